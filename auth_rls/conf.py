@@ -1,0 +1,203 @@
+"""The setting AUTH_RLS, read once, checked, and frozen.
+
+Owns names, defaults and validation of every key. Never verifies anything itself. What is wrong
+is said when the settings are first used, as ImproperlyConfigured with the key's name in it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+
+from auth_rls.jwks import RemoteKeySet
+from auth_rls.keys import (
+    ASYMMETRIC_ALGORITHMS,
+    HMAC_ALGORITHMS,
+    Key,
+    KeySet,
+    KeySetError,
+    KeySource,
+    secret,
+)
+
+ALGORITHMS: Final = (
+    *("HS256", "HS384", "HS512", "RS256", "RS384", "RS512"),
+    *("ES256", "ES384", "ES512", "EdDSA"),
+)
+KEYS: Final = (
+    *("JWT_KEY", "JWT_ALGORITHMS", "JWKS", "JWKS_URL", "JWT_AUDIENCE", "JWT_ISSUER"),
+    *("JWT_LEEWAY", "USER_ID_CLAIM", "ROLE_CLAIM"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AuthSettings:
+    """AUTH_RLS as it is used. `secrets` check the HS algorithms, the first one signs."""
+
+    secrets: tuple[Key, ...]
+    algorithms: tuple[str, ...]
+    key_source: KeySource | None
+    audiences: frozenset[str]
+    issuers: frozenset[str]
+    leeway: float
+    user_id_claim: str
+    role_claim: str
+
+
+@functools.cache
+def current() -> AuthSettings:
+    """The settings now in force. ImproperlyConfigured, naming the key, when they are wrong."""
+    given = getattr(settings, "AUTH_RLS", {})
+    if not isinstance(given, Mapping):
+        raise ImproperlyConfigured(f"AUTH_RLS must be a dict, not {type(given).__name__}.")
+    for key in given:
+        if key not in KEYS:
+            raise ImproperlyConfigured(f"AUTH_RLS has no key {key!r}{_suggestion(key)}")
+    algorithms = _algorithms(given.get("JWT_ALGORITHMS", ["HS256"]))
+    key_source = _key_source(given, algorithms)
+    return AuthSettings(
+        secrets=_secrets(given, algorithms, key_source),
+        algorithms=algorithms,
+        key_source=key_source,
+        audiences=_names(given, "JWT_AUDIENCE"),
+        issuers=_names(given, "JWT_ISSUER"),
+        leeway=_leeway(given.get("JWT_LEEWAY", 0)),
+        user_id_claim=_claim(given, "USER_ID_CLAIM", "sub"),
+        role_claim=_claim(given, "ROLE_CLAIM", "role"),
+    )
+
+
+def _forget(*, setting: str, **_: Any) -> None:
+    if setting in {"AUTH_RLS", "SECRET_KEY", "SECRET_KEY_FALLBACKS"}:
+        current.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="auth_rls.conf")
+
+
+def _suggestion(key: Any) -> str:
+    close = difflib.get_close_matches(str(key).upper(), KEYS, n=1)
+    return f": did you mean {close[0]!r}?" if close else f". Its keys are {', '.join(KEYS)}."
+
+
+def _algorithms(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, list | tuple) or not value:
+        raise ImproperlyConfigured(
+            'AUTH_RLS["JWT_ALGORITHMS"] must be a list of names, such as ["HS256"].'
+        )
+    for name in value:
+        if name not in ALGORITHMS:
+            raise ImproperlyConfigured(
+                f'AUTH_RLS["JWT_ALGORITHMS"] holds {name!r}; possible are {", ".join(ALGORITHMS)}.'
+            )
+    return tuple(dict.fromkeys(value))
+
+
+def _key_source(given: Mapping[str, Any], algorithms: tuple[str, ...]) -> KeySource | None:
+    document, url = given.get("JWKS"), given.get("JWKS_URL")
+    if document is not None and url is not None:
+        raise ImproperlyConfigured("AUTH_RLS takes JWKS or JWKS_URL, not both.")
+    asymmetric = ASYMMETRIC_ALGORITHMS.intersection(algorithms)
+    if document is not None:
+        try:
+            key_set = KeySet.parse(document, secrets=True)
+        except KeySetError as error:
+            raise ImproperlyConfigured(f'AUTH_RLS["JWKS"]: {error}.') from None
+        if not key_set.algorithms.intersection(algorithms):
+            raise ImproperlyConfigured(
+                f'AUTH_RLS["JWKS"] holds no key for JWT_ALGORITHMS ({", ".join(algorithms)}); '
+                f"its keys are for: {', '.join(sorted(key_set.algorithms)) or 'none'}."
+            )
+        return key_set
+    if url is not None:
+        if not asymmetric:
+            raise ImproperlyConfigured(
+                'AUTH_RLS["JWKS_URL"] serves public keys: name their algorithm in '
+                'JWT_ALGORITHMS too, such as ["RS256"].'
+            )
+        try:
+            return RemoteKeySet(str(url))
+        except ValueError as error:
+            raise ImproperlyConfigured(f'AUTH_RLS["JWKS_URL"]: {error}.') from None
+    if asymmetric:
+        raise ImproperlyConfigured(
+            f'AUTH_RLS["JWT_ALGORITHMS"] allows {", ".join(sorted(asymmetric))}, '
+            "whose public keys must come from JWKS or JWKS_URL."
+        )
+    return None
+
+
+def _secrets(
+    given: Mapping[str, Any], algorithms: tuple[str, ...], source: KeySource | None
+) -> tuple[Key, ...]:
+    if not HMAC_ALGORITHMS.intersection(algorithms):
+        return ()
+    if "JWT_KEY" not in given:
+        # Django's own rotation: what an older SECRET_KEY signed stays good while it is listed.
+        values = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+    elif given["JWT_KEY"] is None and isinstance(source, KeySet):
+        if not HMAC_ALGORITHMS & source.algorithms:
+            raise ImproperlyConfigured(_NO_SECRET)
+        return ()
+    else:
+        values = [given["JWT_KEY"]]
+    keys = []
+    for value in values:
+        if not isinstance(value, str | bytes) or not value:
+            raise ImproperlyConfigured(_NO_SECRET)
+        try:
+            keys.append(secret(value))
+        except KeySetError:
+            raise ImproperlyConfigured(
+                'AUTH_RLS["JWT_KEY"] is the shared secret of the HS algorithms; a public key or '
+                "certificate belongs in JWKS."
+            ) from None
+    return tuple(keys)
+
+
+_NO_SECRET: Final = (
+    'AUTH_RLS["JWT_KEY"] must be a non-empty string: the shared secret of the HS algorithms. '
+    "Leave it out to use SECRET_KEY."
+)
+
+
+def _names(given: Mapping[str, Any], key: str) -> frozenset[str]:
+    value = given.get(key)
+    if value is None:
+        return frozenset()
+    names = [value] if isinstance(value, str) else value
+    if (
+        not isinstance(names, list | tuple | set | frozenset)
+        or not names
+        or not all(isinstance(name, str) and name for name in names)
+    ):
+        raise ImproperlyConfigured(f'AUTH_RLS["{key}"] must be a string or a list of strings.')
+    return frozenset(names)
+
+
+def _leeway(value: Any) -> float:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if (
+        isinstance(seconds, bool)
+        or not isinstance(seconds, int | float)
+        or not math.isfinite(seconds)
+        or seconds < 0
+    ):
+        raise ImproperlyConfigured('AUTH_RLS["JWT_LEEWAY"] must be a number of seconds from 0 up.')
+    return float(seconds)
+
+
+def _claim(given: Mapping[str, Any], key: str, default: str) -> str:
+    value = given.get(key, default)
+    if not isinstance(value, str) or not value:
+        raise ImproperlyConfigured(f'AUTH_RLS["{key}"] must be the name of a claim.')
+    return value

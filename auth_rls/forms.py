@@ -1,0 +1,116 @@
+"""The policy form: JSON typed by people, kept as they typed it, and read strictly.
+
+Owns the text area and its reading. What the JSON means is checked by `Policy.clean`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+from django.forms.fields import InvalidJSONInput
+from django.utils.translation import gettext_lazy as _
+
+# What is shorter is shown on one line.
+_LINE = 60
+
+
+class PredicateTextarea(forms.Textarea):
+    """A text area for code: fixed pitch, as high as its text, no spelling help."""
+
+    def __init__(self, attrs: dict[str, Any] | None = None) -> None:
+        own = {
+            "class": "vLargeTextField auth-rls-json",
+            "rows": 4,
+            "cols": 80,
+            "spellcheck": "false",
+            "autocapitalize": "off",
+            "autocomplete": "off",
+        }
+        super().__init__({**own, **(attrs or {})})
+
+    def get_context(self, name: str, value: Any, attrs: dict[str, Any] | None) -> dict[str, Any]:
+        context = super().get_context(name, value, attrs)
+        lines = (context["widget"]["value"] or "").count("\n") + 1
+        context["widget"]["attrs"]["rows"] = min(max(lines + 1, 4), 30)
+        return context
+
+
+class PredicateField(forms.JSONField):
+    """JSON as policies need it: nothing is read that the author may not have meant.
+
+    A key written twice, of which Python would silently keep one, and NaN, which is no JSON, are
+    refused. What was typed comes back exactly so when the form has errors.
+    """
+
+    widget = PredicateTextarea
+    default_error_messages = {"invalid": _("This is not JSON.")}
+
+    def to_python(self, value: Any) -> Any:
+        if self.disabled or value in self.empty_values or not isinstance(value, str):
+            return super().to_python(value)
+        if not value.strip():
+            return None
+        try:
+            return json.loads(value, object_pairs_hook=_unique, parse_constant=_no_constant)
+        except json.JSONDecodeError as error:
+            reason = f"line {error.lineno}, column {error.colno}: {error.msg}"
+        except RecursionError:
+            reason = "it is nested too deeply"
+        except ValueError as error:
+            reason = str(error)
+        raise ValidationError(
+            _("This is not JSON (%(reason)s)."), code="invalid", params={"reason": reason}
+        )
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        if self.disabled:
+            return initial
+        return None if data is None else InvalidJSONInput(data)
+
+    def prepare_value(self, value: Any) -> Any:
+        if value is None or isinstance(value, InvalidJSONInput):
+            return value
+        line = json.dumps(value, ensure_ascii=False)
+        return line if len(line) <= _LINE else json.dumps(value, ensure_ascii=False, indent=2)
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        try:
+            read = self.to_python(data)
+        except ValidationError:
+            return True
+        # As JSON: to Python 1 and true are equal.
+        return json.dumps(initial, sort_keys=True) != json.dumps(read, sort_keys=True)
+
+
+class PolicyForm(forms.ModelForm):
+    """The form of one policy."""
+
+    def add_error(self, field: str | None, error: Any) -> None:
+        # A field that could not be read is empty to the model, which then complains as well;
+        # the first reason is the one to mend.
+        if field is None and hasattr(error, "error_dict"):
+            fresh = {
+                name: errors
+                for name, errors in error.error_dict.items()
+                if name not in self.errors or name not in self.fields
+            }
+            if not fresh:
+                return
+            error = ValidationError(fresh)
+        super().add_error(field, error)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f'the key "{key}" stands twice in one object')
+        found[key] = value
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON value")

@@ -1,0 +1,115 @@
+"""The policy as a row: what administrators edit.
+
+A policy narrows a Django permission to rows. Saving checks nothing (a migration or a fixture may
+come before the model it speaks of); forms do, through `clean`, and a policy that cannot be
+understood denies wherever it is applied.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth.models import Permission
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from auth_rls.definition import Definition, PolicyProblem, understand
+
+
+class Policy(models.Model):
+    """Which rows a permission is about, for whom."""
+
+    class Audience(models.TextChoices):
+        PERMISSION = "permission", _("permission holders")
+        AUTHENTICATED = "authenticated", _("logged-in users")
+        ANYONE = "anyone", _("anyone")
+
+    class Mode(models.TextChoices):
+        PERMISSIVE = "permissive", _("permissive")
+        RESTRICTIVE = "restrictive", _("restrictive")
+
+    name = models.CharField(_("name"), max_length=200, unique=True)
+    permission = models.ForeignKey(
+        Permission,
+        models.CASCADE,
+        related_name="row_policies",
+        verbose_name=_("permission"),
+        help_text=_("View, add, change or delete of the model whose rows are meant."),
+    )
+    audience = models.CharField(
+        _("audience"),
+        max_length=13,
+        choices=Audience.choices,
+        default=Audience.PERMISSION,
+        help_text=_("Who is concerned. Holders have the permission themselves or through a group."),
+    )
+    mode = models.CharField(
+        _("mode"),
+        max_length=11,
+        choices=Mode.choices,
+        default=Mode.PERMISSIVE,
+        help_text=_(
+            "One permissive policy is enough to let a row through; "
+            "every restrictive one must agree as well."
+        ),
+    )
+    using = models.JSONField(
+        _("using"),
+        null=True,
+        blank=True,
+        default=None,
+        help_text=_("The row as it stands: which rows may be viewed, changed or deleted."),
+    )
+    with_check = models.JSONField(
+        _("with check"),
+        null=True,
+        blank=True,
+        default=None,
+        help_text=_("The new row of an add or a change. Empty: the same as “using”."),
+    )
+    enabled = models.BooleanField(_("enabled"), default=True)
+
+    class Meta:
+        verbose_name = _("policy")
+        verbose_name_plural = _("policies")
+        ordering = ["permission__content_type__app_label", "permission__codename", "name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def definition(self) -> Definition:
+        """The same policy as a value, whatever its state."""
+        permission = self.permission
+        return Definition(
+            name=self.name,
+            permission=f"{permission.content_type.app_label}.{permission.codename}",
+            audience=self.audience,
+            mode=self.mode,
+            using=self.using,
+            with_check=self.with_check,
+            content_type=permission.content_type.model,
+        )
+
+    def problem(self) -> PolicyProblem | None:
+        """Why the policy cannot be used, or None when it can."""
+        try:
+            understand(self.definition())
+        except PolicyProblem as problem:
+            return problem
+        return None
+
+    def clean(self) -> None:
+        """Raises ValidationError, on the field at fault, for a policy that cannot be used."""
+        super().clean()
+        errors: dict[str, Any] = {}
+        from auth_rls.declared import declared_policies
+
+        if any(declared.name == self.name for declared in declared_policies()):
+            errors["name"] = _("A policy declared in code already has this name.")
+        if self.permission_id is not None:
+            problem = self.problem()
+            if problem is not None:
+                errors[problem.field] = problem.message
+        if errors:
+            raise ValidationError(errors)
