@@ -1,0 +1,20 @@
+"""The realtime app: wiring only, no database access."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+
+class RealtimeConfig(AppConfig):
+    name = "realtime"
+    verbose_name = _("Realtime")
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from realtime import checks, redaction  # noqa: F401  (checks register themselves)
+        from realtime.wal import install
+
+        install.connect(self)
+        # Clients put tokens into the query string, and servers log it.
+        redaction.install()

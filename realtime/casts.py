@@ -1,0 +1,21 @@
+"""A broadcast on its way between processes. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Cast(msgspec.Struct, frozen=True, array_like=True, tag="cast"):
+    """A broadcast to a topic (its name without `realtime:`).
+
+    `payload` is JSON text when `encoding` is 1, else bytes. `event` is None where a text frame is
+    relayed as it came: `payload` is then the whole of its payload. `origin` is the channel that
+    does not want its own broadcasts back, or "".
+    """
+
+    topic: str
+    private: bool
+    event: str | None
+    payload: bytes
+    encoding: int
+    origin: str = ""

@@ -1,0 +1,150 @@
+"""System checks: what is published that cannot be captured, and a database that is not ready.
+
+Checks without the database tag read declarations and settings only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DatabaseError, connections, router
+
+from auth_rls.snapshot import PolicySnapshot
+from realtime import conf
+from realtime.conf import settings
+from realtime.origin import OriginRule
+from realtime.wal import install, registry
+
+_RECURSIVE = re.compile(r"recursive_triggers\s*=\s*'?(on|1|true|yes)\b", re.IGNORECASE)
+
+
+@register()
+def check_settings(**kwargs: Any) -> list[CheckMessage]:
+    """E005 REALTIME holds an unknown key, a wrong value, or an origin that could never match."""
+    try:
+        OriginRule.from_settings(conf.current().ALLOWED_ORIGINS)
+    except ImproperlyConfigured as error:
+        return [Error(str(error), id="realtime.E005")]
+    return []
+
+
+@register(Tags.database)
+def check_policies(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """auth_rls.W001 a published model without a policy, which shows nothing to anybody."""
+    if router.db_for_read(apps.get_model("auth_rls", "Policy")) not in (databases or ()):
+        return []
+    try:
+        snapshot = PolicySnapshot.load_if_migrated()
+    except DatabaseError:
+        return []  # no database to speak of: Django's own checks and commands say so
+    return [
+        Warning(
+            f"{entry.model._meta.label} is published, but no policy lets anybody see its rows.",
+            hint="Add a policy for its view permission in the admin, under Row-level security.",
+            obj=entry.model,
+            id="auth_rls.W001",
+        )
+        for entry in registry.published()
+        if not snapshot.rules(entry.model, "view")
+    ]
+
+
+@register(Tags.models)
+def check_published(**kwargs: Any) -> list[CheckMessage]:
+    """E001 no table of its own, E002 a column of unknown type, E003 an unknown column name."""
+    found: list[CheckMessage] = []
+    for entry in registry.declared():
+        problem = registry.problem(entry)
+        if problem is not None:
+            found.append(Error(problem.message, hint=problem.hint, obj=entry.model, id=problem.id))
+    return found
+
+
+@register()
+def check_database_setting(**kwargs: Any) -> list[CheckMessage]:
+    """E004 REALTIME["DATABASE"] names no database, or one that cannot be captured; W002 SQLite
+    where INSERT OR REPLACE escapes capture; W003 datetimes that are not stored in UTC."""
+    alias = settings.DATABASE
+    if alias not in django_settings.DATABASES:
+        known = ", ".join(map(repr, django_settings.DATABASES))
+        return [
+            Error(
+                f"REALTIME['DATABASE'] is {alias!r}, which DATABASES does not have.",
+                hint=f"Its aliases: {known}.",
+                id="realtime.E004",
+            )
+        ]
+    connection = connections[alias]
+    if connection.vendor not in install.VENDORS:
+        return [
+            Error(
+                f"Changes cannot be captured on {connection.display_name}.",
+                hint=f"Supported: {', '.join(sorted(install.VENDORS))}.",
+                id="realtime.E004",
+            )
+        ]
+    return _check_sqlite(alias) if connection.vendor == "sqlite" else []
+
+
+def _check_sqlite(alias: str) -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    options = connections[alias].settings_dict.get("OPTIONS", {})
+    if not _RECURSIVE.search(options.get("init_command") or ""):
+        found.append(
+            Warning(
+                "Without recursive_triggers SQLite deletes rows on INSERT OR REPLACE that no "
+                "trigger sees, so their deletion is not captured.",
+                hint=(
+                    f"Set DATABASES[{alias!r}]['OPTIONS']['init_command'] = "
+                    "'PRAGMA recursive_triggers=ON;' (together with what it has now)."
+                ),
+                id="realtime.W002",
+            )
+        )
+    if django_settings.USE_TZ and connections[alias].timezone_name != "UTC":
+        found.append(
+            Warning(
+                f"DATABASES[{alias!r}] stores datetimes in {connections[alias].timezone_name}; "
+                "SQLite keeps no zone with them, and they are captured as UTC.",
+                hint=f"Remove TIME_ZONE from DATABASES[{alias!r}].",
+                id="realtime.W003",
+            )
+        )
+    return found
+
+
+@register(Tags.database)
+def check_triggers(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """E010 tables whose triggers are not what they should be, so that changes go uncaptured.
+
+    A warning by level, because `migrate`, which puts it right, refuses to run on errors. Silent
+    before the first migration.
+    """
+    alias = settings.DATABASE
+    if alias not in (databases or ()) or connections[alias].vendor not in install.VENDORS:
+        return []
+    try:
+        if not install.log_exists(alias):
+            return []
+        wrong = [t for t in install.status(alias) if t.state is not install.State.INSTALLED]
+    except DatabaseError:
+        return []  # no database to speak of: Django's own checks and commands say so
+    if not wrong:
+        return []
+    tables: dict[str, set[str]] = {}
+    for trigger in wrong:
+        tables.setdefault(trigger.table, set()).add(trigger.state.value)
+    listed = ", ".join(f"{t} ({', '.join(sorted(s))})" for t, s in sorted(tables.items()))
+    return [
+        Warning(
+            f"Capture triggers are not as they should be: {listed}.",
+            hint="Run `manage.py migrate` or `manage.py realtime_triggers install`.",
+            id="realtime.E010",
+        )
+    ]

@@ -1,0 +1,337 @@
+"""The consumer: one per socket, a thin shell around a session.
+
+Performs the session's effects: asks the dispatcher, sends through the outbox, keeps the one timer.
+It has no channel on the layer and does not pass through Channels' `dispatch`, which hops to a
+thread for every message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from channels.consumer import AsyncConsumer
+
+from auth_rls.subject import Subject
+from auth_rls.tokens import ExpiredToken, TokenError
+from realtime import conf, credentials
+from realtime.casts import Cast
+from realtime.effects import (
+    Broadcast,
+    Channel,
+    Close,
+    Effect,
+    Join,
+    Leave,
+    Note,
+    Phase,
+    Position,
+    Renew,
+    Send,
+)
+from realtime.errors import CloseCode, WireError
+from realtime.farewell import say_farewell
+from realtime.handshake import Admitted, Refusal, admit, refuse
+from realtime.hub import Hub, hub
+from realtime.log_reader import DATABASE_ERRORS
+from realtime.outbox import Outbox
+from realtime.pool import in_database_thread
+from realtime.port import ChannelPort
+from realtime.session import Bounds, Session
+from realtime.unsent import unsent_by
+
+logger = logging.getLogger("realtime.consumer")
+
+_FAREWELL_SECONDS = 2.0
+_RESTARTING = Refusal(503, CloseCode.RESTART, WireError.RESTARTING.text())
+AsgiSend = Callable[[dict[str, Any]], Awaitable[None]]
+AsgiReceive = Callable[[], Awaitable[dict[str, Any]]]
+
+
+class RealtimeConsumer(AsyncConsumer):
+    """Serves the Supabase Realtime protocol on one socket."""
+
+    session: Session
+    outbox: Outbox
+
+    async def __call__(self, scope: Any, receive: AsgiReceive, send: AsgiSend) -> None:
+        self.scope = scope
+        self._asgi_send = send
+        self._hub: Hub = hub()
+        self._loop = asyncio.get_running_loop()
+        settings = conf.current()
+        await receive()  # websocket.connect
+        if self._hub.draining:
+            await self._refuse(_RESTARTING)
+            return
+        address = str((scope.get("client") or ("unknown",))[0])
+        limits = settings.LIMITS
+        if not self._hub.enter(address, limits.connections, limits.connections_per_address):
+            await self._refuse(Refusal(429, CloseCode.TOO_MANY, "Too many connected users"))
+            return
+        try:
+            try:
+                self._admitted: Admitted = await admit(scope, settings)
+            except Refusal as refusal:
+                await self._refuse(refusal)
+            except DATABASE_ERRORS as error:
+                # Nobody can be told who they are without a database.
+                logger.warning("handshake failed: %s", error, extra={"action": "handshake_failed"})
+                await self._refuse(Refusal(503, CloseCode.RESTART, "Error connecting to Realtime"))
+            else:
+                if self._hub.draining:
+                    await self._refuse(_RESTARTING)
+                else:
+                    await self._serve(settings, receive)
+        finally:
+            self._hub.leave(address)
+            self._hub.sockets.discard(self)
+
+    # --- one socket's life ----------------------------------------------------------------------
+
+    async def _serve(self, settings: conf.Settings, receive: AsgiReceive) -> None:
+        limits = settings.LIMITS
+        self._settings = settings
+        self.session = Session(
+            version=self._admitted.version,
+            bounds=Bounds(
+                channels=limits.channels_per_connection,
+                joins_per_second=limits.joins_per_second,
+                broadcasts_per_second=limits.broadcasts_per_second,
+                broadcast_burst=limits.broadcast_burst,
+                payload_bytes=limits.payload_bytes,
+                frame_bytes=limits.frame_bytes,
+                private_only=settings.PRIVATE_ONLY,
+            ),
+            position=self._position,
+            last_seen=self._loop.time(),
+        )
+        unsent = unsent_by(self._asgi_send)
+        self.outbox = Outbox(self._send_frame, limits.outbox_bytes, unsent)
+        self._ports: dict[Channel, ChannelPort] = {}
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._noted: set[str] = set()
+        self._code: CloseCode | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._hub.sockets.add(self)
+        await self._asgi_send(
+            {"type": "websocket.accept", "subprotocol": self._admitted.subprotocol}
+        )
+        self._set_timer()
+        writer = asyncio.create_task(self.outbox.run(), name="rowcast-writer")
+        reader = asyncio.create_task(self._read(receive), name="rowcast-reader")
+        overflow = asyncio.create_task(self.outbox.overflowed.wait(), name="rowcast-overflow")
+        tasks = (writer, reader, overflow)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._clean_up()
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        if self.outbox.overflowed.is_set():
+            self._code = CloseCode.SLOW_CONSUMER
+            self._note(Note("slow_consumer", "outbox full"))
+        for result in results[:2]:
+            if isinstance(result, Exception) and self._code is None:
+                # A send to a client that is gone; anything else is ours to know of.
+                if not isinstance(result, OSError):
+                    logger.error("socket failed", exc_info=result, extra={"action": "failed"})
+                return
+        if self._code is not None:
+            await self._say_farewell(self._code)
+
+    async def _read(self, receive: AsgiReceive) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            if message["type"] == "websocket.receive":
+                text = message.get("text")
+                data = text if text is not None else message.get("bytes") or b""
+                self.perform(self.session.receive(data, self._loop.time()))
+
+    async def _say_farewell(self, code: CloseCode) -> None:
+        try:
+            await asyncio.wait_for(say_farewell(self._asgi_send, code), _FAREWELL_SECONDS)
+        except (TimeoutError, OSError, RuntimeError):
+            # The client does not read, or is gone: ending the application closes the socket.
+            return
+
+    def _clean_up(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for job in self._jobs:
+            job.cancel()
+        for port in self._ports.values():
+            self._hub.dispatcher.remove(port)
+        self._ports.clear()
+
+    def _position(self) -> Position | None:
+        """How far this socket has been served; None while it is catching up."""
+        replaying = self._hub.dispatcher.subscribers.replaying
+        return None if any(map(replaying, self._ports.values())) else self._hub.position
+
+    async def _send_frame(self, frame: str | bytes) -> None:
+        key = "text" if isinstance(frame, str) else "bytes"
+        await self._asgi_send({"type": "websocket.send", key: frame})
+
+    async def _refuse(self, refusal: Refusal) -> None:
+        logger.info("handshake refused: %s", refusal.text, extra={"action": "handshake_refused"})
+        await refuse(refusal, self.scope, self._asgi_send)
+
+    # --- effects --------------------------------------------------------------------------------
+
+    def perform(self, effects: list[Effect]) -> None:
+        """Do what the session wants done, in order."""
+        for effect in effects:
+            match effect:
+                case Send(frame):
+                    self.outbox.put(frame)
+                case Join(channel):
+                    self._start(self._join(channel), channel)
+                case Leave(channel):
+                    port = self._ports.pop(channel, None)
+                    if port is not None:
+                        self._hub.dispatcher.remove(port)
+                case Renew(channel, token):
+                    self._start(self._renew(channel, token), channel)
+                case Broadcast():
+                    self._broadcast(effect)
+                case Note():
+                    self._note(effect)
+                case Close(code):
+                    self._code = code
+                    self.outbox.close()
+
+    def close(self, code: CloseCode) -> None:
+        """End the socket; what was queued before is still sent."""
+        self.perform(self.session.close(code))
+
+    def disconnect(self) -> None:
+        """End the socket because the server stops."""
+        self.perform(self.session.disconnect())
+
+    def _note(self, note: Note) -> None:
+        # A client repeats its mistakes; the log need not. The later ones are for debugging.
+        level = logging.DEBUG if note.action in self._noted else logging.INFO
+        self._noted.add(note.action)
+        logger.log(level, "%s: %s", note.action, note.text, extra={"action": note.action})
+
+    def _start(self, work: Any, channel: Channel) -> None:
+        task = asyncio.create_task(self._guard(work, channel), name="rowcast-join")
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+
+    async def _guard(self, work: Awaitable[None], channel: Channel) -> None:
+        # A failure ends its channel and nothing else.
+        try:
+            await work
+        except TokenError as error:
+            self.perform(self._token_refused(channel, error))
+        except DATABASE_ERRORS as error:
+            logger.warning("a join failed: %s", error, extra={"action": "join_failed"})
+            reason = WireError.DATABASE_UNREACHABLE.reason()
+            self.perform(self.session.ended(channel, reason))
+        except Exception:
+            logger.exception("a join failed", extra={"action": "join_failed"})
+            self.perform(self.session.ended(channel, WireError.UNKNOWN.reason()))
+
+    def _token_refused(self, channel: Channel, error: TokenError) -> list[Effect]:
+        if channel.phase is Phase.JOINING:
+            return self.session.refused(channel, str(error))
+        return self.session.ended(channel, error.reason)
+
+    async def _join(self, channel: Channel) -> None:
+        if self._hub.draining:
+            self.perform(self.session.refused(channel, WireError.RESTARTING.reason()))
+            return
+        used = channel.token
+        subject = await self._subject(used)
+        if channel.config.private and not subject.bypasses_rls:
+            reason = WireError.UNAUTHORIZED.reason(topic=channel.name)
+            self.perform(self.session.refused(channel, reason))
+            return
+        await self._hub.ready()
+        if channel.phase is Phase.GONE:
+            return
+        port = ChannelPort(self, channel, self._hub.new_id())
+        self._ports[channel] = port
+        bindings = channel.config.bindings
+        subscribed = await self._hub.dispatcher.subscribers.add(port, subject, bindings)
+        if self._ports.get(channel) is not port:
+            self._hub.dispatcher.remove(port)
+            return
+        self._hub.dispatcher.topics.join(port, channel.name, channel.config.private)
+        self.perform(
+            self.session.joined(
+                channel,
+                bindings=[binding.echo() for binding in bindings],
+                problems=[text for text in subscribed.problems if text is not None],
+                expires_at=subject.expires_at,
+                at=subscribed.at,
+            )
+        )
+        self._set_timer()
+        if channel.token is not None and channel.token != used:
+            self.perform([Renew(channel, channel.token)])
+
+    async def _renew(self, channel: Channel, token: str) -> None:
+        subject = await self._subject(token)
+        port = self._ports.get(channel)
+        if port is None or channel.token != token:
+            return
+        bindings = channel.config.bindings
+        subscribed = await self._hub.dispatcher.subscribers.add(port, subject, bindings)
+        if self._ports.get(channel) is not port:
+            self._hub.dispatcher.remove(port)
+            return
+        problems = [text for text in subscribed.problems if text is not None]
+        expires_at = subject.expires_at
+        self.perform(self.session.renewed(channel, problems=problems, expires_at=expires_at))
+        self._set_timer()
+
+    async def _subject(self, token: str | None) -> Subject:
+        """Whom a channel asks as: its own token's subject, else the connection's.
+
+        Raises TokenError.
+        """
+        if token is None or token == self._admitted.token:
+            subject = self._admitted.subject
+            if subject.expires_at is not None and subject.expires_at <= time.time():
+                raise ExpiredToken(int(time.time() - subject.expires_at))
+            return subject
+        api_keys = self._settings.API_KEYS
+        return await in_database_thread(credentials.authenticate_in_band, token, api_keys=api_keys)
+
+    def _broadcast(self, effect: Broadcast) -> None:
+        channel = effect.channel
+        port = self._ports.get(channel)
+        origin = "" if channel.config.broadcast_self or port is None else port.id
+        cast = Cast(
+            topic=channel.name,
+            private=channel.config.private,
+            event=effect.event,
+            payload=effect.payload,
+            encoding=int(effect.encoding),
+            origin=origin,
+        )
+        if not self._hub.cast(cast):
+            self._note(Note("broadcast_dropped", "too many broadcasts wait for the bus"))
+
+    # --- time -----------------------------------------------------------------------------------
+
+    def _set_timer(self) -> None:
+        # One timer a socket, set for the earliest moment at which anything can be due.
+        if self._timer is not None:
+            self._timer.cancel()
+        due = self.session.due_in(self._loop.time(), time.time())
+        self._timer = self._loop.call_later(due, self._tick)
+
+    def _tick(self) -> None:
+        self.perform(self.session.tick(self._loop.time(), time.time()))
+        if not self.session.closing:
+            self._set_timer()

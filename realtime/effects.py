@@ -1,0 +1,103 @@
+"""What a session wants done, and the channels it speaks of.
+
+Pure values: a session returns them, the consumer performs them. They have a room of their own
+because both sides need them and neither needs the other.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from realtime.errors import CloseCode
+from realtime.joins import JoinConfig
+from realtime.protocol import Encoding
+
+PREFIX = "realtime:"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where the process stands in the log."""
+
+    epoch: str
+    seq: int
+
+
+class Phase(enum.Enum):
+    JOINING = "joining"
+    JOINED = "joined"
+    GONE = "gone"
+
+
+@dataclass(eq=False, slots=True)
+class Channel:
+    """One joined topic. A rejoin is another Channel, so identity tells old from new."""
+
+    topic: str
+    join_ref: str | None
+    join_reply_ref: str | None
+    config: JoinConfig
+    token: str | None
+    phase: Phase = Phase.JOINING
+    expires_at: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The topic as people and policies know it, without `realtime:`."""
+        return self.topic[len(PREFIX) :]
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A frame for this client: str is a text frame, bytes a binary one."""
+
+    frame: str | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    code: CloseCode
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Authorise and subscribe this channel, then call `joined` or `refused`."""
+
+    channel: Channel
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Unsubscribe this channel, now: nothing may be delivered to it any more."""
+
+    channel: Channel
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Subscribe this channel again as the subject of `token`, then call `renewed` or `ended`."""
+
+    channel: Channel
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    """Relay to the topic. `event` None: `payload` is the whole payload of a text frame."""
+
+    channel: Channel
+    event: str | None
+    payload: bytes
+    encoding: Encoding
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something for the log: an action key and a text without secrets."""
+
+    action: str
+    text: str
+
+
+Effect = Send | Close | Join | Leave | Renew | Broadcast | Note

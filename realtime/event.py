@@ -1,0 +1,148 @@
+"""Events: the values that leave the Event Log, and how a WAL entry becomes one.
+
+Pure: the same WAL entry and relation always give the same event (RT-E1), which never changes
+once made (RT-E3). Row images are kept as the JSON text the trigger wrote, so that numbers of any
+size reach the wire digit for digit; they are decoded once, when somebody asks for a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from auth_rls.kinds import Kind, from_row
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_decode_values = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal).decode
+_decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class ColumnInfo(msgspec.Struct, frozen=True, array_like=True):
+    """One captured column. `type` is the PostgreSQL type name that clients see.
+
+    A hidden column is captured because a policy reads it; it appears in no frame.
+    """
+
+    name: str
+    type: str
+    kind: Kind
+    hidden: bool = False
+
+
+class Relation(msgspec.Struct, frozen=True):
+    """The captured shape of a table. `published` False: captured for policies only, and
+    delivered to nobody."""
+
+    id: str
+    schema: str
+    table: str
+    columns: tuple[ColumnInfo, ...]
+    key: tuple[str, ...]
+    published: bool = True
+
+    @property
+    def visible(self) -> tuple[ColumnInfo, ...]:
+        return tuple(column for column in self.columns if not column.hidden)
+
+
+class Row(Mapping[str, Any]):
+    """A row image: a mapping from column to a comparable value, decoded on first use.
+
+    A value that does not read as its column's kind (a text in an integer column of SQLite) is
+    left out: what is not there is unknown to every predicate.
+    """
+
+    __slots__ = ("_kinds", "_values", "raw")
+
+    def __init__(self, raw: bytes, kinds: Mapping[str, Kind]) -> None:
+        self.raw = raw
+        self._kinds = kinds
+        self._values: dict[str, Any] | None = None
+
+    def _load(self) -> dict[str, Any]:
+        values = {}
+        for name, value in _decode_values(self.raw).items():
+            kind = self._kinds.get(name)
+            if kind is None:
+                continue
+            try:
+                values[name] = from_row(kind, value)
+            except ValueError:
+                continue
+        self._values = values
+        return values
+
+    def __getitem__(self, name: str) -> Any:
+        return (self._load() if self._values is None else self._values)[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return (self._load() if self._values is None else self._values).get(name, default)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._load() if self._values is None else self._values)
+
+    def __len__(self) -> int:
+        return len(self._load() if self._values is None else self._values)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Row) and self.raw == other.raw
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def json(self, columns: Collection[str] | None = None) -> bytes:
+        """The image as JSON text, of these columns only if given, each exactly as captured."""
+        if columns is None:
+            return self.raw
+        cells = _decode_raw(self.raw)
+        return _encode({name: cells[name] for name in columns if name in cells})
+
+
+class DatabaseEvent(msgspec.Struct, frozen=True):
+    """A committed change of a row, at its place in the log."""
+
+    seq: int
+    commit_us: int
+    relation: Relation
+    op: str
+    old: Row | None
+    new: Row | None
+
+    @property
+    def commit_timestamp(self) -> str:
+        """ISO 8601 in UTC, always with six digits, so that text order is log order."""
+        moment = _EPOCH + timedelta(microseconds=self.commit_us)
+        return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+class WalRow(msgspec.Struct, frozen=True, array_like=True):
+    """A numbered WAL entry as read from the table; also its form on the bus."""
+
+    seq: int
+    commit_us: int
+    relation_id: str
+    op: str
+    old: bytes | None
+    new: bytes | None
+
+
+def to_event(entry: WalRow, relation: Relation) -> DatabaseEvent:
+    """The pure step from WAL entry to event.
+
+    Raises ValueError when the relation is not the one the entry names.
+    """
+    if entry.relation_id != relation.id:
+        raise ValueError(f"entry {entry.seq} names relation {entry.relation_id}, not {relation.id}")
+    kinds = {column.name: column.kind for column in relation.columns}
+    return DatabaseEvent(
+        seq=entry.seq,
+        commit_us=entry.commit_us,
+        relation=relation,
+        op=entry.op,
+        old=None if entry.old is None else Row(entry.old, kinds),
+        new=None if entry.new is None else Row(entry.new, kinds),
+    )

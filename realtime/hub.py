@@ -1,0 +1,215 @@
+"""What one server process has once: the dispatcher, its end of the bus, the embedded tailer.
+
+Started by the first socket, since not every ASGI server tells an application that it starts. A
+start that fails (no database yet) is tried again by the next join.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import threading
+import weakref
+from collections import Counter
+from itertools import count
+from typing import Protocol
+
+from django.db import DEFAULT_DB_ALIAS, connections
+
+from realtime import conf, processes
+from realtime.bus import Batch, Bus
+from realtime.casts import Cast
+from realtime.counters import Counters
+from realtime.dispatcher import Dispatcher
+from realtime.effects import Position
+from realtime.pool import in_database_thread
+from realtime.reading import RemoteReader
+from realtime.stopping import StopSignal
+from realtime.tailer import Tailer
+from realtime.wal import sequencer
+
+logger = logging.getLogger("realtime.hub")
+
+_CASTS = 10_000
+_PUBLISH_SECONDS = 10.0
+_STOP_SECONDS = 10.0
+
+# A graceful stop. Clients come back about a second after they were closed, so the closes are
+# spread, or the next server meets all of them at once; and a supervisor kills after ten seconds.
+_SPREAD_SECONDS = 3.0
+_SECONDS_PER_SOCKET = 0.01
+_FAREWELL_SECONDS = 3.0
+_DRAIN_SECONDS = 9.0
+_LOOK_SECONDS = 0.02
+
+
+class Guest(Protocol):
+    """A connected socket, as the hub sees it."""
+
+    def disconnect(self) -> None: ...
+
+
+class Hub:
+    """One per event loop, which in a server is one per process. See `hub()`."""
+
+    def __init__(self) -> None:
+        settings = conf.current()
+        self.id = secrets.token_hex(8)
+        self._loop = asyncio.get_running_loop()
+        self._alias = settings.DATABASE or DEFAULT_DB_ALIAS
+        self._settings = settings
+        self.counters = Counters()
+        self.dispatcher = Dispatcher(
+            self._alias, settings.RING_SIZE, settings.LIMITS.replay_events, self.counters
+        )
+        self.bus = Bus(settings.CHANNEL_LAYER, self.dispatcher.receive, self.counters)
+        # What a client left long ago is read by a worker, where there is one.
+        self._remote = RemoteReader(self.dispatcher.reader, self._alias, settings.CHANNEL_LAYER)
+        self.dispatcher.reader.deep = self._remote.from_table
+        self.draining = False
+        self.sockets: set[Guest] = set()
+        self.connections = 0
+        self.addresses: Counter[str] = Counter()
+        self._numbers = count(1)
+        self._starting = asyncio.Lock()
+        self._started = False
+        self._tailer: Tailer | None = None
+        self._thread: threading.Thread | None = None
+        self._casts: asyncio.Queue[Cast] = asyncio.Queue(_CASTS)
+        self._caster: asyncio.Task[None] | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._signal = StopSignal(self._loop, self.drain, _DRAIN_SECONDS)
+        self._signal.install()
+
+    def enter(self, address: str, total: int | None, per_address: int | None) -> bool:
+        """Count a connection in; False, and not counted, when there is no place for it."""
+        if total is not None and self.connections >= total:
+            return False
+        if per_address is not None and self.addresses[address] >= per_address:
+            return False
+        self.connections += 1
+        self.addresses[address] += 1
+        return True
+
+    def leave(self, address: str) -> None:
+        """Count a connection out."""
+        self.connections -= 1
+        self.addresses[address] -= 1
+        if not self.addresses[address]:
+            del self.addresses[address]
+
+    @property
+    def position(self) -> Position:
+        """The last event this process has handed out."""
+        return self.dispatcher.position
+
+    @property
+    def tailer(self) -> Tailer | None:
+        """The embedded tailer, where there is one."""
+        return self._tailer
+
+    def new_id(self) -> str:
+        """A name for a channel, unique over all processes."""
+        return f"{self.id}-{next(self._numbers)}"
+
+    async def ready(self) -> None:
+        """Start unless started. Raises what the database raises."""
+        async with self._starting:
+            if self._started:
+                return
+            # On the bus first: what is published while we look for the head waits in the inbox.
+            await self.bus.join()
+            if self._settings.embedded:
+                await in_database_thread(self._number_backlog)
+            await self.dispatcher.start(self.bus)
+            self._caster = asyncio.create_task(self._send_casts(), name="rowcast-casts")
+            if self._settings.embedded:
+                self._start_tailer()
+            self._keeper = asyncio.create_task(processes.keep(self), name="rowcast-row")
+            self._started = True
+
+    def _number_backlog(self) -> None:
+        # What waits was committed before anybody listened here. Numbered now, it lies behind the
+        # head that the first subscriber starts from, and does not reach him as if it were new.
+        while sequencer.number(connections[self._alias]):
+            continue
+
+    async def drain(self) -> None:
+        """Take nobody in any more, close every socket with 1012 one after another, and stop."""
+        self.draining = True
+        guests = list(self.sockets)
+        logger.info("stopping: %s sockets to close", len(guests), extra={"action": "draining"})
+        spread = min(_SPREAD_SECONDS, len(guests) * _SECONDS_PER_SOCKET)
+        begun = self._loop.time()
+        for number, guest in enumerate(guests):
+            await asyncio.sleep(begun + spread * number / len(guests) - self._loop.time())
+            guest.disconnect()
+        waited_for = self._loop.time() + _FAREWELL_SECONDS
+        while self.sockets and self._loop.time() < waited_for:
+            await asyncio.sleep(_LOOK_SECONDS)
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Stop everything that was started."""
+        self._signal.uninstall()
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        if self._tailer is not None and self._thread is not None:
+            self._tailer.stop()
+            await asyncio.to_thread(self._thread.join, _STOP_SECONDS)
+        if self._caster is not None:
+            self._caster.cancel()
+            await asyncio.gather(self._caster, return_exceptions=True)
+        await self.dispatcher.stop()
+        await self._remote.close()
+        await self.bus.leave()
+        self._started = False
+
+    def cast(self, cast: Cast) -> bool:
+        """Broadcast in the order of calling; False when too many already wait to be sent."""
+        try:
+            self._casts.put_nowait(cast)
+        except asyncio.QueueFull:
+            return False
+        return True
+
+    async def _send_casts(self) -> None:
+        while True:
+            cast = await self._casts.get()
+            try:
+                await self.bus.publish(cast)
+            except Exception as error:
+                # The bus has logged the outage; broadcasts are best effort.
+                logger.debug("broadcast lost: %s", error, extra={"action": "cast_lost"})
+
+    def _start_tailer(self) -> None:
+        self._tailer = Tailer(self._alias, self._settings.POLL_INTERVAL, self._publish)
+        # A daemon: a server that ends does not wait for it, and numbering is all or nothing.
+        self._thread = threading.Thread(target=self._tailer.run, name="rowcast-tailer", daemon=True)
+        self._thread.start()
+
+    def _publish(self, batch: Batch) -> None:
+        # Waits, so that batches keep their order and an outage is noticed.
+        future = asyncio.run_coroutine_threadsafe(self.bus.publish(batch), self._loop)
+        future.result(_PUBLISH_SECONDS)
+
+
+_hubs: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = weakref.WeakKeyDictionary()
+
+
+def hub() -> Hub:
+    """The hub of the running event loop. Raises RuntimeError without one."""
+    loop = asyncio.get_running_loop()
+    found = _hubs.get(loop)
+    if found is None:
+        found = _hubs[loop] = Hub()
+    return found
+
+
+async def close_hub() -> None:
+    """Stop and forget the hub of the running loop, if it has one."""
+    found = _hubs.pop(asyncio.get_running_loop(), None)
+    if found is not None:
+        await found.stop()

@@ -1,0 +1,151 @@
+"""Tables of the log: what was captured, in which shape, how far it is numbered, and who runs.
+
+The log's rows are written by database triggers and by the sequencer; no code path saves them.
+Processes write their own rows, through `realtime.roster`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from django.db import models
+from django.db.models import Q
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class WalRelation(models.Model):
+    """The shape of a captured table at the time its triggers were installed.
+
+    Named after the Relation message of PostgreSQL's logical replication: an entry alone says
+    which values changed, its relation says what they are. Rows are never changed: a new column
+    list is a new relation, so that an old entry reads the same for ever (RT-E1).
+    """
+
+    id = models.CharField(primary_key=True, max_length=32)
+    schema_name = models.CharField(max_length=63)
+    table_name = models.CharField(max_length=255)
+    definition = models.TextField(help_text="realtime.event.Relation as JSON")
+    installed_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        db_table = "realtime_wal_relation"
+        verbose_name = "WAL relation"
+
+    def __str__(self) -> str:
+        return f"{self.schema_name}.{self.table_name} {self.id[:8]}"
+
+
+class WalEntry(models.Model):
+    """One committed change of one row. `seq` and `commit_us` are set by the sequencer."""
+
+    class Op(models.TextChoices):
+        INSERT = "INSERT"
+        UPDATE = "UPDATE"
+        DELETE = "DELETE"
+        TRUNCATE = "TRUNCATE"
+
+    id = models.BigAutoField(primary_key=True)
+    seq = models.BigIntegerField(null=True, unique=True)
+    commit_us = models.BigIntegerField(
+        null=True, help_text="Microseconds since 1970, unique and rising with seq"
+    )
+    table_name = models.CharField(max_length=255)
+    op = models.CharField(max_length=8, choices=Op.choices)
+    pk_text = models.TextField(verbose_name="row key", null=True)
+    old = models.TextField(null=True)
+    new = models.TextField(null=True)
+    relation_id = models.CharField(max_length=32)
+    txid = models.BigIntegerField(
+        null=True, help_text="The writer's transaction; null where writers are serialised"
+    )
+    captured_us = models.BigIntegerField(help_text="When the statement ran, microseconds")
+
+    class Meta:
+        db_table = "realtime_wal"
+        verbose_name = "WAL entry"
+        verbose_name_plural = "WAL entries"
+        indexes = [
+            # By transaction: see realtime.wal.horizon.
+            models.Index(
+                fields=["txid", "id"], condition=Q(seq__isnull=True), name="realtime_wal_backlog"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.seq or 'unnumbered'} {self.op} {self.table_name} {self.pk_text}"
+
+    @property
+    def commit_timestamp(self) -> datetime | None:
+        return None if self.commit_us is None else _EPOCH + timedelta(microseconds=self.commit_us)
+
+
+class LogHead(models.Model):
+    """One row: how far the log is numbered, and who numbers it.
+
+    `seq` and `commit_us` change in the transaction that numbers; `term`, `leader` and
+    `lease_until_us` belong to `realtime.wal.leadership`.
+    """
+
+    id = models.SmallIntegerField(primary_key=True, default=1)
+    epoch = models.CharField(max_length=32)
+    seq = models.BigIntegerField(default=0)
+    commit_us = models.BigIntegerField(default=0)
+    term = models.BigIntegerField(default=0, help_text="Rises with every change of leader")
+    leader = models.CharField(
+        max_length=64, default="", blank=True, help_text="Id of the leading tailer, or empty"
+    )
+    lease_until_us = models.BigIntegerField(
+        default=0, help_text="By the database's clock, microseconds since 1970"
+    )
+
+    class Meta:
+        db_table = "realtime_head"
+        verbose_name = "log head"
+
+    def __str__(self) -> str:
+        return f"{self.epoch}:{self.seq}"
+
+
+class Process(models.Model):
+    """A process that runs: a server, a tailer or a worker. Written by `realtime.roster`.
+
+    A row is good while its lease is; what a process holds (a range it reads, who is present) is
+    void once the lease ran out. All times are by the database's clock.
+    """
+
+    class Kind(models.TextChoices):
+        SERVER = "server"
+        TAILER = "tailer"
+        WORKER = "worker"
+
+    id = models.CharField(primary_key=True, max_length=64)
+    kind = models.CharField(max_length=8, choices=Kind.choices)
+    host = models.CharField(max_length=255)
+    pid = models.IntegerField()
+    version = models.CharField(max_length=32)
+    started_at = models.DateTimeField()
+    seen_at = models.DateTimeField()
+    lease = models.DateTimeField(help_text="Until when the row is good")
+    position = models.BigIntegerField(default=0, help_text="Seq of the last event it handed on")
+    behind = models.BigIntegerField(
+        default=0, help_text="How many events a server had yet to hand on when it was seen"
+    )
+    connections = models.IntegerField(default=0)
+    channels = models.IntegerField(default=0)
+    subscriptions = models.IntegerField(default=0, help_text="Channels that listen to changes")
+    tailing = models.BooleanField(
+        default=False, help_text="Whether it numbers the log, or stands by to do so"
+    )
+    leading = models.BooleanField(default=False, help_text="Whether it numbers the log")
+    holding_seq = models.BigIntegerField(
+        null=True, help_text="The lowest seq it still reads; nothing from there on is pruned"
+    )
+    counters = models.JSONField(default=dict)
+
+    class Meta:
+        db_table = "realtime_process"
+        verbose_name_plural = "processes"
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.host}:{self.pid}"

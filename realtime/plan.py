@@ -1,0 +1,224 @@
+"""From bindings to subscriptions: what a subject gets of what a channel asked for.
+
+Runs in a database thread. The only room that knows both the wire's words (tables, filters) and the
+policies' (models, permissions); it asks `auth_rls.authority` and decides nothing about rows itself.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from django.apps import apps
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group, Permission
+from django.db.models import Model
+
+from auth_rls import authority
+from auth_rls.columns import columns_of
+from auth_rls.kinds import from_text
+from auth_rls.predicate import Predicate, selects
+from auth_rls.snapshot import PolicySnapshot
+from auth_rls.subject import Subject
+from realtime.concerns import Concern, Dependence, key_is, of_select
+from realtime.joins import Binding, BindingError
+from realtime.subscription import Subscription
+from realtime.wal import install, registry, shapes
+from realtime.wal.registry import Published
+
+_SHARED_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Subscriptions for the bindings that work; for each binding None or why it cannot."""
+
+    subscriptions: tuple[Subscription, ...]
+    problems: tuple[str | None, ...]
+
+    @property
+    def live(self) -> dict[tuple[int, str], Subscription]:
+        """The live subscriptions, by what they are of the channel."""
+        return {item.place: item for item in self.subscriptions if item.live}
+
+
+class Watch:
+    """What decides access, and that it is captured. Remembered between looks."""
+
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
+        self._known: Mapping[type[Model], frozenset[str]] = {}
+        self.tables: frozenset[str] = frozenset()
+
+    def look(self) -> Planner:
+        """A planner for the policies as they are now.
+
+        The triggers come first: a table that a policy newly reads must be captured before its
+        rows are read, or a change between the two would never be noticed.
+        """
+        snapshot = PolicySnapshot.load()
+        watched = authority.watched(snapshot=snapshot)
+        if watched != self._known:
+            install.follow_policies(self._alias)
+            snapshot = PolicySnapshot.load()
+        self._known = watched
+        self.tables = frozenset(shapes.name_of(model)[1] for model in watched)
+        return Planner(snapshot)
+
+    def covers(self, planner: Planner) -> bool:
+        """Whether all that decides for this planner was captured at the last look."""
+        return planner.watched() == self._known
+
+
+class Planner:
+    """Plans against one reading of the policies; made anew for every piece of work.
+
+    Verdicts are kept per subject and table, so that re-planning a thousand channels of one
+    subject asks once.
+    """
+
+    def __init__(self, snapshot: PolicySnapshot | None = None) -> None:
+        self._snapshot = snapshot or PolicySnapshot.load()
+        self._verdicts: dict[tuple[Subject, str], Predicate] = {}
+
+    def watched(self) -> Mapping[type[Model], frozenset[str]]:
+        """Every table that decides, with its columns that do."""
+        return authority.watched(snapshot=self._snapshot)
+
+    def prefetch(self, subjects: Iterable[Subject]) -> None:
+        """Read who of many holds which permission, in a few queries instead of one each."""
+        subjects = list(subjects)
+        for model, action in {(model, action) for model, action, _ in self._snapshot}:
+            if action == "view":
+                self._snapshot.prefetch(subjects, model, action)
+
+    def renew(self, subjects: Iterable[Subject]) -> dict[Subject, Subject | None]:
+        """Each subject as the database now has it; None if its user may no longer ask."""
+        distinct = list(dict.fromkeys(subjects))
+        return dict(zip(distinct, authority.renew_all(distinct), strict=True))
+
+    def plan(self, subject: Subject, bindings: Iterable[Binding]) -> Plan:
+        """What this subject gets. A binding that cannot work is a problem, never an exception."""
+        subscriptions: list[Subscription] = []
+        problems: list[str | None] = []
+        for binding in bindings:
+            try:
+                subscriptions += self._bind(subject, binding)
+            except BindingError as error:
+                problems.append(error.message)
+            else:
+                problems.append(None)
+        return Plan(tuple(subscriptions), tuple(problems))
+
+    def _bind(self, subject: Subject, binding: Binding) -> list[Subscription]:
+        if binding.error is not None:
+            raise BindingError(binding.error)
+        covered = [
+            published
+            for published in registry.published()
+            if binding.covers(published.schema, published.table)
+        ]
+        if not covered:
+            raise BindingError(binding.not_published())
+        return [self._subscription(subject, binding, published) for published in covered]
+
+    def _subscription(
+        self, subject: Subject, binding: Binding, published: Published
+    ) -> Subscription:
+        # What is not shown does not exist here: a filter on it is one on an unknown column.
+        columns = {column.name: column.kind for column in registry.shape_of(published.model)}
+        return Subscription(
+            id=binding.id,
+            schema=published.schema,
+            table=published.table,
+            event=binding.event,
+            filter=binding.predicate(columns),
+            rls=self._verdict(subject, published),
+            select=None if binding.select is None else tuple(sorted(set(binding.select))),
+            live=binding.live,
+        )
+
+    def _verdict(self, subject: Subject, published: Published) -> Predicate:
+        key = (subject, published.table)
+        found = self._verdicts.get(key)
+        if found is None:
+            found = authority.row_predicate(
+                subject, published.model, "view", snapshot=self._snapshot
+            )
+            self._verdicts[key] = found
+        return found
+
+    def concern(self, subject: Subject, subscriptions: Iterable[Subscription]) -> Concern:
+        """What the verdicts behind these subscriptions hang on."""
+        models = {entry.table: entry.model for entry in registry.published()}
+        found: set[Dependence] = set()
+        for table in {subscription.table for subscription in subscriptions}:
+            bound = authority.bound_predicate(
+                subject, models[table], "view", snapshot=self._snapshot
+            )
+            for select in selects(bound):
+                found.update(of_select(select, _table_of))
+        for model in self.watched():
+            found.update(_about_user(subject, model))
+        return Concern(frozenset(found))
+
+
+class Planners:
+    """The planner that joins share for a moment, so that a storm of them reads policies once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._generation = 0
+        self._planner: Planner | None = None
+        self._until = 0.0
+
+    def get(self) -> Planner:
+        """A planner that nothing this process knows of has overtaken. In a database thread."""
+        with self._lock:
+            generation = self._generation
+            now = time.monotonic()
+            planner = self._planner
+            if planner is not None and now < self._until:
+                return planner
+            planner = Planner()
+            # Overtaken while it was read, it serves nobody else.
+            if generation == self._generation:
+                self._planner, self._until = planner, now + _SHARED_SECONDS
+            return planner
+
+    def forget(self) -> None:
+        """Permissions may have changed. On the event loop, so it waits for no lock."""
+        self._generation += 1
+        self._planner = None
+
+
+def _table_of(label: str) -> str:
+    return shapes.name_of(apps.get_model(label))[1]
+
+
+def _about_user(subject: Subject, model: type[Model]) -> list[Dependence]:
+    """What of a watched table concerns a subject whatever the policies select from it."""
+    user = get_user_model()
+    _, table = shapes.name_of(model)
+    if model in (Permission, Group.permissions.through) or model._meta.label == "auth_rls.Policy":
+        return [Dependence(table)]
+    links = {
+        getattr(getattr(user, name, None), "through", None)
+        for name in ("groups", "user_permissions")
+    }
+    if model is user:
+        column = model._meta.pk.column
+    elif model in links:
+        column = next(f.column for f in model._meta.concrete_fields if f.related_model is user)
+    else:
+        return []
+    if subject.user_id is None:
+        return []
+    try:
+        value = from_text(columns_of(model)[column].kind, str(subject.user_id))
+    except ValueError:
+        # A `sub` that can name no user.
+        return []
+    return [key_is(table, column, value)]

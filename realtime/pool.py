@@ -1,0 +1,52 @@
+"""Where database work of a server process runs: a few threads of its own, never the event loop.
+
+Bounded, so that a burst of joins cannot open a connection each; separate from asgiref's single
+shared thread, so that one slow query of the host project does not hold up every socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from django.db import close_old_connections, connections
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+THREADS = 4
+_CLOSE_SECONDS = 10.0
+
+_executor = ThreadPoolExecutor(THREADS, thread_name_prefix="rowcast-db")
+
+
+async def in_database_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run `function` in a database thread and return its result."""
+
+    def call() -> T:
+        try:
+            return function(*args, **kwargs)
+        finally:
+            # These threads are few and live as long as the process, so their connections do too,
+            # whatever CONN_MAX_AGE says for requests; one that broke is closed here.
+            for connection in connections.all(initialized_only=True):
+                connection.close_at = None
+            close_old_connections()
+
+    return await asyncio.get_running_loop().run_in_executor(_executor, call)
+
+
+async def close_connections() -> None:
+    """Close the connections of every database thread (at a test's end, or a server's)."""
+    # Each call waits for the others, so that every thread gets exactly one.
+    barrier = threading.Barrier(THREADS)
+
+    def close() -> None:
+        connections.close_all()
+        barrier.wait(_CLOSE_SECONDS)
+
+    loop = asyncio.get_running_loop()
+    await asyncio.gather(*(loop.run_in_executor(_executor, close) for _ in range(THREADS)))

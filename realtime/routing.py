@@ -1,0 +1,20 @@
+"""Where the WebSocket side is mounted, and what workers do."""
+
+from __future__ import annotations
+
+from django.urls import re_path
+
+from realtime.consumers import RealtimeConsumer
+from realtime.upkeep import WORKERS
+from realtime.worker import RealtimeWorker
+
+_consumer = RealtimeConsumer.as_asgi()
+
+websocket_urlpatterns = [
+    re_path(r"^realtime/?$", _consumer),
+    re_path(r"^realtime/websocket/?$", _consumer),
+    re_path(r"^realtime/v1/websocket/?$", _consumer),
+]
+
+# For ChannelNameRouter: `manage.py runworker realtime`.
+worker_routes = {WORKERS: RealtimeWorker.as_asgi()}

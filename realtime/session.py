@@ -1,0 +1,392 @@
+"""The state of one socket: (message, now) in, effects out.
+
+Pure: no await, no clock, no Django. The consumer performs the effects and reports back with
+`joined`, `refused`, `renewed` and `ended`; anything that was overtaken meanwhile (the client left,
+or joined the topic again) is recognised by the identity of its `Channel` and undone.
+Time is in seconds; `now` for limits and silence, `wall` (since 1970) for token expiry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from realtime import errors, protocol
+from realtime.effects import (
+    PREFIX,
+    Broadcast,
+    Channel,
+    Close,
+    Effect,
+    Join,
+    Leave,
+    Note,
+    Phase,
+    Position,
+    Renew,
+    Send,
+)
+from realtime.errors import CloseCode, WireError
+from realtime.joins import parse_join, token_in
+from realtime.limits import Rate, TokenBucket
+from realtime.protocol import BinaryBroadcast, Encoding, Frame, FrameError, Version
+
+SILENCE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The limits a session enforces; None switches one off."""
+
+    channels: int | None = 100
+    joins_per_second: float | None = 50
+    broadcasts_per_second: float | None = 10
+    broadcast_burst: float | None = 100
+    payload_bytes: int | None = 65_536
+    frame_bytes: int | None = 1_048_576
+    private_only: bool = False
+
+
+@dataclass(slots=True)
+class _Limits:
+    joins: TokenBucket
+    broadcasts: TokenBucket
+
+
+@dataclass(slots=True)
+class Session:
+    """Every channel of one socket, and what the client has been up to."""
+
+    version: Version
+    bounds: Bounds
+    position: Callable[[], Position | None]
+    last_seen: float
+    channels: dict[str, Channel] = field(default_factory=dict)
+    closing: bool = False
+    _limits: _Limits = field(init=False)
+
+    def __post_init__(self) -> None:
+        bounds = self.bounds
+        self._limits = _Limits(
+            TokenBucket(Rate.of(bounds.joins_per_second)),
+            TokenBucket(Rate.of(bounds.broadcasts_per_second, bounds.broadcast_burst)),
+        )
+
+    # --- from the client ------------------------------------------------------------------------
+
+    def receive(self, data: str | bytes, now: float) -> list[Effect]:
+        """One WebSocket message. A malformed one is answered and changes nothing."""
+        if self.closing:
+            return []
+        self.last_seen = now
+        limit = self.bounds.frame_bytes
+        # A text is measured in characters first: it has at least as many bytes.
+        if limit is not None and (
+            len(data) > limit or (isinstance(data, str) and len(data.encode()) > limit)
+        ):
+            return self._close(CloseCode.FRAME_TOO_LARGE)
+        try:
+            frame = protocol.decode(self.version, data)
+        except FrameError as error:
+            text = self._system("phoenix", None, "error", "system", f"Bad frame: {error}")
+            return [Note("bad_frame", str(error)), text]
+        if frame.topic == "phoenix":
+            return self._phoenix(frame)
+        if frame.event == "phx_join":
+            return self._join(frame, now)
+        if frame.event == "phx_leave":
+            return self._leave(frame)
+        channel = self.channels.get(frame.topic)
+        if channel is None:
+            return self._fail(frame, WireError.UNMATCHED_TOPIC.response())
+        event = frame.event.lower()
+        if event == "access_token":
+            return self._access_token(channel, frame)
+        if event == "broadcast":
+            return self._broadcast(channel, frame, now)
+        return self._fail(frame, {"reason": f"unknown event {frame.event!r}"})
+
+    def _phoenix(self, frame: Frame) -> list[Effect]:
+        if frame.event != "heartbeat":
+            return self._fail(frame, WireError.UNMATCHED_TOPIC.response())
+        at = self.position()
+        # No place is named while a channel has not been served all up to it.
+        named = {} if at is None or self._joining() else {"epoch": at.epoch, "seq": at.seq}
+        return [self._reply(frame, "ok", named)]
+
+    def _joining(self) -> bool:
+        return any(
+            channel.phase is Phase.JOINING and channel.config.bindings
+            for channel in self.channels.values()
+        )
+
+    def _join(self, frame: Frame, now: float) -> list[Effect]:
+        if not frame.topic.startswith(PREFIX):
+            reply = Frame(None, frame.ref, frame.topic, frame.event, frame.payload)
+            return self._fail(reply, WireError.UNMATCHED_TOPIC.response())
+        if frame.topic == PREFIX:
+            return self._fail(frame, WireError.TOPIC_NAME_REQUIRED.response())
+        if not self._limits.joins.take(now):
+            return self._refuse(frame, WireError.TOO_MANY_JOINS)
+        effects: list[Effect] = []
+        old = self.channels.get(frame.topic)
+        if old is not None:
+            # The old instance goes under its own join_ref. Without one on the wire (V1) a client
+            # would take the close for the new instance's, so there it goes silently.
+            effects += self._drop(old)
+            if self.version is Version.V2:
+                effects.append(self._lifecycle(old, "phx_close"))
+        limit = self.bounds.channels
+        if limit is not None and len(self.channels) >= limit:
+            return [*effects, *self._refuse(frame, WireError.TOO_MANY_CHANNELS)]
+        config = parse_join(frame.fields)
+        if self.bounds.private_only and not config.private:
+            return [*effects, *self._refuse(frame, WireError.PRIVATE_ONLY)]
+        channel = Channel(
+            topic=frame.topic,
+            join_ref=frame.join_ref if frame.join_ref is not None else frame.ref,
+            join_reply_ref=frame.ref,
+            config=config,
+            token=config.access_token,
+        )
+        self.channels[frame.topic] = channel
+        return [*effects, Join(channel)]
+
+    def _leave(self, frame: Frame) -> list[Effect]:
+        channel = self.channels.get(frame.topic)
+        reply = self._reply(frame, "ok", {})
+        if channel is None:
+            return [reply]
+        if frame.join_ref is not None and frame.join_ref != channel.join_ref:
+            # A late leave of an instance that a rejoin has already replaced.
+            return [reply]
+        return [*self._drop(channel), reply, self._lifecycle(channel, "phx_close")]
+
+    def _access_token(self, channel: Channel, frame: Frame) -> list[Effect]:
+        token = token_in(frame.fields)
+        if token is None or token == channel.token:
+            return []
+        channel.token = token
+        if channel.phase is Phase.JOINING:
+            return []
+        return [Renew(channel, token)]
+
+    def _broadcast(self, channel: Channel, frame: Frame, now: float) -> list[Effect]:
+        if channel.phase is not Phase.JOINED:
+            return self._fail(frame, WireError.UNMATCHED_TOPIC.response())
+        payload = frame.payload
+        if isinstance(payload, BinaryBroadcast):
+            event, body, encoding = payload.event, payload.payload, payload.encoding
+        else:
+            event, body, encoding = None, frame.raw, Encoding.JSON
+        limit = self.bounds.payload_bytes
+        if limit is not None and len(body) > limit:
+            return self._refuse(frame, WireError.PAYLOAD_TOO_LARGE)
+        if not self._limits.broadcasts.take(now):
+            return self._refuse(frame, WireError.TOO_MANY_MESSAGES)
+        effects: list[Effect] = [Broadcast(channel, event, body, encoding)]
+        if channel.config.broadcast_ack:
+            effects.append(self._reply(frame, "ok", {}))
+        return effects
+
+    # --- from the shell -------------------------------------------------------------------------
+
+    def joined(
+        self,
+        channel: Channel,
+        *,
+        bindings: Sequence[Mapping[str, Any]],
+        problems: Sequence[str],
+        expires_at: float | None,
+        at: Position,
+    ) -> list[Effect]:
+        """The channel is subscribed from `at` on. `bindings` is the echo, in order; `problems`
+        are texts of bindings that can never deliver."""
+        if self.channels.get(channel.topic) is not channel:
+            return [Leave(channel)]
+        channel.phase = Phase.JOINED
+        channel.expires_at = expires_at
+        response = {"postgres_changes": list(bindings), "epoch": at.epoch, "seq": at.seq}
+        effects: list[Effect] = [self._join_reply(channel, "ok", response)]
+        if channel.config.presence_enabled:
+            # Sent even when empty: the JavaScript client holds back every diff until it has it.
+            effects.append(self._push(channel, "presence_state", {}))
+        return effects + self._subscribed(channel, problems, working=len(bindings) > len(problems))
+
+    def refused(self, channel: Channel, reason: str) -> list[Effect]:
+        """The channel may not be joined."""
+        if self.channels.get(channel.topic) is not channel:
+            return []
+        self._drop(channel)
+        return [
+            Note("join_refused", f"{channel.topic}: {reason}"),
+            self._join_reply(channel, "error", {"reason": reason}),
+        ]
+
+    def renewed(
+        self, channel: Channel, *, problems: Sequence[str], expires_at: float | None
+    ) -> list[Effect]:
+        """The channel is subscribed anew, as another subject."""
+        if self.channels.get(channel.topic) is not channel:
+            return [Leave(channel)]
+        channel.expires_at = expires_at
+        bindings = len(channel.config.bindings)
+        return self._subscribed(channel, problems, working=bindings > len(problems))
+
+    def resubscribed(self, channel: Channel) -> list[Effect]:
+        """What the channel's subject may see has changed."""
+        if self.channels.get(channel.topic) is not channel or channel.phase is not Phase.JOINED:
+            return []
+        return self._subscribed(channel, (), working=True)
+
+    def resync(self, channel: Channel, at: Position) -> list[Effect]:
+        """Events were lost to this channel for good: it must read its rows again."""
+        if self.channels.get(channel.topic) is not channel or not channel.config.bindings:
+            return []
+        return [self._placed(channel, "resume", "resync required", at)]
+
+    def caught_up(self, channel: Channel, at: Position) -> list[Effect]:
+        """The channel has everything since its cursors."""
+        if self.channels.get(channel.topic) is not channel:
+            return []
+        return [self._placed(channel, "resume", "caught up", at)]
+
+    def snapshot(self, channel: Channel, at: Position, count: int, complete: bool) -> list[Effect]:
+        """The channel has the rows of its snapshots, or as many as it may."""
+        if self.channels.get(channel.topic) is not channel:
+            return []
+        message = "snapshot complete" if complete else "snapshot truncated"
+        return [self._placed(channel, "snapshot", message, at, count=count)]
+
+    def ended(self, channel: Channel, message: str) -> list[Effect]:
+        """The channel ends by phx_error, after which clients rejoin with what they then have."""
+        if self.channels.get(channel.topic) is not channel:
+            return []
+        if channel.phase is Phase.JOINING:
+            return self.refused(channel, message)
+        system = self._system(channel.name, channel, "error", "system", message)
+        error = self._lifecycle(channel, "phx_error")
+        return [Note("channel_ended", message), *self._drop(channel), system, error]
+
+    def close(self, code: CloseCode) -> list[Effect]:
+        """The socket ends, for a reason that lies outside it."""
+        return [] if self.closing else self._close(code)
+
+    def disconnect(self) -> list[Effect]:
+        """The server stops: each channel is told, then the socket ends with 1012."""
+        if self.closing:
+            return []
+        told: list[Effect] = [
+            self._system(channel.name, channel, "ok", "system", errors.DISCONNECT)
+            for channel in self.channels.values()
+            if channel.phase is Phase.JOINED
+        ]
+        return [*told, *self._close(CloseCode.RESTART)]
+
+    def tick(self, now: float, wall: float) -> list[Effect]:
+        """Time has passed: end what is over."""
+        if self.closing:
+            return []
+        if now - self.last_seen >= SILENCE_SECONDS:
+            return self._close(CloseCode.NO_HEARTBEAT)
+        effects: list[Effect] = []
+        for channel in list(self.channels.values()):
+            if channel.expires_at is not None and channel.expires_at <= wall:
+                seconds = int(wall - channel.expires_at)
+                effects += self.ended(channel, f"Token has expired {seconds} seconds ago")
+        return effects
+
+    def due_in(self, now: float, wall: float) -> float:
+        """Seconds until `tick` has something to do, unless the client is heard of before."""
+        due = self.last_seen + SILENCE_SECONDS - now
+        for channel in self.channels.values():
+            if channel.expires_at is not None:
+                due = min(due, channel.expires_at - wall)
+        return max(due, 0.0)
+
+    # --- frames ---------------------------------------------------------------------------------
+
+    def _close(self, code: CloseCode) -> list[Effect]:
+        self.closing = True
+        dropped = [
+            effect for channel in list(self.channels.values()) for effect in self._drop(channel)
+        ]
+        return [*dropped, Note("closed", code.meaning), Close(code)]
+
+    def _drop(self, channel: Channel) -> list[Effect]:
+        channel.phase = Phase.GONE
+        self.channels.pop(channel.topic, None)
+        return [Leave(channel)]
+
+    def _subscribed(
+        self, channel: Channel, problems: Sequence[str], *, working: bool
+    ) -> list[Effect]:
+        extension = "postgres_changes"
+        effects: list[Effect] = []
+        for problem in problems:
+            effects.append(Note("binding_refused", f"{channel.topic}: {problem}"))
+            effects.append(self._system(channel.name, channel, "error", extension, problem))
+        if working:
+            message = errors.SUBSCRIBED
+            effects.append(self._system(channel.name, channel, "ok", extension, message))
+        return effects
+
+    def _fail(self, frame: Frame, response: Mapping[str, Any]) -> list[Effect]:
+        return [] if frame.ref is None else [self._reply(frame, "error", response)]
+
+    def _refuse(self, frame: Frame, error: WireError) -> list[Effect]:
+        note = Note("refused", f"{frame.topic}: {error.reason()}")
+        return [note, *self._fail(frame, error.response())]
+
+    def _reply(self, frame: Frame, status: str, response: Mapping[str, Any]) -> Send:
+        payload = {"status": status, "response": response}
+        return self._frame(frame.join_ref, frame.ref, frame.topic, "phx_reply", payload)
+
+    def _join_reply(self, channel: Channel, status: str, response: Mapping[str, Any]) -> Send:
+        payload = {"status": status, "response": response}
+        ref = channel.join_reply_ref
+        return self._frame(channel.join_ref, ref, channel.topic, "phx_reply", payload)
+
+    def _push(self, channel: Channel, event: str, payload: Mapping[str, Any]) -> Send:
+        return self._frame(channel.join_ref, None, channel.topic, event, payload)
+
+    def _system(
+        self, name: str, channel: Channel | None, status: str, extension: str, message: str
+    ) -> Send:
+        payload = {"status": status, "message": message, "extension": extension, "channel": name}
+        if channel is None:
+            return self._frame(None, None, name, "system", payload)
+        return self._push(channel, "system", payload)
+
+    def _placed(
+        self, channel: Channel, extension: str, message: str, at: Position, **more: int
+    ) -> Send:
+        """A system message about a place in the log."""
+        payload = {
+            "status": "ok",
+            "extension": extension,
+            "message": message,
+            "channel": channel.name,
+            "seq": at.seq,
+            **more,
+        }
+        return self._push(channel, "system", payload)
+
+    def _lifecycle(self, channel: Channel, event: str) -> Send:
+        # Clients heed these only under the ref of the join they belong to.
+        return self._frame(channel.join_ref, channel.join_ref, channel.topic, event, {})
+
+    def _frame(
+        self,
+        join_ref: str | None,
+        ref: str | None,
+        topic: str,
+        event: str,
+        payload: Mapping[str, Any],
+    ) -> Send:
+        return Send(
+            protocol.encode(
+                self.version, join_ref=join_ref, ref=ref, topic=topic, event=event, payload=payload
+            )
+        )

@@ -1,0 +1,245 @@
+"""Who numbers: one tailer leads, the others stand by.
+
+The lease stands in the head row: a term, the leader's id, and a time by the database's clock, the
+only one they share. It is taken by one conditional UPDATE, which raises the term. Numbering locks
+the head row `WHERE` term and leader are its own, in the transaction that numbers, so a leader that
+was paused and replaced numbers nothing when it wakes. Order and completeness do not hang on any of
+this (see `sequencer`); leadership saves double work and double messages.
+
+A leader on PostgreSQL renews once a second, so a lease that ran out means a leader that is gone.
+On SQLite an idle leader does not write: it renews in the transaction that numbers, and its lease
+may run out while there is nothing to number. A standby there takes over when entries wait, the
+lease has run out, and the leader has had a second to number them. That promises no less, since
+nothing was to be done until then; and a lone process, the usual case, leaves the disk alone.
+
+A leader on the same machine whose process is no more is replaced without waiting for its lease.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+logger = logging.getLogger("realtime.leadership")
+
+# Killed, the leader is replaced within 3 s; it may miss one renewal and a slow publication.
+LEASE_SECONDS = 3.0
+RENEW_SECONDS = 1.0
+# How long entries may wait on SQLite for a leader whose lease ran out while it was idle.
+GRACE_SECONDS = 1.0
+
+_LEASE_US = int(LEASE_SECONDS * 1_000_000)
+_NOW_US = {
+    "sqlite": "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)",
+    "postgresql": "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
+}
+
+# Run out also means: so far ahead that the clock must have been set back.
+_TAKE = f"""
+UPDATE realtime_head SET term = term + 1, leader = %s, lease_until_us = {{now}} + {_LEASE_US}
+WHERE id = 1 AND leader = %s AND term = %s
+  AND (%s OR lease_until_us <= {{now}} OR lease_until_us > {{now}} + {2 * _LEASE_US})
+"""
+_RENEW = f"""
+UPDATE realtime_head SET lease_until_us = {{now}} + {_LEASE_US}
+WHERE id = 1 AND term = %s AND leader = %s
+"""
+_RELEASE = """
+UPDATE realtime_head SET leader = '', lease_until_us = 0
+WHERE id = 1 AND term = %s AND leader = %s
+"""
+
+
+class Deposed(Exception):
+    """Another tailer has taken the lead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to number: good while the head row holds exactly this."""
+
+    term: int
+    leader: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the head row says: the last claim, and for how many microseconds it is still good."""
+
+    claim: Claim
+    left_us: int
+
+    @property
+    def run_out(self) -> bool:
+        return not 0 < self.left_us <= 2 * _LEASE_US
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a tailer is: the leader, or standing by while `leader` (empty: nobody yet) leads."""
+
+    leading: bool
+    leader: str
+
+
+def now_us(connection: BaseDatabaseWrapper) -> str:
+    """SQL for microseconds since 1970 by the database's clock."""
+    return _NOW_US[connection.vendor]
+
+
+def renewal(connection: BaseDatabaseWrapper) -> str:
+    """SQL for until when a lease is good that is renewed now."""
+    return f"{now_us(connection)} + {_LEASE_US}"
+
+
+def new_id() -> str:
+    """The id of a tailer of this process: host, process, where that process is looked up, and
+    something that makes it unique. At most 64 characters."""
+    return f"{socket.gethostname()[:32]}:{os.getpid()}:{_namespace()}:{secrets.token_hex(3)}"
+
+
+def is_gone(leader: str) -> bool:
+    """Whether it is certain that this tailer's process has ended."""
+    return _lives(leader) is False
+
+
+def _lives(leader: str) -> bool | None:
+    """Whether this tailer's process runs; None where that cannot be told from here."""
+    parts = leader.rsplit(":", 3)
+    if len(parts) != 4 or not parts[1].isdecimal() or not parts[2] or parts[2] != _namespace():
+        return None
+    try:
+        os.kill(int(parts[1]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return None
+    return True
+
+
+def _namespace() -> str:
+    """Names the numbering of processes that ours belongs to, this boot of this machine's or this
+    container's; empty where that cannot be told."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            boot = file.read().strip()
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+    return hashlib.blake2s(f"{boot} {namespace}".encode(), digest_size=4).hexdigest()
+
+
+class Leadership:
+    """One tailer's part in it. Called from the tailer's thread; raises what the database raises."""
+
+    def __init__(self, on_change: Callable[[Role], None] | None = None) -> None:
+        self.id = new_id()
+        self.claim: Claim | None = None
+        self._on_change = on_change
+        self._role: Role | None = None
+        self._renewed = 0.0
+        self._waiting: tuple[object, float] | None = None
+        self._first = True
+
+    @property
+    def leading(self) -> bool:
+        """Whether this tailer leads as far as it knows."""
+        return self.claim is not None
+
+    def consider(
+        self, connection: BaseDatabaseWrapper, standing: Standing, seq: int, waiting: bool
+    ) -> bool:
+        """Keep, take or give up the lead, given the head row as it is now; whether we lead.
+
+        `waiting`: entries are visible that have no number; `seq`: the last number given.
+        """
+        if self.claim is not None and standing.claim == self.claim:
+            self.renew(connection)
+            return self.claim is not None
+        self.claim = None
+        leader = standing.claim.leader
+        lives = _lives(leader) if leader else False
+        free = lives is False
+        late = waiting and self._waited(standing, seq) >= GRACE_SECONDS
+        # Who has just started takes a lead that is not renewed, unless the leader is known to be
+        # idle: else the first event after a container was replaced would have to wait.
+        started = self._first and lives is None
+        wanted = late or started or connection.vendor != "sqlite"
+        self._first = False
+        if (free or (standing.run_out and wanted)) and self._take(connection, standing, free):
+            self._announce(Role(True, self.id))
+            return True
+        self._announce(Role(False, leader))
+        return False
+
+    def renew(self, connection: BaseDatabaseWrapper) -> None:
+        """Renew if it is time to; finds out when the lead was lost."""
+        if self.claim is None or connection.vendor == "sqlite":
+            return
+        moment = time.monotonic()
+        if moment - self._renewed < RENEW_SECONDS:
+            return
+        with connection.cursor() as cursor:
+            sql = _RENEW.format(now=now_us(connection))
+            cursor.execute(sql, [self.claim.term, self.claim.leader])
+            if cursor.rowcount:
+                self._renewed = moment
+            else:
+                self.lost()
+
+    def lost(self) -> None:
+        """Another one leads; who, the next look will say."""
+        self.claim = None
+
+    def release(self, connection: BaseDatabaseWrapper) -> None:
+        """Give up the lead at once, for a standby to take. Nothing if we do not lead."""
+        claim, self.claim = self.claim, None
+        if claim is not None:
+            with connection.cursor() as cursor:
+                cursor.execute(_RELEASE, [claim.term, claim.leader])
+
+    def _waited(self, standing: Standing, seq: int) -> float:
+        """For how many seconds, by our clock, entries have waited and nobody numbered."""
+        state = (standing.claim, seq)
+        if self._waiting is None or self._waiting[0] != state:
+            self._waiting = (state, time.monotonic())
+        return time.monotonic() - self._waiting[1]
+
+    def _take(self, connection: BaseDatabaseWrapper, standing: Standing, free: bool) -> bool:
+        old = standing.claim
+        moment = time.monotonic()
+        with connection.cursor() as cursor:
+            sql = _TAKE.format(now=now_us(connection))
+            cursor.execute(sql, [self.id, old.leader, old.term, free])
+            if not cursor.rowcount:
+                return False
+        self.claim = Claim(old.term + 1, self.id)
+        self._renewed = moment
+        return True
+
+    def _announce(self, role: Role) -> None:
+        if role == self._role:
+            return
+        # Whoever merely watches others change places has nothing to say about itself.
+        changed = self._role is None or self._role.leading != role.leading
+        self._role = role
+        if not changed:
+            return
+        if role.leading:
+            logger.info("leading as %s", role.leader, extra={"action": "leading"})
+        else:
+            logger.info(
+                "standing by; %s leads", role.leader or "nobody", extra={"action": "standing_by"}
+            )
+        if self._on_change is not None:
+            self._on_change(role)
