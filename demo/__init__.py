@@ -1,0 +1,1 @@
+"""A board that two people see move: the demo of Rowcast."""

@@ -1,0 +1,212 @@
+/**
+ * The page: rows the server embedded, and changes on top of them as they are committed. What a
+ * lost connection missed comes through the stream too, so rows are read again only where the
+ * stream cannot help: once it begins, when it says that changes are lost, or that what I may see
+ * is not what it was.
+ */
+
+import { connect } from "../realtime/client.js";
+import { Board } from "./board.js";
+import { Chat } from "./chat.js";
+import { teamTag, wear } from "./people.js";
+import { read, send } from "./server.js";
+import { Store, TABLES } from "./store.js";
+import { Strip } from "./strip.js";
+
+const embedded = (id) => JSON.parse(document.getElementById(id).textContent);
+const urls = embedded("page-data");
+const store = new Store(embedded("board-data"));
+const strip = new Strip(document.querySelector(".strip"));
+const layout = document.querySelector(".layout");
+const announcer = document.getElementById("announce");
+// Tasks that this page has asked to change, until when: what comes back is no news here.
+const own = new Map();
+const OWN_FOR_MS = 3000;
+const RETRY_MS = 2000;
+
+function toast(text) {
+  const element = document.createElement("p");
+  element.className = "toast";
+  element.textContent = text;
+  document.querySelector(".toasts").append(element);
+  setTimeout(() => element.remove(), 5000);
+}
+
+/** Asks the server; what it refuses is told, and the page shows again what is true. */
+async function attempt(url, body) {
+  try {
+    await send(url, body);
+    if (channel.status !== "live") refresh();
+    return true;
+  } catch (error) {
+    if (error.status === 401) location.reload();
+    toast(error.message);
+    refresh();
+    return false;
+  }
+}
+
+const isOwn = (id) => own.get(id) > Date.now();
+const taskUrl = (id, verb) => `${urls.tasks}/${id}/${verb}`;
+const actions = {
+  add: (title, teamId, isPublic) =>
+    attempt(urls.tasks, { title, team_id: teamId, is_public: isPublic }),
+  edit: (id, values) => {
+    own.set(id, Date.now() + OWN_FOR_MS);
+    return attempt(taskUrl(id, "edit"), values);
+  },
+  remove: (id) => attempt(taskUrl(id, "delete")),
+  move: (id, status, after, before) => {
+    own.set(id, Date.now() + OWN_FOR_MS);
+    const position =
+      after && before ? (after.position + before.position) / 2
+      : after ? after.position + 1
+      : before ? before.position - 1
+      : 0;
+    store.patch("demo_task", id, { status, position });
+    const body = { status, after: after?.id ?? null, before: before?.id ?? null };
+    return attempt(taskUrl(id, "move"), body);
+  },
+};
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+let reading = null;
+let readAgain = false;
+
+/** Reads all rows again; settles when they are read, however many attempts that takes. */
+function refresh() {
+  readAgain = true;
+  reading ??= readRows().finally(() => (reading = null));
+  return reading;
+}
+
+async function readRows() {
+  // Asked for again while a reading is under way: that one may be too old.
+  while (readAgain) {
+    readAgain = false;
+    store.hold();
+    try {
+      store.replace(await read(urls.rows));
+      store.release();
+    } catch (error) {
+      if (error.status === 401) location.reload();
+      store.release();
+      readAgain = true;
+      await pause(RETRY_MS);
+    }
+  }
+}
+
+const board = new Board(document.querySelector(".board"), store, actions);
+const chat = new Chat(document.querySelector(".chat"), store, (body, teamId) =>
+  attempt(urls.messages, { body, team_id: teamId }),
+);
+chat.scrollDown();
+
+store.onChange((change) => {
+  if (!change) {
+    paintMe();
+    return;
+  }
+  const known = change.after ? [change.after.owner_id, change.after.assignee_id, change.after.author_id, change.after.user_id] : [];
+  if (known.some((id) => id != null && !store.people.has(id))) refresh();
+  if (change.table === "demo_message" && change.eventType === "INSERT") markUnread();
+});
+
+const COLUMNS = { todo: "To do", doing: "Doing", done: "Done" };
+
+/** What a change of a task means in words, for people who do not see it move. */
+function describe({ eventType, before, after }) {
+  if (eventType === "DELETE") return before ? `“${before.title}” is gone` : "";
+  if (!before) return `New in ${COLUMNS[after.status]}: “${after.title}”`;
+  if (before.status !== after.status) return `“${after.title}” moved to ${COLUMNS[after.status]}`;
+  if (before.title !== after.title) return `“${before.title}” is now called “${after.title}”`;
+  return `“${after.title}” changed`;
+}
+
+function received(change) {
+  strip.add(change);
+  if (change.table !== "demo_task") {
+    store.apply(change);
+    return;
+  }
+  const id = change.new.id ?? change.old.id;
+  const news = !isOwn(id);
+  own.delete(id);
+  const before = store.get("demo_task", id);
+  store.apply({ ...change, highlight: news });
+  if (news) announcer.textContent = describe({ ...change, before, after: store.get("demo_task", id) ?? change.new });
+}
+
+function paintMe() {
+  for (const avatar of document.querySelectorAll("[data-person]")) {
+    wear(avatar, store.people.get(Number(avatar.dataset.person)), false);
+  }
+  const teams = [...store.myTeams].map(([teamId, role]) => {
+    const item = document.createElement("li");
+    const note = document.createElement("span");
+    note.className = "quiet";
+    note.textContent = role === "lead" ? " lead" : "";
+    item.append(teamTag(store, teamId), note);
+    return item;
+  });
+  document.querySelector(".who-teams").replaceChildren(...teams);
+}
+paintMe();
+
+const chatTab = document.querySelector('.tabs [data-view="chat"]');
+
+function markUnread() {
+  const hidden = getComputedStyle(document.querySelector(".chat")).display === "none";
+  if (hidden) chatTab.querySelector(".unread").hidden = false;
+}
+
+document.querySelector(".tabs").addEventListener("click", (event) => {
+  const view = event.target.closest("button")?.dataset.view;
+  if (!view) return;
+  layout.dataset.view = view;
+  for (const tab of document.querySelectorAll(".tabs button")) {
+    tab.setAttribute("aria-pressed", String(tab.dataset.view === view));
+  }
+  if (view === "chat") {
+    chatTab.querySelector(".unread").hidden = true;
+    chat.scrollDown();
+  }
+});
+
+const client = connect(urls.socket);
+const channel = client.channel("board");
+for (const table of TABLES) {
+  // live: a row that comes into view or leaves it, by a change of its own or of permissions, arrives
+  // as an INSERT or a DELETE.
+  channel.on("postgres_changes", { event: "*", schema: "public", table, live: true }, received);
+}
+
+let begun = false;
+let joining = false;
+channel.on("system", {}, ({ extension, status }) => {
+  if (extension !== "postgres_changes" || status !== "ok") return;
+  // Sent once with each join, and then whenever what I may see has changed.
+  if (!joining) refresh();
+  joining = false;
+});
+
+const WORDS = { joining: "Joining…", "catching up": "Catching up…", resynced: "Reading all rows again…" };
+channel.subscribe(
+  (status, error) => {
+    if (status === "joining") joining = true;
+    if (status === "live") {
+      strip.live();
+      // The rows in the page are a little older than the stream.
+      if (!begun) refresh();
+      begun = true;
+    } else if (client.status.status === "open") {
+      strip.say(error ? "closed" : "connecting", error?.message ?? WORDS[status] ?? "Not subscribed");
+    }
+  },
+  { onResync: refresh },
+);
+client.on("status", ({ status, retryInMs }) => {
+  if (status === "connecting") strip.say("connecting", "Connecting…");
+  if (status === "closed") strip.say("closed", `Offline, next try in ${Math.ceil(retryInMs / 1000)} s`);
+});
