@@ -1,0 +1,115 @@
+/** A server of one socket, played by the test: what the client sent, and what it is answered. */
+
+import { readFile } from "node:fs/promises";
+
+export const URL_ = "ws://server.test/realtime";
+
+/** A stand-in for WebSocket that remembers every instance made of it. */
+export function fakeWebSocket() {
+  return class FakeSocket {
+    static made = [];
+    static get last() {
+      return this.made.at(-1);
+    }
+
+    sent = [];
+    closed = false;
+
+    constructor(url) {
+      this.url = url;
+      this.constructor.made.push(this);
+    }
+
+    send(text) {
+      this.sent.push(JSON.parse(text));
+    }
+
+    close() {
+      this.closed = true;
+    }
+
+    /** The handshake succeeds. */
+    accept() {
+      this.onopen({});
+      return this;
+    }
+
+    /** The server, or the network, ends the connection. */
+    drop(code = 1006, reason = "") {
+      this.onclose({ code, reason });
+    }
+
+    receive(...frame) {
+      this.onmessage({ data: JSON.stringify(frame) });
+    }
+
+    receiveBytes(bytes) {
+      this.onmessage({ data: Uint8Array.from(bytes).buffer });
+    }
+
+    /** The frames of one event that the client sent on this socket. */
+    of(event) {
+      return this.sent.filter((frame) => frame[3] === event);
+    }
+
+    /** The latest join of a topic. */
+    join(topic = "realtime:room") {
+      return this.of("phx_join")
+        .filter((frame) => frame[2] === topic)
+        .at(-1);
+    }
+
+    /** The bindings of the latest join. */
+    asked(topic) {
+      return this.join(topic)[4].config.postgres_changes;
+    }
+
+    /**
+     * Answers the latest join as the server does: each binding echoed, with an id, and the head;
+     * `{}` is the head of a server that keeps no log.
+     */
+    grant({ topic = "realtime:room", firstId = 1, head = { epoch: "e1", seq: 10 } } = {}) {
+      const [joinRef, ref, , , payload] = this.join(topic);
+      const bindings = payload.config.postgres_changes.map((b, i) => ({ id: firstId + i, ...b }));
+      const response = { postgres_changes: bindings, ...head };
+      this.receive(joinRef, ref, topic, "phx_reply", { status: "ok", response });
+      return joinRef;
+    }
+
+    /** A `system` message to a channel, of status ok. */
+    tell(extension, message, more = {}, topic = "realtime:room") {
+      const payload = { status: "ok", extension, message, channel: topic.slice(9), ...more };
+      this.receive(this.join(topic)[0], null, topic, "system", payload);
+    }
+
+    /** Answers the heartbeat that waits; `{}` is the answer while the server replays. */
+    pulse(head = {}) {
+      const reply = { status: "ok", response: head };
+      this.receive(null, this.of("heartbeat").at(-1)[1], "phoenix", "phx_reply", reply);
+    }
+
+    refuse(reason, topic = "realtime:room") {
+      const [joinRef, ref] = this.of("phx_join").at(-1);
+      this.receive(joinRef, ref, topic, "phx_reply", { status: "error", response: { reason } });
+    }
+
+    change(ids, data, topic = "realtime:room") {
+      this.receive(null, null, topic, "postgres_changes", { ids, data });
+    }
+  };
+}
+
+/** Lets promises settle: the client awaits `getToken` before it connects. */
+export async function settle() {
+  for (let turn = 0; turn < 5; turn += 1) await Promise.resolve();
+}
+
+/**
+ * The client as browsers load it. Node takes a `.js` file for CommonJS unless a package.json says
+ * otherwise, and a package.json has no place among static files: so it is loaded from its text.
+ */
+export async function loadClient() {
+  const file = new URL("../../../realtime/static/realtime/client.js", import.meta.url);
+  const text = await readFile(file, "utf8");
+  return import(`data:text/javascript;base64,${Buffer.from(text).toString("base64")}`);
+}

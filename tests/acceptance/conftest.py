@@ -1,0 +1,101 @@
+"""Servers, a hand in their database, and clients.
+
+`server` is shared by the tests of a module and holds the standing policies; `fresh` makes one of a
+test's own, to kill, to flood, or to edit policies in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import node_client
+from .hand import Hand
+from .node_client import Node
+from .server import Server, copy_database, make_database, running
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A running server and the hand in its database."""
+
+    server: Server
+    hand: Hand
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker("acceptance")
+
+
+def stand(hand: Hand) -> None:
+    """The policies most tests live under: one's own notes, and the public ones, are seen."""
+    hand.policy("own notes", {"owner": "$user.id"})
+    hand.policy("public notes", {"is_public": True}, audience="anyone")
+    hand.policy("specimens", True, permission="view_specimen", audience="anyone")
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_database(tmp_path_factory.mktemp("template") / "db.sqlite3")
+
+
+@contextlib.contextmanager
+def make_world(
+    template: Path, folder: Path, kind: str = "daphne", realtime: dict[str, Any] | None = None
+) -> Iterator[World]:
+    database = copy_database(template, folder / "db.sqlite3")
+    hand = Hand(database)
+    try:
+        stand(hand)
+        with running(database, kind, realtime) as server:
+            yield World(server, hand)
+    finally:
+        hand.close()
+
+
+@pytest.fixture(scope="module")
+def world(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with make_world(template, tmp_path_factory.mktemp("world")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def uvicorn_world(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with make_world(template, tmp_path_factory.mktemp("world"), "uvicorn") as made:
+        yield made
+
+
+@pytest.fixture
+def fresh(
+    template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., World]]:
+    """`fresh(kind="daphne", realtime={...})` starts a world of this test's own."""
+    with contextlib.ExitStack() as stack:
+
+        def make(kind: str = "daphne", realtime: dict[str, Any] | None = None) -> World:
+            folder = tmp_path_factory.mktemp("world")
+            return stack.enter_context(make_world(template, folder, kind, realtime))
+
+        yield make
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[Node]:
+    if reason := node_client.missing():
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    started = await Node.start()
+    try:
+        yield started
+    finally:
+        await started.close()

@@ -1,0 +1,93 @@
+"""What has to be true when all is over: of the log, and of what each client heard."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .deployment import Deployment
+from .follower import Follower
+from .hand import Hand
+from .server import PATIENCE
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A change of a note as the log has it."""
+
+    seq: int
+    commit_us: int
+    op: str
+    key: str
+    old: Row | None
+    new: Row | None
+
+    @property
+    def judged(self) -> Row:
+        """The row that decides who may see the change."""
+        row = self.old if self.op == "DELETE" else self.new
+        assert row is not None
+        return row
+
+
+def read_log(hand: Hand) -> list[Entry]:
+    """The changes of notes, in order."""
+    rows = hand.sql(
+        "SELECT seq, commit_us, op, pk_text, old, new FROM realtime_wal "
+        "WHERE table_name IN ('zoo_note', 'public.zoo_note') AND seq IS NOT NULL ORDER BY seq"
+    )
+
+    def image(value: Any) -> Row | None:
+        return json.loads(value) if isinstance(value, str) else value
+
+    return [Entry(*row[:4], image(row[4]), image(row[5])) for row in rows]
+
+
+async def until_numbered(deployment: Deployment) -> None:
+    """Returns when all that was captured has its number."""
+    async with asyncio.timeout(PATIENCE):
+        while await asyncio.to_thread(deployment.hand.backlog):
+            await asyncio.sleep(0.02)
+
+
+def check_log(hand: Hand) -> list[Entry]:
+    """No number is missing or given twice, and the log leads to the table as it is."""
+    numbers = hand.numbers()
+    _, head = hand.head()
+    assert sorted(numbers) == list(range(1, head + 1))
+    entries = read_log(hand)
+    table: dict[int, str] = {}
+    for entry in entries:
+        if entry.op == "DELETE":
+            assert entry.old is not None
+            del table[entry.old["id"]]
+        else:
+            assert entry.new is not None
+            assert (entry.op == "INSERT") == (entry.new["id"] not in table)
+            table[entry.new["id"]] = entry.new["title"]
+    assert table == dict(hand.sql("SELECT id, title FROM zoo_note"))
+    times = [entry.commit_us for entry in entries]
+    assert times == sorted(set(times))
+    return entries
+
+
+async def check_follower(
+    follower: Follower, entries: list[Entry], may_see: Callable[[Row], bool]
+) -> None:
+    """It heard everything it may see from its first join on, once, in order, and nothing else."""
+    wanted = [e for e in entries if e.seq > follower.begun_at and may_see(e.judged)]
+    assert wanted
+    await follower.until(lambda: follower.heard and follower.heard[-1].seq >= wanted[-1].seq)
+    assert [(h.seq, h.type) for h in follower.heard] == [(e.seq, e.op) for e in wanted]
+    assert follower.resyncs == 0
+
+
+def longest_lag(follower: Follower, entries: list[Entry]) -> float:
+    """The longest time from a commit to its arrival, in seconds."""
+    committed = {entry.seq: entry.commit_us / 1e6 for entry in entries}
+    return max(heard.at - committed[heard.seq] for heard in follower.heard)

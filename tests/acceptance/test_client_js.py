@@ -1,0 +1,185 @@
+"""client.js: its Node tests, which need no npm package, and one page of it on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import World
+from .hand import Hand
+from .server import PATIENCE, Server, token
+
+TESTS = Path(__file__).parent / "client_js"
+NOTES = {"event": "*", "schema": "public", "table": "zoo_note"}
+
+Line = dict[str, Any]
+
+
+def node() -> str:
+    """The path of `node`. Without one the test is skipped, and in CI it fails."""
+    found = shutil.which("node")
+    if found is None:
+        message = "client.js is NOT tested: there is no `node` (20 or newer) on the PATH"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return found
+
+
+def test_the_small_client_does_what_its_documentation_says() -> None:
+    files = sorted(str(path) for path in TESTS.glob("*.test.mjs"))
+    assert files, f"no tests in {TESTS}"
+    run = subprocess.run(
+        [node(), "--test", *files], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert run.returncode == 0, f"node --test failed\n{run.stdout}\n{run.stderr}"
+
+
+class Page:
+    """A page that client.js keeps subscribed. `lines` is all that it was told, in order."""
+
+    def __init__(self, process: Process) -> None:
+        self.lines: list[Line] = []
+        self._process = process
+        self._news = asyncio.Condition()
+        self._reader = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self._process.stdout
+        async for line in self._process.stdout:
+            async with self._news:
+                self.lines.append(json.loads(line))
+                self._news.notify_all()
+
+    async def until(self, wanted: Callable[[Line], bool], start: int = 0) -> Line:
+        """The first line from number `start` on that is wanted."""
+
+        def found() -> Line | None:
+            return next((line for line in self.lines[start:] if wanted(line)), None)
+
+        try:
+            async with asyncio.timeout(PATIENCE), self._news:
+                while (line := found()) is None:
+                    await self._news.wait()
+                return line
+        except TimeoutError:
+            raise AssertionError(f"it never came; last: {self.lines[-8:]}") from None
+
+    async def until_status(self, status: str, start: int = 0) -> Line:
+        return await self.until(lambda line: line.get("status") == status, start)
+
+    async def until_title(self, title: str) -> Line:
+        return await self.until(lambda line: "change" in line and line["row"].get("title") == title)
+
+    @property
+    def changes(self) -> list[Line]:
+        return [line for line in self.lines if "change" in line]
+
+    @property
+    def titles(self) -> list[str]:
+        return [line["row"]["title"] for line in self.changes]
+
+    @property
+    def statuses(self) -> list[str]:
+        return [line["status"] for line in self.lines if "status" in line]
+
+    async def close(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        await self._reader
+        await self._process.wait()
+
+
+@contextlib.asynccontextmanager
+async def page(
+    server: Server, user: int, *bindings: dict[str, Any], **options: Any
+) -> AsyncIterator[Page]:
+    told = {
+        "url": server.address("/realtime"),
+        "token": token(user),
+        "bindings": bindings or [NOTES],
+        **options,
+    }
+    # Node 20 has a WebSocket of its own behind this flag; later ones have it anyway.
+    process = await asyncio.create_subprocess_exec(
+        *(node(), "--experimental-websocket", str(TESTS / "page.mjs"), json.dumps(told)),
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=DEVNULL,
+    )
+    opened = Page(process)
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("end", ["kill", "stop"])
+async def test_a_page_has_every_row_once_although_the_server_comes_and_goes(
+    fresh: Callable[..., World], end: str
+) -> None:
+    world = fresh()
+    me = world.hand.user("me")
+    writer = Hand(world.server.database)
+    rounds, rows = 3, 200
+    try:
+        async with page(world.server, me) as it:
+            await it.until_status("live")
+            for round_ in range(rounds):
+                seen = len(it.lines)
+                writer.begin("write_notes", round_, rows, [me], per_transaction=2)
+                await it.until(lambda line: "change" in line, seen)
+                getattr(world.server, end)()
+                await it.until_status("errored", seen)
+                await asyncio.to_thread(writer.finish)
+                world.server.start()
+                await it.until_status("catching up", seen)
+                if round_ == rounds - 1:
+                    # The last one is caught up with in peace; the others are cut into.
+                    await it.until_status("live", seen)
+            world.hand.note(owner=me, title="the end")
+            await it.until_title("the end")
+    finally:
+        writer.close()
+    assert [line["seq"] for line in it.changes] == [seq for seq, *_ in world.hand.log()]
+    assert len(it.changes) == rounds * rows + 1
+    assert "resynced" not in it.statuses
+
+
+async def test_a_page_that_was_closed_goes_on_from_the_cursor_it_kept(world: World) -> None:
+    me = world.hand.user("keeper")
+    async with page(world.server, me) as it:
+        await it.until_status("live")
+        world.hand.note(owner=me, title="seen")
+        kept = (await it.until_title("seen"))["cursor"]
+    world.hand.note(owner=me, title="missed")
+    async with page(world.server, me, since=kept) as it:
+        await it.until_title("missed")
+        await it.until_status("live")
+        world.hand.note(owner=me, title="live")
+        await it.until_title("live")
+        assert it.titles == ["missed", "live"]
+        assert it.statuses == ["joining", "catching up", "live"]
+
+
+async def test_a_page_with_a_cursor_of_another_log_is_told_to_read_its_rows(world: World) -> None:
+    me = world.hand.user("stranger")
+    async with page(world.server, me, since=f"{'0' * 32}:1") as it:
+        await it.until_status("live")
+        assert it.statuses == ["joining", "catching up", "resynced", "live"]
+        assert {"resync": True} in it.lines
+        world.hand.note(owner=me, title="after")
+        epoch = world.hand.head()[0]
+        line = await it.until_title("after")
+        assert line["cursor"] == f"{epoch}:{line['seq']}"

@@ -1,0 +1,489 @@
+"""The official JavaScript clients, unmodified, against a real server.
+
+Absence is proved by order: a change that may be seen is written after the one that may not, and
+when the second has come, the first never will.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+
+from .conftest import World
+from .node_client import Node
+from .server import SERVICE_KEY, token
+
+ALL = {"event": "*", "schema": "public", "table": "zoo_note"}
+LIBRARIES = [
+    pytest.param(library, vsn, id=f"{library}-{vsn}")
+    for library in ("supabase", "realtime")
+    for vsn in ("1.0.0", "2.0.0")
+]
+
+_names = itertools.count()
+
+
+def someone(world: World) -> int:
+    return world.hand.user(f"client-{next(_names)}")
+
+
+def kinds(events: list[dict[str, Any]]) -> list[str]:
+    return [event["payload"]["eventType"] for event in events]
+
+
+async def write_and_watch_a_life(world: World, node: Node, library: str, vsn: str) -> None:
+    me = someone(world)
+    await node.open(world.server, library=library, vsn=vsn, token=token(me))
+    await node.subscribe("lives", ALL)
+    pk = world.hand.note(owner=me, title="born", score=1)
+    world.hand.change("note", pk, title="grown", score=None)
+    world.hand.delete("note", pk)
+    gone = await node.until(
+        lambda e: e["event"] == "change" and e["payload"]["eventType"] == "DELETE"
+    )
+    first, second, third = [event["payload"] for event in node.changes("lives")]
+    assert [first["eventType"], second["eventType"], third["eventType"]] == [
+        "INSERT",
+        "UPDATE",
+        "DELETE",
+    ]
+    assert first["new"]["title"] == "born" and first["new"]["owner_id"] == me
+    assert first["old"] == {} and third["new"] == {}
+    assert second["new"]["title"] == "grown" and second["new"]["score"] is None
+    assert second["old"]["title"] == "born" and second["old"]["score"] == 1
+    assert third == gone["payload"] and third["old"]["id"] == pk
+    assert (first["schema"], first["table"], first["errors"]) == ("public", "zoo_note", None)
+    moments = [payload["commit_timestamp"] for payload in (first, second, third)]
+    assert moments == sorted(set(moments))
+
+
+@pytest.mark.parametrize(("library", "vsn"), LIBRARIES)
+async def test_a_client_hears_the_whole_life_of_its_row(
+    world: World, node: Node, library: str, vsn: str
+) -> None:
+    await write_and_watch_a_life(world, node, library, vsn)
+
+
+@pytest.mark.parametrize(("library", "vsn"), LIBRARIES[1::2])
+async def test_it_does_so_on_uvicorn_too(
+    uvicorn_world: World, node: Node, library: str, vsn: str
+) -> None:
+    await write_and_watch_a_life(uvicorn_world, node, library, vsn)
+
+
+@pytest.mark.parametrize(("library", "vsn"), LIBRARIES)
+async def test_each_client_hears_only_the_rows_it_may_see(
+    world: World, node: Node, library: str, vsn: str
+) -> None:
+    ada, bob = someone(world), someone(world)
+    await node.open(world.server, "ada", library=library, vsn=vsn, token=token(ada))
+    await node.open(world.server, "bob", library=library, vsn=vsn, token=token(bob))
+    await node.open(world.server, "nobody", library=library, vsn=vsn)
+    await node.open(world.server, "service", library=library, vsn=vsn, key=SERVICE_KEY)
+    everyone = ("ada", "bob", "nobody", "service")
+    for client in everyone:
+        await node.subscribe("notes", ALL, client=client)
+    mine = world.hand.note(owner=ada, title="Ada's")
+    world.hand.change("note", mine, title="Ada's, improved")
+    world.hand.note(owner=bob, title="Bob's")
+    world.hand.note(title="nobody's")
+    world.hand.regretted_note(owner=ada, title="rolled back", is_public=True)
+    world.hand.delete("note", mine)
+    world.hand.note(owner=bob, title="everybody's", is_public=True)
+    for client in everyone:
+        await node.change("notes", client=client, title="everybody's")
+    heard = {
+        client: [
+            event["payload"]["new"].get("title", "gone") for event in node.changes("notes", client)
+        ]
+        for client in everyone
+    }
+    assert heard == {
+        "ada": ["Ada's", "Ada's, improved", "gone", "everybody's"],
+        "bob": ["Bob's", "everybody's"],
+        "nobody": ["everybody's"],
+        "service": ["Ada's", "Ada's, improved", "Bob's", "nobody's", "gone", "everybody's"],
+    }
+
+
+FILTERS = {
+    "score=eq.5": [5],
+    "score=neq.5": [1, 9],
+    "score=gt.4": [5, 9],
+    "score=gte.5": [5, 9],
+    "score=lt.5": [1],
+    "score=lte.5": [1, 5],
+    "score=in.(1,9)": [1, 9],
+    "score=not.in.(1,9)": [5],
+    "score=is.null": [None],
+    "score=not.is.null": [1, 5, 9],
+    "title=like.row%9%": [9],
+    "title=ilike.ROW%5%": [5],
+    'title=eq."row, (1)"': [1],
+    "score=gt.1,score=lt.9": [5],
+    "is_public=is.false": [1, 5, 9, None],
+}
+
+
+async def test_filters_choose_rows_as_the_client_writes_them(world: World, node: Node) -> None:
+    me = someone(world)
+    await node.open(world.server, token=token(me))
+    bindings = [{**ALL, "filter": text} for text in FILTERS]
+    await node.subscribe("filtered", *bindings, ALL)
+    scores = [1, 5, 9, None]
+    world.hand.many("note", [{"owner_id": me, "title": f"row, ({n})", "score": n} for n in scores])
+    world.hand.note(owner=me, title="the end", is_public=True, score=-1)
+    await node.change("filtered", title="the end")
+    heard: dict[int, list[Any]] = {}
+    for event in node.changes("filtered"):
+        if event["payload"]["new"]["title"] != "the end":
+            heard.setdefault(event["binding"], []).append(event["payload"]["new"]["score"])
+    expected = dict(enumerate(FILTERS.values()))
+    assert heard == {**expected, len(FILTERS): scores}
+
+
+@pytest.mark.parametrize("vsn", ["1.0.0", "2.0.0"])
+async def test_a_binding_fires_for_its_own_event_only(world: World, node: Node, vsn: str) -> None:
+    me = someone(world)
+    await node.open(world.server, vsn=vsn, token=token(me))
+    names = ["INSERT", "UPDATE", "DELETE", "*"]
+    await node.subscribe("events", *[{**ALL, "event": name} for name in names])
+    pk = world.hand.note(owner=me, title="one")
+    world.hand.change("note", pk, title="two")
+    world.hand.delete("note", pk)
+    await node.until(
+        lambda e: (
+            e["event"] == "change" and e["binding"] == 3 and e["payload"]["eventType"] == "DELETE"
+        )
+    )
+    heard = sorted((e["binding"], e["payload"]["eventType"]) for e in node.changes("events"))
+    assert heard == [
+        (0, "INSERT"),
+        (1, "UPDATE"),
+        (2, "DELETE"),
+        (3, "DELETE"),
+        (3, "INSERT"),
+        (3, "UPDATE"),
+    ]
+
+
+async def test_a_select_brings_those_columns_and_the_key(world: World, node: Node) -> None:
+    me = someone(world)
+    await node.open(world.server, token=token(me))
+    await node.subscribe("narrow", {**ALL, "select": ["title", "score"]})
+    pk = world.hand.note(owner=me, title="short", body="long", score=3)
+    payload = await node.change("narrow", title="short")
+    assert payload["new"] == {"id": pk, "title": "short", "score": 3}
+
+
+async def test_values_arrive_as_javascript_expects_them(world: World, node: Node) -> None:
+    await node.open(world.server)
+    await node.subscribe("values", {**ALL, "table": "zoo_specimen"})
+    values = {
+        "boolean": True,
+        "small": -3,
+        "big": 9007199254740991,
+        "real": 2.5,
+        "decimal": "12.5",
+        "char": 'it\'s "quoted", 日本 \U0001f600\n',
+        "date": "2024-02-29",
+        "time": "09:32:55",
+        "moment": "2025-11-03T09:32:55+00:00",
+        "uuid": "6f1d5f2e-0e0a-4a52-9b0a-0d8a0e5c2c11",
+        "json": {"a": [1, None, {"b": "c"}]},
+        "inet": "10.0.0.1",
+        "renamed": 7,
+    }
+    pk = world.hand.create("specimen", **values)
+    row = (await node.change("values", id=pk))["new"]
+    for name in ("boolean", "small", "big", "real", "char", "date", "time", "uuid", "json", "inet"):
+        assert row[name] == values[name], name
+    assert row["decimal"] == 12.5
+    assert row["moment"].startswith("2025-11-03T09:32:55")
+    assert row["other_name"] == 7 and "renamed" not in row
+    assert row["text"] is None
+
+
+async def test_several_channels_each_hear_their_own(world: World, node: Node) -> None:
+    me = someone(world)
+    await node.open(world.server, token=token(me))
+    await node.subscribe("high", {**ALL, "filter": "score=gte.10"})
+    await node.subscribe("low", {**ALL, "filter": "score=lt.10"})
+    await node.subscribe("both", ALL)
+    for score in (3, 30, 4, 40):
+        world.hand.note(owner=me, title="n", score=score)
+    await node.change("both", score=40)
+    await node.change("high", score=40)
+    await node.change("low", score=4)
+    heard = {
+        channel: [event["payload"]["new"]["score"] for event in node.changes(channel)]
+        for channel in ("high", "low", "both")
+    }
+    assert heard == {"high": [30, 40], "low": [3, 4], "both": [3, 30, 4, 40]}
+
+
+async def test_what_is_written_after_subscribed_is_never_missed(world: World, node: Node) -> None:
+    me = someone(world)
+    await node.open(world.server, token=token(me))
+    for round_ in range(10):
+        await node.subscribe(f"at once {round_}", ALL)
+        world.hand.note(owner=me, title=f"round {round_}")
+    for round_ in range(10):
+        await node.change(f"at once {round_}", title=f"round {round_}")
+
+
+@pytest.mark.parametrize("vsn", ["1.0.0", "2.0.0"])
+async def test_set_auth_makes_a_joined_channel_another_persons(
+    world: World, node: Node, vsn: str
+) -> None:
+    ada, bob = someone(world), someone(world)
+    await node.open(world.server, library="realtime", vsn=vsn, token=token(ada))
+    await node.subscribe("moving", ALL)
+    world.hand.note(owner=bob, title="too early")
+    world.hand.note(owner=ada, title="first")
+    await node.change("moving", title="first")
+    start = len(node.events)
+    await node.do("setAuth", client="me", token=token(bob))
+    await node.until(
+        lambda e: e["event"] == "system" and e["payload"]["message"] == "Subscribed to PostgreSQL",
+        start=start,
+    )
+    world.hand.note(owner=ada, title="too late")
+    world.hand.note(owner=bob, title="second")
+    await node.change("moving", title="second")
+    titles = [event["payload"]["new"]["title"] for event in node.changes("moving")]
+    assert titles == ["first", "second"]
+
+
+async def test_a_heartbeat_brings_the_callbacks_new_token(world: World, node: Node) -> None:
+    ada, bob = someone(world), someone(world)
+    await node.open(world.server, library="realtime", token=token(ada), callback=True)
+    await node.subscribe("callback", ALL)
+    world.hand.note(owner=ada, title="as Ada")
+    await node.change("callback", title="as Ada")
+    start = len(node.events)
+    await node.do("setCallbackToken", client="me", token=token(bob))
+    await node.do("heartbeat", client="me")
+    await node.until(lambda e: e["event"] == "heartbeat" and e["status"] == "ok", start=start)
+    await node.until(lambda e: e["event"] == "system", start=start)
+    world.hand.note(owner=ada, title="Ada's still")
+    world.hand.note(owner=bob, title="as Bob")
+    await node.change("callback", title="as Bob")
+    titles = [event["payload"]["new"]["title"] for event in node.changes("callback")]
+    assert titles == ["as Ada", "as Bob"]
+
+
+async def test_a_channel_whose_token_runs_out_comes_back_with_a_fresh_one(
+    world: World, node: Node
+) -> None:
+    me = someone(world)
+    await node.open(world.server, token=token(me, ttl=3))
+    await node.subscribe("expiring", ALL)
+    await node.do("setCallbackToken", client="me", token=token(me))
+    start = len(node.events)
+    ended = await node.until(lambda e: e["event"] == "system", start=start)
+    assert ended["payload"]["status"] == "error"
+    assert ended["payload"]["message"].startswith("Token has expired")
+    # What a heartbeat does every 25 seconds; the rejoin carries the token it brings.
+    await node.do("heartbeat", client="me")
+    await node.status("expiring", "SUBSCRIBED", start=start)
+    world.hand.note(owner=me, title="after")
+    await node.change("expiring", title="after")
+
+
+async def test_a_refused_token_is_told_and_hurts_no_other_channel(world: World, node: Node) -> None:
+    me = someone(world)
+    await node.open(world.server, "good", token=token(me))
+    await node.subscribe("fine", ALL, client="good")
+    await node.open(world.server, "bad", token=token(me, ttl=-5))
+    await node.do("channel", client="bad", channel="refused", bindings=[ALL])
+    refused = await node.status("refused", "CHANNEL_ERROR", client="bad")
+    assert "Token has expired" in refused["error"]
+    world.hand.note(owner=me, title="unharmed")
+    await node.change("fine", client="good", title="unharmed")
+
+
+async def test_a_revoked_right_ends_at_its_own_place_in_the_log(world: World, node: Node) -> None:
+    me = someone(world)
+    using = {"title__startswith": f"granted {me}"}
+    world.hand.policy(f"granted {me}", using, audience="permission")
+    world.hand.grant(me)
+    await node.open(world.server, token=token(me))
+    await node.subscribe("revoked", ALL)
+    title = f"granted {me}"
+    world.hand.note(title=f"{title}: before")
+    await node.change("revoked", title=f"{title}: before")
+    world.hand.revoke(me)
+    world.hand.note(title=f"{title}: never")
+    world.hand.note(owner=me, title="own")
+    await node.change("revoked", title="own")
+    titles = [event["payload"]["new"]["title"] for event in node.changes("revoked")]
+    assert titles == [f"{title}: before", "own"]
+
+
+async def test_an_unsubscribed_channel_hears_nothing_more(world: World, node: Node) -> None:
+    me = someone(world)
+    await node.open(world.server, token=token(me))
+    await node.subscribe("left", ALL)
+    await node.subscribe("staying", ALL)
+    world.hand.note(owner=me, title="before")
+    await node.change("left", title="before")
+    assert await node.do("unsubscribe", client="me", channel="left") == "ok"
+    # The server's answer to phx_leave, after which RT-S1 holds.
+    await node.until(
+        lambda e: (
+            e["event"] == "frame" and "phx_close" in e["text"] and "realtime:left" in e["text"]
+        )
+    )
+    world.hand.note(owner=me, title="after")
+    await node.change("staying", title="after")
+    assert [e["payload"]["new"]["title"] for e in node.changes("left")] == ["before"]
+    frames = [text for text in node.frames() if "realtime:left" in text and "after" in text]
+    assert frames == []
+
+
+@pytest.mark.parametrize(("library", "vsn"), LIBRARIES)
+async def test_a_topic_left_and_joined_again_at_once_works(
+    world: World, node: Node, library: str, vsn: str
+) -> None:
+    me = someone(world)
+    await node.open(world.server, library=library, vsn=vsn, token=token(me))
+    await node.subscribe("anchor", ALL)
+    await node.subscribe("again", ALL)
+    for _ in range(5):
+        await node.do("remove", client="me", channel="again")
+        await node.subscribe("again", ALL)
+    world.hand.note(owner=me, title="still here")
+    await node.change("again", title="still here")
+    await node.change("anchor", title="still here")
+    state = await node.do("state", client="me", channel="again")
+    assert state["channel"] == "joined"
+
+
+async def test_a_client_removes_all_its_channels_and_starts_anew(world: World, node: Node) -> None:
+    me = someone(world)
+    await node.open(world.server, token=token(me))
+    await node.subscribe("one", ALL)
+    await node.subscribe("two", ALL)
+    assert await node.do("removeAll", client="me") == ["ok", "ok"]
+    await node.subscribe("three", ALL)
+    world.hand.note(owner=me, title="anew")
+    await node.change("three", title="anew")
+    assert node.changes("one") == node.changes("two") == []
+
+
+async def test_a_cut_connection_comes_back_by_itself(world: World, node: Node) -> None:
+    me = someone(world)
+    await node.open(world.server, token=token(me), reconnect=50)
+    await node.subscribe("cut", ALL)
+    start = len(node.events)
+    await node.do("cut", client="me")
+    await node.status("cut", "SUBSCRIBED", start=start)
+    world.hand.note(owner=me, title="back")
+    await node.change("cut", title="back")
+    assert len(node.changes("cut")) == 1
+
+
+BROKEN = {
+    "unknown table": ({**ALL, "table": "no_such_table"}, "Please check Realtime is enabled"),
+    "unpublished table": ({**ALL, "table": "zoo_member"}, "Please check Realtime is enabled"),
+    "users": ({**ALL, "table": "auth_user"}, "Please check Realtime is enabled"),
+    "unknown column": ({**ALL, "filter": "colour=eq.red"}, "invalid column for filter colour"),
+    "bad filter": ({**ALL, "filter": "score"}, "Error parsing `filter` params"),
+    "bad select": ({**ALL, "select": ["colour"]}, "invalid column for select colour"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+async def test_a_binding_that_cannot_work_says_so(world: World, node: Node, name: str) -> None:
+    binding, text = BROKEN[name]
+    me = someone(world)
+    await node.open(world.server, token=token(me))
+    await node.subscribe("broken", binding, ALL)
+    told = await node.until(lambda e: e["event"] == "system" and e["payload"]["status"] == "error")
+    assert text in told["payload"]["message"]
+    assert told["payload"]["extension"] == "postgres_changes"
+    assert told["payload"]["channel"] == "broken"
+    world.hand.note(owner=me, title="the other binding works")
+    await node.change("broken", title="the other binding works")
+
+
+@pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
+async def test_clients_come_back_to_a_restarted_server(fresh: Any, node: Node, kind: str) -> None:
+    world = fresh(kind)
+    me = someone(world)
+    await node.open(world.server, "v1", vsn="1.0.0", token=token(me), reconnect=50)
+    await node.open(world.server, "v2", vsn="2.0.0", token=token(me), reconnect=50)
+    for client in ("v1", "v2"):
+        await node.subscribe("notes", ALL, client=client)
+    world.hand.note(owner=me, title="before")
+    for client in ("v1", "v2"):
+        await node.change("notes", client=client, title="before")
+    start = len(node.events)
+    world.server.stop()
+    world.hand.note(owner=me, title="meanwhile")
+    world.server.start()
+    for client in ("v1", "v2"):
+        await node.status("notes", "SUBSCRIBED", client=client, start=start)
+    world.hand.note(owner=me, title="after")
+    for client in ("v1", "v2"):
+        await node.change("notes", client=client, title="after")
+        heard = [e["payload"]["new"]["title"] for e in node.changes("notes", client)]
+        assert heard[0] == "before" and heard[-1] == "after" and heard.count("after") == 1
+
+
+@pytest.mark.parametrize("vsn", ["1.0.0", "2.0.0"])
+async def test_broadcasts_reach_the_others_in_the_topic(world: World, node: Node, vsn: str) -> None:
+    for client in ("sender", "receiver", "old receiver", "elsewhere"):
+        version = "1.0.0" if client == "old receiver" else vsn
+        await node.open(world.server, client, vsn=version)
+        topic = "another room" if client == "elsewhere" else "room"
+        await node.subscribe(
+            topic, client=client, broadcasts=True, config={"broadcast": {"ack": True}}
+        )
+    sent = await node.do(
+        "send", client="sender", channel="room", name="wave", payload={"hand": "left"}
+    )
+    assert sent == "ok"
+    for client in ("receiver", "old receiver"):
+        heard = await node.until(
+            lambda e, who=client: e["event"] == "broadcast" and e["client"] == who
+        )
+        assert heard["payload"] == {
+            "type": "broadcast",
+            "event": "wave",
+            "payload": {"hand": "left"},
+        }
+    who = {event["client"] for event in node.events if event["event"] == "broadcast"}
+    assert who == {"receiver", "old receiver"}
+
+
+@pytest.mark.parametrize(("library", "vsn"), LIBRARIES)
+async def test_no_frame_carries_a_null_payload(
+    world: World, node: Node, library: str, vsn: str
+) -> None:
+    me = someone(world)
+    await node.open(world.server, library=library, vsn=vsn, token=token(me))
+    config = {"presence": {"key": "me", "enabled": True}}
+    await node.subscribe("nulls", ALL, config=config, presence=True)
+    await node.do("heartbeat", client="me")
+    start = len(node.events)
+    await node.do("setAuth", client="me", token=token(me, ttl=1800))
+    await node.until(lambda e: e["event"] == "system", start=start)
+    pk = world.hand.note(owner=me, title="x")
+    world.hand.delete("note", pk)
+    await node.until(lambda e: e["event"] == "change" and e["payload"]["eventType"] == "DELETE")
+    await node.do("unsubscribe", client="me", channel="nulls")
+    frames = [json.loads(text) for text in node.frames()]
+    payloads = [frame[4] if vsn == "2.0.0" else frame["payload"] for frame in frames]
+    assert payloads and all(isinstance(payload, dict) for payload in payloads)
+
+
+def test_the_server_wrote_no_token_and_no_traceback_into_its_log(world: World) -> None:
+    """Last in this module: everything above went through the same server."""
+    log = world.server.log
+    assert "eyJ" not in log
+    assert "Traceback" not in log

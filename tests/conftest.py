@@ -1,0 +1,76 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from django.db import connection
+from hypothesis import HealthCheck, settings
+
+from realtime.wal import sequencer
+
+# Behaviour, not speed: a busy machine is no reason to fail. The blob reproduces a failure.
+settings.register_profile(
+    "rowcast",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("rowcast")
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """At the end no thread's connection may keep the test database from being dropped."""
+    yield
+    if connection.vendor != "postgresql":
+        return
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+@pytest.fixture
+def wal(transactional_db: None) -> Iterator[type]:
+    """The log as a new database has it: empty, at a new epoch. Commits are real."""
+    _empty_log()
+    yield sequencer
+    _empty_log()
+
+
+def _empty_log() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM realtime_wal")
+        cursor.execute("DELETE FROM realtime_head")
+    sequencer.read_head(connection)
+
+
+@pytest.fixture
+async def closing_hub() -> AsyncIterator[None]:
+    """Stops what the test's server side started on its event loop."""
+    from realtime.hub import close_hub
+    from realtime.pool import close_connections
+
+    yield
+    await close_hub()
+    await close_connections()
+
+
+@pytest.fixture
+def granted(transactional_db: None) -> Callable[..., Any]:
+    """Makes a policy: `granted("view_note", using={...}, audience="anyone")`."""
+    from django.contrib.auth.models import Permission
+
+    from auth_rls.models import Policy
+
+    def grant(codename: str, **fields: Any) -> Policy:
+        permission = Permission.objects.get(codename=codename, content_type__app_label="zoo")
+        number = Policy.objects.count() + 1
+        values = {"name": f"policy {number}", "using": True, "audience": "anyone", **fields}
+        return Policy.objects.create(permission=permission, **values)
+
+    return grant

@@ -1,0 +1,28 @@
+"""Settings of the server processes that acceptance tests start: the host project's, with the test
+models, the keys that tests sign with, and what a test asks for through the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from realtime_project.settings import *  # noqa: F403
+from realtime_project.settings import INSTALLED_APPS
+
+DEBUG = False
+SECRET_KEY = os.environ["DJANGO_SECRET_KEY"]
+INSTALLED_APPS = [*INSTALLED_APPS, "tests.zoo"]
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+REALTIME = {
+    "API_KEYS": {"sb_publishable_test": "anon", "sb_secret_test": "service_role"},
+    **json.loads(os.environ.get("ROWCAST_REALTIME", "{}")),
+}
+
+# Everything the server says goes into the file that a test may read.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"all": {"class": "logging.StreamHandler"}},
+    "root": {"handlers": ["all"], "level": "INFO"},
+}
