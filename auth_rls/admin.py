@@ -23,7 +23,14 @@ from django.utils.translation import ngettext
 
 from auth_rls.columns import UnsupportedColumn, columns_of
 from auth_rls.declared import declared_policies
-from auth_rls.definition import ACTIONS, Definition, PolicyProblem, target, understand
+from auth_rls.definition import (
+    ACTIONS,
+    Definition,
+    PolicyProblem,
+    own_actions,
+    target,
+    understand,
+)
 from auth_rls.describe import describe
 from auth_rls.forms import PolicyForm, PredicateField, PredicateTextarea
 from auth_rls.models import Policy
@@ -105,7 +112,9 @@ class PolicyAdmin(admin.ModelAdmin):
         if not (self.has_view_permission(request) or self.has_add_permission(request)):
             raise PermissionDenied
         found = Permission.objects.select_related("content_type")
-        found = found.filter(codename__regex=rf"^({'|'.join(ACTIONS)})_")
+        found = found.filter(
+            Q(codename__regex=rf"^({'|'.join(ACTIONS)})_") | Q(codename__in=own_actions())
+        )
         # "app.codename" is how permissions are written everywhere else.
         for word in request.GET.get("term", "").replace(".", " ").replace("|", " ").split():
             found = found.filter(

@@ -83,6 +83,19 @@ def may_add(subject: Subject, instance: models.Model) -> bool:
     return matcher(predicate)(row_of(instance)) is True
 
 
+def may_do(
+    subject: Subject,
+    instance: models.Model,
+    action: str,
+    *,
+    snapshot: PolicySnapshot | None = None,
+) -> bool:
+    """Whether `subject` may do an action of the model's own to `instance`: judged by the values
+    it holds, since a model with such actions has no table."""
+    predicate = row_predicate(subject, type(instance), action, snapshot=snapshot)
+    return matcher(predicate)(row_of(instance)) is True
+
+
 def watched(*, snapshot: PolicySnapshot | None = None) -> dict[type[models.Model], Columns]:
     """Every table whose changes can change what the stream may deliver, with the columns that
     decide. They are captured even when not published, and delivered to nobody."""

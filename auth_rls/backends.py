@@ -10,12 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.contrib.auth import get_permission_codename
 from django.contrib.auth.backends import BaseBackend
 from django.db import models, router
 
-from auth_rls.authority import may_add
-from auth_rls.definition import ACTIONS, concrete
+from auth_rls.authority import may_add, may_do
+from auth_rls.definition import ACTIONS, actions_of, codename_of, concrete
 from auth_rls.querysets import permitted
 from auth_rls.subject import Subject
 
@@ -40,6 +39,8 @@ class PolicyBackend(BaseBackend):
         subject = Subject.from_user(user_obj)
         if action == "add":
             return may_add(subject, obj)
+        if action not in ACTIONS:
+            return may_do(subject, obj, action)
         if obj.pk is None:
             return False
         model = concrete(type(obj))
@@ -57,8 +58,8 @@ class PolicyBackend(BaseBackend):
 
 def _action(perm: str, obj: models.Model) -> str | None:
     """The action that `perm` names on rows of `obj`'s table, or None when it names another."""
-    options = concrete(type(obj))._meta
-    for action in ACTIONS:
-        if perm == f"{options.app_label}.{get_permission_codename(action, options)}":
+    model = concrete(type(obj))
+    for action in actions_of(model):
+        if perm == f"{model._meta.app_label}.{codename_of(model, action)}":
             return action
     return None

@@ -23,6 +23,9 @@ ACTIONS: Final = ("view", "add", "change", "delete")
 AUDIENCES: Final = ("permission", "authenticated", "anyone")
 MODES: Final = ("permissive", "restrictive")
 
+# What a model may name instead of these: see `actions_of`.
+_OWN_ACTIONS: Final = "row_actions"
+
 # A predicate on the new row belongs to these only, as in PostgreSQL.
 CHECKED_ACTIONS: Final = ("add", "change")
 
@@ -105,6 +108,9 @@ def denying(definition: Definition) -> Understood:
 def target(definition: Definition) -> tuple[type[models.Model], str]:
     """The model whose rows the permission is about, and the action. Raises PolicyProblem."""
     app_label, _, codename = definition.permission.partition(".")
+    own = _with_own_action(app_label, codename)
+    if own is not None and definition.content_type in (None, own._meta.model_name):
+        return own, codename
     action, _, model_name = codename.partition("_")
     if action not in ACTIONS or not model_name:
         raise PolicyProblem(
@@ -122,7 +128,13 @@ def target(definition: Definition) -> tuple[type[models.Model], str]:
             f"{definition.permission} belongs to no model that is installed "
             f"({app_label}.{model_name}).",
         ) from None
-    wanted = get_permission_codename(action, model._meta)
+    if action not in actions_of(model):
+        raise PolicyProblem(
+            "permission",
+            f"{definition.permission} is no permission on {model._meta.label}; choose one of "
+            f"{', '.join(f'{app_label}.{name}' for name in actions_of(model))}.",
+        )
+    wanted = codename_of(model, action)
     if codename != wanted:
         raise PolicyProblem(
             "permission",
@@ -137,6 +149,33 @@ def target(definition: Definition) -> tuple[type[models.Model], str]:
             f"{owner.app_label}.{get_permission_codename(action, owner)}.",
         )
     return model, action
+
+
+def actions_of(model: type[models.Model]) -> tuple[str, ...]:
+    """What policies may be about on rows of `model`: view, add, change and delete, or what the
+    model names in `row_actions`, each the codename of a permission of its own."""
+    own: tuple[str, ...] = getattr(model, _OWN_ACTIONS, ACTIONS)
+    return own
+
+
+def own_actions() -> list[str]:
+    """Every codename that a model names in `row_actions`."""
+    named = [model for model in apps.get_models() if hasattr(model, _OWN_ACTIONS)]
+    return [action for model in named for action in actions_of(model)]
+
+
+def codename_of(model: type[models.Model], action: str) -> str:
+    """The codename of the permission for `action` on rows of `model`."""
+    own = hasattr(model, _OWN_ACTIONS)
+    return action if own else get_permission_codename(action, model._meta)
+
+
+def _with_own_action(app_label: str, codename: str) -> type[models.Model] | None:
+    """The model of the app that names `codename` among its own actions."""
+    for model in apps.get_models():
+        if model._meta.app_label == app_label and codename in getattr(model, _OWN_ACTIONS, ()):
+            return model
+    return None
 
 
 def model_named(label: str) -> type[models.Model]:

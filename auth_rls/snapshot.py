@@ -10,14 +10,21 @@ import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from django.contrib.auth import get_permission_codename, get_user_model
+from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, models, router
 from django.db.models import Q
 
 from auth_rls.declared import declared_policies
-from auth_rls.definition import Definition, PolicyProblem, Understood, denying, understand
+from auth_rls.definition import (
+    Definition,
+    PolicyProblem,
+    Understood,
+    codename_of,
+    denying,
+    understand,
+)
 from auth_rls.policy import PolicyRule
 from auth_rls.predicate import Select
 from auth_rls.subject import Subject
@@ -105,7 +112,7 @@ class PolicySnapshot:
 
 def permission_name(model: type[models.Model], action: str) -> str:
     """ "app.codename" of the permission for `action` on `model`."""
-    return f"{model._meta.app_label}.{get_permission_codename(action, model._meta)}"
+    return f"{model._meta.app_label}.{codename_of(model, action)}"
 
 
 def stored_definitions() -> list[Definition]:

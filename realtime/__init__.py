@@ -12,11 +12,15 @@ from typing import Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "abroadcast": "realtime.api",
+    "apresence": "realtime.api",
+    "broadcast": "realtime.api",
     "head": "realtime.api",
+    "presence": "realtime.api",
     "publish": "realtime.wal.registry",
 }
 
-__all__ = ["head", "publish"]
+__all__ = ["abroadcast", "apresence", "broadcast", "head", "presence", "publish"]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,14 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from realtime.models import LogHead, Process, WalEntry, WalRelation
+from realtime.models import (
+    LogHead,
+    Message,
+    PresenceMember,
+    Process,
+    WalEntry,
+    WalRelation,
+)
 
 # Characters shown of one value, and of a whole document.
 MAX_VALUE = 500
@@ -228,3 +235,39 @@ class ProcessAdmin(ReadOnlyAdmin):
         "holding_seq",
         "counters",
     )
+
+
+@admin.register(PresenceMember)
+class PresenceMemberAdmin(ReadOnlyAdmin):
+    """Who is online, and where."""
+
+    list_display = ("key", "topic", "private", "user_id", "since", "process")
+    list_filter = ("private",)
+    list_select_related = ("process",)
+    search_fields = ("topic", "key", "user_id")
+    search_help_text = _("A topic, a key or a user's id.")
+    ordering = ("topic", "since")
+    shown = ("topic", "private", "key", "user_id", "meta", "since", "process", "id", "version")
+
+
+@admin.register(Message)
+class MessageAdmin(ReadOnlyAdmin):
+    """Broadcasts that are part of the log."""
+
+    list_display = ("number", "inserted_at", "topic", "private", "event")
+    list_filter = ("private",)
+    search_fields = ("topic", "event")
+    ordering = ("-number",)
+    show_full_result_count = False
+    shown = ("number", "id", "inserted_at", "topic", "private", "event", "body")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Message]:
+        return super().get_queryset(request).defer("payload", "data")
+
+    @admin.display(description=_("payload"))
+    def body(self, message: Message) -> SafeString:
+        if message.data is not None:
+            text = f"{len(message.data)} bytes: {_cut(bytes(message.data).hex(), MAX_VALUE)}"
+        else:
+            text = pretty(_encode(message.payload).decode(), MAX_DOCUMENT)
+        return format_html('<pre style="margin:0;white-space:pre-wrap">{}</pre>', text)

@@ -13,8 +13,12 @@ class RealtimeConfig(AppConfig):
 
     def ready(self) -> None:
         from realtime import checks, redaction  # noqa: F401  (checks register themselves)
-        from realtime.wal import install
+        from realtime.models import Message, PresenceMember
+        from realtime.wal import install, registry
 
+        # A message that is deleted later was sent all the same.
+        registry.follow(Message, ops=["INSERT"])
+        registry.follow(PresenceMember)
         install.connect(self)
         # Clients put tokens into the query string, and servers log it.
         redaction.install()

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 from channels.layers import get_channel_layer
 
-from realtime.casts import Cast
+from realtime.casts import Casts
 from realtime.counters import Counters
 from realtime.event import Relation, WalRow
 from realtime.layers import let_go, own_layer
@@ -61,13 +61,13 @@ class Probe(msgspec.Struct, frozen=True, array_like=True, tag="probe"):
     """Says nothing. Who hears it is on the bus."""
 
 
-class LayerDown(Exception):
+class LayerDown(ConnectionError):
     """The channel layer does not answer; what was to be sent was not."""
 
 
-Message = Batch | Cast
+Message = Batch | Casts
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Batch | Cast | Probe).decode
+_decode = msgspec.msgpack.Decoder(Batch | Casts | Probe).decode
 
 
 class Bus:

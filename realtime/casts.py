@@ -10,7 +10,7 @@ class Cast(msgspec.Struct, frozen=True, array_like=True, tag="cast"):
 
     `payload` is JSON text when `encoding` is 1, else bytes. `event` is None where a text frame is
     relayed as it came: `payload` is then the whole of its payload. `origin` is the channel that
-    does not want its own broadcasts back, or "".
+    does not want its own broadcasts back, or "". `id` is that of a stored message, or "".
     """
 
     topic: str
@@ -19,3 +19,15 @@ class Cast(msgspec.Struct, frozen=True, array_like=True, tag="cast"):
     payload: bytes
     encoding: int
     origin: str = ""
+    id: str = ""
+
+    @property
+    def room(self) -> tuple[str, bool]:
+        """Where it is heard: a public and a private topic of one name are two rooms."""
+        return self.topic, self.private
+
+
+class Casts(msgspec.Struct, frozen=True, array_like=True, tag="casts"):
+    """Broadcasts that travel together, in order."""
+
+    casts: list[Cast]

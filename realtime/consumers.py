@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 from channels.consumer import AsyncConsumer
 
 from auth_rls.subject import Subject
 from auth_rls.tokens import ExpiredToken, TokenError
-from realtime import conf, credentials
+from realtime import conf, credentials, frames
 from realtime.casts import Cast
 from realtime.effects import (
     Broadcast,
@@ -31,16 +33,23 @@ from realtime.effects import (
     Position,
     Renew,
     Send,
+    Track,
+    WatchPresence,
 )
 from realtime.errors import CloseCode, WireError
 from realtime.farewell import say_farewell
 from realtime.handshake import Admitted, Refusal, admit, refuse
 from realtime.hub import Hub, hub
 from realtime.log_reader import DATABASE_ERRORS
+from realtime.messages import stored
 from realtime.outbox import Outbox
 from realtime.pool import in_database_thread
 from realtime.port import ChannelPort
+from realtime.presence_room import Entry
+from realtime.presence_store import Row
+from realtime.rights import ALL, Rights
 from realtime.session import Bounds, Session
+from realtime.snapshot import Request
 from realtime.unsent import unsent_by
 
 logger = logging.getLogger("realtime.consumer")
@@ -102,6 +111,7 @@ class RealtimeConsumer(AsyncConsumer):
                 joins_per_second=limits.joins_per_second,
                 broadcasts_per_second=limits.broadcasts_per_second,
                 broadcast_burst=limits.broadcast_burst,
+                presence_per_30_seconds=limits.presence_per_30_seconds,
                 payload_bytes=limits.payload_bytes,
                 frame_bytes=limits.frame_bytes,
                 private_only=settings.PRIVATE_ONLY,
@@ -167,7 +177,7 @@ class RealtimeConsumer(AsyncConsumer):
         for job in self._jobs:
             job.cancel()
         for port in self._ports.values():
-            self._hub.dispatcher.remove(port)
+            self._hub.remove(port)
         self._ports.clear()
 
     def _position(self) -> Position | None:
@@ -196,11 +206,15 @@ class RealtimeConsumer(AsyncConsumer):
                 case Leave(channel):
                     port = self._ports.pop(channel, None)
                     if port is not None:
-                        self._hub.dispatcher.remove(port)
+                        self._hub.remove(port)
                 case Renew(channel, token):
                     self._start(self._renew(channel, token), channel)
                 case Broadcast():
                     self._broadcast(effect)
+                case Track():
+                    self._track(effect)
+                case WatchPresence(channel):
+                    self._start(self._watch(channel), channel)
                 case Note():
                     self._note(effect)
                 case Close(code):
@@ -251,30 +265,56 @@ class RealtimeConsumer(AsyncConsumer):
             return
         used = channel.token
         subject = await self._subject(used)
-        if channel.config.private and not subject.bypasses_rls:
-            reason = WireError.UNAUTHORIZED.reason(topic=channel.name)
-            self.perform(self.session.refused(channel, reason))
-            return
         await self._hub.ready()
+        request = self._request(channel, subject)
+        dispatcher = self._hub.dispatcher
+        rights = ALL
+        if request.private is not None:
+            rights = await dispatcher.subscribers.rights(subject, request.private)
+        if not rights.join:
+            self._unauthorized(channel)
+            return
         if channel.phase is Phase.GONE:
             return
-        port = ChannelPort(self, channel, self._hub.new_id())
+        channel.key = channel.key or str(uuid.uuid4())
+        port = ChannelPort(self, channel, self._hub.new_id(), _user_id(subject))
         self._ports[channel] = port
-        bindings = channel.config.bindings
-        subscribed = await self._hub.dispatcher.subscribers.add(port, subject, bindings)
-        if self._ports.get(channel) is not port:
-            self._hub.dispatcher.remove(port)
-            return
-        self._hub.dispatcher.topics.join(port, channel.name, channel.config.private)
-        self.perform(
-            self.session.joined(
-                channel,
-                bindings=[binding.echo() for binding in bindings],
-                problems=[text for text in subscribed.problems if text is not None],
-                expires_at=subject.expires_at,
-                at=subscribed.at,
+        room = (channel.name, channel.config.private)
+        if rights.receive:
+            # From before the stored ones are read, so that nothing falls between the two.
+            dispatcher.topics.join(port, *room)
+        replayed: dict[str, str | bytes] = {}
+        if channel.config.replay is not None and rights.receive:
+            replayed = await self._replayed(channel)
+        async with AsyncExitStack() as held:
+            if channel.watching and rights.view:
+                await held.enter_async_context(dispatcher.presence.hold(*room))
+            subscribed = await dispatcher.subscribers.add(port, request)
+            # From here to the answer nothing waits: what is delivered comes after it.
+            if self._ports.get(channel) is not port:
+                self._hub.remove(port)
+                return
+            if not subscribed.rights.join:
+                self._unauthorized(channel)
+                return
+            presence = b"{}"
+            if channel.watching and rights.view and subscribed.rights.view:
+                presence = dispatcher.presence.join(port, *room)
+            self.perform(
+                self.session.joined(
+                    channel,
+                    bindings=[binding.echo() for binding in channel.config.bindings],
+                    problems=[text for text in subscribed.problems if text is not None],
+                    expires_at=subject.expires_at,
+                    at=subscribed.at,
+                    rights=rights,
+                    replayed=list(replayed.values()),
+                    presence=presence,
+                )
             )
-        )
+            port.answered(frozenset(replayed))
+            if subscribed.rights != rights:
+                self.permit(channel, subscribed.rights)
         self._set_timer()
         if channel.token is not None and channel.token != used:
             self.perform([Renew(channel, channel.token)])
@@ -284,11 +324,13 @@ class RealtimeConsumer(AsyncConsumer):
         port = self._ports.get(channel)
         if port is None or channel.token != token:
             return
-        bindings = channel.config.bindings
-        subscribed = await self._hub.dispatcher.subscribers.add(port, subject, bindings)
+        request = self._request(channel, subject)
+        subscribed = await self._hub.dispatcher.subscribers.add(port, request)
         if self._ports.get(channel) is not port:
-            self._hub.dispatcher.remove(port)
+            self._hub.remove(port)
             return
+        port.user_id = _user_id(subject)
+        self.permit(channel, subscribed.rights)
         problems = [text for text in subscribed.problems if text is not None]
         expires_at = subject.expires_at
         self.perform(self.session.renewed(channel, problems=problems, expires_at=expires_at))
@@ -307,6 +349,75 @@ class RealtimeConsumer(AsyncConsumer):
         api_keys = self._settings.API_KEYS
         return await in_database_thread(credentials.authenticate_in_band, token, api_keys=api_keys)
 
+    @staticmethod
+    def _request(channel: Channel, subject: Subject) -> Request:
+        private = channel.name if channel.config.private else None
+        return Request(subject, channel.config.bindings, private)
+
+    def _unauthorized(self, channel: Channel) -> None:
+        reason = WireError.UNAUTHORIZED.reason(topic=channel.name)
+        self.perform(self.session.refused(channel, reason))
+
+    async def _replayed(self, channel: Channel) -> dict[str, str | bytes]:
+        """Stored broadcasts for a channel that asks for them, by id."""
+        replay = channel.config.replay
+        assert replay is not None and replay.since is not None
+        alias = self._settings.DATABASE
+        casts = await in_database_thread(stored, alias, channel.name, replay.since, replay.limit)
+        found = {
+            cast.id: frames.of_replayed(cast, self.session.version, channel.join_ref)
+            for cast in casts
+        }
+        return {id_: frame for id_, frame in found.items() if frame is not None}
+
+    def permit(self, channel: Channel, rights: Rights) -> None:
+        """What the channel's subject may do on its private topic, from here on."""
+        self.perform(self.session.permitted(channel, rights))
+        port = self._ports.get(channel)
+        if port is None:
+            return
+        dispatcher, room = self._hub.dispatcher, (channel.name, channel.config.private)
+        if rights.receive:
+            dispatcher.topics.join(port, *room)
+        else:
+            dispatcher.topics.leave(port)
+        if not rights.view:
+            dispatcher.presence.leave(port)
+        elif channel.watching and not dispatcher.presence.watches(port):
+            self._start(self._watch(channel), channel)
+        if not rights.track:
+            self._hub.presence.untrack(port.id)
+
+    async def _watch(self, channel: Channel) -> None:
+        presence, room = self._hub.dispatcher.presence, (channel.name, channel.config.private)
+        async with presence.hold(*room):
+            port = self._ports.get(channel)
+            if port is None or not channel.rights.view or presence.watches(port):
+                return
+            self.perform(self.session.presence(channel, presence.join(port, *room)))
+
+    def _track(self, effect: Track) -> None:
+        channel = effect.channel
+        port = self._ports.get(channel)
+        if port is None:
+            return
+
+        def told(problem: str | None) -> None:
+            self.perform(self.session.tracked(effect, problem))
+
+        if effect.meta is None:
+            self._hub.presence.untrack(port.id, told)
+            return
+        self._hub.presence.track(
+            Row(
+                Entry(port.id, 0, channel.key, effect.meta),
+                channel.name,
+                channel.config.private,
+                port.user_id,
+            ),
+            told,
+        )
+
     def _broadcast(self, effect: Broadcast) -> None:
         channel = effect.channel
         port = self._ports.get(channel)
@@ -319,8 +430,7 @@ class RealtimeConsumer(AsyncConsumer):
             encoding=int(effect.encoding),
             origin=origin,
         )
-        if not self._hub.cast(cast):
-            self._note(Note("broadcast_dropped", "too many broadcasts wait for the bus"))
+        self.perform(self.session.broadcast(effect, self._hub.cast(cast)))
 
     # --- time -----------------------------------------------------------------------------------
 
@@ -335,3 +445,7 @@ class RealtimeConsumer(AsyncConsumer):
         self.perform(self.session.tick(self._loop.time(), time.time()))
         if not self.session.closing:
             self._set_timer()
+
+
+def _user_id(subject: Subject) -> str | None:
+    return None if subject.user_id is None else str(subject.user_id)

@@ -14,6 +14,10 @@ class Counters:
 
     #: Batches and broadcasts heard on the bus.
     heard: int = 0
+    #: Broadcasts handed to those who listen.
+    casts: int = 0
+    #: Broadcasts refused or dropped because too many of their topic waited.
+    casts_refused: int = 0
     #: Events handed to the subscription manager.
     events: int = 0
     #: Times that entries were missing and were read from the log.

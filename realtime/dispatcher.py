@@ -12,21 +12,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from django.db import connections
 
 from realtime import frames
 from realtime.bus import Batch, Message
-from realtime.casts import Cast
+from realtime.casts import Cast, Casts
 from realtime.counters import Counters
 from realtime.effects import Position
 from realtime.event import DatabaseEvent
 from realtime.event_log import EventLog
+from realtime.fairness import FairQueue
 from realtime.log_reader import DATABASE_ERRORS, LogReader
+from realtime.messages import cast_of
+from realtime.models import Message as StoredMessage
+from realtime.models import PresenceMember
 from realtime.plan import Watch
 from realtime.pool import in_database_thread
+from realtime.presence_rooms import PresenceRooms
 from realtime.protocol import Version
 from realtime.subscribers import Port, Subscribers
 from realtime.subscription import Delivery
@@ -37,6 +43,9 @@ from realtime.wal.sequencer import Head
 logger = logging.getLogger("realtime.dispatcher")
 
 _INBOX = 1_000
+# Broadcasts that wait to be delivered: in all, and of one topic.
+_CASTS = 10_000
+_CASTS_OF_TOPIC = 1_000
 _SLICE_SECONDS = 0.005
 _WATCH_SECONDS = 1.0
 # While the bus brings nothing, the watch is what brings events.
@@ -68,7 +77,15 @@ class Dispatcher:
         self._reader = LogReader(alias, self.log)
         self.subscribers = Subscribers(self.log, self._reader, Watch(alias), replay_limit)
         self.topics: Topics[Port] = Topics()
-        self._inbox: asyncio.Queue[Message] = asyncio.Queue(_INBOX)
+        self.presence = PresenceRooms(alias)
+        # Tables by which processes tell each other things; as rows they are delivered to nobody.
+        self._inner: dict[str, Callable[[DatabaseEvent], None]] = {
+            StoredMessage._meta.db_table: self._message,
+            PresenceMember._meta.db_table: self.presence.take,
+        }
+        self._inbox: deque[Batch] = deque()
+        self._casts: FairQueue[Cast] = FairQueue(_CASTS, _CASTS_OF_TOPIC)
+        self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._failing = False
 
@@ -103,37 +120,50 @@ class Dispatcher:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.presence.stop()
         self._tasks = []
 
     def remove(self, port: Port) -> None:
         """Forget a channel altogether."""
         self.subscribers.remove(port)
         self.topics.leave(port)
+        self.presence.leave(port)
 
     def receive(self, message: Message) -> None:
-        """Take a message from the bus. When too many wait, the log is read instead."""
-        try:
-            self._inbox.put_nowait(message)
-        except asyncio.QueueFull:
+        """Take a message from the bus. When too many batches wait, the log is read instead;
+        broadcasts that find too many of their topic are lost."""
+        if isinstance(message, Casts):
+            for cast in message.casts:
+                if not self.topics.heard(cast.topic, cast.private):
+                    continue
+                if not self._casts.put(cast.room, cast):
+                    self.counters.casts_refused += 1
+        elif len(self._inbox) >= _INBOX:
             self.counters.inbox_full += 1
             logger.info("inbox full: reading the log", extra={"action": "inbox_full"})
+        else:
+            self._inbox.append(message)
+        self._news.set()
 
     # --- the log --------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         while True:
-            message = await self._inbox.get()
+            if not self._inbox and not self._casts:
+                self._news.clear()
+                await self._news.wait()
             try:
-                if isinstance(message, Cast):
-                    self._cast(message)
-                else:
-                    await self._take(message)
+                if self._inbox:
+                    await self._take(self._inbox.popleft())
                     self._note(None)
+                # In turns: neither a flood of changes nor one of broadcasts holds up the other.
+                self._cast_some()
             except DATABASE_ERRORS as error:
                 # The position stands; the watch finds the head ahead of it and brings us here.
                 self._note(error)
             except Exception:
                 logger.exception("a message failed", extra={"action": "message_failed"})
+            await asyncio.sleep(0)
 
     async def _watch(self) -> None:
         # Catches what no later batch would reveal: the last one lost, or a layer that is down.
@@ -203,6 +233,7 @@ class Dispatcher:
         self.log.start(head)
         for port in self.subscribers.all():
             port.resync(self.position)
+        self.presence.reload()
 
     async def _process(self, events: Sequence[DatabaseEvent]) -> None:
         rebound = False
@@ -211,14 +242,20 @@ class Dispatcher:
             if not rebound and self.subscribers.decides(event):
                 # What the database says now includes every change of this batch.
                 rebound = True
+                # What came before is told by the permissions of before.
+                self.presence.flush()
                 await self.subscribers.rebind()
             self.log.append(event)
             self.counters.events += 1
+            if not event.relation.published and event.relation.table in self._inner:
+                self._inner[event.relation.table](event)
+                continue
             for delivery in self.subscribers.match(event):
                 self._deliver(event, delivery)
             if time.perf_counter() - started > _SLICE_SECONDS:
                 await asyncio.sleep(0)
                 started = time.perf_counter()
+        self.presence.flush()
 
     def _deliver(self, event: DatabaseEvent, delivery: Delivery[Port]) -> None:
         try:
@@ -232,14 +269,24 @@ class Dispatcher:
         for port in delivery.audience.members:
             port.deliver(frame)
 
+    def _message(self, event: DatabaseEvent) -> None:
+        if event.new is not None:
+            self._cast(cast_of(event.new))
+
+    def _cast_some(self) -> None:
+        started = time.perf_counter()
+        while self._casts and time.perf_counter() - started < _SLICE_SECONDS:
+            self._cast(self._casts.pop())
+
     def _cast(self, cast: Cast) -> None:
+        self.counters.casts += 1
         made: dict[Version, str | bytes | None] = {}
         for port in self.topics.members(cast.topic, cast.private, cast.origin):
             if port.version not in made:
                 made[port.version] = frames.of_cast(cast, port.version)
             frame = made[port.version]
             if frame is not None:
-                port.deliver(frame)
+                port.hear(frame, cast.id)
 
     def _note(self, error: Exception | None) -> None:
         # One line per change of state, however long an outage lasts.

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 from realtime.errors import CloseCode
 from realtime.joins import JoinConfig
-from realtime.protocol import Encoding
+from realtime.limits import TokenBucket
+from realtime.protocol import Encoding, Frame
+from realtime.rights import NONE, Rights
 
 PREFIX = "realtime:"
 
@@ -39,8 +41,14 @@ class Channel:
     join_reply_ref: str | None
     config: JoinConfig
     token: str | None
+    presence_limit: TokenBucket
     phase: Phase = Phase.JOINING
     expires_at: float | None = None
+    rights: Rights = NONE
+    #: What the channel is known by where it is present.
+    key: str = ""
+    #: Whether the client is told who is present.
+    watching: bool = False
 
     @property
     def name(self) -> str:
@@ -84,12 +92,31 @@ class Renew:
 
 @dataclass(frozen=True, slots=True)
 class Broadcast:
-    """Relay to the topic. `event` None: `payload` is the whole payload of a text frame."""
+    """Relay to the topic, then call `broadcast`. `event` None: `payload` is the whole payload of a
+    text frame. `frame` is what is to be answered."""
 
     channel: Channel
     event: str | None
     payload: bytes
     encoding: Encoding
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """Be present with this meta, a JSON object as text; None: no more. When everybody here has
+    been told, call `tracked`."""
+
+    channel: Channel
+    meta: bytes | None
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class WatchPresence:
+    """The client wants to be told who is present: call `presence` with it."""
+
+    channel: Channel
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,4 +127,4 @@ class Note:
     text: str
 
 
-Effect = Send | Close | Join | Leave | Renew | Broadcast | Note
+Effect = Send | Close | Join | Leave | Renew | Broadcast | Track | WatchPresence | Note

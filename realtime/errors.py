@@ -111,6 +111,27 @@ class WireError(enum.Enum):
         Ends.NOTHING,
     )
     PAYLOAD_TOO_LARGE = ("", "payload_size_exceeded", Ends.NOTHING)
+    TOPIC_NAME_TOO_LONG = (
+        "TopicNameTooLong",
+        "A topic name has at most {most} characters",
+        Ends.NOTHING,
+    )
+    TRACK_UNAUTHORIZED = (
+        "Unauthorized",
+        "You do not have permissions to track presence on this Channel topic: {topic}",
+        Ends.NOTHING,
+    )
+    TRACK_KEY_RESERVED = (
+        "",
+        "Presence key {key} is reserved: clients could not read it; choose another",
+        Ends.NOTHING,
+    )
+    TRACK_KEY_TOO_LONG = (
+        "",
+        "Presence key is too long: at most {most} characters",
+        Ends.NOTHING,
+    )
+    TRACK_NOT_STORED = ("", "Presence could not be stored: {detail}", Ends.NOTHING)
     TRACK_NOT_A_MAP = ("", "Presence track payload must be a map", Ends.NOTHING)
     TRACK_TOO_LARGE = ("", "Track message size exceeded", Ends.NOTHING)
     REPLAY_FAILED = (
@@ -175,6 +196,7 @@ def token_reason(code: str, text: str) -> str:
 
 SUBSCRIBED = "Subscribed to PostgreSQL"
 DISCONNECT = "Server requested disconnect"
+REPLICATION_READY = "Replication connection established"
 SELECT_ON_WILDCARD = (
     "Column selection is not supported for wildcard subscriptions. "
     "Provide an explicit schema and table name."

@@ -94,6 +94,10 @@ class Row(Mapping[str, Any]):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def text(self, name: str) -> bytes:
+        """The JSON text of one value, exactly as captured. Raises KeyError."""
+        return bytes(_decode_raw(self.raw)[name])
+
     def json(self, columns: Collection[str] | None = None) -> bytes:
         """The image as JSON text, of these columns only if given, each exactly as captured."""
         if columns is None:

@@ -18,20 +18,27 @@ from typing import Protocol
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from realtime import conf, processes
-from realtime.bus import Batch, Bus
-from realtime.casts import Cast
+from realtime.bus import Batch, Bus, LayerDown
+from realtime.casts import Cast, Casts
 from realtime.counters import Counters
 from realtime.dispatcher import Dispatcher
 from realtime.effects import Position
+from realtime.fairness import FairQueue
 from realtime.pool import in_database_thread
+from realtime.presence_writer import PresenceWriter
 from realtime.reading import RemoteReader
 from realtime.stopping import StopSignal
+from realtime.subscribers import Port
 from realtime.tailer import Tailer
 from realtime.wal import sequencer
 
 logger = logging.getLogger("realtime.hub")
 
+# Broadcasts that wait for the bus: in all, and of one topic; and what travels together.
 _CASTS = 10_000
+_CASTS_OF_TOPIC = 1_000
+_CASTS_AT_ONCE = 100
+_BYTES_AT_ONCE = 256 * 1024
 _PUBLISH_SECONDS = 10.0
 _STOP_SECONDS = 10.0
 
@@ -57,6 +64,7 @@ class Hub:
         settings = conf.current()
         self.id = secrets.token_hex(8)
         self._loop = asyncio.get_running_loop()
+        self._thread_id = threading.get_ident()
         self._alias = settings.DATABASE or DEFAULT_DB_ALIAS
         self._settings = settings
         self.counters = Counters()
@@ -76,7 +84,10 @@ class Hub:
         self._started = False
         self._tailer: Tailer | None = None
         self._thread: threading.Thread | None = None
-        self._casts: asyncio.Queue[Cast] = asyncio.Queue(_CASTS)
+        self.presence = PresenceWriter(self._alias, self.id, self.dispatcher.presence)
+        self._present: asyncio.Task[None] | None = None
+        self._casts: FairQueue[Cast] = FairQueue(_CASTS, _CASTS_OF_TOPIC)
+        self._cast_waits = asyncio.Event()
         self._caster: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._signal = StopSignal(self._loop, self.drain, _DRAIN_SECONDS)
@@ -98,6 +109,11 @@ class Hub:
         self.addresses[address] -= 1
         if not self.addresses[address]:
             del self.addresses[address]
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and not stopped."""
+        return self._started and not self._loop.is_closed()
 
     @property
     def position(self) -> Position:
@@ -126,6 +142,7 @@ class Hub:
             self._caster = asyncio.create_task(self._send_casts(), name="rowcast-casts")
             if self._settings.embedded:
                 self._start_tailer()
+            self._present = asyncio.create_task(self.presence.run(), name="rowcast-present")
             self._keeper = asyncio.create_task(processes.keep(self), name="rowcast-row")
             self._started = True
 
@@ -153,9 +170,11 @@ class Hub:
     async def stop(self) -> None:
         """Stop everything that was started."""
         self._signal.uninstall()
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+        # The keeper last: with its row goes whoever is still present here.
+        for task in (self._present, self._keeper):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         if self._tailer is not None and self._thread is not None:
             self._tailer.stop()
             await asyncio.to_thread(self._thread.join, _STOP_SECONDS)
@@ -168,18 +187,45 @@ class Hub:
         self._started = False
 
     def cast(self, cast: Cast) -> bool:
-        """Broadcast in the order of calling; False when too many already wait to be sent."""
-        try:
-            self._casts.put_nowait(cast)
-        except asyncio.QueueFull:
+        """Broadcast, in the order of calling within a topic; False when too many of it already
+        wait to be sent."""
+        if not self._casts.put(cast.room, cast):
+            self.counters.casts_refused += 1
             return False
+        self._cast_waits.set()
         return True
+
+    def cast_from_anywhere(self, cast: Cast) -> None:
+        """`cast` from any thread of this process; on the loop itself at once.
+
+        Raises RuntimeError, on the loop, when too many wait.
+        """
+        if threading.get_ident() == self._thread_id:
+            if not self.cast(cast):
+                raise RuntimeError(f"too many broadcasts to {cast.topic!r} wait to be sent")
+            return
+        self._loop.call_soon_threadsafe(self.cast, cast)
+
+    def remove(self, port: Port) -> None:
+        """Forget a channel altogether; it is present no more."""
+        self.dispatcher.remove(port)
+        self.presence.untrack(port.id)
 
     async def _send_casts(self) -> None:
         while True:
-            cast = await self._casts.get()
+            if not self._casts:
+                self._cast_waits.clear()
+                await self._cast_waits.wait()
+            together: list[Cast] = []
+            size = 0
+            while self._casts and len(together) < _CASTS_AT_ONCE and size < _BYTES_AT_ONCE:
+                together.append(self._casts.pop())
+                size += len(together[-1].payload)
             try:
-                await self.bus.publish(cast)
+                await self.bus.publish(Casts(together))
+            except LayerDown:
+                # It was not sent. Those who listen here can hear it all the same.
+                self.dispatcher.receive(Casts(together))
             except Exception as error:
                 # The bus has logged the outage; broadcasts are best effort.
                 logger.debug("broadcast lost: %s", error, extra={"action": "cast_lost"})
@@ -206,6 +252,14 @@ def hub() -> Hub:
     if found is None:
         found = _hubs[loop] = Hub()
     return found
+
+
+def running_hub() -> Hub | None:
+    """A hub of this process that is at work, from any thread; None where there is none."""
+    for found in tuple(_hubs.values()):
+        if found.running:
+            return found
+    return None
 
 
 async def close_hub() -> None:

@@ -1,15 +1,19 @@
 """Tables of the log: what was captured, in which shape, how far it is numbered, and who runs.
 
 The log's rows are written by database triggers and by the sequencer; no code path saves them.
-Processes write their own rows, through `realtime.roster`.
+Processes write their own rows, through `realtime.roster`, and say who is present; whoever wants a
+broadcast to be part of a transaction inserts a message.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Now
+from django.utils import timezone
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -149,3 +153,105 @@ class Process(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.host}:{self.pid}"
+
+
+class Topic(models.Model):
+    """What people broadcast to and are present in. It has no table: a topic is a name.
+
+    Policies on its permissions say who may do what on a private topic; their predicates see the
+    one column, the name without `realtime:`.
+    """
+
+    row_actions = ("receive_broadcast", "send_broadcast", "view_presence", "track_presence")
+
+    topic = models.CharField(primary_key=True, max_length=255)
+
+    class Meta:
+        managed = False
+        default_permissions = ()
+        permissions = [
+            ("receive_broadcast", "Can receive broadcasts of a private topic"),
+            ("send_broadcast", "Can send broadcasts to a private topic"),
+            ("view_presence", "Can see who is present in a private topic"),
+            ("track_presence", "Can be present in a private topic"),
+        ]
+
+    def __str__(self) -> str:
+        return self.topic
+
+
+class RandomId(models.Func):
+    """A random UUID, made by the database: rows are inserted by other programs too."""
+
+    output_field = models.UUIDField()
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        # Version 4, variant 1, as Django stores it there: 32 digits.
+        digits = "hex(randomblob(%d))"
+        variant = "substr('89ab', 1 + (random() & 3), 1)"
+        sql = (
+            f"lower({digits % 6} || '4' || substr({digits % 2}, 2) || {variant}"
+            f" || substr({digits % 2}, 2) || {digits % 6})"
+        )
+        return sql, []
+
+    def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        return "gen_random_uuid()", []
+
+
+class Message(models.Model):
+    """A broadcast that is part of the log: ordered with the changes of its transaction, never sent
+    for a rollback, and kept for replay until it is pruned.
+
+    Inserting a row sends it, whoever inserts it. `data` are bytes to send in place of `payload`.
+    """
+
+    # In the order of insertion, which times of day are not: a transaction has only one.
+    number = models.BigAutoField(primary_key=True)
+    id = models.UUIDField(db_default=RandomId(), help_text="What clients know it by")
+    topic = models.TextField()
+    event = models.TextField()
+    payload = models.JSONField(null=True, blank=True)
+    data = models.BinaryField(null=True, blank=True)
+    private = models.BooleanField(db_default=True)
+    kept = models.BooleanField(
+        db_default=True, help_text="False: only passing through; no id, and no replay"
+    )
+    inserted_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "realtime_message"
+        indexes = [
+            models.Index(fields=["topic", "private", "number"], name="realtime_message_topic"),
+            models.Index(fields=["inserted_at"], name="realtime_message_age"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.event} to {self.topic}"
+
+
+class PresenceMember(models.Model):
+    """Somebody who is present in a topic: one channel of one socket, held by its server process.
+
+    Written by `realtime.presence_store`. A row is good while its process is.
+    """
+
+    id = models.CharField(primary_key=True, max_length=64, help_text="The channel, unique for ever")
+    process = models.ForeignKey(Process, models.CASCADE, related_name="+")
+    topic = models.TextField()
+    private = models.BooleanField()
+    key = models.TextField(help_text="What clients know the member by; several may share one")
+    version = models.BigIntegerField(help_text="Rises with every change of the meta")
+    meta = models.JSONField()
+    user_id = models.TextField(null=True, help_text="Whom the channel asks as, if anybody")
+    since = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        db_table = "realtime_presence"
+        verbose_name_plural = "who is online"
+        # Unlike `view_presence`, which is about topics.
+        default_permissions = ("view",)
+        indexes = [models.Index(fields=["topic", "private"], name="realtime_presence_topic")]
+
+    def __str__(self) -> str:
+        return f"{self.key} in {self.topic}"

@@ -6,6 +6,7 @@ policies' (models, permissions); it asks `auth_rls.authority` and decides nothin
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -18,25 +19,34 @@ from django.db.models import Model
 
 from auth_rls import authority
 from auth_rls.columns import columns_of
+from auth_rls.evaluate import matcher
 from auth_rls.kinds import from_text
 from auth_rls.predicate import Predicate, selects
 from auth_rls.snapshot import PolicySnapshot
 from auth_rls.subject import Subject
 from realtime.concerns import Concern, Dependence, key_is, of_select
 from realtime.joins import Binding, BindingError
-from realtime.subscription import Subscription
+from realtime.models import Topic
+from realtime.rights import ALL, Rights
+from realtime.subscription import Subscription, Verdict
 from realtime.wal import install, registry, shapes
 from realtime.wal.registry import Published
 
+logger = logging.getLogger("realtime.plan")
+
 _SHARED_SECONDS = 1.0
+# What is asked for when it is needed, and not followed by the stream.
+_NOT_FOLLOWED = frozenset({"add", "change", "delete"})
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Subscriptions for the bindings that work; for each binding None or why it cannot."""
+    """Subscriptions for the bindings that work; for each binding None or why it cannot; what the
+    subject may do on the channel's topic."""
 
     subscriptions: tuple[Subscription, ...]
     problems: tuple[str | None, ...]
+    rights: Rights = ALL
 
     @property
     def live(self) -> dict[tuple[int, str], Subscription]:
@@ -82,6 +92,7 @@ class Planner:
     def __init__(self, snapshot: PolicySnapshot | None = None) -> None:
         self._snapshot = snapshot or PolicySnapshot.load()
         self._verdicts: dict[tuple[Subject, str], Predicate] = {}
+        self._judges: dict[tuple[Subject, str], Verdict] = {}
 
     def watched(self) -> Mapping[type[Model], frozenset[str]]:
         """Every table that decides, with its columns that do."""
@@ -91,7 +102,7 @@ class Planner:
         """Read who of many holds which permission, in a few queries instead of one each."""
         subjects = list(subjects)
         for model, action in {(model, action) for model, action, _ in self._snapshot}:
-            if action == "view":
+            if action not in _NOT_FOLLOWED:
                 self._snapshot.prefetch(subjects, model, action)
 
     def renew(self, subjects: Iterable[Subject]) -> dict[Subject, Subject | None]:
@@ -99,8 +110,11 @@ class Planner:
         distinct = list(dict.fromkeys(subjects))
         return dict(zip(distinct, authority.renew_all(distinct), strict=True))
 
-    def plan(self, subject: Subject, bindings: Iterable[Binding]) -> Plan:
-        """What this subject gets. A binding that cannot work is a problem, never an exception."""
+    def plan(
+        self, subject: Subject, bindings: Iterable[Binding], private: str | None = None
+    ) -> Plan:
+        """What this subject gets, on a public topic or on the private one of this name. A binding
+        that cannot work is a problem, never an exception."""
         subscriptions: list[Subscription] = []
         problems: list[str | None] = []
         for binding in bindings:
@@ -110,7 +124,29 @@ class Planner:
                 problems.append(error.message)
             else:
                 problems.append(None)
-        return Plan(tuple(subscriptions), tuple(problems))
+        rights = ALL if private is None else self.rights(subject, private)
+        return Plan(tuple(subscriptions), tuple(problems), rights)
+
+    def rights(self, subject: Subject, topic: str) -> Rights:
+        """What this subject may do on a private topic."""
+        row = {"topic": topic}
+        return Rights(*(self._allows(subject, action, row) for action in Topic.row_actions))
+
+    def _allows(self, subject: Subject, action: str, row: Mapping[str, object]) -> bool:
+        key = (subject, action)
+        judge = self._judges.get(key)
+        if judge is None:
+            predicate = authority.row_predicate(subject, Topic, action, snapshot=self._snapshot)
+            judge = self._judges[key] = matcher(predicate)
+        try:
+            return judge(row) is True
+        except Exception as error:
+            logger.error(
+                "a policy on topics cannot be evaluated and denies: %s",
+                error,
+                extra={"action": "evaluation_failed"},
+            )
+            return False
 
     def _bind(self, subject: Subject, binding: Binding) -> list[Subscription]:
         if binding.error is not None:

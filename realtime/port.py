@@ -7,6 +7,7 @@ from typing import Protocol
 from realtime.effects import Channel, Effect, Position
 from realtime.errors import CloseCode
 from realtime.outbox import Outbox
+from realtime.rights import Rights
 from realtime.session import Session
 
 
@@ -17,25 +18,57 @@ class Socket(Protocol):
     outbox: Outbox
 
     def perform(self, effects: list[Effect]) -> None: ...
+    def permit(self, channel: Channel, rights: Rights) -> None: ...
     def close(self, code: CloseCode) -> None: ...
 
 
 class ChannelPort:
     """One per joined channel. `id` is unique over all processes."""
 
-    __slots__ = ("_channel", "_outbox", "_socket", "id", "topic", "version")
+    __slots__ = (
+        "_channel",
+        "_held",
+        "_outbox",
+        "_replayed",
+        "_socket",
+        "id",
+        "topic",
+        "user_id",
+        "version",
+    )
 
-    def __init__(self, socket: Socket, channel: Channel, id_: str) -> None:
+    def __init__(
+        self, socket: Socket, channel: Channel, id_: str, user_id: str | None = None
+    ) -> None:
         self._socket = socket
         self._channel = channel
         self._outbox = socket.outbox
         self.id = id_
+        #: Whom the channel asks as, if anybody.
+        self.user_id = user_id
         self.topic = channel.topic
         self.version = socket.session.version
+        # Broadcasts that come before the join is answered, with the ids of those that are stored.
+        self._held: list[tuple[str, str | bytes]] | None = []
+        self._replayed: frozenset[str] = frozenset()
 
     def deliver(self, frame: str | bytes) -> None:
         """Queue a frame; never waits."""
         self._outbox.put(frame)
+
+    def hear(self, frame: str | bytes, id_: str) -> None:
+        """Queue a broadcast; `id_` is that of a stored one, or ""."""
+        if self._held is not None:
+            self._held.append((id_, frame))
+        elif not id_ or id_ not in self._replayed:
+            self._outbox.put(frame)
+
+    def answered(self, replayed: frozenset[str]) -> None:
+        """The join is answered, and these stored broadcasts were sent with it."""
+        held, self._held = self._held or [], None
+        self._replayed = replayed
+        for id_, frame in held:
+            self.hear(frame, id_)
 
     async def writable(self) -> None:
         """Wait until the client has taken most of what was delivered."""
@@ -56,6 +89,10 @@ class ChannelPort:
     def resync(self, at: Position) -> None:
         """Events are lost to the channel."""
         self._socket.perform(self._socket.session.resync(self._channel, at))
+
+    def permitted(self, rights: Rights) -> None:
+        """What the channel's subject may do on its private topic, now."""
+        self._socket.permit(self._channel, rights)
 
     def revoked(self) -> None:
         """The channel's user may not ask any more."""

@@ -38,7 +38,9 @@ async def keep(hub: Hub) -> None:
     registration = Registration(alias, hub.id, Process.Kind.SERVER)
     upkeep = Upkeep(alias)
     try:
-        await keep_row(registration, lambda: _of_server(hub), upkeep.beat)
+        await keep_row(
+            registration, lambda: _of_server(hub), upkeep.beat, born=hub.presence.registered
+        )
     finally:
         await upkeep.close()
 
@@ -58,8 +60,10 @@ async def keep_row(
     registration: Registration,
     report: Callable[[], Report],
     beat: Callable[[Report], Awaitable[None]] | None = None,
+    born: Callable[[], None] = lambda: None,
 ) -> None:
-    """Renew a row until cancelled, then delete it. `beat` is awaited after every renewal.
+    """Renew a row until cancelled, then delete it. `beat` is awaited after every renewal, `born`
+    called after one that made the row.
 
     Outlives the database; one line is logged when it fails and one when it works again.
     """
@@ -78,7 +82,7 @@ async def keep_row(
             sunk.clear()
             said = report()
             try:
-                await in_database_thread(registration.renew, said)
+                kept = await in_database_thread(registration.renew, said)
             except DATABASE_ERRORS as error:
                 if not failing:
                     logger.warning(
@@ -91,6 +95,8 @@ async def keep_row(
                 if failing:
                     logger.info("the row can be renewed again", extra={"action": "lease_works"})
                 failing = False
+                if not kept:
+                    born()
                 if beat is not None:
                     await beat(said)
             await asyncio.sleep(_ANNOUNCE_SECONDS)

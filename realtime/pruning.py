@@ -1,4 +1,4 @@
-"""Deletes entries beyond retention, and relations that nothing names any more.
+"""Deletes entries and broadcasts beyond retention, and relations that nothing names any more.
 
 By ranges of seq and in short transactions, so that writers get their turn; never an entry without a
 number, and never one that a living process still has to read. The head keeps the last seq, so
@@ -14,9 +14,11 @@ from datetime import timedelta
 
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import QuerySet
+from django.db.models.functions import Now
 
 from realtime import clock, conf, roster
-from realtime.models import WalEntry, WalRelation
+from realtime.models import Message, WalEntry, WalRelation
 from realtime.wal import sequencer
 
 # A chunk grows or shrinks until it takes about this long.
@@ -50,6 +52,7 @@ class Pruned:
     total: int
     held_at: int | None = None
     relations: int = 0
+    messages: int = 0
     rest: float = 0.0
 
 
@@ -89,7 +92,8 @@ def survey(alias: str, older_than: timedelta | None = None) -> Pruned:
     if first is not None and first <= last:
         entries = WalEntry.objects.using(alias).filter(seq__gte=first, seq__lte=last)
         count = entries.count()
-    return Pruned(count, count, held_at, len(unused))
+    messages = _old_messages(connections[alias], older_than).count()
+    return Pruned(count, count, held_at, len(unused), messages)
 
 
 def steps(alias: str, older_than: timedelta | None = None) -> Iterator[Pruned]:
@@ -114,7 +118,12 @@ def steps(alias: str, older_than: timedelta | None = None) -> Iterator[Pruned]:
         first = upto + 1
         took = time.perf_counter() - began
         size = max(1, min(int(size * min(_CHUNK_SECONDS / max(took, 1e-6), 2.0)), _CHUNK_MOST))
-        yield Pruned(done, max(total, done), held_at, 0, max(took * _REST, _REST_LEAST))
+        rest = max(took * _REST, _REST_LEAST)
+        yield Pruned(done, max(total, done), held_at, rest=rest)
+    messages = 0
+    while deleted := _delete_messages(connections[alias], older_than):
+        messages += deleted
+        yield Pruned(done, done, held_at, 0, messages, _REST_LEAST)
     relations = 0
     if unused := _unused_relations(connections[alias]):
         seen = _next_writer(connections[alias])
@@ -122,8 +131,8 @@ def steps(alias: str, older_than: timedelta | None = None) -> Iterator[Pruned]:
             if _all_ended_before(connections[alias], seen):
                 relations = _delete_relations(connections[alias], unused)
                 break
-            yield Pruned(done, done, held_at, 0, _WAIT_SECONDS)
-    yield Pruned(done, done, held_at, relations)
+            yield Pruned(done, done, held_at, 0, messages, _WAIT_SECONDS)
+    yield Pruned(done, done, held_at, relations, messages)
 
 
 def _range(
@@ -153,6 +162,23 @@ def _delete(connection: BaseDatabaseWrapper, first: int, upto: int) -> int:
                 raise AnotherPrunes("another process prunes the log at the moment")
         cursor.execute("DELETE FROM realtime_wal WHERE seq >= %s AND seq <= %s", [first, upto])
         return int(cursor.rowcount)
+
+
+def _old_messages(
+    connection: BaseDatabaseWrapper, older_than: timedelta | None
+) -> QuerySet[Message]:
+    age = retention() if older_than is None else older_than
+    return Message.objects.using(connection.alias).filter(inserted_at__lt=Now() - age)
+
+
+def _delete_messages(connection: BaseDatabaseWrapper, older_than: timedelta | None) -> int:
+    """Delete some stored broadcasts; the log has told of them, and tells nothing of this."""
+    found = _old_messages(connection, older_than).order_by("pk").values_list("pk", flat=True)
+    return (
+        Message.objects.using(connection.alias)
+        .filter(pk__in=list(found[:_CHUNK_FIRST]))
+        .delete()[0]
+    )
 
 
 def _delete_relations(connection: BaseDatabaseWrapper, ids: list[str]) -> int:

@@ -20,7 +20,7 @@ from django.db.models.functions import Now
 
 from realtime import __version__
 from realtime.holds import holds
-from realtime.models import LogHead, Process
+from realtime.models import LogHead, PresenceMember, Process
 
 logger = logging.getLogger("realtime.processes")
 
@@ -89,7 +89,13 @@ class Registration:
 
     def leave(self) -> None:
         """Delete the row: this process holds nothing any more."""
-        Process.objects.using(self.alias).filter(pk=self.id).delete()
+        with transaction.atomic(using=self.alias):
+            self._delete(self.id)
+
+    def _delete(self, id_: str) -> None:
+        # Those who are present at it go with it.
+        PresenceMember.objects.using(self.alias).filter(process=id_).delete()
+        Process.objects.using(self.alias).filter(pk=id_).delete()
 
     def _bury(self) -> None:
         # Looked for first: a DELETE takes the write lock on SQLite even when it finds nothing.
@@ -97,7 +103,13 @@ class Registration:
         rows = Process.objects.using(self.alias)
         expired = rows.filter(lease__lt=Now()).order_by("pk")
         for id_, kind, host, pid in list(expired.values_list("id", "kind", "host", "pid")):
-            if rows.filter(pk=id_, lease__lt=Now()).delete()[0]:
+            with transaction.atomic(using=self.alias):
+                # Taken in hand by an update, so that a renewal at this moment waits and then finds
+                # no row, or comes first and keeps it.
+                dead = rows.filter(pk=id_, lease__lt=Now()).update(leading=False)
+                if dead:
+                    self._delete(id_)
+            if dead:
                 logger.warning(
                     "%s %s:%s did not renew its lease and is taken for dead",
                     kind,

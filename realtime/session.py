@@ -12,7 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from realtime import errors, protocol
+import msgspec
+
+from realtime import errors, protocol, tracking
+from realtime.answers import Answers
 from realtime.effects import (
     PREFIX,
     Broadcast,
@@ -26,13 +29,18 @@ from realtime.effects import (
     Position,
     Renew,
     Send,
+    Track,
+    WatchPresence,
 )
 from realtime.errors import CloseCode, WireError
 from realtime.joins import parse_join, token_in
 from realtime.limits import Rate, TokenBucket
 from realtime.protocol import BinaryBroadcast, Encoding, Frame, FrameError, Version
+from realtime.rights import Rights
 
 SILENCE_SECONDS = 60.0
+PRESENCE_SECONDS = 30.0
+LONGEST_TOPIC = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,7 @@ class Bounds:
     joins_per_second: float | None = 50
     broadcasts_per_second: float | None = 10
     broadcast_burst: float | None = 100
+    presence_per_30_seconds: int | None = 30
     payload_bytes: int | None = 65_536
     frame_bytes: int | None = 1_048_576
     private_only: bool = False
@@ -65,9 +74,11 @@ class Session:
     channels: dict[str, Channel] = field(default_factory=dict)
     closing: bool = False
     _limits: _Limits = field(init=False)
+    _says: Answers = field(init=False)
 
     def __post_init__(self) -> None:
         bounds = self.bounds
+        self._says = Answers(self.version)
         self._limits = _Limits(
             TokenBucket(Rate.of(bounds.joins_per_second)),
             TokenBucket(Rate.of(bounds.broadcasts_per_second, bounds.broadcast_burst)),
@@ -89,7 +100,7 @@ class Session:
         try:
             frame = protocol.decode(self.version, data)
         except FrameError as error:
-            text = self._system("phoenix", None, "error", "system", f"Bad frame: {error}")
+            text = self._says.system("phoenix", None, "error", "system", f"Bad frame: {error}")
             return [Note("bad_frame", str(error)), text]
         if frame.topic == "phoenix":
             return self._phoenix(frame)
@@ -105,6 +116,8 @@ class Session:
             return self._access_token(channel, frame)
         if event == "broadcast":
             return self._broadcast(channel, frame, now)
+        if event == "presence":
+            return self._presence(channel, frame, now)
         return self._fail(frame, {"reason": f"unknown event {frame.event!r}"})
 
     def _phoenix(self, frame: Frame) -> list[Effect]:
@@ -113,7 +126,7 @@ class Session:
         at = self.position()
         # No place is named while a channel has not been served all up to it.
         named = {} if at is None or self._joining() else {"epoch": at.epoch, "seq": at.seq}
-        return [self._reply(frame, "ok", named)]
+        return [self._says.reply(frame, "ok", named)]
 
     def _joining(self) -> bool:
         return any(
@@ -127,6 +140,9 @@ class Session:
             return self._fail(reply, WireError.UNMATCHED_TOPIC.response())
         if frame.topic == PREFIX:
             return self._fail(frame, WireError.TOPIC_NAME_REQUIRED.response())
+        if len(frame.topic) > len(PREFIX) + LONGEST_TOPIC:
+            # Nothing of it is repeated, and nothing is logged of it.
+            return self._fail(frame, WireError.TOPIC_NAME_TOO_LONG.response(most=LONGEST_TOPIC))
         if not self._limits.joins.take(now):
             return self._refuse(frame, WireError.TOO_MANY_JOINS)
         effects: list[Effect] = []
@@ -136,32 +152,41 @@ class Session:
             # would take the close for the new instance's, so there it goes silently.
             effects += self._drop(old)
             if self.version is Version.V2:
-                effects.append(self._lifecycle(old, "phx_close"))
+                effects.append(self._says.lifecycle(old, "phx_close"))
         limit = self.bounds.channels
         if limit is not None and len(self.channels) >= limit:
             return [*effects, *self._refuse(frame, WireError.TOO_MANY_CHANNELS)]
         config = parse_join(frame.fields)
         if self.bounds.private_only and not config.private:
             return [*effects, *self._refuse(frame, WireError.PRIVATE_ONLY)]
+        if config.replay is not None and not config.private:
+            return [*effects, *self._refuse(frame, WireError.REPLAY_PUBLIC)]
+        if config.replay is not None and config.replay.since is None:
+            return [*effects, *self._refuse(frame, WireError.REPLAY_INVALID)]
         channel = Channel(
             topic=frame.topic,
             join_ref=frame.join_ref if frame.join_ref is not None else frame.ref,
             join_reply_ref=frame.ref,
             config=config,
             token=config.access_token,
+            presence_limit=TokenBucket(
+                Rate.per_window(self.bounds.presence_per_30_seconds, PRESENCE_SECONDS)
+            ),
+            watching=config.presence_enabled,
+            key=config.presence_key,
         )
         self.channels[frame.topic] = channel
         return [*effects, Join(channel)]
 
     def _leave(self, frame: Frame) -> list[Effect]:
         channel = self.channels.get(frame.topic)
-        reply = self._reply(frame, "ok", {})
+        reply = self._says.reply(frame, "ok", {})
         if channel is None:
             return [reply]
         if frame.join_ref is not None and frame.join_ref != channel.join_ref:
             # A late leave of an instance that a rejoin has already replaced.
             return [reply]
-        return [*self._drop(channel), reply, self._lifecycle(channel, "phx_close")]
+        return [*self._drop(channel), reply, self._says.lifecycle(channel, "phx_close")]
 
     def _access_token(self, channel: Channel, frame: Frame) -> list[Effect]:
         token = token_in(frame.fields)
@@ -180,14 +205,38 @@ class Session:
             event, body, encoding = payload.event, payload.payload, payload.encoding
         else:
             event, body, encoding = None, frame.raw, Encoding.JSON
+        if not channel.rights.send:
+            return self._refuse(frame, WireError.WRITE_UNAUTHORIZED, topic=channel.name)
         limit = self.bounds.payload_bytes
         if limit is not None and len(body) > limit:
             return self._refuse(frame, WireError.PAYLOAD_TOO_LARGE)
         if not self._limits.broadcasts.take(now):
             return self._refuse(frame, WireError.TOO_MANY_MESSAGES)
-        effects: list[Effect] = [Broadcast(channel, event, body, encoding)]
-        if channel.config.broadcast_ack:
-            effects.append(self._reply(frame, "ok", {}))
+        return [Broadcast(channel, event, body, encoding, frame)]
+
+    def _presence(self, channel: Channel, frame: Frame, now: float) -> list[Effect]:
+        if channel.phase is not Phase.JOINED:
+            return self._fail(frame, WireError.UNMATCHED_TOPIC.response())
+        asked = frame.fields.get("event")
+        event = asked.lower() if isinstance(asked, str) else ""
+        if event not in ("track", "untrack"):
+            reason = f"unknown presence event {asked!r}: expected track or untrack"
+            return self._fail(frame, {"reason": reason})
+        if not channel.presence_limit.take(now):
+            return self._refuse(frame, WireError.TOO_MANY_PRESENCE_MESSAGES)
+        if event == "untrack":
+            return [Track(channel, None, frame)]
+        if not channel.rights.track:
+            return self._refuse(frame, WireError.TRACK_UNAUTHORIZED, topic=channel.name)
+        meta = tracking.judge(channel.key, frame.raw, self.bounds.payload_bytes)
+        if isinstance(meta, tracking.Refused):
+            return self._refuse(frame, meta.error, **meta.fields)
+        effects: list[Effect] = [Track(channel, meta, frame)]
+        if not channel.watching:
+            # Who is present himself sees who else is.
+            channel.watching = True
+            if channel.rights.view:
+                effects.insert(0, WatchPresence(channel))
         return effects
 
     # --- from the shell -------------------------------------------------------------------------
@@ -200,18 +249,25 @@ class Session:
         problems: Sequence[str],
         expires_at: float | None,
         at: Position,
+        rights: Rights,
+        replayed: Sequence[str | bytes] = (),
+        presence: bytes = b"{}",
     ) -> list[Effect]:
         """The channel is subscribed from `at` on. `bindings` is the echo, in order; `problems`
-        are texts of bindings that can never deliver."""
+        are texts of bindings that can never deliver; `replayed` are frames of stored broadcasts;
+        `presence` is the payload of its `presence_state`, if it is told one."""
         if self.channels.get(channel.topic) is not channel:
             return [Leave(channel)]
         channel.phase = Phase.JOINED
         channel.expires_at = expires_at
+        channel.rights = rights
         response = {"postgres_changes": list(bindings), "epoch": at.epoch, "seq": at.seq}
-        effects: list[Effect] = [self._join_reply(channel, "ok", response)]
-        if channel.config.presence_enabled:
-            # Sent even when empty: the JavaScript client holds back every diff until it has it.
-            effects.append(self._push(channel, "presence_state", {}))
+        effects: list[Effect] = [self._says.join_reply(channel, "ok", response)]
+        effects += map(Send, replayed)
+        effects += self.presence(channel, presence)
+        if channel.config.replication_ready:
+            text = errors.REPLICATION_READY
+            effects.append(self._says.system(channel.name, channel, "ok", "system", text))
         return effects + self._subscribed(channel, problems, working=len(bindings) > len(problems))
 
     def refused(self, channel: Channel, reason: str) -> list[Effect]:
@@ -221,8 +277,42 @@ class Session:
         self._drop(channel)
         return [
             Note("join_refused", f"{channel.topic}: {reason}"),
-            self._join_reply(channel, "error", {"reason": reason}),
+            self._says.join_reply(channel, "error", {"reason": reason}),
         ]
+
+    def presence(self, channel: Channel, state: bytes) -> list[Effect]:
+        """Tell the channel who is present, if it wants to know and may."""
+        if self.channels.get(channel.topic) is not channel:
+            return []
+        if not (channel.watching and channel.rights.view):
+            return []
+        # Sent even when empty: the JavaScript client holds back every diff until it has it.
+        return [self._says.push(channel, "presence_state", msgspec.Raw(state))]
+
+    def broadcast(self, effect: Broadcast, taken: bool) -> list[Effect]:
+        """A broadcast was relayed, or there was no room for it."""
+        if not taken:
+            return self._refuse(effect.frame, WireError.TOO_MANY_MESSAGES)
+        if not effect.channel.config.broadcast_ack:
+            return []
+        return [self._says.reply(effect.frame, "ok", {})]
+
+    def tracked(self, effect: Track, problem: str | None = None) -> list[Effect]:
+        """Everybody here has been told of a presence, or it could not be stored."""
+        if self.channels.get(effect.channel.topic) is not effect.channel:
+            return []
+        if problem is not None:
+            return self._refuse(effect.frame, WireError.TRACK_NOT_STORED, detail=problem)
+        return [] if effect.frame.ref is None else [self._says.reply(effect.frame, "ok", {})]
+
+    def permitted(self, channel: Channel, rights: Rights) -> list[Effect]:
+        """What the channel's subject may do on a private topic has changed."""
+        if self.channels.get(channel.topic) is not channel or channel.phase is not Phase.JOINED:
+            return []
+        channel.rights = rights
+        if not rights.join:
+            return self.ended(channel, WireError.PERMISSION_LOST.text(topic=channel.name))
+        return []
 
     def renewed(
         self, channel: Channel, *, problems: Sequence[str], expires_at: float | None
@@ -244,20 +334,20 @@ class Session:
         """Events were lost to this channel for good: it must read its rows again."""
         if self.channels.get(channel.topic) is not channel or not channel.config.bindings:
             return []
-        return [self._placed(channel, "resume", "resync required", at)]
+        return [self._says.placed(channel, "resume", "resync required", at)]
 
     def caught_up(self, channel: Channel, at: Position) -> list[Effect]:
         """The channel has everything since its cursors."""
         if self.channels.get(channel.topic) is not channel:
             return []
-        return [self._placed(channel, "resume", "caught up", at)]
+        return [self._says.placed(channel, "resume", "caught up", at)]
 
     def snapshot(self, channel: Channel, at: Position, count: int, complete: bool) -> list[Effect]:
         """The channel has the rows of its snapshots, or as many as it may."""
         if self.channels.get(channel.topic) is not channel:
             return []
         message = "snapshot complete" if complete else "snapshot truncated"
-        return [self._placed(channel, "snapshot", message, at, count=count)]
+        return [self._says.placed(channel, "snapshot", message, at, count=count)]
 
     def ended(self, channel: Channel, message: str) -> list[Effect]:
         """The channel ends by phx_error, after which clients rejoin with what they then have."""
@@ -265,8 +355,8 @@ class Session:
             return []
         if channel.phase is Phase.JOINING:
             return self.refused(channel, message)
-        system = self._system(channel.name, channel, "error", "system", message)
-        error = self._lifecycle(channel, "phx_error")
+        system = self._says.system(channel.name, channel, "error", "system", message)
+        error = self._says.lifecycle(channel, "phx_error")
         return [Note("channel_ended", message), *self._drop(channel), system, error]
 
     def close(self, code: CloseCode) -> list[Effect]:
@@ -278,7 +368,7 @@ class Session:
         if self.closing:
             return []
         told: list[Effect] = [
-            self._system(channel.name, channel, "ok", "system", errors.DISCONNECT)
+            self._says.system(channel.name, channel, "ok", "system", errors.DISCONNECT)
             for channel in self.channels.values()
             if channel.phase is Phase.JOINED
         ]
@@ -326,67 +416,15 @@ class Session:
         effects: list[Effect] = []
         for problem in problems:
             effects.append(Note("binding_refused", f"{channel.topic}: {problem}"))
-            effects.append(self._system(channel.name, channel, "error", extension, problem))
+            effects.append(self._says.system(channel.name, channel, "error", extension, problem))
         if working:
             message = errors.SUBSCRIBED
-            effects.append(self._system(channel.name, channel, "ok", extension, message))
+            effects.append(self._says.system(channel.name, channel, "ok", extension, message))
         return effects
 
     def _fail(self, frame: Frame, response: Mapping[str, Any]) -> list[Effect]:
-        return [] if frame.ref is None else [self._reply(frame, "error", response)]
+        return [] if frame.ref is None else [self._says.reply(frame, "error", response)]
 
-    def _refuse(self, frame: Frame, error: WireError) -> list[Effect]:
-        note = Note("refused", f"{frame.topic}: {error.reason()}")
-        return [note, *self._fail(frame, error.response())]
-
-    def _reply(self, frame: Frame, status: str, response: Mapping[str, Any]) -> Send:
-        payload = {"status": status, "response": response}
-        return self._frame(frame.join_ref, frame.ref, frame.topic, "phx_reply", payload)
-
-    def _join_reply(self, channel: Channel, status: str, response: Mapping[str, Any]) -> Send:
-        payload = {"status": status, "response": response}
-        ref = channel.join_reply_ref
-        return self._frame(channel.join_ref, ref, channel.topic, "phx_reply", payload)
-
-    def _push(self, channel: Channel, event: str, payload: Mapping[str, Any]) -> Send:
-        return self._frame(channel.join_ref, None, channel.topic, event, payload)
-
-    def _system(
-        self, name: str, channel: Channel | None, status: str, extension: str, message: str
-    ) -> Send:
-        payload = {"status": status, "message": message, "extension": extension, "channel": name}
-        if channel is None:
-            return self._frame(None, None, name, "system", payload)
-        return self._push(channel, "system", payload)
-
-    def _placed(
-        self, channel: Channel, extension: str, message: str, at: Position, **more: int
-    ) -> Send:
-        """A system message about a place in the log."""
-        payload = {
-            "status": "ok",
-            "extension": extension,
-            "message": message,
-            "channel": channel.name,
-            "seq": at.seq,
-            **more,
-        }
-        return self._push(channel, "system", payload)
-
-    def _lifecycle(self, channel: Channel, event: str) -> Send:
-        # Clients heed these only under the ref of the join they belong to.
-        return self._frame(channel.join_ref, channel.join_ref, channel.topic, event, {})
-
-    def _frame(
-        self,
-        join_ref: str | None,
-        ref: str | None,
-        topic: str,
-        event: str,
-        payload: Mapping[str, Any],
-    ) -> Send:
-        return Send(
-            protocol.encode(
-                self.version, join_ref=join_ref, ref=ref, topic=topic, event=event, payload=payload
-            )
-        )
+    def _refuse(self, frame: Frame, error: WireError, **fields: object) -> list[Effect]:
+        note = Note("refused", f"{frame.topic}: {error.reason(**fields)}")
+        return [note, *self._fail(frame, error.response(**fields))]

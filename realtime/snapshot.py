@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.db import connections
@@ -57,10 +57,16 @@ class Revoked(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a channel asked for, kept so that it can be bound again."""
+    """What a channel asked for, kept so that it can be bound again. `private` is the name of its
+    topic if that is a private one."""
 
     subject: Subject
     bindings: tuple[Binding, ...]
+    private: str | None = None
+
+    def plan(self, planner: Planner) -> Plan:
+        """What it gets now."""
+        return planner.plan(self.subject, self.bindings, self.private)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +199,8 @@ class _Picture:
         subject = self.planner.renew([self.request.subject])[self.request.subject]
         if subject is None:
             raise Revoked
-        self.request = Request(subject, self.request.bindings)
-        self.plan = self.planner.plan(subject, self.request.bindings)
+        self.request = replace(self.request, subject=subject)
+        self.plan = self.request.plan(self.planner)
 
     def commit_us(self, seq: int) -> int:
         """When this event was committed, or the last one kept before it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from auth_rls.subject import Subject
@@ -24,6 +24,7 @@ from realtime.plan import Plan, Planners, Watch
 from realtime.pool import in_database_thread
 from realtime.protocol import Version
 from realtime.replay import Means, Replay
+from realtime.rights import ALL, Rights
 from realtime.snapshot import Pictures, Request, Revoked
 from realtime.subscription import AudienceKey, Delivery, Subscription, SubscriptionManager
 
@@ -45,20 +46,24 @@ class Port(Protocol):
     @property
     def version(self) -> Version: ...
     def deliver(self, frame: str | bytes) -> None: ...
+    def hear(self, frame: str | bytes, id_: str) -> None: ...
     async def writable(self) -> None: ...
     def resubscribed(self) -> None: ...
     def caught_up(self, at: Position) -> None: ...
     def snapshot(self, at: Position, count: int, complete: bool) -> None: ...
     def resync(self, at: Position) -> None: ...
     def revoked(self) -> None: ...
+    def permitted(self, rights: Rights) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Subscribed:
-    """The answer to a subscription: where it starts, and why which binding cannot work."""
+    """The answer to a subscription: where it starts, why which binding cannot work, and what the
+    subject may do on the topic."""
 
     at: Position
     problems: tuple[str | None, ...]
+    rights: Rights = ALL
 
 
 class Subscribers:
@@ -90,7 +95,7 @@ class Subscribers:
 
     def __len__(self) -> int:
         """How many channels listen to changes."""
-        return len(self._requests)
+        return len(self._manager) + len(self._replays)
 
     @property
     def position(self) -> Position:
@@ -130,7 +135,17 @@ class Subscribers:
     def all(self) -> Iterator[Port]:
         yield from tuple(self._requests)
 
-    async def add(self, port: Port, subject: Subject, bindings: tuple[Binding, ...]) -> Subscribed:
+    async def rights(self, subject: Subject, topic: str) -> Rights:
+        """What the subject may do on a private topic now. Raises what the database raises."""
+        request = Request(subject, (), topic)
+        rights = (await self._planned(request)).rights
+        if not rights.join:
+            # A no is not given by what was read a moment ago: who has just been let in joins next.
+            self._planners.forget()
+            rights = (await self._planned(request)).rights
+        return rights
+
+    async def add(self, port: Port, request: Request) -> Subscribed:
         """Bind and subscribe: from the returned position on the port gets all it may see.
 
         Where bindings say `since` or `snapshot`, what that brings is delivered first, by a task
@@ -138,11 +153,13 @@ class Subscribers:
         subject; its live sets begin anew where that one sees others. Raises what the database
         raises; nothing changes then.
         """
-        if not bindings:
+        bindings = request.bindings
+        if not bindings and request.private is None and request.subject.user is None:
+            # Nothing can become of it that permissions would change.
             return Subscribed(self.position, ())
-        plan = await self._planned(subject, bindings)
+        plan = await self._planned(request)
         fresh = port not in self._requests
-        request = self._requests[port] = Request(subject, bindings)
+        self._requests[port] = request
         running = self._replays.get(port)
         if running is not None:
             running[0].request, running[0].plan = request, plan
@@ -152,7 +169,7 @@ class Subscribers:
             self._start(Replay.anew(port, request, plan, self._means, lambda b: b.live))
         else:
             self._subscribe(port, plan)
-        return Subscribed(self.position, plan.problems)
+        return Subscribed(self.position, plan.problems, plan.rights)
 
     def remove(self, port: Port) -> None:
         """Nothing is handed to this port any more (RT-S1)."""
@@ -185,10 +202,12 @@ class Subscribers:
                 self.remove(port)
                 port.revoked()
                 continue
-            subject, plan = planned
-            request = self._requests[port] = Request(subject, requests[port].bindings)
+            request, plan = planned
+            self._requests[port] = request
             if self._rebind(port, request, plan):
                 port.resubscribed()
+            if request.private is not None:
+                port.permitted(plan.rights)
 
     def _rebind(self, port: Port, request: Request, plan: Plan) -> bool:
         """Whether anything changed."""
@@ -205,6 +224,10 @@ class Subscribers:
 
     def _subscribe(self, port: Port, plan: Plan) -> bool:
         self._plans[port] = plan
+        if not plan.subscriptions:
+            before = port in self._manager
+            self._manager.remove(port)
+            return before
         key = AudienceKey(port.topic, port.version.value, plan.subscriptions)
         return self._manager.set(port, key)
 
@@ -215,10 +238,10 @@ class Subscribers:
         if running is not None:
             running[1].cancel()
 
-    async def _planned(self, subject: Subject, bindings: tuple[Binding, ...]) -> Plan:
+    async def _planned(self, request: Request) -> Plan:
         while True:
             generation = self._generation
-            plan = await in_database_thread(lambda: self._planners.get().plan(subject, bindings))
+            plan = await in_database_thread(lambda: request.plan(self._planners.get()))
             if generation == self._generation:
                 return plan
 
@@ -256,9 +279,9 @@ class Subscribers:
         port.resync(self.position)
 
 
-def _replan(watch: Watch, requests: dict[Port, Request]) -> dict[Port, tuple[Subject, Plan] | None]:
+def _replan(watch: Watch, requests: dict[Port, Request]) -> dict[Port, tuple[Request, Plan] | None]:
     planner = watch.look()
-    plans: dict[Port, tuple[Subject, Plan] | None] = {}
+    plans: dict[Port, tuple[Request, Plan] | None] = {}
     renewed = planner.renew(request.subject for request in requests.values())
     planner.prefetch(subject for subject in renewed.values() if subject is not None)
     for port, request in requests.items():
@@ -266,7 +289,8 @@ def _replan(watch: Watch, requests: dict[Port, Request]) -> dict[Port, tuple[Sub
         if subject is None:
             plans[port] = None
         else:
-            plans[port] = (subject, planner.plan(subject, request.bindings))
+            bound = replace(request, subject=subject)
+            plans[port] = (bound, bound.plan(planner))
     return plans
 
 

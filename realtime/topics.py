@@ -48,6 +48,10 @@ class Topics(Generic[L]):
         if not self._rooms[room]:
             del self._rooms[room]
 
+    def heard(self, topic: str, private: bool) -> bool:
+        """Whether anybody listens."""
+        return (topic, private) in self._rooms
+
     def members(self, topic: str, private: bool, without: str = "") -> Iterator[L]:
         """Everybody in the room, but for the listener whose id is `without`."""
         for listener in tuple(self._rooms.get((topic, private), ())):

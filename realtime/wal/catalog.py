@@ -95,7 +95,9 @@ class SqliteCatalog:
         compared = []
         for capture in captures:
             table = capture.relation.table
-            rendered = sqlite.triggers(capture.relation, scales=capture.scales, whole=capture.whole)
+            rendered = sqlite.triggers(
+                capture.relation, scales=capture.scales, whole=capture.whole, ops=capture.ops
+            )
             for name, sql in rendered.items():
                 if name not in found:
                     compared.append(Trigger(name, table, State.MISSING, (sql,)))

@@ -113,7 +113,11 @@ def log_exists(using: str | None = None) -> bool:
 
 def _wanted(connection: BaseDatabaseWrapper, catalog: Catalog) -> list[Capture]:
     reads = list(_reads(connection))
-    concerned = [*(entry.model for entry in registry.declared()), *(model for model, _ in reads)]
+    concerned = [
+        *(entry.model for entry in registry.declared()),
+        *(model for model, _ in reads),
+        *registry.followed(),
+    ]
     columns = catalog.columns({(m._meta.concrete_model or m)._meta.db_table for m in concerned})
     return registry.captures(reads, lambda table: columns.get(table, ()))
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from auth_rls.kinds import Kind
@@ -37,6 +37,9 @@ FUNCTION_PREFIX = "rowcast_"
 
 _SEARCH_PATH = "pg_catalog, pg_temp"
 _NAME_BYTES = 63
+# pg_trigger.tgtype
+_ROW = 1
+_TYPES = {"INSERT": 4, "UPDATE": 16, "DELETE": 8, "TRUNCATE": 32}
 _TXID = "pg_current_xact_id()::text::bigint"
 _COLUMNS = "(table_name, op, pk_text, old, new, relation_id, txid, captured_us)"
 
@@ -276,14 +279,18 @@ END
 
     # --- the triggers -------------------------------------------------------------------------
 
-    def triggers(self) -> tuple[RowTrigger, ...]:
-        """The triggers that run the function."""
-        rows = self.level is Level.ROW
-        return (
-            self._trigger("INSERT", _INSERT, rows, "NEW TABLE AS rowcast_new"),
-            self._trigger("UPDATE", _UPDATE, True),
-            self._trigger("DELETE", _DELETE, True),
-            self._trigger("TRUNCATE", _TRUNCATE, False),
+    def triggers(self, ops: Collection[str] = frozenset(_TYPES)) -> tuple[RowTrigger, ...]:
+        """The triggers that run the function, of these of the four ops."""
+        rows = {"INSERT": self.level is Level.ROW, "UPDATE": True, "DELETE": True}
+        return tuple(
+            self._trigger(
+                op,
+                type_,
+                rows.get(op, False),
+                "NEW TABLE AS rowcast_new" if op == "INSERT" else "",
+            )
+            for op, type_ in _TYPES.items()
+            if op in ops
         )
 
     def _trigger(self, op: str, type_: int, row: bool, transition: str = "") -> RowTrigger:
@@ -305,7 +312,3 @@ END
                 f"ALTER TABLE {self.table} ENABLE ALWAYS TRIGGER {quote_name(name)}",
             ),
         )
-
-
-# pg_trigger.tgtype
-_ROW, _INSERT, _DELETE, _UPDATE, _TRUNCATE = 1, 4, 8, 16, 32

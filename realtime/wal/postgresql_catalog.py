@@ -126,7 +126,7 @@ class PostgresqlCatalog:
             current = (function.body, True, list(shape.settings))
             ready = functions.get(function.name) == current
             label = shapes.label(capture.relation.schema, capture.relation.table)
-            for trigger in shape.triggers():
+            for trigger in shape.triggers(capture.ops):
                 found = triggers.pop((table.schema, table.name, trigger.name), None)
                 right = found == _Found(trigger.type, True, function.name)
                 state = State.STALE

@@ -6,6 +6,7 @@ columns decide access, so it runs in a database thread.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 from collections.abc import Callable, Collection, Iterable
@@ -43,6 +44,8 @@ class Published:
 
 # By label, so that a model class made anew (in tests) replaces its predecessor.
 _declared: dict[str, Published] = {}
+# Tables of this app that processes tell each other things by, and what is captured of them.
+_followed: dict[type[models.Model], frozenset[str]] = {}
 
 
 @overload
@@ -92,6 +95,16 @@ def publish(
         return model
 
     return declare if model is None else declare(model)
+
+
+def follow(model: type[models.Model], ops: Collection[str] = shapes.EVERY_OP) -> None:
+    """Capture a table whole for the dispatchers themselves; as rows it is delivered to nobody."""
+    _followed[model] = frozenset(ops)
+
+
+def followed() -> tuple[type[models.Model], ...]:
+    """Every model that `follow` was called for."""
+    return tuple(_followed)
 
 
 def withdraw(model: type[models.Model]) -> None:
@@ -152,7 +165,8 @@ def captures(
     column the table lacks would fail the user's writes.
     """
     reads: dict[type[models.Model], set[str]] = {}
-    for model, names in watched:
+    everything = ((model, [field.column for field in model._meta.fields]) for model in _followed)
+    for model, names in (*watched, *everything):
         reads.setdefault(model._meta.concrete_model or model, set()).update(names)
     shown = {entry.model: _shown(entry) for entry in published()}
     # By table: of two models on one table the published one, declared first, is captured.
@@ -164,7 +178,8 @@ def captures(
         except CannotCapture:
             continue
         if capture.relation.columns:
-            found.setdefault(table, capture)
+            ops = _followed.get(model, shapes.EVERY_OP)
+            found.setdefault(table, dataclasses.replace(capture, ops=ops))
     return list(found.values())
 
 

@@ -21,6 +21,9 @@ from realtime.wal import sqlite
 # Where clients find every table, as in a PostgreSQL that Supabase speaks of.
 SCHEMA = "public"
 
+# What can happen to a table.
+EVERY_OP = frozenset({"INSERT", "UPDATE", "DELETE", "TRUNCATE"})
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -36,12 +39,14 @@ class CannotCapture(ImproperlyConfigured):
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """A table to capture. `scales`: decimal places by column; `whole`: no column is left out."""
+    """A table to capture. `scales`: decimal places by column; `whole`: no column is left out;
+    `ops`: what is captured of it."""
 
     model: type[models.Model]
     relation: Relation
     scales: dict[str, int]
     whole: bool
+    ops: frozenset[str] = EVERY_OP
 
 
 def capture(

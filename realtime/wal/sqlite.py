@@ -12,7 +12,7 @@ Values look as PostgreSQL's to_jsonb() prints them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from auth_rls.kinds import Kind
 from realtime.event import ColumnInfo, Relation
@@ -265,19 +265,18 @@ def triggers(
     *,
     scales: Mapping[str, int],
     whole: bool,
+    ops: Collection[str] = ("INSERT", "UPDATE", "DELETE"),
     wal_table: str = "realtime_wal",
 ) -> dict[str, str]:
     """The statements that capture this relation, by trigger name.
 
     `whole`: every column of the table is captured, so every UPDATE is. Otherwise only an UPDATE
     that changed a captured column is: a login must not write about a user whose `last_login` no
-    policy reads.
+    policy reads. `ops`: which of the three are captured.
     """
     condition = "" if whole else f" WHEN {_changed(relation)}"
     return dict(
-        (
-            _trigger(relation, "INSERT", scales, wal_table),
-            _trigger(relation, "UPDATE", scales, wal_table, condition),
-            _trigger(relation, "DELETE", scales, wal_table),
-        )
+        _trigger(relation, op, scales, wal_table, condition if op == "UPDATE" else "")
+        for op in ("INSERT", "UPDATE", "DELETE")
+        if op in ops
     )

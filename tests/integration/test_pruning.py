@@ -252,3 +252,17 @@ def test_only_one_prunes_at_a_time() -> None:
     finally:
         other.close()
     assert "Deleted 3 entries" in run()
+
+
+def test_stored_broadcasts_go_with_the_entries_of_their_age(wal: Any) -> None:
+    old = Message.objects.create(topic="room", event="old", payload=1)
+    Message.objects.create(topic="room", event="new", payload=2)
+    Message.objects.filter(pk=old.pk).update(inserted_at=timezone.now() - timedelta(hours=100))
+    number_all()
+    before = WalEntry.objects.count()
+    assert pruning.prune(timedelta(hours=72), dry_run=True).messages == 1
+    assert pruning.prune(timedelta(hours=72)).messages == 1
+    assert list(Message.objects.values_list("event", flat=True)) == ["new"]
+    # The log tells of messages that come, and of nothing that becomes of them.
+    number_all()
+    assert WalEntry.objects.count() == before

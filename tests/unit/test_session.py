@@ -21,6 +21,7 @@ from realtime.effects import (
 )
 from realtime.errors import CloseCode
 from realtime.protocol import Encoding, Version
+from realtime.rights import ALL
 from realtime.session import SILENCE_SECONDS, Bounds, Session
 
 AT = Position("e1", 41)
@@ -46,10 +47,16 @@ def of(kind: type, effects: list[Effect]) -> list[Any]:
     return [effect for effect in effects if isinstance(effect, kind)]
 
 
+def told_to(effect: Broadcast) -> tuple[Any, ...]:
+    return effect.channel, effect.event, effect.payload, effect.encoding
+
+
 def joined(session: Session, **kwargs: Any) -> tuple[Channel, list[Effect]]:
     (join,) = of(Join, session.receive(join_frame(**kwargs), 0.0))
     bindings = [binding.echo() for binding in join.channel.config.bindings]
-    effects = session.joined(join.channel, bindings=bindings, problems=[], expires_at=None, at=AT)
+    effects = session.joined(
+        join.channel, bindings=bindings, problems=[], expires_at=None, at=AT, rights=ALL
+    )
     return join.channel, effects
 
 
@@ -87,7 +94,7 @@ def test_a_binding_that_can_never_deliver_is_told_while_the_join_succeeds() -> N
     (join,) = of(Join, session.receive(join_frame(postgres_changes=[{"table": "t"}]), 0.0))
     echo = [binding.echo() for binding in join.channel.config.bindings]
     effects = session.joined(
-        join.channel, bindings=echo, problems=["no such table"], expires_at=None, at=AT
+        join.channel, bindings=echo, problems=["no such table"], expires_at=None, at=AT, rights=ALL
     )
     reply, system = frames(effects)
     assert reply[4]["status"] == "ok"
@@ -158,7 +165,9 @@ def test_a_join_that_was_left_meanwhile_is_undone() -> None:
     session = make()
     (join,) = of(Join, session.receive(join_frame(), 0.0))
     session.receive(text(["6", "7", "realtime:room", "phx_leave", {}]), 0.0)
-    effects = session.joined(join.channel, bindings=[], problems=[], expires_at=None, at=AT)
+    effects = session.joined(
+        join.channel, bindings=[], problems=[], expires_at=None, at=AT, rights=ALL
+    )
     assert effects == [Leave(join.channel)]
     assert session.refused(join.channel, "late") == []
 
@@ -247,7 +256,7 @@ def test_silence_closes_the_socket_and_any_frame_breaks_it() -> None:
 def test_an_expired_token_ends_its_channel_with_an_error_so_that_clients_rejoin() -> None:
     session = make()
     (join,) = of(Join, session.receive(join_frame(), 0.0))
-    session.joined(join.channel, bindings=[], problems=[], expires_at=1_000.0, at=AT)
+    session.joined(join.channel, bindings=[], problems=[], expires_at=1_000.0, at=AT, rights=ALL)
     assert session.due_in(1.0, 990.0) == 10.0
     assert session.tick(2.0, 999.0) == []
     effects = session.tick(3.0, 1_003.2)
@@ -312,18 +321,28 @@ def test_a_text_broadcast_is_relayed_as_it_came() -> None:
     channel, _ = joined(session)
     frame = '["6","7","realtime:room","broadcast",{"n":12345678901234567890.10}]'
     (effect,) = session.receive(frame, 0.0)
-    assert effect == Broadcast(channel, None, b'{"n":12345678901234567890.10}', Encoding.JSON)
+    assert told_to(effect) == (channel, None, b'{"n":12345678901234567890.10}', Encoding.JSON)
+    assert session.broadcast(effect, True) == []
 
 
 def test_a_binary_broadcast_is_acknowledged_when_asked_for() -> None:
     session = make()
     channel, _ = joined(session, broadcast={"ack": True})
     data = b'\x03\x01\x01\x0d\x02\x00\x0167realtime:roomev{"a":1}'
-    effect, reply = session.receive(data, 0.0)
-    assert effect == Broadcast(channel, "ev", b'{"a":1}', Encoding.JSON)
-    assert frames([reply]) == [
+    (effect,) = session.receive(data, 0.0)
+    assert told_to(effect) == (channel, "ev", b'{"a":1}', Encoding.JSON)
+    assert frames(session.broadcast(effect, True)) == [
         ["6", "7", "realtime:room", "phx_reply", {"status": "ok", "response": {}}]
     ]
+
+
+def test_a_broadcast_that_finds_no_room_is_refused_by_reply() -> None:
+    session = make()
+    joined(session, broadcast={"ack": True})
+    (effect,) = session.receive(text(["6", "7", "realtime:room", "broadcast", {}]), 0.0)
+    (reply,) = frames(session.broadcast(effect, False))
+    assert reply[4]["status"] == "error"
+    assert reply[4]["response"]["reason"].startswith("MessageRateLimitReached: ")
 
 
 def test_an_oversized_broadcast_is_refused_by_reply() -> None:

@@ -61,8 +61,10 @@ class Command(BaseCommand):
         did = "Would delete" if dry_run else "Deleted"
         entries = "entry" if pruned.entries == 1 else "entries"
         relations = "relation" if pruned.relations == 1 else "relations"
+        broadcasts = "broadcast" if pruned.messages == 1 else "broadcasts"
         self.stdout.write(
-            f"{did} {pruned.entries:,} {entries} and {pruned.relations:,} unused {relations}."
+            f"{did} {pruned.entries:,} {entries}, {pruned.messages:,} stored {broadcasts} and "
+            f"{pruned.relations:,} unused {relations}."
         )
         if pruned.held_at is not None:
             self.stdout.write(

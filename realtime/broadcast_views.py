@@ -1,0 +1,235 @@
+"""Broadcasts over HTTP: one at a time or many, JSON or bytes, from any origin.
+
+A browser's session is not looked at, so that no other page can speak for its user; a token, an
+opaque key or nobody asks.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from django.core.exceptions import RequestDataTooBig
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
+
+from auth_rls.subject import Subject
+from auth_rls.tokens import TokenError
+from realtime import conf, credentials
+from realtime.broadcasting import send, store_async
+from realtime.casts import Cast
+from realtime.effects import PREFIX
+from realtime.log_reader import DATABASE_ERRORS
+from realtime.plan import Planner
+from realtime.pool import in_database_thread
+from realtime.protocol import Encoding
+
+logger = logging.getLogger("realtime.broadcast")
+
+_CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Headers": "apikey, authorization, content-type, x-client-info",
+    "Access-Control-Allow-Methods": "POST, OPTIONS",
+    "Access-Control-Max-Age": "86400",
+}
+_JSON, _BYTES = "application/json", "application/octet-stream"
+_BLANK = "can't be blank"
+
+View = Callable[..., Awaitable[HttpResponse]]
+_decode_batch = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_any = msgspec.json.Decoder(Any).decode
+
+
+class _Answer(Exception):
+    """What is answered instead."""
+
+    def __init__(self, status: int, body: dict[str, Any]) -> None:
+        super().__init__(status)
+        self.response = JsonResponse(body, status=status)
+
+
+def _open(view: View) -> Callable[..., Any]:
+    """The frame of both views: preflight, method, errors, and headers for every answer."""
+
+    @csrf_exempt
+    @functools.wraps(view)
+    async def wrapped(request: HttpRequest, **names: str) -> HttpResponse:
+        try:
+            if request.method == "OPTIONS":
+                response = HttpResponse(status=204)
+            elif request.method != "POST":
+                raise _Answer(405, {"message": "Use POST"})
+            else:
+                response = await view(request, **names)
+        except _Answer as answer:
+            response = answer.response
+        except DATABASE_ERRORS as error:
+            logger.warning("broadcast not sent: %s", error, extra={"action": "broadcast_not_sent"})
+            response = JsonResponse({"message": "The database does not answer"}, status=503)
+        except (ConnectionError, TimeoutError, RuntimeError) as error:
+            logger.warning("broadcast not sent: %s", error, extra={"action": "broadcast_not_sent"})
+            response = JsonResponse({"message": "The channel layer does not answer"}, status=503)
+        for name, value in _CORS.items():
+            response[name] = value
+        return response
+
+    return wrapped
+
+
+@_open
+async def batch(request: HttpRequest) -> HttpResponse:
+    """`{"messages": [{"topic", "event", "payload", "private"?, "id"?}, ...]}`. 202; messages to
+    private topics that the sender may not send to are passed over in silence."""
+    subject = await _subject(request)
+    messages = _messages(_body(request))
+    for cast in messages:
+        if await _may_send(subject, cast.topic, cast.private):
+            await send(cast)
+    return HttpResponse(status=202)
+
+
+@_open
+async def single(request: HttpRequest, *, topic: str, event: str) -> HttpResponse:
+    """The body is the payload. `?private=true` for a private topic, and `&persist=true` to store
+    it too. 202, or 403 without permission."""
+    subject = await _subject(request)
+    body = _body(request)
+    kind = (request.content_type or _JSON).lower()
+    if kind not in (_JSON, _BYTES):
+        text = f"Unsupported Media Type. Use {_JSON} or {_BYTES}"
+        raise _Answer(415, {"error": text})
+    if kind == _JSON:
+        body = body or b"{}"
+        _read(body, _decode_any)
+    private, persist = _flag(request, "private"), _flag(request, "persist")
+    errors = {} if topic.removeprefix(PREFIX) else {"topic": [_BLANK]}
+    if persist and not private:
+        errors["persist"] = ["is for private topics only"]
+    errors |= _too_large(body)
+    if errors:
+        raise _Answer(422, {"errors": errors})
+    encoding = Encoding.JSON if kind == _JSON else Encoding.BINARY
+    cast = Cast(topic.removeprefix(PREFIX), private, event, body, encoding)
+    if not await _may_send(subject, cast.topic, private):
+        raise _Answer(403, {"message": "Unauthorized"})
+    if persist:
+        await store_async(cast)
+    else:
+        await send(cast)
+    return HttpResponse(status=202)
+
+
+async def _subject(request: HttpRequest) -> Subject:
+    settings = conf.current()
+    headers = [
+        # What browsers send as `apikey` is `x-api-key` at the door of the socket.
+        (b"x-api-key" if name.lower() == "apikey" else name.lower().encode(), value.encode())
+        for name, value in request.headers.items()
+    ]
+    query = request.META.get("QUERY_STRING", "").encode()
+    credential = credentials.from_handshake(headers, query, session=False)
+    try:
+        return await in_database_thread(
+            credentials.authenticate,
+            credential,
+            api_keys=settings.API_KEYS,
+            allow_anonymous=settings.ALLOW_ANONYMOUS,
+        )
+    except TokenError as error:
+        logger.info("broadcast refused: %s", error, extra={"action": "broadcast_refused"})
+        raise _Answer(401, {"message": "Unauthorized"}) from None
+
+
+async def _may_send(subject: Subject, topic: str, private: bool) -> bool:
+    if not private:
+        return not conf.current().PRIVATE_ONLY
+    return (await in_database_thread(lambda: Planner().rights(subject, topic))).send
+
+
+def _body(request: HttpRequest) -> bytes:
+    most = conf.current().LIMITS.frame_bytes
+    try:
+        body = request.body
+    except RequestDataTooBig:
+        raise _Answer(413, {"message": "The body is too large"}) from None
+    if most is not None and len(body) > most:
+        raise _Answer(413, {"message": f"The body is too large: at most {most} bytes"})
+    return body
+
+
+def _read(text: bytes, decode: Callable[[bytes], Any]) -> Any:
+    try:
+        return decode(text)
+    except msgspec.ValidationError as error:
+        raise _Answer(422, {"errors": {"body": [str(error)]}}) from None
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise _Answer(400, {"message": f"The body is not JSON: {error}"}) from None
+
+
+def _flag(request: HttpRequest, name: str) -> bool:
+    return request.GET.get(name, "").lower() in ("true", "1")
+
+
+def _too_large(body: bytes) -> dict[str, list[str]]:
+    most = conf.current().LIMITS.payload_bytes
+    if most is None or len(body) <= most:
+        return {}
+    return {"payload": ["Payload size exceeds tenant limit"]}
+
+
+def _messages(body: bytes) -> list[Cast]:
+    given = _read(body, _decode_batch)
+    if "messages" not in given:
+        raise _Answer(422, {"errors": {"messages": [_BLANK]}})
+    try:
+        items = _decode_list(given["messages"])
+    except msgspec.MsgspecError:
+        raise _Answer(422, {"errors": {"messages": ["is not a list"]}}) from None
+    read = [_message(item) for item in items]
+    errors = [{} if isinstance(found, Cast) else found for found in read]
+    if any(errors):
+        raise _Answer(422, {"errors": {"messages": errors}})
+    return [found for found in read if isinstance(found, Cast)]
+
+
+def _message(item: msgspec.Raw) -> Cast | dict[str, list[str]]:
+    """One message of a batch, or what is wrong with which of its fields."""
+    try:
+        fields = _decode_batch(item)
+    except msgspec.MsgspecError:
+        return {"message": ["is not an object"]}
+    errors: dict[str, list[str]] = {}
+    values: dict[str, Any] = {}
+    for name in ("topic", "event", "private", "id"):
+        values[name] = _decode_any(fields[name]) if name in fields else None
+    for name in ("topic", "event"):
+        if values[name] in (None, "", PREFIX):
+            errors[name] = [_BLANK]
+        elif not isinstance(values[name], str):
+            errors[name] = ["is not a string"]
+    if values["private"] not in (None, True, False):
+        errors["private"] = ["is not true or false"]
+    if values["id"] is not None and not _is_uuid(values["id"]):
+        errors["id"] = ["is not a UUID"]
+    payload = bytes(fields.get("payload", b"null"))
+    if payload == b"null":
+        errors["payload"] = [_BLANK]
+    errors |= _too_large(payload)
+    if errors:
+        return errors
+    topic = values["topic"].removeprefix(PREFIX)
+    private = bool(values["private"])
+    return Cast(topic, private, values["event"], payload, Encoding.JSON, id=values["id"] or "")
+
+
+def _is_uuid(value: object) -> bool:
+    try:
+        UUID(value if isinstance(value, str) else "")
+    except ValueError:
+        return False
+    return True
