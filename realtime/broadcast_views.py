@@ -107,6 +107,8 @@ async def single(request: HttpRequest, *, topic: str, event: str) -> HttpRespons
         body = body or b"{}"
         _read(body, _decode_any)
     private, persist = _flag(request, "private"), _flag(request, "persist")
+    # A time to live is for a server that keeps some longer than others; here all go with the log.
+    persist = persist or "persist[ttl]" in request.GET
     errors = {} if topic.removeprefix(PREFIX) else {"topic": [_BLANK]}
     if persist and not private:
         errors["persist"] = ["is for private topics only"]

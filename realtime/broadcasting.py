@@ -109,7 +109,9 @@ def store(cast: Cast, *, kept: bool = True) -> Message:
     """
     alias = conf.current().DATABASE
     binary = cast.encoding == Encoding.BINARY
+    named = {"id": cast.id} if cast.id else {}
     message = Message(
+        **named,
         topic=cast.topic,
         private=cast.private,
         event=cast.event or "",

@@ -15,11 +15,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
+import msgspec
 from channels.consumer import AsyncConsumer
 
 from auth_rls.subject import Subject
 from auth_rls.tokens import ExpiredToken, TokenError
 from realtime import conf, credentials, frames
+from realtime.broadcasting import store
 from realtime.casts import Cast
 from realtime.effects import (
     Broadcast,
@@ -430,7 +432,22 @@ class RealtimeConsumer(AsyncConsumer):
             encoding=int(effect.encoding),
             origin=origin,
         )
+        if effect.persist and port is not None:
+            self._start(self._store(effect, port, cast), channel)
+            return
         self.perform(self.session.broadcast(effect, self._hub.cast(cast)))
+
+    async def _store(self, effect: Broadcast, port: ChannelPort, cast: Cast) -> None:
+        cast = msgspec.structs.replace(cast, id=str(uuid.uuid4()))
+        if not effect.channel.config.broadcast_self:
+            port.pass_over(cast.id)
+        try:
+            await in_database_thread(store, cast)
+        except (ValueError, *DATABASE_ERRORS) as error:
+            detail = str(error).partition("\n")[0]
+            self.perform(self.session.not_stored(effect, detail))
+        else:
+            self.perform(self.session.broadcast(effect, True, cast.id))
 
     # --- time -----------------------------------------------------------------------------------
 

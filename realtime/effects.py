@@ -93,13 +93,15 @@ class Renew:
 @dataclass(frozen=True, slots=True)
 class Broadcast:
     """Relay to the topic, then call `broadcast`. `event` None: `payload` is the whole payload of a
-    text frame. `frame` is what is to be answered."""
+    text frame. `frame` is what is to be answered. `persist`: store it, so that it is part of the
+    log and can be replayed."""
 
     channel: Channel
     event: str | None
     payload: bytes
     encoding: Encoding
     frame: Frame
+    persist: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,6 +132,7 @@ class WireError(enum.Enum):
         Ends.NOTHING,
     )
     TRACK_NOT_STORED = ("", "Presence could not be stored: {detail}", Ends.NOTHING)
+    BROADCAST_NOT_STORED = ("", "The broadcast could not be stored: {detail}", Ends.NOTHING)
     TRACK_NOT_A_MAP = ("", "Presence track payload must be a map", Ends.NOTHING)
     TRACK_TOO_LARGE = ("", "Track message size exceeded", Ends.NOTHING)
     REPLAY_FAILED = (

@@ -29,7 +29,7 @@ class ChannelPort:
         "_channel",
         "_held",
         "_outbox",
-        "_replayed",
+        "_passed_over",
         "_socket",
         "id",
         "topic",
@@ -50,7 +50,8 @@ class ChannelPort:
         self.version = socket.session.version
         # Broadcasts that come before the join is answered, with the ids of those that are stored.
         self._held: list[tuple[str, str | bytes]] | None = []
-        self._replayed: frozenset[str] = frozenset()
+        # Stored ones that are not for this channel when the log tells of them.
+        self._passed_over: set[str] = set()
 
     def deliver(self, frame: str | bytes) -> None:
         """Queue a frame; never waits."""
@@ -60,13 +61,19 @@ class ChannelPort:
         """Queue a broadcast; `id_` is that of a stored one, or ""."""
         if self._held is not None:
             self._held.append((id_, frame))
-        elif not id_ or id_ not in self._replayed:
+        elif id_ and id_ in self._passed_over:
+            self._passed_over.discard(id_)
+        else:
             self._outbox.put(frame)
+
+    def pass_over(self, id_: str) -> None:
+        """Do not queue this stored broadcast when it comes: the channel sent it itself."""
+        self._passed_over.add(id_)
 
     def answered(self, replayed: frozenset[str]) -> None:
         """The join is answered, and these stored broadcasts were sent with it."""
         held, self._held = self._held or [], None
-        self._replayed = replayed
+        self._passed_over |= replayed
         for id_, frame in held:
             self.hear(frame, id_)
 

@@ -203,8 +203,10 @@ class Session:
         payload = frame.payload
         if isinstance(payload, BinaryBroadcast):
             event, body, encoding = payload.event, payload.payload, payload.encoding
+            # Clients ask for it on private channels only.
+            persist = channel.config.private and bool(payload.metadata.get("persist"))
         else:
-            event, body, encoding = None, frame.raw, Encoding.JSON
+            event, body, encoding, persist = None, frame.raw, Encoding.JSON, False
         if not channel.rights.send:
             return self._refuse(frame, WireError.WRITE_UNAUTHORIZED, topic=channel.name)
         limit = self.bounds.payload_bytes
@@ -212,7 +214,7 @@ class Session:
             return self._refuse(frame, WireError.PAYLOAD_TOO_LARGE)
         if not self._limits.broadcasts.take(now):
             return self._refuse(frame, WireError.TOO_MANY_MESSAGES)
-        return [Broadcast(channel, event, body, encoding, frame)]
+        return [Broadcast(channel, event, body, encoding, frame, persist)]
 
     def _presence(self, channel: Channel, frame: Frame, now: float) -> list[Effect]:
         if channel.phase is not Phase.JOINED:
@@ -289,13 +291,17 @@ class Session:
         # Sent even when empty: the JavaScript client holds back every diff until it has it.
         return [self._says.push(channel, "presence_state", msgspec.Raw(state))]
 
-    def broadcast(self, effect: Broadcast, taken: bool) -> list[Effect]:
-        """A broadcast was relayed, or there was no room for it."""
+    def broadcast(self, effect: Broadcast, taken: bool, stored: str | None = None) -> list[Effect]:
+        """A broadcast was relayed (and stored, under this id), or there was no room for it."""
         if not taken:
             return self._refuse(effect.frame, WireError.TOO_MANY_MESSAGES)
         if not effect.channel.config.broadcast_ack:
             return []
-        return [self._says.reply(effect.frame, "ok", {})]
+        return [self._says.reply(effect.frame, "ok", {"id": stored} if stored else {})]
+
+    def not_stored(self, effect: Broadcast, detail: str) -> list[Effect]:
+        """A broadcast could not be stored, so it was not sent either."""
+        return self._refuse(effect.frame, WireError.BROADCAST_NOT_STORED, detail=detail)
 
     def tracked(self, effect: Track, problem: str | None = None) -> list[Effect]:
         """Everybody here has been told of a presence, or it could not be stored."""

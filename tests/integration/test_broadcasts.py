@@ -385,3 +385,42 @@ async def test_any_origin_may_ask() -> None:
     assert {"apikey", "authorization", "content-type", "x-client-info"} <= set(allowed)
     answer = await AsyncClient().get(BATCH)
     assert (answer.status_code, answer["Access-Control-Allow-Origin"]) == (405, "*")
+
+
+# --- stored by a client -------------------------------------------------------------------------
+
+
+def persisted(ref: bytes, payload: bytes, encoding: int = 1) -> bytes:
+    """A kind 3 frame whose metadata asks for storage."""
+    meta = b'{"persist":true}'
+    lengths = bytes([1, len(ref), len(TOPIC), 1, len(meta), encoding])
+    return b"\x03" + lengths + b"1" + ref + TOPIC.encode() + b"e" + meta + payload
+
+
+async def test_a_client_may_store_what_it_sends_and_does_not_hear_itself(listen: Any) -> None:
+    for action in ("receive_broadcast", "send_broadcast"):
+        await db(allow, action)
+    config = {"private": True, "broadcast": {"ack": True}}
+    sender, other = await listen(config=config), await listen(config=config)
+    await sender.raw.send_to(bytes_data=persisted(b"9", b'{"n":1}'))
+    answer = await sender.reply("9")
+    told = await heard(other)
+    assert answer == {"status": "ok", "response": {"id": told["meta"]["id"]}}
+    assert told["payload"] == {"n": 1}
+    await db(lambda: realtime.broadcast("room", "after", 2, private=True))
+    assert (await heard(sender))["event"] == "after"
+    assert str(await db(lambda: Message.objects.get().id)) == told["meta"]["id"]
+
+
+async def test_what_the_database_cannot_store_is_refused_and_not_sent(listen: Any) -> None:
+    for action in ("receive_broadcast", "send_broadcast"):
+        await db(allow, action)
+    config = {"private": True, "broadcast": {"ack": True, "self": True}}
+    client = await listen(config=config)
+    await client.raw.send_to(bytes_data=persisted(b"9", b'{"n":"\\u0000"}'))
+    answer = await client.reply("9")
+    if connection.vendor == "postgresql":
+        assert answer["response"]["reason"].startswith("The broadcast could not be stored: ")
+        assert await client.silent()
+    else:
+        assert answer["status"] == "ok"
