@@ -24,6 +24,7 @@ from realtime.log_reader import LogReader
 from realtime.models import WalEntry
 from realtime.plan import Watch
 from realtime.protocol import Version
+from realtime.snapshot import Request
 from realtime.subscribers import Subscribers
 from realtime.wal import sequencer
 from tests.integration.sockets import Client, db
@@ -117,7 +118,7 @@ class Server:
         """A port that has caught up, or was told that it cannot."""
         port = FakePort()
         asked = bindings(since=since, **binding)
-        await self.subscribers.add(port, subject or Subject.service(), asked)
+        await self.subscribers.add(port, Request(subject or Subject.service(), asked))
         await auntil(lambda: not self.subscribers.replaying(port))
         return port
 
@@ -151,7 +152,7 @@ async def test_five_thousand_clients_that_resume_within_the_ring_cost_no_query_e
     ports = [FakePort(str(number)) for number in range(5_000)]
     with counting() as statements:
         await asyncio.gather(
-            *(server.subscribers.add(port, Subject.anonymous(), asked) for port in ports)
+            *(server.subscribers.add(port, Request(Subject.anonymous(), asked)) for port in ports)
         )
         await auntil(lambda: not any(map(server.subscribers.replaying, ports)))
     assert all(len(port.frames) == 3 for port in ports)
@@ -172,7 +173,7 @@ async def test_live_sets_that_resume_at_once_ask_together_whether_a_verdict_chan
     ports = [FakePort(str(number)) for number in range(300)]
     with counting() as statements:
         await asyncio.gather(
-            *(server.subscribers.add(port, Subject.anonymous(), asked) for port in ports)
+            *(server.subscribers.add(port, Request(Subject.anonymous(), asked)) for port in ports)
         )
         await auntil(lambda: not any(map(server.subscribers.replaying, ports)))
     assert all(len(port.frames) == 2 for port in ports)
@@ -197,7 +198,7 @@ async def test_replays_of_one_range_read_the_table_once() -> None:
     for number, port in enumerate(ports):
         # Cursors of their own, but near to each other.
         since = server.log.seq - 20 + number % 5
-        await server.subscribers.add(port, Subject.service(), bindings(since=since))
+        await server.subscribers.add(port, Request(Subject.service(), bindings(since=since)))
     await auntil(lambda: reads)
     release.set()
     await auntil(lambda: not any(map(server.subscribers.replaying, ports)))
@@ -253,7 +254,7 @@ async def test_a_cursor_from_a_server_that_is_ahead_is_waited_for(server: Server
     await db(lambda: sequencer.number(connections["default"]))
     head = await server.reader.head()
     port = FakePort()
-    await server.subscribers.add(port, Subject.service(), bindings(since=head.seq - 1))
+    await server.subscribers.add(port, Request(Subject.service(), bindings(since=head.seq - 1)))
     await asyncio.sleep(0)
     assert server.subscribers.replaying(port)
     await server.feed()
@@ -308,7 +309,7 @@ async def test_a_snapshot_that_its_client_does_not_take_is_cut_and_holds_up_nobo
     monkeypatch.setattr(slow, "writable", asyncio.Event().wait)
     asked = bindings(snapshot=True)
     for port in (slow, quick):
-        await server.subscribers.add(port, Subject.service(), asked)
+        await server.subscribers.add(port, Request(Subject.service(), asked))
     await auntil(lambda: quick.told and slow.told)
     assert quick.told == ["snapshot 1000"]
     assert slow.told == [f"snapshot {len(slow.frames)} truncated"]
@@ -319,8 +320,10 @@ async def test_an_emptied_table_is_read_anew_by_whoever_listens_to_it(server: Se
     await notes(2)
     await server.feed()
     plain, kept = FakePort("plain"), FakePort("kept")
-    await server.subscribers.add(plain, Subject.service(), bindings())
-    await server.subscribers.add(kept, Subject.service(), bindings(snapshot=True, live=True))
+    await server.subscribers.add(plain, Request(Subject.service(), bindings()))
+    await server.subscribers.add(
+        kept, Request(Subject.service(), bindings(snapshot=True, live=True))
+    )
     await auntil(lambda: kept.told == ["snapshot 2"])
     await db(Note.objects.all().delete)
     await db(lambda: WalEntry.objects.filter(seq=None).order_by("-id")[:1].get().delete())

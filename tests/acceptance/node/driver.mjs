@@ -8,6 +8,9 @@ import { WebSocket } from 'ws'
 
 const clients = new Map()
 
+const hex = (buffer) => Buffer.from(buffer).toString('hex')
+const unhex = (text) => Uint8Array.from(Buffer.from(text, 'hex')).buffer
+
 const emit = (what) => process.stdout.write(JSON.stringify(what) + '\n')
 
 // The clients have no WebSocket of their own on every Node; this one also tells the test what came.
@@ -65,14 +68,21 @@ const commands = {
     }
     topic.on('system', {}, (payload) => emit({ event: 'system', client, channel, payload }))
     if (broadcasts) {
-      topic.on('broadcast', { event: '*' }, (payload) =>
-        emit({ event: 'broadcast', client, channel, payload })
-      )
+      topic.on('broadcast', { event: '*' }, (message) => {
+        const bytes = message.payload instanceof ArrayBuffer
+        const payload = bytes ? { ...message, payload: hex(message.payload) } : message
+        emit({ event: 'broadcast', client, channel, payload, bytes })
+      })
     }
     if (presence) {
       topic.on('presence', { event: 'sync' }, () =>
         emit({ event: 'presence', client, channel, state: topic.presenceState() })
       )
+      for (const what of ['join', 'leave']) {
+        topic.on('presence', { event: what }, ({ key, newPresences, leftPresences }) =>
+          emit({ event: what, client, channel, key, metas: newPresences ?? leftPresences })
+        )
+      }
     }
     topic.subscribe((status, error) =>
       emit({ event: 'status', client, channel, status, error: error && String(error.message) })
@@ -92,9 +102,19 @@ const commands = {
     await clients.get(client).realtime.sendHeartbeat()
   },
 
-  async send({ client, channel, name, payload }) {
-    const message = { type: 'broadcast', event: name, payload }
+  async send({ client, channel, name, payload, bytes, persist }) {
+    const message = { type: 'broadcast', event: name, payload: bytes ? unhex(bytes) : payload }
+    if (persist) message.persist = true
     return clients.get(client).channels.get(channel).send(message)
+  },
+
+  async httpSend({ client, channel, name, payload, bytes, persist }) {
+    const topic = clients.get(client).channels.get(channel)
+    return topic.httpSend(name, bytes ? unhex(bytes) : payload, persist ? { persist } : {})
+  },
+
+  async untrack({ client, channel }) {
+    return clients.get(client).channels.get(channel).untrack()
   },
 
   async track({ client, channel, payload }) {
