@@ -9,6 +9,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.db import connection, models, transaction
 
+import realtime
 from auth_rls.models import Policy
 from realtime.models import LogHead, WalEntry
 from tests.zoo.models import Note
@@ -55,6 +56,10 @@ def policy(
         using=using,
         enabled=enabled,
     ).pk
+
+
+def broadcast(topic: str, event: str, payload: Any, **options: bool) -> None:
+    realtime.broadcast(topic, event, payload, **options)
 
 
 def change_policy(name: str, **fields: Any) -> None:

@@ -1,0 +1,134 @@
+"""Presence and broadcast over several servers that die, on PostgreSQL and Redis."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from realtime.roster import LEASE_SECONDS
+from tests import redis as redises
+from tests.redis import Redis
+
+from .deployment import Deployment, deployed
+from .ground import Ground, ground
+from .peer import Peer
+from .server import SERVICE_KEY
+from .soak import Soak
+
+# A lease, until somebody looks, and until it is told.
+_GONE_SECONDS = LEASE_SECONDS + 20
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    with ground(tmp_path_factory.mktemp("ground")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    with redises.running(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def deploy(base: Ground, redis: Redis, tmp_path: Path) -> Iterator[Callable[..., Deployment]]:
+    made: list[Deployment] = []
+
+    def make(*kinds: str, layer: str = "pubsub", **realtime: Any) -> Deployment:
+        made.append(Deployment(tmp_path, base.database(), redis, layer, realtime))
+        made[-1].start(*kinds)
+        return made[-1]
+
+    yield make
+    for deployment in made:
+        with deployed(deployment):
+            pass
+
+
+async def present(peer: Peer, name: str) -> None:
+    await peer.join("room", presence={"key": name, "enabled": True})
+    payload = {"event": "track", "payload": {"name": name}}
+    reply = await peer.push("realtime:room", "presence", payload, "1")
+    assert reply["status"] == "ok", reply
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+async def test_the_members_of_a_server_that_ends_leave_and_nobody_else(
+    deploy: Any, how: str
+) -> None:
+    world = deploy("uvicorn", "daphne")
+    staying, going = world.servers
+    async with await Peer.open(staying) as one, await Peer.open(going) as two:
+        await present(one, "stays")
+        await present(two, "goes")
+        for peer in (one, two):
+            await peer.until(
+                lambda f: f.event.startswith("presence_") and '"goes"' in f.text and "_" in f.text
+            )
+        start = len(one.frames)
+        began = time.monotonic()
+        getattr(going, how)()
+        left = await one.until(
+            lambda f: f.event == "presence_diff" and "goes" in f.payload["leaves"],
+            start=start,
+            patience=_GONE_SECONDS,
+        )
+        assert set(left.payload["leaves"]) == {"goes"}
+        assert time.monotonic() - began < 60
+    async with await Peer.open(staying) as late:
+        await late.join("room", presence={"enabled": True})
+        state = await late.until(lambda f: f.event == "presence_state")
+        assert "goes" not in state.payload
+
+
+@pytest.mark.parametrize("layer", ["core", "pubsub"])
+async def test_python_in_another_process_reaches_the_clients_of_every_server(
+    deploy: Any, layer: str
+) -> None:
+    world = deploy("daphne", "uvicorn", layer=layer)
+    peers = [await Peer.open(server, key=SERVICE_KEY) for server in world.servers]
+    try:
+        for peer in peers:
+            await peer.join("room", private=True)
+        for durable in (False, True):
+            world.hand.broadcast(
+                "room", "said", {"durable": durable}, private=True, durable=durable
+            )
+        for peer in peers:
+            heard = [
+                await peer.until(
+                    lambda f, d=durable: (
+                        f.event == "broadcast" and f.payload["payload"] == {"durable": d}
+                    )
+                )
+                for durable in (False, True)
+            ]
+            assert ["meta" in frame.payload for frame in heard] == [False, True]
+    finally:
+        for peer in peers:
+            await peer.close()
+
+
+async def test_a_crowd_that_comes_and_goes_while_servers_die_ends_with_the_truth(
+    deploy: Any,
+) -> None:
+    limits = {"presence_per_30_seconds": None, "joins_per_second": None}
+    world = deploy("uvicorn", "uvicorn", LIMITS=limits)
+    victim = world.servers[1]
+
+    def kill() -> None:
+        victim.kill()
+        victim.start()
+
+    soak = Soak(world.servers, clients=40, topics=5)
+    try:
+        await soak.run(15, kill, every=6)
+        await soak.settle(_GONE_SECONDS)
+    finally:
+        await soak.end()
+    assert soak.counts["reconnects"] > 0
