@@ -9,6 +9,9 @@ VENV=${VENV:-.venv}
 PYTHON=${PYTHON:-python3}
 DJANGO=${DJANGO:-}
 CLIENTS=tests/acceptance/node
+# Where the official Python client is installed; the tests look there too.
+CLIENT_VENV=${CLIENT_VENV:-.venv-python-client}
+export CLIENT_VENV
 
 fail() {
   printf '%s: %s\n' "$(basename "$0")" "$*" >&2
@@ -81,6 +84,16 @@ make_clients() {
   is_marked "$CLIENTS/node_modules/.rowcast" "$state" && return
   quietly npm ci --prefix "$CLIENTS" --ignore-scripts --no-audit --no-fund --loglevel=error
   printf '%s\n' "$state" >"$CLIENTS/node_modules/.rowcast"
+}
+
+# The official Python client, whose module has the name of ours.
+make_python_client() {
+  wanted=tests/acceptance/python/requirements.txt
+  state=$(cksum <"$wanted")
+  is_marked "$CLIENT_VENV/.rowcast" "$state" && return
+  [ -x "$CLIENT_VENV/bin/python" ] || quietly "$VENV/bin/python" -m venv "$CLIENT_VENV"
+  quietly "$CLIENT_VENV/bin/python" -m pip install -q --disable-pip-version-check -r "$wanted"
+  printf '%s\n' "$state" >"$CLIENT_VENV/.rowcast"
 }
 
 # A browser, for the tests that look at the demo page.
