@@ -19,9 +19,12 @@ import realtime
 from auth_rls import tokens
 from auth_rls.models import Policy
 from realtime import broadcasting
+from realtime.casts import Cast
+from realtime.hub import hub
 from realtime.models import Message
 from realtime.protocol import kind4
 from tests.integration.sockets import Client, db
+from tests.waiting import auntil
 from tests.zoo.models import Note
 
 pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
@@ -424,3 +427,34 @@ async def test_what_the_database_cannot_store_is_refused_and_not_sent(listen: An
         assert await client.silent()
     else:
         assert answer["status"] == "ok"
+
+
+# --- fairness -----------------------------------------------------------------------------------
+
+
+async def test_a_flooded_topic_holds_up_neither_another_nor_a_row_change(
+    listen: Any, granted: Any
+) -> None:
+    await db(granted, "view_note")
+    client = await Client().connect()
+    await client.listen()
+    for topic in ("realtime:noisy", "realtime:quiet"):
+        await client.join(topic)
+    one = hub()
+    taken = [one.cast(Cast("noisy", False, "e", b"1", 1)) for _ in range(3_000)]
+    assert one.cast(Cast("quiet", False, "e", b"2", 1))
+    await db(Note.objects.create, title="meanwhile")
+    # A topic has its share of the queue and no more.
+    assert 900 < sum(taken) < 3_000
+    order: list[str] = []
+    while "realtime:quiet" not in order or "realtime:room" not in order:
+        order.append((await client.receive())[2])
+    assert order.index("realtime:quiet") < 200
+    await client.close()
+
+
+async def test_a_topic_that_nobody_hears_here_costs_nothing(listen: Any) -> None:
+    await listen()
+    await db(realtime.broadcast, "elsewhere", "e", 1)
+    await db(realtime.broadcast, "room", "e", 1)
+    await auntil(lambda: hub().counters.casts == 1)
