@@ -49,7 +49,7 @@ def row_predicate(
     and change this is about the row that stands; see `new_row_predicate`.
     """
     snapshot = snapshot or PolicySnapshot.load()
-    return _predicate(subject, model, action, snapshot, _reader(snapshot), new_row=False)
+    return _predicate(subject, model, action, snapshot, reader(snapshot), new_row=False)
 
 
 def new_row_predicate(
@@ -61,7 +61,7 @@ def new_row_predicate(
 ) -> Predicate:
     """As `row_predicate`, about the new row of an add or a change."""
     snapshot = snapshot or PolicySnapshot.load()
-    return _predicate(subject, model, action, snapshot, _reader(snapshot), new_row=True)
+    return _predicate(subject, model, action, snapshot, reader(snapshot), new_row=True)
 
 
 def bound_predicate(
@@ -196,10 +196,10 @@ def _predicate(
         authenticated=subject.role != ANON,
         new_row=new_row,
     )
-    return simplify(bind(combined, _values(subject), set_of))
+    return simplify(bind(combined, values_of(subject), set_of))
 
 
-def _values(subject: Subject) -> Callable[[Ref], object]:
+def values_of(subject: Subject) -> Callable[[Ref], object]:
     """How references are answered for `subject`."""
 
     def value_of(ref: Ref) -> object:
@@ -229,7 +229,7 @@ def _user_value(subject: Subject, name: str) -> object:
         return MISSING
 
 
-def _reader(snapshot: PolicySnapshot) -> Callable[[Select], Iterable[object]]:
+def reader(snapshot: PolicySnapshot) -> Callable[[Select], Iterable[object]]:
     """Reads the sets behind selects, equal ones once for the whole snapshot."""
 
     def set_of(select: Select) -> frozenset[object]:

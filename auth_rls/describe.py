@@ -69,11 +69,11 @@ def _test(test: Test, *, denied: bool) -> str:
     verb = _VERBS[op][denied]
     if op == "range":
         low, high = test.value
-        value = f"{_value(low)} and {_value(high)}"
+        value = f"{describe_value(low)} and {describe_value(high)}"
     elif op == "in":
         value = _set(test.value)
     else:
-        value = _value(test.value)
+        value = describe_value(test.value)
     return f"{test.column} {verb} {value}{suffix}"
 
 
@@ -85,7 +85,7 @@ def _set(value: object) -> str:
     if not isinstance(value, frozenset | tuple) or not value:
         return "nothing"
     items = list(value) if isinstance(value, tuple) else sorted(value, key=_order)
-    shown = [_value(item) for item in items[:_SHOWN]]
+    shown = [describe_value(item) for item in items[:_SHOWN]]
     if len(items) > _SHOWN:
         return f"{', '.join(shown)} and {len(items) - _SHOWN} more"
     if len(shown) == 1:
@@ -102,13 +102,14 @@ def _order(value: object) -> tuple[bool, object]:
 def _select(select: Select) -> str:
     source = f"{select.column} in {select.model}"
     if select.prefix:
-        source = f"{_value(select.prefix)} followed by {source}"
+        source = f"{describe_value(select.prefix)} followed by {source}"
     if select.where == Const(True):
         return source
     return f"{source} where {_words(select.where, inside=isinstance(select.where, Any_))}"
 
 
-def _value(value: object) -> str:
+def describe_value(value: object) -> str:
+    """One value in words: text in quotes, NULL as null, a long text cut short."""
     if isinstance(value, Ref):
         return _reference(value)
     if value is None:

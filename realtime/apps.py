@@ -12,7 +12,7 @@ class RealtimeConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from realtime import checks, redaction  # noqa: F401  (checks register themselves)
+        from realtime import checks, door, redaction  # noqa: F401  (checks register themselves)
         from realtime.models import Message, PresenceMember
         from realtime.wal import install, registry
 
@@ -20,5 +20,6 @@ class RealtimeConfig(AppConfig):
         registry.follow(Message, ops=["INSERT"])
         registry.follow(PresenceMember)
         install.connect(self)
+        door.connect()
         # Clients put tokens into the query string, and servers log it.
         redaction.install()

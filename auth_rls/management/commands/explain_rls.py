@@ -1,0 +1,114 @@
+"""`manage.py explain_rls`: why a row is shown or not, to whom, and by which policy.
+
+Exits with 0 when it is allowed, 1 when it is denied, 2 when the question cannot be asked.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
+
+from auth_rls import explaining, tokens
+from auth_rls.doors import DoorVerdict
+from auth_rls.explain_text import as_json, lines
+from auth_rls.explaining import Answer, ExplainError
+
+_DENIED = 1
+_USAGE = 2
+
+
+class Command(BaseCommand):
+    help = (
+        "Say which policies let a row through or not, which clause decided, and every door's word."
+    )
+    # A policy that fails the checks is what one may want to have explained.
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--user", metavar="U", help="who asks: a user's name or primary key")
+        parser.add_argument(
+            "--claims", metavar="JSON", help="claims of a token, with a user or alone"
+        )
+        parser.add_argument("--role", help=f"role of the token: {', '.join(tokens.ROLES)}")
+        parser.add_argument("--token", metavar="T", help="a token that says who asks")
+        parser.add_argument(
+            "--permission", metavar="P", help="what for: app.view_model and the like"
+        )
+        parser.add_argument("--pk", metavar="X", help="primary key of the row")
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            answer = _answer(options)
+        except ExplainError as error:
+            raise CommandError(f"--{error.field}: {error.message}", returncode=_USAGE) from None
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error), returncode=_USAGE) from None
+        except DatabaseError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise CommandError(f"The database cannot tell: {reason}", returncode=_USAGE) from None
+        if options["json"]:
+            self.stdout.write(json.dumps(_as_json(answer), ensure_ascii=False, indent=2))
+        else:
+            self._print(answer)
+        if not answer.allowed:
+            raise SystemExit(_DENIED)
+
+    def _print(self, answer: Answer) -> None:
+        write, style = self.stdout.write, self.style
+        verdict = style.SUCCESS("allowed") if answer.allowed else style.ERROR("denied")
+        write(f"{answer.asker}, {answer.permission} on {_row(answer)}: {verdict}")
+        write(answer.explanation.because)
+        if not answer.agree:
+            write(style.ERROR("The doors do not agree, and they must: please report this."))
+        if answer.explanation.policies:
+            write("\nPolicies (> marks what decided)")
+        for line in lines(answer.explanation):
+            write(line)
+        write("\nDoors")
+        for door in answer.doors:
+            write(f"    {door.door:<10} {_said(door)}")
+
+
+def _answer(options: dict[str, Any]) -> Answer:
+    who = explaining.asker(
+        user=options["user"],
+        claims=None if options["claims"] is None else explaining.claims_from(options["claims"]),
+        role=options["role"],
+        token=options["token"],
+    )
+    if options["permission"] is None:
+        raise ExplainError("permission", "Say what for, such as app.view_model.")
+    if options["pk"] is None:
+        raise ExplainError("pk", "Say which row: its primary key.")
+    return explaining.answer(who, explaining.question(who, options["permission"], options["pk"]))
+
+
+def _row(answer: Answer) -> str:
+    return f"{answer.model._meta.label} {answer.pk} “{answer.row}”"
+
+
+def _said(door: DoorVerdict) -> str:
+    if door.allowed is None:
+        return f"not asked: {door.note}"
+    return "allowed" if door.allowed else "denied"
+
+
+def _as_json(answer: Answer) -> dict[str, Any]:
+    return {
+        "allowed": answer.allowed,
+        "asker": answer.asker,
+        "permission": answer.permission,
+        "model": answer.model._meta.label,
+        "pk": answer.pk,
+        "row": answer.row,
+        "agree": answer.agree,
+        "doors": [
+            {"door": door.door, "allowed": door.allowed, "note": door.note} for door in answer.doors
+        ],
+        "explanation": as_json(answer.explanation),
+    }

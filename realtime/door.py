@@ -1,0 +1,55 @@
+"""The stream as a door that explanations ask: would an event of this row be delivered?
+
+Owns asking as a channel would: it plans a subscription to the row's table, makes the row's image
+as the capture trigger would, and matches one with the other. Runs in a database thread; sends
+nothing and records nothing.
+"""
+
+from __future__ import annotations
+
+from django.db import connections, transaction
+from django.db.models import BinaryField
+from django.db.models.expressions import RawSQL
+
+from auth_rls import doors
+from auth_rls.evaluate import matcher
+from realtime.event import Row
+from realtime.joins import Binding
+from realtime.plan import Planner
+from realtime.wal import images, registry
+
+
+def connect() -> None:
+    """Let explanations ask this door."""
+    doors.register("stream", stream)
+
+
+def stream(question: doors.Question) -> bool | str:
+    """Whether a change that left the row as it is now would be delivered to the subject, or why
+    the stream cannot be asked."""
+    if question.action != "view":
+        return "it delivers rows to view only"
+    entry = next((e for e in registry.published() if e.model is question.model), None)
+    if entry is None:
+        return "the model is not published"
+    if question.refused:
+        return False
+    binding = Binding(id=0, echoed={}, schema=entry.schema, table=entry.table)
+    (subscription,) = Planner().plan(question.subject, [binding]).subscriptions
+    row = _image(question)
+    return row is not None and matcher(subscription.rls)(row) is True
+
+
+def _image(question: doors.Question) -> Row | None:
+    """The row as the log would have it; None when it is gone."""
+    relation = registry.relation_for(question.model)
+    rows = question.rows
+    with transaction.atomic(using=rows.db):
+        images.prepare(connections[rows.db])
+        sql = images.expression(rows.db, question.model, relation)
+        image = RawSQL(sql.replace("%", "%%"), [], output_field=BinaryField())
+        raw = rows.annotate(rowcast_image=image).values_list("rowcast_image", flat=True).first()
+    if raw is None:
+        return None
+    kinds = {column.name: column.kind for column in relation.columns}
+    return Row(bytes(raw).decode(errors="replace").encode(), kinds)
