@@ -21,6 +21,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
+from auth_rls.admin_explain import ExplainPages
 from auth_rls.columns import UnsupportedColumn, columns_of
 from auth_rls.declared import declared_policies
 from auth_rls.definition import (
@@ -59,7 +60,7 @@ class PermissionSelect(AutocompleteSelect):
 
 
 @admin.register(Policy)
-class PolicyAdmin(admin.ModelAdmin):
+class PolicyAdmin(ExplainPages, admin.ModelAdmin):
     form = PolicyForm
     # Whether it is in force comes first: what stands further right may be out of sight.
     list_display = ("name", "state", "permission_code", "applies", "words")
@@ -80,6 +81,7 @@ class PolicyAdmin(admin.ModelAdmin):
 
     class Media:
         css = {"all": ("auth_rls/policies.css",)}
+        js = ("auth_rls/test_as_user.js",)
 
     def get_fieldsets(self, request: HttpRequest, obj: Policy | None = None) -> Any:
         rows: list[str] = ["using", "with_check"]
@@ -104,6 +106,7 @@ class PolicyAdmin(admin.ModelAdmin):
         view = self.admin_site.admin_view(self.permissions_view)
         return [
             path("permissions/", view, name="auth_rls_policy_permissions"),
+            *self.explain_urls(),
             *super().get_urls(),
         ]
 
@@ -130,6 +133,12 @@ class PolicyAdmin(admin.ModelAdmin):
                 "pagination": {"more": page.has_next()},
             }
         )
+
+    def render_change_form(
+        self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        context |= self.test_context(request)
+        return super().render_change_form(request, context, *args, **kwargs)
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None

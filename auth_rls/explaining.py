@@ -49,15 +49,24 @@ class Asker:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Everything about one question. `pk` and `row` name the row in words."""
+    """Everything about one question. `asker` and `row` are words."""
 
+    question: Question
     asker: str
     permission: str
-    model: type[models.Model]
-    pk: str
     row: str
     explanation: Explanation
     doors: tuple[DoorVerdict, ...]
+
+    @property
+    def model(self) -> str:
+        """The label of the row's model."""
+        return self.question.model._meta.label
+
+    @property
+    def pk(self) -> str:
+        """The row's primary key as text."""
+        return str(self.question.instance.pk)
 
     @property
     def agree(self) -> bool:
@@ -108,13 +117,11 @@ def question(who: Asker, permission: str, pk: str) -> Question:
 
 def answer(who: Asker, asked: Question) -> Answer:
     """What the policies say to the question and why, and what every door answers."""
-    model, action = asked.model, asked.action
-    permission = permission_name(model, action)
+    permission = permission_name(asked.model, asked.action)
     return Answer(
+        question=asked,
         asker=who.words,
         permission=permission,
-        model=model,
-        pk=str(asked.instance.pk),
         row=str(asked.instance),
         explanation=_explanation(asked, permission),
         doors=ask_all(asked),

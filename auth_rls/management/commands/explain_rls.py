@@ -89,7 +89,7 @@ def _answer(options: dict[str, Any]) -> Answer:
 
 
 def _row(answer: Answer) -> str:
-    return f"{answer.model._meta.label} {answer.pk} “{answer.row}”"
+    return f"{answer.model} {answer.pk} “{answer.row}”"
 
 
 def _said(door: DoorVerdict) -> str:
@@ -103,7 +103,7 @@ def _as_json(answer: Answer) -> dict[str, Any]:
         "allowed": answer.allowed,
         "asker": answer.asker,
         "permission": answer.permission,
-        "model": answer.model._meta.label,
+        "model": answer.model,
         "pk": answer.pk,
         "row": answer.row,
         "agree": answer.agree,

@@ -1,0 +1,38 @@
+// The test of a policy, shown in its form. Without this script the button opens it as a page.
+"use strict";
+
+document.addEventListener("DOMContentLoaded", () => {
+  const button = document.getElementById("auth-rls-test-button");
+  const panel = document.getElementById("auth-rls-test-panel");
+  const user = document.getElementById("auth-rls-test-user");
+  if (!button) return;
+
+  button.addEventListener("click", async (click) => {
+    click.preventDefault();
+    button.disabled = true;
+    panel.hidden = false;
+    panel.textContent = "…";
+    try {
+      const answer = await fetch(button.formAction, {
+        method: "POST",
+        body: new FormData(button.form),
+        credentials: "same-origin",
+      });
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const result = page.getElementById("auth-rls-test-result");
+      if (!result) throw new Error(`${answer.status} ${answer.statusText}`);
+      panel.replaceChildren(...result.childNodes);
+    } catch (error) {
+      panel.textContent = String(error.message || error);
+    } finally {
+      button.disabled = false;
+    }
+  });
+
+  // Enter would press the first button of the form, which saves.
+  user.addEventListener("keydown", (key) => {
+    if (key.key !== "Enter") return;
+    key.preventDefault();
+    button.click();
+  });
+});
