@@ -101,10 +101,13 @@ class ExplainPages:
         asked = "pk" in request.GET
         form = ExplainForm(request.GET) if asked else ExplainForm(initial=request.GET.dict())
         found = form.answer() if asked and form.is_valid() else None
-        hidden = "" if found is None else self._hidden(request, found)
-        explanation = None if found is None else found.explanation
-        if explanation is not None and hidden:
-            explanation = withheld(explanation)
+        explanation, hidden_row, hidden_subject = None, "", ""
+        if found is not None:
+            hidden_row = self._hidden_row(request, found)
+            hidden_subject = _hidden_subject(request, found)
+            explanation = withheld(
+                found.explanation, row=bool(hidden_row), subject=bool(hidden_subject)
+            )
         context = {
             **self.admin_site.each_context(request),
             "opts": Policy._meta,
@@ -113,7 +116,8 @@ class ExplainPages:
             "users": self._user_names(request),
             "permissions": _permissions(),
             "answer": found,
-            "hidden": hidden,
+            "hidden_row": hidden_row,
+            "hidden_subject": hidden_subject,
             "policies": [] if explanation is None else _policies(explanation),
             "media": self.media + form.media,
         }
@@ -169,20 +173,26 @@ class ExplainPages:
         names = model._base_manager.order_by(model.USERNAME_FIELD)
         return list(names.values_list(model.USERNAME_FIELD, flat=True)[:_MOST_NAMES])
 
-    def _hidden(self: Any, request: HttpRequest, found: Answer) -> str:
-        """Why this reader may not see values; empty if they may."""
+    def _hidden_row(self: Any, request: HttpRequest, found: Answer) -> str:
+        """Why this reader may not see the row's values; empty if they may."""
         model = found.question.model
         if not _may_view(request, model):
             return _("You may not view %(rows)s.") % {"rows": model._meta.verbose_name_plural}
         permission = f"{model._meta.app_label}.{get_permission_codename('view', model._meta)}"
-        editor = self.has_change_permission(request)
-        if not editor and not request.user.has_perm(permission, found.question.instance):
+        # Who edits policies could let themselves see any row of the model.
+        if not self.has_change_permission(request) and not request.user.has_perm(
+            permission, found.question.instance
+        ):
             return str(_("You may not view this row."))
-        user = found.question.user
-        other = getattr(user, "pk", None) is not None and user.pk != request.user.pk
-        if other and not _may_view(request, get_user_model()):
-            return str(_("You may not view other users."))
         return ""
+
+
+def _hidden_subject(request: HttpRequest, found: Answer) -> str:
+    """Why this reader may not see the subject's values; empty if they may."""
+    pk = getattr(found.question.user, "pk", None)
+    if pk in (None, request.user.pk) or _may_view(request, get_user_model()):
+        return ""
+    return str(_("You may not view other users."))
 
 
 def _asker(user: str, claims: dict[str, Any] | None) -> Asker:

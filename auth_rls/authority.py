@@ -17,6 +17,7 @@ from django.contrib.auth.models import Group, Permission
 from django.core.exceptions import ValidationError
 from django.db import models
 
+from auth_rls import events
 from auth_rls.bind import MISSING, bind
 from auth_rls.columns import columns_of
 from auth_rls.compile import condition
@@ -73,6 +74,7 @@ def bound_predicate(
 ) -> Predicate:
     """As `row_predicate`, but selects are left in place, for SQL to turn into subqueries."""
     if subject.bypasses_rls:
+        events.bypassed(subject, concrete(model), action)
         return TRUE
     return _predicate(subject, model, action, snapshot or PolicySnapshot.load(), None, False)
 
@@ -80,7 +82,10 @@ def bound_predicate(
 def may_add(subject: Subject, instance: models.Model) -> bool:
     """Whether `subject` may add `instance` as it is: judged by the values it holds."""
     predicate = new_row_predicate(subject, type(instance), "add")
-    return matcher(predicate)(row_of(instance)) is True
+    allowed = matcher(predicate)(row_of(instance)) is True
+    if not allowed and predicate != FALSE:
+        events.row_denied(subject, concrete(type(instance)), "add")
+    return allowed
 
 
 def may_do(
@@ -184,19 +189,27 @@ def _predicate(
     set_of: Callable[[Select], Iterable[object]] | None,
     new_row: bool,
 ) -> Predicate:
-    if subject.bypasses_rls:
-        return TRUE
     model = concrete(model)
+    if subject.bypasses_rls:
+        events.bypassed(subject, model, action)
+        return TRUE
     rules = snapshot.rules(model, action)
     if not rules:
+        events.judged(subject, model, action, (), FALSE)
         return FALSE
+    holds_permission = snapshot.holds(subject, model, action)
+    authenticated = subject.role != ANON
     combined = combine(
-        rules,
-        holds_permission=snapshot.holds(subject, model, action),
-        authenticated=subject.role != ANON,
-        new_row=new_row,
+        rules, holds_permission=holds_permission, authenticated=authenticated, new_row=new_row
     )
-    return simplify(bind(combined, values_of(subject), set_of))
+    predicate = simplify(bind(combined, values_of(subject), set_of))
+    concerning = (
+        rule
+        for rule in rules
+        if rule.concerns(holds_permission=holds_permission, authenticated=authenticated)
+    )
+    events.judged(subject, model, action, concerning, predicate)
+    return predicate
 
 
 def values_of(subject: Subject) -> Callable[[Ref], object]:

@@ -13,6 +13,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.backends import BaseBackend
 from django.db import models, router
 
+from auth_rls import events
 from auth_rls.authority import may_add, may_do
 from auth_rls.definition import ACTIONS, actions_of, codename_of, concrete
 from auth_rls.querysets import permitted
@@ -47,7 +48,13 @@ class PolicyBackend(BaseBackend):
         # No manager: one that hides rows would make this door differ from the others.
         alias = router.db_for_read(model, instance=obj)
         stored: models.QuerySet[models.Model] = models.QuerySet(model, using=alias)
-        return permitted(stored.filter(pk=obj.pk), subject, action).exists()
+        rows = permitted(stored.filter(pk=obj.pk), subject, action)
+        if rows.query.is_empty():
+            return False
+        allowed = rows.exists()
+        if not allowed:
+            events.row_denied(subject, model, action)
+        return allowed
 
     async def ahas_perm(self, user_obj: Any, perm: str, obj: Any = None) -> bool:
         """`has_perm` for async callers: the query runs in a database thread."""

@@ -35,13 +35,15 @@ ALGORITHMS: Final = (
 )
 KEYS: Final = (
     *("JWT_KEY", "JWT_ALGORITHMS", "JWKS", "JWKS_URL", "JWT_AUDIENCE", "JWT_ISSUER"),
-    *("JWT_LEEWAY", "USER_ID_CLAIM", "ROLE_CLAIM"),
+    *("JWT_LEEWAY", "USER_ID_CLAIM", "ROLE_CLAIM", "LOG_EVENTS"),
 )
+EVENTS: Final = ("applied", "denied", "bypassed")
 
 
 @dataclass(frozen=True, slots=True)
 class AuthSettings:
-    """AUTH_RLS as it is used. `secrets` check the HS algorithms, the first one signs."""
+    """AUTH_RLS as it is used. `secrets` check the HS algorithms, the first one signs;
+    `log_events` are the kinds of event to log."""
 
     secrets: tuple[Key, ...]
     algorithms: tuple[str, ...]
@@ -51,6 +53,7 @@ class AuthSettings:
     leeway: float
     user_id_claim: str
     role_claim: str
+    log_events: frozenset[str]
 
 
 @functools.cache
@@ -73,6 +76,7 @@ def current() -> AuthSettings:
         leeway=_leeway(given.get("JWT_LEEWAY", 0)),
         user_id_claim=_claim(given, "USER_ID_CLAIM", "sub"),
         role_claim=_claim(given, "ROLE_CLAIM", "role"),
+        log_events=_events(given.get("LOG_EVENTS", False)),
     )
 
 
@@ -201,3 +205,14 @@ def _claim(given: Mapping[str, Any], key: str, default: str) -> str:
     if not isinstance(value, str) or not value:
         raise ImproperlyConfigured(f'AUTH_RLS["{key}"] must be the name of a claim.')
     return value
+
+
+def _events(value: Any) -> frozenset[str]:
+    if isinstance(value, bool):
+        return frozenset(EVENTS if value else ())
+    if isinstance(value, list | tuple | set | frozenset) and all(name in EVENTS for name in value):
+        return frozenset(value)
+    raise ImproperlyConfigured(
+        'AUTH_RLS["LOG_EVENTS"] must be True, False, or a list of some of '
+        f"{', '.join(EVENTS)}, not {value!r}."
+    )

@@ -168,17 +168,17 @@ def unasked(
     )
 
 
-def withheld(explanation: Explanation) -> Explanation:
-    """The same without the values of row and subject, for a reader who may not see those. What
-    stands in the policies stays."""
+def withheld(explanation: Explanation, *, row: bool, subject: bool) -> Explanation:
+    """The same without the values of the row, of the subject, or of both, for a reader who may
+    not see those. What stands in the policies stays."""
+
+    def without(clause: Clause | None) -> Clause | None:
+        return clause and _without_values(clause, row, subject)
+
     return replace(
         explanation,
         policies=tuple(
-            replace(
-                report,
-                clause=report.clause and _without_values(report.clause),
-                check=report.check and _without_values(report.check),
-            )
+            replace(report, clause=without(report.clause), check=without(report.check))
             for report in explanation.policies
         ),
     )
@@ -325,14 +325,11 @@ def _names(reports: list[PolicyReport]) -> str:
     return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
 
 
-def _without_values(clause: Clause) -> Clause:
-    comparison = clause.comparison
-    if comparison is not None:
-        foreign = bool(comparison.source)
-        comparison = replace(
-            comparison,
-            found=WITHHELD,
-            wanted=WITHHELD if foreign else comparison.wanted,
-            size=None if foreign else comparison.size,
-        )
-    return replace(clause, comparison=comparison, parts=tuple(map(_without_values, clause.parts)))
+def _without_values(clause: Clause, row: bool, subject: bool) -> Clause:
+    compared = clause.comparison
+    if compared is not None and row:
+        compared = replace(compared, found=WITHHELD)
+    if compared is not None and subject and compared.source:
+        compared = replace(compared, wanted=WITHHELD, size=None)
+    parts = tuple(_without_values(part, row, subject) for part in clause.parts)
+    return replace(clause, comparison=compared, parts=parts)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from auth_rls.explain import Clause, Comparison, Explanation, PolicyReport, Verdict
+from auth_rls.explain import WITHHELD, Clause, Comparison, Explanation, PolicyReport, Verdict
 
 _WORDS = {True: "true", False: "false", None: "unknown"}
 
@@ -36,10 +36,12 @@ def sides(comparison: Comparison) -> str:
     """What was compared with what: "owner_id is 7; $user.id is 8"."""
     found = f"{comparison.column} is {comparison.found}"
     if comparison.operator == "in":
-        if comparison.size is None:
+        if comparison.size is None and comparison.wanted != WITHHELD:
             return f"{found}; {comparison.source or 'the list'} is {comparison.wanted}"
         within = {True: "it is among", False: "it is not among", None: "unknown whether among"}
         values = "the 1 value" if comparison.size == 1 else f"the {comparison.size} values"
+        if comparison.size is None:
+            values = f"values that are {WITHHELD}"
         return f"{found}; {within[comparison.contains]} {values}"
     if not comparison.source:
         return found

@@ -16,7 +16,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db import models
 
-from auth_rls import authority, conf, tokens
+from auth_rls import authority, conf, events, tokens
 from auth_rls.declared import declared_policies
 from auth_rls.definition import Definition, PolicyProblem, denying, target, understand
 from auth_rls.doors import DoorVerdict, Question, ask_all
@@ -118,14 +118,16 @@ def question(who: Asker, permission: str, pk: str) -> Question:
 def answer(who: Asker, asked: Question) -> Answer:
     """What the policies say to the question and why, and what every door answers."""
     permission = permission_name(asked.model, asked.action)
-    return Answer(
-        question=asked,
-        asker=who.words,
-        permission=permission,
-        row=str(asked.instance),
-        explanation=_explanation(asked, permission),
-        doors=ask_all(asked),
-    )
+    # Who asks here is not who is asked about.
+    with events.quiet():
+        return Answer(
+            question=asked,
+            asker=who.words,
+            permission=permission,
+            row=str(asked.instance),
+            explanation=_explanation(asked, permission),
+            doors=ask_all(asked),
+        )
 
 
 def action_on(permission: str) -> tuple[type[models.Model], str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from django.db import models
 
+from auth_rls import events
 from auth_rls.authority import new_row_predicate
 from auth_rls.compile import condition
 from auth_rls.declared import declared_policies
@@ -61,8 +62,9 @@ def trial(who: Asker, edited: Definition, *, enabled: bool, replaces: str | None
         return None
     others = [found for found in stored_definitions() if found.name != replaces]
     edits = [edited] if enabled else []
-    now = _rows(who, model, action, PolicySnapshot.load())
-    then = _rows(who, model, action, PolicySnapshot([*others, *declared_policies(), *edits]))
+    with events.quiet():
+        now = _rows(who, model, action, PolicySnapshot.load())
+        then = _rows(who, model, action, PolicySnapshot([*others, *declared_policies(), *edits]))
     shown = tuple(then.order_by("pk")[:MOST_SHOWN])
     keys = [row.pk for row in shown]
     known = frozenset(now.filter(pk__in=keys).values_list("pk", flat=True))

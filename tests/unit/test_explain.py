@@ -19,6 +19,7 @@ from auth_rls.explain import (
     unasked,
     withheld,
 )
+from auth_rls.explain_text import sides
 from auth_rls.kinds import Kind
 from auth_rls.policy import PolicyRule
 from auth_rls.predicate import FALSE, TRUE, All, Any_, Not, Predicate, Ref, Select, Test
@@ -230,11 +231,15 @@ def test_who_is_not_asked_gets_no_clauses() -> None:
     assert found.policies[0].standing is Standing.NOT_ASKED and found.policies[0].clause is None
 
 
-def test_values_can_be_withheld_while_the_policies_stay() -> None:
-    shown = withheld(asked(Any_((OWN, IN_MY_TEAMS, Test("score", "exact", 9)))))
-    tree = shown.policies[0].clause
+@pytest.mark.parametrize(("row", "subject"), [(True, True), (True, False), (False, True)])
+def test_values_can_be_withheld_while_the_policies_stay(row: bool, subject: bool) -> None:
+    found = asked(Any_((OWN, IN_MY_TEAMS, Test("score", "exact", 9))))
+    tree = withheld(found, row=row, subject=subject).policies[0].clause
     assert tree is not None and tree.verdict is True
     comparisons = [leaf.comparison for leaf in leaves(tree) if leaf.comparison is not None]
-    assert {c.found for c in comparisons} == {WITHHELD}
-    assert [c.wanted for c in comparisons] == [WITHHELD, WITHHELD, "9"]
-    assert [c.size for c in comparisons] == [None, None, None]
+    assert [c.found for c in comparisons] == ([WITHHELD] * 3 if row else ["7", "3", "5"])
+    own, teams, literal = comparisons
+    assert (own.wanted, teams.size) == ((WITHHELD, None) if subject else ("7", 2))
+    assert literal.wanted == "9"
+    if subject:
+        assert "2" not in sides(teams) and "withheld" in sides(teams)
