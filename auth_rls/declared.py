@@ -38,24 +38,33 @@ def declare_policy(
     express.
     """
     source = sys._getframe(1).f_globals.get("__name__", "code")
-    previous = _declared.get(name)
-    if previous is not None:
-        raise ImproperlyConfigured(
-            f"The policy {name!r} is declared twice: in {previous.source} and in {source}."
-        )
     try:
         written = [None if q is None else to_json(q) for q in (using, with_check)]
     except ValueError as error:
         raise ImproperlyConfigured(f"The policy {name!r} in {source}: {error}") from error
-    _declared[name] = Definition(
-        name=name,
-        permission=permission,
-        audience=audience,
-        mode=mode,
-        using=written[0],
-        with_check=written[1],
-        source=source,
+    declare(
+        Definition(
+            name=name,
+            permission=permission,
+            audience=audience,
+            mode=mode,
+            using=written[0],
+            with_check=written[1],
+            source=source,
+        )
     )
+
+
+def declare(definition: Definition) -> None:
+    """Declare a policy that is written as JSON already. ImproperlyConfigured for a name declared
+    twice."""
+    previous = _declared.get(definition.name)
+    if previous is not None:
+        raise ImproperlyConfigured(
+            f"The policy {definition.name!r} is declared twice: in {previous.source} and in "
+            f"{definition.source}."
+        )
+    _declared[definition.name] = definition
 
 
 def declared_policies() -> tuple[Definition, ...]:

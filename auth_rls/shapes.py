@@ -1,0 +1,288 @@
+"""Ready-made policies for the shapes that most projects need.
+
+    ownership("notes.Note")                                  # whose it is, does with it
+    public_read("notes.Note", "is_public")                   # anyone reads what is public
+    tenant("notes.Note", "tenant", "$claims.tenant")         # rows of the subject's tenant
+    membership("notes.Note", "team", "teams.Membership")     # rows of the teams one is in
+
+Each gives a `Shape`, a handful of ordinary policies that are put to use by `declare()` in a
+policies.py or by `create()` in code, a shell or a migration. Owns the names and predicates of
+those policies and the check that what they name is there; what becomes of them is in `shape.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.contrib.auth import get_permission_codename, get_user_model
+from django.db import models
+from django.db.models import Q
+
+from auth_rls.columns import Column, columns_of, schema_of
+from auth_rls.definition import (
+    ACTIONS,
+    AUDIENCES,
+    MODES,
+    Definition,
+    concrete,
+    model_named,
+    user_column,
+)
+from auth_rls.kinds import Kind
+from auth_rls.parse import PredicateError, TableSchema, parse
+from auth_rls.predicate import refs
+from auth_rls.qobjects import to_json
+from auth_rls.shape import Shape, ShapeError
+
+AnyModel = type[models.Model] | str
+
+
+def ownership(
+    model: AnyModel,
+    field: str = "owner",
+    *,
+    actions: Sequence[str] = ACTIONS,
+    audience: str = "permission",
+    name: str | None = None,
+) -> Shape:
+    """Whom `field` names may do `actions` with the row, and can give it to nobody else.
+
+    `field` is a foreign key to the user, or a column that holds the user's primary key. As for
+    all shapes: `audience` is that of `Policy`, `name` goes before the action in the policies'
+    names, and ShapeError says what does not fit.
+    """
+    model = _model(model)
+    predicate = {_is(field): _user_reference(model, field)}
+    return _shape(
+        model, predicate, actions, audience, name or f"{_label(model)}: own rows by {field}"
+    )
+
+
+def public_read(
+    model: AnyModel,
+    field: str = "is_public",
+    *,
+    audience: str = "anyone",
+    name: str | None = None,
+) -> Shape:
+    """Rows on which the boolean `field` is true may be viewed."""
+    model = _model(model)
+    kind = _column(model, field).kind
+    if kind is not Kind.BOOL:
+        raise ShapeError(f"{field} of {_label(model)} is {kind}; public_read takes a boolean.")
+    return _shape(
+        model,
+        {_is(field): True},
+        ["view"],
+        audience,
+        name or f"{_label(model)}: public rows by {field}",
+    )
+
+
+def tenant(
+    model: AnyModel,
+    field: str,
+    claim_or_user_field: str,
+    *,
+    actions: Sequence[str] = ACTIONS,
+    audience: str | None = None,
+    mode: str = "permissive",
+    name: str | None = None,
+) -> Shape:
+    """Rows whose `field` is the subject's tenant: "$claims.<path>" or "$user.<field>".
+
+    With mode "restrictive" the tenants are walled off from each other whatever other policies
+    grant. Such a wall stands before anyone unless `audience` says otherwise; permissive, it is
+    for holders of the permission.
+    """
+    model = _model(model)
+    if not claim_or_user_field.startswith(("$claims.", "$user.")):
+        raise ShapeError(
+            f"{claim_or_user_field!r} names no tenant of the subject; write "
+            f"'$claims.{claim_or_user_field.lstrip('$')}' for a claim of the token or "
+            f"'$user.{claim_or_user_field.lstrip('$')}' for a field of the user."
+        )
+    _column(model, field)
+    audience = audience or ("anyone" if mode == "restrictive" else "permission")
+    return _shape(
+        model,
+        {_is(field): claim_or_user_field},
+        actions,
+        audience,
+        name or f"{_label(model)}: rows of the tenant by {field}",
+        mode,
+    )
+
+
+def membership(
+    model: AnyModel,
+    field: str,
+    through: AnyModel,
+    *,
+    user_field: str | None = None,
+    group_field: str | None = None,
+    where: Q | None = None,
+    actions: Sequence[str] = ("view",),
+    audience: str = "permission",
+    name: str | None = None,
+) -> Shape:
+    """Rows whose `field` names a group that the user is in, as rows of `through` say.
+
+    `field` is a foreign key to the group, or the primary key where the rows are the groups.
+    `user_field` and `group_field` are columns of `through`; left out, they are its only foreign
+    keys to the user and to the group. `where` narrows to some of its rows: Q(role="lead").
+    """
+    model, through = _model(model), _model(through)
+    group_field = group_field or _group_field(model, field, through)
+    user_field = user_field or _only_link(through, get_user_model(), "user_field")
+    member: Any = {_is(user_field): _user_reference(through, user_field)}
+    if where is not None:
+        try:
+            member = {"all": [member, to_json(where)]}
+        except ValueError as error:
+            raise ShapeError(f"where: {error}") from None
+    predicate = {f"{field}__in": {"select": group_field, "from": _label(through), "where": member}}
+    return _shape(
+        model,
+        predicate,
+        actions,
+        audience,
+        name or f"{_label(model)}: rows of groups one is in by {field}",
+        others=(through,),
+    )
+
+
+def _shape(
+    model: type[models.Model],
+    predicate: dict[str, Any],
+    actions: Sequence[str],
+    audience: str,
+    name: str,
+    mode: str = "permissive",
+    others: Sequence[type[models.Model]] = (),
+) -> Shape:
+    if isinstance(actions, str) or not actions or any(a not in ACTIONS for a in actions):
+        raise ShapeError(f"actions is a list of some of {', '.join(ACTIONS)}, not {actions!r}.")
+    for word, value, choices in (("audience", audience, AUDIENCES), ("mode", mode, MODES)):
+        if value not in choices:
+            raise ShapeError(f"{word} is one of {', '.join(choices)}, not {value!r}.")
+    _check(model, predicate, others)
+    options = model._meta
+    definitions = []
+    for action in dict.fromkeys(actions):
+        permission = f"{options.app_label}.{get_permission_codename(action, options)}"
+        using, check = (None, predicate) if action == "add" else (predicate, None)
+        definitions.append(
+            Definition(f"{name} ({action})", permission, audience, mode, using, check)
+        )
+    return Shape(model, tuple(definitions))
+
+
+def _check(
+    model: type[models.Model], predicate: dict[str, Any], others: Sequence[type[models.Model]]
+) -> None:
+    """The predicate by the models at hand, which in a migration are not those of today."""
+    known = {_label(each): each for each in (model, *others)}
+
+    def resolve(label: str) -> TableSchema:
+        return schema_of(known.get(label) or model_named(label))
+
+    try:
+        for ref in refs(parse(predicate, schema_of(model), resolve)):
+            if ref.source == "user":
+                user_column(ref.path[0])
+    except PredicateError as error:
+        raise ShapeError(error.message) from None
+
+
+def _is(column: str) -> str:
+    """The key that says what a column is, also of one that is named like a connective."""
+    return f"{column}__exact" if column in ("all", "any", "not") else column
+
+
+def _model(model: AnyModel) -> type[models.Model]:
+    if isinstance(model, str):
+        try:
+            return model_named(model)
+        except LookupError as error:
+            raise ShapeError(str(error.args[0])) from None
+    if not (isinstance(model, type) and issubclass(model, models.Model)):
+        raise ShapeError(f'expected a model or "app.Model", not {model!r}')
+    if model._meta.proxy:
+        raise ShapeError(
+            f"{_label(model)} is a proxy without rows of its own; give {_label(concrete(model))}."
+        )
+    return model
+
+
+def _label(model: type[models.Model]) -> str:
+    return model._meta.label
+
+
+def _column(model: type[models.Model], name: str) -> Column:
+    found = schema_of(model).columns.get(name)
+    if found is None:
+        _check(model, {name: "$role"}, ())  # which says what there is instead
+        raise ShapeError(f"{name!r} is no column of {_label(model)}.")
+    return columns_of(model)[found[0]]
+
+
+def _user_reference(model: type[models.Model], name: str) -> str:
+    """The reference that the user column `name` is compared with."""
+    field: Any = _column(model, name).field
+    user = get_user_model()
+    if field.remote_field is not None:
+        if not _points_to(field, user):
+            raise ShapeError(
+                f"{name} of {_label(model)} points to {_label(field.related_model)}, "
+                f"not to the user ({_label(user)})."
+            )
+        target = field.target_field
+        return "$user.id" if target.primary_key else f"$user.{target.name}"
+    kind, wanted = _column(model, name).kind, columns_of(user)[user_column("pk")].kind
+    if kind not in (wanted, Kind.TEXT):
+        raise ShapeError(
+            f"{name} of {_label(model)} is {kind}, which cannot hold the user's key, a {wanted}."
+        )
+    return "$user.id"
+
+
+def _group_field(model: type[models.Model], name: str, through: type[models.Model]) -> str:
+    """The column of `through` that names what the column `name` of `model` names."""
+    field: Any = _column(model, name).field
+    group = model if field.primary_key and field.remote_field is None else field.related_model
+    if group is None:
+        raise ShapeError(
+            f"{name} of {_label(model)} is no foreign key; say with group_field which column of "
+            f"{_label(through)} it is compared with."
+        )
+    found = _only_link(through, group, "group_field")
+    target = field if field.remote_field is None else field.target_field
+    if through._meta.get_field(found).target_field.name != target.name:  # type: ignore[union-attr]
+        raise ShapeError(
+            f"{name} of {_label(model)} and {found} of {_label(through)} name {_label(group)} by "
+            "different columns; say with group_field which to compare with."
+        )
+    return found
+
+
+def _only_link(through: type[models.Model], to: type[models.Model], argument: str) -> str:
+    """The one foreign key of `through` to the model `to`."""
+    links = [
+        field.name
+        for field in through._meta.local_concrete_fields
+        if field.remote_field is not None and _points_to(field, to)
+    ]
+    if len(links) != 1:
+        there_are = f"{len(links)}: {', '.join(links)}" if links else "none"
+        raise ShapeError(
+            f"{_label(through)} should have one foreign key to {_label(to)} and has {there_are}; "
+            f"name the column with {argument}."
+        )
+    return links[0]
+
+
+def _points_to(field: Any, model: type[models.Model]) -> bool:
+    # By label: in a migration models are not the classes of today.
+    return bool(concrete(field.related_model)._meta.label_lower == model._meta.label_lower)
