@@ -36,6 +36,7 @@ from auth_rls.describe import describe
 from auth_rls.forms import PolicyForm, PredicateField, PredicateTextarea
 from auth_rls.models import Policy
 from auth_rls.parse import OPERATORS
+from auth_rls.soundness import problem_of
 
 _EXAMPLES = (
     ('{"owner": "$user.id"}', _("rows whose owner is the user")),
@@ -241,13 +242,28 @@ def _words(definition: Definition) -> SafeString:
 
 
 def _state(definition: Definition, *, enabled: bool) -> SafeString:
-    try:
-        understand(definition)
-    except PolicyProblem:
+    problem = problem_of(definition)
+    if problem is not None:
         kind, text = "broken", _("broken")
     else:
         kind, text = ("ok", _("ok")) if enabled else ("off", _("off"))
-    return format_html('<span class="auth-rls-state auth-rls-{}">{}</span>', kind, text)
+    return format_html(
+        '<span class="auth-rls-state auth-rls-{}">{}</span>{}',
+        kind,
+        text,
+        # What the models say is told beside it, by `_words`.
+        format_html('<div class="auth-rls-broken">{}</div>', problem.message)
+        if problem is not None and _is_understood(definition)
+        else "",
+    )
+
+
+def _is_understood(definition: Definition) -> bool:
+    try:
+        understand(definition)
+    except PolicyProblem:
+        return False
+    return True
 
 
 def _grammar(*, unfolded: bool) -> SafeString:

@@ -16,7 +16,7 @@ from django import forms
 from django.contrib import admin
 from django.contrib.auth import get_permission_codename, get_user_model
 from django.core.exceptions import PermissionDenied
-from django.db import models
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, models
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
@@ -29,6 +29,7 @@ from auth_rls.explain import Clause, Explanation, PolicyReport, Standing, Verdic
 from auth_rls.explain_text import sides, word
 from auth_rls.explaining import Answer, Asker, ExplainError, answer, asker, claims_from, question
 from auth_rls.models import Policy
+from auth_rls.soundness import apart, reason
 from auth_rls.trying import MOST_SHOWN, Trial, trial
 
 _MOST_NAMES = 200
@@ -76,9 +77,12 @@ class ExplainForm(forms.Form):
         try:
             claims = claims_from(data["claims"]) if data["claims"].strip() else None
             who = _asker(data["user"], claims)
-            return answer(who, question(who, data["permission"].strip(), data["pk"].strip()))
+            with apart(DEFAULT_DB_ALIAS):
+                return answer(who, question(who, data["permission"].strip(), data["pk"].strip()))
         except ExplainError as error:
             self.add_error(error.field if error.field in self.fields else None, error.message)
+        except DatabaseError as error:
+            self.add_error(None, _("The database cannot tell: %s.") % reason(error))
         return None
 
 
@@ -151,9 +155,12 @@ class ExplainPages:
             if not form.is_valid():
                 raise ExplainError("", str(_("The policy cannot be tested as it stands.")))
             policy = form.instance
-            found = trial(who, policy.definition(), enabled=policy.enabled, replaces=replaces)
+            with apart(DEFAULT_DB_ALIAS):
+                found = trial(who, policy.definition(), enabled=policy.enabled, replaces=replaces)
         except ExplainError as error:
             context |= {"problem": error.message, "errors": _errors(form)}
+        except DatabaseError as error:
+            context |= {"problem": _("The database cannot tell: %s.") % reason(error)}
         else:
             context |= {"who": who.words, "refused": who.refused, "policy": form.instance}
             context |= {"trial": found, "most": MOST_SHOWN}

@@ -6,7 +6,7 @@ database (`manage.py check --database default`, and `migrate` before it starts).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from django.conf import settings
@@ -18,39 +18,31 @@ from django.utils.module_loading import import_string
 
 from auth_rls import conf
 from auth_rls.declared import declared_policies
-from auth_rls.definition import PolicyProblem, understand
+from auth_rls.definition import Definition, PolicyProblem, understand
+from auth_rls.soundness import problem_of
 
 # The size of SHA-256's output, below which RFC 7518 forbids a key.
 _SHORTEST_SECRET = 32
 
-_HINT = "Until it is mended it denies: permissive it grants nothing, restrictive it denies all."
+_HINT = (
+    "Until it is mended it denies: permissive it grants nothing, restrictive it denies all. One "
+    "that the database cannot evaluate takes the other policies of its permission with it."
+)
 
 
 @checks.register(checks.Tags.models)
 def check_declared(**kwargs: Any) -> list[checks.CheckMessage]:
     """auth_rls.E001 for every policy in code that cannot be used."""
-    found: list[checks.CheckMessage] = []
-    for definition in declared_policies():
-        try:
-            understand(definition)
-        except PolicyProblem as problem:
-            found.append(
-                checks.Error(
-                    f"The policy {definition.name!r} declared in {definition.source} cannot be "
-                    f"used: {problem.field}: {problem.message}",
-                    hint=_HINT,
-                    id="auth_rls.E001",
-                )
-            )
-    return found
+    return _declared_errors(declared_policies(), _problem)
 
 
 @checks.register(checks.Tags.database)
 def check_stored(
     databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[checks.CheckMessage]:
-    """auth_rls.E001 for every enabled policy in the database that cannot be used; W004 instead
-    while migrations are pending, for one of them may mend it."""
+    """auth_rls.E001 for every enabled policy in the database that cannot be used, and for every
+    one in code that the database cannot evaluate; W004 for the former while migrations are
+    pending, for one of them may mend it."""
     from auth_rls.models import Policy
 
     found: list[checks.CheckMessage] = []
@@ -66,7 +58,7 @@ def check_stored(
             continue  # The table is not yet what the model says.
         policies = Policy.objects.using(alias).filter(enabled=True)
         for policy in policies.select_related("permission__content_type"):
-            problem = policy.problem()
+            problem = problem_of(policy.definition(), databases)
             if problem is None:
                 continue
             text = f"The policy {policy.name!r} cannot be used: {problem.field}: {problem.message}"
@@ -74,7 +66,34 @@ def check_stored(
                 found.append(checks.Warning(text, hint=_HINT, obj=policy, id="auth_rls.W004"))
             else:
                 found.append(checks.Error(text, hint=_HINT, obj=policy, id="auth_rls.E001"))
+        if not pending:
+            # What the models say of them, `check_declared` has said.
+            usable = [each for each in declared_policies() if _problem(each) is None]
+            found += _declared_errors(usable, lambda each: problem_of(each, databases))
     return found
+
+
+def _declared_errors(
+    definitions: Iterable[Definition], ask: Callable[[Definition], PolicyProblem | None]
+) -> list[checks.CheckMessage]:
+    found: list[checks.CheckMessage] = []
+    for definition in definitions:
+        problem = ask(definition)
+        if problem is not None:
+            text = (
+                f"The policy {definition.name!r} declared in {definition.source} cannot be used: "
+                f"{problem.field}: {problem.message}"
+            )
+            found.append(checks.Error(text, hint=_HINT, id="auth_rls.E001"))
+    return found
+
+
+def _problem(definition: Definition) -> PolicyProblem | None:
+    try:
+        understand(definition)
+    except PolicyProblem as problem:
+        return problem
+    return None
 
 
 @checks.register(checks.Tags.security)

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import models, router
+from django.db import DatabaseError, models, router
 
 from auth_rls.definition import ACTIONS
 from auth_rls.querysets import permitted
 from auth_rls.snapshot import permission_name
+from auth_rls.soundness import apart, reason
 from auth_rls.subject import Subject
 
 
@@ -44,7 +45,8 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class DoorVerdict:
-    """What a door answered. `allowed` None: it was not asked, and `note` says why."""
+    """What a door answered. `allowed` None: it was not asked, and `note` says why. With False a
+    note says how it failed, for then nobody gets through either."""
 
     door: str
     allowed: bool | None
@@ -70,7 +72,11 @@ def ask_all(question: Question) -> tuple[DoorVerdict, ...]:
 
 
 def _ask(name: str, question: Question) -> DoorVerdict:
-    answer = _doors[name](question)
+    try:
+        with apart(question.rows.db):
+            answer = _doors[name](question)
+    except DatabaseError as error:
+        return DoorVerdict(name, False, f"it fails: {reason(error)}")
     if isinstance(answer, str):
         return DoorVerdict(name, None, answer)
     return DoorVerdict(name, answer)

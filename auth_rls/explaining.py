@@ -24,6 +24,7 @@ from auth_rls.explain import Candidate, Explanation, explain, unasked
 from auth_rls.models import Policy
 from auth_rls.rows import row_of
 from auth_rls.snapshot import PolicySnapshot, permission_name
+from auth_rls.soundness import problem_of
 from auth_rls.subject import ANON, AUTHENTICATED, SERVICE_ROLE, Subject
 
 
@@ -73,6 +74,15 @@ class Answer:
         """Whether every door that was asked answers as the policies do."""
         asked = [door.allowed for door in self.doors if door.allowed is not None]
         return all(allowed is self.explanation.allowed for allowed in asked)
+
+    @property
+    def doubt(self) -> str:
+        """What there is to say when the doors do not agree."""
+        if self.agree:
+            return ""
+        if any(door.allowed is False and door.note for door in self.doors):
+            return "A door fails, and whoever comes to it is let in by none of the policies."
+        return "The doors do not agree, and they must: please report this."
 
     @property
     def allowed(self) -> bool:
@@ -180,11 +190,12 @@ def candidates(model: type[models.Model], action: str) -> list[Candidate]:
                 continue
         except PolicyProblem:
             continue  # It is about no table there is.
-        try:
-            rule, problem = understand(definition).rule, None
-        except PolicyProblem as error:
-            rule, problem = denying(definition).rule, f"{error.field}: {error.message}"
-        found.append(Candidate(rule, definition.source, enabled, problem))
+        problem = problem_of(definition)
+        if problem is None:
+            found.append(Candidate(understand(definition).rule, definition.source, enabled))
+        else:
+            text = f"{problem.field}: {problem.message}"
+            found.append(Candidate(denying(definition).rule, definition.source, enabled, text))
     return found
 
 

@@ -7,6 +7,8 @@ nothing and records nothing.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from django.db import connections, transaction
 from django.db.models import BinaryField
 from django.db.models.expressions import RawSQL
@@ -44,8 +46,11 @@ def _image(question: doors.Question) -> Row | None:
     """The row as the log would have it; None when it is gone."""
     relation = registry.relation_for(question.model)
     rows = question.rows
-    with transaction.atomic(using=rows.db):
-        images.prepare(connections[rows.db])
+    connection = connections[rows.db]
+    # PostgreSQL's settings are those of a transaction. On SQLite one may have to wait for writers.
+    postgresql = connection.vendor == "postgresql"
+    with transaction.atomic(using=rows.db) if postgresql else nullcontext():
+        images.prepare(connection)
         sql = images.expression(rows.db, question.model, relation)
         image = RawSQL(sql.replace("%", "%%"), [], output_field=BinaryField())
         raw = rows.annotate(rowcast_image=image).values_list("rowcast_image", flat=True).first()

@@ -16,7 +16,7 @@ from django.utils.html import escape
 
 from auth_rls.declared import isolated
 from auth_rls.models import Policy
-from tests.integration.policy_world import permission, policy, user
+from tests.integration.policy_world import drop_the_score, permission, policy, user
 from tests.zoo.models import Member, Note, Team
 
 pytestmark = pytest.mark.django_db
@@ -297,3 +297,14 @@ def test_a_broken_policy_is_shown_as_one(admin: Client) -> None:
     text = explained(admin, note)
     assert "Old broken" in text and "unknown column 'gone'" in text
     assert "0 rows visible (now: 0)" in tried(admin, form({"title": "y"}), stored)
+
+
+def test_what_the_database_cannot_evaluate_is_shown_and_breaks_no_page(admin: Client) -> None:
+    note = Note.objects.create(title="x")
+    stored = policy({"score": 1}, name="Old")
+    drop_the_score()
+    page = admin.get(LIST).content.decode()
+    assert 'class="auth-rls-state auth-rls-broken">broken' in page
+    assert "the database cannot evaluate it" in page
+    assert "The database cannot tell" in explained(admin, note)
+    assert "The database cannot tell" in tried(admin, form({"title": "x"}), stored)

@@ -11,11 +11,11 @@ from django.contrib.auth.models import AnonymousUser
 from django.core.management import CommandError, call_command
 from django.db.models import Q
 
-from auth_rls import Subject, declare_policy, doors, tokens
+from auth_rls import Subject, declare_policy, doors, explaining, tokens
 from auth_rls.declared import isolated
 from auth_rls.explaining import Answer, answer, asker, question
 from realtime.wal import registry
-from tests.integration.policy_world import policy, user
+from tests.integration.policy_world import drop_the_score, policy, user
 from tests.zoo.models import Member, Note, Team
 
 pytestmark = pytest.mark.django_db
@@ -253,3 +253,30 @@ def test_a_door_that_disagrees_is_shown_and_the_doubt_denies(
 
 def test_the_subject_of_an_anonymous_visitor_is_that_of_djangos() -> None:
     assert asker(role="anon").subject == Subject.from_user(AnonymousUser())
+
+
+def test_a_policy_that_the_database_cannot_evaluate_is_broken_and_doors_fail() -> None:
+    note = Note.objects.create(title="x")
+    policy({"score": 1}, name="old")
+    policy({"title": "x"}, name="fine")
+    drop_the_score()
+    with pytest.MonkeyPatch.context() as patch:
+        # The row itself can still be read.
+        fields = [f for f in Note._meta.local_concrete_fields if f.name != "score"]
+        patch.setattr(explaining, "_row", lambda model, pk: _without_score(note, fields))
+        code, text = run("--role", "anon", "--permission", "zoo.view_note", "--pk", str(note.pk))
+    assert code == 1
+    assert "old: broken" in text and "using: the database cannot evaluate it" in text
+    assert "A door fails" in text
+    assert any(line.split()[:3] == ["queryset", "denied:", "it"] for line in text.splitlines())
+
+
+def test_a_database_that_cannot_tell_is_said_in_a_line() -> None:
+    note = Note.objects.create(title="x")
+    drop_the_score()
+    reason = refusal("--role", "anon", "--permission", "zoo.view_note", "--pk", str(note.pk))
+    assert reason.startswith("The database cannot tell: ") and "score" in reason
+
+
+def _without_score(note: Note, fields: list[Any]) -> Note:
+    return Note(**{field.attname: getattr(note, field.attname) for field in fields})

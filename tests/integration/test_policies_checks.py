@@ -11,7 +11,7 @@ from django.db.models import Q
 
 from auth_rls import checks, declare_policy
 from auth_rls.declared import isolated
-from tests.integration.policy_world import policy
+from tests.integration.policy_world import drop_the_score, policy
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +34,36 @@ def test_a_stored_policy_that_cannot_be_used_is_an_error_of_its_database() -> No
     assert "Broken one" in messages[0].msg and "'ownr'" in messages[0].msg and messages[0].hint
     assert "auth_rls.E001" in found(databases=["default"])
     assert "auth_rls.E001" not in found()
+
+
+@pytest.mark.django_db
+def test_a_policy_that_the_database_cannot_evaluate_is_an_error() -> None:
+    """The models may be ahead of the tables, or the tables not what the models say."""
+    broken = policy({"any": [{"owner": "$user.id"}, {"score__in": [1, 2]}]}, name="Stored")
+    declare_policy("Declared", "zoo.view_note", using=Q(score__range=[1, "$claims.n"]))
+    declare_policy("Fine", "zoo.view_note", using=Q(owner="$user.id"))
+    drop_the_score()
+    messages = checks.check_stored(databases=["default"])
+    assert [(m.id, m.obj) for m in messages] == [("auth_rls.E001", broken), ("auth_rls.E001", None)]
+    for message, name in zip(messages, ("Stored", "Declared"), strict=True):
+        assert name in message.msg and "the database cannot evaluate it" in message.msg
+        assert "score" in message.msg and "\n" not in message.msg
+
+
+@pytest.mark.django_db
+def test_a_select_that_the_database_cannot_evaluate_is_an_error() -> None:
+    policy({"id__in": {"select": "id", "from": "zoo.Note", "where": {"score": "$claims.n"}}})
+    drop_the_score()
+    (message,) = checks.check_stored(databases=["default"])
+    assert "the database cannot evaluate it" in message.msg
+
+
+@pytest.mark.django_db
+def test_what_is_said_of_a_new_row_is_tried_as_well() -> None:
+    policy(on="zoo.add_note", with_check={"score": 1})
+    drop_the_score()
+    (message,) = checks.check_stored(databases=["default"])
+    assert "with_check: the database cannot evaluate it" in message.msg
 
 
 @pytest.mark.django_db

@@ -16,6 +16,7 @@ from auth_rls import explaining, tokens
 from auth_rls.doors import DoorVerdict
 from auth_rls.explain_text import as_json, lines
 from auth_rls.explaining import Answer, ExplainError
+from auth_rls.soundness import reason
 
 _DENIED = 1
 _USAGE = 2
@@ -49,8 +50,8 @@ class Command(BaseCommand):
         except ImproperlyConfigured as error:
             raise CommandError(str(error), returncode=_USAGE) from None
         except DatabaseError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise CommandError(f"The database cannot tell: {reason}", returncode=_USAGE) from None
+            text = f"The database cannot tell: {reason(error)}."
+            raise CommandError(text, returncode=_USAGE) from None
         if options["json"]:
             self.stdout.write(json.dumps(_as_json(answer), ensure_ascii=False, indent=2))
         else:
@@ -63,8 +64,8 @@ class Command(BaseCommand):
         verdict = style.SUCCESS("allowed") if answer.allowed else style.ERROR("denied")
         write(f"{answer.asker}, {answer.permission} on {_row(answer)}: {verdict}")
         write(answer.explanation.because)
-        if not answer.agree:
-            write(style.ERROR("The doors do not agree, and they must: please report this."))
+        if answer.doubt:
+            write(style.ERROR(answer.doubt))
         if answer.explanation.policies:
             write("\nPolicies (> marks what decided)")
         for line in lines(answer.explanation):
@@ -95,7 +96,7 @@ def _row(answer: Answer) -> str:
 def _said(door: DoorVerdict) -> str:
     if door.allowed is None:
         return f"not asked: {door.note}"
-    return "allowed" if door.allowed else "denied"
+    return "allowed" if door.allowed else f"denied{door.note and f': {door.note}'}"
 
 
 def _as_json(answer: Answer) -> dict[str, Any]:
