@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
+from django.apps import apps
 from django.contrib import admin
 from django.contrib.auth import get_permission_codename, get_user_model
 from django.core.exceptions import PermissionDenied
@@ -24,11 +25,12 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from auth_rls.definition import ACTIONS
+from auth_rls.definition import ACTIONS, actions_of
 from auth_rls.explain import Clause, Explanation, PolicyReport, Standing, Verdict, withheld
 from auth_rls.explain_text import sides, word
 from auth_rls.explaining import Answer, Asker, ExplainError, answer, asker, claims_from, question
 from auth_rls.models import Policy
+from auth_rls.snapshot import permission_name
 from auth_rls.soundness import apart, reason
 from auth_rls.trying import MOST_SHOWN, Trial, trial
 
@@ -67,7 +69,7 @@ class ExplainForm(forms.Form):
     pk = forms.CharField(
         label=_("Row"),
         max_length=255,
-        help_text=_("Its primary key."),
+        help_text=_("Its primary key; for a permission on topics, the topic's name."),
         widget=forms.TextInput(attrs={"class": "vTextField", "autocapitalize": "none"}),
     )
 
@@ -80,7 +82,8 @@ class ExplainForm(forms.Form):
             with apart(DEFAULT_DB_ALIAS):
                 return answer(who, question(who, data["permission"].strip(), data["pk"].strip()))
         except ExplainError as error:
-            self.add_error(error.field if error.field in self.fields else None, error.message)
+            field = "pk" if error.field == "topic" else error.field
+            self.add_error(field if field in self.fields else None, error.message)
         except DatabaseError as error:
             self.add_error(None, _("The database cannot tell: %s.") % reason(error))
         return None
@@ -183,6 +186,8 @@ class ExplainPages:
     def _hidden_row(self: Any, request: HttpRequest, found: Answer) -> str:
         """Why this reader may not see the row's values; empty if they may."""
         model = found.question.model
+        if found.question.action not in ACTIONS:
+            return ""  # A name is all there is of it, and they have typed that.
         if not _may_view(request, model):
             return _("You may not view %(rows)s.") % {"rows": model._meta.verbose_name_plural}
         permission = f"{model._meta.app_label}.{get_permission_codename('view', model._meta)}"
@@ -221,11 +226,16 @@ def _may_view(request: HttpRequest, model: type[models.Model]) -> bool:
 
 def _permissions() -> list[str]:
     """Permissions to choose from: those that policies are about come with their like."""
-    found = Policy.objects.values_list(
+    found: set[str] = set()
+    for name in Policy.objects.order_by().values_list(
         "permission__content_type__app_label", "permission__content_type__model"
-    )
-    names = sorted({f"{label}.{{}}_{model}" for label, model in found.order_by()})
-    return [name.format(action) for name in names for action in ACTIONS]
+    ):
+        try:
+            model = apps.get_model(*name)
+        except LookupError:
+            continue
+        found.update(permission_name(model, action) for action in actions_of(model))
+    return sorted(found)
 
 
 def _shown(found: Trial, *, readable: bool) -> dict[str, Any]:

@@ -82,10 +82,7 @@ def bound_predicate(
 def may_add(subject: Subject, instance: models.Model) -> bool:
     """Whether `subject` may add `instance` as it is: judged by the values it holds."""
     predicate = new_row_predicate(subject, type(instance), "add")
-    allowed = matcher(predicate)(row_of(instance)) is True
-    if not allowed and predicate != FALSE:
-        events.row_denied(subject, concrete(type(instance)), "add")
-    return allowed
+    return _lets_through(predicate, subject, instance, "add")
 
 
 def may_do(
@@ -98,7 +95,7 @@ def may_do(
     """Whether `subject` may do an action of the model's own to `instance`: judged by the values
     it holds, since a model with such actions has no table."""
     predicate = row_predicate(subject, type(instance), action, snapshot=snapshot)
-    return matcher(predicate)(row_of(instance)) is True
+    return _lets_through(predicate, subject, instance, action)
 
 
 def watched(*, snapshot: PolicySnapshot | None = None) -> dict[type[models.Model], Columns]:
@@ -210,6 +207,15 @@ def _predicate(
     )
     events.judged(subject, model, action, concerning, predicate)
     return predicate
+
+
+def _lets_through(
+    predicate: Predicate, subject: Subject, instance: models.Model, action: str
+) -> bool:
+    allowed = matcher(predicate)(row_of(instance)) is True
+    if not allowed and predicate != FALSE:
+        events.row_denied(subject, concrete(type(instance)), action)
+    return allowed
 
 
 def values_of(subject: Subject) -> Callable[[Ref], object]:

@@ -18,7 +18,14 @@ from django.db import models
 
 from auth_rls import authority, conf, events, tokens
 from auth_rls.declared import declared_policies
-from auth_rls.definition import Definition, PolicyProblem, denying, target, understand
+from auth_rls.definition import (
+    ACTIONS,
+    Definition,
+    PolicyProblem,
+    denying,
+    target,
+    understand,
+)
 from auth_rls.doors import DoorVerdict, Question, ask_all
 from auth_rls.explain import Candidate, Explanation, explain, unasked
 from auth_rls.models import Policy
@@ -30,7 +37,7 @@ from auth_rls.subject import ANON, AUTHENTICATED, SERVICE_ROLE, Subject
 
 class ExplainError(ValueError):
     """A question that cannot be asked. `field` is the part at fault: user, claims, role, token,
-    permission or pk; the text says what would be right."""
+    permission, pk or topic; the text says what would be right."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -120,9 +127,11 @@ def asker(
 
 
 def question(who: Asker, permission: str, pk: str) -> Question:
-    """The question about the row with this primary key. Raises ExplainError."""
+    """The question about the row with this primary key: for a permission on topics, about the
+    topic of this name. Raises ExplainError."""
     model, action = action_on(permission)
-    return Question(who.subject, who.user, action, _row(model, pk), who.refused)
+    instance = _row(model, pk) if action in ACTIONS else _name(model, pk)
+    return Question(who.subject, who.user, action, instance, who.refused)
 
 
 def answer(who: Asker, asked: Question) -> Answer:
@@ -231,6 +240,16 @@ def _row(model: type[models.Model], pk: str) -> models.Model:
         raise ExplainError(
             "pk", f"There is no row of {label} with the primary key {pk!r}."
         ) from None
+
+
+def _name(model: type[models.Model], name: str) -> models.Model:
+    """The row of a model without a table: its key is all there is of it."""
+    instance = model(pk=name)
+    try:
+        instance.clean_fields()
+    except ValidationError as error:
+        raise ExplainError("topic", " ".join(error.messages)) from None
+    return instance
 
 
 def _of_token(token: str) -> Asker:

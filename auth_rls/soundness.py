@@ -7,14 +7,21 @@ database to plan such a question, which reads no rows. Call it in a database thr
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 from django.db import DatabaseError, models, router, transaction
 
 from auth_rls.compile import condition
-from auth_rls.definition import Definition, PolicyProblem, understand
-from auth_rls.predicate import All, Any_, Const, Not, Predicate, Ref, Select, Test
+from auth_rls.definition import (
+    ACTIONS,
+    Definition,
+    PolicyProblem,
+    Understood,
+    model_named,
+    understand,
+)
+from auth_rls.predicate import All, Any_, Const, Not, Predicate, Ref, Select, Test, tests
 
 
 def problem_of(
@@ -26,14 +33,15 @@ def problem_of(
         understood = understand(definition)
     except PolicyProblem as problem:
         return problem
-    alias = router.db_for_read(understood.model)
-    if databases is not None and alias not in databases:
-        return None
     rule = understood.rule
     for field, predicate in (("using", rule.using), ("with_check", rule.with_check)):
-        failure = None if predicate is None else _failure(understood.model, predicate, alias)
-        if failure is not None:
-            return PolicyProblem(field, f"the database cannot evaluate it: {failure}")
+        for model, where in () if predicate is None else _asked(understood, predicate):
+            alias = router.db_for_read(model)
+            if databases is not None and alias not in databases:
+                continue
+            failure = _failure(model, where, alias)
+            if failure is not None:
+                return PolicyProblem(field, f"the database cannot evaluate it: {failure}")
     return None
 
 
@@ -41,6 +49,19 @@ def reason(error: DatabaseError) -> str:
     """What the database said, in a line."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def _asked(
+    understood: Understood, predicate: Predicate
+) -> Iterator[tuple[type[models.Model], Predicate]]:
+    """What the database is asked: about the model's table or, where it has none, about those
+    that are selected from."""
+    if understood.action in ACTIONS:
+        yield understood.model, predicate
+        return
+    for test in tests(predicate):
+        if isinstance(test.value, Select):
+            yield model_named(test.value.model), test.value.where
 
 
 def apart(alias: str) -> AbstractContextManager[None]:

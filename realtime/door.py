@@ -1,4 +1,5 @@
-"""The stream as a door that explanations ask: would an event of this row be delivered?
+"""The stream as a door that explanations ask: would an event of this row be delivered, and may
+this be done on a private topic?
 
 Owns asking as a channel would: it plans a subscription to the row's table, makes the row's image
 as the capture trigger would, and matches one with the other. Runs in a database thread; sends
@@ -8,6 +9,7 @@ nothing and records nothing.
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import astuple
 
 from django.db import connections, transaction
 from django.db.models import BinaryField
@@ -17,6 +19,7 @@ from auth_rls import doors
 from auth_rls.evaluate import matcher
 from realtime.event import Row
 from realtime.joins import Binding
+from realtime.models import Topic
 from realtime.plan import Planner
 from realtime.wal import images, registry
 
@@ -29,6 +32,8 @@ def connect() -> None:
 def stream(question: doors.Question) -> bool | str:
     """Whether a change that left the row as it is now would be delivered to the subject, or why
     the stream cannot be asked."""
+    if isinstance(question.instance, Topic):
+        return _on_topic(question, question.instance.topic)
     if question.action != "view":
         return "it delivers rows to view only"
     entry = next((e for e in registry.published() if e.model is question.model), None)
@@ -40,6 +45,14 @@ def stream(question: doors.Question) -> bool | str:
     (subscription,) = Planner().plan(question.subject, [binding]).subscriptions
     row = _image(question)
     return row is not None and matcher(subscription.rls)(row) is True
+
+
+def _on_topic(question: doors.Question, topic: str) -> bool:
+    """Whether a channel on the private topic may do it."""
+    if question.refused:
+        return False
+    rights = astuple(Planner().rights(question.subject, topic))
+    return bool(dict(zip(Topic.row_actions, rights, strict=True))[question.action])
 
 
 def _image(question: doors.Question) -> Row | None:

@@ -289,6 +289,18 @@ def test_a_policy_editor_does_not_come_to_see_rows_of_any_model() -> None:
     assert "you may not view them" in text and "kkkk" not in text
 
 
+def test_a_permission_on_topics_is_explained_and_tried_without_rows(admin: Client) -> None:
+    on = "realtime.receive_broadcast"
+    policy({"topic": "lobby"}, on=on, name="Lobby")
+    assert on in admin.get(EXPLAIN).context["permissions"]
+    asked = {"user": "", "claims": "", "permission": on, "pk": "lobby"}
+    text = text_of(admin.get(EXPLAIN, asked))
+    assert "Allowed" in text and "topic is “lobby”" in text
+    assert list(admin.get(EXPLAIN, {**asked, "pk": "x" * 256}).context["form"].errors) == ["pk"]
+    assert "about no rows of a table" in tried(admin, form({"topic": "lobby"}, on=on))
+    assert "auth-rls-broken" not in admin.get(LIST).content.decode()
+
+
 def test_a_broken_policy_is_shown_as_one(admin: Client) -> None:
     stored = policy({"gone": 1}, name="Old")
     page = admin.get(LIST).content.decode()

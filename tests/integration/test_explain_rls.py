@@ -255,6 +255,44 @@ def test_the_subject_of_an_anonymous_visitor_is_that_of_djangos() -> None:
     assert asker(role="anon").subject == Subject.from_user(AnonymousUser())
 
 
+def test_permissions_on_topics_are_explained_by_the_topics_name() -> None:
+    ada = user("ada", "realtime.receive_broadcast")
+    team = Team.objects.create(name="Stage")
+    Member.objects.create(user=ada, team=team)
+    rooms = {"select": "team", "from": "zoo.Member", "where": {"user": "$user.id"}}
+    policy(
+        {"topic__in": {**rooms, "prefix": "room:"}},
+        on="realtime.receive_broadcast",
+        audience="permission",
+        name="Rooms of teams",
+    )
+    asked = ("--user", "ada", "--permission", "realtime.receive_broadcast", "--topic")
+    code, text = run(*asked, f"room:{team.pk}")
+    assert code == 0
+    assert f"topic is “room:{team.pk}”; it is among the 1 value" in text
+    assert {"stream allowed", "has_perm allowed"} <= {
+        " ".join(line.split()) for line in text.splitlines()
+    }
+    assert run(*asked, "room:0")[0] == 1
+    other = ("--user", "ada", "--permission", "realtime.send_broadcast", "--topic", "room:1")
+    code, text = run(*other)
+    assert code == 1 and "There is no policy on realtime.send_broadcast" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["realtime.view_presence", "--pk", "x"], "--pk: realtime.view_presence takes --topic"),
+        (["realtime.view_presence"], "--topic: Say which topic"),
+        (["realtime.view_presence", "--topic", "x" * 256], "--topic: Ensure this value has at"),
+        (["zoo.view_note", "--topic", "x"], "--topic: zoo.view_note takes --pk instead."),
+        (["realtime.view_topic", "--topic", "x"], "--permission: realtime.view_topic is no perm"),
+    ],
+)
+def test_topics_and_rows_are_not_taken_for_each_other(arguments: list[str], reason: str) -> None:
+    assert reason in refusal("--role", "anon", "--permission", *arguments)
+
+
 def test_a_policy_that_the_database_cannot_evaluate_is_broken_and_doors_fail() -> None:
     note = Note.objects.create(title="x")
     policy({"score": 1}, name="old")

@@ -59,6 +59,17 @@ def test_a_select_that_the_database_cannot_evaluate_is_an_error() -> None:
 
 
 @pytest.mark.django_db
+def test_of_a_policy_on_topics_which_have_no_table_what_it_selects_is_tried() -> None:
+    selected = {"select": "id", "from": "zoo.Note", "where": {"score": "$claims.n"}}
+    topics = "realtime.receive_broadcast"
+    policy({"topic": "lobby"}, on=topics)
+    policy({"topic__in": selected}, on=topics, name="By score")
+    drop_the_score()
+    (message,) = checks.check_stored(databases=["default"])
+    assert "By score" in message.msg and "the database cannot evaluate it" in message.msg
+
+
+@pytest.mark.django_db
 def test_what_is_said_of_a_new_row_is_tried_as_well() -> None:
     policy(on="zoo.add_note", with_check={"score": 1})
     drop_the_score()

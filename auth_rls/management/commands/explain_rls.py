@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
 from auth_rls import explaining, tokens
+from auth_rls.definition import ACTIONS
 from auth_rls.doors import DoorVerdict
 from auth_rls.explain_text import as_json, lines
 from auth_rls.explaining import Answer, ExplainError
@@ -40,6 +41,7 @@ class Command(BaseCommand):
             "--permission", metavar="P", help="what for: app.view_model and the like"
         )
         parser.add_argument("--pk", metavar="X", help="primary key of the row")
+        parser.add_argument("--topic", metavar="NAME", help="the topic, for a permission on topics")
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -84,9 +86,19 @@ def _answer(options: dict[str, Any]) -> Answer:
     )
     if options["permission"] is None:
         raise ExplainError("permission", "Say what for, such as app.view_model.")
-    if options["pk"] is None:
-        raise ExplainError("pk", "Say which row: its primary key.")
-    return explaining.answer(who, explaining.question(who, options["permission"], options["pk"]))
+    return explaining.answer(who, explaining.question(who, options["permission"], _key(options)))
+
+
+def _key(options: dict[str, Any]) -> str:
+    """What the question is about: a row's key, or a topic's name."""
+    _, action = explaining.action_on(options["permission"])
+    right, wrong = ("pk", "topic") if action in ACTIONS else ("topic", "pk")
+    if options[wrong] is not None:
+        raise ExplainError(wrong, f"{options['permission']} takes --{right} instead.")
+    if options[right] is None:
+        what = "row: its primary key" if right == "pk" else "topic: its name"
+        raise ExplainError(right, f"Say which {what}.")
+    return str(options[right])
 
 
 def _row(answer: Answer) -> str:
