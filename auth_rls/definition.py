@@ -26,6 +26,9 @@ MODES: Final = ("permissive", "restrictive")
 # What a model may name instead of these: see `actions_of`.
 _OWN_ACTIONS: Final = "row_actions"
 
+# It would have to be recorded whenever it changes, and no row may be shown by it.
+_NO_PASSWORD: Final = "{}: a password is not compared in policies"
+
 # A predicate on the new row belongs to these only, as in PostgreSQL.
 CHECKED_ACTIONS: Final = ("add", "change")
 
@@ -216,6 +219,10 @@ def _parsed(field: str, written: Any, model: type[models.Model]) -> Predicate:
         for ref in refs(predicate):
             if ref.source == "user":
                 user_column(ref.path[0])
+        user = get_user_model()
+        read = tables(predicate).get(user, frozenset())
+        if "password" in read | (columns(predicate) if concrete(model) is user else frozenset()):
+            raise PredicateError(_NO_PASSWORD.format(f"{user._meta.label}.password"))
     except (PredicateError, UnsupportedColumn) as error:
         raise PolicyProblem(field, str(error)) from error
     return predicate
@@ -235,6 +242,5 @@ def user_column(name: str) -> str:
         known = ", ".join(sorted(c.name for c in columns_of(user).values() if c.name != "password"))
         raise PredicateError(f"$user.{name}: {user._meta.label} has no such field; it has {known}")
     if name == "password":
-        # It would have to be recorded whenever it changes, and no row may be shown by it.
-        raise PredicateError("$user.password: a password is not compared in policies")
+        raise PredicateError(_NO_PASSWORD.format("$user.password"))
     return str(column)

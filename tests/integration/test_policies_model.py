@@ -54,6 +54,11 @@ def test_what_the_grammar_allows_is_accepted(using: Any) -> None:
         ({"owner": "$usr.id"}, ["$usr.id", "$user.id"]),
         ({"owner": "$user.shoe_size"}, ["shoe_size", "auth.User", "email"]),
         ({"title": "$user.password"}, ["password"]),
+        ({"title__in": {"select": "password", "from": "auth.User"}}, ["auth.User.password"]),
+        (
+            {"owner__in": {"select": "id", "from": "auth.User", "where": {"password": "x"}}},
+            ["auth.User.password", "not compared"],
+        ),
         ({"owner__in": {"select": "user", "from": "zoo.Nothing"}}, ["zoo.Nothing"]),
         ({"owner__in": {"select": "nobody", "from": "zoo.Member"}}, ["'nobody'", "zoo.Member"]),
         ({"owner": {"select": "user", "from": "zoo.Member"}}, ["select", "owner_id__in"]),
