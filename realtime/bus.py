@@ -25,6 +25,7 @@ from realtime.casts import Casts
 from realtime.counters import Counters
 from realtime.event import Relation, WalRow
 from realtime.layers import let_go, own_layer
+from realtime.tasks import cancelled
 
 logger = logging.getLogger("realtime.bus")
 
@@ -108,9 +109,7 @@ class Bus:
     async def leave(self) -> None:
         """Stop to receive."""
         tasks = [task for task in (self._keeper, self._recovery) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancelled(tasks)
         if self._keeper is not None:
             await self._exit()
         self._keeper = self._recovery = None
