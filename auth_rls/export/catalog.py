@@ -123,8 +123,10 @@ class Catalog:
         ]
         idle = self._idle(export)
         with _plain(self._using) as cursor:
-            cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
-            cursor.execute(f"GRANT USAGE ON SCHEMA {SCHEMA} TO PUBLIC")
+            cursor.execute("SELECT FROM pg_namespace WHERE nspname = %s", [SCHEMA])
+            if cursor.fetchone() is None:
+                cursor.execute(f"CREATE SCHEMA {SCHEMA}")
+                cursor.execute(f"GRANT USAGE ON SCHEMA {SCHEMA} TO PUBLIC")
             if any(function.name in self.functions for function in functions):
                 # What a function returns cannot be changed while a policy calls it.
                 stale, functions = set(wanted), list(export.functions)

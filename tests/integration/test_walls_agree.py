@@ -93,6 +93,7 @@ class World:
         raw = entries.values_list("pk_text", "new")
         self.images = {int(pk): Row(new.encode(), KINDS) for pk, new in raw}
         self.stored = {row.pk: row for row in Specimen.objects.all()}
+        self.instances = {pk: row_of(row) for pk, row in self.stored.items()}
         assert self.images.keys() == self.stored.keys() == set(range(1, ROWS + 1))
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:
@@ -123,7 +124,7 @@ class World:
             ask = new_row_predicate if action == "add" else row_predicate
             match = matcher(ask(subject, Specimen, action, snapshot=snapshot))
             expected[action] = {pk for pk, row in self.images.items() if match(row) is True}
-            by_instance = {pk for pk, row in self.stored.items() if match(row_of(row)) is True}
+            by_instance = {pk for pk, row in self.instances.items() if match(row) is True}
             if _computed(chosen, action):
                 # An instance does not know what the database computes: that is unknown to it.
                 assert by_instance <= expected[action]
