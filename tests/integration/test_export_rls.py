@@ -122,6 +122,12 @@ def test_on_sqlite_it_says_that_this_is_for_postgresql(option: str) -> None:
         export(option)
 
 
+def test_before_migrate_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection.introspection, "table_names", lambda: [])
+    with pytest.raises(CommandError, match=r"^The table of policies .* run `migrate` first\.$"):
+        export()
+
+
 def test_an_unknown_database_is_one_clear_line() -> None:
     with pytest.raises(CommandError, match=r"^DATABASES has no alias 'other'\.$"):
         export("--database", "other")

@@ -6,12 +6,13 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, connections, router
 
 from auth_rls.declared import declared_policies
 from auth_rls.export import catalog
 from auth_rls.export.render import Inexpressible
 from auth_rls.export.wanted import Export, by_name, wanted
+from auth_rls.models import Policy
 from auth_rls.snapshot import stored_definitions
 
 
@@ -59,6 +60,9 @@ class Command(BaseCommand):
             raise CommandError(f"Nothing was changed: {_first_line(error)}") from None
 
     def _wanted(self, using: str) -> Export:
+        source = connections[router.db_for_read(Policy)]
+        if Policy._meta.db_table not in source.introspection.table_names():
+            raise CommandError("The table of policies does not exist yet; run `migrate` first.")
         definitions = [*stored_definitions(), *declared_policies()]
         if connections[using].vendor != "postgresql":
             return wanted(definitions, using, by_name)
