@@ -106,6 +106,21 @@ def test_policies_in_code_are_exported_too() -> None:
     assert '"rowcast: Declared"' in export()[0]
 
 
+def test_policies_on_topics_are_not_about_rows() -> None:
+    policy(True, on="realtime.receive_broadcast")
+    out, err = export()
+    assert "CREATE POLICY" not in out and err == ""
+
+
+def test_a_select_from_what_has_no_table_lets_nobody_in() -> None:
+    select = {"select": "topic", "from": "realtime.Topic"}
+    policy({"not": {"title__in": select}}, name="Topics")
+    out, err = export()
+    if connection.vendor == "postgresql":
+        assert "policy 'Topics': title__in: realtime.Topic has no table" in err
+        assert "AND (NOT (NULL = 1))" in out
+
+
 def test_a_broken_policy_is_said_and_denies() -> None:
     policy({"nothing": 1}, name="Broken")
     out, err = export()
