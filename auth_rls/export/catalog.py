@@ -85,7 +85,7 @@ class Catalog:
             self.secured = {Place(*row) for row in cursor.fetchall()}
 
     def differences(self, export: Export) -> list[str]:
-        """One line for each thing that is not as `export` wants it."""
+        """One line for each thing of ours that is not as `export` wants it."""
         lines = [
             f"{place}: row security is not enabled"
             for place in export.places
@@ -97,9 +97,6 @@ class Catalog:
                 lines.append(f"{policy.place}: policy {policy.name!r} {state}")
         for place, name in self._left_over(export):
             lines.append(f"{place}: policy {name!r} is not in force any more")
-        for (place, name), standing in self.policies.items():
-            if place in export.places and not _ours(name) and standing.permissive:
-                lines.append(f"{place}: policy {name!r} is not one of ours and lets rows through")
         for function in export.functions:
             state = self._state(self.functions.get(function.name), function.sql)
             if state:
@@ -109,6 +106,15 @@ class Catalog:
             for standing in self._idle(export).values()
         ]
         return lines
+
+    def others(self, export: Export) -> list[str]:
+        """One line for each policy that is not ours and widens what `export` says. They are left
+        as they are: somebody else's."""
+        return [
+            f"{place}: policy {name!r} is not one of ours and lets rows through"
+            for (place, name), standing in self.policies.items()
+            if place in export.places and not _ours(name) and standing.permissive
+        ]
 
     def apply(self, export: Export) -> None:
         """Make it so. Call it inside a transaction, with a catalog read in that transaction."""

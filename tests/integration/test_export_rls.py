@@ -224,9 +224,11 @@ def test_what_was_altered_by_hand_is_found(sql: str, line: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute(sql)
     assert differences() == [line]
-    if "other" not in sql:
-        export("--apply")
-        assert "as they should be" in export("--check")[0]
+    _, err = export("--apply")
+    if "other" in sql:  # whose it is, we do not know
+        assert err == f"{line}\n" and differences() == [line]
+    else:
+        assert err == "" and "as they should be" in export("--check")[0]
 
 
 @on_postgresql

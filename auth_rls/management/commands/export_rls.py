@@ -79,22 +79,29 @@ class Command(BaseCommand):
         if verbosity > 1:
             for line in differences:
                 self.stdout.write(line)
+        for line in catalog.Catalog(using).others(export):
+            self.stderr.write(line)
         if verbosity:
+            done = f"{_counted(differences)} mended" if differences else "nothing to do"
             self.stdout.write(
-                f"{len(export.policies)} policies on {len(export.places)} tables: "
-                + (f"{len(differences)} differences mended." if differences else "nothing to do.")
+                f"{len(export.policies)} policies on {len(export.places)} tables: {done}."
             )
 
     def _check(self, export: Export, using: str, verbosity: int) -> None:
-        differences = catalog.Catalog(using).differences(export)
-        for line in differences:
+        found = catalog.Catalog(using)
+        differences, others = found.differences(export), found.others(export)
+        for line in [*differences, *others]:
             self.stdout.write(line)
         if differences:
-            raise CommandError(
-                f"{len(differences)} differences. Run `export_rls --apply`.", returncode=1
-            )
+            raise CommandError(f"{_counted(differences)}. Run `export_rls --apply`.")
+        if others:
+            raise CommandError("Policies that are not ours let rows through; drop them.")
         if verbosity:
             self.stdout.write(f"{len(export.policies)} policies as they should be.")
+
+
+def _counted(lines: list[str]) -> str:
+    return f"{len(lines)} difference{'' if len(lines) == 1 else 's'}"
 
 
 def _first_line(error: Exception) -> str:
