@@ -23,7 +23,8 @@ class UnsupportedColumn(TypeError):
 class Column:
     """A column of a table. `names` are all it goes by in a predicate: column name, field name
     and attname. `type` is PostgreSQL's name for its type, on every database. `scale` is the
-    number of decimal places of a DECIMAL column, None for other kinds."""
+    number of decimal places of a DECIMAL column, None for other kinds. `collated`: it has a
+    collation of its own, as a key that points to such a column has."""
 
     name: str
     attname: str
@@ -33,6 +34,7 @@ class Column:
     field: models.Field[Any, Any]
     nullable: bool
     scale: int | None = None
+    collated: bool = False
 
 
 # By Django's internal type, which subclasses of a field share.
@@ -123,6 +125,7 @@ def column_of(field: models.Field[Any, Any]) -> Column:
         field=field,
         nullable=field.null or isinstance(field, models.GeneratedField),
         scale=source.decimal_places if isinstance(source, models.DecimalField) else None,
+        collated=getattr(source, "db_collation", None) is not None,
     )
 
 

@@ -7,6 +7,8 @@ their own (`exact` of an empty text, of a bool, of a large integer).
 
 Text and parameters only: nothing here talks to a database. A value of a captured column is
 expected as Django stores it.
+
+Pure: no Django, no I/O.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from datetime import timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from auth_rls import patterns
-from auth_rls.columns import Column
 from auth_rls.kinds import INT_MAX, INT_MIN, Kind
+
+if TYPE_CHECKING:
+    from auth_rls.columns import Column
 
 Sql = tuple[str, list[Any]]
 
@@ -211,27 +215,27 @@ class Postgresql(Dialect):
         return f"{sql} IS {'NULL' if value is None else str(value).upper()}"
 
     def operand(self, column: Column, sql: str, *, ordered: bool) -> str:
-        if column.kind is Kind.TEXT and (ordered or _collated(column)):
+        if column.kind is Kind.TEXT and (ordered or column.collated):
             # Equality needs no collation but where the column has one that blurs it; leaving
             # it out there keeps the column's index in use.
             return f'{sql} COLLATE "C"'
         if column.kind in (Kind.FLOAT, Kind.DECIMAL):
             # NaN is no value here: the row is read without it.
-            return f"NULLIF({sql}, 'NaN'::{_POSTGRESQL_TYPES[column.kind]})"
+            return f"NULLIF({sql}, 'NaN'::{type_name(column.kind)})"
         return sql
 
     def literal(self, column: Column, value: Any, *, up: bool | None = False) -> Sql:
-        return f"%s::{_POSTGRESQL_TYPES[column.kind]}", [_printed(column.kind, value)]
+        return f"%s::{type_name(column.kind)}", [_printed(column.kind, value)]
 
     def in_list(self, column: Column, values: Iterable[Any], operand: str) -> Sql:
         printed = [_printed(column.kind, value) for value in values]
-        return f"{operand} = ANY(%s::{_POSTGRESQL_TYPES[column.kind]}[])", [printed]
+        return f"{operand} = ANY(%s::{type_name(column.kind)}[])", [printed]
 
     def member(self, outer: Column, inner: Column, prefix: str, sql: str) -> Sql:
         if outer.kind is not Kind.TEXT:
             return self.operand(inner, sql, ordered=False), []
         text = sql if inner.kind is Kind.TEXT else f"{sql}::text"
-        if _collated(inner) or _collated(outer):
+        if inner.collated or outer.collated:
             # Two columns with collations of their own have none in common.
             text = f'{text} COLLATE "C"'
         return (f"(%s::text || {text})", [prefix]) if prefix else (text, [])
@@ -275,12 +279,15 @@ _POSTGRESQL_TYPES = {
     Kind.INTERVAL: "interval",
     Kind.INET: "inet",
 }
+
+
+def type_name(kind: Kind) -> str:
+    """PostgreSQL's type in which values of this kind are compared."""
+    return _POSTGRESQL_TYPES[kind]
+
+
 _EXACT_DIGITS = Decimal(10) ** 15
 _WIDE = Context(prec=200)
-
-
-def _collated(column: Column) -> bool:
-    return getattr(column.field, "db_collation", None) is not None
 
 
 def _rounded(value: Decimal, scale: int, up: bool | None) -> float:

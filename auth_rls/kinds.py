@@ -252,6 +252,8 @@ def _inet(value: Any) -> str:
         # A host's mask says nothing and PostgreSQL leaves it out.
         text = value.removesuffix("/32") if ":" not in value else value.removesuffix("/128")
         try:
+            if "%" in text:
+                raise ValueError  # a zone is an interface of one machine; no database takes it
             address = ipaddress.ip_address(text)
         except ValueError:
             pass

@@ -101,7 +101,7 @@ def _moment(text: str) -> datetime | None:
 
 
 def read_interval(value: Any) -> timedelta:
-    span = _span(value.strip()) if isinstance(value, str) else None
+    span = _span(value.strip(" \t\n\r\f\v")) if isinstance(value, str) else None
     if span is None:
         raise ValueError(f"expected a duration such as P1DT02H03M04.5S, not {value!r}")
     return span

@@ -11,11 +11,13 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+from uuid import UUID
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 
 from auth_rls import conf, tokens
+from auth_rls.kinds import Kind, from_text
 
 ANON: Final = "anon"
 AUTHENTICATED: Final = "authenticated"
@@ -202,6 +204,13 @@ def _active_user(named: str) -> Any:
     return user
 
 
+def _uuid_text(named: str) -> object:
+    try:
+        return from_text(Kind.UUID, named)
+    except ValueError:
+        return None
+
+
 def _primary_key(model: Any, named: str) -> Any:
     """`named` as a value of the user model's primary key, or None if it cannot be one."""
     pk = model._meta.pk
@@ -216,5 +225,8 @@ def _primary_key(model: Any, named: str) -> Any:
         return None
     # int() also reads " 7", "0_7" and digits of other scripts; only "7" names user 7.
     if isinstance(key, int) and str(key) != named:
+        return None
+    # UUID() reads as much; what names a user is what a policy would take for a UUID.
+    if isinstance(key, UUID) and _uuid_text(named) != str(key):
         return None
     return key

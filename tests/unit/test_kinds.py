@@ -212,7 +212,7 @@ def test_an_address_has_one_spelling(text: str, address: str) -> None:
     assert from_row(Kind.INET, text) == address
 
 
-@pytest.mark.parametrize("text", ["", "1.2.3", "10.0.0.0/8", "host", "1.2.3.4.5"])
+@pytest.mark.parametrize("text", ["", "1.2.3", "10.0.0.0/8", "host", "1.2.3.4.5", "fe80::1%eth0"])
 def test_what_is_no_host_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="IP address"):
         from_text(Kind.INET, text)

@@ -1,0 +1,1 @@
+"""Policies as PostgreSQL's own row security, so that programs that speak SQL meet the same wall."""

@@ -1,0 +1,248 @@
+"""The exported policies in a PostgreSQL database: what stands there, how it differs, installing.
+
+Owns every statement that reads or changes the catalog. Ours is what bears our names: policies by
+their prefix, functions by the schema. Each carries a comment with two digests: of the statement
+that made it, and of what PostgreSQL then said it was, so that a change by hand is found too.
+Nothing that is as it should be is touched, and a table that loses its last policy stays walled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django.db import connections, transaction
+
+from auth_rls.export.wanted import BYPASS, PREFIX, Export, Place
+from auth_rls.export.words import SCHEMA, digest, identifier, literal
+
+_MARK: Final = "Rowcast "
+# Two reconcilers at once would each drop what the other made.
+_LOCK: Final = 0x726C7365
+
+_POLICIES = """
+SELECT n.nspname, c.relname, p.polname, p.polpermissive, obj_description(p.oid, 'pg_policy'),
+  concat_ws(' ', p.polcmd, p.polpermissive, p.polroles,
+    coalesce(pg_get_expr(p.polqual, p.polrelid), '-'),
+    coalesce(pg_get_expr(p.polwithcheck, p.polrelid), '-'))
+FROM pg_policy AS p
+JOIN pg_class AS c ON c.oid = p.polrelid
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+"""
+_FUNCTIONS = """
+SELECT p.proname, p.oid::regprocedure::text, obj_description(p.oid, 'pg_proc'),
+  pg_get_functiondef(p.oid)
+FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+WHERE n.nspname = %s AND p.prokind = 'f'
+"""
+_SECURED = """
+SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.relrowsecurity
+"""
+_LOCATED = """
+SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.oid = to_regclass(%s) AND c.relkind IN ('r', 'p')
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """Something that is there: its comment, and the digest of what PostgreSQL says it is."""
+
+    comment: str
+    found: str
+    permissive: bool = True
+    signature: str = ""
+
+    def state(self, sql: str) -> str | None:
+        """What is wrong with it where `sql` should have made it; None when nothing is."""
+        made, _, found = self.comment.removeprefix(_MARK).partition(".")
+        if not self.comment.startswith(_MARK) or made != digest(sql):
+            return "is out of date"
+        # A script that was run by hand leaves no second digest.
+        return "was altered by hand" if found and found != self.found else None
+
+
+class Catalog:
+    """What stands in the database at the moment this is made."""
+
+    def __init__(self, using: str) -> None:
+        self._using = using
+        with _plain(using) as cursor:
+            cursor.execute(_POLICIES)
+            self.policies = {
+                (Place(schema, table), name): _Standing(comment or "", digest(text), permissive)
+                for schema, table, name, permissive, comment, text in cursor.fetchall()
+            }
+            cursor.execute(_FUNCTIONS, [SCHEMA])
+            self.functions = {
+                name: _Standing(comment or "", digest(text), signature=signature)
+                for name, signature, comment, text in cursor.fetchall()
+            }
+            cursor.execute(_SECURED)
+            self.secured = {Place(*row) for row in cursor.fetchall()}
+
+    def differences(self, export: Export) -> list[str]:
+        """One line for each thing of ours that is not as `export` wants it."""
+        lines = [
+            f"{place}: row security is not enabled"
+            for place in export.places
+            if place not in self.secured
+        ]
+        for policy in export.policies:
+            state = self._state(self.policies.get((policy.place, policy.name)), policy.sql)
+            if state:
+                lines.append(f"{policy.place}: policy {policy.name!r} {state}")
+        for place, name in self._left_over(export):
+            lines.append(f"{place}: policy {name!r} is not in force any more")
+        for function in export.functions:
+            state = self._state(self.functions.get(function.name), function.sql)
+            if state:
+                lines.append(f"function {function.signature} {state}")
+        lines += [
+            f"function {standing.signature} is not needed any more"
+            for standing in self._idle(export).values()
+        ]
+        return lines
+
+    def others(self, export: Export) -> list[str]:
+        """One line for each policy that is not ours and widens what `export` says. They are left
+        as they are: somebody else's."""
+        return [
+            f"{place}: policy {name!r} is not one of ours and lets rows through"
+            for (place, name), standing in self.policies.items()
+            if place in export.places and not _ours(name) and standing.permissive
+        ]
+
+    def apply(self, export: Export) -> None:
+        """Make it so. Call it inside a transaction, with a catalog read in that transaction."""
+        wanted = {(policy.place, policy.name): policy for policy in export.policies}
+        stale = {
+            key for key, policy in wanted.items() if self._state(self.policies.get(key), policy.sql)
+        }
+        functions = [
+            function
+            for function in export.functions
+            if self._state(self.functions.get(function.name), function.sql)
+        ]
+        idle = self._idle(export)
+        with _plain(self._using) as cursor:
+            cursor.execute("SELECT FROM pg_namespace WHERE nspname = %s", [SCHEMA])
+            if cursor.fetchone() is None:
+                cursor.execute(f"CREATE SCHEMA {SCHEMA}")
+                cursor.execute(f"GRANT USAGE ON SCHEMA {SCHEMA} TO PUBLIC")
+            if any(function.name in self.functions for function in functions):
+                # What a function returns cannot be changed while a policy calls it.
+                stale, functions = set(wanted), list(export.functions)
+                idle = {
+                    name: standing
+                    for name, standing in self.functions.items()
+                    if standing.comment.startswith(_MARK) or name in _names(export)
+                }
+            for place, name in [*self._left_over(export), *stale]:
+                cursor.execute(f"DROP POLICY IF EXISTS {identifier(name)} ON {place.sql}")
+            for standing in reversed(idle.values()):
+                cursor.execute(f"DROP FUNCTION {standing.signature}")
+            for function in functions:
+                cursor.execute(function.sql)
+            for key, policy in wanted.items():
+                if key in stale:
+                    cursor.execute(policy.sql)
+            for place in export.places:
+                if place not in self.secured:
+                    cursor.execute(f"ALTER TABLE {place.sql} ENABLE ROW LEVEL SECURITY")
+            now = Catalog(self._using)
+            for key in stale:
+                found, sql = now.policies[key].found, wanted[key].sql
+                cursor.execute(
+                    _commented(f"POLICY {identifier(key[1])} ON {key[0].sql}", sql, found)
+                )
+            for function in functions:
+                found = now.functions[function.name].found
+                cursor.execute(_commented(f"FUNCTION {function.signature}", function.sql, found))
+
+    def _left_over(self, export: Export) -> list[tuple[Place, str]]:
+        """Policies of ours that nobody wants any more."""
+        wanted = {(policy.place, policy.name) for policy in export.policies}
+        return [key for key in self.policies if _ours(key[1]) and key not in wanted]
+
+    def _idle(self, export: Export) -> dict[str, _Standing]:
+        """Functions of ours that nothing calls any more."""
+        names = _names(export)
+        return {
+            name: standing
+            for name, standing in self.functions.items()
+            if name not in names and standing.comment.startswith(_MARK)
+        }
+
+    @staticmethod
+    def _state(standing: _Standing | None, sql: str) -> str | None:
+        return "is missing" if standing is None else standing.state(sql)
+
+
+def reconcile(export: Export, using: str) -> list[str]:
+    """Install `export` in one transaction. Returns what was different."""
+    with transaction.atomic(using=using):
+        with connections[using].cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+        catalog = Catalog(using)
+        differences = catalog.differences(export)
+        if differences:
+            catalog.apply(export)
+    return differences
+
+
+def script(export: Export) -> str:
+    """The same as statements to read, or to run with psql."""
+    lines = [
+        "BEGIN;",
+        "SET LOCAL search_path = pg_catalog, pg_temp;",
+        f"CREATE SCHEMA IF NOT EXISTS {SCHEMA};",
+        f"GRANT USAGE ON SCHEMA {SCHEMA} TO PUBLIC;",
+    ]
+    for function in export.functions:
+        lines += ["", f"{function.sql};"]
+        lines.append(f"{_commented(f'FUNCTION {function.signature}', function.sql)};")
+    for place in export.places:
+        lines += ["", f"ALTER TABLE {place.sql} ENABLE ROW LEVEL SECURITY;"]
+    for policy in export.policies:
+        name = f"{identifier(policy.name)} ON {policy.place.sql}"
+        lines += ["", f"DROP POLICY IF EXISTS {name};", f"{policy.sql};"]
+        lines.append(f"{_commented(f'POLICY {name}', policy.sql)};")
+    return "\n".join([*lines, "", "COMMIT;"])
+
+
+def located(db_table: str, using: str) -> Place | None:
+    """Where the table stands that this db_table names for Django; None when there is none."""
+    connection = connections[using]
+    with connection.cursor() as cursor:
+        cursor.execute(_LOCATED, [connection.ops.quote_name(db_table)])
+        row = cursor.fetchone()
+    return Place(*row) if row else None
+
+
+@contextmanager
+def _plain(using: str) -> Iterator[Any]:
+    """A cursor that reads names as they are written, so that what is printed never varies."""
+    with transaction.atomic(using=using), connections[using].cursor() as cursor:
+        cursor.execute("SELECT current_setting('search_path')")
+        (path,) = cursor.fetchone()
+        cursor.execute("SELECT set_config('search_path', 'pg_catalog, pg_temp', true)")
+        yield cursor
+        cursor.execute("SELECT set_config('search_path', %s, true)", [path])
+
+
+def _commented(what: str, sql: str, found: str = "") -> str:
+    return (
+        f"COMMENT ON {what} IS {literal(f'{_MARK}{digest(sql)}' + (f'.{found}' if found else ''))}"
+    )
+
+
+def _names(export: Export) -> set[str]:
+    return {function.name for function in export.functions}
+
+
+def _ours(name: str) -> bool:
+    return name == BYPASS or name.startswith(PREFIX)
