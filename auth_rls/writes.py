@@ -45,7 +45,7 @@ def check_add(instance: models.Model, subject: Any) -> None:
         or _overwrites(instance)
         or matcher(new_row_predicate(asking, model, "add"))(row_of(instance)) is not True
     ):
-        raise _denied(model, "add", "No policy lets you add this {}")
+        raise denied(model, "add", "No policy lets you add this {}")
 
 
 def check_change(instance: models.Model, subject: Any) -> None:
@@ -60,10 +60,28 @@ def check_change(instance: models.Model, subject: Any) -> None:
     snapshot = PolicySnapshot.load()
     stored = None if asking is None else _changeable(instance, model, asking, snapshot)
     if asking is None or stored is None:
-        raise _denied(model, "change", "No policy lets you change this {}")
+        raise denied(model, "change", "No policy lets you change this {}")
     predicate = new_row_predicate(asking, model, "change", snapshot=snapshot)
     if matcher(predicate)(_new_row(instance, stored)) is not True:
-        raise _denied(model, "change", "No policy lets you change the {} to that")
+        raise denied(model, "change", "No policy lets you change the {} to that")
+
+
+def denied(model: type[models.Model], action: str, words: str) -> PolicyDenied:
+    """The refusal of an action on a model's row: its words, the permission, and no value."""
+    permission = permission_name(model, action)
+    return PolicyDenied(f"{words.format(model._meta.verbose_name)} ({permission}).", permission)
+
+
+def check_saved(instance: models.Model, subject: Any, action: str) -> None:
+    """`check_add` or the second half of `check_change`, by the row as it has been stored: for
+    what cannot be judged before. Call it in the transaction that wrote the row, and let
+    PolicyDenied end that."""
+    asking = subject_of(subject)
+    model = concrete(type(instance))
+    stored = _rows(instance, model).first()
+    judge = None if asking is None else matcher(new_row_predicate(asking, model, action))
+    if judge is None or stored is None or judge(row_of(stored)) is not True:
+        raise denied(model, action, f"No policy lets you {action} this {{}}")
 
 
 async def acheck_add(instance: models.Model, subject: Any) -> None:
@@ -74,11 +92,6 @@ async def acheck_add(instance: models.Model, subject: Any) -> None:
 async def acheck_change(instance: models.Model, subject: Any) -> None:
     """`check_change` for async callers: the queries run in a database thread."""
     await sync_to_async(check_change, thread_sensitive=True)(instance, subject)
-
-
-def _denied(model: type[models.Model], action: str, words: str) -> PolicyDenied:
-    permission = permission_name(model, action)
-    return PolicyDenied(f"{words.format(model._meta.verbose_name)} ({permission}).", permission)
 
 
 def _rows(instance: models.Model, model: type[models.Model]) -> models.QuerySet[Any]:

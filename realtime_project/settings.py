@@ -25,6 +25,7 @@ INSTALLED_APPS = [
     "auth_rls",
     "realtime",
     "demo",
+    "rest_framework",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
