@@ -13,6 +13,9 @@ from django.utils import timezone
 from auth_rls.managers import PolicyManager
 from realtime import publish
 
+# How far apart tasks stand at first; see Task.position.
+STEP = 1024.0
+
 
 @publish
 class Team(models.Model):

@@ -289,16 +289,11 @@ urlpatterns = [path("write", write), path("async", write_async), path("read", re
 
 
 @pytest.fixture
-def middleware(settings: Any) -> None:
+def views(settings: Any) -> None:
     settings.ROOT_URLCONF = __name__
-    settings.MIDDLEWARE = [
-        *settings.MIDDLEWARE,
-        "auth_rls.middleware.SubjectMiddleware",
-        "realtime.middleware.ActorMiddleware",
-    ]
 
 
-def test_a_request_writes_as_its_user(middleware: None) -> None:
+def test_a_request_writes_as_its_user(views: None) -> None:
     ada = user()
     client = Client()
     client.get("/write")
@@ -307,7 +302,7 @@ def test_a_request_writes_as_its_user(middleware: None) -> None:
     assert log() == [None, str(ada.pk)]
 
 
-async def test_an_async_request_writes_as_its_user(middleware: None) -> None:
+async def test_an_async_request_writes_as_its_user(views: None) -> None:
     ada = await sync_to_async(user)()
     client = AsyncClient()
     await client.aforce_login(ada)
@@ -316,7 +311,7 @@ async def test_an_async_request_writes_as_its_user(middleware: None) -> None:
     assert await sync_to_async(log)() == [str(ada.pk)] * 2
 
 
-def test_a_request_that_only_reads_does_not_look_at_its_session(middleware: None) -> None:
+def test_a_request_that_only_reads_does_not_look_at_its_session(views: None) -> None:
     client = Client()
     client.force_login(user())
     response = client.get("/read")
@@ -332,7 +327,7 @@ def test_a_request_that_only_reads_does_not_look_at_its_session(middleware: None
     ],
 )
 def test_a_token_writes_as_its_user_id_or_role(
-    middleware: None, claims: dict[str, str], actor: str | None
+    views: None, claims: dict[str, str], actor: str | None
 ) -> None:
     from auth_rls import tokens
 

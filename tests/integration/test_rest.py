@@ -37,6 +37,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 
 ROOT = Path(__file__).resolve().parents[2]
 MINE = {"owner": "$user.id"}
+MIDDLEWARE = "auth_rls.middleware.SubjectMiddleware"
 MY_TEAMS = {"select": "team", "from": "zoo.Member", "where": {"user": "$user.id"}}
 
 
@@ -509,7 +510,12 @@ def token(sub: Any, role: str = "authenticated") -> dict[str, str]:
     return {"authorization": f"Bearer {tokens.sign(claims)}"}
 
 
-def test_a_token_is_its_user_and_its_claims(api: APIClient, ada: User, bob: User) -> None:
+@pytest.mark.parametrize("middleware", [True, False])
+def test_a_token_is_its_user_and_its_claims(
+    api: APIClient, settings: Any, ada: User, bob: User, middleware: bool
+) -> None:
+    if not middleware:
+        settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if name != MIDDLEWARE]
     policy({"all": [MINE, {"title": "$claims.team"}]})
     note("red", bob), note("blue", bob), note("red", ada)
     answer = api.get("/by-token/", headers=token(bob.pk))
@@ -526,25 +532,21 @@ def test_a_token_needs_no_csrf_token_and_a_session_does(ada: User) -> None:
 
 @pytest.mark.parametrize("middleware", [True, False])
 def test_a_token_that_is_refused_is_a_401(api: APIClient, settings: Any, middleware: bool) -> None:
-    if middleware:
-        settings.MIDDLEWARE = [*settings.MIDDLEWARE, "auth_rls.middleware.SubjectMiddleware"]
+    if not middleware:
+        settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if name != MIDDLEWARE]
     answer = api.get("/by-token/", headers={"authorization": "Bearer nonsense"})
     assert answer.status_code == 401
     assert answer["WWW-Authenticate"].startswith("Bearer")
 
 
-def test_with_the_middleware_a_token_keeps_its_claims_in_any_view(settings: Any, ada: User) -> None:
-    settings.MIDDLEWARE = [*settings.MIDDLEWARE, "auth_rls.middleware.SubjectMiddleware"]
+def test_with_the_middleware_a_token_keeps_its_claims_in_any_view(ada: User) -> None:
     policy({"title": "$claims.team"})
     note("red"), note("blue")
     assert titles(APIClient().get("/notes/", headers=token(ada.pk))) == ["red"]
     assert titles(APIClient().get("/notes/", headers=token("elsewhere-7"))) == ["red"]
 
 
-def test_a_view_that_takes_no_session_is_not_answered_for_it(
-    settings: Any, api: APIClient, ada: User
-) -> None:
-    settings.MIDDLEWARE = [*settings.MIDDLEWARE, "auth_rls.middleware.SubjectMiddleware"]
+def test_a_view_that_takes_no_session_is_not_answered_for_it(api: APIClient, ada: User) -> None:
     policy(MINE)
     note("mine", ada)
     assert titles(api.get("/notes/")) == ["mine"]

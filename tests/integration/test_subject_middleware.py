@@ -48,11 +48,6 @@ urlpatterns = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _middleware(settings: Any) -> None:
-    settings.MIDDLEWARE = [*settings.MIDDLEWARE, "auth_rls.middleware.SubjectMiddleware"]
-
-
 def token(sub: Any = None, role: str = "authenticated", ttl: int = 60) -> str:
     claims = {"role": role, "exp": int(time.time()) + ttl}
     return tokens.sign(claims if sub is None else {**claims, "sub": str(sub)})
