@@ -1,4 +1,4 @@
-"""Relations in serializers: a request may only point to rows it may see.
+"""Relations in serializers: a request may only point to rows it may see, and is shown no other.
 
 To point to a hidden row and be told that it exists, or to find its name among the choices of a
 form, would tell of it. Owns narrowing what may be pointed to; whether the new row may be written
@@ -9,25 +9,41 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db import models
 from rest_framework.relations import (
+    MANY_RELATION_KWARGS,
     HyperlinkedRelatedField,
+    ManyRelatedField,
     PrimaryKeyRelatedField,
     SlugRelatedField,
 )
 from rest_framework.serializers import ModelSerializer
 
 from auth_rls.querysets import visible
+from auth_rls.snapshot import PolicySnapshot
+
+_SNAPSHOT = "auth_rls.snapshot"
+
+
+class PolicyManyRelatedField(ManyRelatedField):
+    """Of the rows that a row points to, or that point to it, those that may be seen."""
+
+    def get_attribute(self, instance: Any) -> Any:
+        found = super().get_attribute(instance)
+        return _seen(self, found) if isinstance(found, models.QuerySet) else found
 
 
 class _Narrowed:
     """Only visible rows; none at all where the serializer knows no request."""
 
+    @classmethod
+    def many_init(cls, *args: Any, **kwargs: Any) -> PolicyManyRelatedField:
+        named = {key: value for key, value in kwargs.items() if key in MANY_RELATION_KWARGS}
+        return PolicyManyRelatedField(child_relation=cls(*args, **kwargs), **named)
+
     def get_queryset(self) -> Any:
         queryset = super().get_queryset()  # type: ignore[misc]
-        request = self.context.get("request")  # type: ignore[attr-defined]
-        if queryset is None:
-            return None
-        return queryset.none() if request is None else visible(queryset, request)
+        return None if queryset is None else _seen(self, queryset)
 
 
 class PolicyPrimaryKeyRelatedField(_Narrowed, PrimaryKeyRelatedField):
@@ -35,7 +51,15 @@ class PolicyPrimaryKeyRelatedField(_Narrowed, PrimaryKeyRelatedField):
 
 
 class PolicySlugRelatedField(_Narrowed, SlugRelatedField):
-    """A SlugRelatedField to visible rows."""
+    """A SlugRelatedField to visible rows. The slug of a hidden one is shown as null."""
+
+    def get_attribute(self, instance: Any) -> Any:
+        found = super().get_attribute(instance)
+        if not isinstance(found, models.Model):
+            return found
+        using = found._state.db
+        row: models.QuerySet[Any] = models.QuerySet(type(found), using=using).filter(pk=found.pk)
+        return found if _seen(self, row).exists() else None
 
 
 class PolicyHyperlinkedRelatedField(_Narrowed, HyperlinkedRelatedField):
@@ -43,6 +67,20 @@ class PolicyHyperlinkedRelatedField(_Narrowed, HyperlinkedRelatedField):
 
 
 class PolicyModelSerializer(ModelSerializer):
-    """A ModelSerializer whose relations can only be set to visible rows."""
+    """A ModelSerializer whose relations can only be set to visible rows, and which shows of
+    relations to many only such."""
 
     serializer_related_field = PolicyPrimaryKeyRelatedField
+
+
+def _seen(field: Any, queryset: Any) -> Any:
+    request = field.context.get("request")
+    if request is None:
+        return queryset.none()
+    # The root serializer's: one list of rows is answered by policies of one moment.
+    snapshot = field.context.get(_SNAPSHOT)
+    if snapshot is None:
+        snapshot = PolicySnapshot.load()
+        if isinstance(field.context, dict):
+            field.context[_SNAPSHOT] = snapshot
+    return visible(queryset, request, snapshot=snapshot)

@@ -29,12 +29,10 @@ from realtime.wal import postgresql, sqlite
 
 logger = logging.getLogger(__name__)
 
-_WRITES = re.compile(
-    r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/|\()*"
-    r"(?:INSERT|UPDATE|DELETE|REPLACE|MERGE|WITH|TRUNCATE|CALL|DO)\b",
-    re.IGNORECASE | re.DOTALL,
-)
-_ROLLBACK = re.compile(r"\s*ROLLBACK\b", re.IGNORECASE)
+_VERB = re.compile(r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/|\()*([A-Z]+)", re.IGNORECASE | re.DOTALL)
+_WRITES = frozenset({"INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE", "WITH", "TRUNCATE"})
+# They may write too, and may end transactions, so none is made for them.
+_CALLS = frozenset({"CALL", "DO"})
 # libpq's PQTRANS_IDLE and PQTRANS_INERROR.
 _IDLE, _FAILED = 0, 3
 
@@ -74,7 +72,7 @@ class SqliteHand(_Hand):
     _now: str | None = None
 
     def __call__(self, execute: Execute, sql: Any, params: Any, many: bool, context: Any) -> Any:
-        if not _writes(sql):
+        if _verb(sql) not in _WRITES:
             return execute(sql, params, many, context)
         before, self._now = self._now, self.actor()
         try:
@@ -112,16 +110,19 @@ class PostgresqlHand(_Hand):
     _set: str | None = ""
 
     def __call__(self, execute: Execute, sql: Any, params: Any, many: bool, context: Any) -> Any:
-        if not _writes(sql):
-            if isinstance(sql, str) and _ROLLBACK.match(sql):
-                self._set = None
+        verb = _verb(sql.as_string(None) if hasattr(sql, "as_string") else sql)
+        if verb == "ROLLBACK":
+            self._set = None
+        alone = self.connection.get_autocommit()
+        if verb not in _WRITES and (alone or verb not in _CALLS):
             return execute(sql, params, many, context)
         actor = self.actor() or ""
-        if self._status() == _IDLE:
+        status = self._status()
+        if status == _IDLE:
             self._set = ""
-        if actor == self._set or self._status() == _FAILED:
+        if actor == self._set or status == _FAILED:
             return execute(sql, params, many, context)
-        if self.connection.get_autocommit():
+        if alone:
             # The statement would be a transaction of its own, at whose end the setting goes.
             with transaction.atomic(using=self.connection.alias):
                 self._hand_over(actor)
@@ -143,9 +144,10 @@ class PostgresqlHand(_Hand):
         self._set = actor
 
 
-def _writes(sql: Any) -> bool:
-    # Composed statements of psycopg are no text; whether they write cannot be told, so they do.
-    return _WRITES.match(sql) is not None if isinstance(sql, str) else True
+def _verb(sql: Any) -> str:
+    """The first word of a statement."""
+    found = _VERB.match(sql) if isinstance(sql, str) else None
+    return found[1].upper() if found else ""
 
 
 _HANDS: dict[str, type[SqliteHand] | type[PostgresqlHand]] = {

@@ -266,6 +266,21 @@ def test_truncate_has_an_actor_too() -> None:
     assert log("zoo_note") == ["one"]
 
 
+@on_postgresql
+def test_a_composed_statement_and_a_block_of_code_have_an_actor_too() -> None:
+    from psycopg import sql
+
+    table = sql.Identifier("zoo_team")
+    with realtime.actor("one"), connection.cursor() as cursor:
+        cursor.execute(sql.SQL("INSERT INTO {} (name) VALUES (%s)").format(table), ["a"])
+        # No transaction may be made for what cannot run in one.
+        cursor.execute(sql.SQL("VACUUM {}").format(table))
+        cursor.execute("DO $$ BEGIN INSERT INTO zoo_team (name) VALUES ('b'); COMMIT; END $$")
+        with transaction.atomic():
+            cursor.execute("DO $$ BEGIN INSERT INTO zoo_team (name) VALUES ('c'); END $$")
+    assert log() == ["one", None, "one"]
+
+
 # The middleware
 
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
 from django.db.models import Count
+from django.test.utils import CaptureQueriesContext
 from django.urls import include, path
 from rest_framework import pagination, serializers, viewsets
 from rest_framework.routers import SimpleRouter
@@ -14,9 +16,11 @@ from rest_framework.test import APIClient, APIRequestFactory, force_authenticate
 
 from auth_rls.rest import (
     PolicyFilterBackend,
+    PolicyModelSerializer,
     PolicyOrderingFilter,
     PolicyPermission,
     PolicySearchFilter,
+    PolicySlugRelatedField,
 )
 from tests.integration.policy_world import policy, user
 from tests.zoo.models import Member, Note, Team
@@ -75,6 +79,20 @@ class TeamSerializer(serializers.ModelSerializer):
         fields = ["id", "notes", "members"]
 
 
+class CarefulTeamSerializer(PolicyModelSerializer):
+    class Meta:
+        model = Team
+        fields = ["id", "note_set"]
+
+
+class CarefulNoteSerializer(PolicyModelSerializer):
+    owner = PolicySlugRelatedField(slug_field="username", queryset=User.objects.all())
+
+    class Meta:
+        model = Note
+        fields = ["id", "owner"]
+
+
 class Teams(viewsets.ReadOnlyModelViewSet):
     queryset = Team.objects.annotate(notes=Count("note"), secret=Count("member")).order_by("id")
     serializer_class = TeamSerializer
@@ -83,7 +101,17 @@ class Teams(viewsets.ReadOnlyModelViewSet):
     search_fields = ["member__role", "name"]
 
 
+class CarefulTeams(Teams):
+    serializer_class = CarefulTeamSerializer
+
+
+class CarefulNotes(Notes):
+    serializer_class = CarefulNoteSerializer
+
+
 router = SimpleRouter()
+router.register("careful-teams", CarefulTeams, basename="careful-teams")
+router.register("careful-notes", CarefulNotes, basename="careful-notes")
 router.register("notes", Notes, basename="notes")
 router.register("paged", Paged, basename="paged")
 router.register("named", Named, basename="named")
@@ -227,3 +255,32 @@ def test_a_search_that_may_look_at_nothing_finds_nothing(api: APIClient) -> None
     request = APIRequestFactory().get("/", {"search": "2"})
     force_authenticate(request, User.objects.get(username="ada"))
     assert view(request).data == []
+
+
+def test_of_a_relation_to_many_only_visible_rows_are_shown(api: APIClient) -> None:
+    shown = Note.objects.filter(is_public=True, team__name="zebra").values_list("pk", flat=True)
+    (team,) = api.get("/careful-teams/").json()
+    assert set(team["note_set"]) == set(shown)
+
+
+def test_the_slug_of_a_hidden_row_is_not_shown(api: APIClient) -> None:
+    owners = [note["owner"] for note in api.get("/careful-notes/").json()]
+    assert owners == ["ada", None, "ada"]
+
+
+def test_policies_are_read_once_for_a_whole_list(api: APIClient) -> None:
+    with CaptureQueriesContext(connection) as few:
+        api.get("/careful-notes/")
+    owner = User.objects.get(username="ada")
+    Note.objects.bulk_create(
+        Note(title=str(number), owner=owner, is_public=True) for number in range(20)
+    )
+    with CaptureQueriesContext(connection) as many:
+        api.get("/careful-notes/")
+    policies = [sum("auth_rls_policy" in q["sql"] for q in queries) for queries in (few, many)]
+    assert policies[0] == policies[1]
+
+
+def test_where_a_serializer_knows_no_request_nothing_can_be_pointed_to(api: APIClient) -> None:
+    serializer = CarefulNoteSerializer(data={"owner": "ada"})
+    assert not serializer.is_valid()
