@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
+from django.urls import Resolver404, resolve
 from django.utils.cache import patch_vary_headers
 from django.utils.functional import SimpleLazyObject
 
@@ -24,6 +25,8 @@ from auth_rls.subject import Subject
 from auth_rls.tokens import MalformedToken, TokenError
 
 SCHEME = "bearer"
+_MARK = "authenticates_itself"
+_View = TypeVar("_View", bound=Callable[..., Any])
 
 
 def bearer_token(request: Any) -> str | None:
@@ -36,6 +39,13 @@ def bearer_token(request: Any) -> str | None:
         raise MalformedToken
     token: str = words[1]
     return token
+
+
+def authenticates_itself(view: _View) -> _View:
+    """Mark a view that reads `Authorization: Bearer` in a way of its own, such as keys that are
+    no JWT: a value that the middleware would refuse is left to it, in a request of nobody's."""
+    setattr(view, _MARK, True)
+    return view
 
 
 class SubjectMiddleware:
@@ -63,7 +73,9 @@ class SubjectMiddleware:
             token = bearer_token(request)
             _set(request, None if token is None else Subject.from_token(token))
         except TokenError as error:
-            return _refused(error)
+            if not _is_left_to_its_view(request):
+                return _refused(error)
+            _become(request, Subject.anonymous())
         return _varied(self.get_response(request))
 
     async def _acall(self, request: HttpRequest) -> HttpResponseBase:
@@ -73,7 +85,9 @@ class SubjectMiddleware:
             verify = sync_to_async(Subject.from_token, thread_sensitive=True)
             _set(request, None if token is None else await verify(token))
         except TokenError as error:
-            return _refused(error)
+            if not _is_left_to_its_view(request):
+                return _refused(error)
+            _become(request, Subject.anonymous())
         return _varied(await self.get_response(request))
 
 
@@ -87,6 +101,12 @@ def _set(request: Any, subject: Subject | None) -> None:
         request.subject = SimpleLazyObject(lambda: Subject.from_user(request.user))
         request.asubject = functools.partial(_of_session, request)
         return
+    _become(request, subject)
+    # What Django's CsrfViewMiddleware and REST framework's session authentication look at.
+    request._dont_enforce_csrf_checks = True
+
+
+def _become(request: Any, subject: Subject) -> None:
     user = AnonymousUser() if subject.user is None else subject.user
 
     async def auser() -> Any:
@@ -97,8 +117,14 @@ def _set(request: Any, subject: Subject | None) -> None:
 
     request.subject, request.asubject = subject, asubject
     request.user, request.auser = user, auser
-    # What Django's CsrfViewMiddleware and REST framework's session authentication look at.
-    request._dont_enforce_csrf_checks = True
+
+
+def _is_left_to_its_view(request: Any) -> bool:
+    try:
+        found = resolve(request.path_info, getattr(request, "urlconf", None))
+    except Resolver404:
+        return False
+    return getattr(found.func, _MARK, False)
 
 
 async def _of_session(request: Any) -> Subject:

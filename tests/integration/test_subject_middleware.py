@@ -16,7 +16,7 @@ from django.urls import path
 from django.views.decorators.http import require_POST
 
 from auth_rls import tokens, visible
-from auth_rls.middleware import SubjectMiddleware
+from auth_rls.middleware import SubjectMiddleware, authenticates_itself
 from tests.integration.policy_world import policy, user
 from tests.zoo.models import Note
 
@@ -41,7 +41,13 @@ async def told_async(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"role": subject.role, "id": subject.user_id, "user": user.username})
 
 
+@authenticates_itself
+def own_keys(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"shown": request.headers["authorization"], "user": request.user.username})
+
+
 urlpatterns = [
+    path("own", own_keys),
     path("sync", told),
     path("async", told_async),
     path("post", require_POST(told)),
@@ -113,6 +119,15 @@ def test_a_token_that_is_refused_is_a_401_and_not_nobody(value: str, why: str) -
 def test_a_token_of_an_inactive_user_is_refused() -> None:
     gone = user("gone", is_active=False)
     assert Client().get("/sync", headers=bearer(token(gone.pk))).status_code == 401
+
+
+def test_a_view_with_keys_of_its_own_gets_them_in_a_request_of_nobodys() -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(user())
+    key = {"authorization": "Bearer sb_secret_x"}
+    assert client.get("/own", headers=key).json() == {"shown": "Bearer sb_secret_x", "user": ""}
+    assert client.post("/own", headers=key).status_code == 403
+    assert client.get("/nowhere", headers=key).status_code == 401
 
 
 def test_another_scheme_is_not_ours_to_judge() -> None:
