@@ -14,7 +14,7 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.constants import LOOKUP_SEP
 from rest_framework.filters import BaseFilterBackend, OrderingFilter, SearchFilter
-from rest_framework.permissions import SAFE_METHODS
+from rest_framework.permissions import AND, SAFE_METHODS
 
 from auth_rls.asking import of_request
 from auth_rls.querysets import permitted
@@ -38,13 +38,19 @@ class PolicyFilterBackend(BaseFilterBackend):
         if request.method in SAFE_METHODS:
             return rows
         if is_detail(view):
-            permissions = view.get_permissions()
-            if any(isinstance(one, PolicyPermission) for one in permissions):
+            if any(map(_is_policy, view.get_permissions())):
                 return rows
         elif request.method == "POST":
             return rows
         action = "delete" if request.method == "DELETE" else "change"
         return permitted(rows, subject, action, snapshot=snapshot)
+
+
+def _is_policy(permission: Any) -> bool:
+    """Whether `PolicyPermission` is asked in any case: by itself or as a part of an `&`."""
+    if isinstance(permission, AND):
+        return _is_policy(permission.op1) or _is_policy(permission.op2)
+    return isinstance(permission, PolicyPermission)
 
 
 class PolicyOrderingFilter(OrderingFilter):

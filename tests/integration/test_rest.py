@@ -16,6 +16,7 @@ from django.urls import include, path
 from rest_framework import generics, serializers, viewsets
 from rest_framework.authentication import BasicAuthentication, SessionAuthentication
 from rest_framework.decorators import action, api_view, permission_classes
+from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import SimpleRouter
@@ -90,6 +91,10 @@ class Narrowed(Notes):
     """Without the permission: the filter backend alone."""
 
     permission_classes: list[Any] = []
+
+
+class Both(Notes):
+    permission_classes = [IsAuthenticated & PolicyPermission]
 
 
 class BulkList(serializers.ListSerializer):
@@ -212,6 +217,7 @@ for name, viewset in {
     "owned": Owned,
     "bare": Bare,
     "narrowed": Narrowed,
+    "both": Both,
     "bulk": Bulk,
     "put-as-create": PutAsCreate,
     "put": Put,
@@ -281,7 +287,7 @@ def test_without_a_policy_nothing_is_shown_and_nothing_can_be_done(
     assert stored() == {"ada's"}
 
 
-@pytest.mark.parametrize("route", ["notes", "bare"])
+@pytest.mark.parametrize("route", ["notes", "bare", "both"])
 def test_what_cannot_be_seen_is_not_found_and_what_can_only_be_seen_is_refused(
     api: APIClient, ada: User, bob: User, route: str
 ) -> None:
@@ -296,7 +302,9 @@ def test_what_cannot_be_seen_is_not_found_and_what_can_only_be_seen_is_refused(
     assert api.delete(f"/{route}/{hidden.pk}/").status_code == 404
     refused = api.delete(f"/{route}/{shown.pk}/")
     assert refused.status_code == 403
-    assert refused.json() == {"detail": "No policy lets you delete this note (zoo.delete_note)."}
+    if route != "both":  # REST framework asks no part of an & for its words
+        words = "No policy lets you delete this note (zoo.delete_note)."
+        assert refused.json() == {"detail": words}
     assert stored() == {"hidden", "shown"}
 
 
