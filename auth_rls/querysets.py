@@ -9,48 +9,58 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from django.db.models import Model, QuerySet
+from asgiref.sync import sync_to_async
+from django.db.models import QuerySet
 
+from auth_rls.asking import subject_of
 from auth_rls.authority import bound_predicate
 from auth_rls.compile import condition
 from auth_rls.definition import ACTIONS, concrete
 from auth_rls.predicate import FALSE, TRUE
 from auth_rls.snapshot import PolicySnapshot
-from auth_rls.subject import Subject
 
-_M = TypeVar("_M", bound=Model)
+_Q = TypeVar("_Q", bound=QuerySet[Any])
 
 
-def visible(
-    queryset: QuerySet[_M], subject: Any, *, snapshot: PolicySnapshot | None = None
-) -> QuerySet[_M]:
+def visible(queryset: _Q, subject: Any, *, snapshot: PolicySnapshot | None = None) -> _Q:
     """The rows of `queryset` that `subject` may see. See `permitted`."""
     return permitted(queryset, subject, "view", snapshot=snapshot)
 
 
 def permitted(
-    queryset: QuerySet[_M],
+    queryset: _Q,
     subject: Any,
     action: str,
     *,
     snapshot: PolicySnapshot | None = None,
-) -> QuerySet[_M]:
+) -> _Q:
     """The rows of `queryset` to which `subject` may do `action`: view, change or delete.
 
-    `subject` is a `Subject` or a Django user; an inactive user gets nothing. Like any filter it
-    must come before slicing. Raises ValueError for another action; adding concerns a row that
-    is not there yet, so ask `user.has_perm("app.add_model", instance)`.
+    `subject` is a `Subject`, a Django user or a request; an inactive user gets nothing. Like any
+    filter it must come before slicing. Raises ValueError for another action; adding concerns a
+    row that is not there yet, so ask `check_add(instance, subject)`.
     """
     if action not in ACTIONS or action == "add":
         raise ValueError(f"action must be view, change or delete, not {action!r}")
-    if not isinstance(subject, Subject):
-        if not subject.is_anonymous and not subject.is_active:
-            return queryset.none()
-        subject = Subject.from_user(subject)
+    asking = subject_of(subject)
+    if asking is None:
+        return queryset.none()
     model = concrete(queryset.model)
-    predicate = bound_predicate(subject, model, action, snapshot=snapshot)
+    predicate = bound_predicate(asking, model, action, snapshot=snapshot)
     if predicate == TRUE:
         return queryset.all()
     if predicate == FALSE:
         return queryset.none()
     return queryset.filter(condition(predicate, model))
+
+
+async def avisible(queryset: _Q, subject: Any) -> _Q:
+    """`visible` for async callers: policies are read in a database thread. Iterate the result
+    with `async for`."""
+    return await apermitted(queryset, subject, "view")
+
+
+async def apermitted(queryset: _Q, subject: Any, action: str) -> _Q:
+    """`permitted` for async callers. See `avisible`."""
+    narrowed: _Q = await sync_to_async(permitted, thread_sensitive=True)(queryset, subject, action)
+    return narrowed

@@ -10,12 +10,18 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
+from auth_rls.managers import PolicyManager
 from realtime import publish
+
+# How far apart tasks stand at first; see Task.position.
+STEP = 1024.0
 
 
 @publish
 class Team(models.Model):
     name = models.CharField(max_length=60, unique=True)
+
+    objects = PolicyManager()
 
     class Meta:
         ordering = ["name"]
@@ -33,6 +39,8 @@ class Membership(models.Model):
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="memberships")
     team = models.ForeignKey(Team, models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=10, choices=Role.choices, default=Role.MEMBER)
+
+    objects = PolicyManager()
 
     class Meta:
         ordering = ["team", "user"]
@@ -68,6 +76,8 @@ class Task(models.Model):
     is_public = models.BooleanField("public", default=False)
     updated_at = models.DateTimeField(auto_now=True)
 
+    objects = PolicyManager()
+
     class Meta:
         ordering = ["status", "position", "id"]
 
@@ -86,6 +96,8 @@ class Message(models.Model):
     body = models.CharField(max_length=1000)
     is_public = models.BooleanField("public", default=False)
     created_at = models.DateTimeField(default=timezone.now)
+
+    objects = PolicyManager()
 
     class Meta:
         ordering = ["created_at", "id"]

@@ -15,12 +15,13 @@ _EXPORTS = {
     "abroadcast": "realtime.api",
     "apresence": "realtime.api",
     "broadcast": "realtime.api",
+    "actor": "realtime.authorship",
     "head": "realtime.api",
     "presence": "realtime.api",
     "publish": "realtime.wal.registry",
 }
 
-__all__ = ["abroadcast", "apresence", "broadcast", "head", "presence", "publish"]
+__all__ = ["abroadcast", "actor", "apresence", "broadcast", "head", "presence", "publish"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
 from django.db import connections, models
 from django.db.models import Func, Q, QuerySet
 from django.http import HttpRequest
@@ -100,12 +104,38 @@ class TableFilter(admin.SimpleListFilter):
         return queryset if table is None else queryset.filter(table_name=table)
 
 
+def _names(actors: Collection[str | None]) -> dict[str | None, str | None]:
+    """What the actors are called that are the primary keys of users; None for the others."""
+    users = get_user_model()
+    keys = {}
+    for actor in set(actors) - {None}:
+        try:
+            keys[users._meta.pk.to_python(actor)] = actor
+        except ValidationError:
+            continue
+    found = users._base_manager.in_bulk(list(keys))
+    named = {str(pk): user.get_username() for pk, user in found.items()}
+    return {actor: named.get(actor) for actor in actors if actor is not None}
+
+
+class _NamingChangeList(ChangeList):
+    """Reads the names of a page's actors at once."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        names = _names([entry.actor for entry in self.result_list])
+        for entry in self.result_list:
+            vars(entry)["actor_name"] = names.get(entry.actor)
+
+
 @admin.register(WalEntry)
 class WalEntryAdmin(ReadOnlyAdmin):
-    list_display = ("position", "committed", "op", "table_name", "pk_text")
+    list_display = ("position", "committed", "op", "table_name", "pk_text", "who")
     list_filter = ("op", TableFilter)
-    search_fields = ("table_name", "pk_text", "seq")
-    search_help_text = _("A table, a row key or a seq; several words must all fit.")
+    search_fields = ("table_name", "pk_text", "seq", "actor")
+    search_help_text = _(
+        "A table, a row key, a seq, or an actor by key or username; several words must all fit."
+    )
     # Unnumbered entries are the newest; ids follow the log closely and are indexed.
     ordering = ("-id",)
     show_full_result_count = False
@@ -116,6 +146,7 @@ class WalEntryAdmin(ReadOnlyAdmin):
         "op",
         "table_name",
         "pk_text",
+        "who",
         "old_image",
         "new_image",
         "relation_id",
@@ -130,7 +161,7 @@ class WalEntryAdmin(ReadOnlyAdmin):
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         for word in search_term.split():
-            fits = Q(pk_text=word) | Q(table_name__icontains=word)
+            fits = Q(pk_text=word) | Q(table_name__icontains=word) | Q(actor__in=_actors(word))
             if word.isascii() and word.isdigit() and int(word) < _BIGINT:
                 fits |= Q(seq=int(word))
             queryset = queryset.filter(fits)
@@ -139,6 +170,17 @@ class WalEntryAdmin(ReadOnlyAdmin):
     @admin.display(description="seq", ordering="seq")
     def position(self, entry: WalEntry) -> str:
         return str(_("not numbered yet")) if entry.seq is None else str(entry.seq)
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return _NamingChangeList
+
+    @admin.display(description=_("actor"), ordering="actor")
+    def who(self, entry: WalEntry) -> str:
+        if entry.actor is None:
+            return "-"
+        known = vars(entry)
+        name = known["actor_name"] if "actor_name" in known else _names([entry.actor])[entry.actor]
+        return entry.actor if name is None else f"{name} ({entry.actor})"
 
     @admin.display(description=_("committed"), ordering="commit_us")
     def committed(self, entry: WalEntry) -> str:
@@ -155,6 +197,13 @@ class WalEntryAdmin(ReadOnlyAdmin):
     @admin.display(description=_("new row"))
     def new_image(self, entry: WalEntry) -> SafeString | str:
         return _image(entry, "new")
+
+
+def _actors(word: str) -> list[str]:
+    """The actors that a word of a search may mean: itself, and the user of that name."""
+    users = get_user_model()
+    named = users._base_manager.filter(**{users.USERNAME_FIELD: word})
+    return [word, *map(str, named.values_list("pk", flat=True))]
 
 
 def _image(entry: WalEntry, column: str) -> SafeString | str:

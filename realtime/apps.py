@@ -14,12 +14,13 @@ class RealtimeConfig(AppConfig):
     def ready(self) -> None:
         from realtime import checks, door, redaction  # noqa: F401  (checks register themselves)
         from realtime.models import Message, PresenceMember
-        from realtime.wal import install, registry
+        from realtime.wal import actors, install, registry
 
         # A message that is deleted later was sent all the same.
         registry.follow(Message, ops=["INSERT"])
         registry.follow(PresenceMember)
         install.connect(self)
         door.connect()
+        actors.connect(self)
         # Clients put tokens into the query string, and servers log it.
         redaction.install()

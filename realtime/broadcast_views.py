@@ -17,6 +17,7 @@ from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
+from auth_rls.middleware import authenticates_itself
 from auth_rls.subject import Subject
 from auth_rls.tokens import TokenError
 from realtime import conf, credentials
@@ -57,6 +58,7 @@ def _open(view: View) -> Callable[..., Any]:
     """The frame of both views: preflight, method, errors, and headers for every answer."""
 
     @csrf_exempt
+    @authenticates_itself
     @functools.wraps(view)
     async def wrapped(request: HttpRequest, **names: str) -> HttpResponse:
         try:

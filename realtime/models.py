@@ -64,6 +64,9 @@ class WalEntry(models.Model):
         null=True, help_text="The writer's transaction; null where writers are serialised"
     )
     captured_us = models.BigIntegerField(help_text="When the statement ran, microseconds")
+    actor = models.TextField(
+        null=True, help_text="Who wrote: the primary key of a user, or another name; or nobody"
+    )
 
     class Meta:
         db_table = "realtime_wal"

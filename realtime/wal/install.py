@@ -104,11 +104,18 @@ def _catalog(connection: BaseDatabaseWrapper) -> Catalog:
 
 
 def log_exists(using: str | None = None) -> bool:
-    """Whether the tables of the log have been migrated."""
+    """Whether the tables of the log have been migrated, to the last column triggers write."""
     from realtime.models import LogHead, WalEntry, WalRelation
 
+    connection = _connection(using)
     needed = {model._meta.db_table for model in (LogHead, WalEntry, WalRelation)}
-    return needed <= set(_connection(using).introspection.table_names())
+    if not needed <= set(connection.introspection.table_names()):
+        return False
+    # A trigger that names a column which is still to come would fail every write.
+    with connection.cursor() as cursor:
+        table = WalEntry._meta.db_table
+        present = {c.name for c in connection.introspection.get_table_description(cursor, table)}
+    return {field.column for field in WalEntry._meta.concrete_fields} <= present
 
 
 def _wanted(connection: BaseDatabaseWrapper, catalog: Catalog) -> list[Capture]:

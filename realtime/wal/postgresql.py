@@ -41,7 +41,10 @@ _NAME_BYTES = 63
 _ROW = 1
 _TYPES = {"INSERT": 4, "UPDATE": 16, "DELETE": 8, "TRUNCATE": 32}
 _TXID = "pg_current_xact_id()::text::bigint"
-_COLUMNS = "(table_name, op, pk_text, old, new, relation_id, txid, captured_us)"
+_COLUMNS = "(table_name, op, pk_text, old, new, relation_id, txid, captured_us, actor)"
+# Who writes: a setting of the transaction, which anybody may leave unset.
+ACTOR_SETTING = "rowcast.actor"
+_ACTOR = f"(SELECT nullif(current_setting('{ACTOR_SETTING}', true), ''))"
 
 
 class Level(enum.StrEnum):
@@ -271,7 +274,7 @@ END
         """The beginning of a statement that writes to the log."""
         # As a subquery the transaction's id is asked for once, and by a statement that concerned
         # no row not at all: asking gives the transaction one.
-        fixed = f"{quote_text(self.relation.id)}, (SELECT {_TXID}), rowcast_us"
+        fixed = f"{quote_text(self.relation.id)}, (SELECT {_TXID}), rowcast_us, {_ACTOR}"
         return (
             f"INSERT INTO {self.wal} {_COLUMNS}"
             f" SELECT {quote_text(self.relation.table)}, rowcast_op, {key}, {old}, {new}, {fixed}"

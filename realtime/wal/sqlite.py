@@ -21,6 +21,15 @@ from realtime.event import ColumnInfo, Relation
 VERSION = 2
 PREFIX = "rowcast_"
 
+# Who writes, as realtime.wal.actors answers it; nobody answers other programs. Whatever answers,
+# the function is there: see realtime.wal.actors.
+ACTOR_FUNCTION = "char"
+ACTOR_CODES = tuple(0xE000 + ord(letter) for letter in "rowcast.actor")
+_UNANSWERED = " || ".join(
+    f"char({', '.join(map(str, codes))})" for codes in (ACTOR_CODES[:6], ACTOR_CODES[6:])
+)
+_ACTOR = f"nullif({ACTOR_FUNCTION}({', '.join(map(str, ACTOR_CODES))}), {_UNANSWERED})"
+
 # What sorts before or beyond these cannot be `YYYY-MM-DD HH:MM:SS` or `HH:MM:SS`.
 _DATE = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
 _CLOCK = "[0-9][0-9]:[0-9][0-9]:[0-9][0-9]"
@@ -254,9 +263,9 @@ def _trigger(
         f"CREATE TRIGGER {quote_name(name)} AFTER {op} ON {quote_name(relation.table)}"
         f" FOR EACH ROW{condition} BEGIN"
         f" INSERT INTO {quote_name(wal_table)}"
-        " (table_name, op, pk_text, old, new, relation_id, captured_us)"
+        " (table_name, op, pk_text, old, new, relation_id, captured_us, actor)"
         f" VALUES ({quote_text(relation.table)}, '{op}', {key}, {old}, {new},"
-        f" {quote_text(relation.id)}, {_CAPTURED_US}); END"
+        f" {quote_text(relation.id)}, {_CAPTURED_US}, {_ACTOR}); END"
     )
 
 

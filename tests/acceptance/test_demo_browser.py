@@ -432,9 +432,8 @@ def test_what_a_policy_refuses_is_told_and_nothing_moves(server: Server, at_boar
     (ben,) = at_board("ben")
     server.sql("UPDATE auth_rls_policy SET enabled = 0 WHERE name LIKE 'Tasks: members change%'")
     ben.press(SOUP, "right")
-    ben.page.wait(
-        "document.querySelector('.toast')?.textContent === 'No policy lets you change this task.'"
-    )
+    told = "No policy lets you change this task (demo.change_task)."
+    ben.page.wait(f"document.querySelector('.toast')?.textContent === '{told}'")
     ben.sees(SOUP, "todo")
 
 

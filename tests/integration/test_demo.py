@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from auth_rls.models import Policy
 from demo import seed
 from demo.models import Membership, Message, Task, Team
+from realtime.models import WalEntry
 
 pytestmark = pytest.mark.django_db
 
@@ -44,11 +47,17 @@ def titles(client: Client) -> set[str]:
     return {row["title"] for row in rows(client)["demo_task"]}
 
 
-def post(client: Client, name: str, body: Any = None, **kwargs: Any) -> tuple[int, dict[str, Any]]:
-    response = client.post(
-        reverse(name, kwargs=kwargs), json.dumps(body or {}), content_type="application/json"
-    )
-    return response.status_code, response.json()
+def ask(client: Client, method: str, url: str, body: Any = None) -> tuple[int, Any]:
+    """What the API answers: the status and the JSON."""
+    response = client.generic(method, url, json.dumps(body or {}), "application/json")
+    return response.status_code, response.json() if response.content else None
+
+
+def task_url(task: Task, verb: str = "detail") -> str:
+    return reverse(f"task-{verb}", kwargs={"pk": task.pk})
+
+
+TASKS, MESSAGES = "/api/tasks/", "/api/messages/"
 
 
 def task(title: str) -> Task:
@@ -256,8 +265,8 @@ def test_rows_have_the_columns_of_the_stream(demo: None) -> None:
 def test_a_member_adds_a_task_in_their_own_name(demo: None) -> None:
     kitchen = Team.objects.get(name="Kitchen")
     body = {"team_id": kitchen.pk, "title": "  Count the ladles ", "is_public": True}
-    status, answer = post(signed_in("ben"), "add-task", body)
-    assert status == 200
+    status, answer = ask(signed_in("ben"), "POST", TASKS, body)
+    assert status == 201
     added = Task.objects.get(pk=answer["id"])
     assert (added.title, added.owner.username, added.status) == ("Count the ladles", "ben", "todo")
     assert added.position > max(
@@ -265,30 +274,62 @@ def test_a_member_adds_a_task_in_their_own_name(demo: None) -> None:
     )
 
 
+def test_the_api_names_columns_as_the_stream_does(demo: None) -> None:
+    _, answer = ask(signed_in("ben"), "GET", task_url(task(KITCHEN_TASK)))
+    assert set(answer) == {field.column for field in Task._meta.concrete_fields}
+
+
+def test_the_api_shows_a_person_the_same_rows_as_the_board(demo: None) -> None:
+    for username in ("ada", "ben", "cleo", "admin"):
+        client = signed_in(username)
+        board = rows(client)
+        for name in ("task", "message", "team"):
+            _, page = ask(client, "GET", f"/api/{name}s/")
+            assert {row["id"] for row in page["results"]} == {
+                row["id"] for row in board[f"demo_{name}"]
+            }
+            assert page["count"] == len(page["results"])
+
+
 def test_nobody_adds_to_a_team_they_are_not_in(demo: None) -> None:
     gates = Team.objects.get(name="Gates")
-    status, answer = post(signed_in("ben"), "add-task", {"team_id": gates.pk, "title": "Sneak in"})
-    assert (status, answer["error"]) == (403, "No policy lets you add this task.")
+    body = {"team_id": gates.pk, "title": "Sneak in"}
+    status, answer = ask(signed_in("ben"), "POST", TASKS, body)
+    assert status == 403
+    assert answer == {"detail": "No policy lets you add this task (demo.add_task)."}
     assert not Task.objects.filter(title="Sneak in").exists()
+
+
+def test_nobody_adds_in_anothers_name_or_sends_a_task_to_another_team(demo: None) -> None:
+    ben = signed_in("ben")
+    kitchen, gates = (Team.objects.get(name=name) for name in ("Kitchen", "Gates"))
+    cleo = User.objects.get(username="cleo")
+    body = {"team_id": kitchen.pk, "title": "x", "owner_id": cleo.pk, "owner": cleo.pk}
+    _, answer = ask(ben, "POST", TASKS, body)
+    assert Task.objects.get(pk=answer["id"]).owner.username == "ben"
+    status, answer = ask(ben, "PATCH", task_url(task("x")), {"team_id": gates.pk})
+    assert status == 403
+    assert answer == {"detail": "No policy lets you change the task to that (demo.change_task)."}
+    assert task("x").team == kitchen
 
 
 def test_a_task_moves_between_two_others(demo: None) -> None:
     above, below = task(KITCHEN_TASK), task("Order 400 compostable bowls")
     moved = task("Label everything with nuts in it")
     body = {"status": "doing", "after": above.pk, "before": below.pk}
-    assert post(signed_in("ben"), "move-task", body, pk=moved.pk)[0] == 200
+    assert ask(signed_in("ben"), "POST", task_url(moved, "move"), body)[0] == 200
     moved.refresh_from_db()
     assert moved.status == "doing"
     assert above.position < moved.position < below.position
 
 
-@pytest.mark.parametrize("neighbour", [{}, {"after": 10**9}, {"before": "x"}, {"after": [1]}])
+@pytest.mark.parametrize("neighbour", [{}, {"after": 10**9}, {"before": None}])
 def test_a_move_without_a_known_neighbour_goes_to_the_end(
     demo: None, neighbour: dict[str, Any]
 ) -> None:
     moved = task("Label everything with nuts in it")
-    status, _ = post(signed_in("ben"), "move-task", {"status": "done", **neighbour}, pk=moved.pk)
-    assert status == 200
+    body = {"status": "done", **neighbour}
+    assert ask(signed_in("ben"), "POST", task_url(moved, "move"), body)[0] == 200
     moved.refresh_from_db()
     seen = Task.objects.filter(status="done", team__name="Kitchen").exclude(pk=moved.pk)
     assert moved.position > max(seen.values_list("position", flat=True))
@@ -297,12 +338,12 @@ def test_a_move_without_a_known_neighbour_goes_to_the_end(
 def test_what_may_be_seen_but_not_touched_is_refused(demo: None) -> None:
     seen = task(PUBLIC_STAGE_TASK)
     ben = signed_in("ben")
-    for name, body in (
-        ("edit-task", {"title": "Mine now"}),
-        ("move-task", {"status": "done"}),
-        ("delete-task", {}),
+    for method, url, body in (
+        ("PATCH", task_url(seen), {"title": "Mine now"}),
+        ("POST", task_url(seen, "move"), {"status": "done"}),
+        ("DELETE", task_url(seen), {}),
     ):
-        assert post(ben, name, body, pk=seen.pk)[0] == 403
+        assert ask(ben, method, url, body)[0] == 403
     seen.refresh_from_db()
     assert seen.title == PUBLIC_STAGE_TASK
 
@@ -310,33 +351,38 @@ def test_what_may_be_seen_but_not_touched_is_refused(demo: None) -> None:
 def test_what_may_not_be_seen_does_not_exist(demo: None) -> None:
     hidden = task("Print the wristbands")
     ben = signed_in("ben")
-    for name, pk in (("edit-task", hidden.pk), ("edit-task", 10**9), ("delete-task", hidden.pk)):
-        assert post(ben, name, {"title": "x"}, pk=pk)[0] == 404
+    for method in ("GET", "PATCH", "PUT", "DELETE"):
+        assert ask(ben, method, task_url(hidden), {"title": "x"})[0] == 404
+        assert ask(ben, method, task_url(Task(pk=10**9)), {"title": "x"})[0] == 404
 
 
 def test_leads_and_owners_delete_and_other_members_do_not(demo: None) -> None:
     theirs = task(KITCHEN_TASK)  # owned by Elif; Ada is a member, Ben the lead
-    assert post(signed_in("ada"), "delete-task", pk=theirs.pk)[0] == 403
-    assert post(signed_in("elif"), "delete-task", pk=theirs.pk)[0] == 200
-    assert (
-        post(signed_in("ben"), "delete-task", pk=task("Order 400 compostable bowls").pk)[0] == 200
-    )
+    assert ask(signed_in("ada"), "DELETE", task_url(theirs))[0] == 403
+    assert ask(signed_in("elif"), "DELETE", task_url(theirs))[0] == 204
+    bowls = task("Order 400 compostable bowls")
+    assert ask(signed_in("ben"), "DELETE", task_url(bowls))[0] == 204
 
 
 def test_a_disabled_policy_takes_the_right_to_change_with_it(demo: None) -> None:
     switch_off("Tasks: members change those of their teams")
     moved = task(KITCHEN_TASK)
-    assert post(signed_in("ben"), "move-task", {"status": "done"}, pk=moved.pk)[0] == 403
+    assert ask(signed_in("ben"), "POST", task_url(moved, "move"), {"status": "done"})[0] == 403
 
 
 def test_a_task_is_taken_by_members_of_its_team_only(demo: None) -> None:
     free = task(KITCHEN_TASK)
-    ben = signed_in("ben")
-    cleo = User.objects.get(username="cleo")
-    assert post(ben, "edit-task", {"assignee_id": cleo.pk}, pk=free.pk)[0] == 400
+    ada, url = signed_in("ada"), task_url(free)
+    only_members = {"assignee_id": ["Only members of the team can take the task."]}
+    # Cleo shares no team with Ada, Dana one that is not the task's.
+    for username in ("cleo", "dana"):
+        stranger = User.objects.get(username=username)
+        assert ask(ada, "PATCH", url, {"assignee_id": stranger.pk}) == (400, only_members)
     elif_ = User.objects.get(username="elif")
-    assert post(ben, "edit-task", {"assignee_id": elif_.pk}, pk=free.pk)[0] == 200
-    assert post(ben, "edit-task", {"assignee_id": None}, pk=free.pk)[0] == 200
+    assert ask(ada, "PATCH", url, {"assignee_id": elif_.pk})[0] == 200
+    stage = Team.objects.get(name="Stage")
+    assert ask(ada, "PATCH", url, {"team_id": stage.pk}) == (400, only_members)
+    assert ask(ada, "PATCH", url, {"assignee_id": None})[0] == 200
     free.refresh_from_db()
     assert free.assignee is None
 
@@ -344,9 +390,9 @@ def test_a_task_is_taken_by_members_of_its_team_only(demo: None) -> None:
 def test_a_message_goes_to_ones_team_or_to_everyone(demo: None) -> None:
     ben = signed_in("ben")
     kitchen, gates = (Team.objects.get(name=name) for name in ("Kitchen", "Gates"))
-    assert post(ben, "add-message", {"body": "Hello", "team_id": kitchen.pk})[0] == 200
-    assert post(ben, "add-message", {"body": "Hello all", "team_id": None})[0] == 200
-    assert post(ben, "add-message", {"body": "Hello gates", "team_id": gates.pk})[0] == 403
+    assert ask(ben, "POST", MESSAGES, {"body": "Hello", "team_id": kitchen.pk})[0] == 201
+    assert ask(ben, "POST", MESSAGES, {"body": "Hello all", "team_id": None})[0] == 201
+    assert ask(ben, "POST", MESSAGES, {"body": "Hello gates", "team_id": gates.pk})[0] == 403
     assert Message.objects.get(body="Hello all").is_public
     assert not Message.objects.get(body="Hello").is_public
 
@@ -356,36 +402,65 @@ def test_a_message_goes_to_ones_team_or_to_everyone(demo: None) -> None:
     [
         {"title": ""},
         {"title": " "},
-        {"title": 7},
+        {"title": ["x"]},
         {"title": "x" * 121},
-        {"is_public": "yes"},
-        {"assignee_id": "1"},
-        [],
+        {"is_public": "perhaps"},
+        {"assignee_id": "x"},
+        {"status": "lost"},
+        {"team_id": None},
+        [1],
     ],
 )
 def test_a_body_that_makes_no_sense_is_refused_and_changes_nothing(demo: None, body: Any) -> None:
     kept = task(KITCHEN_TASK)
     before = Task.objects.filter(pk=kept.pk).values().get()
-    response = signed_in("ben").post(
-        reverse("edit-task", kwargs={"pk": kept.pk}),
-        json.dumps(body),
-        content_type="application/json",
-    )
-    assert response.status_code == 400
-    assert response.json()["error"]
+    status, answer = ask(signed_in("ben"), "PATCH", task_url(kept), body)
+    assert status == 400
+    assert answer
     assert Task.objects.filter(pk=kept.pk).values().get() == before
+
+
+@pytest.mark.parametrize("place", [{}, {"status": "lost"}, {"status": "done", "after": "x"}])
+def test_a_move_to_nowhere_is_refused(demo: None, place: dict[str, Any]) -> None:
+    url = task_url(task(KITCHEN_TASK), "move")
+    assert ask(signed_in("ben"), "POST", url, place)[0] == 400
+
+
+def test_a_change_of_one_column_leaves_the_others_to_whoever_changed_them(demo: None) -> None:
+    Message.objects.all().delete()
+    with CaptureQueriesContext(connection) as queries:
+        ask(signed_in("ben"), "PATCH", task_url(task(KITCHEN_TASK)), {"title": "x"})
+    (update,) = [q["sql"] for q in queries if q["sql"].startswith('UPDATE "demo_task"')]
+    assert '"title"' in update and '"position"' not in update
 
 
 def test_writes_need_a_session_and_a_csrf_token(demo: None) -> None:
     kept = task(KITCHEN_TASK)
-    assert post(Client(), "delete-task", pk=kept.pk)[0] == 401
+    assert ask(Client(), "DELETE", task_url(kept))[0] == 401
     client = Client(enforce_csrf_checks=True)
     client.force_login(User.objects.get(username="ben"))
-    url = reverse("delete-task", kwargs={"pk": kept.pk})
-    assert client.post(url, "{}", content_type="application/json").status_code == 403
+    assert client.delete(task_url(kept)).status_code == 403
     assert Task.objects.filter(pk=kept.pk).exists()
     client.get("/")
     token = client.cookies["csrftoken"].value
-    headers = {"x-csrftoken": token}
-    response = client.post(url, "{}", content_type="application/json", headers=headers)
+    assert client.delete(task_url(kept), headers={"x-csrftoken": token}).status_code == 204
+
+
+def test_a_program_writes_with_a_token_and_the_log_says_who(demo: None) -> None:
+    ben = User.objects.get(username="ben")
+    output = io.StringIO()
+    call_command("mint_token", "--sub", str(ben.pk), stdout=output)
+    headers = {"authorization": f"Bearer {output.getvalue().strip()}"}
+    client = Client(enforce_csrf_checks=True)
+    url = task_url(task(KITCHEN_TASK))
+    response = client.patch(url, '{"title": "x"}', "application/json", headers=headers)
     assert response.status_code == 200
+    assert WalEntry.objects.filter(table_name="demo_task").latest("id").actor == str(ben.pk)
+
+
+def test_the_browsable_api_offers_no_more_than_may_be_had(demo: None) -> None:
+    html = {"accept": "text/html"}
+    page = signed_in("ben").get(TASKS, headers=html).content.decode()
+    assert KITCHEN_TASK in page and "Print the wristbands" not in page
+    assert "elif" in page and "femi" not in page  # whom a task can be given to
+    assert signed_in("ben").get("/api/", headers=html).status_code == 200

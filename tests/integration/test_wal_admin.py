@@ -12,6 +12,7 @@ from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
+import realtime
 from realtime import admin as realtime_admin
 from realtime.models import LogHead, WalEntry, WalRelation
 from realtime.wal import sequencer
@@ -83,6 +84,21 @@ def test_entries_are_filtered_by_operation_and_table(client: Client) -> None:
     assert keys(client, op__exact="DELETE") == ["71"]
     assert keys(client, table="zoo_note") == ["72"]
     assert keys(client, table="zoo_team", op__exact="INSERT") == ["71"]
+
+
+def test_entries_show_who_wrote_and_are_found_by_it(client: Client) -> None:
+    root = get_user_model().objects.get(username="root")
+    with realtime.actor(root):
+        Team.objects.create(pk=7100, name="a")
+    with realtime.actor("import"):
+        Team.objects.create(pk=7200, name="b")
+    Team.objects.create(pk=7300, name="c")
+    listed = page(client, LIST)
+    assert f"root ({root.pk})" in listed and "import" in listed
+    assert keys(client, q="root") == keys(client, q=f"{root.pk} zoo_team") == ["7100"]
+    assert keys(client, q="import zoo_team") == ["7200"]
+    assert keys(client, q="nobody") == []
+    assert f"root ({root.pk})" in detail(client, WalEntry.objects.get(pk_text="7100"))
 
 
 def test_the_images_are_shown_over_several_lines_digit_for_digit(client: Client) -> None:

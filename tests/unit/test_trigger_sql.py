@@ -43,7 +43,7 @@ COLUMNS = (
 KINDS = {name: kind for name, _, kind, _ in COLUMNS}
 WAL = (
     "CREATE TABLE realtime_wal (id INTEGER PRIMARY KEY AUTOINCREMENT, table_name, op, pk_text,"
-    " old, new, relation_id, captured_us)"
+    " old, new, relation_id, captured_us, actor)"
 )
 
 

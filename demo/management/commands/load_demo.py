@@ -15,8 +15,7 @@ from django.utils import timezone
 
 from auth_rls.models import Policy
 from demo import seed
-from demo.models import Membership, Message, Task, Team
-from demo.writes import STEP
+from demo.models import STEP, Membership, Message, Task, Team
 
 
 class Command(BaseCommand):

@@ -33,9 +33,9 @@ function toast(text) {
 }
 
 /** Asks the server; what it refuses is told, and the page shows again what is true. */
-async function attempt(url, body) {
+async function attempt(method, url, body) {
   try {
-    await send(url, body);
+    await send(method, url, body);
     if (channel.status !== "live") refresh();
     return true;
   } catch (error) {
@@ -47,15 +47,15 @@ async function attempt(url, body) {
 }
 
 const isOwn = (id) => own.get(id) > Date.now();
-const taskUrl = (id, verb) => `${urls.tasks}/${id}/${verb}`;
+const taskUrl = (id) => `${urls.tasks}${id}/`;
 const actions = {
   add: (title, teamId, isPublic) =>
-    attempt(urls.tasks, { title, team_id: teamId, is_public: isPublic }),
+    attempt("POST", urls.tasks, { title, team_id: teamId, is_public: isPublic }),
   edit: (id, values) => {
     own.set(id, Date.now() + OWN_FOR_MS);
-    return attempt(taskUrl(id, "edit"), values);
+    return attempt("PATCH", taskUrl(id), values);
   },
-  remove: (id) => attempt(taskUrl(id, "delete")),
+  remove: (id) => attempt("DELETE", taskUrl(id)),
   move: (id, status, after, before) => {
     own.set(id, Date.now() + OWN_FOR_MS);
     const position =
@@ -65,7 +65,7 @@ const actions = {
       : 0;
     store.patch("demo_task", id, { status, position });
     const body = { status, after: after?.id ?? null, before: before?.id ?? null };
-    return attempt(taskUrl(id, "move"), body);
+    return attempt("POST", `${taskUrl(id)}move/`, body);
   },
 };
 
@@ -99,7 +99,7 @@ async function readRows() {
 
 const board = new Board(document.querySelector(".board"), store, actions);
 const chat = new Chat(document.querySelector(".chat"), store, (body, teamId) =>
-  attempt(urls.messages, { body, team_id: teamId }),
+  attempt("POST", urls.messages, { body, team_id: teamId }),
 );
 chat.scrollDown();
 

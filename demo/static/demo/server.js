@@ -1,5 +1,16 @@
 /** Asking the server over HTTP: JSON in, JSON out, with Django's CSRF token. */
 
+/** What REST framework says of a request that it refuses, as one text. */
+function reason(body, status) {
+  const said = body.detail ?? body.error;
+  if (typeof said === "string") return said;
+  const texts = Object.entries(body).flatMap(([field, errors]) => {
+    const name = field === "non_field_errors" ? "" : `${field.replace(/_id$/, "").replaceAll("_", " ")}: `;
+    return [errors].flat().map((error) => name + error);
+  });
+  return texts.join(" ") || `The server answered ${status}.`;
+}
+
 export class Refused extends Error {
   constructor(status, message) {
     super(message);
@@ -21,7 +32,7 @@ async function answer(request) {
   const isJson = response.headers.get("content-type")?.startsWith("application/json");
   const body = isJson ? await response.json() : {};
   if (response.ok) return body;
-  throw new Refused(response.status, body.error ?? `The server answered ${response.status}.`);
+  throw new Refused(response.status, reason(body, response.status));
 }
 
 /** @throws {Refused} */
@@ -30,7 +41,7 @@ export function read(url) {
 }
 
 /** @throws {Refused} */
-export function send(url, body = {}) {
-  const headers = { "content-type": "application/json", "x-csrftoken": csrfToken() };
-  return answer(fetch(url, { method: "POST", headers, body: JSON.stringify(body) }));
+export function send(method, url, body = {}) {
+  const headers = { accept: "application/json", "content-type": "application/json", "x-csrftoken": csrfToken() };
+  return answer(fetch(url, { method, headers, body: JSON.stringify(body) }));
 }

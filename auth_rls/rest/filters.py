@@ -1,0 +1,138 @@
+"""Filter backends: lists hold what a subject may have, and ordering and searching tell no more.
+
+Owns what each parameter may be used for. A term it may not be used for is as one that is unknown:
+ignored in an ordering, found nowhere in a search.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from typing import Any
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.constants import LOOKUP_SEP
+from rest_framework.filters import BaseFilterBackend, OrderingFilter, SearchFilter
+from rest_framework.permissions import AND, SAFE_METHODS
+
+from auth_rls.asking import of_request
+from auth_rls.querysets import permitted
+from auth_rls.rest.permissions import PolicyPermission
+from auth_rls.rest.shown import Target, resolve, shown_columns, shown_names
+from auth_rls.rest.views import is_detail, serializer_of
+from auth_rls.snapshot import PolicySnapshot
+
+
+class PolicyFilterBackend(BaseFilterBackend):
+    """Rows that the request's subject may see. Where a request would write to them, only those it
+    may change or delete; an object that can be seen and not written to is left to
+    `PolicyPermission`, where the view has it, to be refused as one that is there."""
+
+    def filter_queryset(self, request: Any, queryset: Any, view: Any) -> Any:
+        subject = of_request(request)
+        if subject is None:
+            return queryset.none()
+        snapshot = PolicySnapshot.load()
+        rows = permitted(queryset, subject, "view", snapshot=snapshot)
+        if request.method in SAFE_METHODS:
+            return rows
+        if is_detail(view):
+            if any(map(_is_policy, view.get_permissions())):
+                return rows
+        elif request.method == "POST":
+            return rows
+        action = "delete" if request.method == "DELETE" else "change"
+        return permitted(rows, subject, action, snapshot=snapshot)
+
+
+def _is_policy(permission: Any) -> bool:
+    """Whether `PolicyPermission` is asked in any case: by itself or as a part of an `&`."""
+    if isinstance(permission, AND):
+        return _is_policy(permission.op1) or _is_policy(permission.op2)
+    return isinstance(permission, PolicyPermission)
+
+
+class PolicyOrderingFilter(OrderingFilter):
+    """`?ordering=` by columns of the model itself that the view's serializer shows, whatever
+    `ordering_fields` says. A foreign key orders by its value: ordering by the row it points to
+    would tell of rows that may be hidden."""
+
+    def get_valid_fields(self, queryset: Any, view: Any, context: Any = None) -> Any:
+        known = self._known(queryset, view)
+        given = super().get_valid_fields(queryset, view, context)
+        return [(name, label) for name, label in given if name in known]
+
+    def remove_invalid_fields(
+        self, queryset: Any, fields: list[str], view: Any, request: Any
+    ) -> list[str]:
+        known = self._known(queryset, view)
+        terms = super().remove_invalid_fields(queryset, fields, view, request)
+        return [("-" if t[:1] == "-" else "") + known[t.removeprefix("-")] for t in terms]
+
+    def _known(self, queryset: Any, view: Any) -> dict[str, str]:
+        """What may be ordered by, and as what."""
+        serializer = serializer_of(view)
+        shown = shown_columns(queryset.model, serializer)
+        known = {name: name for name in shown_names(serializer) & set(queryset.query.annotations)}
+        for field in queryset.model._meta.concrete_fields:
+            if (field.attname,) in shown:
+                known[field.name] = known[field.attname] = field.attname
+                if field.primary_key:
+                    known["pk"] = field.attname
+        return known
+
+
+class PolicySearchFilter(SearchFilter):
+    """`?search=` in those of `search_fields` that the view's serializer shows. Across a relation
+    only related rows that the subject may see are searched."""
+
+    def filter_queryset(self, request: Any, queryset: Any, view: Any) -> Any:
+        names = self.get_search_fields(view, request)
+        terms = self.get_search_terms(request)
+        if not names or not terms:
+            return queryset
+        subject = of_request(request)
+        targets = [t for name in names if (t := self._target(str(name), queryset, view))]
+        if subject is None or not targets:
+            return queryset.none()
+        see = functools.partial(
+            permitted, subject=subject, action="view", snapshot=PolicySnapshot.load()
+        )
+        for term in terms:
+            matches = (
+                _condition(queryset, lookup, target, term, see) for lookup, target in targets
+            )
+            queryset = queryset.filter(functools.reduce(operator.or_, matches))
+        return queryset
+
+    def _target(self, name: str, queryset: Any, view: Any) -> tuple[str, Target] | None:
+        """The lookup on the last table, and the way there; None for what is not shown."""
+        prefix = name[0] if name[0] in self.lookup_prefixes else ""
+        path = tuple(name.removeprefix(prefix).split(LOOKUP_SEP))
+        serializer = serializer_of(view)
+        if path[0] in queryset.query.annotations:
+            if path[0] not in shown_names(serializer):
+                return None
+            return self.construct_search(name, queryset), Target((), path[0])
+        target = resolve(queryset.model, path)
+        if target is None or target.path not in shown_columns(queryset.model, serializer):
+            return None
+        last = target.models[-1] if target.models else queryset.model
+        own = prefix + LOOKUP_SEP.join((target.column, *target.rest))
+        return self.construct_search(own, models.QuerySet(last)), target
+
+
+def _condition(queryset: Any, lookup: str, target: Target, term: str, see: Any) -> Q:
+    found = Q(**{lookup: term})
+    if not target.relations:
+        return found
+    # From the far end: visible rows that match, then visible rows that lead to them.
+    for model, relation in zip(reversed(target.models), reversed(target.relations), strict=True):
+        rows = see(models.QuerySet(model, using=queryset.db).filter(found))
+        found = Q(**{f"{relation}__in": rows})
+    # In a subquery of its own: a row with two matches is there once.
+    matching: models.QuerySet[Any] = models.QuerySet(queryset.model, using=queryset.db).filter(
+        found
+    )
+    return Q(pk__in=matching.values("pk"))

@@ -1,0 +1,108 @@
+"""PolicyPermission: what a view may do to objects, and what it may save, is the policies' to say.
+
+Owns how HTTP methods become actions and refusals become answers. Who may do what is decided in
+querysets.py and writes.py, as at every other door.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from asgiref.sync import iscoroutinefunction
+from django.core.exceptions import ImproperlyConfigured
+from django.db import models
+from django.http import Http404
+from rest_framework.permissions import SAFE_METHODS, BasePermission
+
+from auth_rls.asking import of_request
+from auth_rls.authority import new_row_predicate
+from auth_rls.definition import concrete
+from auth_rls.predicate import FALSE
+from auth_rls.querysets import permitted
+from auth_rls.rest.guard import Guard
+from auth_rls.rest.views import is_creating, model_of
+from auth_rls.snapshot import PolicySnapshot
+from auth_rls.writes import PolicyDenied, denied
+
+
+class PolicyPermission(BasePermission):
+    """An object that may not be seen is a 404, one that may be seen and not touched a 403, and so
+    is a new row, or a change of one, that no policy allows: nothing of it is then written.
+
+    Works on every view that has a queryset, together with `PolicyFilterBackend`, which narrows
+    lists. Combine it with other permissions by listing them, or with `&`.
+    """
+
+    def action_for(self, request: Any, view: Any) -> str:
+        """What is to be done to an object: view, change or delete. Override it for routes whose
+        method says something else, such as a POST that only reads."""
+        if request.method in SAFE_METHODS:
+            return "view"
+        return "delete" if request.method == "DELETE" else "change"
+
+    def has_permission(self, request: Any, view: Any) -> bool:
+        model = model_of(view)
+        if request.method in SAFE_METHODS:
+            return True
+        subject = of_request(request)
+        if subject is None:
+            return False
+        # Before the body is looked at: what validators say of it can tell of hidden rows.
+        creates = request.method == "POST" and is_creating(view)
+        if creates and new_row_predicate(subject, model, "add") == FALSE:
+            self.message = str(denied(model, "add", "No policy lets you add a {}"))
+            return False
+        _guard(view, request, Guard(view, subject))
+        return True
+
+    def has_object_permission(self, request: Any, view: Any, obj: Any) -> bool:
+        subject = of_request(request)
+        if subject is None or not isinstance(obj, models.Model) or obj.pk is None:
+            return False
+        model = concrete(type(obj))
+        action = self.action_for(request, view)
+        snapshot = PolicySnapshot.load()
+        # No manager: one that hides rows would make this door differ from the others.
+        row: models.QuerySet[Any] = models.QuerySet(model, using=obj._state.db).filter(pk=obj.pk)
+        if not permitted(row, subject, "view", snapshot=snapshot).exists():
+            raise Http404
+        if action == "view" or permitted(row, subject, action, snapshot=snapshot).exists():
+            return True
+        self.message = str(denied(model, action, f"No policy lets you {action} this {{}}"))
+        return False
+
+
+def _guard(view: Any, request: Any, guard: Guard) -> None:
+    """Put the guard around the handler that the view is about to call.
+
+    REST framework looks the handler up on the view, which lives for one request, after
+    permissions have been asked. They are asked again for other methods when the browsable API
+    makes its forms; by then the handler has run.
+    """
+    name = request.method.lower()
+    handler = getattr(view, name, None)
+    if handler is None or name not in view.http_method_names or hasattr(handler, "guarded"):
+        return
+    if iscoroutinefunction(handler):
+        raise ImproperlyConfigured(
+            f"PolicyPermission cannot guard what {type(view).__name__}.{name} saves, because it is "
+            "async. Call auth_rls.acheck_add and acheck_change there."
+        )
+
+    @functools.wraps(handler)
+    def guarded(request: Any, *args: Any, **kwargs: Any) -> Any:
+        _watch_serializers(view, guard)
+        try:
+            return guard.run(lambda: handler(request, *args, **kwargs))
+        except PolicyDenied as refusal:
+            view.permission_denied(request, message=str(refusal))
+
+    guarded.guarded = True  # type: ignore[attr-defined]
+    setattr(view, name, guarded)
+
+
+def _watch_serializers(view: Any, guard: Guard) -> None:
+    get_serializer = getattr(view, "get_serializer", None)
+    if get_serializer is not None:
+        view.get_serializer = lambda *args, **kwargs: guard.watch(get_serializer(*args, **kwargs))

@@ -1,0 +1,64 @@
+"""Who writes: the actor that the log records beside each change.
+
+Owns the actor of the running thread or task. How it gets into the database with a write is
+`wal/actors.py`'s; it decides nothing, and nobody is let in or kept out by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+Author = Callable[[], "str | None"]
+
+
+def _nobody() -> None:
+    return None
+
+
+_current: ContextVar[Author] = ContextVar("realtime_actor", default=_nobody)
+
+
+@contextmanager
+def actor(user: Any) -> Iterator[None]:
+    """Record `user` as the one who writes what is written inside.
+
+    `user` is a Django user, who is recorded by primary key; a text, such as the name of a job; or
+    None for nobody. Good for sync and async code, for a function as a decorator too. The
+    innermost counts.
+    """
+    name = actor_name(user)
+    with acting(lambda: name):
+        yield
+
+
+@contextmanager
+def acting(author: Author) -> Iterator[None]:
+    """As `actor`, with who it is asked for when something is written."""
+    token = _current.set(author)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def current() -> str | None:
+    """The actor now. May query the database, where a lazy user has yet to be read."""
+    return _current.get()()
+
+
+def actor_name(user: Any) -> str | None:
+    """How `user` is recorded. TypeError for what is no actor, ValueError for a text with NUL."""
+    if user is None or isinstance(user, str):
+        name = user or None
+    elif hasattr(user, "is_authenticated"):
+        name = str(user.pk) if user.is_authenticated and user.pk is not None else None
+    else:
+        raise TypeError(
+            f"an actor is a Django user, a text or None, not {type(user).__name__} {user!r}"
+        )
+    if name is not None and "\0" in name:
+        raise ValueError("the name of an actor holds no NUL: no database stores it")
+    return name
