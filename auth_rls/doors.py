@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from django.db import DatabaseError, models, router
+from django.utils.module_loading import import_string
 
 from auth_rls.definition import ACTIONS
 from auth_rls.querysets import permitted
@@ -100,5 +102,14 @@ def _has_perm(question: Question) -> bool | str:
     return bool(question.user.has_perm(permission, question.instance))
 
 
+def _rest(question: Question) -> bool | str:
+    # By name: REST framework is optional, and only that package may know it.
+    if find_spec("rest_framework") is None:
+        return "Django REST framework is not installed"
+    ask: Door = import_string("auth_rls.rest.door.ask")
+    return ask(question)
+
+
 register("queryset", _queryset)
 register("has_perm", _has_perm)
+register("REST", _rest)

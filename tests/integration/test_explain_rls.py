@@ -72,7 +72,7 @@ def test_a_denied_row_exits_with_1_and_every_door_denies() -> None:
     code, text = run("--user", "ada", "--permission", "zoo.view_note", "--pk", str(note.pk))
     assert code == 1
     assert "owner_id is null; $user.id is" in text and "unknown" in text
-    for door in ("stream", "queryset", "has_perm"):
+    for door in ("stream", "queryset", "has_perm", "REST"):
         assert any(line.split() == [door, "denied"] for line in text.splitlines())
 
 
@@ -130,7 +130,7 @@ def test_json_holds_the_tree_and_the_doors() -> None:
     compared = tree["parts"][0]["comparison"]
     assert (compared["found"], compared["size"], compared["contains"]) == (str(team.pk), 1, True)
     doors_asked = {door["door"]: door["allowed"] for door in found["doors"]}
-    assert {doors_asked[name] for name in ("stream", "queryset", "has_perm")} == {True}
+    assert {doors_asked[name] for name in ("stream", "queryset", "has_perm", "REST")} == {True}
 
 
 def test_why_other_policies_do_not_apply_is_said() -> None:
@@ -199,7 +199,7 @@ def test_an_inactive_user_is_refused_by_every_door() -> None:
     found = explained(note, user="ada")
     assert not found.allowed and "inactive" in found.explanation.because
     asked = answers(found)
-    assert {asked[name] for name in ("stream", "queryset", "has_perm")} == {False}
+    assert {asked[name] for name in ("stream", "queryset", "has_perm", "REST")} == {False}
     assert found.agree
 
 
@@ -227,6 +227,35 @@ def test_changes_deletions_and_additions_are_explained_too() -> None:
     add = explained(note, "zoo.add_note", user="ada")
     assert add.allowed and answers(add)["queryset"] is None and answers(add)["has_perm"] is True
     assert answers(add)["stream"] is None
+
+
+def test_rest_touches_no_row_that_it_would_not_show() -> None:
+    user("ada")
+    note = Note.objects.create(title="x")
+    policy(True, on="zoo.change_note")
+    policy(False, on="zoo.delete_note")
+    found = explained(note, "zoo.change_note", user="ada")
+    assert found.allowed and answers(found)["REST"] is None
+    policy(True)
+    assert answers(explained(note, "zoo.change_note", user="ada"))["REST"] is True
+    delete = explained(note, "zoo.delete_note", user="ada")
+    assert answers(delete)["REST"] is False and delete.agree
+    assert answers(explained(note, "zoo.add_note", user="ada"))["REST"] is None
+
+
+def test_rest_is_asked_with_the_claims_of_a_token() -> None:
+    note = Note.objects.create(title="x", score=7)
+    policy({"score": "$claims.n"})
+    assert answers(explained(note, claims={"n": 7}))["REST"] is True
+    assert answers(explained(note, claims={"n": 8}))["REST"] is False
+    assert answers(explained(note, role="service_role"))["REST"] is True
+
+
+def test_without_rest_framework_its_door_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doors, "find_spec", lambda name: None)
+    note = Note.objects.create(title="x")
+    (rest,) = [door for door in explained(note, role="anon").doors if door.door == "REST"]
+    assert (rest.allowed, rest.note) == (None, "Django REST framework is not installed")
 
 
 def test_the_stream_matches_the_image_that_would_be_captured(

@@ -58,6 +58,8 @@ def allowed(row: models.Model, permission: str, **who: Any) -> bool:
     if "add_" not in permission:
         assert "queryset" in asked
     if "view_" in permission:
+        assert "REST" in asked
+    if "view_" in permission:
         assert "stream" in asked
     if "user" in who and "claims" not in who:
         assert "has_perm" in asked
