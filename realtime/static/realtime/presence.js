@@ -27,8 +27,13 @@ const MOST_HELD = 500;
 export class Presence {
   #metas = new Map();
   #held = [];
+  // What this page tracks again, as {key, meta}, and its old meta: kept although the server has it
+  // no more, or still there beside the new one to come.
   #returning = null;
   #absent = null;
+  #stale = null;
+  // Refs whose end is no news: another meta stands in for them.
+  #silent = new Set();
 
   /** @returns {Record<string, Meta[]>} Without a prototype, for keys are whatever people chose. */
   get state() {
@@ -46,12 +51,12 @@ export class Presence {
    * A join begins: its state will come, and diffs are kept until then.
    *
    * @param {?{key: string, meta: object}} mine What this page will track again. That it is missing
-   *   from the state is then no leave, and that it comes back no join.
+   *   from the state, or goes when the server notices, is then no leave; that it comes back no join.
    */
   begin(mine) {
     this.#held = [];
     this.#returning = mine;
-    this.#absent = null;
+    this.#absent = this.#stale = null;
   }
 
   /** @returns {PresenceReport[]} What the whole state, compared with what was known, amounts to. */
@@ -59,20 +64,22 @@ export class Presence {
     const now = read(payload);
     const reports = [];
     for (const key of new Set([...this.#metas.keys(), ...now.keys()])) {
-      const before = this.#metas.get(key) ?? [];
+      const before = this.#told(this.#metas.get(key) ?? []);
       const after = now.get(key) ?? [];
-      const { came, gone } = compare(before, after);
-      const waiting = this.#waitFor(key, gone);
-      if (waiting) {
-        gone.splice(gone.indexOf(waiting), 1);
-        now.set(key, [waiting, ...after]);
+      const { came, gone } = compare(before, this.#told(after));
+      const absent = this.#await(key, before, after, gone);
+      if (absent) {
+        gone.splice(gone.indexOf(absent), 1);
+        now.set(key, [absent, ...after]);
       }
-      const others = (now.get(key) ?? []).filter((meta) => !came.includes(meta));
-      if (came.length) reports.push(joined(key, others, came));
-      if (gone.length) reports.push(left(key, now.get(key) ?? [], gone));
+      const all = now.get(key) ?? [];
+      if (came.length) reports.push(joined(key, all.filter((meta) => !came.includes(meta)), came));
+      if (gone.length) reports.push(left(key, all, gone));
     }
     this.#metas = now;
-    if (!this.#absent) this.#returning = null;
+    const refs = new Set([...now.values()].flat().map(refOf));
+    this.#silent = new Set([...this.#silent].filter((ref) => refs.has(ref)));
+    if (!this.#absent && !this.#stale) this.#returning = null;
     const held = this.#held ?? [];
     this.#held = null;
     for (const diff of held) reports.push(...this.#apply(diff));
@@ -89,9 +96,9 @@ export class Presence {
   /** What was to be tracked again will not be: it left when the connection was lost. */
   giveUp() {
     const absent = this.#absent;
-    this.#absent = this.#returning = null;
-    if (!absent) return [];
-    return [...this.#remove(absent.key, [absent.meta.presence_ref]), { event: "sync" }];
+    const key = this.#returning?.key;
+    this.#absent = this.#stale = this.#returning = null;
+    return absent ? [...this.#remove(key, [absent.presence_ref]), { event: "sync" }] : [];
   }
 
   #apply({ joins, leaves }) {
@@ -102,19 +109,20 @@ export class Presence {
   }
 
   #add(key, metas) {
-    let current = this.#metas.get(key) ?? [];
-    const known = new Set(current.map(refOf));
-    const came = metas.filter((meta) => !known.has(meta.presence_ref));
-    const news = [...came];
-    const absent = this.#absent;
-    const mine = absent?.key === key ? came.find((meta) => shows(meta, this.#returning.meta)) : null;
+    const known = this.#metas.get(key) ?? [];
+    const refs = new Set(known.map(refOf));
+    const came = metas.filter((meta) => !refs.has(meta.presence_ref));
+    const mine = this.#returning?.key === key
+      ? came.find((meta) => shows(meta, this.#returning.meta))
+      : undefined;
+    const stay = mine ? known.filter((meta) => meta !== this.#absent) : known;
     if (mine) {
-      current = current.filter((meta) => meta !== absent.meta);
-      news.splice(news.indexOf(mine), 1);
-      this.#absent = this.#returning = null;
+      if (this.#stale) this.#silent.add(this.#stale.presence_ref);
+      this.#absent = this.#stale = this.#returning = null;
     }
-    this.#metas.set(key, [...current, ...came]);
-    return news.length ? [joined(key, mine ? [...current, mine] : current, news)] : [];
+    this.#metas.set(key, [...stay, ...came]);
+    const news = came.filter((meta) => meta !== mine);
+    return news.length ? [joined(key, mine ? [...stay, mine] : stay, news)] : [];
   }
 
   #remove(key, refs) {
@@ -124,16 +132,25 @@ export class Presence {
     const stay = metas.filter((meta) => !gone.includes(meta));
     if (stay.length) this.#metas.set(key, stay);
     else this.#metas.delete(key);
-    return [left(key, stay, gone)];
+    const news = this.#told(gone);
+    for (const ref of refs) this.#silent.delete(ref);
+    return news.length ? [left(key, stay, news)] : [];
   }
 
-  /** The meta of mine that is gone for no longer than it takes to track it again. */
-  #waitFor(key, gone) {
+  #told(metas) {
+    return metas.filter((meta) => !this.#silent.has(meta.presence_ref));
+  }
+
+  /** Finds my old meta, if I am to be tracked again. Returns it when the server has it no more. */
+  #await(key, before, after, gone) {
     const mine = this.#returning;
     if (mine?.key !== key) return null;
-    const meta = gone.find((one) => shows(one, mine.meta));
-    if (meta) this.#absent = { key, meta };
-    return meta;
+    const isMine = (meta) => shows(meta, mine.meta);
+    this.#absent = gone.find(isMine) ?? null;
+    if (this.#absent) return this.#absent;
+    const refs = new Set(before.map(refOf));
+    this.#stale = after.find((meta) => refs.has(meta.presence_ref) && isMine(meta)) ?? null;
+    return null;
   }
 }
 

@@ -4,7 +4,7 @@ import { report } from "./callbacks.js";
 import { equal } from "./json.js";
 import { Lost } from "./replies.js";
 
-/** One call of `track` (with a meta) or of `untrack` (with null). */
+/** One call of `track` (with a meta) or of `untrack` (with null). "Sent": its answer is awaited. */
 class Call {
   isSent = false;
   isAnswered = false;
@@ -49,7 +49,8 @@ export class Tracking {
    *
    * @returns {Promise<void>} Resolved when the server has it, however many connections that takes;
    *   rejected when it refuses, and then what it accepted before is kept. A call that is overtaken
-   *   before it was sent ends as the later one does; one that says nothing new is not sent.
+   *   before it was sent ends as the later one does; one that repeats what is
+   *   under way is not sent.
    */
   set(meta, isJoined) {
     const overtaken = this.#latest;
@@ -93,6 +94,7 @@ export class Tracking {
       else this.#wasRefused(call, error);
       return;
     }
+    call.isSent = false;
     this.#shown = call.meta;
     call.resolve();
   }

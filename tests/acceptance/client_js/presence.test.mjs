@@ -245,13 +245,18 @@ test("what cannot be tracked is refused before it is sent", async () => {
   assert.deepEqual(tracks(), []);
 });
 
-test("the same meta again is not sent again", async () => {
+test("a meta whose answer is awaited is not sent twice, and one that was answered is", async () => {
   const { channel, socket } = joined();
   const first = channel.track({ a: 1, b: 2 });
   const second = channel.track({ b: 2, a: 1 });
   socket.answer("presence");
-  await Promise.all([first, second, channel.track({ a: 1, b: 2 })]);
+  await Promise.all([first, second]);
   assert.equal(tracks().length, 1);
+  // The server may have taken it away meanwhile, with the right to be seen.
+  const third = channel.track({ a: 1, b: 2 });
+  assert.equal(tracks().length, 2);
+  socket.answer("presence");
+  await third;
 });
 
 test("untrack tells the server, and there is nothing left to track again", async () => {
@@ -345,6 +350,49 @@ test("after a reconnect this page is tracked again, and that is neither a leave 
   assert.deepEqual(heard, []);
   diff({}, { me: ["r3"] });
   assert.deepEqual(heard, ["leave me: r3 beside none"]);
+});
+
+test("a server that has not noticed the loss yet has this page twice for a while, and that is no news", async () => {
+  const { channel, heard } = await seenAndBack();
+  state({ ada: ["r1"], me: [["r2", ME]] });
+  diff({ me: [["r3", ME]] });
+  assert.deepEqual(there(channel), { ada: ["r1"], me: ["r2", "r3"] });
+  diff({}, { me: ["r2"] });
+  assert.deepEqual(there(channel), { ada: ["r1"], me: ["r3"] });
+  assert.deepEqual(heard, []);
+  diff({}, { me: ["r3"] });
+  assert.deepEqual(heard, ["leave me: r3 beside none"]);
+});
+
+test("losing the connection again and again leaves every join with one leave", async () => {
+  const { channel, heard } = await seenAndBack();
+  Socket.last.answer("presence");
+  state({ me: [["r2", ME]] });
+  diff({ me: [["r3", ME]] });
+  reconnect();
+  Socket.last.answer("presence");
+  state({ me: [["r3", ME]] });
+  diff({ me: [["r4", ME]] });
+  reconnect();
+  Socket.last.answer("presence");
+  state({ me: [["r3", ME], ["r4", ME]] });
+  diff({ me: [["r5", ME]] });
+  diff({}, { me: ["r4", "r3"] });
+  assert.deepEqual(there(channel), { me: ["r5"] });
+  assert.deepEqual(heard, ["leave ada: r1 beside none"]);
+  diff({}, { me: ["r5"] });
+  assert.deepEqual(heard.slice(1), ["leave me: r5 beside none"]);
+});
+
+test("a page that may not be tracked again leaves when the server notices", async () => {
+  const reported = mock.method(console, "error", () => {});
+  const { heard } = await seenAndBack();
+  state({ ada: ["r1"], me: [["r2", ME]] });
+  Socket.last.answer("presence", "error", { reason: "no right" });
+  await settle();
+  diff({}, { me: ["r2"] });
+  assert.deepEqual(heard, ["leave me: r2 beside none"]);
+  reported.mock.restore();
 });
 
 test("tracking the same from a status callback is not a second time", async () => {
@@ -527,4 +575,48 @@ test("however states and diffs come, the page knows who is there and heard each 
     }
   }
   assert.equal([...balance.values()].filter(Boolean).length, truth.size);
+});
+
+test("beside other pages of the same key, over losses that the server notices late, all adds up", async () => {
+  let seed = 3;
+  const random = (below) => (seed = (seed * 1103515245 + 12345) % 2147483648) % below;
+  const { channel, heard } = joined();
+  let next = 0;
+  const rows = new Map(); // ref → whether it is a page that is gone and not noticed
+  const written = (refs) => (refs.length ? { me: refs.map((ref) => [ref, ME]) } : {});
+  const come = () => {
+    const ref = `r${(next += 1)}`;
+    rows.set(ref, false);
+    diff(written([ref]));
+    return ref;
+  };
+  const go = (ref) => {
+    rows.delete(ref);
+    diff({}, written([ref]));
+  };
+  state({});
+  channel.track(ME);
+  Socket.last.answer("presence");
+  let mine = come();
+  for (let round = 0; round < 300; round += 1) {
+    const others = [...rows.keys()].filter((ref) => ref !== mine);
+    const act = random(5);
+    if (act < 2) come();
+    else if (act < 4 && others.length) go(others[random(others.length)]);
+    else {
+      reconnect();
+      if (random(2)) rows.set(mine, true);
+      else rows.delete(mine);
+      for (const ref of [...rows.keys()]) if (random(3) === 0) rows.delete(ref);
+      state(written([...rows.keys()]));
+      Socket.last.answer("presence");
+      await settle();
+      mine = come();
+    }
+    assert.deepEqual((there(channel).me ?? []).sort(), [...rows.keys()].sort());
+  }
+  for (const [ref, isGone] of rows) if (isGone) go(ref);
+  const count = (event) =>
+    heard.filter((line) => line.startsWith(event)).flatMap((line) => line.split(" ")[2].split("+")).length;
+  assert.equal(count("join") - count("leave"), rows.size);
 });
