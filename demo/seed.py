@@ -87,6 +87,7 @@ class PolicySeed:
 
 
 _MY_TEAMS: Final = {"select": "team", "from": "demo.Membership", "where": {"user": "$user.id"}}
+_TOPICS_OF_MY_TEAMS: Final = {"topic__in": {**_MY_TEAMS, "prefix": "team:"}}
 _LED_BY_ME: Final = {**_MY_TEAMS, "where": {"user": "$user.id", "role": "lead"}}
 
 POLICIES: Final = (
@@ -162,6 +163,30 @@ POLICIES: Final = (
                 {"any": [{"team__in": _MY_TEAMS}, {"team__isnull": True, "is_public": True}]},
             ]
         },
+    ),
+    PolicySeed(
+        "Rooms: members hear what is said in those of their teams",
+        "realtime.receive_broadcast",
+        using=_TOPICS_OF_MY_TEAMS,
+        audience="authenticated",
+    ),
+    PolicySeed(
+        "Rooms: members speak in those of their teams",
+        "realtime.send_broadcast",
+        using=_TOPICS_OF_MY_TEAMS,
+        audience="authenticated",
+    ),
+    PolicySeed(
+        "Rooms: members see who is in those of their teams",
+        "realtime.view_presence",
+        using=_TOPICS_OF_MY_TEAMS,
+        audience="authenticated",
+    ),
+    PolicySeed(
+        "Rooms: members are seen in those of their teams",
+        "realtime.track_presence",
+        using=_TOPICS_OF_MY_TEAMS,
+        audience="authenticated",
     ),
 )
 

@@ -315,9 +315,13 @@ class Session:
         """What the channel's subject may do on a private topic has changed."""
         if self.channels.get(channel.topic) is not channel or channel.phase is not Phase.JOINED:
             return []
+        saw = channel.watching and channel.rights.view
         channel.rights = rights
         if not rights.join:
             return self.ended(channel, WireError.PERMISSION_LOST.text(topic=channel.name))
+        if saw and not rights.view:
+            # It hears of nobody's leaving any more: whom it knew of would be there for ever.
+            return [self._says.push(channel, "presence_state", {})]
         return []
 
     def renewed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -173,6 +175,63 @@ class Person:
             "[...document.querySelectorAll('.message-body')]"
             f".some((element) => element.textContent === '{body}')"
         )
+
+    def point(self, target: str, x: float = 0.5, y: float = 0.5) -> None:
+        """Moves the mouse over the element that the expression `target` names, or off the board."""
+        self.page.run(
+            f"(() => {{ const target = {target}, box = target.getBoundingClientRect();"
+            "const place = {bubbles: true, pointerType: 'mouse',"
+            f"clientX: box.left + {x} * box.width, clientY: box.top + {y} * box.height}};"
+            "target.dispatchEvent(new PointerEvent('pointermove', place)); })()"
+        )
+
+    def point_nowhere(self) -> None:
+        self.page.run(
+            "document.querySelector('.columns').dispatchEvent(new PointerEvent('pointerleave'))"
+        )
+
+    def sees_pointing(self, whose: str, at: str) -> None:
+        """Waits until the cursor of `whose` stands on the element that `at` names."""
+        self.page.wait(
+            f"""(() => {{
+              const cursor = [...document.querySelectorAll('.cursor:not([hidden], [data-gone])')]
+                .find((one) => one.textContent === '{whose}');
+              if (!cursor) return false;
+              const tip = cursor.getBoundingClientRect(), box = {at}.getBoundingClientRect();
+              return tip.left >= box.left && tip.left <= box.right
+                && tip.top >= box.top - 1 && tip.top <= box.bottom;
+            }})()"""
+        )
+
+    def sees_nobody_pointing(self) -> None:
+        self.page.wait("document.querySelectorAll('.cursor').length === 0")
+
+    def finds_here(self, *names: str) -> None:
+        """Waits until exactly these people are shown as present."""
+        shown = "[...document.querySelectorAll('.here .visually-hidden')].map((e) => e.textContent)"
+        self.page.wait(f"JSON.stringify({shown}) === '{json.dumps(names, separators=(',', ':'))}'")
+
+    def types(self, text: str, to: str) -> None:
+        self.page.run(
+            "(() => { const {team, body} = document.querySelector('.say').elements;"
+            f"team.value = [...team.options].find((o) => o.text === '{to}').value;"
+            f"body.value = '{text}';"
+            "body.dispatchEvent(new InputEvent('input', {bubbles: true})); })()"
+        )
+
+    def record_sent(self) -> None:
+        """Keeps, from now on, every broadcast that the page sends in `window.sent`."""
+        self.page.run(
+            "(() => { window.sent = []; const send = WebSocket.prototype.send;"
+            "WebSocket.prototype.send = function (data) { send.call(this, data);"
+            "const frame = typeof data === 'string' ? JSON.parse(data) : [];"
+            "if (frame[3] === 'broadcast') window.sent.push(frame); }; })()"
+        )
+
+    def sent(self) -> list[tuple[str, dict[str, Any]]]:
+        """The topic and payload of every broadcast sent since."""
+        frames = self.page.run("window.sent")
+        return [(frame[2].removeprefix("realtime:"), frame[4]["payload"]) for frame in frames]
 
     def frames(self) -> list[int]:
         """The seq of every frame that came, newest first."""
@@ -435,6 +494,239 @@ def test_what_a_policy_refuses_is_told_and_nothing_moves(server: Server, at_boar
     told = "No policy lets you change this task (demo.change_task)."
     ben.page.wait(f"document.querySelector('.toast')?.textContent === '{told}'")
     ben.sees(SOUP, "todo")
+
+
+ADA, BEN, CLEO = "Ada Osei", "Ben Lindqvist", "Cleo Marín"
+QUARTET = "Book the string quartet for Sunday"
+TYPING = "document.querySelector('.typing').dataset.on === 'true'"
+
+
+def meet(ada: Person, ben: Person) -> None:
+    """Waits until each has found the other: what somebody says who is not here is not shown."""
+    ada.finds_here(BEN)
+    ben.finds_here(ADA)
+
+
+def test_people_of_a_team_see_each_other_and_nobody_else(at_board: Seating) -> None:
+    ada, ben, cleo = at_board("ada", "ben", "cleo")
+    meet(ada, ben)
+    cleo.finds_here()
+    ben.page.go("about:blank")
+    ada.finds_here()
+
+
+def test_a_person_with_two_pages_is_here_once_and_until_the_last_is_closed(
+    at_board: Seating,
+) -> None:
+    ada, ben, again = at_board("ada", "ben", "ben")
+    ada.finds_here(BEN)
+    ben.page.go("about:blank")
+    again.finds_here(ADA)
+    # What is told later comes later: the page that is left was counted by then.
+    again.types("Still here", "Kitchen")
+    ada.page.wait(TYPING)
+    ada.finds_here(BEN)
+    again.page.go("about:blank")
+    ada.finds_here()
+
+
+def test_who_joins_a_team_is_in_its_room_and_who_leaves_it_is_out(
+    server: Server, at_board: Seating
+) -> None:
+    ben, cleo = at_board("ben", "cleo")
+    ben.finds_here()
+    server.sql(
+        "INSERT INTO demo_membership (user_id, team_id, role) SELECT u.id, t.id, 'member'"
+        " FROM auth_user u, demo_team t WHERE u.username = 'cleo' AND t.name = 'Kitchen'"
+    )
+    ben.finds_here(CLEO)
+    cleo.finds_here(BEN)
+    cleo.point(cleo.card(SOUP))
+    ben.sees_pointing("Cleo", ben.card(SOUP))
+    server.sql(
+        "DELETE FROM demo_membership WHERE user_id ="
+        " (SELECT id FROM auth_user WHERE username = 'cleo')"
+        " AND team_id = (SELECT id FROM demo_team WHERE name = 'Kitchen')"
+    )
+    ben.finds_here()
+    cleo.finds_here()
+    ben.sees_nobody_pointing()
+
+
+def test_whom_no_policy_lets_see_finds_nobody_until_one_does(
+    server: Server, at_board: Seating
+) -> None:
+    ada, ben = at_board("ada", "ben")
+    meet(ada, ben)
+    switch = "UPDATE auth_rls_policy SET enabled = ? WHERE name LIKE 'Rooms: %'"
+    see = switch + " AND name LIKE '% see who %'"
+    server.sql(see, 0)
+    ada.finds_here()
+    ben.finds_here()
+    server.sql(see, 1)
+    meet(ada, ben)
+    # And when the rooms are closed altogether.
+    server.sql(switch, 0)
+    ada.finds_here()
+    ben.finds_here()
+    server.sql(switch, 1)
+    meet(ada, ben)
+
+
+def test_people_are_here_again_after_the_server_was_away(server: Server, at_board: Seating) -> None:
+    ada, ben = at_board("ada", "ben")
+    ada.finds_here(BEN)
+    server.stop()
+    ada.page.wait("document.querySelector('.here').dataset.stale === 'true'")
+    server.start()
+    for person, other in ((ada, BEN), (ben, ADA)):
+        person.page.wait("document.querySelector('.here').dataset.stale === 'false'")
+        person.finds_here(other)
+    ben.point(ben.card(SOUP))
+    ada.sees_pointing("Ben", ada.card(SOUP))
+
+
+def test_a_cursor_is_seen_on_the_card_it_points_at_whatever_the_screen(at_board: Seating) -> None:
+    ada, ben = at_board("ada", "ben")
+    ada.page.size(390, 800, touch=True)
+    meet(ada, ben)
+    ben.point(ben.card(SOUP))
+    ada.sees_pointing("Ben", ada.card(SOUP))
+    ben.point(ben.card(OVEN), 0.95, 0.9)
+    ada.sees_pointing("Ben", ada.card(OVEN))
+    done = "document.querySelector('.column[data-status=done]')"
+    ben.point(done, 0.5, 0.98)
+    ada.sees_pointing("Ben", done)
+    ben.point_nowhere()
+    ada.sees_nobody_pointing()
+
+
+def test_a_cursor_goes_with_its_card(at_board: Seating) -> None:
+    ada, ben = at_board("ada", "ben")
+    meet(ada, ben)
+    ben.point(ben.card(SOUP))
+    ada.sees_pointing("Ben", ada.card(SOUP))
+    ada.press(SOUP, "right")
+    ada.sees(SOUP, "doing")
+    ada.sees_pointing("Ben", ada.card(SOUP))
+
+
+def test_a_cursor_on_a_card_is_told_to_the_team_of_the_card_alone(at_board: Seating) -> None:
+    ada, ben = at_board("ada", "ben")
+    meet(ada, ben)
+    ada.record_sent()
+    ada.point(ada.card(SOUP))
+    ben.sees_pointing("Ada", ben.card(SOUP))
+    ada.point(ada.card(QUARTET))
+    # Nobody is in the room of Stage; in that of Kitchen her cursor is gone.
+    ben.sees_nobody_pointing()
+    task = ada.page.run(f"Number({ada.card(SOUP)}.dataset.id)")
+    assert [payload.get("card") for _, payload in ada.sent()] == [task, None]
+    assert len({topic for topic, _ in ada.sent()}) == 1
+
+
+def test_a_mouse_that_moves_fast_is_told_of_now_and_then(at_board: Seating) -> None:
+    ada, ben = at_board("ada", "ben")
+    meet(ada, ben)
+    ben.record_sent()
+    ben.page.run(
+        f"(() => {{ const card = {ben.card(SOUP)}, box = card.getBoundingClientRect();"
+        "for (let step = 1; step <= 100; step += 1) card.dispatchEvent(new PointerEvent("
+        "'pointermove', {bubbles: true, clientX: box.left + step, clientY: box.top + 9})); })()"
+    )
+    ben.page.wait("window.sent.length > 0")
+    ada.sees_pointing("Ben", ada.card(SOUP))
+    (told,) = ben.sent()
+    where_it_came_to = ben.page.run(f"100 / {ben.card(SOUP)}.getBoundingClientRect().width")
+    assert told[1]["x"] == pytest.approx(where_it_came_to, abs=0.01)
+    # One that does not move is not told of again.
+    ben.point(ben.card(SOUP))
+    ben.point(ben.card(SOUP))
+    ben.point(ben.card(OVEN))
+    ada.sees_pointing("Ben", ada.card(OVEN))
+    assert len(ben.sent()) <= 3
+
+
+def test_for_those_who_want_less_motion_a_cursor_marks_the_card_and_does_not_glide(
+    at_board: Seating,
+) -> None:
+    ada, ben = at_board("ada", "ben")
+    ada.page.media(prefers_reduced_motion="reduce")
+    meet(ada, ben)
+    ben.point(ben.card(SOUP), 0.1)
+    ada.sees_pointing("Ben", ada.card(SOUP))
+    stands = "document.querySelector('.cursor').style.transform"
+    before = ada.page.run(stands)
+    moving = "getComputedStyle(document.querySelector('.cursor')).transitionProperty"
+    assert ada.page.run(moving) == "opacity"
+    ben.record_sent()
+    ben.point(ben.card(SOUP), 0.9)
+    ben.page.wait("window.sent.length === 1")
+    # Told in order: once she sees him type, she has been told where he points.
+    ben.types("Tasty", "Kitchen")
+    ada.page.wait(TYPING)
+    assert ada.page.run(stands) == before
+
+
+def test_who_is_typing_is_shown_to_those_it_is_meant_for_until_it_is_said(
+    at_board: Seating,
+) -> None:
+    ada, ben, cleo = at_board("ada", "ben", "cleo")
+    meet(ada, ben)
+    ben.types("Soup is on", "Kitchen")
+    ada.page.wait(f"{TYPING} && document.querySelector('.typing').textContent === 'Ben is typing'")
+    ben.say("Soup is on", "Kitchen")
+    ada.reads("Soup is on")
+    ada.page.wait(f"!({TYPING})")
+    # Later than what she could have been told of it.
+    ben.say("Come all", "Everyone")
+    cleo.reads("Come all")
+    assert cleo.page.run("document.querySelector('.typing').textContent") == ""
+
+
+def test_who_stops_typing_without_a_word_is_forgotten(at_board: Seating) -> None:
+    ada, ben = at_board("ada", "ben")
+    meet(ada, ben)
+    ben.types("Hm", "Kitchen")
+    ada.page.wait(TYPING)
+    # Nothing more is sent: it ends by itself.
+    ada.page.wait(f"!({TYPING})")
+    ben.types("Hm, well", "Kitchen")
+    ada.page.wait(TYPING)
+    ben.types("", "Kitchen")
+    ada.page.wait(f"!({TYPING})")
+
+
+def test_what_others_in_a_room_make_up_harms_no_page(at_board: Seating) -> None:
+    ada, ben = at_board("ada", "ben")
+    meet(ada, ben)
+    ben.record_sent()
+    ben.point(ben.card(SOUP))
+    ada.sees_pointing("Ben", ada.card(SOUP))
+    mine = ben.page.run("window.sent[0][4].payload.person")
+    ben.page.run(
+        f"""(async () => {{
+          const {{ connect }} = await import('/static/realtime/client.js');
+          const client = connect('/realtime');
+          const room = client.channel(window.sent[0][2].slice(9), {{ private: true, ack: true }});
+          await new Promise((done) => room.subscribe((status) => status === 'live' && done()));
+          const person = {mine};
+          const evil = '"] *, [x="<img src=x onerror=window.hit=1>';
+          for (const payload of [null, 7, [], {{}}, {{ person: 'x' }}, {{ person: -1 }},
+            {{ person, card: evil, x: 0, y: 0 }}, {{ person, column: evil, x: 0, y: 0 }},
+            {{ person, card: 1, x: 1e9, y: 0 }}, {{ person, column: 'todo', x: null, y: '0' }}]) {{
+            for (const event of ['cursor', 'typing', 'presence', '__proto__', evil]) {{
+              await room.send(event, payload);
+            }}
+          }}
+          await room.send('cursor', new Uint8Array([1, 2]));
+          await room.send('cursor', {{ person, column: 'done', x: 0.5, y: 0.5 }});
+        }})()"""
+    )
+    ada.sees_pointing("Ben", "document.querySelector('.column[data-status=done]')")
+    assert ada.page.run("window.hit ?? null") is None
+    ben.press(SOUP, "right")
+    ada.sees(SOUP, "doing")
 
 
 def test_a_superuser_is_told_that_policies_do_not_apply(server: Server, browser: Browser) -> None:

@@ -129,6 +129,20 @@ def test_permissions_that_change_are_those_of_the_next_message() -> None:
     assert isinstance(effect, Broadcast)
 
 
+def test_who_may_see_nobody_any_more_is_told_of_an_empty_room_once() -> None:
+    session = make()
+    channel, _ = joined(session, ALL, presence={"enabled": True})
+    (empty,) = frames(session.permitted(channel, HEARS))
+    assert empty == ["6", None, "realtime:room", "presence_state", {}]
+    assert session.permitted(channel, HEARS) == []
+
+
+def test_who_did_not_ask_who_is_present_is_not_told_of_an_empty_room() -> None:
+    session = make()
+    channel, _ = joined(session, ALL)
+    assert session.permitted(channel, HEARS) == []
+
+
 def test_a_channel_that_may_neither_hear_nor_see_ends_by_phx_error() -> None:
     session = make()
     channel, _ = joined(session, ALL, private=True)

@@ -8,10 +8,14 @@
 import { connect } from "../realtime/client.js";
 import { Board } from "./board.js";
 import { Chat } from "./chat.js";
+import { Cursors } from "./cursors.js";
+import { Here } from "./here.js";
 import { teamTag, wear } from "./people.js";
+import { Rooms } from "./rooms.js";
 import { read, send } from "./server.js";
 import { Store, TABLES } from "./store.js";
 import { Strip } from "./strip.js";
+import { Typing } from "./typing.js";
 
 const embedded = (id) => JSON.parse(document.getElementById(id).textContent);
 const urls = embedded("page-data");
@@ -210,3 +214,9 @@ client.on("status", ({ status, retryInMs }) => {
   if (status === "connecting") strip.say("connecting", "Connecting…");
   if (status === "closed") strip.say("closed", `Offline, next try in ${Math.ceil(retryInMs / 1000)} s`);
 });
+
+const rooms = new Rooms(client, store);
+const announce = (text) => (announcer.textContent = text);
+new Here(document.querySelector(".here"), store, rooms, announce);
+new Typing(document.querySelector(".chat"), store, rooms);
+new Cursors(document.querySelector(".columns"), store, rooms);

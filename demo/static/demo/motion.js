@@ -1,6 +1,7 @@
 /** Lets the eye follow rows: what moves glides, what comes fades in, what goes fades out. */
 
-const calm = matchMedia("(prefers-reduced-motion: reduce)");
+/** People who asked for less motion. */
+export const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const EASE = "cubic-bezier(0.2, 0.8, 0.2, 1)";
 
 /**

@@ -406,37 +406,11 @@ test("a frame that cannot be read is reported and the connection goes on", () =>
   client.on("error", (error) => errors.push(error.name));
   Socket.last.onmessage({ data: "{" });
   Socket.last.receive("too", "short");
+  Socket.last.receive(null, null, 7, "system", {});
+  Socket.last.receive(null, null, "realtime:room", "system", [1]);
   Socket.last.receiveBytes([1, 2]);
-  assert.deepEqual(errors, ["SyntaxError", "SyntaxError", "SyntaxError"]);
+  assert.deepEqual(errors, Array(5).fill("SyntaxError"));
   assert.equal(client.status.status, "open");
-});
-
-test("broadcasts reach the callbacks of their event and those of every event", () => {
-  const got = [];
-  const channel = opened().channel("room");
-  channel.on("broadcast", { event: "ping" }, ({ payload }) => got.push(["ping", payload]));
-  channel.on("broadcast", { event: "*" }, ({ event }) => got.push(["any", event]));
-  channel.subscribe();
-  Socket.last.grant();
-  const send = (event) =>
-    Socket.last.receive(null, null, "realtime:room", "broadcast", {
-      type: "broadcast", event, payload: { n: 1 },
-    });
-  send("ping");
-  send("pong");
-  assert.deepEqual(got, [["ping", { n: 1 }], ["any", "ping"], ["any", "pong"]]);
-});
-
-test("a sent broadcast has the official shape, and needs a joined channel", () => {
-  const { channel, socket } = joined();
-  channel.send("ping", { n: 1 });
-  const [joinRef] = socket.of("phx_join")[0];
-  const [ref] = socket.of("broadcast").map((frame) => frame[1]);
-  assert.deepEqual(socket.of("broadcast"), [
-    [joinRef, ref, "realtime:room", "broadcast", { type: "broadcast", event: "ping", payload: { n: 1 } }],
-  ]);
-  channel.unsubscribe();
-  assert.throws(() => channel.send("ping", {}), /not joined/);
 });
 
 test("a system message reaches the page", () => {
@@ -450,21 +424,12 @@ test("a system message reaches the page", () => {
   assert.deepEqual(got, ["Subscribed to PostgreSQL"]);
 });
 
-test("a binary frame of kind 4 is a broadcast, JSON or bytes, with its metadata", () => {
-  const text = (value) => [...new TextEncoder().encode(value)];
-  const frame = (encoding, meta, payload) =>
-    Uint8Array.from([
-      4, 13, 2, meta.length, encoding, ...text("realtime:room"), ...text("ev"), ...meta, ...payload,
-    ]).buffer;
-  assert.deepEqual(decodeFrame(frame(1, text('{"id":"x"}'), text('{"a":"ü"}'))), {
-    joinRef: null,
-    ref: null,
-    topic: "realtime:room",
-    event: "broadcast",
-    payload: { type: "broadcast", event: "ev", payload: { a: "ü" }, meta: { id: "x" } },
-  });
-  const bytes = decodeFrame(frame(0, [], [0, 255])).payload.payload;
-  assert.deepEqual([...new Uint8Array(bytes)], [0, 255]);
+test("a name that is open as a public topic is not handed out as a private one", () => {
+  const channel = opened().channel("room");
+  assert.equal(client.channel("room"), channel);
+  assert.throws(() => client.channel("room", { private: true }), /open as a public topic/);
+  channel.unsubscribe();
+  assert.equal(client.channel("room", { private: true }).isPrivate, true);
 });
 
 test("a null payload is read as an empty one", () => {

@@ -1,6 +1,9 @@
 /** A server of one socket, played by the test: what the client sent, and what it is answered. */
 
-import { readFile } from "node:fs/promises";
+import { cp, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 
 export const URL_ = "ws://server.test/realtime";
 
@@ -13,6 +16,7 @@ export function fakeWebSocket() {
     }
 
     sent = [];
+    sentBytes = [];
     closed = false;
 
     constructor(url) {
@@ -20,8 +24,9 @@ export function fakeWebSocket() {
       this.constructor.made.push(this);
     }
 
-    send(text) {
-      this.sent.push(JSON.parse(text));
+    send(frame) {
+      if (typeof frame === "string") this.sent.push(JSON.parse(frame));
+      else this.sentBytes.push(frame);
     }
 
     close() {
@@ -88,6 +93,12 @@ export function fakeWebSocket() {
       this.receive(null, this.of("heartbeat").at(-1)[1], "phoenix", "phx_reply", reply);
     }
 
+    /** Answers what the client asked last by an event of this name. */
+    answer(event, status = "ok", response = {}) {
+      const [joinRef, ref, topic] = this.of(event).at(-1);
+      this.receive(joinRef, ref, topic, "phx_reply", { status, response });
+    }
+
     refuse(reason, topic = "realtime:room") {
       const [joinRef, ref] = this.of("phx_join").at(-1);
       this.receive(joinRef, ref, topic, "phx_reply", { status: "error", response: { reason } });
@@ -106,10 +117,15 @@ export async function settle() {
 
 /**
  * The client as browsers load it. Node takes a `.js` file for CommonJS unless a package.json says
- * otherwise, and a package.json has no place among static files: so it is loaded from its text.
+ * otherwise, and a package.json has no place among static files: so a copy of them is loaded.
  */
-export async function loadClient() {
-  const file = new URL("../../../realtime/static/realtime/client.js", import.meta.url);
-  const text = await readFile(file, "utf8");
-  return import(`data:text/javascript;base64,${Buffer.from(text).toString("base64")}`);
+export async function loadClient(module = "client.js") {
+  const folder = await mkdtemp(join(tmpdir(), "client-js-"));
+  try {
+    await cp(new URL("../../../realtime/static/realtime/", import.meta.url), folder, { recursive: true });
+    await writeFile(join(folder, "package.json"), '{"type": "module"}');
+    return await import(pathToFileURL(join(folder, module)));
+  } finally {
+    await rm(folder, { recursive: true });
+  }
 }

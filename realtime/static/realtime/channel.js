@@ -1,0 +1,489 @@
+/** A topic on a connection: joining it, what arrives on it, what is sent to it. */
+
+import { call, report } from "./callbacks.js";
+import { changeOf } from "./change.js";
+import { encodeBytes, encodeFrame, isBytes } from "./frames.js";
+import { equal, isObject } from "./json.js";
+import { Presence } from "./presence.js";
+import { Progress } from "./progress.js";
+import { reasonOf, Replies, REPLY_TIMEOUT_MS } from "./replies.js";
+import { Stored } from "./stored.js";
+import { Tracking } from "./tracking.js";
+
+/**
+ * @typedef {object} ChannelOptions
+ * @property {boolean} [private] Asks the topic's policies who may do what. A public topic of the
+ *   same name is another room.
+ * @property {boolean} [self] Also hands back what this page broadcasts.
+ * @property {boolean} [ack] Asks for a receipt of each broadcast: what `send` returns then waits.
+ * @property {{since: number|Date, limit?: number}} [replay] Stored broadcasts to hand out first, of
+ *   a private topic: the newest `limit` (at most 25) since then, in milliseconds since 1970. They
+ *   come with `meta.replayed`. A rejoin asks again, and a page gets each `meta.id` once.
+ * @property {string} [presenceKey] Under what this page is listed among those who are there; pages
+ *   of one person can share it. Default: one of its own, which it keeps.
+ * @property {boolean} [resume] `false` begins every rejoin with the changes that come then, and
+ *   says nothing of what was missed: for pages that read their rows again whenever it is "live".
+ */
+
+/**
+ * How a channel is:
+ *
+ * - "idle": not subscribed yet.
+ * - "joining": asked for, now or as soon as there is a connection.
+ * - "catching up": joined; what came since the cursor, or a snapshot, is under way.
+ * - "live": joined; changes arrive as they are committed.
+ * - "resynced": joined, and changes arrive, but some were missed that never will. It lasts until
+ *   what `onResync` returned has settled; then the channel is "live".
+ * - "errored": not joined; it will be tried again.
+ * - "closed": not joined: for good after `unsubscribe`, else until a new token or connection.
+ *
+ * @typedef {"idle"|"joining"|"catching up"|"live"|"resynced"|"errored"|"closed"} ChannelStatus
+ */
+
+/**
+ * @typedef {object} SubscribeOptions
+ * @property {string|number} [since] Where to begin: a `channel.cursor` that the page kept, or a
+ *   change's `commit_timestamp` or `seq`. A binding with a `since` of its own begins there.
+ * @property {() => (void|Promise<void>)} [onResync] Reads the page's rows again, as often as that
+ *   takes; a page that lives on a `snapshot` forgets them, for they come again. Changes go on
+ *   arriving meanwhile, and belong on top of what it reads. When more is missed it is called again,
+ *   also before an earlier call has settled.
+ */
+
+/**
+ * A topic on a connection. Made by `client.channel`.
+ *
+ * States: idle → joining → joined; waiting (will rejoin by itself: refused, failed, or no
+ * connection); shut (the server closed it: rejoins with a new token or connection); left (for good).
+ */
+export class Channel {
+  #topic;
+  #options;
+  #link;
+  #bindings = [];
+  #state = "idle";
+  #status = "idle";
+  #joinRef = null;
+  #joinToken = null;
+  #asked = [];
+  #progress = null;
+  #since = null;
+  #wasJoined = false;
+  #refetches = 0;
+  #refetching = null;
+  #onStatus = () => {};
+  #onResync = () => {};
+  #timer = null;
+  #replies = new Replies();
+  #stored;
+  #presenceKey;
+  #presence = new Presence();
+  #tracking = new Tracking(
+    (payload) => this.#ask("presence", payload),
+    () => this.#report(this.#presence.giveUp()),
+  );
+
+  /** @private Use `client.channel`. */
+  constructor(topic, options, link) {
+    this.#topic = topic;
+    this.#options = options;
+    this.#link = link;
+    this.#stored = new Stored(options);
+    this.#presenceKey = String(options.presenceKey ?? "") || randomKey();
+  }
+
+  /** @returns {boolean} Whether the topic's policies are asked. */
+  get isPrivate() {
+    return Boolean(this.#options.private);
+  }
+
+  /** @returns {ChannelStatus} The latest status, as given to the callback of `subscribe`. */
+  get status() {
+    return this.#status;
+  }
+
+  /**
+   * The place in the log up to which this channel has received everything, for `subscribe` in
+   * another page. Kept with the rows, and written together with them, it makes a reload no loss;
+   * where bindings are `live` or differ in `select`, another page may get the last change again.
+   *
+   * @returns {?string} "<epoch>:<seq>"; null when the server has named no place, and while rows
+   *   that were missed are read again (`onResync`).
+   */
+  get cursor() {
+    return this.#refetching === null ? (this.#progress?.cursor ?? null) : null;
+  }
+
+  /**
+   * Registers a callback, before or after `subscribe`; "postgres_changes" and the first for
+   * "presence" only before.
+   *
+   * - "postgres_changes", with `{event, schema, table, filter, select}` (`event` is "INSERT",
+   *   "UPDATE", "DELETE" or "*"; further keys such as `snapshot` and `live` reach the server too,
+   *   `since` until the channel has a cursor): gets a
+   *   {@link import("./change.js").Change}.
+   * - "broadcast", with `{event}` (a name or "*"): gets `{type, event, payload, meta?}`; a payload
+   *   of bytes is an ArrayBuffer.
+   * - "presence", with `{event}` ("sync", "join", "leave" or "*"): gets a
+   *   {@link import("./presence.js").PresenceReport}. "sync" comes after every change of
+   *   `presenceState()`; "join" and "leave" say who came and went, after a lost connection too.
+   * - "system" and any other event of the wire, with `{}`: gets its payload.
+   *
+   * @param {string} type
+   * @param {Record<string, any>} config
+   * @param {(value: any) => void} callback
+   * @returns {this}
+   * @throws {Error} when what is part of the join is asked for after `subscribe`.
+   */
+  on(type, config, callback) {
+    const isJoinPart = type === "postgres_changes" || (type === "presence" && !this.#wantsPresence);
+    if (isJoinPart && this.#state !== "idle") {
+      const what = type === "presence" ? "presence is" : "changes are";
+      throw new Error(`${what} part of the join: call on() before subscribe()`);
+    }
+    this.#bindings.push({ type, config, callback, id: null });
+    return this;
+  }
+
+  /**
+   * Joins, now or when the connection opens, and again after every loss, where it left off.
+   *
+   * @param {(status: ChannelStatus, error?: Error) => void} [callback] Called with each new status;
+   *   "errored", and "closed" by the server, come with an error.
+   * @param {SubscribeOptions} [options]
+   * @returns {this}
+   * @throws {Error} when called twice, or after `unsubscribe`.
+   */
+  subscribe(callback = () => {}, { since = null, onResync = () => {} } = {}) {
+    if (this.#state !== "idle") throw new Error(`already ${this.#status}: subscribe only once`);
+    this.#onStatus = callback;
+    this.#onResync = onResync;
+    this.#since = since;
+    this.#state = "waiting";
+    this.#tell("joining");
+    this.#join();
+    return this;
+  }
+
+  /** Leaves. Nothing arrives after this; `client.channel` then makes a new one of the name. */
+  unsubscribe() {
+    if (this.#state === "left") return;
+    clearTimeout(this.#timer);
+    if (this.#state === "joined" || this.#state === "joining") this.#push("phx_leave", {});
+    this.#state = "left";
+    this.#tracking.end();
+    this.#replies.end("unsubscribed");
+    this.#link.forget();
+    this.#tell("closed");
+  }
+
+  /**
+   * Sends a broadcast to the others of this topic.
+   *
+   * @param {string} event
+   * @param {any} [payload] Anything JSON; or bytes, as an ArrayBuffer or a view of one.
+   * @returns {Promise<object>} With the option `ack` resolved with the server's answer when it has
+   *   taken the broadcast, else when that is sent. Rejected with the server's reason, when the
+   *   channel is not joined, and when the connection is lost before the receipt came: others may
+   *   then have it or not.
+   */
+  send(event, payload = {}) {
+    if (this.#state !== "joined") return Promise.reject(this.#notJoined());
+    const ref = this.#link.ref();
+    try {
+      this.#link.send(
+        isBytes(payload)
+          ? encodeBytes(this.#joinRef, ref, this.#topic, event, payload)
+          : encodeFrame(this.#joinRef, ref, this.#topic, "broadcast", { type: "broadcast", event, payload }),
+      );
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    return this.#options.ack ? this.#replies.to(ref) : Promise.resolve({});
+  }
+
+  /**
+   * Shows this page among those who are there, as `meta`, from now on: as soon as the channel is
+   * joined, and again after every lost connection.
+   *
+   * @param {object} meta An object of JSON. It takes the place of what was tracked before.
+   * @returns {Promise<void>} Resolved when the server has it, however many connections that takes;
+   *   rejected with its reason when it refuses, and then what was tracked before stays.
+   */
+  track(meta) {
+    if (!isObject(meta)) return Promise.reject(new TypeError("what is tracked must be an object"));
+    try {
+      return this.#show(JSON.parse(JSON.stringify(meta)));
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /**
+   * Shows this page no longer.
+   *
+   * @returns {Promise<void>} Resolved when the server has it.
+   */
+  untrack() {
+    return this.#show(null);
+  }
+
+  /**
+   * Who is there, as last heard. An object without a prototype, safe with any key.
+   *
+   * @returns {Record<string, import("./presence.js").Meta[]>} By key, one meta for each connection.
+   */
+  presenceState() {
+    return this.#presence.state;
+  }
+
+  /** @private */
+  _connected() {
+    if (this.#state === "waiting" || this.#state === "shut") this.#join();
+  }
+
+  /** @private */
+  _disconnected(reason) {
+    if (this.#state !== "joined" && this.#state !== "joining") return;
+    clearTimeout(this.#timer);
+    this.#state = "waiting";
+    this.#replies.end("the connection was lost");
+    this.#tell("errored", new Error(reason || "connection lost"));
+  }
+
+  /** @private */
+  _heard(head) {
+    if (this.#state === "joined") this.#progress.heard(head);
+  }
+
+  /** @private */
+  _tokenChanged() {
+    const token = this.#link.token();
+    if (this.#state === "joined" && token !== null) {
+      this.#joinToken = token;
+      this.#push("access_token", { access_token: token });
+    } else if (this.#state === "shut") {
+      this.#state = "waiting";
+      this.#join();
+    }
+  }
+
+  /** @private */
+  _received({ joinRef, ref, event, payload }) {
+    if (joinRef !== null && joinRef !== this.#joinRef) return;
+    if (this.#state !== "joined" && this.#state !== "joining") return;
+    const ours = ref === null || ref === this.#joinRef;
+    if (event === "phx_reply") {
+      if (ref !== this.#joinRef) this.#replies.came(ref, payload);
+      else if (this.#state === "joining") this.#answered(payload);
+    } else if (event === "phx_error") {
+      if (ours) this.#retry(payload.reason ?? "the channel failed");
+    } else if (event === "phx_close") {
+      if (ours) this.#shut();
+    } else if (event === "postgres_changes") {
+      this.#changed(payload);
+    } else {
+      if (event === "system" && this.#state === "joined") this.#told(payload);
+      else if (event === "presence_state") this.#report(this.#presence.replace(payload));
+      else if (event === "presence_diff") this.#differs(payload);
+      else if (event === "broadcast" && this.#stored.isRepeated(payload.meta)) return;
+      this.#hand(event, payload);
+    }
+  }
+
+  /** Calls the page's callbacks for a kind of event and, where they name one, its name. */
+  #hand(type, payload) {
+    for (const { type: wanted, config, callback } of this.#bindings) {
+      if (wanted !== type) continue;
+      const name = type === "broadcast" || type === "presence" ? (config?.event ?? "*") : "*";
+      if (name === "*" || name === payload.event) call(callback, payload);
+    }
+  }
+
+  #join() {
+    clearTimeout(this.#timer);
+    if (!this.#link.isOpen()) return;
+    this.#state = "joining";
+    this.#joinRef = this.#link.ref();
+    this.#joinToken = this.#link.token();
+    if (this.#progress === null || this.#options.resume === false) {
+      const configs = this.#changeBindings().map((binding) => binding.config);
+      this.#progress = new Progress(configs, this.#wasJoined ? null : this.#since);
+    }
+    this.#asked = this.#progress.ask();
+    const config = {
+      broadcast: { self: Boolean(this.#options.self), ack: Boolean(this.#options.ack) },
+      presence: { key: this.#presenceKey, enabled: this.#wantsPresence },
+      postgres_changes: this.#asked,
+      private: this.isPrivate,
+    };
+    if (this.#stored.replay) config.broadcast.replay = this.#stored.replay;
+    const meta = this.#tracking.meta;
+    this.#presence.begin(meta && { key: this.#presenceKey, meta });
+    const payload = { config };
+    if (this.#joinToken !== null) payload.access_token = this.#joinToken;
+    this.#link.send(encodeFrame(this.#joinRef, this.#joinRef, this.#topic, "phx_join", payload));
+    this.#timer = setTimeout(() => this.#timedOut(), REPLY_TIMEOUT_MS);
+    if (this.#status !== "joining") this.#tell("joining");
+  }
+
+  #answered({ status, response }) {
+    clearTimeout(this.#timer);
+    if (status !== "ok") {
+      this.#link.refused();
+      this.#retry(reasonOf(response) ?? "the join was refused");
+      return;
+    }
+    const granted = response?.postgres_changes ?? [];
+    const asked = this.#changeBindings();
+    if (granted.length !== asked.length) {
+      this.#push("phx_leave", {});
+      this.#retry("the server granted other changes than were asked for");
+      return;
+    }
+    asked.forEach((binding, index) => (binding.id = granted[index].id));
+    this.#state = "joined";
+    this.#progress.joined(this.#asked, response ?? {});
+    this.#link.backoff.reset();
+    this.#link.settled();
+    if (this.#link.token() !== this.#joinToken) this._tokenChanged();
+    this.#tracking.again();
+    // Joined again without a place to go on from: what came meanwhile is lost.
+    const isGap = this.#wasJoined && asked.length > 0 && this.#asked.every(({ since }) => since == null);
+    this.#wasJoined = true;
+    if (isGap && this.#options.resume !== false) this.#resync();
+    else this.#settle();
+  }
+
+  /** What the server says of a replay or a snapshot. */
+  #told({ extension, message, status, seq }) {
+    if (extension === "resume" && message === "resync required") {
+      this.#progress.resynced(seq);
+      this.#resync();
+    } else if (extension === "snapshot" && status === "ok") {
+      if (this.#progress.pictured()) this.#resync();
+      this.#progress.ended("snapshot", seq);
+      this.#settle();
+    } else if (extension === "resume" && status === "ok") {
+      if (message !== "caught up") return;
+      this.#progress.ended("replay", seq);
+      this.#settle();
+    }
+  }
+
+  /** The page has to read its rows again; until it has, the channel is not called live. */
+  #resync() {
+    const refetch = (this.#refetches += 1);
+    this.#refetching = refetch;
+    this.#tell("resynced");
+    let done;
+    try {
+      done = this.#onResync();
+    } catch (error) {
+      report(error);
+    }
+    const finish = () => {
+      if (this.#refetching !== refetch) return;
+      this.#refetching = null;
+      if (this.#state === "joined") this.#settle();
+    };
+    if (typeof done?.then === "function") done.then(undefined, report).then(finish);
+    else finish();
+  }
+
+  /** Joined: says how the channel is now. */
+  #settle() {
+    const status = this.#progress.pending ? "catching up"
+      : this.#refetching !== null ? "resynced"
+      : "live";
+    if (status !== this.#status) this.#tell(status);
+  }
+
+  #changed({ ids, data }) {
+    if (this.#state !== "joined") return;
+    const change = changeOf(ids, data);
+    if (change.snapshot && this.#progress.pictured()) this.#resync();
+    this.#progress.passed(data.seq);
+    this.#changeBindings().forEach(({ id, config, callback }, index) => {
+      if (!ids.includes(id)) return;
+      if (![undefined, "*", change.eventType].includes(config.event)) return;
+      if (this.#progress.isNew(index, data)) call(callback, change);
+    });
+  }
+
+  get #wantsPresence() {
+    return (
+      this.#options.presenceKey !== undefined ||
+      this.#tracking.meta !== null ||
+      this.#bindings.some(({ type }) => type === "presence")
+    );
+  }
+
+  #show(meta) {
+    if (this.#state === "left") return Promise.reject(this.#notJoined());
+    if (!equal(meta, this.#tracking.meta)) this.#report(this.#presence.giveUp());
+    return this.#tracking.set(meta, this.#state === "joined");
+  }
+
+  #differs(payload) {
+    if (!this.#wantsPresence) return;
+    this.#report(this.#presence.change(payload));
+    // A rejoin brings a state, which says all that the diffs said.
+    if (this.#presence.isOverfull) this.#retry("the server did not say who is there");
+  }
+
+  #report(reports) {
+    for (const one of reports) this.#hand("presence", one);
+  }
+
+  #notJoined() {
+    return new Error(`not joined but ${this.#status}`);
+  }
+
+  #timedOut() {
+    this.#push("phx_leave", {}); // the server may have joined us after all
+    this.#retry("no reply to the join");
+  }
+
+  #retry(message) {
+    clearTimeout(this.#timer);
+    this.#state = "waiting";
+    this.#replies.end(message);
+    this.#timer = setTimeout(() => this.#join(), this.#link.backoff.next());
+    this.#tell("errored", new Error(message));
+  }
+
+  #shut() {
+    clearTimeout(this.#timer);
+    this.#state = "shut";
+    this.#replies.end("the server closed the channel");
+    this.#tell("closed", new Error("the server closed the channel"));
+    this.#link.refused();
+  }
+
+  /** @returns {string} The ref under which an answer would come. */
+  #push(event, payload) {
+    const ref = this.#link.ref();
+    this.#link.send(encodeFrame(this.#joinRef, ref, this.#topic, event, payload));
+    return ref;
+  }
+
+  #ask(event, payload) {
+    return this.#replies.to(this.#push(event, payload));
+  }
+
+  #changeBindings() {
+    return this.#bindings.filter((binding) => binding.type === "postgres_changes");
+  }
+
+  #tell(status, error) {
+    this.#status = status;
+    call(this.#onStatus, status, error);
+  }
+}
+
+/** A key for this page alone. `crypto.randomUUID` is there on secure pages only. */
+function randomKey() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
