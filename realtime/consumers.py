@@ -49,14 +49,16 @@ from realtime.pool import in_database_thread
 from realtime.port import ChannelPort
 from realtime.presence_room import Entry
 from realtime.presence_store import Row
+from realtime.quotas import network
 from realtime.rights import ALL, Rights
-from realtime.session import Bounds, Session
+from realtime.session import Session
 from realtime.snapshot import Request
 from realtime.unsent import unsent_by
 
 logger = logging.getLogger("realtime.consumer")
 
 _FAREWELL_SECONDS = 2.0
+_SLICE_SECONDS = 0.005
 _RESTARTING = Refusal(503, CloseCode.RESTART, WireError.RESTARTING.text())
 AsgiSend = Callable[[dict[str, Any]], Awaitable[None]]
 AsgiReceive = Callable[[], Awaitable[dict[str, Any]]]
@@ -78,15 +80,27 @@ class RealtimeConsumer(AsyncConsumer):
         if self._hub.draining:
             await self._refuse(_RESTARTING)
             return
-        address = str((scope.get("client") or ("unknown",))[0])
+        self._counters = self._hub.counters
+        address = network(str((scope.get("client") or ("",))[0]))
+        # Behind a socket file there is no address, and nothing that a client has in common.
+        now = self._loop.time()
+        self._shared = (self._hub.quotas.address(address, now),) if address else ()
+        if any(not quota.handshakes.take(now) for quota in self._shared):
+            self._counters.limits["handshakes_per_second/address"] += 1
+            await self._refuse(Refusal(429, CloseCode.TOO_MANY, "Too many connections per second"))
+            return
         limits = settings.LIMITS
-        if not self._hub.enter(address, limits.connections, limits.connections_per_address):
+        limit = self._hub.enter(address, limits.connections, limits.connections_per_address)
+        if limit is not None:
+            self._counters.limits[limit] += 1
             await self._refuse(Refusal(429, CloseCode.TOO_MANY, "Too many connected users"))
             return
         try:
             try:
                 self._admitted: Admitted = await admit(scope, settings)
             except Refusal as refusal:
+                if refusal.status in (401, 403):
+                    self._counters.auth_failures["handshake"] += 1
                 await self._refuse(refusal)
             except DATABASE_ERRORS as error:
                 # Nobody can be told who they are without a database.
@@ -108,18 +122,10 @@ class RealtimeConsumer(AsyncConsumer):
         self._settings = settings
         self.session = Session(
             version=self._admitted.version,
-            bounds=Bounds(
-                channels=limits.channels_per_connection,
-                joins_per_second=limits.joins_per_second,
-                broadcasts_per_second=limits.broadcasts_per_second,
-                broadcast_burst=limits.broadcast_burst,
-                presence_per_30_seconds=limits.presence_per_30_seconds,
-                payload_bytes=limits.payload_bytes,
-                frame_bytes=limits.frame_bytes,
-                private_only=settings.PRIVATE_ONLY,
-            ),
+            bounds=self._hub.bounds,
             position=self._position,
             last_seen=self._loop.time(),
+            shared=self._shared,
         )
         unsent = unsent_by(self._asgi_send)
         self.outbox = Outbox(self._send_frame, limits.outbox_bytes, unsent)
@@ -129,6 +135,7 @@ class RealtimeConsumer(AsyncConsumer):
         self._code: CloseCode | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._hub.sockets.add(self)
+        self._counters.accepted += 1
         await self._asgi_send(
             {"type": "websocket.accept", "subprotocol": self._admitted.subprotocol}
         )
@@ -146,7 +153,7 @@ class RealtimeConsumer(AsyncConsumer):
             results = await asyncio.gather(*tasks, return_exceptions=True)
         if self.outbox.overflowed.is_set():
             self._code = CloseCode.SLOW_CONSUMER
-            self._note(Note("slow_consumer", "outbox full"))
+            self._note(Note("slow_consumer", "outbox full", "outbox_bytes/connection"))
         for result in results[:2]:
             if isinstance(result, Exception) and self._code is None:
                 # A send to a client that is gone; anything else is ours to know of.
@@ -154,9 +161,12 @@ class RealtimeConsumer(AsyncConsumer):
                     logger.error("socket failed", exc_info=result, extra={"action": "failed"})
                 return
         if self._code is not None:
+            self._counters.closes[str(int(self._code))] += 1
             await self._say_farewell(self._code)
 
     async def _read(self, receive: AsgiReceive) -> None:
+        counters = self._counters
+        breath = self._loop.time() + _SLICE_SECONDS
         while True:
             message = await receive()
             if message["type"] == "websocket.disconnect":
@@ -164,7 +174,13 @@ class RealtimeConsumer(AsyncConsumer):
             if message["type"] == "websocket.receive":
                 text = message.get("text")
                 data = text if text is not None else message.get("bytes") or b""
+                counters.frames_in += 1
+                counters.bytes_in += len(data)
                 self.perform(self.session.receive(data, self._loop.time()))
+            # What has come already is received without a pause: others have their turn too.
+            if self._loop.time() > breath:
+                await asyncio.sleep(0)
+                breath = self._loop.time() + _SLICE_SECONDS
 
     async def _say_farewell(self, code: CloseCode) -> None:
         try:
@@ -202,6 +218,8 @@ class RealtimeConsumer(AsyncConsumer):
         for effect in effects:
             match effect:
                 case Send(frame):
+                    self._counters.frames_out += 1
+                    self._counters.bytes_out += len(frame)
                     self.outbox.put(frame)
                 case Join(channel):
                     self._start(self._join(channel), channel)
@@ -232,6 +250,9 @@ class RealtimeConsumer(AsyncConsumer):
         self.perform(self.session.disconnect())
 
     def _note(self, note: Note) -> None:
+        self._counters.notes[note.action] += 1
+        if note.limit:
+            self._counters.limits[note.limit] += 1
         # A client repeats its mistakes; the log need not. The later ones are for debugging.
         level = logging.DEBUG if note.action in self._noted else logging.INFO
         self._noted.add(note.action)
@@ -257,6 +278,7 @@ class RealtimeConsumer(AsyncConsumer):
             self.perform(self.session.ended(channel, WireError.UNKNOWN.reason()))
 
     def _token_refused(self, channel: Channel, error: TokenError) -> list[Effect]:
+        self._counters.auth_failures["channel"] += 1
         if channel.phase is Phase.JOINING:
             return self.session.refused(channel, str(error))
         return self.session.ended(channel, error.reason)
@@ -267,6 +289,12 @@ class RealtimeConsumer(AsyncConsumer):
             return
         used = channel.token
         subject = await self._subject(used)
+        now = self._loop.time()
+        channel.purse = self._hub.purse_of(subject, now)
+        if channel.purse is not None and (scope := channel.purse.join(now)):
+            reason = WireError.TOO_MANY_JOINS.reason()
+            self.perform(self.session.refused(channel, reason, f"joins_per_second/{scope}"))
+            return
         await self._hub.ready()
         request = self._request(channel, subject)
         dispatcher = self._hub.dispatcher
@@ -302,6 +330,7 @@ class RealtimeConsumer(AsyncConsumer):
             presence = b"{}"
             if channel.watching and rights.view and subscribed.rights.view:
                 presence = dispatcher.presence.join(port, *room)
+            self._counters.joins += 1
             self.perform(
                 self.session.joined(
                     channel,
@@ -326,6 +355,7 @@ class RealtimeConsumer(AsyncConsumer):
         port = self._ports.get(channel)
         if port is None or channel.token != token:
             return
+        channel.purse = self._hub.purse_of(subject, self._loop.time())
         request = self._request(channel, subject)
         subscribed = await self._hub.dispatcher.subscribers.add(port, request)
         if self._ports.get(channel) is not port:

@@ -1,11 +1,44 @@
 """What one process has done since it began: plain whole numbers that only rise.
 
-Whoever does a thing counts it here, on the event loop; anybody may read. Keeps no history.
+Whoever does a thing counts it here, on the event loop; anybody may read. Counts by audience and by
+batch rather than by socket and by row, so that counting costs the delivery path next to nothing.
+Keeps no history and knows no names of metrics.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+
+
+class Histogram:
+    """How often values fell between bounds; the last place is for those above all of them."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = tuple(bounds)
+        self.counts = [0] * (len(self.bounds) + 1)
+        self.total = 0.0
+
+    def add(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    @property
+    def observed(self) -> int:
+        """How many values there were."""
+        return sum(self.counts)
+
+
+def _batches() -> Histogram:
+    return Histogram((1, 10, 100, 1_000, 10_000))
+
+
+def _delays() -> Histogram:
+    return Histogram((0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5))
 
 
 @dataclass(slots=True)
@@ -20,6 +53,8 @@ class Counters:
     casts_refused: int = 0
     #: Events handed to the subscription manager.
     events: int = 0
+    #: Of these, events that somebody got.
+    matched: int = 0
     #: Times that entries were missing and were read from the log.
     heals: int = 0
     #: Entries those reads brought.
@@ -34,3 +69,52 @@ class Counters:
     rejoins: int = 0
     #: Times everybody here was told to read their rows again.
     resyncs: int = 0
+    #: Frames handed to sockets: changes, broadcasts, replies. One frame to ten sockets counts ten.
+    frames_out: int = 0
+    #: Of these, changes.
+    delivered: int = 0
+    #: What those frames hold; a text counts by its characters.
+    bytes_out: int = 0
+    #: Messages of clients, and what they hold.
+    frames_in: int = 0
+    bytes_in: int = 0
+    #: Channels that were sent what came after a cursor, or a live set anew.
+    replays: int = 0
+    #: Snapshots sent to channels, and their rows.
+    snapshots: int = 0
+    snapshot_rows: int = 0
+    #: Broadcasts of clients of this process, and those heard for its channels.
+    broadcasts_sent: int = 0
+    broadcasts_heard: int = 0
+    #: Joins that were answered with ok.
+    joins: int = 0
+    #: Sockets that were accepted.
+    accepted: int = 0
+    #: What was refused, by the name of the limit and whose it is: "joins_per_second/address".
+    limits: Counter[str] = field(default_factory=Counter)
+    #: Credentials that were refused, by where: "handshake" or "channel".
+    auth_failures: Counter[str] = field(default_factory=Counter)
+    #: Sockets this process ended, by close code.
+    closes: Counter[str] = field(default_factory=Counter)
+    #: Frames that could not be read, and other refusals, by the action they are logged under.
+    notes: Counter[str] = field(default_factory=Counter)
+    #: Entries in each batch.
+    batches: Histogram = field(default_factory=_batches)
+    #: Seconds by which the event loop was late for a timer.
+    loop_delays: Histogram = field(default_factory=_delays)
+
+    def sent(self, sockets: int, size: int) -> None:
+        """A frame was handed to so many sockets."""
+        self.frames_out += sockets
+        self.bytes_out += sockets * size
+
+    def flat(self) -> dict[str, int]:
+        """The plain numbers and the sums of the others, as the row of the process holds them."""
+        found: dict[str, int] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, int):
+                found[item.name] = value
+            elif isinstance(value, Counter):
+                found[item.name] = value.total()
+        return found

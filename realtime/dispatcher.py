@@ -46,6 +46,8 @@ _INBOX = 1_000
 # Broadcasts that wait to be delivered: in all, and of one topic.
 _CASTS = 10_000
 _CASTS_OF_TOPIC = 1_000
+# Rows that wait in it. A large transaction waits in the log, not in the memory of every process.
+_INBOX_ROWS = 20_000
 _SLICE_SECONDS = 0.005
 _WATCH_SECONDS = 1.0
 # While the bus brings nothing, the watch is what brings events.
@@ -75,7 +77,9 @@ class Dispatcher:
         self._alias = alias
         self._bus: Carrier | None = None
         self._reader = LogReader(alias, self.log)
-        self.subscribers = Subscribers(self.log, self._reader, Watch(alias), replay_limit)
+        self.subscribers = Subscribers(
+            self.log, self._reader, Watch(alias), replay_limit, self.counters
+        )
         self.topics: Topics[Port] = Topics()
         self.presence = PresenceRooms(alias)
         # Tables by which processes tell each other things; as rows they are delivered to nobody.
@@ -86,6 +90,7 @@ class Dispatcher:
         self._inbox: deque[Batch] = deque()
         self._casts: FairQueue[Cast] = FairQueue(_CASTS, _CASTS_OF_TOPIC)
         self._news = asyncio.Event()
+        self._waiting_rows = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._failing = False
 
@@ -130,19 +135,26 @@ class Dispatcher:
         self.presence.leave(port)
 
     def receive(self, message: Message) -> None:
-        """Take a message from the bus. When too many batches wait, the log is read instead;
-        broadcasts that find too many of their topic are lost."""
+        """Take a message from the bus. When too much waits, the log is read instead; broadcasts
+        that find too many of their topic are lost."""
         if isinstance(message, Casts):
             for cast in message.casts:
                 if not self.topics.heard(cast.topic, cast.private):
                     continue
                 if not self._casts.put(cast.room, cast):
                     self.counters.casts_refused += 1
-        elif len(self._inbox) >= _INBOX:
+            self._news.set()
+            return
+        if message.rows and self._waiting_rows + len(message.rows) > _INBOX_ROWS:
+            # Says how far the log is, without what it holds.
+            message = Batch(message.epoch, message.rows[-1].seq, [], [])
+            self.counters.inbox_full += 1
+        if len(self._inbox) >= _INBOX:
             self.counters.inbox_full += 1
             logger.info("inbox full: reading the log", extra={"action": "inbox_full"})
         else:
             self._inbox.append(message)
+            self._waiting_rows += len(message.rows)
         self._news.set()
 
     # --- the log --------------------------------------------------------------------------------
@@ -154,7 +166,9 @@ class Dispatcher:
                 await self._news.wait()
             try:
                 if self._inbox:
-                    await self._take(self._inbox.popleft())
+                    batch = self._inbox.popleft()
+                    self._waiting_rows -= len(batch.rows)
+                    await self._take(batch)
                     self._note(None)
                 # In turns: neither a flood of changes nor one of broadcasts holds up the other.
                 self._cast_some()
@@ -213,6 +227,7 @@ class Dispatcher:
             await self._read_up_to(batch.after)
         self._reader.learn(batch.relations)
         rows = [row for row in batch.rows if row.seq > self.log.seq]
+        self.counters.batches.add(len(rows))
         if rows and rows[0].seq == self.log.seq + 1:
             await self._process(self._reader.events(rows))
 
@@ -250,7 +265,9 @@ class Dispatcher:
             if not event.relation.published and event.relation.table in self._inner:
                 self._inner[event.relation.table](event)
                 continue
-            for delivery in self.subscribers.match(event):
+            deliveries = self.subscribers.match(event)
+            self.counters.matched += bool(deliveries)
+            for delivery in deliveries:
                 self._deliver(event, delivery)
             if time.perf_counter() - started > _SLICE_SECONDS:
                 await asyncio.sleep(0)
@@ -266,7 +283,10 @@ class Dispatcher:
             for port in tuple(delivery.audience.members):
                 port.resync(self.position)
             return
-        for port in delivery.audience.members:
+        members = delivery.audience.members
+        self.counters.sent(len(members), len(frame))
+        self.counters.delivered += len(members)
+        for port in members:
             port.deliver(frame)
 
     def _message(self, event: DatabaseEvent) -> None:
@@ -286,6 +306,7 @@ class Dispatcher:
                 made[port.version] = frames.of_cast(cast, port.version)
             frame = made[port.version]
             if frame is not None:
+                self.counters.sent(1, len(frame))
                 port.hear(frame, cast.id)
 
     def _note(self, error: Exception | None) -> None:

@@ -13,6 +13,7 @@ from realtime.errors import CloseCode
 from realtime.joins import JoinConfig
 from realtime.limits import TokenBucket
 from realtime.protocol import Encoding, Frame
+from realtime.quotas import Purse
 from realtime.rights import NONE, Rights
 
 PREFIX = "realtime:"
@@ -49,6 +50,8 @@ class Channel:
     key: str = ""
     #: Whether the client is told who is present.
     watching: bool = False
+    # What its subject shares with the subject's other channels.
+    purse: Purse | None = None
 
     @property
     def name(self) -> str:
@@ -123,10 +126,12 @@ class WatchPresence:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something for the log: an action key and a text without secrets."""
+    """Something for the log: an action key and a text without secrets. `limit` names the limit
+    that was met and whose it is."""
 
     action: str
     text: str
+    limit: str = ""
 
 
 Effect = Send | Close | Join | Leave | Renew | Broadcast | Track | WatchPresence | Note

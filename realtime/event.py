@@ -77,6 +77,11 @@ class Row(Mapping[str, Any]):
         self._values = values
         return values
 
+    @property
+    def decoded(self) -> bool:
+        """Whether anybody has asked for a value yet."""
+        return self._values is not None
+
     def __getitem__(self, name: str) -> Any:
         return (self._load() if self._values is None else self._values)[name]
 

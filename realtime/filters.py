@@ -9,6 +9,7 @@ Pure: no Django, no I/O, no evaluation.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
@@ -31,6 +32,10 @@ MAX_PATTERN = 1_000
 """Characters of one `like` or `match` pattern."""
 
 _WHITE = " \t\n\r\f\v"
+# What a filter is cut by is looked for, not every character looked at: a join may hold a megabyte.
+_MARK = re.compile(r'[",()]')
+_ITEM_MARK = re.compile(r'[",]')
+_QUOTED = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _COMPARABLE = frozenset(Kind) - OPAQUE
 _ORDERED = _COMPARABLE - {Kind.BOOL, Kind.INET}
 _TEXT = frozenset({Kind.TEXT})
@@ -90,25 +95,30 @@ def read(text: str) -> tuple[Condition, ...]:
 
 def _split(text: str) -> Iterator[str]:
     """Cuts at commas outside quotes and parentheses. A quote opens only where a value begins."""
-    depth, start, quoted, escaped = 0, 0, False, False
-    before = ""  # the last character that decides whether a quote may open
-    for place, char in enumerate(text):
-        if quoted:
-            if escaped:
-                escaped = False
-            elif char == "\\":
-                escaped = True
-            elif char == '"':
-                quoted, before = False, char
-        elif char == '"' and before in (".", "(", ","):
-            quoted = True
-        elif char == "," and depth == 0:
-            yield text[start:place]
-            start, before = place + 1, ""
-        elif not (char in _WHITE and before in ("(", ",")):
+    depth = start = place = 0
+    while (mark := _MARK.search(text, place)) is not None:
+        at, char, place = mark.start(), mark[0], mark.end()
+        if char == '"':
+            last = _last_dark(text, start, at)
+            if (at > start and text[at - 1] == ".") or (last >= start and text[last] in "(,"):
+                quoted = _QUOTED.match(text, at)
+                if quoted is None:
+                    break
+                place = quoted.end()
+        elif char != ",":
             depth = max(0, depth + (char == "(") - (char == ")"))
-            before = char
+        elif depth == 0:
+            yield text[start:at]
+            start = place
     yield text[start:]
+
+
+def _last_dark(text: str, start: int, end: int) -> int:
+    """The place of the last character before `end` that is not white; `start - 1` for none."""
+    place = end - 1
+    while place >= start and text[place] in _WHITE:
+        place -= 1
+    return place
 
 
 def _condition(segment: str) -> Condition:
@@ -149,18 +159,18 @@ def _items(value: str) -> list[str]:
     inner = value[1:-1].strip(_WHITE)
     if not inner:
         return []
-    items, start, quoted, escaped, fresh = [], 0, False, False, True
-    for place, char in enumerate(inner):
-        if quoted:
-            quoted = escaped or char != '"'
-            escaped = not escaped and char == "\\"
-        elif char == '"' and fresh:
-            quoted, fresh = True, False
-        elif char == ",":
-            items.append(inner[start:place].strip(_WHITE))
-            start, fresh = place + 1, True
-        elif char not in _WHITE:
-            fresh = False
+    items: list[str] = []
+    start = place = 0
+    while (mark := _ITEM_MARK.search(inner, place)) is not None:
+        at, place = mark.start(), mark.end()
+        if mark[0] == ",":
+            items.append(inner[start:at].strip(_WHITE))
+            start = place
+        elif _last_dark(inner, start, at) < start:
+            quoted = _QUOTED.match(inner, at)
+            if quoted is None:
+                break
+            place = quoted.end()
     items.append(inner[start:].strip(_WHITE))
     return [_unquote(item) for item in items]
 

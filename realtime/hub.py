@@ -17,6 +17,7 @@ from typing import Protocol
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
+from auth_rls.subject import SERVICE_ROLE, Subject
 from realtime import conf, processes
 from realtime.bus import Batch, Bus, LayerDown
 from realtime.casts import Cast, Casts
@@ -26,7 +27,9 @@ from realtime.effects import Position
 from realtime.fairness import FairQueue
 from realtime.pool import in_database_thread
 from realtime.presence_writer import PresenceWriter
+from realtime.quotas import Purse, Quotas
 from realtime.reading import RemoteReader
+from realtime.session import Bounds
 from realtime.stopping import StopSignal
 from realtime.subscribers import Port
 from realtime.tailer import Tailer
@@ -79,6 +82,8 @@ class Hub:
         self.sockets: set[Guest] = set()
         self.connections = 0
         self.addresses: Counter[str] = Counter()
+        self.bounds = _bounds(settings)
+        self.quotas = Quotas(self.bounds.rates)
         self._numbers = count(1)
         self._starting = asyncio.Lock()
         self._started = False
@@ -93,15 +98,15 @@ class Hub:
         self._signal = StopSignal(self._loop, self.drain, _DRAIN_SECONDS)
         self._signal.install()
 
-    def enter(self, address: str, total: int | None, per_address: int | None) -> bool:
-        """Count a connection in; False, and not counted, when there is no place for it."""
+    def enter(self, address: str, total: int | None, per_address: int | None) -> str | None:
+        """Count a connection in; where there is no place for it, the limit that says so."""
         if total is not None and self.connections >= total:
-            return False
-        if per_address is not None and self.addresses[address] >= per_address:
-            return False
+            return "connections/process"
+        if address and per_address is not None and self.addresses[address] >= per_address:
+            return "connections_per_address/address"
         self.connections += 1
         self.addresses[address] += 1
-        return True
+        return None
 
     def leave(self, address: str) -> None:
         """Count a connection out."""
@@ -109,6 +114,13 @@ class Hub:
         self.addresses[address] -= 1
         if not self.addresses[address]:
             del self.addresses[address]
+
+    def purse_of(self, subject: Subject, now: float) -> Purse | None:
+        """What a subject's connections and channels share; None for nobody in particular, and for
+        the operator's own programs."""
+        if subject.role == SERVICE_ROLE or subject.user_id is None:
+            return None
+        return Purse(self.quotas.subject(str(subject.user_id), now))
 
     @property
     def running(self) -> bool:
@@ -193,6 +205,7 @@ class Hub:
             self.counters.casts_refused += 1
             return False
         self._cast_waits.set()
+        self.counters.broadcasts_sent += 1
         return True
 
     def cast_from_anywhere(self, cast: Cast) -> None:
@@ -240,6 +253,20 @@ class Hub:
         # Waits, so that batches keep their order and an outage is noticed.
         future = asyncio.run_coroutine_threadsafe(self.bus.publish(batch), self._loop)
         future.result(_PUBLISH_SECONDS)
+
+
+def _bounds(settings: conf.Settings) -> Bounds:
+    limits = settings.LIMITS
+    return Bounds(
+        channels=limits.channels_per_connection,
+        joins_per_second=limits.joins_per_second,
+        broadcasts_per_second=limits.broadcasts_per_second,
+        broadcast_burst=limits.broadcast_burst,
+        presence_per_30_seconds=limits.presence_per_30_seconds,
+        payload_bytes=limits.payload_bytes,
+        frame_bytes=limits.frame_bytes,
+        private_only=settings.PRIVATE_ONLY,
+    )
 
 
 _hubs: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = weakref.WeakKeyDictionary()

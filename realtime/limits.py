@@ -1,7 +1,7 @@
 """Limits: how much of something a client may do, as arithmetic on given times.
 
 Pure: the time is an argument, in seconds of any clock that never goes back, so that tests need
-no waiting. Buckets belong to one connection or channel and are not safe to share among threads.
+no waiting. Buckets are not safe to share among threads.
 """
 
 from __future__ import annotations
@@ -59,6 +59,10 @@ class TokenBucket:
         self._level -= n
         return True
 
+    def give(self, n: float = 1.0) -> None:
+        """Put back what was taken and not used."""
+        self._level = min(self._rate.burst, self._level + n)
+
     def wait(self, now: float, n: float = 1.0) -> float:
         """Seconds until `take(n)` would succeed; 0 if now, infinity if more than the burst."""
         if self._rate.per_second is None:
@@ -68,12 +72,37 @@ class TokenBucket:
             return math.inf
         return max(0.0, (n - self._level) / self._rate.per_second)
 
+    def full(self, now: float) -> bool:
+        """Whether nothing is taken that time has not given back."""
+        if self._rate.per_second is None:
+            return True
+        self._refill(now, self._rate.per_second)
+        return self._level >= self._rate.burst
+
     def _refill(self, now: float, per_second: float) -> None:
         # A clock that stepped back earns nothing, and does not earn the same time twice.
         if now > self._then:
             earned = (now - self._then) * per_second
             self._level = min(self._rate.burst, self._level + earned)
             self._then = now
+
+
+class Joint:
+    """Several buckets drawn from at once: something is taken from all of them or from none."""
+
+    __slots__ = ("buckets",)
+
+    def __init__(self, *buckets: TokenBucket) -> None:
+        self.buckets = buckets
+
+    def take(self, now: float, n: float = 1.0) -> int:
+        """Take `n` from each. -1 when done, else the place of the first that had too little."""
+        for place, bucket in enumerate(self.buckets):
+            if not bucket.take(now, n):
+                for earlier in self.buckets[:place]:
+                    earlier.give(n)
+                return place
+        return -1
 
 
 class ByteBudget:

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from realtime import conf
@@ -120,7 +119,7 @@ def _of_server(hub: Hub) -> Report:
         subscriptions=len(dispatcher.subscribers),
         tailing=tailer is not None,
         leading=tailer is not None and tailer.leading,
-        counters=asdict(dispatcher.counters),
+        counters=dispatcher.counters.flat(),
     )
 
 

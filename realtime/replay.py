@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from auth_rls.predicate import Predicate, columns
 from realtime import frames
+from realtime.counters import Counters
 from realtime.cursors import Cursor
 from realtime.effects import Position
 from realtime.event import DatabaseEvent
@@ -66,6 +67,7 @@ class Means:
     snapshot_rows: int | None
     # Snapshots that are read or being sent, each with its rows in memory.
     snapshots: asyncio.Semaphore
+    counters: Counters
 
 
 class Replay:
@@ -257,7 +259,10 @@ class Replay:
         if self._log.epoch != self._epoch:
             return None
         limit = self._means.replay_events
-        return None if limit is not None and self._log.seq - seq > limit else seq
+        if limit is not None and self._log.seq - seq > limit:
+            self._means.counters.limits["replay_events/channel"] += 1
+            return None
+        return seq
 
     async def _concerned(self, binding: Binding, after: int) -> bool:
         """Whether what the subject may see has perhaps changed since the client was here."""
@@ -314,6 +319,7 @@ class Replay:
                 for delivery in matching.match(event):
                     frame = frames.of_change(event, delivery)
                     self.port.deliver(frame)
+                    self._means.counters.sent(1, len(frame))
                     size += len(frame)
             self._cursor = event.seq
             if size > _CHUNK_BYTES:
@@ -418,6 +424,10 @@ class Replay:
         self._starts |= dict.fromkeys(wanted, at)
         self._snapshots = {}
         self._held |= {p: item.rls for p, item in found.plan.live.items() if item.id in wanted}
+        self._means.counters.snapshots += 1
+        self._means.counters.snapshot_rows += count
+        if not complete and self._means.snapshot_rows in wanted.values():
+            self._means.counters.limits["snapshot_rows/channel"] += 1
         self.port.snapshot(Position(self._epoch, at), count, complete)
 
     async def _deliver_rows(
@@ -441,6 +451,7 @@ class Replay:
                 snapshot=snapshot,
             )
             self.port.deliver(frame)
+            self._means.counters.sent(1, len(frame))
             sent += 1
             size += len(frame)
             if size > _CHUNK_BYTES:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -36,6 +37,7 @@ from realtime.errors import CloseCode, WireError
 from realtime.joins import parse_join, token_in
 from realtime.limits import Rate, TokenBucket
 from realtime.protocol import BinaryBroadcast, Encoding, Frame, FrameError, Version
+from realtime.quotas import Purse, Quota, Rates
 from realtime.rights import Rights
 
 SILENCE_SECONDS = 60.0
@@ -56,16 +58,37 @@ class Bounds:
     frame_bytes: int | None = 1_048_576
     private_only: bool = False
 
+    @property
+    def rates(self) -> Rates:
+        """How often one connection may do what."""
+        return Rates.derive(
+            joins_per_second=self.joins_per_second,
+            channels=self.channels,
+            broadcasts_per_second=self.broadcasts_per_second,
+            broadcast_burst=self.broadcast_burst,
+            presence_per_30_seconds=self.presence_per_30_seconds,
+            payload_bytes=self.payload_bytes,
+            frame_bytes=self.frame_bytes,
+        )
 
-@dataclass(slots=True)
-class _Limits:
-    joins: TokenBucket
-    broadcasts: TokenBucket
+
+# The names that limits have in the settings, where an error is about one.
+_LIMITS = {
+    WireError.TOO_MANY_CHANNELS: "channels_per_connection",
+    WireError.TOO_MANY_JOINS: "joins_per_second",
+    WireError.TOO_MANY_MESSAGES: "broadcasts_per_second",
+    WireError.TOO_MANY_PRESENCE_MESSAGES: "presence_per_30_seconds",
+    WireError.PAYLOAD_TOO_LARGE: "payload_bytes",
+    WireError.TRACK_TOO_LARGE: "payload_bytes",
+}
 
 
 @dataclass(slots=True)
 class Session:
-    """Every channel of one socket, and what the client has been up to."""
+    """Every channel of one socket, and what the client has been up to.
+
+    `shared` are the quotas that the connection has in common with others.
+    """
 
     version: Version
     bounds: Bounds
@@ -73,16 +96,13 @@ class Session:
     last_seen: float
     channels: dict[str, Channel] = field(default_factory=dict)
     closing: bool = False
-    _limits: _Limits = field(init=False)
+    shared: Sequence[Quota] = ()
+    _purse: Purse = field(init=False)
     _says: Answers = field(init=False)
 
     def __post_init__(self) -> None:
-        bounds = self.bounds
         self._says = Answers(self.version)
-        self._limits = _Limits(
-            TokenBucket(Rate.of(bounds.joins_per_second)),
-            TokenBucket(Rate.of(bounds.broadcasts_per_second, bounds.broadcast_burst)),
-        )
+        self._purse = Purse(Quota(self.bounds.rates), *self.shared)
 
     # --- from the client ------------------------------------------------------------------------
 
@@ -94,9 +114,14 @@ class Session:
         limit = self.bounds.frame_bytes
         # A text is measured in characters first: it has at least as many bytes.
         if limit is not None and (
-            len(data) > limit or (isinstance(data, str) and len(data.encode()) > limit)
+            len(data) > limit or (isinstance(data, str) and _size(data) > limit)
         ):
-            return self._close(CloseCode.FRAME_TOO_LARGE)
+            return self._close(CloseCode.FRAME_TOO_LARGE, "frame_bytes/connection")
+        # Far above what any use needs, so there is nobody to answer.
+        if scope := self._purse.message(now):
+            return self._close(CloseCode.TOO_MANY, f"messages_per_second/{scope}")
+        if scope := self._purse.data(now, len(data)):
+            return self._close(CloseCode.TOO_MANY, f"bytes_per_second/{scope}")
         try:
             frame = protocol.decode(self.version, data)
         except FrameError as error:
@@ -113,7 +138,7 @@ class Session:
             return self._fail(frame, WireError.UNMATCHED_TOPIC.response())
         event = frame.event.lower()
         if event == "access_token":
-            return self._access_token(channel, frame)
+            return self._access_token(channel, frame, now)
         if event == "broadcast":
             return self._broadcast(channel, frame, now)
         if event == "presence":
@@ -143,8 +168,8 @@ class Session:
         if len(frame.topic) > len(PREFIX) + LONGEST_TOPIC:
             # Nothing of it is repeated, and nothing is logged of it.
             return self._fail(frame, WireError.TOPIC_NAME_TOO_LONG.response(most=LONGEST_TOPIC))
-        if not self._limits.joins.take(now):
-            return self._refuse(frame, WireError.TOO_MANY_JOINS)
+        if scope := self._purse.join(now):
+            return self._over(frame, WireError.TOO_MANY_JOINS, scope)
         effects: list[Effect] = []
         old = self.channels.get(frame.topic)
         if old is not None:
@@ -188,10 +213,12 @@ class Session:
             return [reply]
         return [*self._drop(channel), reply, self._says.lifecycle(channel, "phx_close")]
 
-    def _access_token(self, channel: Channel, frame: Frame) -> list[Effect]:
+    def _access_token(self, channel: Channel, frame: Frame, now: float) -> list[Effect]:
         token = token_in(frame.fields)
         if token is None or token == channel.token:
             return []
+        if scope := self._purse.renew(now):
+            return self._over(frame, WireError.TOO_MANY_JOINS, scope)
         channel.token = token
         if channel.phase is Phase.JOINING:
             return []
@@ -212,8 +239,8 @@ class Session:
         limit = self.bounds.payload_bytes
         if limit is not None and len(body) > limit:
             return self._refuse(frame, WireError.PAYLOAD_TOO_LARGE)
-        if not self._limits.broadcasts.take(now):
-            return self._refuse(frame, WireError.TOO_MANY_MESSAGES)
+        if scope := self._may_broadcast(channel, now):
+            return self._over(frame, WireError.TOO_MANY_MESSAGES, scope)
         return [Broadcast(channel, event, body, encoding, frame, persist)]
 
     def _presence(self, channel: Channel, frame: Frame, now: float) -> list[Effect]:
@@ -224,8 +251,8 @@ class Session:
         if event not in ("track", "untrack"):
             reason = f"unknown presence event {asked!r}: expected track or untrack"
             return self._fail(frame, {"reason": reason})
-        if not channel.presence_limit.take(now):
-            return self._refuse(frame, WireError.TOO_MANY_PRESENCE_MESSAGES)
+        if scope := self._may_track(channel, now):
+            return self._over(frame, WireError.TOO_MANY_PRESENCE_MESSAGES, scope)
         if event == "untrack":
             return [Track(channel, None, frame)]
         if not channel.rights.track:
@@ -240,6 +267,22 @@ class Session:
             if channel.rights.view:
                 effects.insert(0, WatchPresence(channel))
         return effects
+
+    def _may_broadcast(self, channel: Channel, now: float) -> str:
+        """As a purse answers."""
+        scope = self._purse.broadcast(now)
+        if not scope and channel.purse is not None:
+            scope = channel.purse.broadcast(now)
+        return scope
+
+    def _may_track(self, channel: Channel, now: float) -> str:
+        if not channel.presence_limit.take(now):
+            return "channel"
+        # A channel that is joined again has a fresh limit; those it shares are as they were.
+        scope = self._purse.presence(now)
+        if not scope and channel.purse is not None:
+            scope = channel.purse.presence(now)
+        return scope
 
     # --- from the shell -------------------------------------------------------------------------
 
@@ -272,13 +315,13 @@ class Session:
             effects.append(self._says.system(channel.name, channel, "ok", "system", text))
         return effects + self._subscribed(channel, problems, working=len(bindings) > len(problems))
 
-    def refused(self, channel: Channel, reason: str) -> list[Effect]:
+    def refused(self, channel: Channel, reason: str, limit: str = "") -> list[Effect]:
         """The channel may not be joined."""
         if self.channels.get(channel.topic) is not channel:
             return []
         self._drop(channel)
         return [
-            Note("join_refused", f"{channel.topic}: {reason}"),
+            Note("join_refused", f"{channel.topic}: {reason}", limit),
             self._says.join_reply(channel, "error", {"reason": reason}),
         ]
 
@@ -407,12 +450,12 @@ class Session:
 
     # --- frames ---------------------------------------------------------------------------------
 
-    def _close(self, code: CloseCode) -> list[Effect]:
+    def _close(self, code: CloseCode, limit: str = "") -> list[Effect]:
         self.closing = True
         dropped = [
             effect for channel in list(self.channels.values()) for effect in self._drop(channel)
         ]
-        return [*dropped, Note("closed", code.meaning), Close(code)]
+        return [*dropped, Note("closed", code.meaning, limit), Close(code)]
 
     def _drop(self, channel: Channel) -> list[Effect]:
         channel.phase = Phase.GONE
@@ -436,5 +479,22 @@ class Session:
         return [] if frame.ref is None else [self._says.reply(frame, "error", response)]
 
     def _refuse(self, frame: Frame, error: WireError, **fields: object) -> list[Effect]:
-        note = Note("refused", f"{frame.topic}: {error.reason(**fields)}")
+        return self._over(frame, error, "connection", fields)
+
+    def _over(
+        self,
+        frame: Frame,
+        error: WireError,
+        scope: str,
+        fields: Mapping[str, object] = MappingProxyType({}),
+    ) -> list[Effect]:
+        """Refuse for a limit whose bucket is of this scope."""
+        name = _LIMITS.get(error)
+        limit = "" if name is None else f"{name}/{scope}"
+        note = Note("refused", f"{frame.topic}: {error.reason(**fields)}", limit)
         return [note, *self._fail(frame, error.response(**fields))]
+
+
+def _size(text: str) -> int:
+    """How many bytes a text is on the wire."""
+    return len(text.encode(errors="surrogatepass"))

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from auth_rls.subject import Subject
 from realtime import conf
+from realtime.counters import Counters
 from realtime.effects import Position
 from realtime.event import DatabaseEvent
 from realtime.event_log import EventLog
@@ -70,8 +71,14 @@ class Subscribers:
     """All methods are called on one event loop."""
 
     def __init__(
-        self, log: EventLog, reader: LogReader, watch: Watch, replay_limit: int | None
+        self,
+        log: EventLog,
+        reader: LogReader,
+        watch: Watch,
+        replay_limit: int | None,
+        counters: Counters | None = None,
     ) -> None:
+        self._counters = Counters() if counters is None else counters
         self._log = log
         self._watch = watch
         self._planners = Planners()
@@ -84,6 +91,7 @@ class Subscribers:
             replay_events=replay_limit,
             snapshot_rows=conf.current().LIMITS.snapshot_rows,
             snapshots=asyncio.Semaphore(_SNAPSHOTS),
+            counters=self._counters,
         )
         self._manager: SubscriptionManager[Port] = SubscriptionManager(evaluation_failed)
         self._requests: dict[Port, Request] = {}
@@ -96,6 +104,21 @@ class Subscribers:
     def __len__(self) -> int:
         """How many channels listen to changes."""
         return len(self._manager) + len(self._replays)
+
+    @property
+    def entries(self) -> int:
+        """How many distinct predicates are subscribed to."""
+        return self._manager.entries
+
+    @property
+    def evaluated(self) -> int:
+        """How many predicates were put to an event so far."""
+        return self._manager.evaluated
+
+    @property
+    def running_replays(self) -> int:
+        """How many channels are on their way to the head."""
+        return len(self._replays)
 
     @property
     def position(self) -> Position:
@@ -251,6 +274,7 @@ class Subscribers:
         """Send a port on its way; nothing else reaches it until it arrives."""
         port = replay.port
         self._leave(port)
+        self._counters.replays += 1
         task = asyncio.create_task(replay.run(self._arrived), name="rowcast-replay")
         self._replays[port] = replay, task
         task.add_done_callback(lambda task: self._replay_done(replay, task))

@@ -132,7 +132,7 @@ class _Index(Generic[Member]):
             if not values:
                 del self.by_column[column]
 
-    def candidates(self, *rows: Mapping[str, Any] | None) -> Iterable[_Entry[Member]]:
+    def candidates(self, *rows: Mapping[str, Any] | None) -> Collection[_Entry[Member]]:
         """The entries that may hold for any of these rows."""
         found = dict(self.scanned)
         for column, values in self.by_column.items():
@@ -167,6 +167,8 @@ class SubscriptionManager(Generic[Member]):
         self._audiences: dict[AudienceKey, Audience[Member]] = {}
         self._of: dict[Member, Audience[Member]] = {}
         self._on_failure = on_failure
+        #: How many predicates were put to an event so far.
+        self.evaluated = 0
 
     def __len__(self) -> int:
         """How many channels are subscribed to anything."""
@@ -246,11 +248,12 @@ class SubscriptionManager(Generic[Member]):
 
     def _each(
         self,
-        entries: Iterable[_Entry[Member]],
+        entries: Collection[_Entry[Member]],
         event: DatabaseEvent,
         judge: Callable[[_Entry[Member], DatabaseEvent], Iterable[_Hit[Member]]],
         hits: list[_Hit[Member]],
     ) -> None:
+        self.evaluated += len(entries)
         for entry in entries:
             try:
                 hits.extend(judge(entry, event))

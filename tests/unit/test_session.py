@@ -14,6 +14,7 @@ from realtime.effects import (
     Effect,
     Join,
     Leave,
+    Note,
     Phase,
     Position,
     Renew,
@@ -21,6 +22,7 @@ from realtime.effects import (
 )
 from realtime.errors import CloseCode
 from realtime.protocol import Encoding, Version
+from realtime.quotas import Purse, Quotas
 from realtime.rights import ALL
 from realtime.session import SILENCE_SECONDS, Bounds, Session
 
@@ -414,3 +416,71 @@ def test_a_server_that_stops_tells_each_joined_channel_and_closes_with_1012() ->
     assert len(of(Leave, effects)) == 2
     assert effects[-1] == Close(CloseCode.RESTART)
     assert session.disconnect() == []
+
+
+def test_a_flood_of_messages_ends_the_socket_and_of_bytes_too() -> None:
+    session = make()
+    beat = text([None, "1", "phoenix", "heartbeat", {}])
+    for _ in range(100_000):
+        effects = session.receive(beat, 0.0)
+        if session.closing:
+            break
+    assert of(Close, effects) == [Close(CloseCode.TOO_MANY)]
+    assert [note.limit for note in of(Note, effects)] == ["messages_per_second/connection"]
+    session = make()
+    large = "x" * 1_000_000
+    for _ in range(100):
+        effects = session.receive(large, 0.0)
+        if session.closing:
+            break
+    assert of(Close, effects) == [Close(CloseCode.TOO_MANY)]
+    assert [note.limit for note in of(Note, effects)] == ["bytes_per_second/connection"]
+
+
+def test_what_a_client_may_do_for_hours_is_no_flood() -> None:
+    session = make(payload_bytes=1_000)
+    beat = text([None, "1", "phoenix", "heartbeat", {}])
+    channel, _ = joined(session)
+    said = text(["6", "9", channel.topic, "broadcast", {"type": "broadcast", "pad": "x" * 800}])
+    for tenth in range(36_000):
+        assert of(Broadcast, session.receive(said, tenth / 10))
+        session.receive(beat, tenth / 10)
+    assert not session.closing
+
+
+def test_a_shared_quota_refuses_a_join_by_reply_and_names_its_scope() -> None:
+    quotas = Quotas(Bounds().rates)
+    while not Purse(quotas.address("a", 0.0)).join(0.0):
+        pass
+    session = Session(
+        Version.V2, Bounds(), lambda: AT, last_seen=0.0, shared=(quotas.address("a", 0.0),)
+    )
+    effects = session.receive(join_frame(), 0.0)
+    assert frames(effects)[0][4]["response"]["reason"].startswith("ClientJoinRateLimitReached")
+    assert [note.limit for note in of(Note, effects)] == ["joins_per_second/address"]
+    assert not session.closing and not of(Join, effects)
+
+
+def test_a_subject_s_broadcasts_are_counted_over_all_its_connections() -> None:
+    quotas = Quotas(Bounds(broadcast_burst=10).rates)
+    said = 0
+    for _ in range(100):
+        session = make(broadcast_burst=10)
+        channel, _ = joined(session)
+        channel.purse = Purse(quotas.subject("ada", 0.0))
+        frame = text(["6", "9", channel.topic, "broadcast", {"type": "broadcast", "event": "e"}])
+        said += sum(bool(of(Broadcast, session.receive(frame, 0.0))) for _ in range(20))
+    assert said == 10 * 20
+
+
+def test_new_tokens_without_end_are_refused_by_reply_and_change_nothing() -> None:
+    session = make()
+    channel, _ = joined(session)
+    renewals = 0
+    for number in range(2_000):
+        frame = text(["6", "9", channel.topic, "access_token", {"access_token": f"t{number}"}])
+        effects = session.receive(frame, 0.0)
+        renewals += len(of(Renew, effects))
+    assert 100 <= renewals < 1_000
+    assert channel.token == f"t{renewals - 1}"
+    assert frames(effects)[0][4]["status"] == "error"
