@@ -99,7 +99,13 @@ class RemoteKeySet:
 
     def _failed(self, why: str) -> None:
         serving = "no token can be checked" if self._known is None else "the last known keys serve"
-        logger.warning("JWKS_URL %s could not be read, %s: %s", self.url, serving, why)
+        logger.warning(
+            "JWKS_URL %s could not be read, %s: %s",
+            self.url,
+            serving,
+            why,
+            extra={"action": "jwks_unreadable"},
+        )
 
 
 def _refuse_on_event_loop() -> None:

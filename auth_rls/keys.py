@@ -89,7 +89,12 @@ class KeySet:
             except KeySetError as error:
                 if not skip_broken:
                     raise KeySetError(f"keys[{position}]: {error}") from None
-                logger.warning("JWKS keys[%d] is passed over: %s", position, error)
+                logger.warning(
+                    "JWKS keys[%d] is passed over: %s",
+                    position,
+                    error,
+                    extra={"action": "jwks_key_ignored"},
+                )
                 continue
             if key is not None:
                 keys.append(key)

@@ -83,9 +83,10 @@ class Counters:
     #: Snapshots sent to channels, and their rows.
     snapshots: int = 0
     snapshot_rows: int = 0
-    #: Broadcasts of clients of this process, and those heard for its channels.
+    #: Broadcasts that this process put on the bus.
     broadcasts_sent: int = 0
-    broadcasts_heard: int = 0
+    #: Changes of who is present, of every process.
+    presence: int = 0
     #: Joins that were answered with ok.
     joins: int = 0
     #: Sockets that were accepted.

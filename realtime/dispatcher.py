@@ -85,7 +85,7 @@ class Dispatcher:
         # Tables by which processes tell each other things; as rows they are delivered to nobody.
         self._inner: dict[str, Callable[[DatabaseEvent], None]] = {
             StoredMessage._meta.db_table: self._message,
-            PresenceMember._meta.db_table: self.presence.take,
+            PresenceMember._meta.db_table: self._member,
         }
         self._inbox: deque[Batch] = deque()
         self._casts: FairQueue[Cast] = FairQueue(_CASTS, _CASTS_OF_TOPIC)
@@ -292,6 +292,10 @@ class Dispatcher:
     def _message(self, event: DatabaseEvent) -> None:
         if event.new is not None:
             self._cast(cast_of(event.new))
+
+    def _member(self, event: DatabaseEvent) -> None:
+        self.counters.presence += 1
+        self.presence.take(event)
 
     def _cast_some(self) -> None:
         started = time.perf_counter()

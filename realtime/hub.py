@@ -25,8 +25,10 @@ from realtime.counters import Counters
 from realtime.dispatcher import Dispatcher
 from realtime.effects import Position
 from realtime.fairness import FairQueue
+from realtime.outbox import Outbox
 from realtime.pool import in_database_thread
 from realtime.presence_writer import PresenceWriter
+from realtime.pulse import Pulse
 from realtime.quotas import Purse, Quotas
 from realtime.reading import RemoteReader
 from realtime.session import Bounds
@@ -57,6 +59,8 @@ _LOOK_SECONDS = 0.02
 class Guest(Protocol):
     """A connected socket, as the hub sees it."""
 
+    outbox: Outbox
+
     def disconnect(self) -> None: ...
 
 
@@ -80,6 +84,7 @@ class Hub:
         self.dispatcher.reader.deep = self._remote.from_table
         self.draining = False
         self.sockets: set[Guest] = set()
+        self.pulse = Pulse(self._loop, self.counters, self._fullest)
         self.connections = 0
         self.addresses: Counter[str] = Counter()
         self.bounds = _bounds(settings)
@@ -122,6 +127,9 @@ class Hub:
             return None
         return Purse(self.quotas.subject(str(subject.user_id), now))
 
+    def _fullest(self) -> int:
+        return max((guest.outbox.size for guest in self.sockets), default=0)
+
     @property
     def running(self) -> bool:
         """Whether it was started and not stopped."""
@@ -156,6 +164,7 @@ class Hub:
                 self._start_tailer()
             self._present = asyncio.create_task(self.presence.run(), name="rowcast-present")
             self._keeper = asyncio.create_task(processes.keep(self), name="rowcast-row")
+            self.pulse.start()
             self._started = True
 
     def _number_backlog(self) -> None:
@@ -182,6 +191,7 @@ class Hub:
     async def stop(self) -> None:
         """Stop everything that was started."""
         self._signal.uninstall()
+        self.pulse.stop()
         # The keeper last: with its row goes whoever is still present here.
         for task in (self._present, self._keeper):
             if task is not None:

@@ -130,6 +130,7 @@ class OriginRule:
             "WebSocket refused: origin %r is neither in ALLOWED_HOSTS nor in "
             'REALTIME["ALLOWED_ORIGINS"]',
             text[:200],
+            extra={"action": "origin_refused"},
         )
         return REFUSED
 

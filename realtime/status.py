@@ -78,10 +78,10 @@ class Status(msgspec.Struct, frozen=True):
         return self.numbering.leader is None and self.numbering.backlog > 0
 
 
-def read(alias: str) -> Status:
-    """The status of the installation on this database."""
+def read(alias: str, most: int | None = None) -> Status:
+    """The status of the installation on this database. Counts a backlog up to `most` entries."""
     connection = connections[alias]
-    numbering = read_numbering(alias)
+    numbering = read_numbering(alias, most)
     members = [_member(row) for row in roster.alive(alias).annotate(now=Now()).order_by("pk")]
     heals = sum(member.counters.get("heals", 0) for member in members)
     return Status(numbering, _stored(connection), members, heals)

@@ -17,4 +17,5 @@ urlpatterns = [
         broadcast_views.single,
         name="broadcast-event",
     ),
+    path("metrics", views.metrics, name="metrics"),
 ]

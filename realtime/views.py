@@ -1,4 +1,4 @@
-"""The HTTP side: the health of this installation, for load balancers and container probes."""
+"""The HTTP side: health for load balancers and container probes, metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import logging
 from typing import Any
 
 from django.core.handlers.asgi import ASGIRequest
-from django.http import HttpRequest, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from realtime import conf, status
+from auth_rls.subject import SERVICE_ROLE
+from auth_rls.tokens import TokenError
+from realtime import conf, credentials, status
+from realtime.credentials import Kind
 from realtime.hub import hub
 from realtime.log_reader import DATABASE_ERRORS
+from realtime.metrics import render
 from realtime.pool import in_database_thread
 from realtime.probe import Watchman
 
@@ -75,4 +79,67 @@ async def _numbering() -> status.Numbering | None:
             return await in_database_thread(status.read_numbering, alias, status.COUNT_MOST)
     except (TimeoutError, *DATABASE_ERRORS) as error:
         logger.debug("the database cannot be read: %s", error, extra={"action": "health_failed"})
+        return None
+
+
+@never_cache
+@require_safe
+async def metrics(request: HttpRequest) -> HttpResponse:
+    """Prometheus' text, for staff and for tokens and keys of role service_role. What it tells of
+    processes names hosts."""
+    try:
+        refusal = await _not_an_operator(request)
+        if refusal is not None:
+            return refusal
+    except DATABASE_ERRORS as error:
+        logger.debug("who asks cannot be read: %s", error, extra={"action": "metrics_failed"})
+        return JsonResponse({"error": "The database cannot be read"}, status=503)
+    # A worker of a WSGI server has no sockets and no loop that lasts.
+    mine = hub() if isinstance(request, ASGIRequest) else None
+    try:
+        text, content_type = render(mine, await _status())
+    except LookupError as error:
+        return JsonResponse({"error": error.args[0]}, status=501)
+    return HttpResponse(text, content_type=content_type)
+
+
+async def _not_an_operator(request: HttpRequest) -> JsonResponse | None:
+    """None for those who may look; what to answer to everybody else. Raises what the database
+    raises."""
+    headers = [
+        (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
+        for name, value in request.headers.items()
+    ]
+    query = request.META.get("QUERY_STRING", "").encode("latin-1", "replace")
+    credential = credentials.from_handshake(headers, query, session=False)
+    if credential.kind is Kind.TOKEN:
+        keys = conf.current().API_KEYS
+        try:
+            subject = await in_database_thread(
+                credentials.authenticate, credential, api_keys=keys, allow_anonymous=False
+            )
+        except TokenError as error:
+            return _unauthorized(error.handshake_reason)
+        if subject.role == SERVICE_ROLE:
+            return None
+        return JsonResponse({"error": "This needs the role service_role"}, status=403)
+    user = await request.auser() if hasattr(request, "auser") else None
+    if user is None or not user.is_authenticated:
+        return _unauthorized("This needs a staff session, or a token of role service_role")
+    if user.is_active and getattr(user, "is_staff", False):
+        return None
+    return JsonResponse({"error": "This needs a staff user"}, status=403)
+
+
+def _unauthorized(text: str) -> JsonResponse:
+    return JsonResponse({"error": text}, status=401, headers={"WWW-Authenticate": "Bearer"})
+
+
+async def _status() -> status.Status | None:
+    alias = conf.current().DATABASE
+    try:
+        async with asyncio.timeout(_DATABASE_SECONDS):
+            return await in_database_thread(status.read, alias, status.COUNT_MOST)
+    except (TimeoutError, *DATABASE_ERRORS) as error:
+        logger.debug("the database cannot be read: %s", error, extra={"action": "metrics_failed"})
         return None
