@@ -53,7 +53,7 @@ from realtime.quotas import network
 from realtime.rights import ALL, Rights
 from realtime.session import Session
 from realtime.snapshot import Request
-from realtime.unsent import unsent_by
+from realtime.unsent import is_gone, unsent_by
 
 logger = logging.getLogger("realtime.consumer")
 
@@ -157,7 +157,7 @@ class RealtimeConsumer(AsyncConsumer):
         for result in results[:2]:
             if isinstance(result, Exception) and self._code is None:
                 # A send to a client that is gone; anything else is ours to know of.
-                if not isinstance(result, OSError):
+                if not is_gone(result):
                     logger.error("socket failed", exc_info=result, extra={"action": "failed"})
                 return
         if self._code is not None:
@@ -185,9 +185,12 @@ class RealtimeConsumer(AsyncConsumer):
     async def _say_farewell(self, code: CloseCode) -> None:
         try:
             await asyncio.wait_for(say_farewell(self._asgi_send, code), _FAREWELL_SECONDS)
-        except (TimeoutError, OSError, RuntimeError):
-            # The client does not read, or is gone: ending the application closes the socket.
+        except (TimeoutError, RuntimeError):
+            # The client does not read: ending the application closes the socket.
             return
+        except Exception as error:
+            if not is_gone(error):
+                raise
 
     def _clean_up(self) -> None:
         if self._timer is not None:
@@ -256,7 +259,9 @@ class RealtimeConsumer(AsyncConsumer):
         # A client repeats its mistakes; the log need not. The later ones are for debugging.
         level = logging.DEBUG if note.action in self._noted else logging.INFO
         self._noted.add(note.action)
-        logger.log(level, "%s: %s", note.action, note.text, extra={"action": note.action})
+        # What clients sent is in it: it must not begin a line of its own.
+        text = note.text if note.text.isprintable() else repr(note.text)[1:-1]
+        logger.log(level, "%s: %s", note.action, text, extra={"action": note.action})
 
     def _start(self, work: Any, channel: Channel) -> None:
         task = asyncio.create_task(self._guard(work, channel), name="rowcast-join")

@@ -6,6 +6,7 @@ HTTP's words. Keeps no state.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -93,3 +94,6 @@ async def refuse(
     start = "websocket.http.response.start"
     await send({"type": start, "status": refusal.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body})
+    # uvicorn calls it an error when an application returns before the connection is gone, which it
+    # is when the loop comes round.
+    await asyncio.sleep(0)

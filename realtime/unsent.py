@@ -24,3 +24,12 @@ def unsent_by(send: Any) -> Callable[[], int]:
         return len(transport.dataBuffer) - transport.offset + transport._tempDataLen
 
     return waiting
+
+
+def is_gone(error: BaseException) -> bool:
+    """Whether a send failed because the client has left, which is nobody's fault.
+
+    By the specification that is an OSError. Daphne lets through what autobahn raises, told here by
+    its name: under another server there may be no autobahn.
+    """
+    return isinstance(error, OSError) or type(error).__name__ == "Disconnected"

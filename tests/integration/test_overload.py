@@ -187,3 +187,17 @@ async def test_a_row_that_nobody_listens_to_is_not_even_decoded(granted: Any) ->
     assert all(event.new is not None and not event.new.decoded for event in notes)
     assert hub().dispatcher.subscribers.evaluated == 0
     await client.close()
+
+
+async def test_what_a_client_sent_cannot_begin_a_line_of_the_log(
+    settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.REALTIME = {"PRIVATE_ONLY": True}
+    caplog.set_level("INFO")
+    client = await Client().connect()
+    reply = await client.join("realtime:a\nERROR realtime: \x1b[31mforged\0")
+    assert reply["status"] == "error"
+    await client.close()
+    (line,) = [record for record in caplog.records if "forged" in record.getMessage()]
+    assert line.getMessage().isprintable()
+    assert line.action == "refused"
