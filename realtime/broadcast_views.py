@@ -8,26 +8,32 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
 import msgspec
 from django.core.exceptions import RequestDataTooBig
+from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from auth_rls.middleware import authenticates_itself
-from auth_rls.subject import Subject
+from auth_rls.subject import SERVICE_ROLE, Subject
 from auth_rls.tokens import TokenError
 from realtime import conf, credentials
 from realtime.broadcasting import send, store_async
 from realtime.casts import Cast
 from realtime.effects import PREFIX
+from realtime.errors import WireError
+from realtime.hub import bounds_of, hub
 from realtime.log_reader import DATABASE_ERRORS
 from realtime.plan import Planner
 from realtime.pool import in_database_thread
-from realtime.protocol import Encoding
+from realtime.protocol import Encoding, FrameError, check_json
+from realtime.quotas import Purse, Quotas
 
 logger = logging.getLogger("realtime.broadcast")
 
@@ -89,6 +95,7 @@ async def batch(request: HttpRequest) -> HttpResponse:
     private topics that the sender may not send to are passed over in silence."""
     subject = await _subject(request)
     messages = _messages(_body(request))
+    _charge(request, subject, len(messages))
     for cast in messages:
         if await _may_send(subject, cast.topic, cast.private):
             await send(cast)
@@ -100,6 +107,7 @@ async def single(request: HttpRequest, *, topic: str, event: str) -> HttpRespons
     """The body is the payload. `?private=true` for a private topic, and `&persist=true` to store
     it too. 202, or 403 without permission."""
     subject = await _subject(request)
+    _charge(request, subject, 1)
     body = _body(request)
     kind = (request.content_type or _JSON).lower()
     if kind not in (_JSON, _BYTES):
@@ -149,6 +157,33 @@ async def _subject(request: HttpRequest) -> Subject:
         raise _Answer(401, {"message": "Unauthorized"}) from None
 
 
+# The quotas of those who send over HTTP; a WSGI server may ask from several threads.
+_lock = threading.Lock()
+_known: tuple[conf.Settings, Quotas] | None = None
+
+
+def _charge(request: HttpRequest, subject: Subject, messages: int) -> None:
+    """Take these messages from the quotas of the sender's address and user. The service role is the
+    operator's own."""
+    global _known
+    if subject.role == SERVICE_ROLE:
+        return
+    settings, now = conf.current(), time.monotonic()
+    with _lock:
+        if _known is None or _known[0] is not settings:
+            _known = (settings, Quotas(bounds_of(settings).rates))
+        held = []
+        if address := request.META.get("REMOTE_ADDR", ""):
+            held.append(_known[1].address(address, now))
+        if subject.user_id is not None:
+            held.append(_known[1].subject(str(subject.user_id), now))
+        scope = Purse(*held).broadcast(now, messages)
+    if scope:
+        if isinstance(request, ASGIRequest):
+            hub().counters.limits[f"broadcasts_per_second/{scope}"] += 1
+        raise _Answer(429, {"message": WireError.TOO_MANY_MESSAGES.text()})
+
+
 async def _may_send(subject: Subject, topic: str, private: bool) -> bool:
     if not private:
         return not conf.current().PRIVATE_ONLY
@@ -168,11 +203,13 @@ def _body(request: HttpRequest) -> bytes:
 
 def _read(text: bytes, decode: Callable[[bytes], Any]) -> Any:
     try:
+        # All of it, also what `decode` passes over: others have to be able to read it.
+        check_json(text, "The body")
         return decode(text)
+    except FrameError as error:
+        raise _Answer(400, {"message": str(error)}) from None
     except msgspec.ValidationError as error:
         raise _Answer(422, {"errors": {"body": [str(error)]}}) from None
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise _Answer(400, {"message": f"The body is not JSON: {error}"}) from None
 
 
 def _flag(request: HttpRequest, name: str) -> bool:

@@ -87,7 +87,7 @@ class Hub:
         self.pulse = Pulse(self._loop, self.counters, self._fullest)
         self.connections = 0
         self.addresses: Counter[str] = Counter()
-        self.bounds = _bounds(settings)
+        self.bounds = bounds_of(settings)
         self.quotas = Quotas(self.bounds.rates)
         self._numbers = count(1)
         self._starting = asyncio.Lock()
@@ -265,7 +265,8 @@ class Hub:
         future.result(_PUBLISH_SECONDS)
 
 
-def _bounds(settings: conf.Settings) -> Bounds:
+def bounds_of(settings: conf.Settings) -> Bounds:
+    """The limits of one connection under these settings."""
     limits = settings.LIMITS
     return Bounds(
         channels=limits.channels_per_connection,

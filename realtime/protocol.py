@@ -139,6 +139,11 @@ def _text_payload(raw: bytes) -> tuple[dict[str, Any], bytes]:
     return payload, raw
 
 
+def check_json(raw: bytes, what: str) -> None:
+    """Raises FrameError, which says `what`, unless this is JSON that others can read too."""
+    _json(raw, _decode_any, what)
+
+
 def _json(raw: bytes, decoder: Any, what: str) -> Any:
     try:
         value = decoder(raw)

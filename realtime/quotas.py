@@ -164,8 +164,8 @@ class Purse:
     def renew(self, now: float) -> str:
         return self._take(self._renewals, now)
 
-    def broadcast(self, now: float) -> str:
-        return self._take(self._broadcasts, now)
+    def broadcast(self, now: float, n: int = 1) -> str:
+        return self._take(self._broadcasts, now, n)
 
     def presence(self, now: float) -> str:
         return self._take(self._presence, now)

@@ -337,7 +337,7 @@ class Session:
     def broadcast(self, effect: Broadcast, taken: bool, stored: str | None = None) -> list[Effect]:
         """A broadcast was relayed (and stored, under this id), or there was no room for it."""
         if not taken:
-            return self._refuse(effect.frame, WireError.TOO_MANY_MESSAGES)
+            return self._over(effect.frame, WireError.TOO_MANY_MESSAGES, "process")
         if not effect.channel.config.broadcast_ack:
             return []
         return [self._says.reply(effect.frame, "ok", {"id": stored} if stored else {})]

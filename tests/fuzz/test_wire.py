@@ -14,10 +14,22 @@ from auth_rls.evaluate import matcher
 from auth_rls.kinds import Kind
 from realtime import protocol
 from realtime.cursors import Cursor, parse_cursor
-from realtime.effects import Broadcast, Channel, Effect, Join, Leave, Phase, Position, Renew, Send
+from realtime.effects import (
+    Broadcast,
+    Effect,
+    Join,
+    Leave,
+    Phase,
+    Position,
+    Renew,
+    Send,
+    Track,
+    WatchPresence,
+)
 from realtime.filters import FilterError, parse_filter
-from realtime.joins import BindingError, JoinConfig, parse_join, token_in
+from realtime.joins import BindingError, parse_join, token_in
 from realtime.protocol import BinaryBroadcast, Frame, FrameError, Version
+from realtime.rights import ALL
 from realtime.session import Bounds, Session
 
 from .feed import EXAMPLES, fuzzed, mutated
@@ -90,9 +102,16 @@ def answer(session: Session, effects: list[Effect], problem: bool) -> None:
     for effect in effects:
         match effect:
             case Join(channel):
-                echo = [binding.echo() for binding in channel.config.bindings]
+                channel.key = channel.key or "made up"
                 said = ["a problem"] if problem else []
-                made = session.joined(channel, bindings=echo, problems=said, expires_at=None, at=AT)
+                made = session.joined(
+                    channel,
+                    bindings=[binding.echo() for binding in channel.config.bindings],
+                    problems=said,
+                    expires_at=None,
+                    at=AT,
+                    rights=ALL,
+                )
                 readable(session.version, made)
             case Renew(channel, token):
                 assert token
@@ -100,8 +119,14 @@ def answer(session: Session, effects: list[Effect], problem: bool) -> None:
                 readable(session.version, made)
             case Leave(channel):
                 assert channel.phase is Phase.GONE
-            case Broadcast(channel, _, payload, _):
-                assert channel.phase is Phase.JOINED and isinstance(payload, bytes)
+            case Broadcast():
+                assert effect.channel.phase is Phase.JOINED and isinstance(effect.payload, bytes)
+                readable(session.version, session.broadcast(effect, not problem))
+            case Track():
+                assert effect.meta is None or isinstance(msgspec.json.decode(effect.meta), dict)
+                readable(session.version, session.tracked(effect, "no" if problem else None))
+            case WatchPresence(channel):
+                readable(session.version, session.presence(channel, b"{}"))
 
 
 @pytest.mark.parametrize("version", Version)
@@ -112,9 +137,17 @@ def test_a_session_answers_whatever_comes_and_goes_on(version: Version) -> None:
     @given(st.lists(mutated(name), min_size=1, max_size=12), st.booleans())
     def run(messages: list[str | bytes], problem: bool) -> None:
         session = Session(version, Bounds(), lambda: AT, last_seen=0.0)
-        first = Channel("realtime:room", "1", "1", JoinConfig(broadcast_ack=True), None)
-        first.phase = Phase.JOINED
-        session.channels[first.topic] = first
+        config = {"broadcast": {"ack": True}, "presence": {"enabled": True}}
+        first = protocol.encode(
+            version,
+            join_ref="1",
+            ref="1",
+            topic="realtime:room",
+            event="phx_join",
+            payload={"config": config},
+        )
+        answer(session, session.receive(first, 0.0), problem=False)
+        assert session.channels["realtime:room"].phase is Phase.JOINED
         for number, message in enumerate(messages):
             effects = session.receive(message, float(number))
             readable(version, effects)

@@ -8,6 +8,7 @@ import secrets
 from typing import Any
 
 import pytest
+from django.test import AsyncClient
 
 from realtime import dispatcher
 from realtime.errors import CloseCode
@@ -201,3 +202,37 @@ async def test_what_a_client_sent_cannot_begin_a_line_of_the_log(
     (line,) = [record for record in caplog.records if "forged" in record.getMessage()]
     assert line.getMessage().isprintable()
     assert line.action == "refused"
+
+
+class BrowserAt(AsyncClient):
+    def __init__(self, address: str) -> None:
+        super().__init__()
+        self.address = address
+
+    def _base_scope(self, **request: Any) -> dict[str, Any]:
+        return {**super()._base_scope(**request), "client": (self.address, 1)}
+
+
+async def test_broadcasts_over_http_have_the_quota_of_their_address(settings: Any) -> None:
+    keys = {"sb_secret_o": "service_role"}
+    limits = {"broadcasts_per_second": 0.001, "broadcast_burst": 1}
+    settings.REALTIME = {"LIMITS": limits, "API_KEYS": keys}
+    message = {"topic": "a", "event": "e", "payload": {}}
+
+    async def post(count: int, address: str, **headers: str) -> int:
+        client = BrowserAt(address)
+        response = await client.post(
+            "/realtime/api/broadcast",
+            {"messages": [message] * count},
+            content_type="application/json",
+            headers=headers,
+        )
+        return response.status_code
+
+    # A hundred times what one connection may send at once.
+    assert [await post(60, "192.0.2.1") for _ in range(2)] == [202, 429]
+    assert await post(40, "192.0.2.1") == 202
+    assert await post(1, "192.0.2.1") == 429
+    assert await post(1, "192.0.2.2") == 202
+    assert await post(500, "192.0.2.1", apikey="sb_secret_o") == 202
+    assert hub().counters.limits["broadcasts_per_second/address"] == 2
