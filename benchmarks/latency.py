@@ -32,6 +32,8 @@ from tests.acceptance.server import SERVICE_KEY, Server, make_database, running
 TABLE = "zoo_note"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _WAIT = 10.0
+# Sockets that are opened together.
+_AT_ONCE = 25
 
 
 async def join(server: Server, topic: str, **config: Any) -> ClientConnection:
@@ -88,6 +90,96 @@ async def socket_to_socket(server: Server, samples: int) -> list[float]:
     return took
 
 
+async def listeners(server: Server, count: int) -> list[ClientConnection]:
+    """Sockets of which each is concerned by every `count`-th change that `arrival` writes."""
+    found: list[ClientConnection] = []
+    for start in range(0, count, _AT_ONCE):
+        numbers = range(start, min(count, start + _AT_ONCE))
+        found += await asyncio.gather(
+            *[
+                join(
+                    server,
+                    "realtime:mine",
+                    postgres_changes=[
+                        {"event": "INSERT", "schema": "public", "table": TABLE}
+                        | {"filter": f"score=eq.{number}"}
+                    ],
+                )
+                for number in numbers
+            ]
+        )
+    return found
+
+
+async def arrival(
+    server: Server, sockets: list[ClientConnection], rate: int, seconds: float
+) -> dict[str, float]:
+    """Milliseconds from just before an INSERT to its frame, at so many changes a second, written
+    by another process in a transaction every 20 ms or less often. The first second is not taken.
+
+    A monotonic clock is one for all processes of a machine, so a row brings its own beginning.
+    """
+    took: list[float] = []
+    arrived = 0
+    began = time.monotonic()
+
+    async def listen(socket: ClientConnection) -> None:
+        nonlocal arrived
+        async for message in socket:
+            now = time.monotonic_ns()
+            written = int(json.loads(message)[4]["data"]["record"]["title"])
+            arrived += 1
+            if written / 1e9 > began + 1:
+                took.append((now - written) / 1e6)
+
+    tasks = [asyncio.create_task(listen(socket)) for socket in sockets]
+    writer = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "benchmarks.latency", "--write", str(rate)),
+        *("--seconds", str(seconds + 1), "--sockets", str(len(sockets))),
+        env={**os.environ, "SQLITE_PATH": str(server.database)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    said, _ = await writer.communicate()
+    assert writer.returncode == 0
+    written, spent = json.loads(said)
+    deadline = time.monotonic() + _WAIT
+    while arrived < written and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert arrived == written, f"{arrived} of {written} frames came"
+    return {**quantiles(took), "frames": arrived, "per_second": written / spent}
+
+
+def write(rate: int, seconds: float, sockets: int) -> None:
+    """The writer's process: prints how many rows it wrote, and in how many seconds."""
+    url = os.environ.get("DATABASE_URL")
+    sql = f"INSERT INTO {TABLE} (title, body, is_public, score) VALUES (?, '', ?, ?)"
+    if url:
+        import psycopg
+
+        database: Any = psycopg.connect(url, autocommit=True)
+        sql = sql.replace("?", "%s")
+    else:
+        path = os.environ["SQLITE_PATH"]
+        database = sqlite3.connect(path, isolation_level=None, timeout=20)
+    period = max(0.02, 1 / rate)
+    each = round(rate * period)
+    cursor = database.cursor()
+    count, began = 0, time.monotonic()
+    while (due := began + count // each * period) < began + seconds:
+        time.sleep(max(0.0, due - time.monotonic()))
+        cursor.execute("BEGIN" if url else "BEGIN IMMEDIATE")
+        for _ in range(each):
+            cursor.execute(sql, (str(time.monotonic_ns()), False, count % sockets))
+            count += 1
+        cursor.execute("COMMIT")
+    database.close()
+    sys.stdout.write(json.dumps([count, time.monotonic() - began]))
+
+
 def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
@@ -99,14 +191,18 @@ async def idle_cpu(server: Server, sockets: int, seconds: float) -> float:
     clients = [
         await join(server, f"realtime:{n}", postgres_changes=changes) for n in range(sockets)
     ]
-    await asyncio.sleep(2)
-    before, began = cpu_seconds(server.pid), time.perf_counter()
-    await asyncio.sleep(seconds)
-    used = cpu_seconds(server.pid) - before
-    elapsed = time.perf_counter() - began
+    used = await cpu_percent(server.pid, seconds)
     for client in clients:
         await client.close()
-    return 100 * used / elapsed
+    return used
+
+
+async def cpu_percent(pid: int, seconds: float) -> float:
+    """Percent of one core that a process uses."""
+    await asyncio.sleep(2)
+    before, began = cpu_seconds(pid), time.perf_counter()
+    await asyncio.sleep(seconds)
+    return 100 * (cpu_seconds(pid) - before) / (time.perf_counter() - began)
 
 
 def quantiles(values: list[float]) -> dict[str, float]:
@@ -140,7 +236,12 @@ def main() -> None:
     parser.add_argument("--sockets", type=int, default=20)
     parser.add_argument("--idle", type=float, default=10.0, help="seconds to watch an idle server")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--write", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.write:
+        write(arguments.write, arguments.seconds, arguments.sockets)
+        return
     result = asyncio.run(measure(arguments))
     for name in ("commit_to_socket_ms", "socket_to_socket_ms"):
         row = "  ".join(f"{key} {value:7.2f}" for key, value in result[name].items())

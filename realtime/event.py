@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -34,7 +35,7 @@ class ColumnInfo(msgspec.Struct, frozen=True, array_like=True):
     hidden: bool = False
 
 
-class Relation(msgspec.Struct, frozen=True):
+class Relation(msgspec.Struct, frozen=True, dict=True):
     """The captured shape of a table. `published` False: captured for policies only, and
     delivered to nobody."""
 
@@ -48,6 +49,11 @@ class Relation(msgspec.Struct, frozen=True):
     @property
     def visible(self) -> tuple[ColumnInfo, ...]:
         return tuple(column for column in self.columns if not column.hidden)
+
+    @cached_property
+    def kinds(self) -> Mapping[str, Kind]:
+        """The kind of each column. Made once: every event of the table needs it."""
+        return {column.name: column.kind for column in self.columns}
 
 
 class Row(Mapping[str, Any]):
@@ -146,7 +152,7 @@ def to_event(entry: WalRow, relation: Relation) -> DatabaseEvent:
     """
     if entry.relation_id != relation.id:
         raise ValueError(f"entry {entry.seq} names relation {entry.relation_id}, not {relation.id}")
-    kinds = {column.name: column.kind for column in relation.columns}
+    kinds = relation.kinds
     return DatabaseEvent(
         seq=entry.seq,
         commit_us=entry.commit_us,

@@ -90,19 +90,29 @@ async def messages(server: Server, seed: int, vsn: str) -> None:
 async def handshakes(server: Server, seed: int) -> None:
     """Requests that are almost right."""
     random = Random(seed)
-    queries, headers, tokens = (
-        [entry for entry in entries(name) if isinstance(entry, str)]
-        for name in ("queries", "headers", "tokens")
-    )
     for _ in range(40):
-        lines = [f"{random.choice(('Origin', 'Authorization', 'Cookie', 'X-Api-Key'))}: "]
-        lines[0] += scrambled(random, [*headers]).replace("\r", "").replace("\n", "")  # type: ignore[union-attr,arg-type]
-        query = str(scrambled(random, [*queries])).replace(" ", "").replace("\r", "")
-        query = f"{query}&token={random.choice(tokens)[:2_000]}"
-        said = request(server, query).replace(
-            b"\r\n\r\n", b"\r\n" + lines[0].encode() + b"\r\n\r\n"
+        name = random.choice(("Origin", "Authorization", "Cookie", "X-Api-Key"))
+        line = f"{name}: {scrambled(random, entries('headers'))}"
+        query = f"{scrambled(random, entries('queries'))}&token="
+        query += str(random.choice(entries("tokens")))[:2_000]
+        for white in "\r\n":
+            line, query = line.replace(white, ""), query.replace(white, "")
+        whole = request(server, query.replace(" ", ""))
+        await raw(server, whole[:-2] + line.encode() + b"\r\n\r\n", upgraded=False)
+
+
+async def bodies(server: Server, seed: int) -> None:
+    """Broadcasts over HTTP that are almost right, and lie about their length."""
+    random = Random(seed)
+    for _ in range(40):
+        body = scrambled(random, entries("bodies"))
+        data = body.encode() if isinstance(body, str) else body
+        length = random.choice((len(data), len(data) + 100, max(0, len(data) - 5)))
+        head = (
+            "POST /realtime/api/broadcast HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
         )
-        await raw(server, said, upgraded=False)
+        await raw(server, head.encode() + data, upgraded=False)
 
 
 async def broken_frames(server: Server, seed: int) -> None:
@@ -176,6 +186,7 @@ async def test_garbage_of_every_kind_costs_a_good_client_nothing(fresh: Any, kin
             messages(world.server, seed, "2.0.0"),
             messages(world.server, seed + 1, "1.0.0"),
             handshakes(world.server, seed),
+            bodies(world.server, seed),
             broken_frames(world.server, seed),
             half_open(world.server),
             no_http(world.server, seed),

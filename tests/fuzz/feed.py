@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -55,7 +56,8 @@ _PIECES = [
 ]
 
 
-def entries(name: str) -> list[str | bytes]:
+@functools.cache
+def entries(name: str) -> tuple[str | bytes, ...]:
     """The kept inputs of one kind."""
     found: list[str | bytes] = []
     for line in (CORPUS / f"{name}.txt").read_text().splitlines():
@@ -64,7 +66,7 @@ def entries(name: str) -> list[str | bytes]:
         elif line and not line.startswith("#"):
             found.append(json.loads(line))
     assert found, name
-    return found
+    return tuple(found)
 
 
 @st.composite
@@ -120,7 +122,7 @@ def fuzzed(name: str, **more: st.SearchStrategy[Any]) -> Callable[[F], F]:
     return decorate
 
 
-def scrambled(random: Random, known: list[str | bytes]) -> str | bytes:
+def scrambled(random: Random, known: Sequence[str | bytes]) -> str | bytes:
     """One mutation more, of the kinds above, for a live server: fast, and not to be shrunk."""
     value = random.choice(known)
     for _ in range(random.randint(0, 4)):
