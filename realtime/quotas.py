@@ -48,7 +48,7 @@ class Shares(NamedTuple):
 
 OWN = Shares("connection", Share(1, 1), Share(1, 1), Share(1, 1), Share(1, 1))
 SUBJECT = Shares("subject", Share(2, 40), Share(10, 20), Share(2, 2), Share(10, 10))
-ADDRESS = Shares("address", Share(10, 200), Share(100, 100), Share(20, 20), Share(20, 20))
+ADDRESS = Shares("address", Share(10, 400), Share(500, 500), Share(20, 20), Share(20, 20))
 
 
 @dataclass(frozen=True, slots=True)
