@@ -187,7 +187,7 @@ def test_a_join_is_read_whatever_it_holds(data: str) -> None:
             binding.predicate(COLUMNS)
         except BindingError as error:
             assert error.message
-        assert binding.not_published()
+        assert binding.error or binding.not_published()
     if isinstance(payload, dict):
         assert token_in(payload) == config.access_token
 
