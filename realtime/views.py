@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from auth_rls.middleware import authenticates_itself
 from auth_rls.subject import SERVICE_ROLE
 from auth_rls.tokens import TokenError
 from realtime import conf, credentials, status
@@ -82,6 +83,7 @@ async def _numbering() -> status.Numbering | None:
         return None
 
 
+@authenticates_itself
 @never_cache
 @require_safe
 async def metrics(request: HttpRequest) -> HttpResponse:

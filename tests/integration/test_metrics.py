@@ -92,6 +92,14 @@ async def test_a_token_or_key_of_the_service_role_may_look() -> None:
         assert (await scrape(**headers)).status_code == 200
 
 
+async def test_a_key_is_left_to_this_view_by_the_middleware_that_reads_tokens(
+    settings: Any,
+) -> None:
+    assert "auth_rls.middleware.SubjectMiddleware" in settings.MIDDLEWARE
+    assert (await scrape(**SERVICE)).status_code == 200
+    assert (await scrape(authorization="Bearer sb_unknown")).status_code == 401
+
+
 async def test_a_staff_user_s_session_may_look_and_another_s_may_not() -> None:
     assert (await scrape(await logged_in(is_staff=True))).status_code == 200
     await db(User.objects.all().delete)
