@@ -55,9 +55,9 @@ class Contestant:
 # --- ours -------------------------------------------------------------------------------------
 
 
-def join(since: str | None = None) -> str:
+def join(since: int | None = None) -> str:
     """A join for one topic's broadcasts and for the changes of one table."""
-    binding = {"event": "*", "schema": "public", "table": TABLE}
+    binding: dict[str, object] = {"event": "*", "schema": "public", "table": TABLE}
     if since is not None:
         binding["since"] = since
     return dumps(["1", "1", TOPIC, "phx_join", {"config": {"postgres_changes": [binding]}}])

@@ -9,6 +9,9 @@ has reached every socket, the next one. So nobody can gain by sending several me
   tailer looks every 20 ms, so `fan-out`, from the first socket to the last, is shown beside it;
 * a burst of rows in one transaction (ours alone): all of them at every socket.
 
+`CPU` is the server's own time for one delivery of a broadcast, kernel included (Redis not): what
+remains comparable when the machine has other work.
+
 Every frame is checked by the load client: each message once at each socket, in order, and the same
 bytes everywhere; and what it says is compared with what was sent. `--json` keeps the figures, and
 `--chart` draws them.
@@ -31,7 +34,7 @@ from typing import Any
 
 from benchmarks.chart import bars
 from benchmarks.contestants import ALL, LIMIT, Contestant, Stand
-from benchmarks.programs import Failed, Load, Unavailable, compile_c
+from benchmarks.programs import Failed, Load, Unavailable, compile_c, cpu_seconds
 
 # What the goals are about: ours, the other, how many times as much.
 GOALS = (
@@ -50,6 +53,8 @@ class Figures:
     broadcasts: list[float] = field(default_factory=list)
     milliseconds: list[float] = field(default_factory=list)
     fan_out: list[float] = field(default_factory=list)
+    # Microseconds of the server's CPU time for one delivery, the kernel's part included.
+    cpu: list[float] = field(default_factory=list)
     rows: list[float] = field(default_factory=list)
     rows_fan_out: list[float] = field(default_factory=list)
     burst: list[float] = field(default_factory=list)
@@ -80,6 +85,17 @@ class Round:
         self._number += 1
         return text_of(self._number, size)
 
+    def texts(self, count: int) -> list[str]:
+        """Titles of rows that will come next."""
+        return [self._next(12) for _ in range(count)]
+
+    def row(self) -> str:
+        """One row to everybody; the frame that came."""
+        assert self._stand.write
+        self._load.expect()
+        self._stand.write(self.texts(1))
+        return self._load.arrive().text
+
     def _check(self, frame: str, text: str) -> None:
         if self._stand.told(frame) != text:
             raise Failed(f"it sent {frame!r} for {text!r}")
@@ -106,7 +122,7 @@ class Round:
         assert self._stand.write
         took = []
         for _ in self._until(self._arguments.seconds, transactions):
-            texts = [self._next(12) for _ in range(size)]
+            texts = self.texts(size)
             self._load.expect(size)
             sent = time.monotonic()
             self._stand.write(texts)
@@ -129,13 +145,16 @@ def measure(
             connecting = load.connect()
             turn = Round(stand, load, arguments)
             turn.broadcasts(arguments.warm_up)
+            used = cpu_seconds(stand.pid)
             took = turn.broadcasts(arguments.messages)
+            used = cpu_seconds(stand.pid) - used
             whole = statistics.median(seconds for seconds, _ in took)
             fan_out = statistics.median(seconds for _, seconds in took)
             figures.connecting.append(connecting)
             figures.broadcasts.append(sockets / whole)
             figures.milliseconds.append(1_000 * whole)
             figures.fan_out.append(sockets / fan_out)
+            figures.cpu.append(1e6 * used / (sockets * len(took)))
             if stand.write:
                 took = turn.rows(arguments.messages, 1)
                 whole = statistics.median(seconds for seconds, _ in took)
@@ -162,14 +181,16 @@ def ratios(ours: list[float], theirs: list[float]) -> list[float]:
 
 def report(results: dict[str, Figures]) -> list[dict[str, Any]]:
     say = sys.stdout.write
-    say(f"\n{'deliveries a second':32} {'min / median / max':>32}   ms   fan-out alone\n")
+    say(f"\n{'deliveries a second':32} {'min / median / max':>32}   ms   fan-out alone  CPU µs\n")
     for name, figures in results.items():
         if not figures.broadcasts:
             say(f"{name:32} {figures.absent}\n")
             continue
         middle = statistics.median(figures.milliseconds)
         fan_out = statistics.median(figures.fan_out)
-        say(f"{name:32} {spread(figures.broadcasts):>32} {middle:6.1f} {fan_out:12,.0f}\n")
+        cpu = statistics.median(figures.cpu)
+        say(f"{name:32} {spread(figures.broadcasts):>32} {middle:6.1f} {fan_out:12,.0f}")
+        say(f" {cpu:9.2f}\n")
         for label, values, also in (
             ("one row", figures.rows, figures.rows_fan_out),
             ("rows, in one transaction", figures.burst, []),

@@ -344,6 +344,8 @@ static void beat(double seconds) {
     beat_count = 0;
     beats_missing = sockets;
     int sent = 0;
+    /* The publisher has to be heard of as well. */
+    if (!http_control && control.state == READY) put_frame(control.fd, 1, beat_text, strlen(beat_text));
     while (beats_missing) {
         int64_t passed = now() - began;
         while (sent < sockets && passed >= seconds * 1e9 * sent / sockets) {

@@ -196,6 +196,12 @@ def memory_kilobytes(pid: int) -> int:
     return sum(int(fields[name].split()[0]) for name in ("Private_Clean", "Private_Dirty"))
 
 
+def cpu_seconds(pid: int) -> float:
+    """What a process has used so far, all its threads. Counts in nanoseconds, unlike its times."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
+
+
 def post(body: str, path: str = "/publish") -> bytes:
     """An HTTP request that publishes."""
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"

@@ -282,11 +282,15 @@ class Dispatcher:
     def _cast(self, cast: Cast) -> None:
         self.counters.casts += 1
         made: dict[Version, Prepared | None] = {}
+        frame, version = None, None
         for port in self.topics.members(cast.topic, cast.private, cast.origin):
-            if port.version not in made:
-                encoded = frames.of_cast(cast, port.version)
-                made[port.version] = None if encoded is None else Prepared(encoded)
-            frame = made[port.version]
+            # Neighbours mostly speak the same version; an enum's hash is a call for each.
+            if port.version is not version:
+                version = port.version
+                if version not in made:
+                    encoded = frames.of_cast(cast, version)
+                    made[version] = None if encoded is None else Prepared(encoded)
+                frame = made[version]
             if frame is not None:
                 port.hear(frame, cast.id)
 
