@@ -38,8 +38,9 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         self._line = line
         if self.disconnected or self.close_sent or self.transport.is_closing():
             line.drop()
-        else:
-            # The line has to know whenever the transport holds anything at all.
+        elif line.fd >= 0:
+            # Who writes beside the transport has to know whenever that holds anything at all.
+            # (With TLS nobody does, and asyncio's takes 0 for always full.)
             self.transport.set_write_buffer_limits(high=0)
         return line
 

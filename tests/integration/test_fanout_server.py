@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import uvicorn
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import CloseCode
@@ -134,6 +139,49 @@ async def test_an_application_may_refuse_with_a_response_of_its_own() -> None:
             await client(address)
         assert caught.value.response.status_code == 418
         assert caught.value.response.body == b"no coffee"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """uvicorn's options for TLS under a certificate that nobody vouches for."""
+    folder = tmp_path_factory.mktemp("tls")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    plain = serialization.NoEncryption()
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (folder / "key.pem").write_bytes(key.private_bytes(pem, form, plain))
+    (folder / "cert.pem").write_bytes(made.public_bytes(pem))
+    return {"ssl_keyfile": f"{folder}/key.pem", "ssl_certfile": f"{folder}/cert.pem"}
+
+
+async def test_with_tls_the_line_goes_through_the_transport(certificate: dict[str, str]) -> None:
+    application = Taking(bound=10_000_000)
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    async with (
+        serving(application, **certificate) as address,
+        client(address.replace("ws:", "wss:"), ssl=trusting, max_queue=None) as link,
+    ):
+        line = await application.open()
+        assert line.fd < 0
+        link.transport.pause_reading()
+        for number in range(100):
+            line.put(Prepared(f"{number} {'x' * 50_000}"))
+            await asyncio.sleep(0)
+        link.transport.resume_reading()
+        line.put("last")
+        for number in range(100):
+            assert (await receive(link)).split()[0] == str(number)
+        assert await receive(link) == "last"
+        line.close()
+        assert await closed(link) == 4000
 
 
 @pytest.mark.parametrize("compression", ["deflate", None])
