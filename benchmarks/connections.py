@@ -25,12 +25,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contestants import SHOWN, Stand, bare, join, ours
+from benchmarks.contestants import HEARTBEAT, SHOWN, Stand, bare, join, ours
 from benchmarks.fanout import Round, machine
-from benchmarks.programs import Failed, Load, Unavailable, compile_c, dumps, memory_kilobytes
+from benchmarks.programs import Failed, Load, Unavailable, compile_c, memory_kilobytes
 
 KINDS = ("uvicorn", "fanout")
-HEARTBEAT = dumps([None, "1", "phoenix", "heartbeat", {}])
 # Kilobytes a socket above a bare server, and milliseconds for one message to all.
 GOALS = {"memory_kb": 30.0, "message_ms": 250.0}
 _SETTLING = 2.0

@@ -26,6 +26,7 @@ from tests.acceptance.server import ANON_KEY, COMMANDS, copy_database, free_port
 from tests.acceptance.server import running as running_server
 
 TOPIC = "realtime:fanout"
+HEARTBEAT = dumps([None, "1", "phoenix", "heartbeat", {}])
 TABLE = "zoo_note"
 SOCKET_IO = "socket.io@4.8.4"
 NCHAN_MODULES = (
@@ -44,6 +45,8 @@ class Stand:
     told: Callable[[str], str]
     # Writes rows with these titles in one transaction; None where there are none to write.
     write: Callable[[list[str]], None] | None = None
+    # What a socket has to say once a minute.
+    heartbeat: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,7 @@ def ours(kind: str, folder: Path) -> Iterator[Stand]:
             control_ready='"status":"ok"',
         )
         try:
-            yield Stand(door, server.pid, _broadcast, told_by_us, write)
+            yield Stand(door, server.pid, _broadcast, told_by_us, write, HEARTBEAT)
         finally:
             writer.close()
 
