@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 from realtime.prepared import Outgoing, Prepared
+from realtime.tasks import cancelled
 
 _HALF = 0.5
 _ASK_AGAIN_SECONDS = 0.01
@@ -116,8 +117,7 @@ class Outbox:
         self._wake()
         writer = self._writer
         if writer is not None:
-            writer.cancel()
-            await asyncio.gather(writer, return_exceptions=True)
+            await cancelled([writer])
 
     def _begin(self, message: str | bytes) -> None:
         sending = self._send(message)
