@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from channels.consumer import AsyncConsumer
@@ -46,14 +46,14 @@ from realtime.log_reader import DATABASE_ERRORS
 from realtime.messages import stored
 from realtime.outbox import Outbox
 from realtime.pool import in_database_thread
-from realtime.port import ChannelPort
+from realtime.port import ChannelPort, Outlet
 from realtime.presence_room import Entry
 from realtime.presence_store import Row
 from realtime.quotas import network
 from realtime.rights import ALL, Rights
 from realtime.session import Session
 from realtime.snapshot import Request
-from realtime.unsent import is_gone, unsent_by
+from realtime.unsent import is_gone, sends_at_once, unsent_by
 
 logger = logging.getLogger("realtime.consumer")
 
@@ -68,7 +68,7 @@ class RealtimeConsumer(AsyncConsumer):
     """Serves the Supabase Realtime protocol on one socket."""
 
     session: Session
-    outbox: Outbox
+    outbox: Outlet
 
     async def __call__(self, scope: Any, receive: AsgiReceive, send: AsgiSend) -> None:
         self.scope = scope
@@ -127,47 +127,71 @@ class RealtimeConsumer(AsyncConsumer):
             last_seen=self._loop.time(),
             shared=self._shared,
         )
-        unsent = unsent_by(self._asgi_send)
-        self.outbox = Outbox(self._send_frame, limits.outbox_bytes, unsent)
         self._ports: dict[Channel, ChannelPort] = {}
         self._jobs: set[asyncio.Task[None]] = set()
         self._noted: set[str] = set()
         self._code: CloseCode | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._hub.sockets.add(self)
         self._counters.accepted += 1
+        self._task = asyncio.current_task()
+        self._over = False
+        self._failure: Exception | None = None
         await self._asgi_send(
             {"type": "websocket.accept", "subprotocol": self._admitted.subprotocol}
         )
+        self.outbox = self._open_outbox(limits.outbox_bytes)
+        self._hub.sockets.add(self)
+        if self._hub.draining:
+            self.disconnect()
         self._set_timer()
-        writer = asyncio.create_task(self.outbox.run(), name="rowcast-writer")
-        reader = asyncio.create_task(self._read(receive), name="rowcast-reader")
-        overflow = asyncio.create_task(self.outbox.overflowed.wait(), name="rowcast-overflow")
-        tasks = (writer, reader, overflow)
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await self._read(receive)
+        except Exception as error:
+            self._failure = error
+        except asyncio.CancelledError:
+            # Called off by `_end`, unless somebody else wants an end too.
+            if not self._over or self._task is None or self._task.uncancel():
+                raise
         finally:
+            self._over = True
             self._clean_up()
-            for task in tasks:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-        if self.outbox.overflowed.is_set():
+            await self.outbox.stop()
+        if self.outbox.overflowed:
             self._code = CloseCode.SLOW_CONSUMER
             self._note(Note("slow_consumer", "outbox full", "outbox_bytes/connection"))
-        for result in results[:2]:
-            if isinstance(result, Exception) and self._code is None:
-                # A send to a client that is gone; anything else is ours to know of.
-                if not is_gone(result):
-                    logger.error("socket failed", exc_info=result, extra={"action": "failed"})
-                return
+        if self._failure is not None and self._code is None:
+            # A send to a client that is gone; anything else is ours to know of.
+            if not is_gone(self._failure):
+                failure = self._failure
+                logger.error("socket failed", exc_info=failure, extra={"action": "failed"})
+            return
         if self._code is not None:
             self._counters.closes[str(int(self._code))] += 1
             await self._say_farewell(self._code)
 
+    def _open_outbox(self, bound: int | None) -> Outlet:
+        # A server of ours takes prepared frames; to any other they are sent as ASGI has it.
+        extensions: dict[str, Any] = self.scope.get("extensions") or {}
+        fanout = extensions.get("rowcast.fanout")
+        if fanout is not None:
+            return cast(Outlet, fanout["open"](bound, self._end))
+        send = self._asgi_send
+        eager = sends_at_once(send)
+        return Outbox(self._send_frame, bound, self._end, unsent_by(send), eager=eager)
+
+    def _end(self, failure: Exception | None = None) -> None:
+        """Nothing more is sent or read. One task a socket: it is in `receive`, and called off."""
+        if self._over:
+            return
+        self._over = True
+        self._failure = failure
+        if self._task is not None and asyncio.current_task() is not self._task:
+            self._task.cancel()
+
     async def _read(self, receive: AsgiReceive) -> None:
         counters = self._counters
         breath = self._loop.time() + _SLICE_SECONDS
-        while True:
+        while not self._over:
             message = await receive()
             if message["type"] == "websocket.disconnect":
                 return
@@ -243,6 +267,8 @@ class RealtimeConsumer(AsyncConsumer):
                 case Close(code):
                     self._code = code
                     self.outbox.close()
+                    # A client that takes nothing does not hold up its own end.
+                    self._loop.call_later(_FAREWELL_SECONDS, self._end)
 
     def close(self, code: CloseCode) -> None:
         """End the socket; what was queued before is still sent."""

@@ -32,6 +32,7 @@ from realtime.models import Message as StoredMessage
 from realtime.models import PresenceMember
 from realtime.plan import Watch
 from realtime.pool import in_database_thread
+from realtime.prepared import Prepared
 from realtime.presence_rooms import PresenceRooms
 from realtime.protocol import Version
 from realtime.subscribers import Port, Subscribers
@@ -276,7 +277,7 @@ class Dispatcher:
 
     def _deliver(self, event: DatabaseEvent, delivery: Delivery[Port]) -> None:
         try:
-            frame = frames.of_change(event, delivery)
+            frame = Prepared(frames.of_change(event, delivery))
         except Exception:
             # Whatever it is, it concerns this audience only, and this audience is told.
             logger.exception("a change cannot be encoded", extra={"action": "encoding_failed"})
@@ -304,11 +305,16 @@ class Dispatcher:
 
     def _cast(self, cast: Cast) -> None:
         self.counters.casts += 1
-        made: dict[Version, str | bytes | None] = {}
+        made: dict[Version, Prepared | None] = {}
+        frame, version = None, None
         for port in self.topics.members(cast.topic, cast.private, cast.origin):
-            if port.version not in made:
-                made[port.version] = frames.of_cast(cast, port.version)
-            frame = made[port.version]
+            # Neighbours mostly speak the same version; an enum's hash is a call for each.
+            if port.version is not version:
+                version = port.version
+                if version not in made:
+                    encoded = frames.of_cast(cast, version)
+                    made[version] = None if encoded is None else Prepared(encoded)
+                frame = made[version]
             if frame is not None:
                 self.counters.sent(1, len(frame))
                 port.hear(frame, cast.id)

@@ -17,6 +17,7 @@ from realtime import frames
 from realtime.event import DatabaseEvent
 from realtime.log_reader import DATABASE_ERRORS
 from realtime.pool import in_database_thread
+from realtime.prepared import Outgoing, Prepared
 from realtime.presence_room import Entry, PresenceRoom
 from realtime.presence_store import read
 from realtime.protocol import Version
@@ -41,7 +42,8 @@ class Watcher(Protocol):
     def topic(self) -> str: ...
     @property
     def version(self) -> Version: ...
-    def deliver(self, frame: str | bytes) -> None: ...
+    @property
+    def deliver(self) -> Callable[[Outgoing], None]: ...
 
 
 class _Room:
@@ -195,12 +197,13 @@ class PresenceRooms:
         room.told_at = asyncio.get_running_loop().time()
         diff = room.known.diff()
         if diff is not None:
-            made: dict[Version, str] = {}
+            made: dict[Version, Prepared] = {}
             for watcher in room.watchers:
                 version = watcher.version
                 frame = made.get(version)
                 if frame is None:
-                    frame = made[version] = frames.of_presence(version, watcher.topic, diff)
+                    encoded = frames.of_presence(version, watcher.topic, diff)
+                    frame = made[version] = Prepared(encoded)
                 watcher.deliver(frame)
         then, room.then = room.then, []
         for told in then:

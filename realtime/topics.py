@@ -5,7 +5,6 @@ Pure. A public and a private topic of one name are two rooms: nothing crosses.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 
@@ -52,8 +51,7 @@ class Topics(Generic[L]):
         """Whether anybody listens."""
         return (topic, private) in self._rooms
 
-    def members(self, topic: str, private: bool, without: str = "") -> Iterator[L]:
-        """Everybody in the room, but for the listener whose id is `without`."""
-        for listener in tuple(self._rooms.get((topic, private), ())):
-            if listener.id != without:
-                yield listener
+    def members(self, topic: str, private: bool, without: str = "") -> list[L]:
+        """Everybody in the room now, but for the listener whose id is `without`."""
+        room = self._rooms.get((topic, private), ())
+        return [listener for listener in room if listener.id != without]

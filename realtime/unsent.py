@@ -1,8 +1,8 @@
-"""How much of what was sent to a socket is still in this process.
+"""What is known of the server behind an ASGI `send`.
 
-An ASGI server that pushes back makes `send` wait, and nobody need ask. Daphne takes everything at
-once into its transport's buffer, without bound, so there the buffer itself is looked at. That is
-not part of any interface: where it cannot be reached, the answer is 0.
+A server that pushes back makes `send` wait, and nobody need ask. Daphne takes everything at once
+into its transport's buffer, without bound, so there the buffer itself is looked at. That is not
+part of any interface: where it cannot be reached, the answer is 0.
 """
 
 from __future__ import annotations
@@ -10,6 +10,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from typing import Any
+
+# Their `send` awaits nothing but a transport that is full, and asks for no current task.
+_PLAIN = (
+    "uvicorn.protocols.websockets.websockets_sansio_impl",
+    "uvicorn.protocols.websockets.wsproto_impl",
+)
+
+
+def sends_at_once(send: Any) -> bool:
+    """Whether this `send` may be begun outside a task of its own. A doubt says no."""
+    if isinstance(send, functools.partial):
+        return type(send.args[0]).__module__ == "daphne.ws_protocol" if send.args else False
+    return type(getattr(send, "__self__", None)).__module__ in _PLAIN
 
 
 def unsent_by(send: Any) -> Callable[[], int]:

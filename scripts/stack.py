@@ -212,8 +212,8 @@ def run(arguments: list[str]) -> None:
 
 def _server(port: int) -> list[str]:
     options = ["--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
-    deflate = ["--ws-per-message-deflate", "false"]
-    return ["-m", "uvicorn", *options, *deflate, "--log-level", "warning", APPLICATION]
+    frames = ["--ws", "realtime.server:FanoutProtocol", "--ws-per-message-deflate", "false"]
+    return ["-m", "uvicorn", *options, *frames, "--log-level", "warning", APPLICATION]
 
 
 def _welcome(ports: tuple[int, int], logins: str) -> str:

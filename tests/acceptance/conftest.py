@@ -36,6 +36,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("acceptance")
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What goes over the wire is the same whether frames go by ASGI or by the fast path."""
+    module = metafunc.module.__name__.rpartition(".")[2]
+    if "world" in metafunc.fixturenames and module in ("test_wire", "test_resume"):
+        metafunc.parametrize("world", ["daphne", "fanout"], indirect=True, scope="module")
+
+
 def stand(hand: Hand) -> None:
     """The policies most tests live under: one's own notes, and the public ones, are seen."""
     hand.policy("own notes", {"owner": "$user.id"})
@@ -63,14 +70,23 @@ def make_world(
 
 
 @pytest.fixture(scope="module")
-def world(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with make_world(template, tmp_path_factory.mktemp("world")) as made:
+def world(
+    template: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[World]:
+    kind = getattr(request, "param", "daphne")
+    with make_world(template, tmp_path_factory.mktemp("world"), kind) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def uvicorn_world(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with make_world(template, tmp_path_factory.mktemp("world"), "uvicorn") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def fanout_world(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with make_world(template, tmp_path_factory.mktemp("world"), "fanout") as made:
         yield made
 
 

@@ -44,6 +44,8 @@ COMMANDS = {
         "warning",
     ],
 }
+# The same server with our WebSocket protocol.
+COMMANDS["fanout"] = [*COMMANDS["uvicorn"], "--ws", "realtime.server:FanoutProtocol"]
 APPLICATION = "realtime_project.asgi:application"
 
 

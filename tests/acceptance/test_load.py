@@ -36,7 +36,7 @@ async def heard_all(peer: Peer) -> None:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
+@pytest.mark.parametrize("kind", ["daphne", "uvicorn", "fanout"])
 async def test_twenty_listeners_each_hear_their_own_of_twenty_thousand_changes(
     fresh: Any, kind: str
 ) -> None:

@@ -75,6 +75,13 @@ async def test_it_does_so_on_uvicorn_too(
 
 
 @pytest.mark.parametrize(("library", "vsn"), LIBRARIES)
+async def test_it_does_so_by_the_fast_path_too(
+    fanout_world: World, node: Node, library: str, vsn: str
+) -> None:
+    await write_and_watch_a_life(fanout_world, node, library, vsn)
+
+
+@pytest.mark.parametrize(("library", "vsn"), LIBRARIES)
 async def test_each_client_hears_only_the_rows_it_may_see(
     world: World, node: Node, library: str, vsn: str
 ) -> None:
@@ -411,7 +418,7 @@ async def test_a_binding_that_cannot_work_says_so(world: World, node: Node, name
     await node.change("broken", title="the other binding works")
 
 
-@pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
+@pytest.mark.parametrize("kind", ["daphne", "uvicorn", "fanout"])
 async def test_clients_come_back_to_a_restarted_server(fresh: Any, node: Node, kind: str) -> None:
     world = fresh(kind)
     me = someone(world)

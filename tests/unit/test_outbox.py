@@ -1,85 +1,154 @@
-"""The outbox: order, bound, and an end."""
+"""The outbox: order, bound, and an end, whether frames are sent at once or by a task."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from realtime.outbox import Outbox
+from realtime.prepared import Prepared
 
 
 class Socket:
-    """Takes frames while it is open; holds the writer up while it is not."""
+    """Takes frames while it is open; holds the sender up while it is not."""
 
     def __init__(self) -> None:
         self.sent: list[str | bytes] = []
         self.open = asyncio.Event()
         self.taken = asyncio.Event()
+        self.tasks: set[asyncio.Task[Any] | None] = set()
+        self.ended: list[Exception | None] = []
+        self.end = asyncio.Event()
 
     async def send(self, frame: str | bytes) -> None:
         self.taken.set()
+        self.tasks.add(asyncio.current_task())
         await self.open.wait()
+        # A server may wait more than once.
+        await asyncio.sleep(0)
+        self.sent.append(frame)
+
+    def when_ended(self, error: Exception | None) -> None:
+        self.ended.append(error)
+        self.end.set()
+
+
+class Eager(Socket):
+    """Waits for nothing while it is open."""
+
+    async def send(self, frame: str | bytes) -> None:
+        self.taken.set()
+        self.tasks.add(asyncio.current_task())
+        if not self.open.is_set():
+            await self.open.wait()
         self.sent.append(frame)
 
 
-async def test_frames_leave_in_order_and_closing_sends_what_waits() -> None:
+eagerness = pytest.mark.parametrize("eager", [False, True])
+
+
+@eagerness
+async def test_frames_leave_in_order_and_closing_sends_what_waits(eager: bool) -> None:
     socket = Socket()
     socket.open.set()
-    outbox = Outbox(socket.send, 1_000)
-    for frame in ("a", b"b", "c"):
+    outbox = Outbox(socket.send, 1_000, socket.when_ended, eager=eager)
+    for frame in ("a", b"b", Prepared("c")):
         outbox.put(frame)
     outbox.close()
     outbox.put("too late")
-    await outbox.run()
+    await socket.end.wait()
     assert socket.sent == ["a", b"b", "c"]
+    assert socket.ended == [None]
     assert outbox.size == 0
 
 
-async def test_more_than_the_bound_gives_the_socket_up_and_frees_the_memory() -> None:
+@eagerness
+async def test_more_than_the_bound_gives_the_socket_up_and_frees_the_memory(eager: bool) -> None:
     socket = Socket()
-    outbox = Outbox(socket.send, 10)
-    writer = asyncio.create_task(outbox.run())
+    outbox = Outbox(socket.send, 10, socket.when_ended, eager=eager)
     outbox.put("12345678")
     await socket.taken.wait()
-    assert not outbox.overflowed.is_set()
+    assert not outbox.overflowed
     outbox.put("9abc")
-    assert outbox.overflowed.is_set()
+    assert outbox.overflowed
+    assert socket.ended == [None]
     assert outbox.size == 0
-    writer.cancel()
+    await outbox.stop()
+    assert socket.sent == []
 
 
 async def test_a_burst_before_the_writer_had_its_turn_is_nobodys_slowness() -> None:
     socket = Socket()
     socket.open.set()
-    outbox = Outbox(socket.send, 3)
+    outbox = Outbox(socket.send, 3, socket.when_ended)
     frames = [f"frame {n}" for n in range(20)]
     for frame in frames:
         outbox.put(frame)
     outbox.close()
-    await outbox.run()
+    await socket.end.wait()
     assert socket.sent == frames
 
 
-async def test_a_server_that_takes_everything_is_asked_how_much_it_still_holds() -> None:
+async def test_who_takes_at_once_is_sent_to_at_once_and_costs_no_task() -> None:
+    socket = Eager()
+    socket.open.set()
+    outbox = Outbox(socket.send, 3, socket.when_ended, eager=True)
+    for frame in ("a", "b"):
+        outbox.put(frame)
+        assert socket.sent[-1] == frame
+    assert socket.tasks == {asyncio.current_task()}
+    outbox.close()
+    assert socket.ended == [None]
+
+
+async def test_a_send_that_has_to_wait_after_all_goes_on_in_a_task_and_keeps_the_order() -> None:
+    socket = Eager()
+    outbox = Outbox(socket.send, 1_000, socket.when_ended, eager=True)
+    for frame in ("a", "b", "c"):
+        outbox.put(frame)
+    assert socket.sent == []
+    socket.open.set()
+    outbox.close()
+    await socket.end.wait()
+    assert socket.sent == ["a", "b", "c"]
+
+
+async def test_a_stopped_outbox_sends_nothing_more() -> None:
+    socket = Eager()
+    outbox = Outbox(socket.send, 1_000, socket.when_ended, eager=True)
+    outbox.put("a")
+    outbox.put("b")
+    await outbox.stop()
+    socket.open.set()
+    outbox.put("c")
+    await asyncio.sleep(0)
+    assert socket.sent == [] and socket.ended == []
+
+
+@eagerness
+async def test_a_server_that_takes_everything_is_asked_how_much_it_still_holds(
+    eager: bool,
+) -> None:
     socket, held = Socket(), [0]
     socket.open.set()
-    outbox = Outbox(socket.send, 10, lambda: held[0])
-    writer = asyncio.create_task(outbox.run())
+    outbox = Outbox(socket.send, 10, socket.when_ended, lambda: held[0], eager=eager)
     outbox.put("a")
-    await socket.taken.wait()
-    assert not outbox.overflowed.is_set()
+    while not socket.sent:
+        await asyncio.sleep(0)
+    assert not outbox.overflowed
     held[0] = 11
     outbox.put("b")
-    await writer
-    assert outbox.overflowed.is_set()
+    await socket.end.wait()
+    assert outbox.overflowed
     assert socket.sent == ["a", "b"]
 
 
-async def test_who_can_wait_waits_until_half_is_free() -> None:
+@eagerness
+async def test_who_can_wait_waits_until_half_is_free(eager: bool) -> None:
     socket = Socket()
-    outbox = Outbox(socket.send, 10)
-    writer = asyncio.create_task(outbox.run())
+    outbox = Outbox(socket.send, 10, socket.when_ended, eager=eager)
     outbox.put("1234")
     outbox.put("5678")
     waiting = asyncio.create_task(outbox.writable())
@@ -88,15 +157,35 @@ async def test_who_can_wait_waits_until_half_is_free() -> None:
     socket.open.set()
     await waiting
     outbox.close()
-    await writer
+    await socket.end.wait()
     assert socket.sent == ["1234", "5678"]
 
 
-async def test_what_sending_raises_ends_the_writer() -> None:
+@eagerness
+async def test_what_sending_raises_ends_the_outbox_and_not_who_puts(eager: bool) -> None:
     async def broken(frame: str | bytes) -> None:
         raise OSError("gone")
 
-    outbox = Outbox(broken, None)
+    socket = Socket()
+    outbox = Outbox(broken, None, socket.when_ended, eager=eager)
     outbox.put("x")
-    with pytest.raises(OSError, match="gone"):
-        await outbox.run()
+    await socket.end.wait()
+    outbox.put("y")
+    assert [str(error) for error in socket.ended] == ["gone"]
+
+
+@eagerness
+async def test_what_a_late_send_raises_ends_the_outbox_too(eager: bool) -> None:
+    socket = Socket()
+
+    async def late(frame: str | bytes) -> None:
+        await socket.send(frame)
+        raise OSError("gone meanwhile")
+
+    outbox = Outbox(late, None, socket.when_ended, eager=eager)
+    outbox.put("x")
+    await socket.taken.wait()
+    assert socket.ended == []
+    socket.open.set()
+    await socket.end.wait()
+    assert [str(error) for error in socket.ended] == ["gone meanwhile"]

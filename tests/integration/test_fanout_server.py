@@ -1,0 +1,299 @@
+"""uvicorn with our protocol, in this process: ordinary applications, and those that take a line."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import uvicorn
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import CloseCode
+
+from realtime.line import Line
+from realtime.prepared import Prepared
+from realtime.server import EXTENSION, FanoutProtocol
+from tests.waiting import PATIENCE_SECONDS, auntil
+
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def serving(application: Application, **options: Any) -> AsyncIterator[str]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        application, ws=FanoutProtocol, lifespan="off", log_level="error", **options
+    )
+    server = uvicorn.Server(config)
+    running = asyncio.create_task(server.serve([listener]))
+    try:
+        await auntil(lambda: server.started)
+        yield f"ws://127.0.0.1:{listener.getsockname()[1]}/"
+    finally:
+        server.should_exit = True
+        await running
+        listener.close()
+
+
+def client(address: str, **options: Any) -> Any:
+    return connect(address, proxy=None, **options)
+
+
+async def receive(link: ClientConnection) -> Any:
+    return await asyncio.wait_for(link.recv(), PATIENCE_SECONDS)
+
+
+async def closed(link: ClientConnection) -> int:
+    """The code the server closes with; what comes before it is read and dropped."""
+    with pytest.raises(ConnectionClosed) as caught:
+        while True:
+            await receive(link)
+    return caught.value.rcvd.code if caught.value.rcvd else CloseCode.ABNORMAL_CLOSURE
+
+
+class Taking:
+    """An application that takes a line for its socket, and waits until it is told to end."""
+
+    def __init__(self, bound: int | None = None, code: int = 4000) -> None:
+        self._bound = bound
+        self._code = code
+        self.line: Line | None = None
+        self.send: Any = None
+        self.opened = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.received: list[Any] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        self.send = send
+        opening = scope["extensions"][EXTENSION]["open"]
+        self.line = opening(self._bound, lambda failure: self.ended.set())
+        self.opened.set()
+        reader = asyncio.create_task(self._read(receive))
+        await self.ended.wait()
+        reader.cancel()
+        await send({"type": "websocket.close", "code": self._code})
+
+    async def _read(self, receive: Any) -> None:
+        while True:
+            message = await receive()
+            self.received.append(message)
+            if message["type"] == "websocket.disconnect":
+                return self.ended.set()
+
+    async def open(self) -> Line:
+        await asyncio.wait_for(self.opened.wait(), PATIENCE_SECONDS)
+        assert self.line is not None
+        return self.line
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "websocket.accept", "subprotocol": "spoken", "headers": [(b"x-a", b"b")]})
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        if message.get("text") == "end":
+            return await send({"type": "websocket.close", "code": 4321, "reason": "asked to"})
+        answer = {key: message[key] for key in ("text", "bytes") if message.get(key) is not None}
+        await send({"type": "websocket.send", **answer})
+
+
+@pytest.mark.parametrize("compression", ["deflate", None])
+async def test_an_ordinary_application_is_served_as_ever(compression: str | None) -> None:
+    async with (
+        serving(echo) as address,
+        client(address, subprotocols=["spoken"], compression=compression) as link,
+    ):
+        assert link.subprotocol == "spoken"
+        assert link.response.headers["x-a"] == "b"
+        for message in ("text", b"bytes", "x" * 100_000):
+            await link.send(message)
+            assert await receive(link) == message
+        await (await link.ping())
+        await link.send("end")
+        assert await closed(link) == 4321
+        assert link.close_reason == "asked to"
+
+
+async def test_an_application_may_refuse_with_a_response_of_its_own() -> None:
+    async def refuse(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        start = "websocket.http.response.start"
+        await send({"type": start, "status": 418, "headers": [(b"x-why", b"tea")]})
+        await send({"type": "websocket.http.response.body", "body": b"no coffee"})
+
+    async with serving(refuse) as address:
+        with pytest.raises(InvalidStatus) as caught:
+            await client(address)
+        assert caught.value.response.status_code == 418
+        assert caught.value.response.body == b"no coffee"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """uvicorn's options for TLS under a certificate that nobody vouches for."""
+    folder = tmp_path_factory.mktemp("tls")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    plain = serialization.NoEncryption()
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (folder / "key.pem").write_bytes(key.private_bytes(pem, form, plain))
+    (folder / "cert.pem").write_bytes(made.public_bytes(pem))
+    return {"ssl_keyfile": f"{folder}/key.pem", "ssl_certfile": f"{folder}/cert.pem"}
+
+
+async def test_with_tls_the_line_goes_through_the_transport(certificate: dict[str, str]) -> None:
+    application = Taking(bound=10_000_000)
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    async with (
+        serving(application, **certificate) as address,
+        client(address.replace("ws:", "wss:"), ssl=trusting, max_queue=None) as link,
+    ):
+        line = await application.open()
+        assert line.fd < 0
+        link.transport.pause_reading()
+        for number in range(100):
+            line.put(Prepared(f"{number} {'x' * 50_000}"))
+            await asyncio.sleep(0)
+        link.transport.resume_reading()
+        line.put("last")
+        for number in range(100):
+            assert (await receive(link)).split()[0] == str(number)
+        assert await receive(link) == "last"
+        line.close()
+        assert await closed(link) == 4000
+
+
+@pytest.mark.parametrize("compression", ["deflate", None])
+async def test_frames_of_the_line_and_ordinary_ones_come_in_the_order_of_sending(
+    compression: str | None,
+) -> None:
+    application = Taking()
+    async with serving(application) as address, client(address, compression=compression) as link:
+        line = await application.open()
+        line.put(Prepared("1"))
+        line.put("2")
+        await application.send({"type": "websocket.send", "text": "3"})
+        line.put(Prepared(b"4"))
+        await application.send({"type": "websocket.send", "bytes": b"5"})
+        line.put(Prepared("x" * 70_000))
+        line.close()
+        got = [await receive(link) for _ in range(6)]
+        assert got == ["1", "2", "3", b"4", b"5", "x" * 70_000]
+        assert await closed(link) == 4000
+
+
+async def test_the_order_holds_while_the_client_reads_nothing_too() -> None:
+    application = Taking()
+    async with (
+        serving(application, ws_ping_interval=None) as address,
+        client(address, compression=None, max_queue=None) as link,
+    ):
+        line = await application.open()
+        link.transport.pause_reading()
+        ordinary = []
+        for number in range(200):
+            line.put(Prepared(f"{number} {'x' * 50_000}"))
+            text = {"type": "websocket.send", "text": f"{number} too"}
+            ordinary.append(asyncio.create_task(application.send(text)))
+            await asyncio.sleep(0)
+        # A server that pushes back makes an ordinary sender wait.
+        assert not ordinary[-1].done()
+        link.transport.resume_reading()
+        for number in range(200):
+            assert (await receive(link)).split()[0] == str(number)
+            assert await receive(link) == f"{number} too"
+        await asyncio.gather(*ordinary)
+
+
+async def test_a_slow_reader_is_given_up_and_finds_the_code_when_it_reads() -> None:
+    application = Taking(bound=1_000_000, code=4430)
+    async with (
+        serving(application, ws_ping_interval=None) as address,
+        client(address, compression=None, max_queue=None, max_size=None) as link,
+    ):
+        line = await application.open()
+        link.transport.pause_reading()
+        for _ in range(1_000):
+            line.put(Prepared("x" * 50_000))
+            await asyncio.sleep(0)
+            if line.overflowed:
+                break
+        assert line.overflowed
+        await auntil(lambda: application.ended.is_set())
+        await asyncio.sleep(0)
+        link.transport.resume_reading()
+        assert await closed(link) == 4430
+
+
+async def test_pings_are_answered_and_closes_echoed_beside_the_line() -> None:
+    application = Taking()
+    async with serving(application) as address:
+        link = await client(address)
+        line = await application.open()
+        for number in range(3):
+            line.put(Prepared(str(number)))
+            await (await link.ping())
+            assert await receive(link) == str(number)
+        await link.close(4999)
+        assert link.close_code == 4999
+        await asyncio.wait_for(application.ended.wait(), PATIENCE_SECONDS)
+        assert application.received[-1]["code"] == 4999
+        # Too late for anybody, and no harm.
+        line.put(Prepared("nobody hears"))
+        await asyncio.sleep(0)
+
+
+async def test_a_client_that_is_gone_without_a_word_ends_its_own_line_only() -> None:
+    lines: list[Line] = []
+    over: list[int] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        lines.append(scope["extensions"][EXTENSION]["open"](None, lambda failure: None))
+        while (await receive())["type"] != "websocket.disconnect":
+            continue
+        over.append(len(lines))
+
+    async with serving(application) as address:
+        gone, stays = await client(address), await client(address)
+        await auntil(lambda: len(lines) == 2)
+        gone.transport.abort()
+        for number in range(20):
+            shared = Prepared(str(number))
+            for line in lines:
+                line.put(shared)
+            assert await receive(stays) == str(number)
+        await auntil(lambda: over)
+        await stays.close()
+
+
+async def test_a_stopping_server_sends_what_waits_and_closes_with_1012() -> None:
+    application = Taking()
+    async with serving(application) as address:
+        link = await client(address)
+        line = await application.open()
+        line.put(Prepared("last words"))
+    assert await receive(link) == "last words"
+    assert await closed(link) == CloseCode.SERVICE_RESTART
