@@ -1,0 +1,350 @@
+"""The sets behind selects of one process, kept where the log is.
+
+Each distinct select is read once, however many subscriptions hang on it, and tied to a place in the
+log as snapshots are: what the database shows beyond the place is taken back by the log's own
+images. From there on, changes that come by move it without a query. A set that a change cannot move
+is read again, alone. What nobody needs is dropped.
+
+Reads in a database thread; everything else is on one event loop. Decides about no row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from django.db import connections
+
+from auth_rls import authority
+from auth_rls.lookups import Change, Lookup, Lookups, Shift, Shifts, direct_selects, resolve
+from auth_rls.predicate import Predicate, Select
+from realtime.effects import Position
+from realtime.event import DatabaseEvent
+from realtime.event_log import EventLog, Relations, read_later
+from realtime.plan import Watch, table_of
+from realtime.pool import in_database_thread, one_snapshot
+
+# Looks at the policies before rows are read that some policy, gone by then, asked for.
+_LOOKS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What was read of a set: how many rows give each value, and whether as of the place."""
+
+    counts: Mapping[object, int]
+    exact: bool
+
+
+@dataclass(eq=False, slots=True)
+class _Reading:
+    """A read under way, and what came by since its place."""
+
+    at: Position
+    missed: list[Change] = field(default_factory=list)
+    void: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class _Batch:
+    """Selects that several joins want, read together."""
+
+    wanted: dict[Select, None] = field(default_factory=dict)
+    waiting: int = 0
+    task: asyncio.Task[None] | None = None
+
+
+class Sets:
+    """Who needs a set holds it, under any hashable name: a port, or a piece of work."""
+
+    def __init__(self, alias: str, log: EventLog, watch: Watch) -> None:
+        self._alias = alias
+        self._log = log
+        self._watch = watch
+        self._relations = Relations()
+        self._columns: dict[str, frozenset[str]] = {}
+        self._lookups = Lookups(table_of)
+        self._holders: dict[Select, dict[object, None]] = {}
+        self._held: dict[object, tuple[Select, ...]] = {}
+        # How many holders and outer lookups name each.
+        self._named: Counter[Select] = Counter()
+        # Where the lookups stand when that is not where the log stands.
+        self._ahead: Position | None = None
+        self._readings: list[_Reading] = []
+        self._next: _Batch | None = None
+        self._turn = asyncio.Lock()
+
+    def __len__(self) -> int:
+        return len(self._lookups)
+
+    # --- asking ---------------------------------------------------------------------------------
+
+    def __getitem__(self, select: Select) -> Lookup:
+        """The live set: it changes as the log goes on."""
+        return self._lookups[select]
+
+    def values(self, selects: Iterable[Select]) -> dict[Select, frozenset[object]]:
+        """The sets as they are now."""
+        return {select: self._lookups[select].values for select in selects}
+
+    def resolve(
+        self, predicate: Predicate, before: Mapping[Select, Shift] | None = None
+    ) -> Predicate:
+        """The predicate with the values of now in place of its selects; or those of before some
+        sets shifted."""
+
+        def values_of(select: Select) -> frozenset[object]:
+            values = self._lookups[select].values
+            shift = None if before is None else before.get(select)
+            return values if shift is None else (values | shift.removed) - shift.added
+
+        return resolve(predicate, values_of)
+
+    def reads(self, table: str) -> bool:
+        """Whether a change of this table may move a set."""
+        return self._lookups.reads(table)
+
+    # --- holding --------------------------------------------------------------------------------
+
+    def holders(self, select: Select) -> Collection[object]:
+        """Who holds this set."""
+        return self._holders.get(select, {})
+
+    def held(self, holder: object) -> tuple[Select, ...]:
+        """What this holder holds."""
+        return self._held.get(holder, ())
+
+    def hold(self, holder: object, selects: Iterable[Select]) -> None:
+        """Hold these, which are known, in place of whatever the holder had."""
+        before = self._held.pop(holder, ())
+        selects = tuple(selects)
+        if selects:
+            self._held[holder] = selects
+        for select in selects:
+            self._holders.setdefault(select, {})[holder] = None
+            self._named[select] += 1
+        for select in before:
+            if select not in selects:
+                holders = self._holders[select]
+                del holders[holder]
+                if not holders:
+                    del self._holders[select]
+            self._unname(select)
+
+    def drop(self, holder: object) -> None:
+        """The holder needs nothing any more."""
+        self.hold(holder, ())
+
+    async def need(self, holder: object, selects: Iterable[Select]) -> None:
+        """Hold these, read first where they are not known. Raises what the database raises; the
+        holder may then hold some of them."""
+        selects = tuple(selects)
+        while True:
+            known = [select for select in selects if select in self._lookups]
+            self.hold(holder, known)
+            missing = [select for select in selects if select not in self._lookups]
+            if not missing:
+                return
+            batch = self._next
+            if batch is None:
+                batch = self._next = _Batch()
+                batch.task = asyncio.create_task(self._fill(batch), name="rowcast-sets")
+                batch.task.add_done_callback(_heard)
+            batch.wanted.update(dict.fromkeys(missing))
+            batch.waiting += 1
+            try:
+                assert batch.task is not None
+                await asyncio.shield(batch.task)
+                self.hold(holder, [select for select in selects if select in self._lookups])
+            finally:
+                batch.waiting -= 1
+                if not batch.waiting:
+                    self.drop(batch)
+
+    # --- moving ---------------------------------------------------------------------------------
+
+    def apply(self, event: DatabaseEvent) -> Shifts:
+        """Take the sets over this change. What is stale then has to be read again."""
+        at = self._at
+        if event.seq <= at.seq:
+            # It was taken before something failed, and comes again.
+            return Shifts()
+        self._ahead = Position(self._log.epoch, event.seq)
+        change = self._change(event)
+        for reading in self._readings:
+            reading.missed.append(change)
+        return self._lookups.apply(change)
+
+    def restart(self, at: Position) -> None:
+        """The log goes on from another place. Everything has to be read again."""
+        self._ahead = at
+        self._void()
+
+    async def read_again(self, selects: Iterable[Select] | None = None) -> dict[Select, Shift]:
+        """Read these anew, or all, for where the sets stand; what that changed. Nothing may be
+        applied meanwhile. Raises what the database raises; nothing changes then."""
+        if selects is None:
+            self._void()
+            selects = tuple(self._lookups)
+        found = await in_database_thread(self._read, tuple(selects), self._at)
+        shifts: dict[Select, Shift] = {}
+        for select, one in found.items():
+            if select in self._lookups:
+                shift = self._lookups.replace(select, one.counts, one.exact)
+                if shift:
+                    shifts[select] = shift
+        return shifts
+
+    def _void(self) -> None:
+        for reading in self._readings:
+            reading.void = True
+
+    @property
+    def _at(self) -> Position:
+        here = Position(self._log.epoch, self._log.seq)
+        ahead = self._ahead
+        if ahead is None or (ahead.epoch == here.epoch and ahead.seq <= here.seq):
+            return here
+        return ahead
+
+    def _change(self, event: DatabaseEvent) -> Change:
+        relation = event.relation
+        names = self._columns.get(relation.id)
+        if names is None:
+            names = frozenset(column.name for column in relation.columns)
+            self._columns[relation.id] = names
+        return Change(relation.table, names, event.old, event.new)
+
+    def _unname(self, select: Select) -> None:
+        self._named[select] -= 1
+        if self._named[select]:
+            return
+        del self._named[select]
+        nested = self._lookups[select].nested
+        self._lookups.discard(select)
+        for inner in nested:
+            self._unname(inner)
+
+    # --- reading --------------------------------------------------------------------------------
+
+    async def _fill(self, batch: _Batch) -> None:
+        async with self._turn:
+            # Whoever comes now waits for the next one.
+            self._next = None
+            while True:
+                reading = _Reading(self._at)
+                self._readings.append(reading)
+                try:
+                    found = await in_database_thread(self._read, tuple(batch.wanted), reading.at)
+                finally:
+                    self._readings.remove(reading)
+                if not reading.void and reading.at.epoch == self._at.epoch:
+                    brought = _brought_on(found, reading.missed)
+                    if brought is not None:
+                        break
+            for select, one in brought.items():
+                if select not in self._lookups:
+                    lookup = self._lookups.add(select, one.counts, one.exact)
+                    self._named.update(lookup.nested)
+            # Until those who asked hold what they want.
+            self.hold(batch, batch.wanted)
+            if not batch.waiting:
+                self.drop(batch)
+
+    def _read(self, selects: Sequence[Select], at: Position) -> dict[Select, _Found]:
+        """These and those that they name, inner ones first, as they were at the place."""
+        levels = _levels(selects)
+        for _ in range(_LOOKS):
+            # A table must be captured before its rows are read, or a later change is missed.
+            if all(map(self._watch.captures, (select for level in levels for select in level))):
+                break
+            self._watch.look()
+        tables = {table_of(select.model) for level in levels for select in level}
+        with one_snapshot(self._alias):
+            with connections[self._alias].cursor() as cursor:
+                cursor.execute("SELECT epoch, seq FROM realtime_head WHERE id = 1")
+                epoch, seq = cursor.fetchone() or ("", 0)
+            changes: list[Change] | None = None
+            if epoch == at.epoch and seq >= at.seq:
+                try:
+                    later = read_later(self._alias, self._relations, sorted(tables), at.seq)
+                    changes = [self._change(event) for event in self._relations.events(later)]
+                except OverflowError:
+                    pass
+            return self._read_at(levels, changes)
+
+    def _read_at(
+        self, levels: Sequence[Sequence[Select]], changes: Sequence[Change] | None
+    ) -> dict[Select, _Found]:
+        world = Lookups(table_of)
+        blind = _Blind(changes)
+        for level in levels:
+            exact: list[Lookup] = []
+            for select in level:
+                where = resolve(select.where, lambda inner: world[inner].values)
+                flat = Select(select.model, select.column, where, select.prefix, select.kind)
+                lookup = world.add(select, authority.read_members(flat, self._alias), False)
+                if all(world[inner].exact for inner in lookup.nested) and blind.tells(lookup):
+                    lookup.exact = True
+                    exact.append(lookup)
+            world.rewind(exact, changes or ())
+        return {select: _Found(world[select].counts, world[select].exact) for select in world}
+
+
+def _heard(task: asyncio.Task[None]) -> None:
+    # Told to whoever waits; nobody may be left.
+    if not task.cancelled():
+        task.exception()
+
+
+class _Blind:
+    """Which changes cannot be taken back. None at all can where they are not known."""
+
+    def __init__(self, changes: Sequence[Change] | None) -> None:
+        self._known = changes is not None
+        self._emptied = {change.table for change in changes or () if change.empties}
+        self._shown: dict[str, frozenset[str]] = {}
+        for change in changes or ():
+            shown = self._shown.get(change.table, change.columns)
+            self._shown[change.table] = shown & change.columns
+
+    def tells(self, lookup: Lookup) -> bool:
+        table = table_of(lookup.select.model)
+        if not self._known or table in self._emptied:
+            return False
+        return table not in self._shown or lookup.needed <= self._shown[table]
+
+
+def _levels(selects: Iterable[Select]) -> list[list[Select]]:
+    """These and all that they name, each once, in levels that name only those before."""
+    depths: dict[Select, int] = {}
+
+    def depth(select: Select) -> int:
+        if select not in depths:
+            inner = map(depth, direct_selects(select.where))
+            depths[select] = max(inner, default=-1) + 1
+        return depths[select]
+
+    for select in selects:
+        depth(select)
+    levels: list[list[Select]] = [[] for _ in range(max(depths.values(), default=-1) + 1)]
+    for select, place in depths.items():
+        levels[place].append(select)
+    return levels
+
+
+def _brought_on(
+    found: Mapping[Select, _Found], missed: Sequence[Change]
+) -> Mapping[Select, _Found] | None:
+    """What was read, taken over what came by meanwhile; None where that cannot be done."""
+    if not missed:
+        return found
+    world = Lookups(table_of)
+    for select, one in found.items():
+        world.add(select, one.counts, one.exact)
+    for change in missed:
+        if world.apply(change).stale:
+            return None
+    return {select: _Found(world[select].counts, world[select].exact) for select in found}
