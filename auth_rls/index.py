@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
-from auth_rls.predicate import All, Any_, Const, Not, Predicate, Ref, Select
+from auth_rls.predicate import All, Any_, Const, Not, Predicate, Ref, Select, Test
 
 Item = TypeVar("Item")
 Keys = frozenset[tuple[str, object]]
@@ -51,17 +51,32 @@ def index_keys(predicate: Predicate) -> Keys | None:
     return None
 
 
+def keys_decide(predicate: Predicate) -> bool:
+    """Whether the predicate is true of every row that has one of its keys, so that finding it by
+    one is all the evaluation there is to do."""
+    if isinstance(predicate, Any_):
+        return all(map(keys_decide, predicate.parts))
+    return (
+        isinstance(predicate, Test)
+        and predicate.op in ("exact", "in")
+        and index_keys(predicate) is not None
+    )
+
+
 def _weight(keys: Keys) -> int:
     return sum(_SET_WEIGHT if isinstance(value, Select) else 1 for _, value in keys)
 
 
-class _Followers(Generic[Item]):
-    """The items that need a column to be in one set."""
+class _Followers(dict[Item, None]):
+    """The items that need a column to be in one set. One of these is itself and no other."""
 
-    __slots__ = ("items",)
+    __hash__ = object.__hash__  # type: ignore[assignment]
 
-    def __init__(self) -> None:
-        self.items: dict[Item, None] = {}
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __ne__(self, other: object) -> bool:
+        return self is not other
 
 
 class Index(Generic[Item]):
@@ -95,7 +110,7 @@ class Index(Generic[Item]):
                 followers = columns[column] = _Followers()
                 for member in self._members_of(value):
                     _file(self._by_member, column, member, followers)
-            followers.items[item] = None
+            followers[item] = None
 
     def discard(self, item: Item, keys: Keys | None) -> None:
         """Take out an item that was added with these keys."""
@@ -108,8 +123,8 @@ class Index(Generic[Item]):
                 continue
             columns = self._followers[value]
             followers = columns[column]
-            del followers.items[item]
-            if followers.items:
+            del followers[item]
+            if followers:
                 continue
             for member in self._members_of(value):
                 _unfile(self._by_member, column, member, followers)
@@ -138,7 +153,7 @@ class Index(Generic[Item]):
                 value = None if row is None else row.get(column)
                 if value is not None and value in members:
                     for followers in members[value]:
-                        found.update(followers.items)
+                        found.update(followers)
         return found
 
 

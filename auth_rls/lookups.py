@@ -61,14 +61,15 @@ class Shifts:
     stale: list[Select] = field(default_factory=list)
 
 
-class Lookup(Collection[object]):
-    """The values behind one bound select. `in`, `len` and iteration are those of the set.
+class Lookup:
+    """The values behind one bound select.
 
-    `exact` False: the values are not of the place where the lookup stands, so the next change that
-    concerns it makes it stale.
+    `counts` is how many rows give each value: the same object as long as the lookup lives, for
+    others to look into and not to change. `exact` False: the values are not of the place where the
+    lookup stands, so the next change that concerns it makes it stale.
     """
 
-    __slots__ = ("_counts", "_frozen", "_judge", "exact", "keys", "needed", "nested", "select")
+    __slots__ = ("_frozen", "_judge", "counts", "exact", "keys", "needed", "nested", "select")
 
     def __init__(self, select: Select, members_of: MembersOf) -> None:
         where = simplify(select.where)
@@ -78,29 +79,15 @@ class Lookup(Collection[object]):
         self.needed = columns(where) | {select.column}
         self.nested = direct_selects(where)
         self._judge: Matcher = matcher(where, members_of)
-        self._counts: dict[object, int] = {}
-        self._frozen: frozenset[object] | None = frozenset()
-
-    def __contains__(self, value: object) -> bool:
-        return value in self._counts
-
-    def __len__(self) -> int:
-        return len(self._counts)
-
-    def __iter__(self) -> Iterator[object]:
-        return iter(self._counts)
+        self.counts: dict[object, int] = {}
+        self._frozen: frozenset[object] | None = None
 
     @property
     def values(self) -> frozenset[object]:
         """The set as it is now, as a value."""
         if self._frozen is None:
-            self._frozen = frozenset(self._counts)
+            self._frozen = frozenset(self.counts)
         return self._frozen
-
-    @property
-    def counts(self) -> dict[object, int]:
-        """How many rows give each value; a copy."""
-        return dict(self._counts)
 
     def shift(self, old: Row | None, new: Row | None) -> Shift:
         """One row changed. A row that leaves and was never counted says that something was
@@ -110,17 +97,17 @@ class Lookup(Collection[object]):
             return _NONE
         added = removed = False
         if before is not None:
-            left = self._counts.get(before, 0) - 1
+            left = self.counts.get(before, 0) - 1
             if left > 0:
-                self._counts[before] = left
+                self.counts[before] = left
             elif left == 0:
-                del self._counts[before]
+                del self.counts[before]
                 removed = True
             else:
                 self.exact = False
         if after is not None:
-            had = self._counts.get(after, 0)
-            self._counts[after] = had + 1
+            had = self.counts.get(after, 0)
+            self.counts[after] = had + 1
             added = not had
         if not added and not removed:
             return _NONE
@@ -133,7 +120,8 @@ class Lookup(Collection[object]):
     def replace(self, counts: Mapping[object, int], exact: bool) -> Shift:
         """Take other values in place of those it has."""
         before = self.values
-        self._counts = dict(counts)
+        self.counts.clear()
+        self.counts.update(counts)
         self._frozen = None
         self.exact = exact
         return Shift(self.values - before, before - self.values)
@@ -179,19 +167,23 @@ class Lookups:
     def __getitem__(self, select: Select) -> Lookup:
         return self._known[select]
 
+    def members(self, select: Select) -> Collection[object]:
+        """The live set, for who looks into it often."""
+        return self._known[select].counts
+
     def reads(self, table: str) -> bool:
         """Whether any lookup reads this table."""
         return table in self._shelves
 
     def add(self, select: Select, counts: Mapping[object, int], exact: bool) -> Lookup:
         """A lookup with these values. Those that its `where` names must be there already."""
-        lookup = Lookup(select, self.__getitem__)
+        lookup = Lookup(select, self.members)
         lookup.replace(counts, exact)
         self._known[select] = lookup
         table = self._table_of(select.model)
         shelf = self._shelves.get(table)
         if shelf is None:
-            shelf = self._shelves[table] = _Shelf(self.__getitem__)
+            shelf = self._shelves[table] = _Shelf(self.members)
         shelf.lookups[lookup] = None
         shelf.needed |= lookup.needed
         shelf.index.add(lookup, lookup.keys)
@@ -261,7 +253,7 @@ class Lookups:
         shelves: dict[str, Index[Lookup]] = {}
         for lookup in lookups:
             table = self._table_of(lookup.select.model)
-            shelves.setdefault(table, Index(self.__getitem__)).add(lookup, lookup.keys)
+            shelves.setdefault(table, Index(self.members)).add(lookup, lookup.keys)
         for change in reversed(changes):
             index = shelves.get(change.table)
             for lookup in () if index is None else index.candidates(change.old, change.new):

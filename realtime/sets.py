@@ -81,9 +81,9 @@ class Sets:
 
     # --- asking ---------------------------------------------------------------------------------
 
-    def __getitem__(self, select: Select) -> Lookup:
+    def members(self, select: Select) -> Collection[object]:
         """The live set: it changes as the log goes on."""
-        return self._lookups[select]
+        return self._lookups.members(select)
 
     def values(self, selects: Iterable[Select]) -> dict[Select, frozenset[object]]:
         """The sets as they are now."""
@@ -182,13 +182,15 @@ class Sets:
         self._ahead = at
         self._void()
 
-    async def read_again(self, selects: Iterable[Select] | None = None) -> dict[Select, Shift]:
+    async def read_again(self, selects: Sequence[Select] | None = None) -> dict[Select, Shift]:
         """Read these anew, or all, for where the sets stand; what that changed. Nothing may be
         applied meanwhile. Raises what the database raises; nothing changes then."""
         if selects is None:
             self._void()
             selects = tuple(self._lookups)
-        found = await in_database_thread(self._read, tuple(selects), self._at)
+        if not selects:
+            return {}
+        found = await in_database_thread(self._read, selects, self._at)
         shifts: dict[Select, Shift] = {}
         for select, one in found.items():
             if select in self._lookups:

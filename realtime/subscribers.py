@@ -95,7 +95,7 @@ class Subscribers:
             snapshots=asyncio.Semaphore(_SNAPSHOTS),
         )
         self._manager: SubscriptionManager[Port] = SubscriptionManager(
-            evaluation_failed, self._sets.__getitem__
+            evaluation_failed, self._sets.members
         )
         self._requests: dict[Port, Request] = {}
         # By the user's key as text, who asked as that user.

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from auth_rls.evaluate import matcher
-from auth_rls.index import Index, index_keys
+from auth_rls.index import Index, index_keys, keys_decide
 from auth_rls.lookups import Shift
 from auth_rls.predicate import All, Predicate, Select
 from auth_rls.simplify import simplify
@@ -90,7 +90,7 @@ class Delivery(Generic[Member]):
 class _Entry(Generic[Member]):
     """Every subscription on a table with one predicate, all live or none."""
 
-    __slots__ = ("key", "keys", "may_see", "subscribers", "wants")
+    __slots__ = ("decided", "key", "keys", "may_see", "subscribers", "wants")
 
     def __init__(self, key: tuple[Predicate, Predicate], members_of: MembersOf) -> None:
         filter_, rls = key
@@ -99,6 +99,8 @@ class _Entry(Generic[Member]):
         self.wants: Verdict = matcher(both, members_of)
         self.may_see: Verdict = matcher(rls, members_of)
         self.keys = index_keys(both)
+        # Whoever is found by a value of the one row that counts needs no second look.
+        self.decided = keys_decide(both)
         # A dict as an ordered set: frames leave in the order of joining.
         self.subscribers: dict[tuple[Audience[Member], Subscription], None] = {}
 
@@ -281,7 +283,7 @@ _Hit = tuple[Audience[Member], Subscription, bool, str]
 
 def _hits(entry: _Entry[Member], event: DatabaseEvent) -> list[_Hit[Member]]:
     image = event.old if event.op == "DELETE" else event.new
-    if image is None or entry.wants(image) is not True:
+    if image is None or not (entry.decided or entry.wants(image) is True):
         return []
     show_old = event.old is not None and entry.may_see(event.old) is True
     return [
