@@ -111,14 +111,20 @@ class Server:
         head = await self.reader.head()
         while self.log.seq < head.seq:
             for event in await self.reader.from_table(self.log.seq, head.seq):
-                await self.subscribers.shift(event)
-                self.log.append(event)
-                with self.subscribers.still():
-                    for delivery in self._matched(event):
-                        for port in delivery.audience.members:
-                            port.deliver("live")
+                await self.hand_out(event)
 
-    def _matched(self, event: DatabaseEvent) -> list[Delivery[Any]]:
+    async def hand_out(self, event: DatabaseEvent) -> None:
+        """What a dispatcher does with one event."""
+        if self.subscribers.binds(event):
+            await self.subscribers.rebind(self.subscribers.scope([event]))
+        await self.subscribers.shift(event)
+        self.log.append(event)
+        with self.subscribers.still():
+            for delivery in self.matched(event):
+                for port in delivery.audience.members:
+                    port.deliver("live")
+
+    def matched(self, event: DatabaseEvent) -> list[Delivery[Any]]:
         steps = self.subscribers.match(event)
         while True:
             try:
