@@ -268,7 +268,9 @@ async def worst_case(count: int) -> dict[str, float]:
 
     feed = Feed()
     await feed.start()
-    ports = await joined(feed, [Subject.service()] * count, lambda number: f"id=gt.{10**9 + number}")
+    ports = await joined(
+        feed, [Subject.service()] * count, lambda number: f"id=gt.{10**9 + number}"
+    )
     stalls: list[float] = []
 
     async def heartbeat() -> None:
