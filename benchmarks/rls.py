@@ -247,6 +247,7 @@ async def sql(statement: str, *parameters: Any) -> None:
 
 async def joined(feed: Feed, subjects: list[Any], filters: Callable[[int], str]) -> list[Port]:
     from realtime.joins import parse_join
+    from realtime.snapshot import Request
 
     ports = [Port(number) for number in range(len(subjects))]
 
@@ -254,7 +255,8 @@ async def joined(feed: Feed, subjects: list[Any], filters: Callable[[int], str])
         table = {"event": "*", "schema": "public", "table": "demo_message"}
         table["filter"] = filters(int(port.id))
         bindings = parse_join({"config": {"postgres_changes": [table]}}).bindings
-        answer: Any = await feed.dispatcher.subscribers.add(port, subject, bindings)  # type: ignore[arg-type]
+        asked = Request(subject, bindings)
+        answer: Any = await feed.dispatcher.subscribers.add(port, asked)  # type: ignore[arg-type]
         assert answer.problems == (None,), answer
 
     for start in range(0, len(ports), 500):

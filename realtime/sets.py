@@ -67,13 +67,14 @@ class Sets:
         self._columns: dict[str, frozenset[str]] = {}
         self._lookups = Lookups(table_of)
         self._holders: dict[Select, dict[object, None]] = {}
-        self._held: dict[object, tuple[Select, ...]] = {}
+        self._held: dict[object, dict[Select, None]] = {}
         # How many holders and outer lookups name each.
         self._named: Counter[Select] = Counter()
         # Where the lookups stand when that is not where the log stands.
         self._ahead: Position | None = None
         self._readings: list[_Reading] = []
         self._next: _Batch | None = None
+        self._coming: dict[Select, _Batch] = {}
         self._turn = asyncio.Lock()
 
     def __len__(self) -> int:
@@ -112,21 +113,21 @@ class Sets:
         """Who holds this set."""
         return self._holders.get(select, {})
 
-    def held(self, holder: object) -> tuple[Select, ...]:
+    def held(self, holder: object) -> Collection[Select]:
         """What this holder holds."""
-        return self._held.get(holder, ())
+        return self._held.get(holder, {}).keys()
 
     def hold(self, holder: object, selects: Iterable[Select]) -> None:
         """Hold these, which are known, in place of whatever the holder had."""
-        before = self._held.pop(holder, ())
-        selects = tuple(selects)
-        if selects:
-            self._held[holder] = selects
-        for select in selects:
+        before = self._held.pop(holder, {})
+        wanted = dict.fromkeys(selects)
+        if wanted:
+            self._held[holder] = wanted
+        for select in wanted:
             self._holders.setdefault(select, {})[holder] = None
             self._named[select] += 1
         for select in before:
-            if select not in selects:
+            if select not in wanted:
                 holders = self._holders[select]
                 del holders[holder]
                 if not holders:
@@ -147,21 +148,29 @@ class Sets:
             missing = [select for select in selects if select not in self._lookups]
             if not missing:
                 return
-            batch = self._next
-            if batch is None:
-                batch = self._next = _Batch()
-                batch.task = asyncio.create_task(self._fill(batch), name="rowcast-sets")
-                batch.task.add_done_callback(_heard)
-            batch.wanted.update(dict.fromkeys(missing))
-            batch.waiting += 1
+            batches = {self._batch_of(select): None for select in missing}
+            for batch in batches:
+                batch.waiting += 1
             try:
-                assert batch.task is not None
-                await asyncio.shield(batch.task)
+                await asyncio.gather(*(asyncio.shield(_task_of(batch)) for batch in batches))
                 self.hold(holder, [select for select in selects if select in self._lookups])
             finally:
-                batch.waiting -= 1
-                if not batch.waiting:
-                    self.drop(batch)
+                for batch in batches:
+                    batch.waiting -= 1
+                    if not batch.waiting:
+                        self.drop(batch)
+
+    def _batch_of(self, select: Select) -> _Batch:
+        """Where this is being read, or will be."""
+        found = self._coming.get(select)
+        if found is None:
+            if self._next is None:
+                self._next = _Batch()
+                self._next.task = asyncio.create_task(self._fill(self._next), name="rowcast-sets")
+                self._next.task.add_done_callback(_heard)
+            found = self._coming[select] = self._next
+            found.wanted[select] = None
+        return found
 
     # --- moving ---------------------------------------------------------------------------------
 
@@ -233,27 +242,34 @@ class Sets:
 
     async def _fill(self, batch: _Batch) -> None:
         async with self._turn:
-            # Whoever comes now waits for the next one.
+            # What is wanted from now on is read next time.
             self._next = None
-            while True:
-                reading = _Reading(self._at)
-                self._readings.append(reading)
-                try:
-                    found = await in_database_thread(self._read, tuple(batch.wanted), reading.at)
-                finally:
-                    self._readings.remove(reading)
-                if not reading.void and reading.at.epoch == self._at.epoch:
-                    brought = _brought_on(found, reading.missed)
-                    if brought is not None:
-                        break
-            for select, one in brought.items():
-                if select not in self._lookups:
-                    lookup = self._lookups.add(select, one.counts, one.exact)
-                    self._named.update(lookup.nested)
-            # Until those who asked hold what they want.
-            self.hold(batch, batch.wanted)
-            if not batch.waiting:
-                self.drop(batch)
+            try:
+                await self._bring(batch)
+            finally:
+                for select in batch.wanted:
+                    del self._coming[select]
+
+    async def _bring(self, batch: _Batch) -> None:
+        while True:
+            reading = _Reading(self._at)
+            self._readings.append(reading)
+            try:
+                found = await in_database_thread(self._read, tuple(batch.wanted), reading.at)
+            finally:
+                self._readings.remove(reading)
+            if not reading.void and reading.at.epoch == self._at.epoch:
+                brought = _brought_on(found, reading.missed)
+                if brought is not None:
+                    break
+        for select, one in brought.items():
+            if select not in self._lookups:
+                lookup = self._lookups.add(select, one.counts, one.exact)
+                self._named.update(lookup.nested)
+        # Until those who asked hold what they want.
+        self.hold(batch, batch.wanted)
+        if not batch.waiting:
+            self.drop(batch)
 
     def _read(self, selects: Sequence[Select], at: Position) -> dict[Select, _Found]:
         """These and those that they name, inner ones first, as they were at the place."""
@@ -293,6 +309,11 @@ class Sets:
                     exact.append(lookup)
             world.rewind(exact, changes or ())
         return {select: _Found(world[select].counts, world[select].exact) for select in world}
+
+
+def _task_of(batch: _Batch) -> asyncio.Task[None]:
+    assert batch.task is not None
+    return batch.task
 
 
 def _heard(task: asyncio.Task[None]) -> None:

@@ -24,6 +24,7 @@ from realtime.models import WalEntry
 from realtime.plan import Watch
 from realtime.pool import close_connections
 from realtime.sets import Sets
+from realtime.snapshot import Request
 from realtime.wal import install, sequencer
 from tests.integration.sockets import db
 from tests.integration.test_resume import FakePort, Server, bindings, counting
@@ -170,7 +171,7 @@ async def history(steps: list[Any], begin: int) -> None:
                 # Taken over some events and read once more, the same is found.
                 for event in (await past.events())[:2]:
                     await past.hand_out(event)
-        if past.sets.held("test") == ():
+        if not past.sets.held("test"):
             await past.sets.need("test", past.selects)
         for event in await past.events():
             await past.hand_out(event)
@@ -212,7 +213,7 @@ async def started() -> Server:
 
 async def listening(server: Server, subject: Subject, **binding: Any) -> FakePort:
     port = FakePort()
-    await server.subscribers.add(port, subject, bindings(**binding))
+    await server.subscribers.add(port, Request(subject, bindings(**binding)))
     return port
 
 
@@ -366,7 +367,7 @@ async def test_a_change_of_one_user_binds_his_own_requests_and_a_policy_those_on
     server = await started()
     hers, his = [await listening(server, subject) for subject in (ada, bob)]
     teams = FakePort()
-    await server.subscribers.add(teams, ada, bindings(table="zoo_team"))
+    await server.subscribers.add(teams, Request(ada, bindings(table="zoo_team")))
     await db(User.objects.filter(pk=ada.user.pk).update, is_superuser=True)
     await server.feed()
     assert [port.told for port in (hers, teams, his)] == [["resubscribed"]] * 2 + [[]]
@@ -491,7 +492,7 @@ async def test_who_joins_while_an_event_is_matched_gets_the_next_one_and_not_tha
     (event,) = await server.reader.from_table(server.log.seq, head.seq)
     server.log.append(event)
     with server.subscribers.still():
-        answer = await server.subscribers.add(port, Subject.service(), asked)
+        answer = await server.subscribers.add(port, Request(Subject.service(), asked))
         found = server.matched(event)
         for delivery in found:
             for member in delivery.audience.members:
