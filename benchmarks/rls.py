@@ -386,7 +386,7 @@ def fill(count: int, each: int) -> None:
     mine = {"select": "team", "from": "demo.Membership", "where": {"user": "$user.id"}}
     Policy.objects.create(
         name="messages of my teams",
-        permission=Permission.objects.get(codename="view_message"),
+        permission=Permission.objects.get(codename="view_message", content_type__app_label="demo"),
         audience="authenticated",
         using={"team__in": mine},
     )

@@ -168,6 +168,9 @@ class Planner:
         self._snapshot = snapshot or PolicySnapshot.load()
         self._verdicts: dict[tuple[Subject, str], Predicate] = {}
         self._judges: dict[tuple[Subject, str], Verdict] = {}
+        self._topics_select = any(
+            model is Topic and any(selects(rule.using)) for model, _, rule in self._snapshot
+        )
         self._selects: dict[Subject, tuple[Select, ...]] = {}
         self._by_table: dict[str, object] = {}
 
@@ -233,6 +236,8 @@ class Planner:
             return False
 
     def _topic_selects(self, subject: Subject) -> tuple[Select, ...]:
+        if not self._topics_select:
+            return ()
         found = self._selects.get(subject)
         if found is None:
             bound = (
