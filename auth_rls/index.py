@@ -140,9 +140,9 @@ class Index(Generic[Item]):
             for member in added:
                 _file(self._by_member, column, member, followers)
 
-    def candidates(self, *rows: Mapping[str, Any] | None) -> dict[Item, None]:
-        """The items that may hold for any of these rows."""
-        found = dict(self._scanned)
+    def candidates(self, *rows: Mapping[str, Any] | None) -> Iterable[Item]:
+        """The items that may hold for any of these rows, each once."""
+        found: dict[Item, None] = {}
         for column, values in self._by_value.items():
             for row in rows:
                 value = None if row is None else row.get(column)
@@ -154,7 +154,8 @@ class Index(Generic[Item]):
                 if value is not None and value in members:
                     for followers in members[value]:
                         found.update(followers)
-        return found
+        # What is scanned may be much, and is in no other place: it is not put into a dict.
+        return (*found, *self._scanned) if self._scanned else found
 
 
 _T = TypeVar("_T")
