@@ -5,7 +5,7 @@ log as snapshots are: what the database shows beyond the place is taken back by 
 images. From there on, changes that come by move it without a query. A set that a change cannot move
 is read again, alone. What nobody needs is dropped.
 
-Reads in a database thread; everything else is on one event loop. Decides about no row.
+All of it is on one event loop; `set_reader` reads in a database thread. Decides about no row.
 """
 
 from __future__ import annotations
@@ -15,27 +15,14 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from django.db import connections
-
-from auth_rls import authority
-from auth_rls.lookups import Change, Lookup, Lookups, Shift, Shifts, direct_selects, resolve
+from auth_rls.lookups import Change, Lookups, Shift, Shifts, resolve
 from auth_rls.predicate import Predicate, Select
 from realtime.effects import Position
 from realtime.event import DatabaseEvent
-from realtime.event_log import EventLog, Relations, read_later
+from realtime.event_log import EventLog
 from realtime.plan import Watch, table_of
-from realtime.pool import in_database_thread, one_snapshot
-
-# Looks at the policies before rows are read that some policy, gone by then, asked for.
-_LOOKS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What was read of a set: how many rows give each value, and whether as of the place."""
-
-    counts: Mapping[object, int]
-    exact: bool
+from realtime.pool import in_database_thread
+from realtime.set_reader import Found, SetReader, change_of
 
 
 @dataclass(eq=False, slots=True)
@@ -60,11 +47,8 @@ class Sets:
     """Who needs a set holds it, under any hashable name: a port, or a piece of work."""
 
     def __init__(self, alias: str, log: EventLog, watch: Watch) -> None:
-        self._alias = alias
         self._log = log
-        self._watch = watch
-        self._relations = Relations()
-        self._columns: dict[str, frozenset[str]] = {}
+        self._reader = SetReader(alias, watch)
         self._lookups = Lookups(table_of)
         self._holders: dict[Select, dict[object, None]] = {}
         self._held: dict[object, dict[Select, None]] = {}
@@ -181,7 +165,7 @@ class Sets:
             # It was taken before something failed, and comes again.
             return Shifts()
         self._ahead = Position(self._log.epoch, event.seq)
-        change = self._change(event)
+        change = change_of(event)
         for reading in self._readings:
             reading.missed.append(change)
         return self._lookups.apply(change)
@@ -199,7 +183,7 @@ class Sets:
             selects = tuple(self._lookups)
         if not selects:
             return {}
-        found = await in_database_thread(self._read, selects, self._at)
+        found = await in_database_thread(self._reader.read, selects, self._at)
         shifts: dict[Select, Shift] = {}
         for select, one in found.items():
             if select in self._lookups:
@@ -219,14 +203,6 @@ class Sets:
         if ahead is None or (ahead.epoch == here.epoch and ahead.seq <= here.seq):
             return here
         return ahead
-
-    def _change(self, event: DatabaseEvent) -> Change:
-        relation = event.relation
-        names = self._columns.get(relation.id)
-        if names is None:
-            names = frozenset(column.name for column in relation.columns)
-            self._columns[relation.id] = names
-        return Change(relation.table, names, event.old, event.new)
 
     def _unname(self, select: Select) -> None:
         self._named[select] -= 1
@@ -255,7 +231,7 @@ class Sets:
             reading = _Reading(self._at)
             self._readings.append(reading)
             try:
-                found = await in_database_thread(self._read, tuple(batch.wanted), reading.at)
+                found = await in_database_thread(self._reader.read, tuple(batch.wanted), reading.at)
             finally:
                 self._readings.remove(reading)
             if not reading.void and reading.at.epoch == self._at.epoch:
@@ -271,45 +247,6 @@ class Sets:
         if not batch.waiting:
             self.drop(batch)
 
-    def _read(self, selects: Sequence[Select], at: Position) -> dict[Select, _Found]:
-        """These and those that they name, inner ones first, as they were at the place."""
-        levels = _levels(selects)
-        for _ in range(_LOOKS):
-            # A table must be captured before its rows are read, or a later change is missed.
-            if all(map(self._watch.captures, (select for level in levels for select in level))):
-                break
-            self._watch.look()
-        tables = {table_of(select.model) for level in levels for select in level}
-        with one_snapshot(self._alias):
-            with connections[self._alias].cursor() as cursor:
-                cursor.execute("SELECT epoch, seq FROM realtime_head WHERE id = 1")
-                epoch, seq = cursor.fetchone() or ("", 0)
-            changes: list[Change] | None = None
-            if epoch == at.epoch and seq >= at.seq:
-                try:
-                    later = read_later(self._alias, self._relations, sorted(tables), at.seq)
-                    changes = [self._change(event) for event in self._relations.events(later)]
-                except OverflowError:
-                    pass
-            return self._read_at(levels, changes)
-
-    def _read_at(
-        self, levels: Sequence[Sequence[Select]], changes: Sequence[Change] | None
-    ) -> dict[Select, _Found]:
-        world = Lookups(table_of)
-        blind = _Blind(changes)
-        for level in levels:
-            exact: list[Lookup] = []
-            for select in level:
-                where = resolve(select.where, lambda inner: world[inner].values)
-                flat = Select(select.model, select.column, where, select.prefix, select.kind)
-                lookup = world.add(select, authority.read_members(flat, self._alias), False)
-                if all(world[inner].exact for inner in lookup.nested) and blind.tells(lookup):
-                    lookup.exact = True
-                    exact.append(lookup)
-            world.rewind(exact, changes or ())
-        return {select: _Found(world[select].counts, world[select].exact) for select in world}
-
 
 def _task_of(batch: _Batch) -> asyncio.Task[None]:
     assert batch.task is not None
@@ -322,45 +259,9 @@ def _heard(task: asyncio.Task[None]) -> None:
         task.exception()
 
 
-class _Blind:
-    """Which changes cannot be taken back. None at all can where they are not known."""
-
-    def __init__(self, changes: Sequence[Change] | None) -> None:
-        self._known = changes is not None
-        self._emptied = {change.table for change in changes or () if change.empties}
-        self._shown: dict[str, frozenset[str]] = {}
-        for change in changes or ():
-            shown = self._shown.get(change.table, change.columns)
-            self._shown[change.table] = shown & change.columns
-
-    def tells(self, lookup: Lookup) -> bool:
-        table = table_of(lookup.select.model)
-        if not self._known or table in self._emptied:
-            return False
-        return table not in self._shown or lookup.needed <= self._shown[table]
-
-
-def _levels(selects: Iterable[Select]) -> list[list[Select]]:
-    """These and all that they name, each once, in levels that name only those before."""
-    depths: dict[Select, int] = {}
-
-    def depth(select: Select) -> int:
-        if select not in depths:
-            inner = map(depth, direct_selects(select.where))
-            depths[select] = max(inner, default=-1) + 1
-        return depths[select]
-
-    for select in selects:
-        depth(select)
-    levels: list[list[Select]] = [[] for _ in range(max(depths.values(), default=-1) + 1)]
-    for select, place in depths.items():
-        levels[place].append(select)
-    return levels
-
-
 def _brought_on(
-    found: Mapping[Select, _Found], missed: Sequence[Change]
-) -> Mapping[Select, _Found] | None:
+    found: Mapping[Select, Found], missed: Sequence[Change]
+) -> Mapping[Select, Found] | None:
     """What was read, taken over what came by meanwhile; None where that cannot be done."""
     if not missed:
         return found
@@ -370,4 +271,4 @@ def _brought_on(
     for change in missed:
         if world.apply(change).stale:
             return None
-    return {select: _Found(world[select].counts, world[select].exact) for select in found}
+    return {select: Found(world[select].counts, world[select].exact) for select in found}

@@ -28,6 +28,7 @@ from realtime.plan import EVERYBODY, Plan, Planners, Scope, Watch
 from realtime.pool import in_database_thread
 from realtime.protocol import Version
 from realtime.replay import Means, Replay
+from realtime.requests import Requests
 from realtime.rights import ALL, Rights
 from realtime.sets import Sets
 from realtime.snapshot import Pictures, Request, Revoked
@@ -97,9 +98,7 @@ class Subscribers:
         self._manager: SubscriptionManager[Port] = SubscriptionManager(
             evaluation_failed, self._sets.members
         )
-        self._requests: dict[Port, Request] = {}
-        # By the user's key as text, who asked as that user.
-        self._of_user: dict[str, dict[Port, None]] = {}
+        self._requests: Requests[Port] = Requests()
         # What those that are live were last bound to.
         self._plans: dict[Port, Plan] = {}
         self._replays: dict[Port, tuple[Replay, asyncio.Task[None]]] = {}
@@ -171,7 +170,7 @@ class Subscribers:
             self._start(Replay.anew(port, request, plan, self._means, on_it))
 
     def all(self) -> Iterator[Port]:
-        yield from tuple(self._requests)
+        return iter(self._requests)
 
     async def rights(self, subject: Subject, topic: str) -> Rights:
         """What the subject may do on a private topic now. Raises what the database raises."""
@@ -200,7 +199,7 @@ class Subscribers:
         try:
             plan = await self._planned(work, request)
             fresh = port not in self._requests
-            self._ask(port, request)
+            self._requests[port] = request
             running = self._replays.get(port)
             if running is not None:
                 self._redirect(running[0], request, plan)
@@ -216,24 +215,9 @@ class Subscribers:
 
     def remove(self, port: Port) -> None:
         """Nothing is handed to this port any more (RT-S1)."""
-        self._unask(port)
+        self._requests.discard(port)
         self._leave(port)
         self._sets.drop(port)
-
-    def _ask(self, port: Port, request: Request) -> None:
-        self._unask(port)
-        self._requests[port] = request
-        if request.subject.user_id is not None:
-            self._of_user.setdefault(str(request.subject.user_id), {})[port] = None
-
-    def _unask(self, port: Port) -> None:
-        request = self._requests.pop(port, None)
-        if request is None or request.subject.user_id is None:
-            return
-        name = str(request.subject.user_id)
-        del self._of_user[name][port]
-        if not self._of_user[name]:
-            del self._of_user[name]
 
     # --- permissions ----------------------------------------------------------------------------
 
@@ -308,7 +292,7 @@ class Subscribers:
                 port.revoked()
                 continue
             request, plan = planned
-            self._ask(port, request)
+            self._requests[port] = request
             if self._bind(port, request, plan):
                 port.resubscribed()
             if request.private is not None:
@@ -324,7 +308,7 @@ class Subscribers:
             found = list(self._requests)
         else:
             found = [port for port in ports if port in self._requests]
-            found += [port for name in scope.users for port in self._of_user.get(name, ())]
+            found += self._requests.of_users(scope.users)
         return {port: (self._requests[port], self._plan_of(port)) for port in found}
 
     def _plan_of(self, port: Port) -> Plan:

@@ -23,6 +23,7 @@ from realtime.event import DatabaseEvent
 from realtime.models import WalEntry
 from realtime.plan import Watch
 from realtime.pool import close_connections
+from realtime.set_reader import SetReader
 from realtime.sets import Sets
 from realtime.snapshot import Request
 from realtime.wal import install, sequencer
@@ -391,16 +392,16 @@ class Gate:
         self.reached = threading.Event()
         self.open = threading.Event()
         self.reads = 0
-        read = Sets._read
+        read = SetReader.read
 
-        def late(sets: Sets, *args: Any) -> Any:
-            found = read(sets, *args)
+        def late(reader: SetReader, *args: Any) -> Any:
+            found = read(reader, *args)
             self.reads += 1
             self.reached.set()
             assert self.open.wait(PATIENCE_SECONDS)
             return found
 
-        monkeypatch.setattr(Sets, "_read", late)
+        monkeypatch.setattr(SetReader, "read", late)
 
 
 async def test_what_came_by_while_a_set_was_read_is_in_it(
