@@ -9,7 +9,8 @@ evaluate.py or by SQL from compile.py.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -18,7 +19,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 
 from auth_rls import events
-from auth_rls.bind import MISSING, bind
+from auth_rls.bind import MISSING, bind, member
 from auth_rls.columns import columns_of
 from auth_rls.compile import condition
 from auth_rls.definition import concrete, model_named, tables, user_column
@@ -72,11 +73,19 @@ def bound_predicate(
     *,
     snapshot: PolicySnapshot | None = None,
 ) -> Predicate:
-    """As `row_predicate`, but selects are left in place, for SQL to turn into subqueries."""
+    """As `row_predicate`, but selects are left in place: for SQL to turn into subqueries, or for
+    who keeps their sets current."""
     if subject.bypasses_rls:
         events.bypassed(subject, concrete(model), action)
         return TRUE
     return _predicate(subject, model, action, snapshot or PolicySnapshot.load(), None, False)
+
+
+def read_members(select: Select, using: str) -> dict[object, int]:
+    """How many rows behind a bound select give each value, as the outer column is compared with
+    it. Counted here and not by the database, to whose collation two texts may be one."""
+    values = _found(select, _rows_behind(select).using(using))
+    return Counter(member(select, value) for value in values if value is not None)
 
 
 def may_add(subject: Subject, instance: models.Model) -> bool:
@@ -261,21 +270,26 @@ def reader(snapshot: PolicySnapshot) -> Callable[[Select], Iterable[object]]:
 
 
 def _read(select: Select) -> frozenset[object]:
+    return frozenset(_found(select, _rows_behind(select).distinct()))
+
+
+def _rows_behind(select: Select) -> models.QuerySet[Any]:
+    """The values of the select's column, one for each of its rows."""
     model = model_named(select.model)
-    column = columns_of(model)[select.column]
-    where = simplify(select.where)
-    if where == FALSE:
-        return frozenset()
     # No manager: one that hides rows would make this door differ from the others.
     rows: models.QuerySet[Any] = models.QuerySet(model=model)
-    rows = rows.filter(condition(where, model))
-    found: set[object] = set()
-    for value in rows.values_list(column.attname, flat=True).distinct().iterator(2_000):
+    where = simplify(select.where)
+    rows = rows.none() if where == FALSE else rows.filter(condition(where, model))
+    return rows.values_list(columns_of(model)[select.column].attname, flat=True)
+
+
+def _found(select: Select, values: models.QuerySet[Any]) -> Iterator[object]:
+    column = columns_of(model_named(select.model))[select.column]
+    for value in values.iterator(2_000):
         try:
-            found.add(canonical(column, value))
+            yield canonical(column, value)
         except (ValidationError, ValueError, TypeError, ArithmeticError):
             continue  # A value that is none of its column's kind equals nothing.
-    return frozenset(found)
 
 
 def _all_columns(model: type[models.Model]) -> Columns:

@@ -10,7 +10,7 @@ Pure: no Django, no I/O.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from auth_rls import patterns
@@ -26,6 +26,8 @@ from auth_rls.predicate import (
 )
 
 Matcher = Callable[[Mapping[str, object]], "bool | None"]
+# The values behind a select, as they are whenever a row is judged.
+MembersOf = Callable[[Select], Collection[object]]
 
 _MISSING: Any = object()
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {
@@ -37,21 +39,23 @@ _ORDER: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-def matcher(predicate: Predicate) -> Matcher:
+def matcher(predicate: Predicate, members_of: MembersOf | None = None) -> Matcher:
     """A function from a row (column to canonical value) to true, false or None for unknown.
 
     A column that is None is NULL; one that is absent makes every comparison with it unknown,
-    "is it NULL" too. Raises ValueError for a predicate that is not bound.
+    "is it NULL" too. `members_of` gives the values behind a select, once; they may change as long
+    as the function is used. Raises ValueError for a predicate that is not bound.
     """
     if isinstance(predicate, Const):
         value = predicate.value
         return lambda row: value
     if isinstance(predicate, Not):
-        return _not(matcher(predicate.part))
-    if isinstance(predicate, All):
-        return _all(tuple(map(matcher, predicate.parts)))
-    if isinstance(predicate, Any_):
-        return _any(tuple(map(matcher, predicate.parts)))
+        return _not(matcher(predicate.part, members_of))
+    if isinstance(predicate, All | Any_):
+        parts = tuple(matcher(part, members_of) for part in predicate.parts)
+        return _all(parts) if isinstance(predicate, All) else _any(parts)
+    if isinstance(predicate.value, Select) and members_of is not None:
+        return _among(predicate.column, members_of(predicate.value))
     return _test(predicate)
 
 
@@ -107,6 +111,19 @@ def _test(test: Test) -> Matcher:
     def match(row: Mapping[str, object]) -> bool | None:
         found = row.get(column)
         return None if found is None else compare(found)
+
+    return match
+
+
+def _among(column: str, members: Collection[object]) -> Matcher:
+    """Membership in a set that may change."""
+
+    def match(row: Mapping[str, object]) -> bool | None:
+        if not members:
+            # SQL: even NULL is not in the empty set.
+            return False
+        found = row.get(column)
+        return None if found is None else found in members
 
     return match
 

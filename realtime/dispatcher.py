@@ -2,9 +2,10 @@
 
 Takes batches from the bus, proves that none is missing (and reads the log itself where one is),
 asks who is concerned, encodes each frame once and hands it to every socket of its audience. On the
-delivery path there is no database call and no thread hop. When the log says that permissions
-changed, delivery pauses until every subscription is bound to what is true now, so that a revocation
-at seq n holds for every event from n on (RT-D2).
+delivery path there is no database call and no thread hop. A change of a row behind a `select` moves
+the sets that it is in. When the log says that other permissions changed, delivery pauses until the
+subscriptions this concerns are bound to what is true now. So a revocation at seq n holds for every
+event from n on (RT-D2).
 """
 
 from __future__ import annotations
@@ -94,6 +95,7 @@ class Dispatcher:
         self._waiting_rows = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._failing = False
+        self._turn_began = 0.0
 
     @property
     def heals(self) -> int:
@@ -244,7 +246,7 @@ class Dispatcher:
 
     async def _resync(self, head: Head) -> None:
         self.counters.resyncs += 1
-        await self.subscribers.rebind()
+        await self.subscribers.restart(Position(head.epoch, head.seq))
         # In one breath: no answer may name the new position to a channel that was not told.
         self.log.start(head)
         for port in self.subscribers.all():
@@ -252,28 +254,45 @@ class Dispatcher:
         self.presence.reload()
 
     async def _process(self, events: Sequence[DatabaseEvent]) -> None:
-        rebound = False
-        started = time.perf_counter()
-        for event in events:
-            if not rebound and self.subscribers.decides(event):
-                # What the database says now includes every change of this batch.
-                rebound = True
+        bound = False
+        self._turn_began = time.perf_counter()
+        for place, event in enumerate(events):
+            if self.subscribers.decides(event):
                 # What came before is told by the permissions of before.
                 self.presence.flush()
-                await self.subscribers.rebind()
+                if not bound and self.subscribers.binds(event):
+                    # What the database says now includes every change of this batch.
+                    bound = True
+                    await self.subscribers.rebind(self.subscribers.scope(events[place:]))
+                await self.subscribers.shift(event)
             self.log.append(event)
             self.counters.events += 1
             if not event.relation.published and event.relation.table in self._inner:
                 self._inner[event.relation.table](event)
                 continue
-            deliveries = self.subscribers.match(event)
-            self.counters.matched += bool(deliveries)
-            for delivery in deliveries:
-                self._deliver(event, delivery)
-            if time.perf_counter() - started > _SLICE_SECONDS:
-                await asyncio.sleep(0)
-                started = time.perf_counter()
+            with self.subscribers.still():
+                deliveries = await self._matched(event)
+                self.counters.matched += bool(deliveries)
+                for delivery in deliveries:
+                    self._deliver(event, delivery)
+            await self._breathe()
         self.presence.flush()
+
+    async def _matched(self, event: DatabaseEvent) -> list[Delivery[Port]]:
+        """Whom the event concerns. A long look lets others have their turn."""
+        steps = self.subscribers.match(event)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                found: list[Delivery[Port]] = done.value
+                return found
+            await self._breathe()
+
+    async def _breathe(self) -> None:
+        if time.perf_counter() - self._turn_began > _SLICE_SECONDS:
+            await asyncio.sleep(0)
+            self._turn_began = time.perf_counter()
 
     def _deliver(self, event: DatabaseEvent, delivery: Delivery[Port]) -> None:
         try:

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from django.apps import apps
 from django.contrib.auth import get_user_model
@@ -20,11 +20,13 @@ from django.db.models import Model
 from auth_rls import authority
 from auth_rls.columns import columns_of
 from auth_rls.evaluate import matcher
-from auth_rls.kinds import from_text
-from auth_rls.predicate import Predicate, selects
+from auth_rls.kinds import Kind, from_text
+from auth_rls.lookups import direct_selects
+from auth_rls.predicate import Predicate, Select, columns, selects
 from auth_rls.snapshot import PolicySnapshot
 from auth_rls.subject import Subject
 from realtime.concerns import Concern, Dependence, key_is, of_select
+from realtime.event import DatabaseEvent
 from realtime.joins import Binding, BindingError
 from realtime.models import Topic
 from realtime.rights import ALL, Rights
@@ -37,6 +39,10 @@ logger = logging.getLogger("realtime.plan")
 _SHARED_SECONDS = 1.0
 # What is asked for when it is needed, and not followed by the stream.
 _NOT_FOLLOWED = frozenset({"add", "change", "delete"})
+# What the rules on topics go by beside those on tables.
+_TOPICS = ""
+# Keys whose text is the same wherever they come from.
+_PLAIN_KEYS = frozenset({Kind.INT, Kind.TEXT, Kind.UUID})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +53,40 @@ class Plan:
     subscriptions: tuple[Subscription, ...]
     problems: tuple[str | None, ...]
     rights: Rights = ALL
+    # What the rights select from other tables.
+    topic_selects: tuple[Select, ...] = ()
+    # By table, the rules that the verdicts were made of; to be compared with those of later.
+    rules: Mapping[str, object] = field(default_factory=dict, compare=False)
+
+    @property
+    def row_selects(self) -> tuple[Select, ...]:
+        """What the verdicts on rows select from other tables, each once."""
+        found = (select for item in self.subscriptions for select in direct_selects(item.rls))
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def selects(self) -> tuple[Select, ...]:
+        """What anything here selects, each once."""
+        return tuple(dict.fromkeys((*self.row_selects, *self.topic_selects)))
 
     @property
     def live(self) -> dict[tuple[int, str], Subscription]:
         """The live subscriptions, by what they are of the channel."""
         return {item.place: item for item in self.subscriptions if item.live}
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whom changes of permissions may concern: everybody, those on whose tables policies changed,
+    and these users. `lapsed`: tables behind selects may not have been captured for a while."""
+
+    everybody: bool = False
+    policies: bool = False
+    users: frozenset[str] = frozenset()
+    lapsed: bool = False
+
+
+EVERYBODY = Scope(everybody=True)
 
 
 class Watch:
@@ -61,6 +96,18 @@ class Watch:
         self._alias = alias
         self._known: Mapping[type[Model], frozenset[str]] = {}
         self.tables: frozenset[str] = frozenset()
+        self._policies = table_of("auth_rls.Policy")
+        # Tables that say who somebody is or what he holds; the column with his key where one user
+        # is concerned by a row, else None.
+        user = get_user_model()
+        self._binding: dict[str, str | None] = {
+            shapes.name_of(Permission)[1]: None,
+            shapes.name_of(Group.permissions.through)[1]: None,
+        }
+        for model in (user, *_links(user)):
+            column = columns_of(model).get(_user_key(user, model) or "")
+            plain = column is not None and column.kind in _PLAIN_KEYS
+            self._binding[table_of(model._meta.label)] = column.name if plain and column else None
 
     def look(self) -> Planner:
         """A planner for the policies as they are now.
@@ -76,6 +123,34 @@ class Watch:
         self._known = watched
         self.tables = frozenset(shapes.name_of(model)[1] for model in watched)
         return Planner(snapshot)
+
+    def binds(self, event: DatabaseEvent) -> bool:
+        """Whether this change may alter what somebody is bound to, and not only a set."""
+        table = event.relation.table
+        return table == self._policies or table in self._binding
+
+    def scope(self, events: Iterable[DatabaseEvent]) -> Scope:
+        """Whom these changes may concern. Where that cannot be told, everybody."""
+        everybody = policies = lapsed = False
+        users: set[str] = set()
+        for event in events:
+            table = event.relation.table
+            if table == self._policies:
+                policies = True
+                lapsed = lapsed or event.op != "INSERT"
+            elif table in self._binding:
+                column = self._binding[table]
+                images = [image for image in (event.old, event.new) if image is not None]
+                keys = [None if column is None else image.get(column) for image in images]
+                everybody = everybody or not keys or None in keys
+                users.update(map(str, keys))
+        return Scope(everybody, policies, frozenset(users), lapsed)
+
+    def captures(self, select: Select) -> bool:
+        """Whether the rows behind a select were captured at the last look, as far as it reads
+        them."""
+        needed = columns(select.where) | {select.column}
+        return needed <= self._known.get(apps.get_model(select.model), frozenset())
 
     def covers(self, planner: Planner) -> bool:
         """Whether all that decides for this planner was captured at the last look."""
@@ -93,6 +168,11 @@ class Planner:
         self._snapshot = snapshot or PolicySnapshot.load()
         self._verdicts: dict[tuple[Subject, str], Predicate] = {}
         self._judges: dict[tuple[Subject, str], Verdict] = {}
+        self._topics_select = any(
+            model is Topic and any(selects(rule.using)) for model, _, rule in self._snapshot
+        )
+        self._selects: dict[Subject, tuple[Select, ...]] = {}
+        self._by_table: dict[str, object] = {}
 
     def watched(self) -> Mapping[type[Model], frozenset[str]]:
         """Every table that decides, with its columns that do."""
@@ -117,15 +197,22 @@ class Planner:
         that cannot work is a problem, never an exception."""
         subscriptions: list[Subscription] = []
         problems: list[str | None] = []
+        rules: dict[str, object] = {}
         for binding in bindings:
             try:
-                subscriptions += self._bind(subject, binding)
+                found = self._bind(subject, binding)
             except BindingError as error:
                 problems.append(error.message)
             else:
                 problems.append(None)
-        rights = ALL if private is None else self.rights(subject, private)
-        return Plan(tuple(subscriptions), tuple(problems), rights)
+                subscriptions += found
+                rules |= {item.table: self._rules(item.table) for item in found}
+        rights = ALL
+        selects: tuple[Select, ...] = ()
+        if private is not None:
+            rights, selects = self.rights(subject, private), self._topic_selects(subject)
+            rules[_TOPICS] = self._rules(_TOPICS)
+        return Plan(tuple(subscriptions), tuple(problems), rights, selects, rules)
 
     def rights(self, subject: Subject, topic: str) -> Rights:
         """What this subject may do on a private topic."""
@@ -147,6 +234,35 @@ class Planner:
                 extra={"action": "evaluation_failed"},
             )
             return False
+
+    def _topic_selects(self, subject: Subject) -> tuple[Select, ...]:
+        if not self._topics_select:
+            return ()
+        found = self._selects.get(subject)
+        if found is None:
+            bound = (
+                authority.bound_predicate(subject, Topic, action, snapshot=self._snapshot)
+                for action in Topic.row_actions
+            )
+            found = tuple(dict.fromkeys(s for each in bound for s in direct_selects(each)))
+            self._selects[subject] = found
+        return found
+
+    def agrees(self, plan: Plan) -> bool:
+        """Whether the plan was made of the policies that this planner knows."""
+        return all(self._rules(table) == rules for table, rules in plan.rules.items())
+
+    def _rules(self, table: str) -> object:
+        if not self._by_table:
+            self._by_table = {
+                entry.table: self._snapshot.rules(concrete, "view")
+                for entry in registry.published()
+                if (concrete := entry.model._meta.concrete_model) is not None
+            }
+            self._by_table[_TOPICS] = tuple(
+                self._snapshot.rules(Topic, action) for action in Topic.row_actions
+            )
+        return self._by_table[table]
 
     def _bind(self, subject: Subject, binding: Binding) -> list[Subscription]:
         if binding.error is not None:
@@ -180,7 +296,7 @@ class Planner:
         key = (subject, published.table)
         found = self._verdicts.get(key)
         if found is None:
-            found = authority.row_predicate(
+            found = authority.bound_predicate(
                 subject, published.model, "view", snapshot=self._snapshot
             )
             self._verdicts[key] = found
@@ -195,7 +311,7 @@ class Planner:
                 subject, models[table], "view", snapshot=self._snapshot
             )
             for select in selects(bound):
-                found.update(of_select(select, _table_of))
+                found.update(of_select(select, table_of))
         for model in self.watched():
             found.update(_about_user(subject, model))
         return Concern(frozenset(found))
@@ -230,8 +346,24 @@ class Planners:
         self._planner = None
 
 
-def _table_of(label: str) -> str:
+def table_of(label: str) -> str:
+    """The table of the model that "app.Model" names, as the log has it."""
     return shapes.name_of(apps.get_model(label))[1]
+
+
+def _links(user: type[Model]) -> list[type[Model]]:
+    """The tables that give a user groups and permissions, as far as the user model has them."""
+    fields = (getattr(user, name, None) for name in ("groups", "user_permissions"))
+    found = [getattr(field, "through", None) for field in fields]
+    return [model for model in found if model is not None]
+
+
+def _user_key(user: type[Model], model: type[Model]) -> str | None:
+    """The column of the user table or of a link that holds the user's key, if one does."""
+    if model is user:
+        return str(model._meta.pk.column)
+    links = (str(f.column) for f in model._meta.concrete_fields if f.related_model is user)
+    return next(links, None)
 
 
 def _about_user(subject: Subject, model: type[Model]) -> list[Dependence]:
@@ -240,18 +372,13 @@ def _about_user(subject: Subject, model: type[Model]) -> list[Dependence]:
     _, table = shapes.name_of(model)
     if model in (Permission, Group.permissions.through) or model._meta.label == "auth_rls.Policy":
         return [Dependence(table)]
-    links = {
-        getattr(getattr(user, name, None), "through", None)
-        for name in ("groups", "user_permissions")
-    }
-    if model is user:
-        column = model._meta.pk.column
-    elif model in links:
-        column = next(f.column for f in model._meta.concrete_fields if f.related_model is user)
-    else:
+    if model is not user and model not in _links(user):
         return []
     if subject.user_id is None:
         return []
+    column = _user_key(user, model)
+    if column is None:
+        return [Dependence(table)]
     try:
         value = from_text(columns_of(model)[column].kind, str(subject.user_id))
     except ValueError:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 from django.db import close_old_connections, connections
@@ -37,6 +38,26 @@ async def in_database_thread(function: Callable[P, T], *args: P.args, **kwargs: 
             close_old_connections()
 
     return await asyncio.get_running_loop().run_in_executor(_executor, call)
+
+
+@contextmanager
+def one_snapshot(alias: str) -> Iterator[None]:
+    """One database snapshot for the queries of the block, without a lock on SQLite's writers.
+
+    By hand: `atomic` would begin as the project's settings say, which may be as a writer.
+    """
+    connection = connections[alias]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+            if connection.vendor == "postgresql"
+            else "BEGIN DEFERRED"
+        )
+    try:
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ROLLBACK")
 
 
 async def close_connections() -> None:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from auth_rls.predicate import Predicate, columns
@@ -27,7 +27,8 @@ from realtime.joins import Binding
 from realtime.log_reader import LogReader
 from realtime.plan import Plan, Planners
 from realtime.pool import in_database_thread
-from realtime.snapshot import Pictures, Place, Request, Seen, Unclear
+from realtime.sets import Sets
+from realtime.snapshot import Pictures, Place, Request, Seen, Unclear, Values
 from realtime.subscription import AudienceKey, Subscription, SubscriptionManager
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Means:
 
     log: EventLog
     reader: LogReader
+    sets: Sets
     pictures: Pictures
     planners: Planners
     on_failure: Callable[[Subscription, Exception], None]
@@ -104,11 +106,19 @@ class Replay:
         return replay
 
     @classmethod
-    def moved(cls, port: Port, request: Request, before: Plan, plan: Plan, means: Means) -> Replay:
-        """For a channel that was live under `before`: its sets first become those of `plan`."""
+    def moved(
+        cls,
+        port: Port,
+        request: Request,
+        held: Mapping[Place, Predicate],
+        plan: Plan,
+        means: Means,
+    ) -> Replay:
+        """For a channel whose live sets are those of these verdicts: they first become those of
+        `plan`."""
         replay = cls(port, request, plan, means)
         replay._starts = dict.fromkeys((binding.id for binding in request.bindings), means.log.seq)
-        replay._held = {place: item.rls for place, item in before.live.items()}
+        replay._held = dict(held)
         return replay
 
     @classmethod
@@ -235,7 +245,11 @@ class Replay:
     def _hold(self, bindings: Iterable[Binding]) -> None:
         """Take it that the client's sets are those of the verdicts as they are now."""
         ids = {binding.id for binding in bindings}
-        self._held |= {p: item.rls for p, item in self.plan.live.items() if item.id in ids}
+        self._held |= {p: self._now(item) for p, item in self.plan.live.items() if item.id in ids}
+
+    def _now(self, item: Subscription) -> Predicate:
+        """The verdict with the values that its sets have now."""
+        return self._means.sets.resolve(item.rls)
 
     def _rows_of(self, binding: Binding) -> int | None:
         asked = None if binding.snapshot is None else binding.snapshot.limit
@@ -302,10 +316,14 @@ class Replay:
 
     def _deliver(self, events: Sequence[DatabaseEvent]) -> None:
         begun = frozenset(id_ for id_, start in self._starts.items() if start <= self._cursor)
-        key = (self.plan.subscriptions, begun)
+        key = (self.plan.subscriptions, begun, self._values())
         if self._matching is None or self._matching[0] != key:
             manager: SubscriptionManager[Port] = SubscriptionManager(self._means.on_failure)
-            mine = tuple(item for item in self.plan.subscriptions if item.id in begun)
+            mine = tuple(
+                replace(item, rls=self._now(item))
+                for item in self.plan.subscriptions
+                if item.id in begun
+            )
             manager.set(self.port, AudienceKey(self.port.topic, self.port.version.value, mine))
             self._matching = key, manager
         matching = self._matching[1]
@@ -350,15 +368,20 @@ class Replay:
 
     def _unsettled(self) -> bool:
         """Whether the client holds rows by verdicts that are not those of now."""
-        return any(self._held.get(place) != item.rls for place, item in self._live().items())
+        return any(self._held.get(p) != self._now(item) for p, item in self._live().items())
+
+    def _values(self) -> Values:
+        """The sets that the verdicts hang on, as they are now."""
+        return self._means.sets.values(self.plan.row_selects)
 
     async def _settle(self) -> None:
         """Bring each live set from the verdicts it is held by to those of now."""
         while self._unsettled():
             self._telling.clear()
-            plan = self.plan
+            plan, values = self.plan, self._values()
             begun = frozenset(self._live())
             held = {place: self._held[place] for place in begun if place in self._held}
+            after = {place: self._now(item) for place, item in self._live().items()}
             self._tries -= 1
             try:
                 found = await self._means.pictures.moves(
@@ -366,27 +389,32 @@ class Replay:
                     Position(self._epoch, self._cursor),
                     held,
                     self._means.snapshot_rows,
+                    values,
                 )
             except Unclear as error:
                 raise Lost(str(error)) from None
-            if not self._take(plan, found.request, found.plan):
-                if self._tries <= 0:
-                    raise Lost("permissions change too fast")
+            if not await self._agreed(plan, found.request, found.plan):
                 continue
             for subscription, leaving, coming in found.moves:
                 for op, rows in (("DELETE", leaving), ("INSERT", coming)):
                     events = (_told(op, seen, self._cursor + 1, found.commit_us) for seen in rows)
                     await self._deliver_rows(events, subscription, op)
-            self._held |= {
-                place: item.rls for place, item in found.plan.live.items() if place in begun
-            }
+            self._held |= after
 
-    def _take(self, before: Plan, request: Request, plan: Plan) -> bool:
-        """Go on by what a picture was taken by; False if permissions have changed since."""
-        if self.plan is not before and self.plan.subscriptions != plan.subscriptions:
-            return False
-        self.request, self.plan = request, plan
-        return True
+    async def _agreed(self, plan: Plan, request: Request, seen: Plan) -> bool:
+        """Whether a picture was taken by the policies that count here. If the database had others,
+        the log will tell of them: that is waited for. Raises Lost when it happens too often."""
+        if plan.subscriptions != self.plan.subscriptions:
+            agreed = False
+        elif plan.subscriptions != seen.subscriptions:
+            agreed = False
+            await self._log.beyond(self._log.seq, _AGAIN_SECONDS)
+        else:
+            agreed = True
+            self.request = request
+        if not agreed and self._tries <= 0:
+            raise Lost("permissions change too fast")
+        return agreed
 
     # --- rows -----------------------------------------------------------------------------------
 
@@ -399,17 +427,22 @@ class Replay:
             return
         async with self._means.snapshots:
             plan, wanted, at = self.plan, dict(self._snapshots), self._cursor
+            values = self._values()
+            held = {p: self._now(item) for p, item in plan.live.items() if item.id in wanted}
             self._tries -= 1
             try:
                 found = await self._means.pictures.snapshot(
-                    self.request, Position(self._epoch, at), wanted
+                    self.request, Position(self._epoch, at), wanted, values
                 )
             except Unclear as error:
                 if self._tries <= 0:
                     raise Lost(str(error)) from None
                 await self._log.beyond(at, _AGAIN_SECONDS)
                 return
-            if not self._take(plan, found.request, found.plan):
+            if not await self._agreed(plan, found.request, found.plan):
+                return
+            if values != self._values():
+                # Shown rows of a room that was left meanwhile, nobody could take them back.
                 if self._tries <= 0:
                     raise Lost("permissions change too fast")
                 return
@@ -423,7 +456,7 @@ class Replay:
                     break
         self._starts |= dict.fromkeys(wanted, at)
         self._snapshots = {}
-        self._held |= {p: item.rls for p, item in found.plan.live.items() if item.id in wanted}
+        self._held |= held
         self._means.counters.snapshots += 1
         self._means.counters.snapshot_rows += count
         if not complete and self._means.snapshot_rows in wanted.values():

@@ -4,7 +4,8 @@ One database snapshot shows the tables, the head, and every captured change that
 with a number and those that have none yet. What came after the place is undone by the images that
 the log keeps, so the rows and the stream from that place on fit together without a seam, and
 nothing has to be remembered of what was read. Policies are read in the same snapshot: rows are
-never newer than the permissions they are shown under.
+never newer than the permissions they are shown under. The sets behind them are the caller's, who
+keeps them for the place; only those it does not know are read here.
 
 Everything here but `Pictures` runs in a database thread. Row images are made by the expression the
 capture triggers use, so a row looks the same in a snapshot and in the stream.
@@ -14,17 +15,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from django.db import connections
 from django.db.models import BinaryField, Case, F, IntegerField, QuerySet, Value, When
 from django.db.models.expressions import RawSQL
 
+from auth_rls import authority
 from auth_rls.compile import condition, widened
 from auth_rls.evaluate import matcher
-from auth_rls.predicate import FALSE, TRUE, All, Predicate, columns
+from auth_rls.lookups import resolve
+from auth_rls.predicate import FALSE, TRUE, All, Predicate, Select, columns
 from auth_rls.simplify import simplify
 from auth_rls.subject import Subject
 from realtime.concerns import differing
@@ -33,7 +36,7 @@ from realtime.event import Relation, Row
 from realtime.event_log import Relations, read_later
 from realtime.joins import Binding
 from realtime.plan import Plan, Planner, Watch
-from realtime.pool import in_database_thread
+from realtime.pool import in_database_thread, one_snapshot
 from realtime.subscription import Subscription
 from realtime.wal import images, registry
 
@@ -44,6 +47,8 @@ _LOOKS = 5
 _READING_AT_ONCE = 2
 
 Place = tuple[int, str]
+Values = Mapping[Select, frozenset[object]]
+_NONE: Values = MappingProxyType({})
 Seen = tuple[Relation, Row]
 
 
@@ -101,7 +106,11 @@ class Pictures:
         self._turn = asyncio.Semaphore(_READING_AT_ONCE)
 
     async def snapshot(
-        self, request: Request, at: Position, wanted: Mapping[int, int | None]
+        self,
+        request: Request,
+        at: Position,
+        wanted: Mapping[int, int | None],
+        values: Values = _NONE,
     ) -> Snapshot:
         """The rows of these bindings: at most so many of each."""
 
@@ -113,7 +122,7 @@ class Pictures:
                 if subscription.id not in wanted:
                     continue
                 most = left[subscription.id]
-                rows, all_ = picture.rows(subscription, most)
+                rows, all_ = picture.rows(picture.resolved(subscription), most)
                 complete = complete and all_
                 if most is not None:
                     left[subscription.id] = most - len(rows)
@@ -122,10 +131,15 @@ class Pictures:
                 picture.request, picture.plan, picture.commit_us(at.seq), sets, complete
             )
 
-        return await self._look(request, at, take)
+        return await self._look(request, at, values, take)
 
     async def moves(
-        self, request: Request, at: Position, held: Mapping[Place, Predicate], most: int | None
+        self,
+        request: Request,
+        at: Position,
+        held: Mapping[Place, Predicate],
+        most: int | None,
+        values: Values,
     ) -> Moves:
         """What has changed for live subscriptions whose clients hold rows by other predicates.
 
@@ -134,22 +148,26 @@ class Pictures:
 
         def take(picture: _Picture) -> Moves:
             moves: list[tuple[Subscription, list[Seen], list[Seen]]] = []
-            for place, subscription in picture.plan.live.items():
+            for place, bound in picture.plan.live.items():
+                subscription = picture.resolved(bound)
                 before = held.get(place, subscription.rls)
                 if before != subscription.rls:
                     moves.append((subscription, *picture.moved(subscription, before, most)))
             return Moves(picture.request, picture.plan, picture.commit_us(at.seq + 1), moves)
 
-        return await self._look(request, at, take)
+        return await self._look(request, at, values, take)
 
-    async def _look(self, request: Request, at: Position, take: Callable[[_Picture], Any]) -> Any:
+    async def _look(
+        self, request: Request, at: Position, values: Values, take: Callable[[_Picture], Any]
+    ) -> Any:
         def look() -> Any:
             for _ in range(_LOOKS):
                 # What decides is captured before rows are read, or a later change of it could
                 # not be told from the log.
                 self._watch.look()
-                with _reading(self._alias):
-                    picture = _Picture(self._alias, self._relations, request, at)
+                with one_snapshot(self._alias):
+                    images.prepare(connections[self._alias])
+                    picture = _Picture(self._alias, self._relations, request, at, values)
                     if self._watch.covers(picture.planner):
                         return take(picture)
             raise Unclear("policies change too fast")
@@ -158,33 +176,13 @@ class Pictures:
             return await in_database_thread(look)
 
 
-@contextmanager
-def _reading(alias: str) -> Iterator[None]:
-    """One database snapshot for the queries of the block, without a lock on SQLite's writers.
-
-    By hand: `atomic` would begin as the project's settings say, which may be as a writer.
-    """
-    connection = connections[alias]
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
-            if connection.vendor == "postgresql"
-            else "BEGIN DEFERRED"
-        )
-    try:
-        images.prepare(connection)
-        yield
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute("ROLLBACK")
-
-
 @dataclass(slots=True)
 class _Picture:
     alias: str
     relations: Relations
     request: Request
     at: Position
+    values: Values
     planner: Planner = field(init=False)
     plan: Plan = field(init=False)
     _undone: dict[str, dict[bytes, Seen | None]] = field(init=False, default_factory=dict)
@@ -201,6 +199,16 @@ class _Picture:
             raise Revoked
         self.request = replace(self.request, subject=subject)
         self.plan = self.request.plan(self.planner)
+
+    def resolved(self, subscription: Subscription) -> Subscription:
+        """The subscription with the values of its sets in place of their selects."""
+
+        def values_of(select: Select) -> frozenset[object]:
+            known = self.values.get(select)
+            return frozenset(authority.read_members(select, self.alias)) if known is None else known
+
+        rls = resolve(subscription.rls, values_of)
+        return subscription if rls is subscription.rls else replace(subscription, rls=rls)
 
     def commit_us(self, seq: int) -> int:
         """When this event was committed, or the last one kept before it."""

@@ -3,6 +3,8 @@
 Pure. A filter and a subject's policies together are one predicate; equal predicates on a table
 are one entry, evaluated once per event for all who share it. Entries are found by hash on the
 values their equality conditions need, so an event costs what it matches, not what is subscribed.
+A predicate that selects from another table looks into a set that others keep current; when that
+changes, the index follows, and neither entry nor audience is made anew.
 Channels whose joins are the same in every respect form one audience and share each frame.
 
 A live subscription keeps a set of rows, so an UPDATE is judged by both of its images: what comes
@@ -11,19 +13,24 @@ into the set is an INSERT to it, what leaves is a DELETE.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from auth_rls.evaluate import matcher
-from auth_rls.index import index_keys
-from auth_rls.predicate import All, Predicate
+from auth_rls.index import Index, index_keys, keys_decide
+from auth_rls.lookups import Shift
+from auth_rls.predicate import All, Predicate, Select
 from auth_rls.simplify import simplify
 from realtime.changes import renamed, unchanged
 from realtime.event import DatabaseEvent
 
 Member = TypeVar("Member")
 Verdict = Callable[[Mapping[str, Any]], bool | None]
+MembersOf = Callable[[Select], Collection[object]]
+
+# Entries looked at between two moments at which others may have their turn.
+_STRIDE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,64 +90,42 @@ class Delivery(Generic[Member]):
 class _Entry(Generic[Member]):
     """Every subscription on a table with one predicate, all live or none."""
 
-    __slots__ = ("key", "keys", "may_see", "subscribers", "wants")
+    __slots__ = ("decided", "key", "keys", "may_see", "subscribers", "wants")
 
-    def __init__(self, key: tuple[Predicate, Predicate]) -> None:
+    def __init__(self, key: tuple[Predicate, Predicate], members_of: MembersOf) -> None:
         filter_, rls = key
         both = simplify(All((rls, filter_)))
         self.key = key
-        self.wants: Verdict = matcher(both)
-        self.may_see: Verdict = matcher(rls)
+        self.wants: Verdict = matcher(both, members_of)
+        self.may_see: Verdict = matcher(rls, members_of)
         self.keys = index_keys(both)
+        # Whoever is found by a value of the one row that counts needs no second look.
+        self.decided = keys_decide(both)
         # A dict as an ordered set: frames leave in the order of joining.
         self.subscribers: dict[tuple[Audience[Member], Subscription], None] = {}
 
 
-class _Index(Generic[Member]):
+class _Entries(Generic[Member]):
     """Entries by predicate and by the values they need."""
 
-    __slots__ = ("by_column", "entries", "scanned")
+    __slots__ = ("_members_of", "by_key", "index")
 
-    def __init__(self) -> None:
-        self.entries: dict[tuple[Predicate, Predicate], _Entry[Member]] = {}
-        self.by_column: dict[str, dict[object, dict[_Entry[Member], None]]] = {}
-        self.scanned: dict[_Entry[Member], None] = {}
+    def __init__(self, members_of: MembersOf) -> None:
+        self._members_of = members_of
+        self.by_key: dict[tuple[Predicate, Predicate], _Entry[Member]] = {}
+        self.index: Index[_Entry[Member]] = Index(members_of)
 
     def entry(self, subscription: Subscription) -> _Entry[Member]:
         key = (subscription.filter, subscription.rls)
-        found = self.entries.get(key)
+        found = self.by_key.get(key)
         if found is None:
-            found = self.entries[key] = _Entry(key)
-            if found.keys is None:
-                self.scanned[found] = None
-            else:
-                for column, value in found.keys:
-                    values = self.by_column.setdefault(column, {})
-                    values.setdefault(value, {})[found] = None
+            found = self.by_key[key] = _Entry(key, self._members_of)
+            self.index.add(found, found.keys)
         return found
 
     def discard(self, entry: _Entry[Member]) -> None:
-        del self.entries[entry.key]
-        if entry.keys is None:
-            del self.scanned[entry]
-            return
-        for column, value in entry.keys:
-            values = self.by_column[column]
-            del values[value][entry]
-            if not values[value]:
-                del values[value]
-            if not values:
-                del self.by_column[column]
-
-    def candidates(self, *rows: Mapping[str, Any] | None) -> Collection[_Entry[Member]]:
-        """The entries that may hold for any of these rows."""
-        found = dict(self.scanned)
-        for column, values in self.by_column.items():
-            for row in rows:
-                value = None if row is None else row.get(column)
-                if value is not None and value in values:
-                    found.update(values[value])
-        return found
+        del self.by_key[entry.key]
+        self.index.discard(entry, entry.keys)
 
 
 class _Table(Generic[Member]):
@@ -148,21 +133,31 @@ class _Table(Generic[Member]):
 
     __slots__ = ("live", "plain")
 
-    def __init__(self) -> None:
-        self.plain: _Index[Member] = _Index()
-        self.live: _Index[Member] = _Index()
+    def __init__(self, members_of: MembersOf) -> None:
+        self.plain: _Entries[Member] = _Entries(members_of)
+        self.live: _Entries[Member] = _Entries(members_of)
 
-    def index(self, subscription: Subscription) -> _Index[Member]:
+    def entries(self, subscription: Subscription) -> _Entries[Member]:
         return self.live if subscription.live else self.plain
 
     def __len__(self) -> int:
-        return len(self.plain.entries) + len(self.live.entries)
+        return len(self.plain.by_key) + len(self.live.by_key)
+
+
+def _no_sets(select: Select) -> Collection[object]:
+    raise ValueError(f"the set of {select.model}.{select.column} is not known here")
 
 
 class SubscriptionManager(Generic[Member]):
-    """All subscriptions of a process. `Member` is whatever the shell delivers to."""
+    """All subscriptions of a process. `Member` is whatever the shell delivers to; `members_of`
+    gives the live set behind a select."""
 
-    def __init__(self, on_failure: Callable[[Subscription, Exception], None]) -> None:
+    def __init__(
+        self,
+        on_failure: Callable[[Subscription, Exception], None],
+        members_of: MembersOf = _no_sets,
+    ) -> None:
+        self._members_of = members_of
         self._tables: dict[tuple[str, str], _Table[Member]] = {}
         self._audiences: dict[AudienceKey, Audience[Member]] = {}
         self._of: dict[Member, Audience[Member]] = {}
@@ -193,9 +188,11 @@ class SubscriptionManager(Generic[Member]):
             audience = self._audiences[key] = Audience(key)
             for subscription in dict.fromkeys(key.subscriptions):
                 place = (subscription.schema, subscription.table)
-                table = self._tables.setdefault(place, _Table())
-                index = table.index(subscription)
-                index.entry(subscription).subscribers[audience, subscription] = None
+                table = self._tables.get(place)
+                if table is None:
+                    table = self._tables[place] = _Table(self._members_of)
+                entry = table.entries(subscription).entry(subscription)
+                entry.subscribers[audience, subscription] = None
         audience.members.add(member)
         self._of[member] = audience
         return True
@@ -212,11 +209,11 @@ class SubscriptionManager(Generic[Member]):
         for subscription in dict.fromkeys(audience.key.subscriptions):
             place = (subscription.schema, subscription.table)
             table = self._tables[place]
-            index = table.index(subscription)
-            entry = index.entry(subscription)
+            entries = table.entries(subscription)
+            entry = entries.entry(subscription)
             entry.subscribers.pop((audience, subscription), None)
             if not entry.subscribers:
-                index.discard(entry)
+                entries.discard(entry)
             if not len(table):
                 del self._tables[place]
 
@@ -227,34 +224,51 @@ class SubscriptionManager(Generic[Member]):
             return ()
         return {
             member
-            for index in (found.plain, found.live)
-            for entry in index.entries.values()
+            for entries in (found.plain, found.live)
+            for entry in entries.by_key.values()
             for audience, _ in entry.subscribers
             for member in audience.members
         }
 
+    def follow(self, select: Select, shift: Shift) -> None:
+        """A set has shifted; to be told before anything else is asked."""
+        for table in self._tables.values():
+            for entries in (table.plain, table.live):
+                entries.index.follow(select, shift.added, shift.removed)
+
     def match(self, event: DatabaseEvent) -> list[Delivery[Member]]:
         """Every frame this event is worth. Unknown is not a match."""
+        steps = self.matching(event)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                found: list[Delivery[Member]] = done.value
+                return found
+
+    def matching(self, event: DatabaseEvent) -> Generator[None, None, list[Delivery[Member]]]:
+        """`match` in steps, between which channels may be removed, but none be set."""
         table = self._tables.get((event.relation.schema, event.relation.table))
         if table is None or not event.relation.published:
             return []
         hits: list[_Hit[Member]] = []
         image = event.old if event.op == "DELETE" else event.new
-        if table.plain.entries and image is not None and not unchanged(event):
-            self._each(table.plain.candidates(image), event, _hits, hits)
-        if table.live.entries:
-            self._each(table.live.candidates(event.new, event.old), event, _live_hits, hits)
+        if table.plain.by_key and image is not None and not unchanged(event):
+            yield from self._each(table.plain.index.candidates(image), event, _hits, hits)
+        if table.live.by_key:
+            found = table.live.index.candidates(event.new, event.old)
+            yield from self._each(found, event, _live_hits, hits)
         return _group(hits) if hits else []
 
     def _each(
         self,
-        entries: Collection[_Entry[Member]],
+        entries: Iterable[_Entry[Member]],
         event: DatabaseEvent,
         judge: Callable[[_Entry[Member], DatabaseEvent], Iterable[_Hit[Member]]],
         hits: list[_Hit[Member]],
-    ) -> None:
-        self.evaluated += len(entries)
-        for entry in entries:
+    ) -> Generator[None, None, None]:
+        number = 0
+        for number, entry in enumerate(entries, start=1):
             try:
                 hits.extend(judge(entry, event))
             except Exception as error:
@@ -262,6 +276,9 @@ class SubscriptionManager(Generic[Member]):
                 for _, subscription in entry.subscribers:
                     self._on_failure(subscription, error)
                     break
+            if not number % _STRIDE:
+                yield
+        self.evaluated += number
 
 
 # A subscription that gets a frame: with the old image or not, as what.
@@ -270,7 +287,7 @@ _Hit = tuple[Audience[Member], Subscription, bool, str]
 
 def _hits(entry: _Entry[Member], event: DatabaseEvent) -> list[_Hit[Member]]:
     image = event.old if event.op == "DELETE" else event.new
-    if image is None or entry.wants(image) is not True:
+    if image is None or not (entry.decided or entry.wants(image) is True):
         return []
     show_old = event.old is not None and entry.may_see(event.old) is True
     return [

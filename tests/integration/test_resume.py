@@ -17,6 +17,7 @@ from auth_rls import Subject, tokens
 from auth_rls.models import Policy
 from realtime import replay
 from realtime.effects import Position
+from realtime.event import DatabaseEvent
 from realtime.event_log import EventLog
 from realtime.hub import hub
 from realtime.joins import Binding, parse_join
@@ -26,6 +27,7 @@ from realtime.plan import Watch
 from realtime.protocol import Version
 from realtime.snapshot import Request
 from realtime.subscribers import Subscribers
+from realtime.subscription import Delivery
 from realtime.wal import sequencer
 from tests.integration.sockets import Client, db
 from tests.waiting import auntil
@@ -109,10 +111,27 @@ class Server:
         head = await self.reader.head()
         while self.log.seq < head.seq:
             for event in await self.reader.from_table(self.log.seq, head.seq):
-                self.log.append(event)
-                for delivery in self.subscribers.match(event):
-                    for port in delivery.audience.members:
-                        port.deliver("live")
+                await self.hand_out(event)
+
+    async def hand_out(self, event: DatabaseEvent) -> None:
+        """What a dispatcher does with one event."""
+        if self.subscribers.binds(event):
+            await self.subscribers.rebind(self.subscribers.scope([event]))
+        await self.subscribers.shift(event)
+        self.log.append(event)
+        with self.subscribers.still():
+            for delivery in self.matched(event):
+                for port in delivery.audience.members:
+                    port.deliver("live")
+
+    def matched(self, event: DatabaseEvent) -> list[Delivery[Any]]:
+        steps = self.subscribers.match(event)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                found: list[Delivery[Any]] = done.value
+                return found
 
     async def resumed(self, since: Any, subject: Subject | None = None, **binding: Any) -> FakePort:
         """A port that has caught up, or was told that it cannot."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from auth_rls.evaluate import matcher
 from auth_rls.kinds import Kind
-from auth_rls.predicate import FALSE, TRUE, All, Any_, Not, Predicate, Test
+from auth_rls.lookups import Shift
+from auth_rls.predicate import FALSE, TRUE, All, Any_, Not, Predicate, Select, Test
 from realtime.event import ColumnInfo, DatabaseEvent, Relation, Row
 from realtime.subscription import AudienceKey, Subscription, SubscriptionManager
 
@@ -331,3 +334,113 @@ def test_a_live_set_is_always_the_rows_its_predicate_holds_for(
         for number, predicate in enumerate(predicates):
             holds = new is not None and matcher(predicate)(new) is True
             assert sets[str(number)] == ({new["id"]} if holds and new is not None else set())
+
+
+# --- sets that change ---------------------------------------------------------------------------
+
+MINE = Select("app.Member", "owner", TRUE, kind=Kind.INT)
+
+
+def of_set(
+    members: set[object], *subscriptions: Subscription
+) -> tuple[SubscriptionManager[str], Callable[..., None]]:
+    """A manager with these subscriptions, and what moves the set that they look into."""
+    found: SubscriptionManager[str] = SubscriptionManager(lambda *_: None, lambda _: members)
+    for number, item in enumerate(subscriptions):
+        found.set(f"channel {number}", key(item, topic=f"realtime:{number}"))
+
+    def shift(added: set[object], removed: set[object]) -> None:
+        members.difference_update(removed)
+        members.update(added)
+        found.follow(MINE, Shift(frozenset(added), frozenset(removed)))
+
+    return found, shift
+
+
+def topics(found: SubscriptionManager[str], change: DatabaseEvent) -> list[str]:
+    return sorted(delivery.audience.key.topic for delivery in found.match(change))
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_set_that_changes_decides_from_then_on(live: bool) -> None:
+    inside = Test("owner", "in", MINE)
+    found, shift = of_set(
+        {1},
+        subscription(rls=inside, live=live),
+        subscription(rls=Any_((inside, owner(7))), live=live),
+        subscription(rls=All((inside, Test("title", "exact", "a"))), live=live),
+        subscription(rls=Not(inside), live=live),
+    )
+    inserted = {n: event("INSERT", new=row(id=1, owner=n, title="b")) for n in (1, 2, 7)}
+    one, other = ["realtime:0", "realtime:1"], ["realtime:3"]
+    assert [topics(found, inserted[n]) for n in (1, 2, 7)] == [
+        one,
+        other,
+        ["realtime:1", "realtime:3"],
+    ]
+    entries = found.entries
+    shift({2}, {1})
+    assert [topics(found, inserted[n]) for n in (1, 2)] == [other, one]
+    shift(set(), {2})
+    assert [topics(found, inserted[n]) for n in (1, 2)] == [other, other]
+    assert found.entries == entries
+
+
+_moving = st.recursive(
+    st.sampled_from(
+        [
+            Test("owner", "in", MINE),
+            Test("id", "in", MINE),
+            Test("owner", "exact", 1),
+            Test("owner", "in", frozenset({0, 2})),
+            Test("owner", "gt", 0),
+            Test("title", "exact", "a"),
+            TRUE,
+            FALSE,
+        ]
+    ),
+    lambda inner: (
+        st.builds(All, st.lists(inner, max_size=3).map(tuple))
+        | st.builds(Any_, st.lists(inner, max_size=3).map(tuple))
+        | st.builds(Not, inner)
+    ),
+    max_leaves=5,
+)
+
+
+@given(
+    rls=_moving,
+    filter_=_moving,
+    sets=st.lists(st.frozensets(st.integers(0, 2)), min_size=1, max_size=4),
+)
+def test_whoever_is_found_for_a_row_is_who_may_see_it_whatever_the_set_was_before(
+    rls: Predicate, filter_: Predicate, sets: list[frozenset[object]]
+) -> None:
+    members: set[object] = set()
+    found, shift = of_set(members, subscription(rls=rls, filter=filter_))
+    for values in sets:
+        shift(set(values - members), members - values)
+        for number in (None, 0, 1, 2):
+            for title in (None, "a"):
+                new = row(id=1, owner=number, title=title)
+                wants = matcher(All((rls, filter_)), lambda _: values)  # noqa: B023
+                assert bool(topics(found, event("INSERT", new=new))) is (wants(new) is True)
+
+
+def test_a_long_look_is_taken_in_steps_and_finds_the_same() -> None:
+    found, _ = manager()
+    for number in range(1_000):
+        found.set(f"channel {number}", key(subscription(rls=Test("id", "gt", number))))
+    change = event("INSERT", new=row(id=900))
+    steps = found.matching(change)
+    taken = 0
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            assert len(done.value) == 900
+            break
+        taken += 1
+        found.remove(f"channel {taken}")
+    assert taken >= 3
+    assert len(found.match(change)) == 900 - taken
