@@ -46,7 +46,8 @@ from realtime.log_reader import DATABASE_ERRORS
 from realtime.messages import stored
 from realtime.outbox import Outbox
 from realtime.pool import in_database_thread
-from realtime.port import ChannelPort, Outlet
+from realtime.port import ChannelPort
+from realtime.prepared import Outlet
 from realtime.presence_room import Entry
 from realtime.presence_store import Row
 from realtime.quotas import network

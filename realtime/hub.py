@@ -25,8 +25,8 @@ from realtime.counters import Counters
 from realtime.dispatcher import Dispatcher
 from realtime.effects import Position
 from realtime.fairness import FairQueue
-from realtime.outbox import Outbox
 from realtime.pool import in_database_thread
+from realtime.prepared import Outlet
 from realtime.presence_writer import PresenceWriter
 from realtime.pulse import Pulse
 from realtime.quotas import Purse, Quotas
@@ -59,7 +59,7 @@ _LOOK_SECONDS = 0.02
 class Guest(Protocol):
     """A connected socket, as the hub sees it."""
 
-    outbox: Outbox
+    outbox: Outlet
 
     def disconnect(self) -> None: ...
 

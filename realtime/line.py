@@ -122,6 +122,11 @@ class Line:
         self.transport = transport
         self.fd = _descriptor(transport)
 
+    @property
+    def size(self) -> int:
+        """Bytes that wait for a slow client, here and in the transport; 0 for any other."""
+        return self._waiting + self.transport.get_write_buffer_size() if self._held else 0
+
     def put(self, frame: Outgoing) -> None:
         """Send a frame at the end of this turn. After `close` or an overflow it is dropped."""
         if self.odd or type(frame) is not Prepared:

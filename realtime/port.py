@@ -6,20 +6,9 @@ from typing import Protocol
 
 from realtime.effects import Channel, Effect, Position
 from realtime.errors import CloseCode
-from realtime.prepared import Outgoing
+from realtime.prepared import Outgoing, Outlet
 from realtime.rights import Rights
 from realtime.session import Session
-
-
-class Outlet(Protocol):
-    """What takes the frames of one socket: an outbox, or a line of a server of ours."""
-
-    overflowed: bool
-
-    def put(self, frame: Outgoing) -> None: ...
-    async def writable(self) -> None: ...
-    def close(self) -> None: ...
-    async def stop(self) -> None: ...
 
 
 class Socket(Protocol):

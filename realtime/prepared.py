@@ -7,6 +7,8 @@ client of a server (RFC 6455, section 5).
 
 from __future__ import annotations
 
+from typing import Protocol
+
 _TEXT, _BINARY = 0x81, 0x82  # final, and nothing reserved is set
 _SHORT, _MEDIUM = 125, 0xFFFF
 
@@ -44,3 +46,16 @@ class Prepared:
 
 # What goes to a socket: for it alone, or shared.
 Outgoing = str | bytes | Prepared
+
+
+class Outlet(Protocol):
+    """What takes the frames of one socket: an outbox, or a line of a server of ours."""
+
+    overflowed: bool
+
+    @property
+    def size(self) -> int: ...
+    def put(self, frame: Outgoing) -> None: ...
+    async def writable(self) -> None: ...
+    def close(self) -> None: ...
+    async def stop(self) -> None: ...

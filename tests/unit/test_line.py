@@ -92,11 +92,12 @@ async def test_what_a_slow_client_does_not_take_waits_and_keeps_its_order() -> N
         await turn()
     # What the transport has it keeps; it gets no more before that is gone.
     assert transport.held == frames("a")
+    assert line.size == len(frames("a", "b", "c"))
     transport.drain()
     line.put("d")
     await turn()
     assert transport.sent == frames("a", "b", "c", "d")
-    assert ended == []
+    assert line.size == 0 and ended == []
 
 
 async def test_more_than_the_bound_of_what_waits_gives_the_socket_up() -> None:
