@@ -553,6 +553,23 @@ async def test_a_stopped_server_says_goodbye(fresh: Any, kind: str) -> None:
         await again.join("until the end", ALL)
 
 
+async def test_metrics_know_the_fullest_outbox_of_whatever_server(world: World) -> None:
+    def ask() -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", world.server.port, timeout=30)
+        headers = {"Authorization": f"Bearer {SERVICE_KEY}"}
+        connection.request("GET", "/realtime/metrics", headers=headers)
+        response = connection.getresponse()
+        text = response.read().decode()
+        connection.close()
+        return response.status, text
+
+    async with await Peer.open(world.server) as peer:
+        await peer.join("measured", ALL)
+        status, text = await asyncio.to_thread(ask)
+    assert status == 200
+    assert "realtime_outbox_max_bytes" in text
+
+
 def test_http_and_the_socket_live_on_one_port(world: World) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", world.server.port, timeout=30)
     connection.request("GET", "/admin/login/")
