@@ -24,6 +24,7 @@ from realtime.joins import Binding, parse_join
 from realtime.log_reader import LogReader
 from realtime.models import WalEntry
 from realtime.plan import Watch
+from realtime.prepared import Prepared
 from realtime.protocol import Version
 from realtime.snapshot import Request
 from realtime.subscribers import Subscribers
@@ -51,8 +52,8 @@ class FakePort:
         self.frames: list[str] = []
         self.told: list[str] = []
 
-    def deliver(self, frame: str | bytes) -> None:
-        self.frames.append(str(frame))
+    def deliver(self, frame: str | bytes | Prepared) -> None:
+        self.frames.append(str(frame.message if isinstance(frame, Prepared) else frame))
 
     async def writable(self) -> None:
         return None
