@@ -15,14 +15,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any, cast
 
-import msgspec
 from channels.consumer import AsyncConsumer
 
 from auth_rls.subject import Subject
 from auth_rls.tokens import ExpiredToken, TokenError
-from realtime import conf, credentials, frames
-from realtime.broadcasting import store
-from realtime.casts import Cast
+from realtime import conf, credentials
 from realtime.effects import (
     Broadcast,
     Channel,
@@ -43,17 +40,15 @@ from realtime.farewell import say_farewell
 from realtime.handshake import Admitted, Refusal, admit, refuse
 from realtime.hub import Hub, hub
 from realtime.log_reader import DATABASE_ERRORS
-from realtime.messages import stored
 from realtime.outbox import Outbox
 from realtime.pool import in_database_thread
 from realtime.port import ChannelPort
 from realtime.prepared import Outlet
-from realtime.presence_room import Entry
-from realtime.presence_store import Row
 from realtime.quotas import network
 from realtime.rights import ALL, Rights
 from realtime.session import Session
 from realtime.snapshot import Request
+from realtime.talk import Talk
 from realtime.unsent import is_gone, sends_at_once, unsent_by
 
 logger = logging.getLogger("realtime.consumer")
@@ -129,6 +124,7 @@ class RealtimeConsumer(AsyncConsumer):
             shared=self._shared,
         )
         self._ports: dict[Channel, ChannelPort] = {}
+        self._talk = Talk(self, self._hub, self._ports)
         self._jobs: set[asyncio.Task[None]] = set()
         self._noted: set[str] = set()
         self._code: CloseCode | None = None
@@ -250,19 +246,19 @@ class RealtimeConsumer(AsyncConsumer):
                     self._counters.bytes_out += len(frame)
                     self.outbox.put(frame)
                 case Join(channel):
-                    self._start(self._join(channel), channel)
+                    self.start(self._join(channel), channel)
                 case Leave(channel):
                     port = self._ports.pop(channel, None)
                     if port is not None:
                         self._hub.remove(port)
                 case Renew(channel, token):
-                    self._start(self._renew(channel, token), channel)
+                    self.start(self._renew(channel, token), channel)
                 case Broadcast():
-                    self._broadcast(effect)
+                    self._talk.broadcast(effect)
                 case Track():
-                    self._track(effect)
+                    self._talk.track(effect)
                 case WatchPresence(channel):
-                    self._start(self._watch(channel), channel)
+                    self.start(self._talk.watch(channel), channel)
                 case Note():
                     self._note(effect)
                 case Close(code):
@@ -290,7 +286,8 @@ class RealtimeConsumer(AsyncConsumer):
         text = note.text if note.text.isprintable() else repr(note.text)[1:-1]
         logger.log(level, "%s: %s", note.action, text, extra={"action": note.action})
 
-    def _start(self, work: Any, channel: Channel) -> None:
+    def start(self, work: Any, channel: Channel) -> None:
+        """Do work for a channel beside what the client sends; what fails ends the channel."""
         task = asyncio.create_task(self._guard(work, channel), name="rowcast-join")
         self._jobs.add(task)
         task.add_done_callback(self._jobs.discard)
@@ -347,7 +344,7 @@ class RealtimeConsumer(AsyncConsumer):
             dispatcher.topics.join(port, *room)
         replayed: dict[str, str | bytes] = {}
         if channel.config.replay is not None and rights.receive:
-            replayed = await self._replayed(channel)
+            replayed = await self._talk.replayed(channel)
         async with AsyncExitStack() as held:
             if channel.watching and rights.view:
                 await held.enter_async_context(dispatcher.presence.hold(*room))
@@ -422,94 +419,9 @@ class RealtimeConsumer(AsyncConsumer):
         reason = WireError.UNAUTHORIZED.reason(topic=channel.name)
         self.perform(self.session.refused(channel, reason))
 
-    async def _replayed(self, channel: Channel) -> dict[str, str | bytes]:
-        """Stored broadcasts for a channel that asks for them, by id."""
-        replay = channel.config.replay
-        assert replay is not None and replay.since is not None
-        alias = self._settings.DATABASE
-        casts = await in_database_thread(stored, alias, channel.name, replay.since, replay.limit)
-        found = {
-            cast.id: frames.of_replayed(cast, self.session.version, channel.join_ref)
-            for cast in casts
-        }
-        return {id_: frame for id_, frame in found.items() if frame is not None}
-
     def permit(self, channel: Channel, rights: Rights) -> None:
         """What the channel's subject may do on its private topic, from here on."""
-        self.perform(self.session.permitted(channel, rights))
-        port = self._ports.get(channel)
-        if port is None:
-            return
-        dispatcher, room = self._hub.dispatcher, (channel.name, channel.config.private)
-        if rights.receive:
-            dispatcher.topics.join(port, *room)
-        else:
-            dispatcher.topics.leave(port)
-        if not rights.view:
-            dispatcher.presence.leave(port)
-        elif channel.watching and not dispatcher.presence.watches(port):
-            self._start(self._watch(channel), channel)
-        if not rights.track:
-            self._hub.presence.untrack(port.id)
-
-    async def _watch(self, channel: Channel) -> None:
-        presence, room = self._hub.dispatcher.presence, (channel.name, channel.config.private)
-        async with presence.hold(*room):
-            port = self._ports.get(channel)
-            if port is None or not channel.rights.view or presence.watches(port):
-                return
-            self.perform(self.session.presence(channel, presence.join(port, *room)))
-
-    def _track(self, effect: Track) -> None:
-        channel = effect.channel
-        port = self._ports.get(channel)
-        if port is None:
-            return
-
-        def told(problem: str | None) -> None:
-            self.perform(self.session.tracked(effect, problem))
-
-        if effect.meta is None:
-            self._hub.presence.untrack(port.id, told)
-            return
-        self._hub.presence.track(
-            Row(
-                Entry(port.id, 0, channel.key, effect.meta),
-                channel.name,
-                channel.config.private,
-                port.user_id,
-            ),
-            told,
-        )
-
-    def _broadcast(self, effect: Broadcast) -> None:
-        channel = effect.channel
-        port = self._ports.get(channel)
-        origin = "" if channel.config.broadcast_self or port is None else port.id
-        cast = Cast(
-            topic=channel.name,
-            private=channel.config.private,
-            event=effect.event,
-            payload=effect.payload,
-            encoding=int(effect.encoding),
-            origin=origin,
-        )
-        if effect.persist and port is not None:
-            self._start(self._store(effect, port, cast), channel)
-            return
-        self.perform(self.session.broadcast(effect, self._hub.cast(cast)))
-
-    async def _store(self, effect: Broadcast, port: ChannelPort, cast: Cast) -> None:
-        cast = msgspec.structs.replace(cast, id=str(uuid.uuid4()))
-        if not effect.channel.config.broadcast_self:
-            port.pass_over(cast.id)
-        try:
-            await in_database_thread(store, cast)
-        except (ValueError, *DATABASE_ERRORS) as error:
-            detail = str(error).partition("\n")[0]
-            self.perform(self.session.not_stored(effect, detail))
-        else:
-            self.perform(self.session.broadcast(effect, True, cast.id))
+        self._talk.permit(channel, rights)
 
     # --- time -----------------------------------------------------------------------------------
 

@@ -255,9 +255,9 @@ async def test_a_message_that_is_replayed_does_not_come_again_live(
 ) -> None:
     await db(allow, "receive_broadcast")
     await listen()
-    from realtime import consumers
+    from realtime import talk
 
-    real = consumers.stored
+    real = talk.stored
 
     def read_then_send(*arguments: Any) -> Any:
         # Committed before the table is read, and told by the log after it.
@@ -266,7 +266,7 @@ async def test_a_message_that_is_replayed_does_not_come_again_live(
         realtime.broadcast("room", "e", {"n": 2}, private=True, durable=True)
         return found
 
-    monkeypatch.setattr(consumers, "stored", read_then_send)
+    monkeypatch.setattr(talk, "stored", read_then_send)
     client = await listen(config={"private": True, "broadcast": {"replay": {"since": 0}}})
     told = [await heard(client) for _ in range(2)]
     assert [message["payload"]["n"] for message in told] == [1, 2]
