@@ -15,7 +15,11 @@ from typing import Any
 
 import pytest
 
+from tests import redis as redises
+from tests.redis import Redis
+
 from . import node_client
+from .ground import Ground, ground
 from .hand import Hand
 from .node_client import Node
 from .server import Server, copy_database, make_database, running
@@ -115,3 +119,15 @@ async def node() -> AsyncIterator[Node]:
         yield started
     finally:
         await started.close()
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    with ground(tmp_path_factory.mktemp("ground")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    with redises.running(tmp_path_factory.mktemp("redis")) as server:
+        yield server

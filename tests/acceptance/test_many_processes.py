@@ -12,31 +12,18 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 
-from tests import redis as redises
 from tests.redis import Redis
 
 from .conftest import stand
 from .deployment import Deployment, Program, deployed
 from .follower import TABLE, Follower
-from .ground import Ground, ground
+from .ground import Ground
 from .peer import Peer
 from .reckoning import check_follower, check_log, until_numbered
 from .server import PATIENCE, SERVICE_KEY, free_port, token
 
 LAYERS = ("core", "pubsub")
 KINDS = ("daphne", "uvicorn")
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    with ground(tmp_path_factory.mktemp("ground")) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    with redises.running(tmp_path_factory.mktemp("redis")) as server:
-        yield server
 
 
 @pytest.fixture

@@ -10,29 +10,16 @@ from typing import Any
 import pytest
 
 from realtime.roster import LEASE_SECONDS
-from tests import redis as redises
 from tests.redis import Redis
 
 from .deployment import Deployment, deployed
-from .ground import Ground, ground
+from .ground import Ground
 from .peer import Peer
 from .server import SERVICE_KEY
 from .soak import Soak
 
 # A lease, until somebody looks, and until it is told.
 _GONE_SECONDS = LEASE_SECONDS + 20
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    with ground(tmp_path_factory.mktemp("ground")) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    with redises.running(tmp_path_factory.mktemp("redis")) as server:
-        yield server
 
 
 @pytest.fixture

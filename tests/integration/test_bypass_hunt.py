@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -44,19 +44,6 @@ def secretive(transactional_db: None) -> Iterator[None]:
     yield
     registry.publish(Note)
     install.reconcile()
-
-
-@pytest.fixture
-async def connect() -> AsyncIterator[Callable[..., Any]]:
-    clients: list[Client] = []
-
-    async def make(**options: Any) -> Client:
-        clients.append(await Client(**options).connect())
-        return clients[-1]
-
-    yield make
-    for client in clients:
-        await client.close()
 
 
 async def told(client: Client, topic: str = "realtime:room", **binding: Any) -> dict[str, Any]:

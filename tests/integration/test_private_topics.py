@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -38,19 +38,6 @@ def allow(transactional_db: None) -> Callable[..., Policy]:
         return Policy.objects.create(permission=permission, using=using, **values)
 
     return make
-
-
-@pytest.fixture
-async def connect() -> AsyncIterator[Callable[..., Any]]:
-    clients: list[Client] = []
-
-    async def make(**options: Any) -> Client:
-        clients.append(await Client(**options).connect())
-        return clients[-1]
-
-    yield make
-    for client in clients:
-        await client.close()
 
 
 async def joined(client: Client, topic: str = TOPIC, **config: Any) -> Client:

@@ -1,0 +1,24 @@
+"""Fixtures of the tests that meet a database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from tests.integration.sockets import Client
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Callable[..., Any]]:
+    """Connects clients, `await connect(token=...)`, and closes them at the end."""
+    clients: list[Client] = []
+
+    async def make(**options: Any) -> Client:
+        clients.append(await Client(**options).connect())
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        await client.close()
