@@ -23,7 +23,7 @@ from .reckoning import check_follower, check_log, until_numbered
 from .server import PATIENCE, SERVICE_KEY, free_port, token
 
 LAYERS = ("core", "pubsub")
-KINDS = ("daphne", "uvicorn")
+KINDS = ("daphne", "uvicorn", "fanout")
 
 
 @pytest.fixture

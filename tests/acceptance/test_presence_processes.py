@@ -14,6 +14,7 @@ from tests.redis import Redis
 
 from .deployment import Deployment, deployed
 from .ground import Ground
+from .node_client import Node
 from .peer import Peer
 from .server import SERVICE_KEY
 from .soak import Soak
@@ -99,6 +100,43 @@ async def test_python_in_another_process_reaches_the_clients_of_every_server(
     finally:
         for peer in peers:
             await peer.close()
+
+
+async def test_official_clients_on_two_servers_are_in_one_room(deploy: Any, node: Node) -> None:
+    world = deploy("daphne", "fanout")
+    clients = {"ann": "2.0.0", "bob": "1.0.0", "cleo": "2.0.0"}
+    for number, (client, vsn) in enumerate(clients.items()):
+        await node.open(world.servers[number % 2], client, vsn=vsn)
+        config = {"broadcast": {"ack": True}, "presence": {"key": client, "enabled": True}}
+        await node.subscribe("room", client=client, broadcasts=True, presence=True, config=config)
+        payload = {"name": client}
+        assert await node.do("track", client=client, channel="room", payload=payload) == "ok"
+    for client in clients:
+        await node.until(
+            lambda e, c=client: (
+                e["event"] == "presence" and e["client"] == c and set(e["state"]) == set(clients)
+            )
+        )
+    for sender in clients:
+        await node.do("send", client=sender, channel="room", name=sender, payload={})
+    await node.do("httpSend", client="ann", channel="room", name="http", payload={"n": 1})
+    for client in clients:
+        wanted = (set(clients) | {"http"}) - {client}
+        heard: set[str] = set()
+        while heard != wanted:
+            event = await node.until(
+                lambda e, c=client, h=frozenset(heard): (
+                    e["event"] == "broadcast"
+                    and e["client"] == c
+                    and e["payload"]["event"] not in h
+                )
+            )
+            heard.add(event["payload"]["event"])
+    start = len(node.events)
+    await node.do("cut", client="bob")
+    await node.until(
+        lambda e: e["event"] == "leave" and e["client"] == "ann" and e["key"] == "bob", start=start
+    )
 
 
 async def test_a_crowd_that_comes_and_goes_while_servers_die_ends_with_the_truth(
