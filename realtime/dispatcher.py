@@ -326,7 +326,8 @@ class Dispatcher:
         self.counters.casts += 1
         made: dict[Version, Prepared | None] = {}
         frame, version = None, None
-        for port in self.topics.members(cast.topic, cast.private, cast.origin):
+        members = self.topics.members(cast.topic, cast.private, cast.origin)
+        for port in members:
             # Neighbours mostly speak the same version; an enum's hash is a call for each.
             if port.version is not version:
                 version = port.version
@@ -334,9 +335,17 @@ class Dispatcher:
                     encoded = frames.of_cast(cast, version)
                     made[version] = None if encoded is None else Prepared(encoded)
                 frame = made[version]
-            if frame is not None:
-                self.counters.sent(1, len(frame))
+            if frame is None:
+                continue
+            if cast.id:
                 port.hear(frame, cast.id)
+            else:
+                port.say(frame)
+        # Counted apart: what stands in the loop above is paid for every socket.
+        for version, frame in made.items():
+            if frame is not None:
+                alike = sum(port.version is version for port in members) if len(made) > 1 else 0
+                self.counters.sent(alike or len(members), len(frame))
 
     def _note(self, error: Exception | None) -> None:
         # One line per change of state, however long an outage lasts.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from realtime.effects import Channel, Effect, Position
@@ -33,6 +34,7 @@ class ChannelPort:
         "_socket",
         "deliver",
         "id",
+        "say",
         "topic",
         "user_id",
         "version",
@@ -54,14 +56,16 @@ class ChannelPort:
         self.version = socket.session.version
         # Broadcasts that come before the join is answered, with the ids of those that are stored.
         self._held: list[tuple[str, Outgoing]] | None = []
+        # Queue a broadcast that is stored nowhere: `deliver` itself once the join is answered.
+        self.say: Callable[[Outgoing], None] = self._hold
         # Stored ones that are not for this channel when the log tells of them.
         self._passed_over: set[str] = set()
 
     def hear(self, frame: Outgoing, id_: str) -> None:
-        """Queue a broadcast; `id_` is that of a stored one, or ""."""
+        """Queue a stored broadcast, unless it is one to pass over."""
         if self._held is not None:
             self._held.append((id_, frame))
-        elif id_ and id_ in self._passed_over:
+        elif id_ in self._passed_over:
             self._passed_over.discard(id_)
         else:
             self._outbox.put(frame)
@@ -73,9 +77,14 @@ class ChannelPort:
     def answered(self, replayed: frozenset[str]) -> None:
         """The join is answered, and these stored broadcasts were sent with it."""
         held, self._held = self._held or [], None
+        self.say = self.deliver
         self._passed_over |= replayed
         for id_, frame in held:
             self.hear(frame, id_)
+
+    def _hold(self, frame: Outgoing) -> None:
+        assert self._held is not None
+        self._held.append(("", frame))
 
     async def writable(self) -> None:
         """Wait until the client has taken most of what was delivered."""

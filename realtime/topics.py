@@ -54,4 +54,6 @@ class Topics(Generic[L]):
     def members(self, topic: str, private: bool, without: str = "") -> list[L]:
         """Everybody in the room now, but for the listener whose id is `without`."""
         room = self._rooms.get((topic, private), ())
+        if not without:
+            return list(room)
         return [listener for listener in room if listener.id != without]
