@@ -327,6 +327,7 @@ class Dispatcher:
         made: dict[Version, Prepared | None] = {}
         frame, version = None, None
         members = self.topics.members(cast.topic, cast.private, cast.origin)
+        stored = cast.id
         for port in members:
             # Neighbours mostly speak the same version; an enum's hash is a call for each.
             if port.version is not version:
@@ -337,8 +338,8 @@ class Dispatcher:
                 frame = made[version]
             if frame is None:
                 continue
-            if cast.id:
-                port.hear(frame, cast.id)
+            if stored:
+                port.hear(frame, stored)
             else:
                 port.say(frame)
         # Counted apart: what stands in the loop above is paid for every socket.

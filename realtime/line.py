@@ -43,29 +43,34 @@ class _Tick:
     def _flush(self) -> None:
         # The innermost loop of a fan-out: what it does per socket is what a socket costs, so
         # nothing is called here but the kernel.
-        lines, self.lines = self.lines, []
+        lines = self.lines.copy()
+        self.lines.clear()
         write = os.write
         began = time.perf_counter()
+        last, frame, size = None, b"", 0
         for start in range(0, len(lines), _LINES_A_LOOK):
             if start and time.perf_counter() - began > _SLICE_SECONDS:
-                self.lines = lines[start:]
+                self.lines[:0] = lines[start:]
                 self.soon()
                 return
             for line in lines[start : start + _LINES_A_LOOK]:
                 first = line.first
                 if first is None or line.odd:
                     continue
-                if line.more is not None or line.fd < 0:
+                if line.more is not None:
                     line.flush()
                     continue
                 line.first = None
-                frame = first.made or first.frame()
+                if first is not last:
+                    # Neighbours mostly get the same frame.
+                    last, frame = first, first.frame()
+                    size = len(frame)
                 try:
                     sent = write(line.fd, frame)
                 except OSError:
-                    # Full, or broken: the transport finds out which.
+                    # Full, broken, or none of its own (-1): the transport finds out which.
                     sent = 0
-                if sent != len(frame):
+                if sent != size:
                     line.transport.write(frame[sent:])
 
 
@@ -85,6 +90,7 @@ class Line:
         "_ended",
         "_gone",
         "_held",
+        "_lines",
         "_room",
         "_telling",
         "_tick",
@@ -109,6 +115,8 @@ class Line:
         if tick is None:
             tick = _ticks[loop] = _Tick(loop)
         self._tick = tick
+        # Always the same list: one look-up less for each frame.
+        self._lines = tick.lines
         self._bound = bound
         self._ended = ended
         self._room: asyncio.Event | None = None
@@ -132,7 +140,7 @@ class Line:
         if self.odd or type(frame) is not Prepared:
             self._put_oddly(frame)
         elif self.first is None:
-            lines = self._tick.lines
+            lines = self._lines
             if not lines:
                 self._tick.soon()
             lines.append(self)
