@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -39,19 +40,20 @@ _IDLE, _FAILED = 0, 3
 Execute = Callable[[Any, Any, bool, Any], Any]
 
 
-class _Hand:
+class _Hand(ABC):
     """Around every statement of one connection."""
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.connection: Any = connection
         self._asking = False
 
+    @abstractmethod
     def __call__(self, execute: Execute, sql: Any, params: Any, many: bool, context: Any) -> Any:
-        raise NotImplementedError
+        """Run the statement, with the actor at hand for its triggers."""
 
+    @abstractmethod
     def connected(self) -> None:
         """The connection has just been made."""
-        raise NotImplementedError
 
     def actor(self) -> str | None:
         if self._asking:
