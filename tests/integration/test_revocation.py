@@ -33,10 +33,10 @@ MINE = {"team__in": {"select": "team", "from": "zoo.Member", "where": {"user": "
 class Scene:
     """Ada and Bob are in a team, hold the permission, and a policy shows members their notes."""
 
-    def __init__(self, by_group: bool) -> None:
-        self.permission = Permission.objects.get(codename="view_note")
+    def __init__(self, by_group: bool, codename: str = "view_note", using: Any = MINE) -> None:
+        self.permission = Permission.objects.get(codename=codename)
         self.policy = Policy.objects.create(
-            name="mine", permission=self.permission, using=MINE, audience="permission"
+            name="mine", permission=self.permission, using=using, audience="permission"
         )
         self.team, self.other = [Team.objects.create(name=name) for name in ("team", "other")]
         self.group = Group.objects.create(name="readers")
@@ -115,7 +115,7 @@ KINDS = [
 
 
 class Writer(threading.Thread):
-    """Writes notes of the team, a few hundred a second, until told to stop."""
+    """Writes notes of the team, about a thousand a second, until told to stop."""
 
     def __init__(self, team: int) -> None:
         super().__init__()
@@ -127,13 +127,19 @@ class Writer(threading.Thread):
         try:
             while not self.over.is_set():
                 try:
-                    Note.objects.create(team_id=self.team, title=str(number))
+                    self.write(number)
                 except OperationalError:
                     continue  # SQLite's one writer was another.
-                number += 1
-                time.sleep(0.002)
+                number += 5
+                time.sleep(0.005)
         finally:
             connection.close()
+
+    def write(self, number: int) -> None:
+        """The five from this number on, in one transaction."""
+        Note.objects.bulk_create(
+            [Note(team_id=self.team, title=str(n)) for n in range(number, number + 5)]
+        )
 
 
 async def opened(asker: str, **binding: Any) -> tuple[Client, str]:
