@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -47,10 +48,17 @@ class Registration:
         self.alias = alias
         self.id = id_
         self.kind = kind
+        # Who stops to wait for a renewal does not stop the renewal: it must not come after the end.
+        self._turn = threading.Lock()
+        self._left = False
 
     def renew(self, report: Report) -> bool:
         """Write the report and extend the lease. False when there was no row: it is made, and
-        whatever hung on an earlier one is gone."""
+        whatever hung on an earlier one is gone. After `leave` nothing is written."""
+        with self._turn:
+            return self._left or self._renew(report)
+
+    def _renew(self, report: Report) -> bool:
         self._bury()
         behind = 0
         if self.kind == Process.Kind.SERVER:
@@ -89,6 +97,11 @@ class Registration:
 
     def leave(self) -> None:
         """Delete the row: this process holds nothing any more."""
+        with self._turn:
+            self._left = True
+            self._leave()
+
+    def _leave(self) -> None:
         with transaction.atomic(using=self.alias):
             self._delete(self.id)
 

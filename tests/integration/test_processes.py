@@ -95,9 +95,18 @@ def test_a_row_whose_lease_ran_out_is_deleted_by_whoever_renews(
 def test_a_process_that_was_taken_for_dead_learns_of_it_and_has_a_row_again() -> None:
     paused = registration()
     paused.renew(Report())
-    paused.leave()
+    # As whoever takes it for dead does.
+    Process.objects.filter(pk=paused.id).delete()
     assert paused.renew(Report()) is False
     assert Process.objects.get().pk == "one"
+
+
+def test_a_renewal_that_comes_after_the_end_brings_nothing_back() -> None:
+    one = registration()
+    one.renew(Report())
+    one.leave()
+    assert one.renew(Report()) is True
+    assert not Process.objects.filter(pk=one.id).exists()
 
 
 def test_who_leaves_has_no_row() -> None:
