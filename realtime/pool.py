@@ -7,6 +7,7 @@ shared thread, so that one slow query of the host project does not hold up every
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,18 +27,36 @@ _executor = ThreadPoolExecutor(THREADS, thread_name_prefix="rowcast-db")
 
 async def in_database_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run `function` in a database thread and return its result."""
-
-    def call() -> T:
-        try:
-            return function(*args, **kwargs)
-        finally:
-            # These threads are few and live as long as the process, so their connections do too,
-            # whatever CONN_MAX_AGE says for requests; one that broke is closed here.
-            for connection in connections.all(initialized_only=True):
-                connection.close_at = None
-            close_old_connections()
-
+    call = functools.partial(_call, function, *args, **kwargs)
     return await asyncio.get_running_loop().run_in_executor(_executor, call)
+
+
+async def finish_in_database_thread(function: Callable[[], object]) -> None:
+    """Run `function` in a database thread, to its end even where the caller is cancelled
+    meanwhile, however often: a loop that ends cancels everything, and the last word is said then.
+    """
+    loop = asyncio.get_running_loop()
+    running = loop.run_in_executor(_executor, functools.partial(_call, function))
+    cancelled = False
+    while not running.done():
+        try:
+            await asyncio.wait({running})
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
+    running.result()
+
+
+def _call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    try:
+        return function(*args, **kwargs)
+    finally:
+        # These threads are few and live as long as the process, so their connections do too,
+        # whatever CONN_MAX_AGE says for requests; one that broke is closed here.
+        for connection in connections.all(initialized_only=True):
+            connection.close_at = None
+        close_old_connections()
 
 
 @contextmanager

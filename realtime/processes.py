@@ -16,7 +16,7 @@ from realtime import conf
 from realtime.holds import holds
 from realtime.log_reader import DATABASE_ERRORS
 from realtime.models import Process
-from realtime.pool import in_database_thread
+from realtime.pool import finish_in_database_thread, in_database_thread
 from realtime.roster import Registration, Report
 from realtime.upkeep import Upkeep
 
@@ -106,7 +106,7 @@ async def keep_row(
         unwatch()
         # Without this the row goes when its lease runs out.
         with contextlib.suppress(*DATABASE_ERRORS):
-            await in_database_thread(registration.leave)
+            await finish_in_database_thread(registration.leave)
 
 
 def _of_server(hub: Hub) -> Report:

@@ -106,6 +106,7 @@ async def test_a_hidden_column_is_in_no_frame_of_any_kind(
     await db(granted, "view_note", using={"is_public": True})
     client = await connect()
     await told(client, snapshot=True, live=True)
+    await client.until(lambda f: f[3] == "system" and f[4]["extension"] == "snapshot")
     note = await db(lambda: Note.objects.create(title="one", score=4711, is_public=True))
     for changes in ({"title": "two"}, {"score": 4712}, {"is_public": False}):
         await db(lambda c=changes: Note.objects.filter(pk=note.pk).update(**c))
