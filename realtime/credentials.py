@@ -122,17 +122,8 @@ def authenticate(
     return Subject.anonymous()
 
 
-def in_band(value: object) -> str | None:
-    """The `access_token` of a join or of an `access_token` event, or None where it is to be
-    ignored: null, empty, no string, or an opaque key, which clients send when signed out."""
-    if not isinstance(value, str):
-        return None
-    value = value.strip()
-    return None if not value or value.startswith(OPAQUE_PREFIX) else value
-
-
 def authenticate_in_band(value: str, *, api_keys: Mapping[str, str]) -> Subject:
-    """Whom a value that `in_band` let through makes its channel. Call it in a database thread.
+    """Whom a value of `joins.token_in` makes its channel. Call it in a database thread.
     Raises TokenError, whose text is for the client, when it is refused."""
     return _of_value(value, api_keys)
 

@@ -21,9 +21,9 @@ from realtime.credentials import (
     authenticate,
     authenticate_in_band,
     from_handshake,
-    in_band,
     session_user,
 )
+from realtime.joins import token_in
 
 KEYS = {"sb_publishable_x": "anon", "sb_secret_y": "service_role", "plain": "authenticated"}
 
@@ -140,11 +140,11 @@ def test_a_key_of_role_anon_is_no_missing_key() -> None:
     "value", [None, "", "  ", 7, True, [], {}, "sb_publishable_x", "sb_secret_y", "sb_anything"]
 )
 def test_what_an_access_token_message_may_hold_and_mean_nothing_by(value: Any) -> None:
-    assert in_band(value) is None
+    assert token_in({"access_token": value}) is None
 
 
 def test_any_other_access_token_counts() -> None:
-    assert in_band(" abc ") == "abc"
+    assert token_in({"access_token": " abc "}) == "abc"
     assert authenticate_in_band("plain", api_keys=KEYS).role == "authenticated"
     with pytest.raises(tokens.MalformedToken):
         authenticate_in_band("abc", api_keys=KEYS)
