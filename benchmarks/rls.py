@@ -175,8 +175,10 @@ class Port:
         self.topic = f"realtime:{number}"
         self.version = Version.V2
         self.frames = 0
+        # It takes its frames itself, each by itself.
+        self.outlet, self.direct = self, None
 
-    def deliver(self, frame: object) -> None:
+    def put(self, frame: object) -> None:
         self.frames += 1
 
     async def writable(self) -> None:

@@ -35,7 +35,6 @@ from realtime.plan import Watch
 from realtime.pool import in_database_thread
 from realtime.prepared import Prepared
 from realtime.presence_rooms import PresenceRooms
-from realtime.protocol import Version
 from realtime.subscribers import Port, Subscribers
 from realtime.subscription import Delivery
 from realtime.topics import Topics
@@ -306,8 +305,7 @@ class Dispatcher:
         members = delivery.audience.members
         self.counters.sent(len(members), len(frame))
         self.counters.delivered += len(members)
-        for port in members:
-            port.deliver(frame)
+        members.send(frame)
 
     def _message(self, event: DatabaseEvent) -> None:
         if event.new is not None:
@@ -324,29 +322,19 @@ class Dispatcher:
 
     def _cast(self, cast: Cast) -> None:
         self.counters.casts += 1
-        made: dict[Version, Prepared | None] = {}
-        frame, version = None, None
-        members = self.topics.members(cast.topic, cast.private, cast.origin)
-        stored = cast.id
-        for port in members:
-            # Neighbours mostly speak the same version; an enum's hash is a call for each.
-            if port.version is not version:
-                version = port.version
-                if version not in made:
-                    encoded = frames.of_cast(cast, version)
-                    made[version] = None if encoded is None else Prepared(encoded)
-                frame = made[version]
-            if frame is None:
+        for version, room in self.topics.rooms(cast.topic, cast.private):
+            encoded = frames.of_cast(cast, version)
+            if encoded is None:
                 continue
-            if stored:
-                port.hear(frame, stored)
-            else:
-                port.say(frame)
-        # Counted apart: what stands in the loop above is paid for every socket.
-        for version, frame in made.items():
-            if frame is not None:
-                alike = sum(port.version is version for port in members) if len(made) > 1 else 0
-                self.counters.sent(alike or len(members), len(frame))
+            frame = Prepared(encoded)
+            origin = self.topics.listener(cast.origin)
+            self.counters.sent(len(room) - (origin in room), len(frame))
+            if not cast.id:
+                room.send(frame, without=origin)
+                continue
+            for port in room:
+                if port is not origin:
+                    port.hear(frame, cast.id)
 
     def _note(self, error: Exception | None) -> None:
         # One line per change of state, however long an outage lasts.

@@ -16,71 +16,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Callable
-from weakref import WeakKeyDictionary
 
 from realtime.prepared import Outgoing, Prepared
+from realtime.turn import WRITE_BYTES, Turn, Wire, turn_of
 
-# One turn of the loop writes for so long; others want their turn too.
-_SLICE_SECONDS = 0.01
-_LINES_A_LOOK = 128
-# A burst is joined to writes of about so many bytes.
-_WRITE_BYTES = 262_144
 _HALF = 0.5
-
-
-class _Tick:
-    """The lines of one event loop that have something to write in this turn."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self.lines: list[Line] = []
-
-    def soon(self) -> None:
-        self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        # The innermost loop of a fan-out: what it does per socket is what a socket costs, so
-        # nothing is called here but the kernel.
-        lines = self.lines.copy()
-        self.lines.clear()
-        write = os.write
-        began = time.perf_counter()
-        last, frame, size = None, b"", 0
-        for start in range(0, len(lines), _LINES_A_LOOK):
-            if start and time.perf_counter() - began > _SLICE_SECONDS:
-                self.lines[:0] = lines[start:]
-                self.soon()
-                return
-            for line in lines[start : start + _LINES_A_LOOK]:
-                first = line.first
-                if first is None or line.odd:
-                    continue
-                if line.more is not None:
-                    line.flush()
-                    continue
-                line.first = None
-                if first is not last:
-                    # Neighbours mostly get the same frame.
-                    last, frame = first, first.frame()
-                    size = len(frame)
-                try:
-                    sent = write(line.fd, frame)
-                except OSError:
-                    # Full, broken, or none of its own (-1): the transport finds out which.
-                    sent = 0
-                if sent != size:
-                    line.transport.write(frame[sent:])
-
-
-_ticks: WeakKeyDictionary[asyncio.AbstractEventLoop, _Tick] = WeakKeyDictionary()
 
 
 class Line:
     """Everything is called on the event loop of the transport.
 
-    `first`, `more`, `odd`, `fd` and `transport` are for the flush above alone.
+    `first`, `more`, `odd`, `fd`, `wires` and `transport` are for the turn alone.
     """
 
     __slots__ = (
@@ -93,7 +40,7 @@ class Line:
         "_lines",
         "_room",
         "_telling",
-        "_tick",
+        "_turn",
         "_waiting",
         "fd",
         "first",
@@ -101,6 +48,7 @@ class Line:
         "odd",
         "overflowed",
         "transport",
+        "wires",
     )
 
     def __init__(
@@ -110,13 +58,11 @@ class Line:
         ended: Callable[[Exception | None], None],
     ) -> None:
         """`ended` is called when the line was closed and all was sent, or when it was given up."""
-        loop = asyncio.get_running_loop()
-        tick = _ticks.get(loop)
-        if tick is None:
-            tick = _ticks[loop] = _Tick(loop)
-        self._tick = tick
+        self._turn = turn = turn_of(asyncio.get_running_loop())
         # Always the same list: one look-up less for each frame.
-        self._lines = tick.lines
+        self._lines = turn.lines
+        # Where it gets the frames of many, and its place there.
+        self.wires: dict[Wire, int] = {}
         self._bound = bound
         self._ended = ended
         self._room: asyncio.Event | None = None
@@ -135,14 +81,25 @@ class Line:
         """Bytes that wait for a slow client, here and in the transport; 0 for any other."""
         return self._waiting + self.transport.get_write_buffer_size() if self._held else 0
 
+    @property
+    def direct(self) -> Turn | None:
+        """What writes to it together with others; None where that is not possible now."""
+        return None if self.odd or self.fd < 0 else self._turn
+
     def put(self, frame: Outgoing) -> None:
         """Send a frame at the end of this turn. After `close` or an overflow it is dropped."""
         if self.odd or type(frame) is not Prepared:
             self._put_oddly(frame)
-        elif self.first is None:
+            return
+        if self.first is None:
+            turn = self._turn
+            if turn.batch is not None:
+                # What many get was there before this.
+                turn.pull(self)
+        if self.first is None:
             lines = self._lines
             if not lines:
-                self._tick.soon()
+                self._turn.soon()
             lines.append(self)
             self.first = frame
         elif self.more is None:
@@ -173,10 +130,11 @@ class Line:
     def flush(self) -> None:
         """Write what waits, as far as the client takes it."""
         while self.first is not None and not self._held and not self._gone:
-            self._write(self._take(_WRITE_BYTES))
+            self._write(self._take(WRITE_BYTES))
 
     def finish(self) -> None:
         """Take no more, and leave all that waits to the transport, for its order's sake."""
+        self._leave_wires()
         self._closing = self.odd = True
         if self.first is not None and not self._gone:
             self.transport.write(self._take(None))
@@ -185,6 +143,7 @@ class Line:
         """Take no more; `ended` is called when what waits is sent."""
         if self._closing or self._gone:
             return
+        self._leave_wires()
         self.flush()
         self._closing = self.odd = True
         if self._held:
@@ -194,6 +153,7 @@ class Line:
 
     def drop(self) -> None:
         """Forget what waits and take no more: the connection is given up, or gone."""
+        self._leave_wires()
         self._gone = self.odd = True
         self.first = self.more = None
         self._waiting = 0
@@ -216,6 +176,7 @@ class Line:
 
     def hold(self) -> None:
         """The transport holds bytes: the client, or the way to it, is slow."""
+        self._leave_wires()
         self._held = self.odd = True
         self._waiting = 0
         if self.first is not None:
@@ -228,13 +189,17 @@ class Line:
         if not self._gone:
             self.odd = self._closing
             while self.first is not None and not self._held:
-                self._write(self._take(_WRITE_BYTES))
+                self._write(self._take(WRITE_BYTES))
         if self._held:
             return
         self._wake()
         if self._telling and not self._gone:
             self._telling = False
             self._ended(None)
+
+    def _leave_wires(self) -> None:
+        for wire in tuple(self.wires):
+            wire.release(self)
 
     def _wake(self) -> None:
         room, self._room = self._room, None

@@ -68,6 +68,11 @@ class Outbox:
         self.overflowed = False
 
     @property
+    def direct(self) -> None:
+        """A server that is not ours is handed each frame for each socket."""
+        return None
+
+    @property
     def size(self) -> int:
         """Bytes that wait; a text counts as its number of characters."""
         return self._bytes

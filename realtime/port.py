@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from realtime.effects import Channel, Effect, Position
 from realtime.errors import CloseCode
-from realtime.prepared import Outgoing, Outlet
+from realtime.prepared import Outgoing, Outlet, Sink
 from realtime.rights import Rights
 from realtime.session import Session
 
@@ -23,18 +22,35 @@ class Socket(Protocol):
     def close(self, code: CloseCode) -> None: ...
 
 
+class Held:
+    """Broadcasts that come before the join is answered, with the ids of those that are stored."""
+
+    __slots__ = ("frames",)
+
+    direct = None
+
+    def __init__(self) -> None:
+        self.frames: list[tuple[str, Outgoing]] = []
+
+    def put(self, frame: Outgoing) -> None:
+        """Keep one that is stored nowhere."""
+        self.hold(frame, "")
+
+    def hold(self, frame: Outgoing, id_: str) -> None:
+        """Keep one that is stored."""
+        self.frames.append((id_, frame))
+
+
 class ChannelPort:
     """One per joined channel. `id` is unique over all processes."""
 
     __slots__ = (
         "_channel",
-        "_held",
-        "_outbox",
         "_passed_over",
         "_socket",
-        "deliver",
+        "casts",
         "id",
-        "say",
+        "outlet",
         "topic",
         "user_id",
         "version",
@@ -45,30 +61,26 @@ class ChannelPort:
     ) -> None:
         self._socket = socket
         self._channel = channel
-        self._outbox = socket.outbox
-        # Queue a frame; never waits. The outlet's own method: this is called once per socket and
-        # event, and a call in between is a tenth of what that costs.
-        self.deliver = socket.outbox.put
+        #: Takes frames of row changes, and whatever else; never waits.
+        self.outlet = socket.outbox
+        #: Takes broadcasts that are stored nowhere: the outlet once the join is answered.
+        self.casts: Sink = Held()
         self.id = id_
         #: Whom the channel asks as, if anybody.
         self.user_id = user_id
         self.topic = channel.topic
         self.version = socket.session.version
-        # Broadcasts that come before the join is answered, with the ids of those that are stored.
-        self._held: list[tuple[str, Outgoing]] | None = []
-        # Queue a broadcast that is stored nowhere: `deliver` itself once the join is answered.
-        self.say: Callable[[Outgoing], None] = self._hold
         # Stored ones that are not for this channel when the log tells of them.
         self._passed_over: set[str] = set()
 
     def hear(self, frame: Outgoing, id_: str) -> None:
         """Queue a stored broadcast, unless it is one to pass over."""
-        if self._held is not None:
-            self._held.append((id_, frame))
+        if isinstance(self.casts, Held):
+            self.casts.hold(frame, id_)
         elif id_ in self._passed_over:
             self._passed_over.discard(id_)
         else:
-            self._outbox.put(frame)
+            self.outlet.put(frame)
 
     def pass_over(self, id_: str) -> None:
         """Do not queue this stored broadcast when it comes: the channel sent it itself."""
@@ -76,19 +88,15 @@ class ChannelPort:
 
     def answered(self, replayed: frozenset[str]) -> None:
         """The join is answered, and these stored broadcasts were sent with it."""
-        held, self._held = self._held or [], None
-        self.say = self.deliver
+        held, self.casts = self.casts, self.outlet
         self._passed_over |= replayed
-        for id_, frame in held:
-            self.hear(frame, id_)
-
-    def _hold(self, frame: Outgoing) -> None:
-        assert self._held is not None
-        self._held.append(("", frame))
+        if isinstance(held, Held):
+            for id_, frame in held.frames:
+                self.hear(frame, id_)
 
     async def writable(self) -> None:
         """Wait until the client has taken most of what was delivered."""
-        await self._outbox.writable()
+        await self.outlet.writable()
 
     def resubscribed(self) -> None:
         """What the channel's subject may see has changed."""

@@ -7,7 +7,7 @@ client of a server (RFC 6455, section 5).
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 _TEXT, _BINARY = 0x81, 0x82  # final, and nothing reserved is set
 _SHORT, _MEDIUM = 125, 0xFFFF
@@ -48,14 +48,22 @@ class Prepared:
 Outgoing = str | bytes | Prepared
 
 
-class Outlet(Protocol):
+class Sink(Protocol):
+    """Takes the frames of one member of something. `direct` is what writes to it together with
+    others, and None while it can only be put to."""
+
+    @property
+    def direct(self) -> Any: ...
+    def put(self, frame: Outgoing) -> None: ...
+
+
+class Outlet(Sink, Protocol):
     """What takes the frames of one socket: an outbox, or a line of a server of ours."""
 
     overflowed: bool
 
     @property
     def size(self) -> int: ...
-    def put(self, frame: Outgoing) -> None: ...
     async def writable(self) -> None: ...
     def close(self) -> None: ...
     async def stop(self) -> None: ...

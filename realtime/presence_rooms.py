@@ -17,7 +17,7 @@ from realtime import frames
 from realtime.event import DatabaseEvent
 from realtime.log_reader import DATABASE_ERRORS
 from realtime.pool import in_database_thread
-from realtime.prepared import Outgoing, Prepared
+from realtime.prepared import Prepared, Sink
 from realtime.presence_room import Entry, PresenceRoom
 from realtime.presence_store import read
 from realtime.protocol import Version
@@ -43,7 +43,7 @@ class Watcher(Protocol):
     @property
     def version(self) -> Version: ...
     @property
-    def deliver(self) -> Callable[[Outgoing], None]: ...
+    def outlet(self) -> Sink: ...
 
 
 class _Room:
@@ -204,7 +204,7 @@ class PresenceRooms:
                 if frame is None:
                     encoded = frames.of_presence(version, watcher.topic, diff)
                     frame = made[version] = Prepared(encoded)
-                watcher.deliver(frame)
+                watcher.outlet.put(frame)
         then, room.then = room.then, []
         for told in then:
             told()

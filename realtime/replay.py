@@ -336,7 +336,7 @@ class Replay:
                 self._check_tells(event, begun)
                 for delivery in matching.match(event):
                     frame = frames.of_change(event, delivery)
-                    self.port.deliver(frame)
+                    self.port.outlet.put(frame)
                     self._means.counters.sent(1, len(frame))
                     size += len(frame)
             self._cursor = event.seq
@@ -483,7 +483,7 @@ class Replay:
                 op=op,
                 snapshot=snapshot,
             )
-            self.port.deliver(frame)
+            self.port.outlet.put(frame)
             self._means.counters.sent(1, len(frame))
             sent += 1
             size += len(frame)

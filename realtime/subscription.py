@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 from auth_rls.evaluate import matcher
@@ -24,6 +25,7 @@ from auth_rls.predicate import All, Predicate, Select
 from auth_rls.simplify import simplify
 from realtime.changes import renamed, unchanged
 from realtime.event import DatabaseEvent
+from realtime.recipients import Recipients
 
 Member = TypeVar("Member")
 Verdict = Callable[[Mapping[str, Any]], bool | None]
@@ -70,7 +72,7 @@ class Audience(Generic[Member]):
     """Channels that get the same frames."""
 
     key: AudienceKey
-    members: set[Member] = field(default_factory=set)
+    members: Recipients[Member] = field(default_factory=lambda: Recipients(attrgetter("outlet")))
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,8 +51,10 @@ class FakePort:
         self.id = id_
         self.frames: list[str] = []
         self.told: list[str] = []
+        # It takes its frames itself, each by itself.
+        self.outlet, self.direct = self, None
 
-    def deliver(self, frame: Outgoing) -> None:
+    def put(self, frame: Outgoing) -> None:
         self.frames.append(str(frame.message if isinstance(frame, Prepared) else frame))
 
     async def writable(self) -> None:
@@ -123,7 +125,7 @@ class Server:
         with self.subscribers.still():
             for delivery in self.matched(event):
                 for port in delivery.audience.members:
-                    port.deliver("live")
+                    port.put("live")
 
     def matched(self, event: DatabaseEvent) -> list[Delivery[Any]]:
         steps = self.subscribers.match(event)

@@ -497,7 +497,7 @@ async def test_who_joins_while_an_event_is_matched_gets_the_next_one_and_not_tha
         found = server.matched(event)
         for delivery in found:
             for member in delivery.audience.members:
-                member.deliver("live")
+                member.put("live")
     assert answer.at.seq == event.seq
     assert (first.frames, port.frames) == (["live"], [])
     await db(Note.objects.create, title="b")
