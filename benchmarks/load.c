@@ -3,13 +3,15 @@
  * Built on the spot by `load.py`, which alone talks to it: commands on standard input, one a line,
  * answers on standard output. It checks what it receives: every message carries its number as
  * #0000000007#, and each socket has to get each number once, in order, with the same bytes as every
- * other socket. Anything else ends it with a line that begins with `failed`.
+ * other socket. Anything else ends it with a line that begins with `failed`. Built with -DDEFLATE
+ * and zlib it offers compression and reads what is compressed.
  *
  *   connect                        open all sockets, say hello, wait until each is ready
  *   hello LENGTH\nTEXT             what sockets say from the next connect on
  *   fire COUNT LENGTH\nBYTES       send these bytes to the server, wait for COUNT more at every socket
  *   await COUNT                    the same without sending anything
  *   beat SECONDS LENGTH\nTEXT      each socket sends TEXT once, spread over the time; times answers
+ *   bytes                          what all sockets have read since this was asked last
  *   drop                           close all sockets at once
  *   quit
  */
@@ -29,6 +31,12 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+#ifdef DEFLATE
+#include <zlib.h>
+#define OFFER "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
+#else
+#define OFFER ""
+#endif
 
 #define KEPT 4096            /* numbers whose bytes are remembered for comparison */
 #define AT_A_TIME 64         /* handshakes under way; some servers have a short backlog */
@@ -45,6 +53,10 @@ struct conn {
     int64_t beat_at;
     char *rest;              /* an unfinished frame */
     size_t held, room;
+#ifdef DEFLATE
+    z_stream inflater;
+    int inflating, alone;    /* agreed to; and each message for itself */
+#endif
 };
 
 static int epoll, port, sockets, http_control;
@@ -59,6 +71,7 @@ static int beat_count;
 static char *kept[KEPT];
 static size_t kept_length[KEPT];
 static char input[1 << 18];
+static uint64_t bytes_read;
 
 static void fail(const char *format, ...) {
     va_list arguments;
@@ -146,7 +159,7 @@ static void shake(struct conn *c) {
     int length = snprintf(
         request, sizeof request,
         "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n" OFFER "\r\n",
         c->control ? control_path : path, port);
     put(c->fd, request, length);
     c->state = SHAKING;
@@ -195,6 +208,35 @@ static void on_message(struct conn *c, char *data, size_t length) {
     }
 }
 
+#ifdef DEFLATE
+static void agree(struct conn *c, char *head, size_t length) {
+    if (!memmem(head, length, "permessage-deflate", 18)) return;
+    if (inflateInit2(&c->inflater, -15) != Z_OK) fail("inflateInit2");
+    c->inflating = 1;
+    c->alone = !!memmem(head, length, "server_no_context_takeover", 26);
+}
+
+static void on_compressed(struct conn *c, char *data, size_t length) {
+    static char text[1 << 20];
+    static unsigned char end[] = {0, 0, 255, 255};
+    if (!c->inflating) fail("a compressed frame nobody agreed to");
+    if (c->alone) inflateReset(&c->inflater);
+    c->inflater.next_out = (unsigned char *)text;
+    c->inflater.avail_out = sizeof text;
+    for (int part = 0; part < 2; part++) {
+        c->inflater.next_in = part ? end : (unsigned char *)data;
+        c->inflater.avail_in = part ? sizeof end : length;
+        int found = inflate(&c->inflater, Z_SYNC_FLUSH);
+        if ((found != Z_OK && found != Z_BUF_ERROR) || c->inflater.avail_in)
+            fail("a frame cannot be inflated: %d", found);
+    }
+    on_message(c, text, sizeof text - c->inflater.avail_out);
+}
+#else
+#define agree(c, head, length)
+#define on_compressed(c, data, length) fail("a compressed frame")
+#endif
+
 /* Takes whole frames off the front; returns how many bytes it took. */
 static size_t frames(struct conn *c, char *data, size_t length) {
     size_t done = 0;
@@ -214,8 +256,9 @@ static size_t frames(struct conn *c, char *data, size_t length) {
         }
         if (length - done < from + size) break;
         int opcode = head[0] & 15;
-        if (!(head[0] & 128) || head[0] & 112) fail("a fragmented or extended frame");
-        if (opcode == 9) put_frame(c->fd, 10, (char *)head + from, size);
+        if (!(head[0] & 128) || head[0] & 48) fail("a fragmented or extended frame");
+        if (head[0] & 64) on_compressed(c, (char *)head + from, size);
+        else if (opcode == 9) put_frame(c->fd, 10, (char *)head + from, size);
         else if (opcode == 8)
             fail("the server closed a socket with %d", size > 1 ? head[from] << 8 | head[from + 1] : 0);
         else if (opcode == 1 || opcode == 2) on_message(c, (char *)head + from, size);
@@ -232,6 +275,7 @@ static size_t take(struct conn *c, char *data, size_t length) {
         if (!end) return 0;
         if (strncmp(data, "HTTP/1.1 101", 12)) fail("no upgrade: %.*s", 40, data);
         done = end + 4 - data;
+        agree(c, data, done);
         c->state = GREETING;
         const char *text = c->control ? control_hello : hello;
         if (*text) put_frame(c->fd, 1, text, strlen(text));
@@ -256,6 +300,7 @@ static void readable(struct conn *c) {
         return;
     }
     if (n <= 0) fail("the server ended a connection: %s", n ? strerror(errno) : "end of file");
+    if (!c->control) bytes_read += n;
     char *data = c->held ? c->rest : input;
     size_t length = c->held + n, done = take(c, data, length);
     if (done == length) {
@@ -429,6 +474,9 @@ int main(int argc, char **argv) {
         } else if (sscanf(line, "beat %lf %zu", &seconds, &length) == 2) {
             beat_text = body(length);
             beat(seconds);
+        } else if (!strcmp(line, "bytes\n")) {
+            printf("read %llu\n", (unsigned long long)bytes_read);
+            bytes_read = 0;
         } else if (!strcmp(line, "drop\n")) {
             for (int i = 0; i < sockets; i++) {
                 close(conns[i].fd);

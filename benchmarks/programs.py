@@ -24,15 +24,22 @@ class Unavailable(Exception):
     """Something that is compared with is not here; says what is missing."""
 
 
-def compile_c(name: str, folder: Path) -> Path:
-    """A program of this folder, built. Raises Unavailable without a compiler."""
+def compile_c(name: str, folder: Path, *, deflate: bool = False) -> Path:
+    """A program of this folder, built. Raises Unavailable without a compiler.
+
+    `deflate`: it takes compressed frames, for which it needs zlib.
+    """
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise Unavailable("no C compiler: install gcc or clang; the load client is written in C")
-    program = folder / name
+    program = folder / (f"{name}-deflate" if deflate else name)
     if not program.exists():
+        more = ["-DDEFLATE", "-lz"] if deflate else []
         source = str(HERE / f"{name}.c")
-        subprocess.run([compiler, "-O2", "-o", str(program), source], check=True)
+        built = subprocess.run([compiler, "-O2", "-o", str(program), source, *more], check=False)
+        if built.returncode:
+            needs = " (it needs zlib; Debian: apt install zlib1g-dev)" if deflate else ""
+            raise Unavailable(f"{name}.c could not be built{needs}")
     return program
 
 
@@ -109,6 +116,10 @@ class Load:
         answer = self._ask(b"beat %f %d\n%s" % (seconds, len(text), text.encode()))
         median, high, most = (int(part) / 1e6 for part in answer.split()[1:])
         return median, high, most
+
+    def bytes_read(self) -> int:
+        """What all sockets have read since this was asked last."""
+        return int(self._ask(b"bytes\n").split()[1])
 
     def drop(self) -> None:
         """Close all sockets without a word."""

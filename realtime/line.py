@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from realtime.prepared import Outgoing, Prepared
 from realtime.turn import WRITE_BYTES, Turn, Wire, turn_of
@@ -27,7 +27,7 @@ _HALF = 0.5
 class Line:
     """Everything is called on the event loop of the transport.
 
-    `first`, `more`, `odd`, `fd`, `wires` and `transport` are for the turn alone.
+    `first`, `more`, `odd`, `fd`, `compressed`, `wires` and `transport` are for the turn alone.
     """
 
     __slots__ = (
@@ -42,6 +42,7 @@ class Line:
         "_telling",
         "_turn",
         "_waiting",
+        "compressed",
         "fd",
         "first",
         "more",
@@ -56,13 +57,18 @@ class Line:
         transport: asyncio.Transport,
         bound: int | None,
         ended: Callable[[Exception | None], None],
+        compressed: bool = False,
     ) -> None:
-        """`ended` is called when the line was closed and all was sent, or when it was given up."""
+        """`ended` is called when the line was closed and all was sent, or when it was given up.
+
+        `compressed`: the client takes what was compressed for itself alone (`prepared.py`).
+        """
         self._turn = turn = turn_of(asyncio.get_running_loop())
         # Always the same list: one look-up less for each frame.
         self._lines = turn.lines
         # Where it gets the frames of many, and its place there.
         self.wires: dict[Wire, int] = {}
+        self.compressed = compressed
         self._bound = bound
         self._ended = ended
         self._room: asyncio.Event | None = None
@@ -121,7 +127,7 @@ class Line:
             self.more = [frame]
         else:
             self.more.append(frame)
-        self._waiting += len(frame.frame())
+        self._waiting += len(frame.form(self.compressed))
         if self._bound is not None and self._waiting > self._bound:
             self.overflowed = True
             self.drop()
@@ -180,7 +186,7 @@ class Line:
         self._held = self.odd = True
         self._waiting = 0
         if self.first is not None:
-            self._waiting = len(self.first.frame()) + sum(len(f.frame()) for f in self.more or ())
+            self._waiting = sum(map(len, self._forms([self.first, *(self.more or ())])))
 
     def resume(self) -> None:
         """The transport holds nothing any more."""
@@ -210,19 +216,23 @@ class Line:
         """Whole frames from the front, about `most` bytes of them."""
         assert self.first is not None
         if self.more is None:
-            data, self.first = self.first.frame(), None
+            data, self.first = self.first.form(self.compressed), None
             return data
         waiting = [self.first, *self.more]
+        forms = self._forms(waiting)
         count, size = len(waiting), 0
         if most is not None:
-            for place, frame in enumerate(waiting):
-                size += len(frame.frame())
+            for place, form in enumerate(forms):
+                size += len(form)
                 if size >= most:
                     count = place + 1
                     break
         self.first = waiting[count] if count < len(waiting) else None
         self.more = waiting[count + 1 :] or None
-        return b"".join([frame.frame() for frame in waiting[:count]])
+        return b"".join(forms[:count])
+
+    def _forms(self, frames: Iterable[Prepared]) -> list[bytes]:
+        return [frame.form(self.compressed) for frame in frames]
 
     def _write(self, data: bytes) -> None:
         sent = 0

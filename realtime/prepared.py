@@ -1,21 +1,46 @@
-"""A message for many sockets: encoded once, and its WebSocket frame made once.
+"""A message for many sockets: encoded once, its WebSocket frame made once, and compressed once.
 
 Pure. A frame is made when the first socket asks for it, so servers that make their own cost nothing
-here. It is not masked, not compressed and never fragmented, so the same bytes are good for every
-client of a server (RFC 6455, section 5).
+here. It is neither masked nor fragmented, so the same bytes are good for every client of a server
+(RFC 6455, section 5). Compressed it refers to nothing that was sent before ("no context takeover",
+RFC 7692, section 7.1.1), so the same bytes are good for every client that agreed to that.
 """
 
 from __future__ import annotations
 
+import zlib
 from typing import Any, Protocol
 
 _TEXT, _BINARY = 0x81, 0x82  # final, and nothing reserved is set
+_COMPRESSED = 0x40
 _SHORT, _MEDIUM = 125, 0xFFFF
+
+#: How far back compressed data refers, as a power of two. A client has to allow for as much.
+WINDOW_BITS = 12
+# Below this many bytes compression saves next to nothing.
+_WORTHWHILE = 256
+_END_OF_BLOCK = b"\x00\x00\xff\xff"
 
 
 def websocket_frame(message: str | bytes) -> bytes:
     """The frame a server sends for this message."""
+    if isinstance(message, str):
+        return _frame(_TEXT, message.encode())
+    return _frame(_BINARY, message)
+
+
+def compressed_frame(message: str | bytes) -> bytes | None:
+    """The same, compressed; None where that would save nothing."""
     payload, head = (message.encode(), _TEXT) if isinstance(message, str) else (message, _BINARY)
+    if len(payload) < _WORTHWHILE:
+        return None
+    compressor = zlib.compressobj(wbits=-WINDOW_BITS)
+    data = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    data = data.removesuffix(_END_OF_BLOCK)
+    return _frame(head | _COMPRESSED, data) if len(data) < len(payload) else None
+
+
+def _frame(head: int, payload: bytes) -> bytes:
     size = len(payload)
     if size <= _SHORT:
         return bytes((head, size)) + payload
@@ -27,11 +52,12 @@ def websocket_frame(message: str | bytes) -> bytes:
 class Prepared:
     """One message, shared by everybody it goes to. `made` is its frame as soon as there is one."""
 
-    __slots__ = ("made", "message")
+    __slots__ = ("_compressed", "made", "message")
 
     def __init__(self, message: str | bytes) -> None:
         self.message = message
         self.made: bytes | None = None
+        self._compressed: bytes | None = None
 
     def __len__(self) -> int:
         return len(self.message)
@@ -42,6 +68,15 @@ class Prepared:
         if made is None:
             made = self.made = websocket_frame(self.message)
         return made
+
+    def form(self, compressed: bool) -> bytes:
+        """The frame for a socket that agreed to compression, or did not. The same each time."""
+        if not compressed:
+            return self.frame()
+        data = self._compressed
+        if data is None:
+            data = self._compressed = compressed_frame(self.message) or self.frame()
+        return data
 
 
 # What goes to a socket: for it alone, or shared.

@@ -3,7 +3,10 @@
 Serves every ASGI application as uvicorn's own protocol does. One that knows the extension
 `rowcast.fanout` may ask for a line to its socket, and hand over frames that it shares with other
 sockets (`line.py`). From then on everything that is sent goes by the line, in the order of calling,
-and uncompressed. Control frames, the handshakes, limits and time-outs remain uvicorn's.
+and uncompressed unless the server offers compression (`--ws-per-message-deflate true`, which is
+uvicorn's default) and the client took it: then once for all who did, which is why this server only
+offers it without context takeover. Control frames, the handshakes, limits and time-outs remain
+uvicorn's.
 """
 
 from __future__ import annotations
@@ -12,12 +15,30 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.extensions.permessage_deflate import (
+    PerMessageDeflate,
+    ServerPerMessageDeflateFactory,
+)
 
 from realtime.line import Line
+from realtime.prepared import WINDOW_BITS
 
 EXTENSION = "rowcast.fanout"
+
+
+_DEFLATE = [
+    ServerPerMessageDeflateFactory(
+        server_no_context_takeover=True,
+        # What clients compress is read without keeping a window for each of them either.
+        client_no_context_takeover=True,
+        server_max_window_bits=WINDOW_BITS,
+        client_max_window_bits=WINDOW_BITS,
+        compress_settings={"memLevel": 5},
+    )
+]
 
 
 class FanoutProtocol(WebSocketsSansIOProtocol):
@@ -25,6 +46,11 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
 
     _line: Line | None = None
     _abort_timer: asyncio.TimerHandle | None = None
+
+    def __init__(self, config: Config, *arguments: Any, **named: Any) -> None:
+        super().__init__(config, *arguments, **named)
+        if config.ws_per_message_deflate:
+            self.conn.available_extensions = _DEFLATE
 
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
@@ -34,7 +60,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
 
     def open_line(self, bound: int | None, ended: Callable[[Exception | None], None]) -> Line:
         """After the accept: the way for prepared frames. At most `bound` bytes wait in it."""
-        line = Line(self.transport, bound, ended)
+        line = Line(self.transport, bound, ended, self._compressed)
         self._line = line
         if self.disconnected or self.close_sent or self.transport.is_closing():
             line.drop()
@@ -43,6 +69,15 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             # (With TLS nobody does, and asyncio's takes 0 for always full.)
             self.transport.set_write_buffer_limits(high=0)
         return line
+
+    @property
+    def _compressed(self) -> bool:
+        """Whether the client takes what is compressed for all."""
+        return any(
+            isinstance(extension, PerMessageDeflate)
+            and extension.local_max_window_bits >= WINDOW_BITS
+            for extension in self.conn.extensions
+        )
 
     # --- the application ------------------------------------------------------------------------
 

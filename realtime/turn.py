@@ -36,47 +36,59 @@ WRITE_BYTES = 262_144
 _FEW = 64
 
 
-class Wire:
-    """Sockets that all get the same frames. Each line is in it once, with a member it stands for.
+class _Strand:
+    """Sockets that get the same bytes, each with the member it stands for."""
 
-    A line that is not to be written to directly any more goes, and its member with it, to those who
-    are `apart`.
+    __slots__ = ("compressed", "fds", "lines", "members")
+
+    def __init__(self, compressed: bool) -> None:
+        self.compressed = compressed
+        self.fds = array("i")
+        self.lines: list[Line] = []
+        self.members: list[Any] = []
+
+
+class Wire:
+    """Sockets that all get the same frames: those that take them compressed, and the others.
+
+    Each line is in it once. One that is not to be written to directly any more goes, and its member
+    with it, to those who are `apart`.
     """
 
-    __slots__ = ("_apart", "fds", "lines", "members", "turn")
+    __slots__ = ("_apart", "strands", "turn")
 
     def __init__(self, turn: Turn, apart: dict[Any, None]) -> None:
         self.turn = turn
         self._apart = apart
-        self.fds = array("i")
-        self.lines: list[Line] = []
-        self.members: list[Any] = []
+        self.strands = _Strand(False), _Strand(True)
 
     def add(self, line: Line, member: Hashable) -> bool:
         """False where the line is here already, for another member."""
         if self in line.wires:
             return False
         self.turn.fix(self)
-        line.wires[self] = len(self.lines)
-        self.lines.append(line)
-        self.fds.append(line.fd)
-        self.members.append(member)
+        strand = self.strands[line.compressed]
+        line.wires[self] = len(strand.lines)
+        strand.lines.append(line)
+        strand.fds.append(line.fd)
+        strand.members.append(member)
         return True
 
     def remove(self, line: Line) -> Any:
         """Returns the member it stood for. What was shared before is still sent to it."""
         self.turn.fix(self)
         self.turn.pull(line)
-        last = self.lines[-1]
+        strand = self.strands[line.compressed]
+        last = strand.lines[-1]
         place = line.wires.pop(self)
         if last is not line:
             self.turn.pull(last)
             last.wires[self] = place
-            self.lines[place], self.fds[place] = last, last.fd
-        member, self.members[place] = self.members[place], self.members[-1]
-        self.lines.pop()
-        self.fds.pop()
-        self.members.pop()
+            strand.lines[place], strand.fds[place] = last, last.fd
+        member, strand.members[place] = strand.members[place], strand.members[-1]
+        strand.lines.pop()
+        strand.fds.pop()
+        strand.members.pop()
         return member
 
     def release(self, line: Line) -> None:
@@ -85,23 +97,23 @@ class Wire:
 
 
 class _Batch:
-    """Frames for the sockets of some stretches of a wire."""
+    """Frames for the sockets of some stretches of a wire's strands."""
 
-    __slots__ = ("_data", "fixed", "frames", "pulled", "size", "stretches", "wire", "without")
+    __slots__ = ("_made", "fixed", "frames", "pulled", "size", "stretches", "wire", "without")
 
     def __init__(self, wire: Wire, without: Line | None) -> None:
         self.wire = wire
         self.without = without
-        self.stretches = [(0, len(wire.fds))]
+        self.stretches = [(each, 0, len(each.fds)) for each in wire.strands if each.fds]
         self.frames: list[Prepared] = []
         self.size = 0
         # Members of the wire that get all this by themselves.
         self.pulled: list[Line] = []
         # Takes no more frames: some were written, or the wire is another by now.
         self.fixed = False
-        self._data = b""
+        self._made: dict[bool, bytes] = {}
         if without is not None and wire in without.wires:
-            self.cut(without.wires[wire])
+            self.cut(without)
 
     def add(self, frame: Prepared) -> None:
         self.frames.append(frame)
@@ -111,31 +123,34 @@ class _Batch:
         same = self.wire is wire and self.without is without and not self.fixed
         return same and self.size + len(frame.frame()) <= WRITE_BYTES
 
-    def cut(self, place: int) -> bool:
-        """Leave this place out; False where it is not to come, or was."""
-        for number, (start, stop) in enumerate(self.stretches):
-            if start <= place < stop:
-                halves = (start, place), (place + 1, stop)
-                self.stretches[number : number + 1] = [half for half in halves if half[0] < half[1]]
+    def cut(self, line: Line) -> bool:
+        """Leave this line out; False where it is not to come, or was."""
+        place, mine = line.wires[self.wire], self.wire.strands[line.compressed]
+        for number, (strand, start, stop) in enumerate(self.stretches):
+            if strand is mine and start <= place < stop:
+                halves = (strand, start, place), (strand, place + 1, stop)
+                self.stretches[number : number + 1] = [half for half in halves if half[1] < half[2]]
                 return True
         return False
 
-    def next(self) -> tuple[int, int]:
+    def next(self) -> tuple[_Strand, int, int]:
         """Some places; they count as written from here on."""
         self.fixed = True
-        start, stop = self.stretches[0]
+        strand, start, stop = self.stretches[0]
         end = min(start + _SOCKETS_A_LOOK, stop)
-        self.stretches[:1] = [(end, stop)] if end < stop else []
-        return start, end
+        self.stretches[:1] = [(strand, end, stop)] if end < stop else []
+        return strand, start, end
 
     def rest(self) -> list[Line]:
-        return [line for start, stop in self.stretches for line in self.wire.lines[start:stop]]
+        return [line for strand, start, stop in self.stretches for line in strand.lines[start:stop]]
 
-    @property
-    def data(self) -> bytes:
-        if not self._data:
-            self._data = b"".join([frame.frame() for frame in self.frames])
-        return self._data
+    def data(self, compressed: bool) -> bytes:
+        """All frames. There will be no others."""
+        made = self._made.get(compressed)
+        if made is None:
+            made = b"".join([frame.form(compressed) for frame in self.frames])
+            self._made[compressed] = made
+        return made
 
 
 class Turn:
@@ -172,9 +187,10 @@ class Turn:
                 return
             self._settle()
         if len(self.lines) > _FEW:
-            for line in wire.lines:
-                if line is not without:
-                    line.put(frame)
+            for strand in wire.strands:
+                for line in strand.lines:
+                    if line is not without:
+                        line.put(frame)
             return
         batch = _Batch(wire, without)
         batch.add(frame)
@@ -192,10 +208,7 @@ class Turn:
     def pull(self, line: Line) -> None:
         """Put what a batch has for a line to that line itself, if there is such a thing."""
         batch = self.batch
-        if batch is None:
-            return
-        place = line.wires.get(batch.wire)
-        if place is None or not batch.cut(place):
+        if batch is None or batch.wire not in line.wires or not batch.cut(line):
             return
         batch.pulled.append(line)
         for frame in batch.frames:
@@ -227,11 +240,11 @@ class Turn:
         # The innermost loop of a fan-out: nothing is called in it but the kernel.
         write = os.write
         while (batch := self.batch) is not None and batch.stretches:
-            wire, data = batch.wire, batch.data
+            strand, start, end = batch.next()
+            data = batch.data(strand.compressed)
             size = len(data)
-            start, end = batch.next()
             short: list[tuple[int, int]] = []
-            for fd in wire.fds[start:end]:
+            for fd in strand.fds[start:end]:
                 try:
                     sent = write(fd, data)
                 except OSError:
@@ -241,8 +254,8 @@ class Turn:
                     short.append((fd, sent))
             if short:
                 # Lines first: what a transport does about it may move them to other places.
-                lines = [(wire.lines[wire.fds.index(fd, start, end)], sent) for fd, sent in short]
-                for line, sent in lines:
+                lines = [strand.lines[strand.fds.index(fd, start, end)] for fd, _ in short]
+                for line, (_, sent) in zip(lines, short, strict=True):
                     line.transport.write(data[sent:])
             if time.perf_counter() > until:
                 break
@@ -253,7 +266,7 @@ class Turn:
         lines = self.lines.copy()
         self.lines.clear()
         write = os.write
-        last, frame, size = None, b"", 0
+        last, compressed, frame, size = None, False, b"", 0
         for start in range(0, len(lines), _SOCKETS_A_LOOK):
             if start and time.perf_counter() > until:
                 self.lines[:0] = lines[start:]
@@ -266,9 +279,10 @@ class Turn:
                     line.flush()
                     continue
                 line.first = None
-                if first is not last:
+                if first is not last or line.compressed is not compressed:
                     # Neighbours mostly get the same frame.
-                    last, frame = first, first.frame()
+                    last, compressed = first, line.compressed
+                    frame = first.form(compressed)
                     size = len(frame)
                 try:
                     sent = write(line.fd, frame)

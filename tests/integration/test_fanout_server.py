@@ -60,6 +60,31 @@ async def closed(link: ClientConnection) -> int:
     return caught.value.rcvd.code if caught.value.rcvd else CloseCode.ABNORMAL_CLOSURE
 
 
+@contextlib.asynccontextmanager
+async def raw(
+    address: str, headers: dict[str, str]
+) -> AsyncIterator[tuple[bytes, asyncio.StreamReader]]:
+    """A client that reads bytes: the head of the server's answer, and what follows it."""
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", int(address[:-1].rpartition(":")[2])
+    )
+    asked = {
+        "Host": "127.0.0.1",
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version": "13",
+        **headers,
+    }
+    lines = [f"{name}: {value}" for name, value in asked.items()]
+    writer.write("\r\n".join(["GET / HTTP/1.1", *lines, "", ""]).encode())
+    try:
+        yield await reader.readuntil(b"\r\n\r\n"), reader
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
 class Taking:
     """An application that takes a line for its socket, and waits until it is told to end."""
 
@@ -125,6 +150,47 @@ async def test_an_ordinary_application_is_served_as_ever(compression: str | None
         await link.send("end")
         assert await closed(link) == 4321
         assert link.close_reason == "asked to"
+
+
+@pytest.mark.parametrize(
+    ("offers", "option", "compressed"),
+    [
+        ("permessage-deflate; client_max_window_bits", True, True),
+        ("permessage-deflate; server_max_window_bits=15", True, True),
+        # A window that is smaller than what all others are served with.
+        ("permessage-deflate; server_max_window_bits=10", True, False),
+        (None, True, False),
+        ("permessage-deflate", False, False),
+    ],
+)
+async def test_a_line_is_compressed_for_who_agreed_and_for_nobody_else(
+    offers: str | None, option: bool, compressed: bool
+) -> None:
+    application = Taking()
+    message = Prepared("a row and another row " * 50)
+    async with serving(application, ws_per_message_deflate=option) as address:
+        headers = {} if offers is None else {"Sec-WebSocket-Extensions": offers}
+        async with raw(address, headers) as (head, reader):
+            agreed = b"permessage-deflate; server_no_context_takeover; client_no_context" in head
+            assert agreed == (offers is not None and option)
+            line = await application.open()
+            line.put(message)
+            wanted = message.form(compressed)
+            assert await reader.readexactly(len(wanted)) == wanted
+            assert (len(wanted) < 100) == compressed
+
+
+async def test_a_client_that_compresses_reads_and_is_read() -> None:
+    application = Taking()
+    texts = [f"{number} " + "soup, " * number * 50 for number in range(5)]
+    async with serving(application) as address, client(address, compression="deflate") as link:
+        line = await application.open()
+        for text in texts:
+            line.put(Prepared(text))
+            await link.send(text)
+            assert await receive(link) == text
+        await auntil(lambda: len(application.received) == len(texts))
+        assert [message["text"] for message in application.received] == texts
 
 
 async def test_an_application_may_refuse_with_a_response_of_its_own() -> None:

@@ -91,14 +91,16 @@ class Queue:
 
 
 @contextmanager
-def sockets(count: int) -> Iterator[list[Member]]:
+def sockets(count: int, compressed: int = 0) -> Iterator[list[Member]]:
+    """So many, of which every so-manieth takes what is compressed."""
     members = []
-    for _ in range(count):
+    for place in range(count):
         server, client = socket.socketpair()
         server.setblocking(False)
         client.setblocking(False)
         transport = Transport(server)
-        line = transport.line = Line(transport, None, lambda failure: None)
+        takes = bool(compressed) and place % compressed == 0
+        line = transport.line = Line(transport, None, lambda failure: None, takes)
         members.append(Member(line, transport, client))
     try:
         yield members
@@ -275,6 +277,25 @@ async def test_a_batch_that_is_half_written_takes_nothing_more(
             assert member.received() == frames(*messages)
 
 
+async def test_those_who_take_it_compressed_share_that_in_the_same_turn() -> None:
+    with sockets(60, compressed=3) as members:
+        recipients = everybody(members)
+        messages = Prepared("a" * 1_000), Prepared("b" * 1_000), Prepared("short")
+        for message in messages:
+            recipients.send(message)
+        members[0].outlet.put("c" * 1_000)
+        recipients.discard(members[3])
+        recipients.send(Prepared("d" * 1_000))
+        await turns()
+        for place, member in enumerate(members):
+            own = [Prepared("c" * 1_000)] if place == 0 else []
+            after = [Prepared("d" * 1_000)] if place != 3 else []
+            wanted = [message.form(place % 3 == 0) for message in (*messages, *own, *after)]
+            assert member.received() == b"".join(wanted)
+            assert not member.transport.written
+        assert len(messages[0].form(True)) < 50
+
+
 async def test_members_of_other_servers_are_handed_each_frame() -> None:
     @dataclass(eq=False)
     class Other:
@@ -316,12 +337,13 @@ deeds = st.lists(
 @given(deeds)
 def test_whatever_happens_each_gets_what_was_sent_while_it_was_there(deeds: list[Any]) -> None:
     async def run() -> None:
-        with sockets(MEMBERS) as members:
+        with sockets(MEMBERS, compressed=3) as members:
             first, second = everybody(members), everybody(members[::2])
             wanted: dict[Member, list[str]] = {member: [] for member in members}
             gone: set[Member] = set()
             for number, (deed, place) in enumerate(deeds):
-                member, text = members[place], f"{deed} {number}"
+                # Some are worth compressing.
+                member, text = members[place], f"{deed} {number}" + "x" * 100 * (number % 4)
                 if deed in ("send", "without", "other"):
                     recipients = second if deed == "other" else first
                     without = member if deed == "without" and member in first else None
@@ -352,7 +374,8 @@ def test_whatever_happens_each_gets_what_was_sent_while_it_was_there(deeds: list
                     member.transport.drain()
             await turns(30)
             for member in members:
-                expected, received = frames(*wanted[member]), member.received()
+                takes, received = member.outlet.compressed, member.received()
+                expected = b"".join(Prepared(text).form(takes) for text in wanted[member])
                 if member in gone:
                     assert expected.startswith(received)
                 else:

@@ -1,0 +1,119 @@
+"""What compression costs, and what it saves: `python -m benchmarks.compression`.
+
+One row to 1,000 sockets, by four ways in turns: the fast path, where a frame is compressed once for
+all who agreed to it, and uvicorn's own protocol, which compresses it for each socket; both with
+clients that offer compression and with clients that do not. Prints deliveries a second from the
+first socket to the last, the server's CPU time for one delivery, the bytes of one on the wire, and
+what a socket takes of the server's memory.
+
+The load client inflates what it gets, and checks that every socket got every row once, in order and
+the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contestants import SHOWN, ours
+from benchmarks.fanout import Round, machine, ratios, spread
+from benchmarks.programs import Failed, Load, Unavailable, compile_c, cpu_seconds, memory_kilobytes
+
+WAYS = [(kind, deflate) for kind in ("fanout", "uvicorn") for deflate in (True, False)]
+_SETTLING = 1.0
+
+Figures = dict[str, list[float]]
+
+
+def named(kind: str, deflate: bool) -> str:
+    return f"{SHOWN[kind]}, {'compressed' if deflate else 'plain'}"
+
+
+def measure(
+    kind: str, deflate: bool, folder: Path, arguments: argparse.Namespace
+) -> dict[str, float]:
+    """One round of one way. Raises Failed or Unavailable."""
+    sockets = arguments.sockets
+    with ours(kind, folder) as stand:
+        program = compile_c("load", folder.parent, deflate=deflate)
+        # The first socket starts what a process has once.
+        first = Load(program, stand.door, 1)
+        first.connect()
+        before = memory_kilobytes(stand.pid)
+        load = Load(program, stand.door, sockets)
+        try:
+            load.connect()
+            turn = Round(stand, load, arguments)
+            turn.rows(5, 1)
+            time.sleep(_SETTLING)
+            memory = (memory_kilobytes(stand.pid) - before) / sockets
+            load.bytes_read()
+            used = cpu_seconds(stand.pid)
+            took = turn.rows(arguments.messages, 1)
+            used = cpu_seconds(stand.pid) - used
+            read = load.bytes_read()
+        finally:
+            load.close()
+            first.close()
+    deliveries = sockets * len(took)
+    return {
+        "rate": sockets / statistics.median(seconds for _, seconds in took),
+        "cpu_us": 1e6 * used / deliveries,
+        "bytes": read / deliveries,
+        "memory_kb": memory,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--sockets", type=int, default=1_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--messages", type=int, default=50, help="rows a round, at most")
+    parser.add_argument("--seconds", type=float, default=10.0, help="at most, for them")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    results: dict[str, Figures] = {named(*way): {} for way in WAYS}
+    with tempfile.TemporaryDirectory(prefix="rowcast-bench-") as base:
+        for number in range(arguments.rounds):
+            for kind, deflate in WAYS:
+                folder = Path(base) / f"{number}-{kind}-{deflate}"
+                folder.mkdir()
+                try:
+                    found = measure(kind, deflate, folder, arguments)
+                except (Failed, Unavailable) as error:
+                    sys.exit(f"{named(kind, deflate)}: {error}")
+                for what, value in found.items():
+                    results[named(kind, deflate)].setdefault(what, []).append(value)
+    say = sys.stdout.write
+    say(f"one row to {arguments.sockets:,} sockets{'':6} deliveries a second, min / median / max")
+    say("   CPU us   bytes   KB a socket\n")
+    for name, figures in results.items():
+        cpu, size, memory = (
+            statistics.median(figures[what]) for what in ("cpu_us", "bytes", "memory_kb")
+        )
+        say(f"{name:32} {spread(figures['rate']):>36} {cpu:8.2f} {size:7.0f} {memory:9.1f}\n")
+    goals: list[dict[str, Any]] = []
+    say("\ntimes as many deliveries, round by round: min / median / max\n")
+    shared = named("fanout", True)
+    for other in (named("uvicorn", True), named("fanout", False)):
+        found = ratios(results[shared]["rate"], results[other]["rate"])
+        goals.append({"ours": shared, "theirs": other, "ratios": found})
+        say(f"{shared} : {other}   {spread(found, 2)}\n")
+    if arguments.json:
+        kept = {
+            "machine": machine(),
+            "sockets": arguments.sockets,
+            "results": results,
+            "goals": goals,
+        }
+        arguments.json.write_text(json.dumps(kept, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
