@@ -166,9 +166,11 @@ class Line:
         self._wake()
 
     async def stop(self) -> None:
-        """Forget what waits; as for an outbox."""
+        """Forget what waits and tell nobody; as for an outbox."""
         if not self._closing:
             self.drop()
+        # Whom it told holds the line: nothing is to go in circles (`server.py`).
+        self._ended = _nobody
 
     async def writable(self) -> None:
         """Wait until less than half the bound waits. For those who can wait (replays)."""
@@ -245,6 +247,10 @@ class Line:
                 return
         # Calls `hold` when it cannot get rid of it.
         self.transport.write(memoryview(data)[sent:])
+
+
+def _nobody(failure: Exception | None) -> None:
+    """Nobody is told."""
 
 
 def _descriptor(transport: asyncio.Transport) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected
@@ -51,12 +51,14 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         super().__init__(config, *arguments, **named)
         if config.ws_per_message_deflate:
             self.conn.available_extensions = _DEFLATE
+        self._offers: dict[str, Any] = {}
 
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
         if not self.close_sent:
             # The application runs in the next turn of the loop at the earliest.
-            self.scope["extensions"][EXTENSION] = {"open": self.open_line}  # type: ignore
+            self._offers = cast(dict[str, Any], self.scope["extensions"])
+            self._offers[EXTENSION] = {"open": self.open_line}
 
     def open_line(self, bound: int | None, ended: Callable[[Exception | None], None]) -> Line:
         """After the accept: the way for prepared frames. At most `bound` bytes wait in it."""
@@ -120,6 +122,9 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         if self._abort_timer is not None:
             self._abort_timer.cancel()
         super().connection_lost(exc)
+        # It leads back here, and what goes in circles waits for a full garbage collection: half a
+        # second of standing still for every ten thousand sockets that have gone.
+        self._offers.pop(EXTENSION, None)
 
     def handle_close(self, event: Any) -> None:
         if self._line is not None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -178,6 +180,33 @@ async def test_a_line_is_compressed_for_who_agreed_and_for_nobody_else(
             wanted = message.form(compressed)
             assert await reader.readexactly(len(wanted)) == wanted
             assert (len(wanted) < 100) == compressed
+
+
+async def test_a_socket_that_has_gone_leaves_nothing_to_the_garbage_collector() -> None:
+    """But for what asyncio makes of its own transport."""
+    protocols: list[weakref.ref[Any]] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        opening = scope["extensions"][EXTENSION]["open"]
+        protocols.append(weakref.ref(opening.__self__))
+        await receive()
+        await send({"type": "websocket.accept"})
+        line = opening(None, lambda failure: None)
+        await receive()
+        await line.stop()
+
+    async with serving(application) as address:
+        for leave in ("close", "abort"):
+            gc.collect()
+            gc.disable()
+            try:
+                link = await client(address)
+                await (link.close() if leave == "close" else asyncio.sleep(0))
+                link.transport.abort()
+                await auntil(lambda: protocols[-1]() is None)
+            finally:
+                gc.enable()
+    assert len(protocols) == 2
 
 
 async def test_a_client_that_compresses_reads_and_is_read() -> None:
