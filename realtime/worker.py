@@ -37,6 +37,8 @@ _ANSWER_BYTES = 1_048_576
 _AT_ONCE = 2
 # Questions that wait longer than their askers do are not worth an answer.
 _WAITING = 64
+# What has not ended so long after SIGTERM is told again.
+_AGAIN_SECONDS = 5.0
 
 
 class RealtimeWorker(AsyncConsumer):
@@ -154,8 +156,20 @@ def _ending_on_sigterm() -> Any:
         yield
         return
     loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        loop.call_later(_AGAIN_SECONDS, again)
+        signal.raise_signal(signal.SIGINT)
+
+    def again() -> None:
+        # Who runs the loop cancels everything once, and a client library that waits for its server
+        # may take that for a time-out of its own, and go on.
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.call_later(_AGAIN_SECONDS, again)
+
     try:
-        loop.add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
+        loop.add_signal_handler(signal.SIGTERM, end)
     except NotImplementedError:
         yield
         return

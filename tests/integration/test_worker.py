@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from realtime.routing import worker_routes
 from realtime.upkeep import Upkeep, box_of
 from realtime.wal import sequencer
 from tests import redis as redises
-from tests.integration.programs import managing
+from tests.integration.programs import ROOT, environment, managing
 from tests.integration.sockets import Client, db
 from tests.redis import Redis, layers
 from tests.waiting import PATIENCE_SECONDS, until
@@ -346,6 +347,56 @@ def test_runworker_does_its_work_and_ends_cleanly_on_sigterm(redis: Redis, tmp_p
         assert "Traceback" not in program.said
         assert f"worker {id_} has ended" in program.said
     assert roster.workers("default") == []
+
+
+_STUBBORN = """
+import asyncio
+import django
+
+django.setup()
+from realtime import worker
+
+worker._AGAIN_SECONDS = 0.05
+
+async def stubborn():
+    for _ in range(3):
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            print("went on", flush=True)
+    await asyncio.Event().wait()
+
+async def main():
+    others = asyncio.create_task(stubborn())
+    with worker._ending_on_sigterm():
+        print("ready", flush=True)
+        await asyncio.Event().wait()
+
+try:
+    asyncio.run(main())
+except KeyboardInterrupt:
+    print("ended")
+"""
+
+
+def test_a_task_that_takes_no_for_an_answer_does_not_hold_up_the_end() -> None:
+    program = subprocess.Popen(
+        [sys.executable, "-c", _STUBBORN],
+        stdout=subprocess.PIPE,
+        env=environment(),
+        cwd=ROOT,
+        text=True,
+    )
+    try:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "ready\n"
+        program.send_signal(signal.SIGTERM)
+        said, _ = program.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        program.kill()
+        program.communicate()
+    assert said == "went on\n" * 3 + "ended\n"
+    assert program.returncode == 0
 
 
 async def _wake(process: subprocess.Popen[bytes]) -> None:
