@@ -1,34 +1,233 @@
-"""Bars as SVG. Knows nothing of what they mean."""
+"""Charts as SVG: a page of panels, each with an axis that says its unit. Knows nothing of what they
+mean, and draws on white, so that a page reads the same in light and in dark."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
-_LINE, _LEFT, _WIDTH, _TOP = 26, 220, 720, 48
+_WIDTH, _LEFT, _RIGHT = 720, 224, 96
+_BAR, _GAP, _HEAD, _FOOT = 18, 8, 40, 44
+_INK, _SOFT, _GRID = "#222", "#5c6670", "#e3e7ea"
+_OURS = "#0b7a75"
+# Told apart by lightness too, for who does not see the hues.
+_OTHERS = ("#b4bcc4", "#d98324", "#3f51b5", "#8e3b46")
+
+Series = Mapping[str, float]
 
 
-def bars(title: str, values: Mapping[str, float], ours: str = "") -> str:
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A part of a page, drawn from its own upper edge."""
+
+    title: str
+    height: float
+    parts: tuple[str, ...]
+
+
+def page(*panels: Panel) -> str:
+    """The panels, one below the other."""
+    height = sum(panel.height for panel in panels)
+    title = "; ".join(panel.title for panel in panels)
+    drawn = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height:g}"'
+        f' role="img" aria-label="{escape(title)}" font-family="system-ui, sans-serif">',
+        f'<rect width="{_WIDTH}" height="{height:g}" fill="#fff"/>',
+    ]
+    top = 0.0
+    for panel in panels:
+        drawn += [f'<g transform="translate(0 {top:g})">', *panel.parts, "</g>"]
+        top += panel.height
+    return "\n".join([*drawn, "</svg>", ""])
+
+
+def bars(title: str, values: Series, unit: str, ours: str = "") -> Panel:
     """A horizontal bar for each value, the largest first; names beginning with `ours` stand out."""
     ordered = sorted(values.items(), key=lambda item: -item[1])
-    most = max(values.values(), default=1.0)
-    room = _WIDTH - _LEFT - 90
-    height = _TOP + _LINE * len(ordered) + 12
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}"'
-        f' role="img" aria-label="{escape(title)}" font-family="system-ui, sans-serif">',
-        f'<rect width="{_WIDTH}" height="{height}" fill="#fff"/>',
-        f'<text x="12" y="28" font-size="16" fill="#222">{escape(title)}</text>',
+    rows = [(name, [(value, _OURS if _is(name, ours) else _OTHERS[0])]) for name, value in ordered]
+    return _rows(title, rows, unit, ())
+
+
+def groups(title: str, values: Mapping[str, Series], unit: str, ours: str = "") -> Panel:
+    """A bar for each series in each group, in the order given."""
+    colours = _colours([name for series in values.values() for name in series], ours)
+    rows = [
+        (group, [(value, colours[name]) for name, value in series.items()])
+        for group, series in values.items()
     ]
-    for place, (name, value) in enumerate(ordered):
-        y = _TOP + _LINE * place
-        long = max(1.0, room * value / most)
-        colour = "#0b7a75" if ours and name.startswith(ours) else "#b4bcc4"
+    return _rows(title, rows, unit, colours.items())
+
+
+def spans(title: str, values: Mapping[str, Series], unit: str, ours: str = "") -> Panel:
+    """Quantiles and their like: in each row a mark for each value, over a logarithmic axis."""
+    colours = _colours([name for series in values.values() for name in series], ours)
+    if len(colours) == 1:
+        colours = dict.fromkeys(colours, _OURS)
+    every = [value for series in values.values() for value in series.values()]
+    scale = _Scale(_LEFT, _WIDTH - _RIGHT - 60, *_decades(every), logarithmic=True)
+    legend = colours if len(colours) > 1 else {}
+    top = _HEAD + (22 if legend else 0)
+    bottom = top + len(values) * (_BAR + _GAP)
+    parts = [*_heading(title, legend.items()), *_across(scale, top, bottom, unit)]
+    for place, (row, series) in enumerate(values.items()):
+        y = top + place * (_BAR + _GAP) + _GAP / 2 + _BAR / 2
+        at = [scale.at(value) for value in series.values()]
+        parts.append(_text(_LEFT - 8, y + 4, row, anchor="end"))
+        parts.append(
+            f'<line x1="{min(at):.1f}" x2="{max(at):.1f}" y1="{y:g}" y2="{y:g}"'
+            f' stroke="{_SOFT}" stroke-width="2"/>'
+        )
         parts += [
-            f'<text x="{_LEFT - 8}" y="{y + 16}" font-size="13" text-anchor="end" fill="#222">'
-            f"{escape(name)}</text>",
-            f'<rect x="{_LEFT}" y="{y + 3}" width="{long:.1f}" height="18" fill="{colour}"/>',
-            f'<text x="{_LEFT + long + 6:.1f}" y="{y + 16}" font-size="13" fill="#222">'
-            f"{value:,.0f}</text>",
+            f'<circle cx="{x:.1f}" cy="{y:g}" r="6" fill="{colours[name]}"/>'
+            for x, name in zip(at, series, strict=True)
         ]
-    return "\n".join([*parts, "</svg>", ""])
+        told = " / ".join(number(value) for value in series.values())
+        parts.append(_text(_WIDTH - 12, y + 4, told, anchor="end"))
+    return Panel(title, bottom + _FOOT, tuple(parts))
+
+
+def lines(
+    title: str, series: Mapping[str, Mapping[float, float]], across: str, up: str, ours: str = ""
+) -> Panel:
+    """A line for each series, over a logarithmic axis; up from nought."""
+    colours = _colours(series, ours, _OTHERS[1:])
+    points = [point for line in series.values() for point in line.items()]
+    top, bottom = _HEAD + 40.0, _HEAD + 250.0
+    decades = _decades([x for x, _ in points])
+    x_scale = _Scale(84, _WIDTH - 60, *decades, logarithmic=True)
+    y_scale = _Scale(bottom, top, 0.0, max(y for _, y in points) * 1.1 or 1.0)
+    parts = _heading(title, colours.items())
+    for tick in y_scale.ticks():
+        y = y_scale.at(tick)
+        parts.append(f'<path d="M84 {y:.1f}H{_WIDTH - 60}" stroke="{_GRID}"/>')
+        parts.append(_text(76, y + 4, _tick(tick), anchor="end", colour=_SOFT))
+    middle = (top + bottom) / 2
+    parts.append(
+        f'<g transform="translate(22 {middle:g}) rotate(-90)">'
+        f"{_text(0, 0, up, anchor='middle', colour=_SOFT)}</g>"
+    )
+    parts += _across(x_scale, top, bottom, across)
+    for name, line in series.items():
+        at = [(x_scale.at(x), y_scale.at(y)) for x, y in sorted(line.items())]
+        path = "L".join(f"{x:.1f} {y:.1f}" for x, y in at)
+        colour = colours[name]
+        parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2.5"/>')
+        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>' for x, y in at]
+        for x, value in line.items():
+            # The lowest of those at one place has its value below it, the others above.
+            beside = [other[x] for other in series.values() if x in other]
+            below = len(beside) > 1 and value == min(beside)
+            y = y_scale.at(value) + (18 if below else -9)
+            parts.append(_text(x_scale.at(x), y, number(value), anchor="middle"))
+    return Panel(title, bottom + _FOOT, tuple(parts))
+
+
+def number(value: float) -> str:
+    """As many digits as tell something."""
+    size = abs(value)
+    return f"{value:,.{0 if size >= 100 or size == 0 else 1 if size >= 10 else 2}f}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """Values on pixels."""
+
+    start: float
+    end: float
+    least: float
+    most: float
+    logarithmic: bool = False
+
+    def at(self, value: float) -> float:
+        if self.logarithmic:
+            part = math.log(value / self.least) / math.log(self.most / self.least)
+        else:
+            part = (value - self.least) / (self.most - self.least)
+        return self.start + (self.end - self.start) * part
+
+    def ticks(self) -> list[float]:
+        if self.logarithmic:
+            first, last = (round(math.log10(edge)) for edge in (self.least, self.most))
+            # Six decades and more have no room for the names of all.
+            return [10.0**power for power in range(first, last + 1, 2 if last - first > 5 else 1)]
+        rough = (self.most - self.least) / 5
+        unit = 10.0 ** math.floor(math.log10(rough))
+        step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough * 0.999)
+        return [step * place for place in range(int(self.most / step + 1e-9) + 1)]
+
+
+def _decades(values: Sequence[float]) -> tuple[float, float]:
+    """Powers of ten that hold all. A logarithm knows no nought: it raises ValueError."""
+    first = math.floor(math.log10(min(values)))
+    last = math.ceil(math.log10(max(values)))
+    return 10.0**first, 10.0 ** max(last, first + 1)
+
+
+def _rows(
+    title: str,
+    rows: Sequence[tuple[str, Sequence[tuple[float, str]]]],
+    unit: str,
+    legend: Iterable[tuple[str, str]],
+) -> Panel:
+    most = max((value for _, row in rows for value, _ in row), default=1.0) or 1.0
+    scale = _Scale(_LEFT, _WIDTH - _RIGHT, 0.0, most)
+    legend = tuple(legend)
+    top = _HEAD + (22 if legend else 0)
+    bottom = top + sum(_BAR * len(row) + _GAP for _, row in rows)
+    parts = [*_heading(title, legend), *_across(scale, top, bottom, unit)]
+    y = top + _GAP / 2
+    for name, row in rows:
+        parts.append(_text(_LEFT - 8, y + _BAR * len(row) / 2 + 4, name, anchor="end"))
+        for value, colour in row:
+            end = scale.at(value)
+            parts.append(
+                f'<rect x="{_LEFT}" y="{y + 0.5:g}" width="{max(1.0, end - _LEFT):.1f}"'
+                f' height="{_BAR - 1}" fill="{colour}"/>'
+            )
+            parts.append(_text(end + 6, y + 13, number(value)))
+            y += _BAR
+        y += _GAP
+    return Panel(title, bottom + _FOOT, tuple(parts))
+
+
+def _heading(title: str, legend: Iterable[tuple[str, str]]) -> list[str]:
+    parts = [_text(12, 26, title, size=16)]
+    x = 12.0
+    for name, colour in legend:
+        parts.append(f'<rect x="{x:g}" y="40" width="12" height="12" fill="{colour}"/>')
+        parts.append(_text(x + 17, 51, name))
+        x += 36 + 7.2 * len(name)
+    return parts
+
+
+def _across(scale: _Scale, top: float, bottom: float, unit: str) -> list[str]:
+    parts = []
+    for tick in scale.ticks():
+        x = scale.at(tick)
+        parts.append(f'<path d="M{x:.1f} {top:g}V{bottom:g}" stroke="{_GRID}"/>')
+        parts.append(_text(x, bottom + 15, _tick(tick), size=12, anchor="middle", colour=_SOFT))
+    middle = (scale.start + scale.end) / 2
+    parts.append(_text(middle, bottom + 33, unit, anchor="middle", colour=_SOFT))
+    return parts
+
+
+def _text(
+    x: float, y: float, text: str, *, size: int = 13, anchor: str = "start", colour: str = _INK
+) -> str:
+    where = f'x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{colour}"'
+    return f"<text {where}>{escape(text)}</text>"
+
+
+def _tick(value: float) -> str:
+    return f"{value:,.10g}"
+
+
+def _is(name: str, ours: str) -> bool:
+    return bool(ours) and name.startswith(ours)
+
+
+def _colours(names: Iterable[str], ours: str, others: Sequence[str] = _OTHERS) -> dict[str, str]:
+    left = iter(others)
+    return {name: _OURS if _is(name, ours) else next(left) for name in dict.fromkeys(names)}

@@ -13,17 +13,17 @@ the same.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
+from benchmarks.chart import bars
 from benchmarks.contestants import SHOWN, ours
-from benchmarks.fanout import Round, machine, ratios, spread
 from benchmarks.programs import Failed, Load, Unavailable, compile_c, cpu_seconds, memory_kilobytes
+from benchmarks.report import Comparison, add_options, conclude, ratios, say, spread, table
+from benchmarks.turns import Round
 
 WAYS = [(kind, deflate) for kind in ("fanout", "uvicorn") for deflate in (True, False)]
 _SETTLING = 1.0
@@ -73,10 +73,9 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--sockets", type=int, default=1_000)
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--messages", type=int, default=50, help="rows a round, at most")
     parser.add_argument("--seconds", type=float, default=10.0, help="at most, for them")
-    parser.add_argument("--json", type=Path)
+    add_options(parser, rounds=3)
     arguments = parser.parse_args()
     results: dict[str, Figures] = {named(*way): {} for way in WAYS}
     with tempfile.TemporaryDirectory(prefix="rowcast-bench-") as base:
@@ -90,29 +89,37 @@ def main() -> None:
                     sys.exit(f"{named(kind, deflate)}: {error}")
                 for what, value in found.items():
                     results[named(kind, deflate)].setdefault(what, []).append(value)
-    say = sys.stdout.write
-    say(f"one row to {arguments.sockets:,} sockets{'':6} deliveries a second, min / median / max")
-    say("   CPU us   bytes   KB a socket\n")
-    for name, figures in results.items():
-        cpu, size, memory = (
-            statistics.median(figures[what]) for what in ("cpu_us", "bytes", "memory_kb")
-        )
-        say(f"{name:32} {spread(figures['rate']):>36} {cpu:8.2f} {size:7.0f} {memory:9.1f}\n")
-    goals: list[dict[str, Any]] = []
-    say("\ntimes as many deliveries, round by round: min / median / max\n")
+    middle = {
+        what: {name: statistics.median(figures[what]) for name, figures in results.items()}
+        for what in ("rate", "cpu_us", "bytes", "memory_kb")
+    }
+    head = ["one row", "deliveries a second: min / median / max", "CPU µs", "bytes", "KB a socket"]
+    rows = [
+        [
+            name,
+            spread(figures["rate"]),
+            f"{middle['cpu_us'][name]:.2f}",
+            f"{middle['bytes'][name]:.0f}",
+            f"{middle['memory_kb'][name]:.1f}",
+        ]
+        for name, figures in results.items()
+    ]
+    say(table(head, rows))
     shared = named("fanout", True)
-    for other in (named("uvicorn", True), named("fanout", False)):
-        found = ratios(results[shared]["rate"], results[other]["rate"])
-        goals.append({"ours": shared, "theirs": other, "ratios": found})
-        say(f"{shared} : {other}   {spread(found, 2)}\n")
-    if arguments.json:
-        kept = {
-            "machine": machine(),
-            "sockets": arguments.sockets,
-            "results": results,
-            "goals": goals,
-        }
-        arguments.json.write_text(json.dumps(kept, indent=2) + "\n")
+    comparisons = [
+        Comparison(said, shared, other, ratios(results[shared][what], results[other][what]))
+        for what, said in (("rate", "deliveries a second"), ("bytes", "bytes of one on the wire"))
+        for other in (named("uvicorn", True), named("fanout", False))
+    ]
+    to_all = f"One row to {arguments.sockets:,} sockets"
+    drawn = [
+        bars(
+            f"{to_all}, from the first to the last", middle["rate"], "deliveries a second", shared
+        ),
+        bars("One delivery on the wire", middle["bytes"], "bytes", shared),
+        bars("The server's CPU time for one delivery", middle["cpu_us"], "microseconds", shared),
+    ]
+    conclude(arguments, results, comparisons, drawn)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """What many sockets cost one process: `python -m benchmarks.connections`.
 
-For uvicorn and for uvicorn with the fast path, each with 10,000 sockets that joined one topic and
-listen to one table under a policy:
+For uvicorn and for uvicorn with the fast path in turns, each with 10,000 sockets that joined one
+topic and listen to one table under a policy:
 
-* how long it takes until all are connected, and until all have joined;
-* the memory of a socket, beside that of the same server with an application that does nothing;
-* one message to all, and one row;
+* how long it takes until all are connected and have joined, beside how long the same server takes
+  to connect them with an application that does nothing;
+* the memory of a socket, beside that of the same bare server;
+* one message to all, and one row: the fast path beside plain uvicorn;
 * a heartbeat of every socket, spread over a while: how long the answers take, the worst too;
 * all gone at once, some rows meanwhile, all back: how long until each has heard what it missed.
 
@@ -20,21 +21,34 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
+from benchmarks.chart import Panel, groups
 from benchmarks.contestants import HEARTBEAT, SHOWN, Stand, bare, join, ours
-from benchmarks.fanout import Round, machine
 from benchmarks.programs import Failed, Load, Unavailable, compile_c, memory_kilobytes
+from benchmarks.report import Comparison, add_options, conclude, ratios, say, spread, table
+from benchmarks.turns import Round
 
 KINDS = ("uvicorn", "fanout")
 # Kilobytes a socket above a bare server, and milliseconds for one message to all.
-GOALS = {"memory_kb": 30.0, "message_ms": 250.0}
+GOALS = {"above_bare_kb": 30.0, "message_ms": 250.0}
+# What is told of each, with how many digits.
+SAID = {
+    "connect_s": ("connected and joined, s", 1),
+    "bare_connect_s": ("a bare server: connected, s", 1),
+    "above_bare_kb": ("memory of a socket above a bare server's, KB", 1),
+    "bare_memory_kb": ("a bare server's own, KB", 1),
+    "message_ms": ("one message to all, ms", 0),
+    "row_ms": ("one row to all, ms", 0),
+    "heartbeat_ms": ("heartbeat answered, median, ms", 1),
+    "heartbeat_p99_ms": ("heartbeat answered, 99 %, ms", 1),
+    "heartbeat_worst_ms": ("heartbeat answered, worst, ms", 1),
+    "rejoin_s": ("all gone and back in, s", 1),
+    "resumed_s": ("and with what they missed, s", 1),
+}
 _SETTLING = 2.0
 
-Start = Callable[[Path], AbstractContextManager[Stand]]
+Figures = dict[str, list[float]]
 
 
 def grown(stand: Stand, load: Load, sockets: int) -> tuple[float, float]:
@@ -53,7 +67,7 @@ def alone(kind: str, folder: Path, arguments: argparse.Namespace) -> dict[str, f
             seconds, kilobytes = grown(stand, load, arguments.sockets)
         finally:
             load.close()
-    return {"connect_s": seconds, "memory_kb": kilobytes}
+    return {"bare_connect_s": seconds, "bare_memory_kb": kilobytes}
 
 
 def whole(kind: str, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
@@ -74,7 +88,7 @@ def whole(kind: str, folder: Path, arguments: argparse.Namespace) -> dict[str, f
         finally:
             load.close()
     return {
-        "join_s": seconds,
+        "connect_s": seconds,
         "memory_kb": kilobytes,
         "message_ms": 1_000 * statistics.median(messages),
         "row_ms": 1_000 * statistics.median(rows),
@@ -100,6 +114,57 @@ def come_back(stand: Stand, load: Load, turn: Round, missed: int) -> tuple[float
     return seconds, time.monotonic() - began
 
 
+def named(kind: str) -> str:
+    return f"Rowcast, {SHOWN[kind]}"
+
+
+def compared(results: dict[str, Figures]) -> list[Comparison]:
+    found = [
+        Comparison(
+            said,
+            named(kind),
+            f"bare server, {SHOWN[kind]}",
+            ratios(figures[what], figures[f"bare_{what}"]),
+        )
+        for what, said in (
+            ("connect_s", "time until all are in"),
+            ("memory_kb", "memory of a socket"),
+        )
+        for kind, figures in results.items()
+    ]
+    plain, fast = (results[kind] for kind in KINDS)
+    for what, said in (
+        ("message_ms", "speed, one message to all"),
+        ("row_ms", "speed, one row to all"),
+    ):
+        # So many times as fast: the other's time over ours.
+        by_round = ratios(plain[what], fast[what])
+        found.append(Comparison(said, named("fanout"), named("uvicorn"), by_round))
+    return found
+
+
+def drawn(results: dict[str, Figures], sockets: int) -> list[Panel]:
+    def bare_and_ours(what: str) -> dict[str, dict[str, float]]:
+        return {
+            SHOWN[kind]: {
+                "bare server": statistics.median(figures[f"bare_{what}"]),
+                "Rowcast": statistics.median(figures[what]),
+            }
+            for kind, figures in results.items()
+        }
+
+    to_all = {
+        said: {named(kind): statistics.median(figures[what]) for kind, figures in results.items()}
+        for what, said in (("message_ms", "one message"), ("row_ms", "one row, from its COMMIT"))
+    }
+    many = f"{sockets:,} sockets"
+    return [
+        groups(f"Memory of each of {many}", bare_and_ours("memory_kb"), "kilobytes", "Rowcast"),
+        groups(f"Until {many} are in", bare_and_ours("connect_s"), "seconds", "Rowcast"),
+        groups(f"Until all of {many} have it", to_all, "milliseconds", named("fanout")),
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--sockets", type=int, default=10_000)
@@ -110,43 +175,32 @@ def main() -> None:
     )
     parser.add_argument("--missed", type=int, default=20, help="rows while all are away")
     parser.add_argument("--bytes", type=int, default=220)
-    parser.add_argument("--json", type=Path)
+    add_options(parser, rounds=3)
     arguments = parser.parse_args()
-    results: dict[str, Any] = {}
-    say = sys.stdout.write
+    results: dict[str, Figures] = {kind: {} for kind in KINDS}
     with tempfile.TemporaryDirectory(prefix="rowcast-bench-") as base:
-        try:
+        for number in range(arguments.rounds):
             for kind in KINDS:
-                folder = Path(base) / kind
-                folder.mkdir()
-                (Path(base) / f"bare-{kind}").mkdir()
-                nothing = alone(kind, Path(base) / f"bare-{kind}", arguments)
-                found = whole(kind, folder, arguments)
-                results[kind] = {"bare": nothing, **found}
-        except (Failed, Unavailable) as error:
-            sys.exit(str(error))
-    for kind, found in results.items():
-        nothing = found["bare"]
-        above = found["memory_kb"] - nothing["memory_kb"]
-        found["above_bare_kb"] = above
-        say(f"{SHOWN[kind]}, {arguments.sockets:,} sockets\n")
-        bare_server = f"a bare server: {nothing['connect_s']:.1f} s"
-        say(f"  connected and joined      {found['join_s']:8.1f} s     ({bare_server})\n")
-        at_bare = f"{found['memory_kb']:.1f} in all, {nothing['memory_kb']:.1f} the bare server"
-        say(f"  memory of a socket        {above:8.1f} KB    ({at_bare};")
-        say(f" goal {GOALS['memory_kb']:.0f})\n")
-        say(f"  one message to all        {found['message_ms']:8.0f} ms    ")
-        say(f"(goal {GOALS['message_ms']:.0f})\n")
-        say(f"  one row to all            {found['row_ms']:8.0f} ms\n")
-        beats = "heartbeat_ms", "heartbeat_p99_ms", "heartbeat_worst_ms"
-        three = " / ".join(f"{found[name]:.1f}" for name in beats)
-        say(f"  heartbeat answered        {three} ms (median / 99 % / worst)\n")
-        say(f"  all gone and back in      {found['rejoin_s']:8.1f} s\n")
-        say(f"  and has what it missed    {found['resumed_s']:8.1f} s     ")
-        say(f"({arguments.missed} rows each)\n")
-    if arguments.json:
-        found = {"machine": machine(), "sockets": arguments.sockets, "results": results}
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+                say(f"round {number + 1}: {named(kind)}\n")
+                for run in (alone, whole):
+                    folder = Path(base) / f"{number}-{kind}-{run.__name__}"
+                    folder.mkdir()
+                    try:
+                        found = run(kind, folder, arguments)
+                    except (Failed, Unavailable) as error:
+                        sys.exit(f"{named(kind)}: {error}")
+                    for what, value in found.items():
+                        results[kind].setdefault(what, []).append(value)
+                own = results[kind]["memory_kb"][-1] - results[kind]["bare_memory_kb"][-1]
+                results[kind].setdefault("above_bare_kb", []).append(own)
+    head = [f"{arguments.sockets:,} sockets: min / median / max", "goal"]
+    rows = [
+        [said, f"{GOALS[what]:g}" if what in GOALS else ""]
+        + [spread(figures[what], digits) for figures in results.values()]
+        for what, (said, digits) in SAID.items()
+    ]
+    say("\n" + table([*head, *map(named, results)], rows))
+    conclude(arguments, results, compared(results), drawn(results, arguments.sockets))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ meanwhile; then the time of an idle look is what tells.
 
 The database is that of DATABASE_URL, else a SQLite file of its own. The log is emptied first, so
 --really is needed where it holds other entries than a benchmark's. Every run is checked: no gap,
-whole transactions, and their order.
+whole transactions, and their order. Ours and the other run in turns, in several rounds.
 """
 
 from __future__ import annotations
@@ -20,20 +20,25 @@ import contextlib
 import itertools
 import json
 import os
+import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import django
 from django.core.management import CommandError, call_command
+
+from benchmarks.chart import Panel, bars
+from benchmarks.report import Comparison, add_options, conclude, ratios, say, spread, table
 
 IMAGE = json.dumps({"id": 1, "title": "a title", "body": "x" * 160, "is_public": False})
 PER_TRANSACTION = 4
 _INSERT = "INSERT INTO realtime_wal (table_name, op, pk_text, new, relation_id, txid, captured_us)"
 BENCHMARK = "benchmark"
+AS_THEY_COME, BACKLOG = "numbered as they come", "numbered from a backlog"
+PLAIN = "a plain UPDATE"
 
 
 def empty(really: bool) -> None:
@@ -212,25 +217,39 @@ def open_transaction(wanted: bool) -> Iterator[None]:
         other.close()
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(arguments: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
+    """Ours and the named other in turns: a figure a round."""
     count, size = arguments.entries, arguments.batch
     runs: dict[str, tuple[Callable[[], float], bool]] = {
-        f"{size} at a time": (lambda: as_they_come(count, size), True),
-        f"a backlog of {count}": (lambda: in_steps(count), True),
-        f"plain, {size} at a time": (lambda: plainly(count, size), False),
+        AS_THEY_COME: (lambda: as_they_come(count, size), True),
+        BACKLOG: (lambda: in_steps(count), True),
+        PLAIN: (lambda: plainly(count, size), False),
     }
-    rates: dict[str, float] = {}
-    looks: dict[str, float] = {}
-    for name, (run, ours) in runs.items():
-        empty(arguments.really)
-        with open_transaction(arguments.open):
-            rates[name] = count / run()
+    rates: dict[str, list[float]] = {name: [] for name in runs}
+    looks: dict[str, list[float]] = {name: [] for name, (_, ours) in runs.items() if ours}
+    for _ in range(arguments.rounds):
+        for name, (run, ours) in runs.items():
+            empty(arguments.really)
+            with open_transaction(arguments.open):
+                rates[name].append(count / run())
+                if ours:
+                    looks[name].append(idle_look())
             if ours:
-                looks[name] = idle_look()
-        if ours:
-            check(count)
-    empty(True)
-    return {"entries": count, "changes_per_second": rates, "idle_look_ms": looks}
+                check(count)
+        empty(True)
+    return {"changes_per_second": rates, "idle_look_ms": looks}
+
+
+def compared(rates: dict[str, list[float]], where: str = "") -> list[Comparison]:
+    return [
+        Comparison(f"changes a second{where}", name, PLAIN, ratios(rates[name], rates[PLAIN]))
+        for name in (AS_THEY_COME, BACKLOG)
+    ]
+
+
+def drawn(rates: dict[str, list[float]], where: str) -> Panel:
+    middle = {name: statistics.median(values) for name, values in rates.items()}
+    return bars(f"Numbering, {where}", middle, "changes a second", ours="numbered")
 
 
 def main() -> None:
@@ -239,8 +258,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1_000)
     parser.add_argument("--open", action="store_true", help="beside a transaction that stays open")
     parser.add_argument("--really", action="store_true", help="delete whatever the log holds")
-    parser.add_argument("--json", type=Path)
+    add_options(parser, rounds=3)
     arguments = parser.parse_args()
+    if arguments.entries % arguments.batch or arguments.batch % (2 * PER_TRANSACTION):
+        parser.error(
+            f"--entries must be a multiple of --batch, and that one of {2 * PER_TRANSACTION}"
+        )
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "realtime_project.settings")
     with tempfile.TemporaryDirectory(prefix="rowcast-bench-") as folder:
         if not os.environ.get("DATABASE_URL"):
@@ -249,15 +272,19 @@ def main() -> None:
         django.setup()
         call_command("migrate", verbosity=0, skip_checks=True)
         try:
-            result = measure(arguments)
+            found = measure(arguments)
         except CommandError as error:
             sys.exit(str(error))
-    for name, rate in result["changes_per_second"].items():
-        look = result["idle_look_ms"].get(name)
-        then = "" if look is None else f"   then an idle look {look:8.3f} ms"
-        sys.stdout.write(f"{name:24} {rate:10,.0f} changes/s{then}\n")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+        where = "PostgreSQL" if _postgresql() else "SQLite"
+    rates, looks = found["changes_per_second"], found["idle_look_ms"]
+    head = ["changes a second", "min / median / max", "then an idle look, ms"]
+    rows = [
+        [name, spread(values), spread(looks[name], 3) if name in looks else ""]
+        for name, values in rates.items()
+    ]
+    say(table(head, rows))
+    title = f"{where}, {arguments.entries:,} changes, {arguments.batch:,} at a time"
+    conclude(arguments, found, compared(rates), [drawn(rates, title)])
 
 
 if __name__ == "__main__":
