@@ -8,92 +8,44 @@ that any design pays that records a position in the row: an UPDATE of 1,000 at a
 With an open transaction beside it (PostgreSQL; --open), nothing that was numbered can be cleaned up
 meanwhile; then the time of an idle look is what tells.
 
-The database is that of DATABASE_URL, else a SQLite file of its own. The log is emptied first, so
---really is needed where it holds other entries than a benchmark's. Every run is checked: no gap,
+The database is one of its own with --vendor, else that of DATABASE_URL, else a SQLite file of its
+own. The log is emptied first, so --really is needed where it holds other entries than a
+benchmark's. Every run is checked: no gap,
 whole transactions, and their order. Ours and the other run in turns, in several rounds.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import itertools
-import json
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import django
 from django.core.management import CommandError, call_command
+from django.db import connections
 
 from benchmarks.chart import Panel, bars
+from benchmarks.databases import VENDORS, url_of
+from benchmarks.entries import (
+    PER_TRANSACTION,
+    check,
+    commit,
+    empty,
+    fill,
+    on_postgresql,
+    open_transaction,
+    vacuum,
+)
 from benchmarks.report import Comparison, add_options, conclude, ratios, say, spread, table
 
-IMAGE = json.dumps({"id": 1, "title": "a title", "body": "x" * 160, "is_public": False})
-PER_TRANSACTION = 4
-_INSERT = "INSERT INTO realtime_wal (table_name, op, pk_text, new, relation_id, txid, captured_us)"
-BENCHMARK = "benchmark"
 AS_THEY_COME, BACKLOG = "numbered as they come", "numbered from a backlog"
 PLAIN = "a plain UPDATE"
-
-
-def empty(really: bool) -> None:
-    from django.db import connection
-
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT COUNT(*) FROM realtime_wal WHERE table_name <> %s", [BENCHMARK])
-        if cursor.fetchone()[0] and not really:
-            raise CommandError("The log holds entries of others; --really deletes them.")
-        truncate = "TRUNCATE realtime_wal" if _postgresql() else "DELETE FROM realtime_wal"
-        cursor.execute(truncate)
-        cursor.execute("DELETE FROM realtime_head")
-
-
-def _postgresql() -> bool:
-    from django.db import connection
-
-    return connection.vendor == "postgresql"
-
-
-def fill(count: int, start: int = 0) -> None:
-    """Captured changes as writers in turn leave them: two transactions' ids interleave."""
-    from django.db import connection
-
-    series = (
-        "SELECT n FROM generate_series(%s::int, %s) AS n"
-        if _postgresql()
-        else "WITH RECURSIVE s(n) AS (VALUES (%s) UNION ALL SELECT n + 1 FROM s WHERE n < %s)"
-        " SELECT n FROM s"
-    )
-    # Of transactions long past, whose ids therefore lie below those of any that runs now.
-    pair = 2 * PER_TRANSACTION
-    tx = f"2 * (n / {pair}) + MOD(n, 2) - 1000000000" if _postgresql() else "NULL"
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"{_INSERT} SELECT %s, 'INSERT', CAST(n AS VARCHAR(20)), %s, 'benchmark', {tx},"
-            f" 1000000 + n FROM ({series}) AS numbers ORDER BY n",
-            [BENCHMARK, IMAGE, start, start + count - 1],
-        )
-
-
-def commit(count: int, start: int) -> None:
-    """Captured changes of real transactions, one after the other."""
-    from django.db import connection
-
-    if not _postgresql():
-        fill(count, start)
-        return
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"DO $do$ BEGIN FOR t IN 1..{count // PER_TRANSACTION} LOOP"
-            f" {_INSERT} SELECT '{BENCHMARK}', 'INSERT', n, '{IMAGE}', 'benchmark',"
-            " pg_current_xact_id()::text::bigint, 1000000 + n"
-            f" FROM generate_series(1, {PER_TRANSACTION}) AS n; COMMIT; END LOOP; END $do$"
-        )
 
 
 def as_they_come(count: int, size: int) -> float:
@@ -122,7 +74,7 @@ def in_steps(count: int) -> float:
     from realtime.wal.sequencer import BATCH, Sequencer
 
     fill(count)
-    _vacuum()
+    vacuum()
     sequencer = Sequencer()
     total, step = 0, BATCH
     began = time.perf_counter()
@@ -148,42 +100,6 @@ def plainly(count: int, size: int) -> float:
     return spent
 
 
-def _vacuum() -> None:
-    from django.db import connection
-
-    if _postgresql():
-        with connection.cursor() as cursor:
-            cursor.execute("VACUUM ANALYZE realtime_wal")
-
-
-def check(count: int) -> None:
-    """Raises AssertionError unless the log is what it has to be."""
-    from django.db import connection
-
-    from realtime.models import LogHead
-
-    assert LogHead.objects.get().seq == count
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT id, txid FROM realtime_wal ORDER BY seq")
-        rows = cursor.fetchall()
-        cursor.execute("SELECT COUNT(DISTINCT seq), MIN(seq), MAX(seq) FROM realtime_wal")
-        assert cursor.fetchone() == (count, 1, count)
-        cursor.execute("SELECT COUNT(*) FROM realtime_wal WHERE commit_us < captured_us")
-        assert cursor.fetchone() == (0,)
-    if not _postgresql():
-        assert [id_ for id_, _ in rows] == sorted(id_ for id_, _ in rows)
-        return
-    last: dict[int, int] = {}
-    order = []
-    for id_, tx in rows:
-        if tx not in last:
-            order.append(tx)
-        last[tx] = max(id_, last.get(tx, 0))
-    assert order == sorted(order, key=lambda tx: last[tx])
-    changes = sum(before != tx for (_, before), (_, tx) in itertools.pairwise(rows))
-    assert changes == len(order) - 1
-
-
 def idle_look() -> float:
     """Milliseconds for a look that finds nothing, by a sequencer that has looked before."""
     from django.db import connection
@@ -196,25 +112,6 @@ def idle_look() -> float:
     for _ in range(50):
         assert not sequencer.look(connection).waiting
     return (time.perf_counter() - began) / 50 * 1_000
-
-
-@contextlib.contextmanager
-def open_transaction(wanted: bool) -> Iterator[None]:
-    """Another session's transaction that has written and does not end."""
-    if not (wanted and _postgresql()):
-        yield
-        return
-    from django.db import connection
-
-    other = connection.copy()
-    try:
-        other.set_autocommit(False)
-        with other.cursor() as cursor:
-            cursor.execute("SELECT pg_current_xact_id()")
-        yield
-    finally:
-        other.rollback()
-        other.close()
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
@@ -254,28 +151,30 @@ def drawn(rates: dict[str, list[float]], where: str) -> Panel:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--vendor", choices=VENDORS, help="on a database of its own")
     parser.add_argument("--entries", type=int, default=200_000)
     parser.add_argument("--batch", type=int, default=1_000)
     parser.add_argument("--open", action="store_true", help="beside a transaction that stays open")
     parser.add_argument("--really", action="store_true", help="delete whatever the log holds")
     add_options(parser, rounds=3)
     arguments = parser.parse_args()
-    if arguments.entries % arguments.batch or arguments.batch % (2 * PER_TRANSACTION):
-        parser.error(
-            f"--entries must be a multiple of --batch, and that one of {2 * PER_TRANSACTION}"
-        )
+    if arguments.entries % arguments.batch or arguments.batch % PER_TRANSACTION:
+        parser.error(f"--entries must be a multiple of --batch, and that one of {PER_TRANSACTION}")
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "realtime_project.settings")
-    with tempfile.TemporaryDirectory(prefix="rowcast-bench-") as folder:
-        if not os.environ.get("DATABASE_URL"):
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="rowcast-bench-"))
+        if arguments.vendor or not os.environ.get("DATABASE_URL"):
             os.environ["SQLITE_PATH"] = str(Path(folder) / "bench.sqlite3")
+            stack.enter_context(url_of(arguments.vendor or "sqlite", folder))
             arguments.really = True
         django.setup()
+        stack.callback(connections.close_all)
         call_command("migrate", verbosity=0, skip_checks=True)
         try:
             found = measure(arguments)
         except CommandError as error:
             sys.exit(str(error))
-        where = "PostgreSQL" if _postgresql() else "SQLite"
+        where = "PostgreSQL" if on_postgresql() else "SQLite"
     rates, looks = found["changes_per_second"], found["idle_look_ms"]
     head = ["changes a second", "min / median / max", "then an idle look, ms"]
     rows = [

@@ -3,28 +3,29 @@
 On PostgreSQL and Redis, with two server processes and one tailer, all on this machine:
 
 * How many broadcasts are delivered per second, when a few clients send and many on both servers
-  listen? Against the same with one server and no Redis.
-* How many presences can join per second, until everybody has been told of everybody?
+  listen? Against the same with one server and no Redis, in turns.
+* How many presences can join per second, until everybody has been told of everybody? Against the
+  same.
 * How long until the members of a server that was killed have left?
 * --soak: 200 clients on 20 topics come and go for so many minutes while a server is killed again
   and again; at the end every client must show who is really there.
 
-Prints a table and writes JSON with --json. Every message is counted; a lost one is an error.
+Every message is counted; a lost one is an error.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.chart import bars
+from benchmarks.report import Comparison, add_options, conclude, ratios, say, spread, table
 from tests import redis as redises
 from tests.acceptance.deployment import Deployment, deployed
 from tests.acceptance.ground import ground
@@ -40,6 +41,9 @@ _FREE: dict[str, Any] = {
     }
 }
 _PATIENCE = 120.0
+ONE, TWO = "one process", "two processes, Redis between them"
+DELIVERIES, JOINS = "deliveries a second", "presences a second"
+GONE = "seconds until the members of a killed server have left"
 
 
 async def broadcasts(servers: Sequence[Server], listeners: int, senders: int, each: int) -> float:
@@ -137,22 +141,11 @@ async def soak(world: Deployment, minutes: float) -> dict[str, Any]:
     return {"minutes": minutes, "settled_seconds": round(settled, 1), **crowd.counts}
 
 
-def of(values: list[float]) -> dict[str, float]:
-    return {
-        "min": round(min(values), 1),
-        "median": round(statistics.median(values), 1),
-        "max": round(max(values), 1),
-    }
-
-
-def measure(rounds: int, minutes: float) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as name:
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    rates = {what: {name: list[float]() for name in (ONE, TWO)} for what in (DELIVERIES, JOINS)}
+    found: dict[str, Any] = dict(rates)
+    with tempfile.TemporaryDirectory(prefix="rowcast-bench-") as name:
         folder = Path(name)
-        one: list[float] = []
-        two: list[float] = []
-        joined: list[float] = []
-        gone: list[float] = []
         single = make_database(folder / "single.sqlite3")
         with (
             running(single, "uvicorn", _FREE) as alone,
@@ -161,36 +154,55 @@ def measure(rounds: int, minutes: float) -> dict[str, Any]:
             deployed(Deployment(folder, base.database(), redis, "pubsub", _FREE)) as world,
         ):
             world.start("uvicorn", "uvicorn")
-            for _ in range(rounds):
-                one.append(asyncio.run(broadcasts([alone], 100, 4, 100)))
-                two.append(asyncio.run(broadcasts(world.servers, 100, 4, 100)))
-                joined.append(asyncio.run(joins(world.servers, 200)))
-            gone.append(asyncio.run(until_gone(*world.servers)))
-            found = {
-                "deliveries_per_second_one_process": of(one),
-                "deliveries_per_second_two_processes": of(two),
-                "ratio": round(statistics.median(two) / statistics.median(one), 2),
-                "presence_joins_per_second": of(joined),
-                "seconds_until_a_killed_servers_members_left": of(gone),
-            }
-            if minutes:
-                found["soak"] = asyncio.run(soak(world, minutes))
+            deployments: dict[str, Sequence[Server]] = {ONE: [alone], TWO: world.servers}
+            hearing = arguments.listeners, arguments.senders, arguments.messages
+            for _ in range(arguments.rounds):
+                for name, servers in deployments.items():
+                    rate = asyncio.run(broadcasts(servers, *hearing))
+                    rates[DELIVERIES][name].append(rate)
+                for name, servers in deployments.items():
+                    rates[JOINS][name].append(asyncio.run(joins(servers, arguments.members)))
+            found[GONE] = asyncio.run(until_gone(*world.servers))
+            if arguments.soak:
+                found["soak"] = asyncio.run(soak(world, arguments.soak))
     return found
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--listeners", type=int, default=100)
+    parser.add_argument("--senders", type=int, default=4)
+    parser.add_argument("--messages", type=int, default=100, help="of each sender")
+    parser.add_argument("--members", type=int, default=200, help="presences that join at once")
     parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    found = measure(options.rounds, options.soak)
-    for name, value in found.items():
-        print(f"{name:48} {value}")
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
-    return 0
+    add_options(parser, rounds=3)
+    arguments = parser.parse_args()
+    found = measure(arguments)
+    rows = [
+        [what, *(spread(found[what][name]) for name in (ONE, TWO))] for what in (DELIVERIES, JOINS)
+    ]
+    rows.append([GONE, "", f"{found[GONE]:.1f}"])
+    say(table(["min / median / max", ONE, TWO], rows))
+    for what, value in found.get("soak", {}).items():
+        say(f"soak: {what} {value}\n")
+    comparisons = [
+        Comparison(what, TWO, ONE, ratios(found[what][TWO], found[what][ONE]))
+        for what in (DELIVERIES, JOINS)
+    ]
+    drawn = [
+        bars(
+            title,
+            {name: statistics.median(values) for name, values in found[what].items()},
+            what,
+            ours=TWO,
+        )
+        for title, what in (
+            (f"Broadcasts to {arguments.listeners:,} sockets", DELIVERIES),
+            (f"Until {arguments.members:,} members know of all", JOINS),
+        )
+    ]
+    conclude(arguments, found, comparisons, drawn)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

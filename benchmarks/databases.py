@@ -1,0 +1,28 @@
+"""A database of a benchmark's own, whichever vendor's, while a block runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests import postgres
+
+VENDORS = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+
+
+@contextmanager
+def url_of(vendor: str, folder: str) -> Iterator[None]:
+    """DATABASE_URL names a PostgreSQL server that ends with the block, or nothing for SQLite."""
+    os.environ.pop("DATABASE_URL", None)
+    if vendor == "sqlite":
+        yield
+        return
+    server = postgres.Postgres(Path(folder))
+    server.start()
+    os.environ["DATABASE_URL"] = server.url
+    try:
+        yield
+    finally:
+        server.stop()
