@@ -1,7 +1,7 @@
 """How fast entries get their numbers: `python -m benchmarks.numbering`.
 
-Captured changes (200,000 by default, in transactions of four) are numbered as under
-load, 1,000 becoming visible at a time, and as a backlog that a tailer finds. Set against the least
+Captured changes (200,000 by default, in transactions of four) are numbered as under load,
+1,000 becoming visible at a time, and as a backlog that a tailer finds. Set against the least
 that any design pays that records a position in the row: an UPDATE of 1,000 at a time that only sets
 `seq = id`, with neither order nor whole transactions nor timestamps. Capture is not in the times.
 
@@ -9,9 +9,9 @@ With an open transaction beside it (PostgreSQL; --open), nothing that was number
 meanwhile; then the time of an idle look is what tells.
 
 The database is one of its own with --vendor, else that of DATABASE_URL, else a SQLite file of its
-own. The log is emptied first, so --really is needed where it holds other entries than a
-benchmark's. Every run is checked: no gap,
-whole transactions, and their order. Ours and the other run in turns, in several rounds.
+own. The log is emptied first, so --really is needed where it holds other entries than those of a
+benchmark. Every run is checked: no gap, whole transactions, and their order. Ours and the other run
+in turns, in several rounds.
 """
 
 from __future__ import annotations

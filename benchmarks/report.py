@@ -9,8 +9,10 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import sqlite3
 import statistics
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chart import Panel, page
+from tests import postgres, redis
 
 PACKAGES = (
     "channels",
@@ -114,6 +117,27 @@ def machine() -> dict[str, Any]:
     }
 
 
+def programs() -> dict[str, str]:
+    """What the servers and the compiler that a benchmark may start say of their versions."""
+    folder = postgres.programs()
+    commands = {
+        "postgresql": [str(folder / "postgres") if folder else "postgres", "--version"],
+        "redis": [redis.program() or "redis-server", "--version"],
+        "nginx": [shutil.which("nginx", path="/usr/sbin") or "nginx", "-v"],
+        "node": ["node", "--version"],
+        "cc": ["cc", "--version"],
+    }
+    found = {}
+    for name, command in commands.items():
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        except (OSError, subprocess.SubprocessError):
+            continue
+        said = (done.stdout or done.stderr).strip()
+        found[name] = said.splitlines()[0] if said else ""
+    return found
+
+
 def say(text: str) -> None:
     """At once, also into a file or a pipe."""
     sys.stdout.write(text)
@@ -162,6 +186,7 @@ def conclude(
         say("\n" + table_of_ratios(comparisons))
     if arguments.json:
         found = record(arguments, results, comparisons)
+        found["machine"]["programs"] = programs()
         arguments.json.write_text(json.dumps(found, indent=2) + "\n")
     if arguments.chart and panels:
         arguments.chart.write_text(page(*panels))

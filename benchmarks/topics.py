@@ -41,7 +41,7 @@ _FREE: dict[str, Any] = {
     }
 }
 _PATIENCE = 120.0
-ONE, TWO = "one process", "two processes, Redis between them"
+ONE, TWO = "one process", "two processes and Redis"
 DELIVERIES, JOINS = "deliveries a second", "presences a second"
 GONE = "seconds until the members of a killed server have left"
 

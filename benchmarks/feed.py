@@ -1,0 +1,128 @@
+"""A dispatcher with channels that only count, fed from a database batch by batch, as from the bus.
+
+Stands in for what lies around the dispatcher; measures nothing but how long handing out took.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from django.core.management import call_command
+
+
+class Port:
+    """A channel that counts what it is sent."""
+
+    def __init__(self, number: int) -> None:
+        from realtime.protocol import Version
+
+        self.id = str(number)
+        self.topic = f"realtime:{number}"
+        self.version = Version.V2
+        self.frames = 0
+        # It takes its frames itself, each by itself.
+        self.outlet, self.direct = self, None
+
+    def put(self, frame: object) -> None:
+        self.frames += 1
+
+    async def writable(self) -> None:
+        return
+
+    def resubscribed(self) -> None:
+        return
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"a channel of the benchmark was told {name}")
+
+
+class Feed:
+    """A dispatcher that is handed what is committed, batch by batch, as from the bus. A channel on
+    another table tells when all of a batch is done."""
+
+    def __init__(self) -> None:
+        from realtime.dispatcher import Dispatcher
+
+        self.dispatcher = Dispatcher("default", 10_000, None)
+        self.last = Port(-1)
+
+    async def start(self) -> None:
+        from auth_rls import Subject
+        from realtime.joins import parse_join
+        from realtime.pool import in_database_thread
+        from realtime.snapshot import Request
+
+        await in_database_thread(call_command, "tail_wal", once=True, verbosity=0)
+        await self.dispatcher.start()
+        table = {"event": "*", "schema": "public", "table": "demo_team"}
+        bindings = parse_join({"config": {"postgres_changes": [table]}}).bindings
+        asked = Request(Subject.service(), bindings)
+        await self.dispatcher.subscribers.add(self.last, asked)  # type: ignore[arg-type]
+
+    async def hand_out(self) -> float:
+        """Number what is committed and hand it out; seconds of the latter."""
+        from django.db import connections
+
+        from realtime.bus import Batch
+        from realtime.event_log import Relations, read_rows
+        from realtime.pool import in_database_thread
+        from realtime.wal import sequencer
+
+        here = self.dispatcher.position
+        done = self.last.frames
+        await sql(
+            "UPDATE demo_team SET name = name || '.' WHERE id = (SELECT MIN(id) FROM demo_team)"
+        )
+
+        def read() -> Any:
+            while sequencer.number(connections["default"], 1_000):
+                pass
+            head = sequencer.read_head(connections["default"])
+            relations = Relations()
+            rows = read_rows("default", relations, here.seq, head.seq)
+            return [relations[id_] for id_ in {row.relation_id for row in rows}], rows
+
+        relations, rows = await in_database_thread(read)
+        began = time.perf_counter()
+        self.dispatcher.receive(Batch(here.epoch, here.seq, rows, relations))
+        while self.last.frames == done:
+            await asyncio.sleep(0)
+        return time.perf_counter() - began
+
+    async def stop(self) -> None:
+        await self.dispatcher.stop()
+
+
+async def sql(statement: str, *parameters: Any) -> None:
+    from django.db import connection
+
+    from realtime.pool import in_database_thread
+
+    def run() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(statement, parameters)
+
+    await in_database_thread(run)
+
+
+async def joined(feed: Feed, subjects: list[Any], filters: Callable[[int], str]) -> list[Port]:
+    from realtime.joins import parse_join
+    from realtime.snapshot import Request
+
+    ports = [Port(number) for number in range(len(subjects))]
+
+    async def join(port: Port, subject: Any) -> None:
+        table = {"event": "*", "schema": "public", "table": "demo_message"}
+        table["filter"] = filters(int(port.id))
+        bindings = parse_join({"config": {"postgres_changes": [table]}}).bindings
+        asked = Request(subject, bindings)
+        answer: Any = await feed.dispatcher.subscribers.add(port, asked)  # type: ignore[arg-type]
+        assert answer.problems == (None,), answer
+
+    for start in range(0, len(ports), 500):
+        some = slice(start, start + 500)
+        await asyncio.gather(*map(join, ports[some], subjects[some]))
+    return ports
