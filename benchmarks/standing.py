@@ -72,8 +72,8 @@ async def memberships(count: int, rounds: int) -> dict[str, list[float]]:
     from django.contrib.auth.models import User
 
     from auth_rls import Subject
-    from realtime.plan import Scope
     from realtime.pool import in_database_thread
+    from realtime.watch import Scope
 
     users = await in_database_thread(
         lambda: {user.pk: user for user in User.objects.filter(username__startswith="member ")}

@@ -31,7 +31,6 @@ from realtime.log_reader import DATABASE_ERRORS, LogReader
 from realtime.messages import cast_of
 from realtime.models import Message as StoredMessage
 from realtime.models import PresenceMember
-from realtime.plan import Watch
 from realtime.pool import in_database_thread
 from realtime.prepared import Prepared
 from realtime.presence_rooms import PresenceRooms
@@ -40,6 +39,7 @@ from realtime.subscription import Delivery
 from realtime.topics import Topics
 from realtime.wal import sequencer
 from realtime.wal.sequencer import Head
+from realtime.watch import Watch
 
 logger = logging.getLogger("realtime.dispatcher")
 

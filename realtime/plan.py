@@ -12,26 +12,21 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from django.apps import apps
-from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Group, Permission
 from django.db.models import Model
 
 from auth_rls import authority
-from auth_rls.columns import columns_of
 from auth_rls.evaluate import matcher
-from auth_rls.kinds import Kind, from_text
 from auth_rls.lookups import direct_selects
-from auth_rls.predicate import Predicate, Select, columns, selects
+from auth_rls.predicate import Predicate, Select, selects
 from auth_rls.snapshot import PolicySnapshot
 from auth_rls.subject import Subject
-from realtime.concerns import Concern, Dependence, key_is, of_select
-from realtime.event import DatabaseEvent
+from realtime.concerns import Concern, Dependence, of_select
+from realtime.identity import about_user, table_of
 from realtime.joins import Binding, BindingError
 from realtime.models import Topic
 from realtime.rights import ALL, Rights
 from realtime.subscription import Subscription, Verdict
-from realtime.wal import install, registry, shapes
+from realtime.wal import registry
 from realtime.wal.registry import Published
 
 logger = logging.getLogger("realtime.plan")
@@ -41,8 +36,6 @@ _SHARED_SECONDS = 1.0
 _NOT_FOLLOWED = frozenset({"add", "change", "delete"})
 # What the rules on topics go by beside those on tables.
 _TOPICS = ""
-# Keys whose text is the same wherever they come from.
-_PLAIN_KEYS = frozenset({Kind.INT, Kind.TEXT, Kind.UUID})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,88 +66,6 @@ class Plan:
     def live(self) -> dict[tuple[int, str], Subscription]:
         """The live subscriptions, by what they are of the channel."""
         return {item.place: item for item in self.subscriptions if item.live}
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Whom changes of permissions may concern: everybody, those on whose tables policies changed,
-    and these users. `lapsed`: tables behind selects may not have been captured for a while."""
-
-    everybody: bool = False
-    policies: bool = False
-    users: frozenset[str] = frozenset()
-    lapsed: bool = False
-
-
-EVERYBODY = Scope(everybody=True)
-
-
-class Watch:
-    """What decides access, and that it is captured. Remembered between looks."""
-
-    def __init__(self, alias: str) -> None:
-        self._alias = alias
-        self._known: Mapping[type[Model], frozenset[str]] = {}
-        self.tables: frozenset[str] = frozenset()
-        self._policies = table_of("auth_rls.Policy")
-        # Tables that say who somebody is or what he holds; the column with his key where one user
-        # is concerned by a row, else None.
-        user = get_user_model()
-        self._binding: dict[str, str | None] = {
-            shapes.name_of(Permission)[1]: None,
-            shapes.name_of(Group.permissions.through)[1]: None,
-        }
-        for model in (user, *_links(user)):
-            column = columns_of(model).get(_user_key(user, model) or "")
-            plain = column is not None and column.kind in _PLAIN_KEYS
-            self._binding[table_of(model._meta.label)] = column.name if plain and column else None
-
-    def look(self) -> Planner:
-        """A planner for the policies as they are now.
-
-        The triggers come first: a table that a policy newly reads must be captured before its
-        rows are read, or a change between the two would never be noticed.
-        """
-        snapshot = PolicySnapshot.load()
-        watched = authority.watched(snapshot=snapshot)
-        if watched != self._known:
-            install.follow_policies(self._alias)
-            snapshot = PolicySnapshot.load()
-        self._known = watched
-        self.tables = frozenset(shapes.name_of(model)[1] for model in watched)
-        return Planner(snapshot)
-
-    def binds(self, event: DatabaseEvent) -> bool:
-        """Whether this change may alter what somebody is bound to, and not only a set."""
-        table = event.relation.table
-        return table == self._policies or table in self._binding
-
-    def scope(self, events: Iterable[DatabaseEvent]) -> Scope:
-        """Whom these changes may concern. Where that cannot be told, everybody."""
-        everybody = policies = lapsed = False
-        users: set[str] = set()
-        for event in events:
-            table = event.relation.table
-            if table == self._policies:
-                policies = True
-                lapsed = lapsed or event.op != "INSERT"
-            elif table in self._binding:
-                column = self._binding[table]
-                images = [image for image in (event.old, event.new) if image is not None]
-                keys = [None if column is None else image.get(column) for image in images]
-                everybody = everybody or not keys or None in keys
-                users.update(map(str, keys))
-        return Scope(everybody, policies, frozenset(users), lapsed)
-
-    def captures(self, select: Select) -> bool:
-        """Whether the rows behind a select were captured at the last look, as far as it reads
-        them."""
-        needed = columns(select.where) | {select.column}
-        return needed <= self._known.get(apps.get_model(select.model), frozenset())
-
-    def covers(self, planner: Planner) -> bool:
-        """Whether all that decides for this planner was captured at the last look."""
-        return planner.watched() == self._known
 
 
 class Planner:
@@ -313,7 +224,7 @@ class Planner:
             for select in selects(bound):
                 found.update(of_select(select, table_of))
         for model in self.watched():
-            found.update(_about_user(subject, model))
+            found.update(about_user(subject, model))
         return Concern(frozenset(found))
 
 
@@ -344,44 +255,3 @@ class Planners:
         """Permissions may have changed. On the event loop, so it waits for no lock."""
         self._generation += 1
         self._planner = None
-
-
-def table_of(label: str) -> str:
-    """The table of the model that "app.Model" names, as the log has it."""
-    return shapes.name_of(apps.get_model(label))[1]
-
-
-def _links(user: type[Model]) -> list[type[Model]]:
-    """The tables that give a user groups and permissions, as far as the user model has them."""
-    fields = (getattr(user, name, None) for name in ("groups", "user_permissions"))
-    found = [getattr(field, "through", None) for field in fields]
-    return [model for model in found if model is not None]
-
-
-def _user_key(user: type[Model], model: type[Model]) -> str | None:
-    """The column of the user table or of a link that holds the user's key, if one does."""
-    if model is user:
-        return str(model._meta.pk.column)
-    links = (str(f.column) for f in model._meta.concrete_fields if f.related_model is user)
-    return next(links, None)
-
-
-def _about_user(subject: Subject, model: type[Model]) -> list[Dependence]:
-    """What of a watched table concerns a subject whatever the policies select from it."""
-    user = get_user_model()
-    _, table = shapes.name_of(model)
-    if model in (Permission, Group.permissions.through) or model._meta.label == "auth_rls.Policy":
-        return [Dependence(table)]
-    if model is not user and model not in _links(user):
-        return []
-    if subject.user_id is None:
-        return []
-    column = _user_key(user, model)
-    if column is None:
-        return [Dependence(table)]
-    try:
-        value = from_text(columns_of(model)[column].kind, str(subject.user_id))
-    except ValueError:
-        # A `sub` that can name no user.
-        return []
-    return [key_is(table, column, value)]

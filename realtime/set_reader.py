@@ -19,8 +19,9 @@ from auth_rls.predicate import Select
 from realtime.effects import Position
 from realtime.event import DatabaseEvent, Relation
 from realtime.event_log import Relations, read_later
-from realtime.plan import Watch, table_of
+from realtime.identity import table_of
 from realtime.pool import one_snapshot
+from realtime.watch import Watch
 
 # Looks at the policies before rows are read that some policy, gone by then, asked for.
 _LOOKS = 3

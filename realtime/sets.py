@@ -20,9 +20,10 @@ from auth_rls.predicate import Predicate, Select
 from realtime.effects import Position
 from realtime.event import DatabaseEvent
 from realtime.event_log import EventLog
-from realtime.plan import Watch, table_of
+from realtime.identity import table_of
 from realtime.pool import in_database_thread
 from realtime.set_reader import Found, SetReader, change_of
+from realtime.watch import Watch
 
 
 @dataclass(eq=False, slots=True)

@@ -35,10 +35,11 @@ from realtime.effects import Position
 from realtime.event import Relation, Row
 from realtime.event_log import Relations, read_later
 from realtime.joins import Binding
-from realtime.plan import Plan, Planner, Watch
+from realtime.plan import Plan, Planner
 from realtime.pool import in_database_thread, one_snapshot
 from realtime.subscription import Subscription
 from realtime.wal import images, registry
+from realtime.watch import Watch
 
 _PAGE = 500
 _MOST_BYTES = 64 * 1024 * 1024

@@ -25,7 +25,7 @@ from realtime.event import DatabaseEvent
 from realtime.event_log import EventLog
 from realtime.joins import Binding
 from realtime.log_reader import DATABASE_ERRORS, LogReader
-from realtime.plan import EVERYBODY, Plan, Planners, Scope, Watch
+from realtime.plan import Plan, Planners
 from realtime.pool import in_database_thread
 from realtime.prepared import Outgoing, Sink
 from realtime.protocol import Version
@@ -35,6 +35,7 @@ from realtime.rights import ALL, Rights
 from realtime.sets import Sets
 from realtime.snapshot import Pictures, Request, Revoked
 from realtime.subscription import AudienceKey, Delivery, Subscription, SubscriptionManager
+from realtime.watch import EVERYBODY, Scope, Watch
 
 logger = logging.getLogger("realtime.subscribers")
 

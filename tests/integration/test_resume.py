@@ -23,13 +23,13 @@ from realtime.hub import hub
 from realtime.joins import Binding, parse_join
 from realtime.log_reader import LogReader
 from realtime.models import WalEntry
-from realtime.plan import Watch
 from realtime.prepared import Outgoing, Prepared
 from realtime.protocol import Version
 from realtime.snapshot import Request
 from realtime.subscribers import Subscribers
 from realtime.subscription import Delivery
 from realtime.wal import sequencer
+from realtime.watch import Watch
 from tests.integration.sockets import Client, db
 from tests.waiting import auntil
 from tests.zoo.models import Member, Note, Team

@@ -21,12 +21,12 @@ from auth_rls.predicate import TRUE, Not, Select, Test
 from realtime.effects import Position
 from realtime.event import DatabaseEvent
 from realtime.models import WalEntry
-from realtime.plan import Watch
 from realtime.pool import close_connections
 from realtime.set_reader import SetReader
 from realtime.sets import Sets
 from realtime.snapshot import Request
 from realtime.wal import install, sequencer
+from realtime.watch import Watch
 from tests.integration.sockets import db
 from tests.integration.test_resume import FakePort, Server, bindings, counting
 from tests.waiting import PATIENCE_SECONDS, auntil

@@ -24,9 +24,9 @@ from realtime.effects import Position
 from realtime.hub import hub
 from realtime.joins import parse_join
 from realtime.models import WalEntry
-from realtime.plan import Watch
 from realtime.snapshot import Pictures, Request, Unclear
 from realtime.wal import images, install, registry, sequencer
+from realtime.watch import Watch
 from tests.integration.sockets import Client, db
 from tests.integration.test_capture_values import BYTES, FULL
 from tests.vendors import on_sqlite
