@@ -1,4 +1,4 @@
-"""The frames that one client is told alone: answers, lifecycle, system messages.
+"""The frames that one client is told alone: answers, refusals, lifecycle, system messages.
 
 Pure. What is to be said is the session's business; how it looks in either serializer is
 `protocol`'s.
@@ -6,16 +6,29 @@ Pure. What is to be said is the session's business; how it looks in either seria
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
-from realtime import protocol
-from realtime.effects import Channel, Position, Send
+from realtime import errors, protocol
+from realtime.effects import Channel, Effect, Note, Position, Send
+from realtime.errors import WireError
 from realtime.protocol import Frame, Version
 
 Payload = Mapping[str, Any] | msgspec.Raw
+
+
+# The names that limits have in the settings, where an error is about one.
+_LIMITS = {
+    WireError.TOO_MANY_CHANNELS: "channels_per_connection",
+    WireError.TOO_MANY_JOINS: "joins_per_second",
+    WireError.TOO_MANY_MESSAGES: "broadcasts_per_second",
+    WireError.TOO_MANY_PRESENCE_MESSAGES: "presence_per_30_seconds",
+    WireError.PAYLOAD_TOO_LARGE: "payload_bytes",
+    WireError.TRACK_TOO_LARGE: "payload_bytes",
+}
 
 
 class Answers:
@@ -68,6 +81,42 @@ class Answers:
         """`phx_close` or `phx_error`."""
         # Clients heed these only under the ref of the join they belong to.
         return self._frame(channel.join_ref, channel.join_ref, channel.topic, event, {})
+
+    def subscribed(
+        self, channel: Channel, problems: Sequence[str], *, working: bool
+    ) -> list[Effect]:
+        """What is told of a channel's bindings: of each that cannot work why not, then that the
+        others do."""
+        extension = "postgres_changes"
+        effects: list[Effect] = []
+        for problem in problems:
+            effects.append(Note("binding_refused", f"{channel.topic}: {problem}"))
+            effects.append(self.system(channel.name, channel, "error", extension, problem))
+        if working:
+            message = errors.SUBSCRIBED
+            effects.append(self.system(channel.name, channel, "ok", extension, message))
+        return effects
+
+    def fail(self, frame: Frame, response: Mapping[str, Any]) -> list[Effect]:
+        """The error that answers a frame, if it asked for an answer."""
+        return [] if frame.ref is None else [self.reply(frame, "error", response)]
+
+    def refuse(self, frame: Frame, error: WireError, **fields: object) -> list[Effect]:
+        """Refuse what a frame wants, and note it; where a limit did it, the connection's."""
+        return self.over(frame, error, "connection", fields)
+
+    def over(
+        self,
+        frame: Frame,
+        error: WireError,
+        scope: str,
+        fields: Mapping[str, object] = MappingProxyType({}),
+    ) -> list[Effect]:
+        """Refuse for a limit whose bucket is of this scope, and note it."""
+        name = _LIMITS.get(error)
+        limit = "" if name is None else f"{name}/{scope}"
+        note = Note("refused", f"{frame.topic}: {error.reason(**fields)}", limit)
+        return [note, *self.fail(frame, error.response(**fields))]
 
     def _frame(
         self, join_ref: str | None, ref: str | None, topic: str, event: str, payload: Payload

@@ -19,6 +19,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 
 from auth_rls.subject import SERVICE_ROLE, Subject
 from realtime import conf, processes
+from realtime.bounds import Bounds
 from realtime.bus import Batch, Bus, LayerDown
 from realtime.casts import Cast, Casts
 from realtime.counters import Counters
@@ -31,7 +32,6 @@ from realtime.presence_writer import PresenceWriter
 from realtime.pulse import Pulse
 from realtime.quotas import Purse, Quotas
 from realtime.reading import RemoteReader
-from realtime.session import Bounds
 from realtime.stopping import StopSignal
 from realtime.subscribers import Port
 from realtime.tailer import Tailer

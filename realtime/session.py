@@ -10,16 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
-from realtime import errors, protocol, tracking
+from realtime import errors, protocol
 from realtime.answers import Answers
+from realtime.bounds import Bounds
 from realtime.effects import (
     PREFIX,
-    Broadcast,
     Channel,
     Close,
     Effect,
@@ -30,57 +29,18 @@ from realtime.effects import (
     Position,
     Renew,
     Send,
-    Track,
-    WatchPresence,
 )
 from realtime.errors import CloseCode, WireError
 from realtime.joins import parse_join, token_in
 from realtime.limits import Rate, TokenBucket
-from realtime.protocol import BinaryBroadcast, Encoding, Frame, FrameError, Version
-from realtime.quotas import Purse, Quota, Rates
+from realtime.protocol import Frame, FrameError, Version
+from realtime.quotas import Purse, Quota
 from realtime.rights import Rights
+from realtime.speaker import Speaker
 
 SILENCE_SECONDS = 60.0
 PRESENCE_SECONDS = 30.0
 LONGEST_TOPIC = 1_024
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """The limits a session enforces; None switches one off."""
-
-    channels: int | None = 100
-    joins_per_second: float | None = 50
-    broadcasts_per_second: float | None = 10
-    broadcast_burst: float | None = 100
-    presence_per_30_seconds: int | None = 30
-    payload_bytes: int | None = 65_536
-    frame_bytes: int | None = 1_048_576
-    private_only: bool = False
-
-    @property
-    def rates(self) -> Rates:
-        """How often one connection may do what."""
-        return Rates.derive(
-            joins_per_second=self.joins_per_second,
-            channels=self.channels,
-            broadcasts_per_second=self.broadcasts_per_second,
-            broadcast_burst=self.broadcast_burst,
-            presence_per_30_seconds=self.presence_per_30_seconds,
-            payload_bytes=self.payload_bytes,
-            frame_bytes=self.frame_bytes,
-        )
-
-
-# The names that limits have in the settings, where an error is about one.
-_LIMITS = {
-    WireError.TOO_MANY_CHANNELS: "channels_per_connection",
-    WireError.TOO_MANY_JOINS: "joins_per_second",
-    WireError.TOO_MANY_MESSAGES: "broadcasts_per_second",
-    WireError.TOO_MANY_PRESENCE_MESSAGES: "presence_per_30_seconds",
-    WireError.PAYLOAD_TOO_LARGE: "payload_bytes",
-    WireError.TRACK_TOO_LARGE: "payload_bytes",
-}
 
 
 @dataclass(slots=True)
@@ -97,12 +57,15 @@ class Session:
     channels: dict[str, Channel] = field(default_factory=dict)
     closing: bool = False
     shared: Sequence[Quota] = ()
+    #: What the client says on its topics.
+    speaker: Speaker = field(init=False)
     _purse: Purse = field(init=False)
     _says: Answers = field(init=False)
 
     def __post_init__(self) -> None:
         self._says = Answers(self.version)
         self._purse = Purse(Quota(self.bounds.rates), *self.shared)
+        self.speaker = Speaker(self._says, self._purse, self.bounds.payload_bytes)
 
     # --- from the client ------------------------------------------------------------------------
 
@@ -135,19 +98,19 @@ class Session:
             return self._leave(frame)
         channel = self.channels.get(frame.topic)
         if channel is None:
-            return self._fail(frame, WireError.UNMATCHED_TOPIC.response())
+            return self._says.fail(frame, WireError.UNMATCHED_TOPIC.response())
         event = frame.event.lower()
         if event == "access_token":
             return self._access_token(channel, frame, now)
         if event == "broadcast":
-            return self._broadcast(channel, frame, now)
+            return self.speaker.broadcast(channel, frame, now)
         if event == "presence":
-            return self._presence(channel, frame, now)
-        return self._fail(frame, {"reason": f"unknown event {frame.event!r}"})
+            return self.speaker.presence(channel, frame, now)
+        return self._says.fail(frame, {"reason": f"unknown event {frame.event!r}"})
 
     def _phoenix(self, frame: Frame) -> list[Effect]:
         if frame.event != "heartbeat":
-            return self._fail(frame, WireError.UNMATCHED_TOPIC.response())
+            return self._says.fail(frame, WireError.UNMATCHED_TOPIC.response())
         at = self.position()
         # No place is named while a channel has not been served all up to it.
         named = {} if at is None or self._joining() else {"epoch": at.epoch, "seq": at.seq}
@@ -162,14 +125,16 @@ class Session:
     def _join(self, frame: Frame, now: float) -> list[Effect]:
         if not frame.topic.startswith(PREFIX):
             reply = Frame(None, frame.ref, frame.topic, frame.event, frame.payload)
-            return self._fail(reply, WireError.UNMATCHED_TOPIC.response())
+            return self._says.fail(reply, WireError.UNMATCHED_TOPIC.response())
         if frame.topic == PREFIX:
-            return self._fail(frame, WireError.TOPIC_NAME_REQUIRED.response())
+            return self._says.fail(frame, WireError.TOPIC_NAME_REQUIRED.response())
         if len(frame.topic) > len(PREFIX) + LONGEST_TOPIC:
             # Nothing of it is repeated, and nothing is logged of it.
-            return self._fail(frame, WireError.TOPIC_NAME_TOO_LONG.response(most=LONGEST_TOPIC))
+            return self._says.fail(
+                frame, WireError.TOPIC_NAME_TOO_LONG.response(most=LONGEST_TOPIC)
+            )
         if scope := self._purse.join(now):
-            return self._over(frame, WireError.TOO_MANY_JOINS, scope)
+            return self._says.over(frame, WireError.TOO_MANY_JOINS, scope)
         effects: list[Effect] = []
         old = self.channels.get(frame.topic)
         if old is not None:
@@ -180,14 +145,14 @@ class Session:
                 effects.append(self._says.lifecycle(old, "phx_close"))
         limit = self.bounds.channels
         if limit is not None and len(self.channels) >= limit:
-            return [*effects, *self._refuse(frame, WireError.TOO_MANY_CHANNELS)]
+            return [*effects, *self._says.refuse(frame, WireError.TOO_MANY_CHANNELS)]
         config = parse_join(frame.fields)
         if self.bounds.private_only and not config.private:
-            return [*effects, *self._refuse(frame, WireError.PRIVATE_ONLY)]
+            return [*effects, *self._says.refuse(frame, WireError.PRIVATE_ONLY)]
         if config.replay is not None and not config.private:
-            return [*effects, *self._refuse(frame, WireError.REPLAY_PUBLIC)]
+            return [*effects, *self._says.refuse(frame, WireError.REPLAY_PUBLIC)]
         if config.replay is not None and config.replay.since is None:
-            return [*effects, *self._refuse(frame, WireError.REPLAY_INVALID)]
+            return [*effects, *self._says.refuse(frame, WireError.REPLAY_INVALID)]
         channel = Channel(
             topic=frame.topic,
             join_ref=frame.join_ref if frame.join_ref is not None else frame.ref,
@@ -218,71 +183,11 @@ class Session:
         if token is None or token == channel.token:
             return []
         if scope := self._purse.renew(now):
-            return self._over(frame, WireError.TOO_MANY_JOINS, scope)
+            return self._says.over(frame, WireError.TOO_MANY_JOINS, scope)
         channel.token = token
         if channel.phase is Phase.JOINING:
             return []
         return [Renew(channel, token)]
-
-    def _broadcast(self, channel: Channel, frame: Frame, now: float) -> list[Effect]:
-        if channel.phase is not Phase.JOINED:
-            return self._fail(frame, WireError.UNMATCHED_TOPIC.response())
-        payload = frame.payload
-        if isinstance(payload, BinaryBroadcast):
-            event, body, encoding = payload.event, payload.payload, payload.encoding
-            # Clients ask for it on private channels only.
-            persist = channel.config.private and bool(payload.metadata.get("persist"))
-        else:
-            event, body, encoding, persist = None, frame.raw, Encoding.JSON, False
-        if not channel.rights.send:
-            return self._refuse(frame, WireError.WRITE_UNAUTHORIZED, topic=channel.name)
-        limit = self.bounds.payload_bytes
-        if limit is not None and len(body) > limit:
-            return self._refuse(frame, WireError.PAYLOAD_TOO_LARGE)
-        if scope := self._may_broadcast(channel, now):
-            return self._over(frame, WireError.TOO_MANY_MESSAGES, scope)
-        return [Broadcast(channel, event, body, encoding, frame, persist)]
-
-    def _presence(self, channel: Channel, frame: Frame, now: float) -> list[Effect]:
-        if channel.phase is not Phase.JOINED:
-            return self._fail(frame, WireError.UNMATCHED_TOPIC.response())
-        asked = frame.fields.get("event")
-        event = asked.lower() if isinstance(asked, str) else ""
-        if event not in ("track", "untrack"):
-            reason = f"unknown presence event {asked!r}: expected track or untrack"
-            return self._fail(frame, {"reason": reason})
-        if scope := self._may_track(channel, now):
-            return self._over(frame, WireError.TOO_MANY_PRESENCE_MESSAGES, scope)
-        if event == "untrack":
-            return [Track(channel, None, frame)]
-        if not channel.rights.track:
-            return self._refuse(frame, WireError.TRACK_UNAUTHORIZED, topic=channel.name)
-        meta = tracking.judge(channel.key, frame.raw, self.bounds.payload_bytes)
-        if isinstance(meta, tracking.Refused):
-            return self._refuse(frame, meta.error, **meta.fields)
-        effects: list[Effect] = [Track(channel, meta, frame)]
-        if not channel.watching:
-            # Who is present himself sees who else is.
-            channel.watching = True
-            if channel.rights.view:
-                effects.insert(0, WatchPresence(channel))
-        return effects
-
-    def _may_broadcast(self, channel: Channel, now: float) -> str:
-        """As a purse answers."""
-        scope = self._purse.broadcast(now)
-        if not scope and channel.purse is not None:
-            scope = channel.purse.broadcast(now)
-        return scope
-
-    def _may_track(self, channel: Channel, now: float) -> str:
-        if not channel.presence_limit.take(now):
-            return "channel"
-        # A channel that is joined again has a fresh limit; those it shares are as they were.
-        scope = self._purse.presence(now)
-        if not scope and channel.purse is not None:
-            scope = channel.purse.presence(now)
-        return scope
 
     # --- from the shell -------------------------------------------------------------------------
 
@@ -313,7 +218,9 @@ class Session:
         if channel.config.replication_ready:
             text = errors.REPLICATION_READY
             effects.append(self._says.system(channel.name, channel, "ok", "system", text))
-        return effects + self._subscribed(channel, problems, working=len(bindings) > len(problems))
+        return effects + self._says.subscribed(
+            channel, problems, working=len(bindings) > len(problems)
+        )
 
     def refused(self, channel: Channel, reason: str, limit: str = "") -> list[Effect]:
         """The channel may not be joined."""
@@ -333,26 +240,6 @@ class Session:
             return []
         # Sent even when empty: the JavaScript client holds back every diff until it has it.
         return [self._says.push(channel, "presence_state", msgspec.Raw(state))]
-
-    def broadcast(self, effect: Broadcast, taken: bool, stored: str | None = None) -> list[Effect]:
-        """A broadcast was relayed (and stored, under this id), or there was no room for it."""
-        if not taken:
-            return self._over(effect.frame, WireError.TOO_MANY_MESSAGES, "process")
-        if not effect.channel.config.broadcast_ack:
-            return []
-        return [self._says.reply(effect.frame, "ok", {"id": stored} if stored else {})]
-
-    def not_stored(self, effect: Broadcast, detail: str) -> list[Effect]:
-        """A broadcast could not be stored, so it was not sent either."""
-        return self._refuse(effect.frame, WireError.BROADCAST_NOT_STORED, detail=detail)
-
-    def tracked(self, effect: Track, problem: str | None = None) -> list[Effect]:
-        """Everybody here has been told of a presence, or it could not be stored."""
-        if self.channels.get(effect.channel.topic) is not effect.channel:
-            return []
-        if problem is not None:
-            return self._refuse(effect.frame, WireError.TRACK_NOT_STORED, detail=problem)
-        return [] if effect.frame.ref is None else [self._says.reply(effect.frame, "ok", {})]
 
     def permitted(self, channel: Channel, rights: Rights) -> list[Effect]:
         """What the channel's subject may do on a private topic has changed."""
@@ -375,13 +262,13 @@ class Session:
             return [Leave(channel)]
         channel.expires_at = expires_at
         bindings = len(channel.config.bindings)
-        return self._subscribed(channel, problems, working=bindings > len(problems))
+        return self._says.subscribed(channel, problems, working=bindings > len(problems))
 
     def resubscribed(self, channel: Channel) -> list[Effect]:
         """What the channel's subject may see has changed."""
         if self.channels.get(channel.topic) is not channel or channel.phase is not Phase.JOINED:
             return []
-        return self._subscribed(channel, (), working=True)
+        return self._says.subscribed(channel, (), working=True)
 
     def resync(self, channel: Channel, at: Position) -> list[Effect]:
         """Events were lost to this channel for good: it must read its rows again."""
@@ -461,38 +348,6 @@ class Session:
         channel.phase = Phase.GONE
         self.channels.pop(channel.topic, None)
         return [Leave(channel)]
-
-    def _subscribed(
-        self, channel: Channel, problems: Sequence[str], *, working: bool
-    ) -> list[Effect]:
-        extension = "postgres_changes"
-        effects: list[Effect] = []
-        for problem in problems:
-            effects.append(Note("binding_refused", f"{channel.topic}: {problem}"))
-            effects.append(self._says.system(channel.name, channel, "error", extension, problem))
-        if working:
-            message = errors.SUBSCRIBED
-            effects.append(self._says.system(channel.name, channel, "ok", extension, message))
-        return effects
-
-    def _fail(self, frame: Frame, response: Mapping[str, Any]) -> list[Effect]:
-        return [] if frame.ref is None else [self._says.reply(frame, "error", response)]
-
-    def _refuse(self, frame: Frame, error: WireError, **fields: object) -> list[Effect]:
-        return self._over(frame, error, "connection", fields)
-
-    def _over(
-        self,
-        frame: Frame,
-        error: WireError,
-        scope: str,
-        fields: Mapping[str, object] = MappingProxyType({}),
-    ) -> list[Effect]:
-        """Refuse for a limit whose bucket is of this scope."""
-        name = _LIMITS.get(error)
-        limit = "" if name is None else f"{name}/{scope}"
-        note = Note("refused", f"{frame.topic}: {error.reason(**fields)}", limit)
-        return [note, *self._fail(frame, error.response(**fields))]
 
 
 def _size(text: str) -> int:

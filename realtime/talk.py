@@ -89,7 +89,7 @@ class Talk:
             return
 
         def told(problem: str | None) -> None:
-            self._socket.perform(self._socket.session.tracked(effect, problem))
+            self._socket.perform(self._socket.session.speaker.tracked(effect, problem))
 
         if effect.meta is None:
             self._hub.presence.untrack(port.id, told)
@@ -119,7 +119,7 @@ class Talk:
         if effect.persist and port is not None:
             self._socket.start(self._store(effect, port, cast), channel)
             return
-        self._socket.perform(self._socket.session.broadcast(effect, self._hub.cast(cast)))
+        self._socket.perform(self._socket.session.speaker.relayed(effect, self._hub.cast(cast)))
 
     async def _store(self, effect: Broadcast, port: ChannelPort, cast: Cast) -> None:
         cast = msgspec.structs.replace(cast, id=str(uuid.uuid4()))
@@ -129,6 +129,6 @@ class Talk:
             await in_database_thread(store, cast)
         except (ValueError, *DATABASE_ERRORS) as error:
             detail = str(error).partition("\n")[0]
-            self._socket.perform(self._socket.session.not_stored(effect, detail))
+            self._socket.perform(self._socket.session.speaker.not_stored(effect, detail))
         else:
-            self._socket.perform(self._socket.session.broadcast(effect, True, cast.id))
+            self._socket.perform(self._socket.session.speaker.relayed(effect, True, cast.id))

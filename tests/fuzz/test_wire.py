@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from auth_rls.evaluate import matcher
 from auth_rls.kinds import Kind
 from realtime import protocol
+from realtime.bounds import Bounds
 from realtime.cursors import Cursor, parse_cursor
 from realtime.effects import (
     Broadcast,
@@ -30,7 +31,7 @@ from realtime.filters import FilterError, parse_filter
 from realtime.joins import BindingError, parse_join, token_in
 from realtime.protocol import BinaryBroadcast, Frame, FrameError, Version
 from realtime.rights import ALL
-from realtime.session import Bounds, Session
+from realtime.session import Session
 
 from .feed import EXAMPLES, fuzzed, mutated
 
@@ -121,10 +122,12 @@ def answer(session: Session, effects: list[Effect], problem: bool) -> None:
                 assert channel.phase is Phase.GONE
             case Broadcast():
                 assert effect.channel.phase is Phase.JOINED and isinstance(effect.payload, bytes)
-                readable(session.version, session.broadcast(effect, not problem))
+                readable(session.version, session.speaker.relayed(effect, not problem))
             case Track():
                 assert effect.meta is None or isinstance(msgspec.json.decode(effect.meta), dict)
-                readable(session.version, session.tracked(effect, "no" if problem else None))
+                readable(
+                    session.version, session.speaker.tracked(effect, "no" if problem else None)
+                )
             case WatchPresence(channel):
                 readable(session.version, session.presence(channel, b"{}"))
 

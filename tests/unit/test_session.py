@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from realtime.bounds import Bounds
 from realtime.effects import (
     Broadcast,
     Channel,
@@ -24,7 +25,7 @@ from realtime.errors import CloseCode
 from realtime.protocol import Encoding, Version
 from realtime.quotas import Purse, Quotas
 from realtime.rights import ALL
-from realtime.session import SILENCE_SECONDS, Bounds, Session
+from realtime.session import SILENCE_SECONDS, Session
 
 AT = Position("e1", 41)
 
@@ -324,7 +325,7 @@ def test_a_text_broadcast_is_relayed_as_it_came() -> None:
     frame = '["6","7","realtime:room","broadcast",{"n":12345678901234567890.10}]'
     (effect,) = session.receive(frame, 0.0)
     assert told_to(effect) == (channel, None, b'{"n":12345678901234567890.10}', Encoding.JSON)
-    assert session.broadcast(effect, True) == []
+    assert session.speaker.relayed(effect, True) == []
 
 
 def test_a_binary_broadcast_is_acknowledged_when_asked_for() -> None:
@@ -333,7 +334,7 @@ def test_a_binary_broadcast_is_acknowledged_when_asked_for() -> None:
     data = b'\x03\x01\x01\x0d\x02\x00\x0167realtime:roomev{"a":1}'
     (effect,) = session.receive(data, 0.0)
     assert told_to(effect) == (channel, "ev", b'{"a":1}', Encoding.JSON)
-    assert frames(session.broadcast(effect, True)) == [
+    assert frames(session.speaker.relayed(effect, True)) == [
         ["6", "7", "realtime:room", "phx_reply", {"status": "ok", "response": {}}]
     ]
 
@@ -342,7 +343,7 @@ def test_a_broadcast_that_finds_no_room_is_refused_by_reply() -> None:
     session = make()
     joined(session, broadcast={"ack": True})
     (effect,) = session.receive(text(["6", "7", "realtime:room", "broadcast", {}]), 0.0)
-    (reply,) = frames(session.broadcast(effect, False))
+    (reply,) = frames(session.speaker.relayed(effect, False))
     assert reply[4]["status"] == "error"
     assert reply[4]["response"]["reason"].startswith("MessageRateLimitReached: ")
 

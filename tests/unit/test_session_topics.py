@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from realtime.bounds import Bounds
 from realtime.effects import (
     Broadcast,
     Channel,
@@ -20,7 +21,7 @@ from realtime.effects import (
 )
 from realtime.protocol import Version
 from realtime.rights import ALL, Rights
-from realtime.session import LONGEST_TOPIC, Bounds, Session
+from realtime.session import LONGEST_TOPIC, Session
 
 AT = Position("e1", 41)
 HEARS = Rights(receive=True)
@@ -166,7 +167,7 @@ def test_a_presence_is_answered_when_everybody_here_knows(version: Version) -> N
     (effect,) = session.receive(envelope(version, "presence", payload), 0.0)
     assert isinstance(effect, Track)
     assert (effect.channel, effect.meta) == (channel, b'{"n":1}')
-    (reply,) = frames(session.tracked(effect))
+    (reply,) = frames(session.speaker.tracked(effect))
     body = reply[4] if version is Version.V2 else reply["payload"]
     assert body == {"status": "ok", "response": {}}
 
@@ -294,7 +295,7 @@ def test_a_presence_that_cannot_be_stored_is_answered_with_why() -> None:
     joined(session, presence={"enabled": True})
     (effect,) = track(session, {})
     assert isinstance(effect, Track)
-    assert reason(session.tracked(effect, "a NUL")) == "Presence could not be stored: a NUL"
+    assert reason(session.speaker.tracked(effect, "a NUL")) == "Presence could not be stored: a NUL"
 
 
 def test_what_comes_of_a_channel_that_is_gone_is_told_nobody() -> None:
@@ -303,5 +304,5 @@ def test_what_comes_of_a_channel_that_is_gone_is_told_nobody() -> None:
     (effect,) = track(session, {})
     assert isinstance(effect, Track)
     session.receive(json.dumps(["6", "9", "realtime:room", "phx_leave", {}]), 0.0)
-    assert session.tracked(effect) == session.presence(channel, b"{}") == []
+    assert session.speaker.tracked(effect) == session.presence(channel, b"{}") == []
     assert session.permitted(channel, ALL) == []
