@@ -1,6 +1,7 @@
 """The consumer: one per socket, a thin shell around a session.
 
-Performs the session's effects: asks the dispatcher, sends through the outbox, keeps the one timer.
+Performs the session's effects: sends through the outbox, keeps the one timer, and has the rest done
+by `joiner` and `talk`.
 It has no channel on the layer and does not pass through Channels' `dispatch`, which hops to a
 thread for every message.
 """
@@ -10,16 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 from typing import Any, cast
 
 from channels.consumer import AsyncConsumer
 
-from auth_rls.subject import Subject
-from auth_rls.tokens import ExpiredToken, TokenError
-from realtime import conf, credentials
+from auth_rls.tokens import TokenError
+from realtime import conf
 from realtime.effects import (
     Broadcast,
     Channel,
@@ -39,15 +37,14 @@ from realtime.errors import CloseCode, WireError
 from realtime.farewell import say_farewell
 from realtime.handshake import Admitted, Refusal, admit, refuse
 from realtime.hub import Hub, hub
+from realtime.joiner import Joiner
 from realtime.log_reader import DATABASE_ERRORS
 from realtime.outbox import Outbox
-from realtime.pool import in_database_thread
 from realtime.port import ChannelPort
 from realtime.prepared import Outlet
 from realtime.quotas import network
-from realtime.rights import ALL, Rights
+from realtime.rights import Rights
 from realtime.session import Session
-from realtime.snapshot import Request
 from realtime.talk import Talk
 from realtime.unsent import is_gone, sends_at_once, unsent_by
 
@@ -115,7 +112,6 @@ class RealtimeConsumer(AsyncConsumer):
 
     async def _serve(self, settings: conf.Settings, receive: AsgiReceive) -> None:
         limits = settings.LIMITS
-        self._settings = settings
         self.session = Session(
             version=self._admitted.version,
             bounds=self._hub.bounds,
@@ -125,6 +121,9 @@ class RealtimeConsumer(AsyncConsumer):
         )
         self._ports: dict[Channel, ChannelPort] = {}
         self._talk = Talk(self, self._hub, self._ports)
+        self._joiner = Joiner(
+            self, self._hub, self._ports, self._talk, self._admitted, settings.API_KEYS
+        )
         self._jobs: set[asyncio.Task[None]] = set()
         self._noted: set[str] = set()
         self._code: CloseCode | None = None
@@ -140,7 +139,7 @@ class RealtimeConsumer(AsyncConsumer):
         self._hub.sockets.add(self)
         if self._hub.draining:
             self.disconnect()
-        self._set_timer()
+        self.set_timer()
         try:
             await self._read(receive)
         except Exception as error:
@@ -246,13 +245,13 @@ class RealtimeConsumer(AsyncConsumer):
                     self._counters.bytes_out += len(frame)
                     self.outbox.put(frame)
                 case Join(channel):
-                    self.start(self._join(channel), channel)
+                    self.start(self._joiner.join(channel), channel)
                 case Leave(channel):
                     port = self._ports.pop(channel, None)
                     if port is not None:
                         self._hub.remove(port)
                 case Renew(channel, token):
-                    self.start(self._renew(channel, token), channel)
+                    self.start(self._joiner.renew(channel, token), channel)
                 case Broadcast():
                     self._talk.broadcast(effect)
                 case Track():
@@ -312,121 +311,14 @@ class RealtimeConsumer(AsyncConsumer):
             return self.session.refused(channel, str(error))
         return self.session.ended(channel, error.reason)
 
-    async def _join(self, channel: Channel) -> None:
-        if self._hub.draining:
-            self.perform(self.session.refused(channel, WireError.RESTARTING.reason()))
-            return
-        used = channel.token
-        subject = await self._subject(used)
-        now = self._loop.time()
-        channel.purse = self._hub.purse_of(subject, now)
-        if channel.purse is not None and (scope := channel.purse.join(now)):
-            reason = WireError.TOO_MANY_JOINS.reason()
-            self.perform(self.session.refused(channel, reason, f"joins_per_second/{scope}"))
-            return
-        await self._hub.ready()
-        request = self._request(channel, subject)
-        dispatcher = self._hub.dispatcher
-        rights = ALL
-        if request.private is not None:
-            rights = await dispatcher.subscribers.rights(subject, request.private)
-        if not rights.join:
-            self._unauthorized(channel)
-            return
-        if channel.phase is Phase.GONE:
-            return
-        channel.key = channel.key or str(uuid.uuid4())
-        port = ChannelPort(self, channel, self._hub.new_id(), _user_id(subject))
-        self._ports[channel] = port
-        room = (channel.name, channel.config.private)
-        if rights.receive:
-            # From before the stored ones are read, so that nothing falls between the two.
-            dispatcher.topics.join(port, *room)
-        replayed: dict[str, str | bytes] = {}
-        if channel.config.replay is not None and rights.receive:
-            replayed = await self._talk.replayed(channel)
-        async with AsyncExitStack() as held:
-            if channel.watching and rights.view:
-                await held.enter_async_context(dispatcher.presence.hold(*room))
-            subscribed = await dispatcher.subscribers.add(port, request)
-            # From here to the answer nothing waits: what is delivered comes after it.
-            if self._ports.get(channel) is not port:
-                self._hub.remove(port)
-                return
-            if not subscribed.rights.join:
-                self._unauthorized(channel)
-                return
-            presence = b"{}"
-            if channel.watching and rights.view and subscribed.rights.view:
-                presence = dispatcher.presence.join(port, *room)
-            self._counters.joins += 1
-            self.perform(
-                self.session.joined(
-                    channel,
-                    bindings=[binding.echo() for binding in channel.config.bindings],
-                    problems=[text for text in subscribed.problems if text is not None],
-                    expires_at=subject.expires_at,
-                    at=subscribed.at,
-                    rights=rights,
-                    replayed=list(replayed.values()),
-                    presence=presence,
-                )
-            )
-            port.answered(frozenset(replayed))
-            if subscribed.rights != rights:
-                self.permit(channel, subscribed.rights)
-        self._set_timer()
-        if channel.token is not None and channel.token != used:
-            self.perform([Renew(channel, channel.token)])
-
-    async def _renew(self, channel: Channel, token: str) -> None:
-        subject = await self._subject(token)
-        port = self._ports.get(channel)
-        if port is None or channel.token != token:
-            return
-        channel.purse = self._hub.purse_of(subject, self._loop.time())
-        request = self._request(channel, subject)
-        subscribed = await self._hub.dispatcher.subscribers.add(port, request)
-        if self._ports.get(channel) is not port:
-            self._hub.remove(port)
-            return
-        port.user_id = _user_id(subject)
-        self.permit(channel, subscribed.rights)
-        problems = [text for text in subscribed.problems if text is not None]
-        expires_at = subject.expires_at
-        self.perform(self.session.renewed(channel, problems=problems, expires_at=expires_at))
-        self._set_timer()
-
-    async def _subject(self, token: str | None) -> Subject:
-        """Whom a channel asks as: its own token's subject, else the connection's.
-
-        Raises TokenError.
-        """
-        if token is None or token == self._admitted.token:
-            subject = self._admitted.subject
-            if subject.expires_at is not None and subject.expires_at <= time.time():
-                raise ExpiredToken(int(time.time() - subject.expires_at))
-            return subject
-        api_keys = self._settings.API_KEYS
-        return await in_database_thread(credentials.authenticate_in_band, token, api_keys=api_keys)
-
-    @staticmethod
-    def _request(channel: Channel, subject: Subject) -> Request:
-        private = channel.name if channel.config.private else None
-        return Request(subject, channel.config.bindings, private)
-
-    def _unauthorized(self, channel: Channel) -> None:
-        reason = WireError.UNAUTHORIZED.reason(topic=channel.name)
-        self.perform(self.session.refused(channel, reason))
-
     def permit(self, channel: Channel, rights: Rights) -> None:
         """What the channel's subject may do on its private topic, from here on."""
         self._talk.permit(channel, rights)
 
     # --- time -----------------------------------------------------------------------------------
 
-    def _set_timer(self) -> None:
-        # One timer a socket, set for the earliest moment at which anything can be due.
+    def set_timer(self) -> None:
+        """Look again when anything is due next: one timer a socket, for the earliest moment."""
         if self._timer is not None:
             self._timer.cancel()
         due = self.session.due_in(self._loop.time(), time.time())
@@ -435,8 +327,4 @@ class RealtimeConsumer(AsyncConsumer):
     def _tick(self) -> None:
         self.perform(self.session.tick(self._loop.time(), time.time()))
         if not self.session.closing:
-            self._set_timer()
-
-
-def _user_id(subject: Subject) -> str | None:
-    return None if subject.user_id is None else str(subject.user_id)
+            self.set_timer()

@@ -1,7 +1,7 @@
 """What the channels of one socket say and hear on their topics: broadcasts, presence, and what they
 may do there.
 
-Performs the session's effects that concern topics; joins and tokens are the consumer's.
+Performs the session's effects that concern topics; joins and tokens are `joiner`'s.
 """
 
 from __future__ import annotations
