@@ -11,65 +11,33 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from auth_rls.predicate import Predicate, columns
-from realtime import frames
-from realtime.counters import Counters
-from realtime.cursors import Cursor
+from auth_rls.predicate import Predicate
+from realtime.departure import perhaps_changed, seq_of
 from realtime.effects import Position
-from realtime.event import DatabaseEvent
-from realtime.event_log import EventLog
+from realtime.feed import Feed, Lost, told
 from realtime.holds import holds
 from realtime.joins import Binding
-from realtime.log_reader import LogReader
-from realtime.plan import Plan, Planners
-from realtime.pool import in_database_thread
-from realtime.sets import Sets
-from realtime.snapshot import Pictures, Place, Request, Seen, Unclear, Values
-from realtime.subscription import AudienceKey, Subscription, SubscriptionManager
+from realtime.means import Means
+from realtime.plan import Plan
+from realtime.snapshot import Place, Request, Unclear, Values
+from realtime.subscription import Subscription
 
 if TYPE_CHECKING:
     from realtime.subscribers import Port
 
 logger = logging.getLogger("realtime.replay")
 
-# Events, and about as many bytes of frames, between two looks at whether the client keeps up.
+# Events between two looks at whether the client keeps up.
 _CHUNK = 500
-_CHUNK_BYTES = 256 * 1024
-# Another server may have shown the client what this one is about to hear.
-_BEHIND_SECONDS = 5.0
 # Rows committed before a snapshot was asked for are to be in it, unless the log stands still.
 _FRESH_SECONDS = 5.0
 # A snapshot that cannot be told yet is tried again when the log has moved on.
 _AGAIN_SECONDS = 1.0
 _TRIES = 30
-# Rows already read do not wait for ever for a client to take them.
-_PATIENCE_SECONDS = 30.0
 _NOT_BEGUN = sys.maxsize
-
-
-class Lost(Exception):
-    """The way from here to the head is not known any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What a replay works with. Limits count events and rows; None is no limit."""
-
-    log: EventLog
-    reader: LogReader
-    sets: Sets
-    pictures: Pictures
-    planners: Planners
-    on_failure: Callable[[Subscription, Exception], None]
-    replay_events: int | None
-    snapshot_rows: int | None
-    # Snapshots that are read or being sent, each with its rows in memory.
-    snapshots: asyncio.Semaphore
-    counters: Counters
 
 
 class Replay:
@@ -84,6 +52,7 @@ class Replay:
         self.request = request
         self.plan = plan
         self._means = means
+        self._feed = Feed(port, means)
         self._log = means.log
         self._epoch = means.log.epoch
         self._cursor = means.log.seq
@@ -95,8 +64,6 @@ class Replay:
         self._resumes = False
         self._tries = _TRIES
         self._fresh = False
-        self._matching: tuple[object, SubscriptionManager[Port]] | None = None
-        self._telling: dict[tuple[Place, str], bool] = {}
 
     @classmethod
     def from_cursors(cls, port: Port, request: Request, plan: Plan, means: Means) -> Replay:
@@ -192,9 +159,9 @@ class Replay:
         for binding in self._bindings:
             after: int | None = began_at
             if binding.since is not None:
-                after = await self._place(binding.since)
+                after = await seq_of(binding.since, self._epoch, self._means)
                 if after is not None and binding.live:
-                    if await self._concerned(binding, after):
+                    if await perhaps_changed(self, binding, after, self._means):
                         after = None
                     self._hold([binding])
             elif binding.snapshot is not None:
@@ -256,44 +223,6 @@ class Replay:
         bounds = [most for most in (asked, self._means.snapshot_rows) if most is not None]
         return min(bounds, default=None)
 
-    async def _place(self, cursor: Cursor) -> int | None:
-        if cursor.epoch is not None and cursor.epoch != self._log.epoch:
-            return None
-        seq = cursor.seq
-        if seq is None and cursor.commit_us is not None:
-            seq = await self._means.reader.seq_at(cursor.commit_us)
-        if seq is None:
-            return None
-        if seq > self._log.seq:
-            head = await self._means.reader.head()
-            if head.epoch != self._log.epoch or head.seq < seq:
-                return None
-            if not await self._log.beyond(seq - 1, _BEHIND_SECONDS):
-                return None
-        if self._log.epoch != self._epoch:
-            return None
-        limit = self._means.replay_events
-        if limit is not None and self._log.seq - seq > limit:
-            self._means.counters.limits["replay_events/channel"] += 1
-            return None
-        return seq
-
-    async def _concerned(self, binding: Binding, after: int) -> bool:
-        """Whether what the subject may see has perhaps changed since the client was here."""
-        while True:
-            plan, subject = self.plan, self.request.subject
-            mine = [item for item in plan.subscriptions if item.id == binding.id]
-            concern = await in_database_thread(
-                lambda: self._means.planners.get().concern(subject, mine)  # noqa: B023
-            )
-            # What changed at the cursor itself may have reached the client in part.
-            try:
-                since = await self._means.reader.on_tables(concern.tables, max(after - 1, 0))
-            except OverflowError:
-                return True
-            if self.plan is plan:
-                return concern.touched_by(since)
-
     # --- events ---------------------------------------------------------------------------------
 
     async def _catch_up(self) -> None:
@@ -308,54 +237,12 @@ class Replay:
                 raise Lost("the log does not reach back so far")
             if self._unsettled():
                 return
-            self._deliver(events)
+            begun = frozenset(id_ for id_, start in self._starts.items() if start <= self._cursor)
+            self._cursor = self._feed.events(events, self.plan, begun)
             await self.port.writable()
             await asyncio.sleep(0)
         if self._epoch != self._log.epoch or self._cursor > self._log.seq:
             raise Lost("the log began anew")
-
-    def _deliver(self, events: Sequence[DatabaseEvent]) -> None:
-        begun = frozenset(id_ for id_, start in self._starts.items() if start <= self._cursor)
-        key = (self.plan.subscriptions, begun, self._values())
-        if self._matching is None or self._matching[0] != key:
-            manager: SubscriptionManager[Port] = SubscriptionManager(self._means.on_failure)
-            mine = tuple(
-                replace(item, rls=self._now(item))
-                for item in self.plan.subscriptions
-                if item.id in begun
-            )
-            manager.set(self.port, AudienceKey(self.port.topic, self.port.version.value, mine))
-            self._matching = key, manager
-        matching = self._matching[1]
-        size = 0
-        for event in events:
-            relation = event.relation
-            if matching.on_table(relation.schema, relation.table):
-                if event.old is None and event.new is None:
-                    raise Lost(f"{event.op} of {relation.table}")
-                self._check_tells(event, begun)
-                for delivery in matching.match(event):
-                    frame = frames.of_change(event, delivery)
-                    self.port.outlet.put(frame)
-                    self._means.counters.sent(1, len(frame))
-                    size += len(frame)
-            self._cursor = event.seq
-            if size > _CHUNK_BYTES:
-                return
-
-    def _check_tells(self, event: DatabaseEvent, begun: frozenset[int]) -> None:
-        """Raise Lost if an entry does not show what now decides about a live set."""
-        relation = event.relation
-        for place, item in self.plan.live.items():
-            if item.table != relation.table or item.id not in begun:
-                continue
-            known = self._telling.get((place, relation.id))
-            if known is None:
-                names = {column.name for column in relation.columns}
-                known = columns(item.rls) | columns(item.filter) <= names
-                self._telling[place, relation.id] = known
-            if not known:
-                raise Lost("what decides was not captured yet")
 
     # --- permissions ----------------------------------------------------------------------------
 
@@ -377,7 +264,6 @@ class Replay:
     async def _settle(self) -> None:
         """Bring each live set from the verdicts it is held by to those of now."""
         while self._unsettled():
-            self._telling.clear()
             plan, values = self.plan, self._values()
             begun = frozenset(self._live())
             held = {place: self._held[place] for place in begun if place in self._held}
@@ -397,8 +283,8 @@ class Replay:
                 continue
             for subscription, leaving, coming in found.moves:
                 for op, rows in (("DELETE", leaving), ("INSERT", coming)):
-                    events = (_told(op, seen, self._cursor + 1, found.commit_us) for seen in rows)
-                    await self._deliver_rows(events, subscription, op)
+                    events = (told(op, seen, self._cursor + 1, found.commit_us) for seen in rows)
+                    await self._feed.rows(events, subscription, op)
             self._held |= after
 
     async def _agreed(self, plan: Plan, request: Request, seen: Plan) -> bool:
@@ -448,8 +334,8 @@ class Replay:
                 return
             count, complete = 0, found.complete
             for subscription, rows in found.sets:
-                events = (_told("INSERT", seen, at, found.commit_us) for seen in rows)
-                sent = await self._deliver_rows(events, subscription, "INSERT", snapshot=True)
+                events = (told("INSERT", seen, at, found.commit_us) for seen in rows)
+                sent = await self._feed.rows(events, subscription, "INSERT", snapshot=True)
                 count += sent
                 if sent < len(rows):
                     complete = False
@@ -462,45 +348,3 @@ class Replay:
         if not complete and self._means.snapshot_rows in wanted.values():
             self._means.counters.limits["snapshot_rows/channel"] += 1
         self.port.snapshot(Position(self._epoch, at), count, complete)
-
-    async def _deliver_rows(
-        self,
-        events: Iterable[DatabaseEvent],
-        subscription: Subscription,
-        op: str,
-        *,
-        snapshot: bool = False,
-    ) -> int:
-        """How many were delivered: fewer than all if a snapshot is not taken in time."""
-        sent = size = 0
-        for event in events:
-            frame = frames.of_row(
-                event,
-                self.port.version,
-                self.port.topic,
-                (subscription.id,),
-                subscription.select,
-                op=op,
-                snapshot=snapshot,
-            )
-            self.port.outlet.put(frame)
-            self._means.counters.sent(1, len(frame))
-            sent += 1
-            size += len(frame)
-            if size > _CHUNK_BYTES:
-                size = 0
-                try:
-                    async with asyncio.timeout(_PATIENCE_SECONDS if snapshot else None):
-                        await self.port.writable()
-                except TimeoutError:
-                    return sent
-                await asyncio.sleep(0)
-        return sent
-
-
-def _told(op: str, seen: Seen, seq: int, commit_us: int) -> DatabaseEvent:
-    """A row that comes, or one that leaves: as an UPDATE would take it out, by its key alone."""
-    relation, row = seen
-    if op == "INSERT":
-        return DatabaseEvent(seq, commit_us, relation, "INSERT", None, row)
-    return DatabaseEvent(seq, commit_us, relation, "UPDATE", row, row)

@@ -25,11 +25,12 @@ from realtime.event import DatabaseEvent
 from realtime.event_log import EventLog
 from realtime.joins import Binding
 from realtime.log_reader import DATABASE_ERRORS, LogReader
+from realtime.means import Means
 from realtime.plan import Plan, Planners
 from realtime.pool import in_database_thread
 from realtime.prepared import Outgoing, Sink
 from realtime.protocol import Version
-from realtime.replay import Means, Replay
+from realtime.replay import Replay
 from realtime.requests import Requests
 from realtime.rights import ALL, Rights
 from realtime.sets import Sets

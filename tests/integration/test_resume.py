@@ -15,7 +15,7 @@ from django.db.backends.utils import CursorWrapper
 
 from auth_rls import Subject, tokens
 from auth_rls.models import Policy
-from realtime import replay
+from realtime import feed
 from realtime.effects import Position
 from realtime.event import DatabaseEvent
 from realtime.event_log import EventLog
@@ -323,7 +323,7 @@ async def test_a_membership_that_changed_meanwhile_concerns_its_own_user_only(
 async def test_a_snapshot_that_its_client_does_not_take_is_cut_and_holds_up_nobody_else(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replay, "_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(feed, "_PATIENCE_SECONDS", 0.05)
     rows = [Note(title=str(number), body="x" * 1_000) for number in range(1_000)]
     await db(Note.objects.bulk_create, rows)
     await server.feed()
