@@ -9,10 +9,10 @@ nobody. Verifying tokens is `Subject`'s.
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from asgiref.sync import sync_to_async
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, JsonResponse
@@ -21,6 +21,7 @@ from django.urls import Resolver404, resolve
 from django.utils.cache import patch_vary_headers
 from django.utils.functional import SimpleLazyObject
 
+from auth_rls.chain import EitherWay
 from auth_rls.subject import Subject
 from auth_rls.tokens import MalformedToken, TokenError
 
@@ -48,27 +49,14 @@ def authenticates_itself(view: _View) -> _View:
     return view
 
 
-class SubjectMiddleware:
+class SubjectMiddleware(EitherWay):
     """Put it behind Django's AuthenticationMiddleware.
 
     `request.subject` is lazy where it comes from the session; in async views take
     `await request.asubject()`, as with `request.auser()`.
     """
 
-    sync_capable = True
-    async_capable = True
-
-    def __init__(
-        self, get_response: Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
-    ) -> None:
-        self.get_response: Callable[[HttpRequest], Any] = get_response
-        self._is_async = iscoroutinefunction(get_response)
-        if self._is_async:
-            markcoroutinefunction(self)
-
-    def __call__(self, request: HttpRequest) -> Any:
-        if self._is_async:
-            return self._acall(request)
+    def call(self, request: HttpRequest) -> Any:
         try:
             token = bearer_token(request)
             _set(request, None if token is None else Subject.from_token(token))
@@ -78,7 +66,7 @@ class SubjectMiddleware:
             _become(request, Subject.anonymous())
         return _varied(self.get_response(request))
 
-    async def _acall(self, request: HttpRequest) -> HttpResponseBase:
+    async def acall(self, request: HttpRequest) -> Any:
         try:
             token = bearer_token(request)
             # A thread also for what touches no database: fetching a key set is I/O too.

@@ -7,38 +7,23 @@ costs no look at the session.
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest
-from django.http.response import HttpResponseBase
 
+from auth_rls.chain import EitherWay
 from auth_rls.subject import ANON, Subject
 from realtime.authorship import acting, actor_name
 
 
-class ActorMiddleware:
+class ActorMiddleware(EitherWay):
     """Put it behind Django's AuthenticationMiddleware, and behind SubjectMiddleware if there."""
 
-    sync_capable = True
-    async_capable = True
-
-    def __init__(
-        self, get_response: Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
-    ) -> None:
-        self.get_response: Callable[[HttpRequest], Any] = get_response
-        self._is_async = iscoroutinefunction(get_response)
-        if self._is_async:
-            markcoroutinefunction(self)
-
-    def __call__(self, request: HttpRequest) -> Any:
-        if self._is_async:
-            return self._acall(request)
+    def call(self, request: HttpRequest) -> Any:
         with acting(functools.partial(_who, request)):
             return self.get_response(request)
 
-    async def _acall(self, request: HttpRequest) -> Any:
+    async def acall(self, request: HttpRequest) -> Any:
         with acting(functools.partial(_who, request)):
             return await self.get_response(request)
 
