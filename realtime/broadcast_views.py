@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import unquote
 from uuid import UUID
 
 import msgspec
@@ -45,6 +46,7 @@ _CORS = {
 }
 _JSON, _BYTES = "application/json", "application/octet-stream"
 _BLANK = "can't be blank"
+_EVENTS = "/events/"
 
 View = Callable[..., Awaitable[HttpResponse]]
 _decode_batch = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -106,6 +108,7 @@ async def batch(request: HttpRequest) -> HttpResponse:
 async def single(request: HttpRequest, *, topic: str, event: str) -> HttpResponse:
     """The body is the payload. `?private=true` for a private topic, and `&persist=true` to store
     it too. 202, or 403 without permission."""
+    topic, event = _as_sent(request, topic, event)
     subject = await _subject(request)
     _charge(request, subject, 1)
     body = _body(request)
@@ -134,6 +137,21 @@ async def single(request: HttpRequest, *, topic: str, event: str) -> HttpRespons
     else:
         await send(cast)
     return HttpResponse(status=202)
+
+
+def _as_sent(request: HttpRequest, topic: str, event: str) -> tuple[str, str]:
+    """Topic and event, parted where the sender did: a slash of a name is sent as `%2F`. The path
+    that Django gives is decoded and shows no difference; in it the last `/events/` parts them."""
+    if not isinstance(request, ASGIRequest):
+        return topic, event
+    # A server need not give it.
+    path: bytes = request.scope.get("raw_path") or b""
+    sent = unquote(path.rpartition(_EVENTS.encode())[2].decode("latin-1"))
+    names, ending = f"{topic}{_EVENTS}{event}", f"{_EVENTS}{sent}"
+    # Whoever rewrote the one path and not the other is not followed.
+    if not sent or not names.endswith(ending):
+        return topic, event
+    return names.removesuffix(ending), sent
 
 
 async def _subject(request: HttpRequest) -> Subject:

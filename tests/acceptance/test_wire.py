@@ -570,6 +570,27 @@ async def test_metrics_know_the_fullest_outbox_of_whatever_server(world: World) 
     assert "realtime_outbox_max_bytes" in text
 
 
+@pytest.mark.parametrize("home", ["world", "uvicorn_world"])
+async def test_an_encoded_slash_belongs_to_the_name_of_an_event(
+    request: pytest.FixtureRequest, home: str
+) -> None:
+    world: World = request.getfixturevalue(home)
+
+    def post() -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", world.server.port, timeout=30)
+        path = "/realtime/v1/api/broadcast/room/events/a%2Fevents%2Fb"
+        connection.request("POST", path, "{}", {"content-type": "application/json"})
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+    async with await Peer.open(world.server) as peer:
+        await peer.join("room")
+        assert await asyncio.to_thread(post) == 202
+        heard = await peer.until(lambda f: f.event == "broadcast")
+        assert heard.payload["event"] == "a/events/b"
+
+
 def test_http_and_the_socket_live_on_one_port(world: World) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", world.server.port, timeout=30)
     connection.request("GET", "/admin/login/")

@@ -286,6 +286,24 @@ async def post(path: str, body: Any, **headers: str) -> Any:
     return await AsyncClient().post(path, content, content_type=kind, headers=headers)
 
 
+class RawPathClient(AsyncClient):
+    """As through a server that also gives the path as it was sent."""
+
+    def __init__(self, raw_path: bytes | None) -> None:
+        super().__init__()
+        self._raw_path = raw_path
+
+    async def request(self, **request: Any) -> Any:
+        # Django's own client decodes it as for WSGI.
+        path = request.pop("path").encode("latin-1").decode()
+        return await super().request(**request, path=path, raw_path=self._raw_path)
+
+
+async def post_as_sent(path: str, raw_path: bytes | None) -> Any:
+    client = RawPathClient(raw_path)
+    return await client.post(path, b"{}", content_type="application/json")
+
+
 def one(**fields: Any) -> dict[str, Any]:
     return {"messages": [{"topic": "room", "event": "e", "payload": {"a": 1}, **fields}]}
 
@@ -299,6 +317,48 @@ async def test_a_batch_is_accepted_and_arrives(listen: Any, base: str) -> None:
     id_ = str(uuid.uuid4())
     assert (await post(f"{base}/api/broadcast", one(id=id_))).status_code == 202
     assert await heard(client) == {**sent("e", {"a": 1}), "meta": {"id": id_}}
+
+
+@pytest.mark.parametrize(
+    ("names", "topic", "event"),
+    [
+        ("room/events/saved", "room", "saved"),
+        ("room/events/a%2Fevents%2Fb", "room", "a/events/b"),
+        ("room%2Fevents%2Fa/events/b", "room/events/a", "b"),
+        ("room%2fevents%2fa/events/b%2fevents%2fc", "room/events/a", "b/events/c"),
+        ("r%C3%B6om/events/s%C3%A4%2Fevents%2Fved", "röom", "sä/events/ved"),
+        # Plain ones all: the last parts them.
+        ("room/events/a/events/b", "room/events/a", "b"),
+        ("room/events/a/events/", "room", "a/events/"),
+    ],
+)
+async def test_an_encoded_slash_belongs_to_a_name(
+    listen: Any, names: str, topic: str, event: str
+) -> None:
+    client = await listen(f"realtime:{topic}")
+    path = f"{BATCH}/{names}"
+    assert (await post_as_sent(path, path.encode())).status_code == 202
+    assert await heard(client) == sent(event, {})
+
+
+async def test_an_encoded_slash_makes_no_topic() -> None:
+    path = f"{BATCH}//events/a%2Fevents%2Fb"
+    answer = await post_as_sent(path, path.encode())
+    assert answer.status_code == 422
+    assert answer.json() == {"errors": {"topic": ["can't be blank"]}}
+
+
+@pytest.mark.parametrize(
+    "raw_path",
+    [None, b"", b"/events/", b"/elsewhere/events/else", b"/x/events/a/events/b", b"/events/\xff"],
+)
+async def test_where_no_server_tells_what_was_sent_the_last_events_part_the_names(
+    listen: Any, raw_path: bytes | None
+) -> None:
+    client = await listen("realtime:room/events/a")
+    path = f"{BATCH}/room%2Fevents%2Fa%2Fevents%2Fb"
+    assert (await post_as_sent(path, raw_path)).status_code == 202
+    assert await heard(client) == sent("b", {})
 
 
 async def test_a_single_event_carries_json_or_bytes(listen: Any) -> None:
