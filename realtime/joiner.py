@@ -38,6 +38,18 @@ class Joiner:
     """One per socket. `ports` are those of its joined channels: put in here, taken out by the
     consumer."""
 
+    __slots__ = (
+        "_admitted",
+        "_api_keys",
+        "_hub",
+        "_loop",
+        "_perform",
+        "_ports",
+        "_session",
+        "_socket",
+        "_talk",
+    )
+
     def __init__(
         self,
         socket: Socket,
