@@ -9,8 +9,7 @@ evaluate.py or by SQL from compile.py.
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -19,11 +18,11 @@ from django.core.exceptions import ValidationError
 from django.db import models
 
 from auth_rls import events
-from auth_rls.bind import MISSING, bind, member
+from auth_rls.bind import MISSING, bind
 from auth_rls.columns import columns_of
-from auth_rls.compile import condition
-from auth_rls.definition import concrete, model_named, tables, user_column
+from auth_rls.definition import concrete, tables, user_column
 from auth_rls.evaluate import matcher
+from auth_rls.members import read_set
 from auth_rls.policy import combine
 from auth_rls.predicate import FALSE, TRUE, Predicate, Ref, Select, columns, refs
 from auth_rls.rows import canonical, row_of
@@ -79,13 +78,6 @@ def bound_predicate(
         events.bypassed(subject, concrete(model), action)
         return TRUE
     return _predicate(subject, model, action, snapshot or PolicySnapshot.load(), None, False)
-
-
-def read_members(select: Select, using: str) -> dict[object, int]:
-    """How many rows behind a bound select give each value, as the outer column is compared with
-    it. Counted here and not by the database, to whose collation two texts may be one."""
-    values = _found(select, _rows_behind(select).using(using))
-    return Counter(member(select, value) for value in values if value is not None)
 
 
 def may_add(subject: Subject, instance: models.Model) -> bool:
@@ -263,33 +255,10 @@ def reader(snapshot: PolicySnapshot) -> Callable[[Select], Iterable[object]]:
     def set_of(select: Select) -> frozenset[object]:
         known = snapshot.sets.get(select)
         if known is None:
-            known = snapshot.sets[select] = _read(select)
+            known = snapshot.sets[select] = read_set(select)
         return known
 
     return set_of
-
-
-def _read(select: Select) -> frozenset[object]:
-    return frozenset(_found(select, _rows_behind(select).distinct()))
-
-
-def _rows_behind(select: Select) -> models.QuerySet[Any]:
-    """The values of the select's column, one for each of its rows."""
-    model = model_named(select.model)
-    # No manager: one that hides rows would make this door differ from the others.
-    rows: models.QuerySet[Any] = models.QuerySet(model=model)
-    where = simplify(select.where)
-    rows = rows.none() if where == FALSE else rows.filter(condition(where, model))
-    return rows.values_list(columns_of(model)[select.column].attname, flat=True)
-
-
-def _found(select: Select, values: models.QuerySet[Any]) -> Iterator[object]:
-    column = columns_of(model_named(select.model))[select.column]
-    for value in values.iterator(2_000):
-        try:
-            yield canonical(column, value)
-        except (ValidationError, ValueError, TypeError, ArithmeticError):
-            continue  # A value that is none of its column's kind equals nothing.
 
 
 def _all_columns(model: type[models.Model]) -> Columns:

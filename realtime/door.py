@@ -16,8 +16,8 @@ from django.db.models import BinaryField
 from django.db.models.expressions import RawSQL
 
 from auth_rls import doors
-from auth_rls.authority import read_members
 from auth_rls.evaluate import matcher
+from auth_rls.members import read_members
 from realtime.event import Row
 from realtime.joins import Binding
 from realtime.models import Topic

@@ -13,8 +13,8 @@ from functools import lru_cache
 
 from django.db import connections
 
-from auth_rls import authority
 from auth_rls.lookups import Change, Lookup, Lookups, direct_selects, resolve
+from auth_rls.members import read_many
 from auth_rls.predicate import Select
 from realtime.effects import Position
 from realtime.event import DatabaseEvent, Relation
@@ -72,10 +72,10 @@ class SetReader:
         blind = _Blind(changes)
         for level in levels:
             exact: list[Lookup] = []
-            for select in level:
-                where = resolve(select.where, lambda inner: world[inner].values)
-                flat = Select(select.model, select.column, where, select.prefix, select.kind)
-                lookup = world.add(select, authority.read_members(flat, self._alias), False)
+            flats = {select: _flat(select, world) for select in level}
+            counts = read_many(flats.values(), self._alias)
+            for select, flat in flats.items():
+                lookup = world.add(select, counts[flat], False)
                 if all(world[inner].exact for inner in lookup.nested) and blind.tells(lookup):
                     lookup.exact = True
                     exact.append(lookup)
@@ -91,6 +91,12 @@ def change_of(event: DatabaseEvent) -> Change:
 @lru_cache(maxsize=1024)
 def _columns_of(relation: Relation) -> frozenset[str]:
     return frozenset(column.name for column in relation.columns)
+
+
+def _flat(select: Select, world: Lookups) -> Select:
+    """The select with the sets that it names as values."""
+    where = resolve(select.where, lambda inner: world[inner].values)
+    return Select(select.model, select.column, where, select.prefix, select.kind)
 
 
 class _Blind:

@@ -23,10 +23,10 @@ from django.db import connections
 from django.db.models import BinaryField, Case, F, IntegerField, QuerySet, Value, When
 from django.db.models.expressions import RawSQL
 
-from auth_rls import authority
 from auth_rls.compile import condition, widened
 from auth_rls.evaluate import matcher
 from auth_rls.lookups import resolve
+from auth_rls.members import read_members
 from auth_rls.predicate import FALSE, TRUE, All, Predicate, Select, columns
 from auth_rls.simplify import simplify
 from auth_rls.subject import Subject
@@ -206,7 +206,7 @@ class _Picture:
 
         def values_of(select: Select) -> frozenset[object]:
             known = self.values.get(select)
-            return frozenset(authority.read_members(select, self.alias)) if known is None else known
+            return frozenset(read_members(select, self.alias)) if known is None else known
 
         rls = resolve(subscription.rls, values_of)
         return subscription if rls is subscription.rls else replace(subscription, rls=rls)

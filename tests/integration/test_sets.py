@@ -13,9 +13,10 @@ from django.db import connection, connections, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from auth_rls import Subject, authority
+from auth_rls import Subject
 from auth_rls.kinds import Kind
 from auth_rls.lookups import Shift
+from auth_rls.members import read_members
 from auth_rls.models import Policy
 from auth_rls.predicate import TRUE, Not, Select, Test
 from realtime.effects import Position
@@ -72,7 +73,7 @@ class Past:
         self.was: dict[int, Any] = {}
 
     def fresh(self) -> dict[Select, frozenset[object]]:
-        return {s: frozenset(authority.read_members(s, "default")) for s in self.selects}
+        return {s: frozenset(read_members(s, "default")) for s in self.selects}
 
     def note(self) -> None:
         """What the sets are after the last change, which gets its number now."""
