@@ -20,6 +20,7 @@ from typing import Protocol
 from django.db import connections
 
 from realtime import frames
+from realtime.breath import SLICE_SECONDS, Breath
 from realtime.bus import Batch, Message
 from realtime.casts import Cast, Casts
 from realtime.counters import Counters
@@ -34,7 +35,8 @@ from realtime.models import PresenceMember
 from realtime.pool import in_database_thread
 from realtime.prepared import Prepared
 from realtime.presence_rooms import PresenceRooms
-from realtime.subscribers import Port, Subscribers
+from realtime.subscriber import Port
+from realtime.subscribers import Subscribers
 from realtime.subscription import Delivery
 from realtime.topics import Topics
 from realtime.wal import sequencer
@@ -49,7 +51,6 @@ _CASTS = 10_000
 _CASTS_OF_TOPIC = 1_000
 # Rows that wait in it. A large transaction waits in the log, not in the memory of every process.
 _INBOX_ROWS = 20_000
-_SLICE_SECONDS = 0.005
 _WATCH_SECONDS = 1.0
 # While the bus brings nothing, the watch is what brings events.
 _WATCH_ALONE_SECONDS = 0.25
@@ -94,7 +95,7 @@ class Dispatcher:
         self._waiting_rows = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._failing = False
-        self._turn_began = 0.0
+        self._breath = Breath()
 
     @property
     def heals(self) -> int:
@@ -254,7 +255,7 @@ class Dispatcher:
 
     async def _process(self, events: Sequence[DatabaseEvent]) -> None:
         bound = False
-        self._turn_began = time.perf_counter()
+        self._breath.begin()
         for place, event in enumerate(events):
             if self.subscribers.decides(event):
                 # What came before is told by the permissions of before.
@@ -274,7 +275,7 @@ class Dispatcher:
                 self.counters.matched += bool(deliveries)
                 for delivery in deliveries:
                     self._deliver(event, delivery)
-            await self._breathe()
+            await self._breath.pause()
         self.presence.flush()
 
     async def _matched(self, event: DatabaseEvent) -> list[Delivery[Port]]:
@@ -286,12 +287,7 @@ class Dispatcher:
             except StopIteration as done:
                 found: list[Delivery[Port]] = done.value
                 return found
-            await self._breathe()
-
-    async def _breathe(self) -> None:
-        if time.perf_counter() - self._turn_began > _SLICE_SECONDS:
-            await asyncio.sleep(0)
-            self._turn_began = time.perf_counter()
+            await self._breath.pause()
 
     def _deliver(self, event: DatabaseEvent, delivery: Delivery[Port]) -> None:
         try:
@@ -317,7 +313,7 @@ class Dispatcher:
 
     def _cast_some(self) -> None:
         started = time.perf_counter()
-        while self._casts and time.perf_counter() - started < _SLICE_SECONDS:
+        while self._casts and time.perf_counter() - started < SLICE_SECONDS:
             self._cast(self._casts.pop())
 
     def _cast(self, cast: Cast) -> None:

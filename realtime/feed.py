@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from auth_rls.predicate import columns
 from realtime import frames
@@ -17,10 +16,8 @@ from realtime.event import DatabaseEvent
 from realtime.means import Means
 from realtime.plan import Plan
 from realtime.snapshot import Place, Seen
+from realtime.subscriber import Port
 from realtime.subscription import AudienceKey, Subscription, SubscriptionManager
-
-if TYPE_CHECKING:
-    from realtime.subscribers import Port
 
 # About as many bytes of frames between two looks at whether the client keeps up.
 _CHUNK_BYTES = 256 * 1024

@@ -33,7 +33,7 @@ from realtime.pulse import Pulse
 from realtime.quotas import Purse, Quotas
 from realtime.reading import RemoteReader
 from realtime.stopping import StopSignal
-from realtime.subscribers import Port
+from realtime.subscriber import Port
 from realtime.tailer import Tailer
 from realtime.wal import sequencer
 

@@ -12,7 +12,6 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from auth_rls.predicate import Predicate
 from realtime.departure import perhaps_changed, seq_of
@@ -23,10 +22,8 @@ from realtime.joins import Binding
 from realtime.means import Means
 from realtime.plan import Plan
 from realtime.snapshot import Place, Request, Unclear, Values
+from realtime.subscriber import Port
 from realtime.subscription import Subscription
-
-if TYPE_CHECKING:
-    from realtime.subscribers import Port
 
 logger = logging.getLogger("realtime.replay")
 

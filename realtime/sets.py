@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from auth_rls.lookups import Change, Lookups, Shift, Shifts, resolve
 from auth_rls.predicate import Predicate, Select
+from realtime.breath import Breath
 from realtime.effects import Position
 from realtime.event import DatabaseEvent
 from realtime.event_log import EventLog
@@ -24,6 +25,9 @@ from realtime.identity import table_of
 from realtime.pool import in_database_thread
 from realtime.set_reader import Found, SetReader, change_of
 from realtime.watch import Watch
+
+# Sets that are read together and enter in one breath.
+_AT_ONCE = 250
 
 
 @dataclass(eq=False, slots=True)
@@ -149,7 +153,7 @@ class Sets:
         """Where this is being read, or will be."""
         found = self._coming.get(select)
         if found is None:
-            if self._next is None:
+            if self._next is None or len(self._next.wanted) >= _AT_ONCE:
                 self._next = _Batch()
                 self._next.task = asyncio.create_task(self._fill(self._next), name="rowcast-sets")
                 self._next.task.add_done_callback(_heard)
@@ -176,21 +180,29 @@ class Sets:
         self._ahead = at
         self._void()
 
-    async def read_again(self, selects: Sequence[Select] | None = None) -> dict[Select, Shift]:
-        """Read these anew, or all, for where the sets stand; what that changed. Nothing may be
-        applied meanwhile. Raises what the database raises; nothing changes then."""
+    async def read_again(
+        self,
+        selects: Collection[Select] | None = None,
+        shifted: Callable[[Select, Shift], None] = lambda select, shift: None,
+    ) -> dict[Select, Shift]:
+        """Read these anew, or all, for where the sets stand; what that changed. `shifted` hears of
+        each in the breath in which it changes; between them others have their turn. Nothing may
+        be applied meanwhile. Raises what the database raises; nothing changes then."""
         if selects is None:
             self._void()
             selects = tuple(self._lookups)
         if not selects:
             return {}
-        found = await in_database_thread(self._reader.read, selects, self._at)
+        found = await in_database_thread(self._reader.read, tuple(selects), self._at)
         shifts: dict[Select, Shift] = {}
+        breath = Breath()
         for select, one in found.items():
             if select in self._lookups:
                 shift = self._lookups.replace(select, one.counts, one.exact)
                 if shift:
                     shifts[select] = shift
+                    shifted(select, shift)
+            await breath.pause()
         return shifts
 
     def _void(self) -> None:
@@ -220,7 +232,8 @@ class Sets:
     async def _fill(self, batch: _Batch) -> None:
         async with self._turn:
             # What is wanted from now on is read next time.
-            self._next = None
+            if self._next is batch:
+                self._next = None
             try:
                 await self._bring(batch)
             finally:

@@ -10,7 +10,7 @@ import pytest
 from django.db import connections
 
 from auth_rls import Subject
-from realtime import dispatcher as dispatcher_room
+from realtime import breath
 from realtime.bus import Batch
 from realtime.dispatcher import Dispatcher
 from realtime.pool import close_connections
@@ -28,7 +28,7 @@ async def test_others_have_their_turn_while_thousands_are_looked_at_and_events_k
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Whatever time there is is used up.
-    monkeypatch.setattr(dispatcher_room, "_SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(breath, "SLICE_SECONDS", 0.0)
     dispatcher = Dispatcher("default", 1_000, None)
     await dispatcher.start()
     try:
