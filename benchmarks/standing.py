@@ -109,11 +109,22 @@ async def memberships(count: int, rounds: int) -> dict[str, list[float]]:
         # Shown to all who had joined, once, and to nobody when they had left.
         seen = {user: port.frames for user, port in by_user.items() if port.frames}
         assert seen == dict.fromkeys(changed, number + 1), seen
+        works: list[float] = []
+
+        async def heartbeat(works: list[float] = works) -> None:
+            while True:
+                worked = time.thread_time()
+                await asyncio.sleep(0.001)
+                works.append(time.thread_time() - worked)
+
+        beating = asyncio.create_task(heartbeat())
         began = time.perf_counter()
         await feed.dispatcher.subscribers.rebind(everything)
         rebound = time.perf_counter() - began
+        beating.cancel()
         found.setdefault(MOVED, []).append(statistics.median(took) * 1e3)
         found.setdefault(REBOUND, []).append(rebound * 1e3)
+        found.setdefault("longest work meanwhile, ms", []).append(max(works) * 1e3)
     await feed.stop()
     return found
 
