@@ -14,13 +14,13 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
-from django.core.exceptions import ValidationError
+from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db import models
 
 from auth_rls import events
 from auth_rls.bind import MISSING, bind
 from auth_rls.columns import columns_of
-from auth_rls.definition import concrete, tables, user_column
+from auth_rls.definition import PolicyProblem, concrete, tables, understand, user_column
 from auth_rls.evaluate import matcher
 from auth_rls.members import read_set
 from auth_rls.policy import combine
@@ -123,6 +123,28 @@ def watched(*, snapshot: PolicySnapshot | None = None) -> dict[type[models.Model
         fields = {ref.path[0] for ref in refs(rule.using) if ref.source == "user"}
         seen[user] |= {user_column(name) for name in fields}
     return seen
+
+
+def reads_on(before: Mapping[str, Any], after: Mapping[str, Any] | None) -> bool:
+    """Whether a policy reads after a change of its row (None: it was deleted) whatever it read of
+    other tables before, so that nothing went by uncaptured for its sake. A doubt is a no."""
+    try:
+        read = _read_elsewhere(before)
+        now = {} if after is None else _read_elsewhere(after)
+    except (PolicyProblem, ObjectDoesNotExist, LookupError):
+        return False
+    return all(columns <= now.get(model, frozenset()) for model, columns in read.items())
+
+
+def _read_elsewhere(row: Mapping[str, Any]) -> Mapping[type[models.Model], Columns]:
+    """The other tables that the policy in this row has captured."""
+    from auth_rls.models import Policy
+
+    if not row["enabled"]:
+        return {}
+    names = ("permission_id", "audience", "mode", "using", "with_check")
+    understood = understand(Policy(**{name: row[name] for name in names}).definition())
+    return {} if understood.action in _UNSTREAMED else tables(understood.rule.using)
 
 
 def columns_read(model: type[models.Model], *, snapshot: PolicySnapshot | None = None) -> Columns:

@@ -91,7 +91,10 @@ class Rebinding:
                 await self._bind(planner, found[start : start + _AT_ONCE], scope, ports, work)
         finally:
             self._sets.drop(work)
-        if scope.lapsed:
+        lapsed = scope.lapsed
+        if scope.edits and not lapsed:
+            lapsed = await self._insist(lambda: in_database_thread(self._watch.lapsed, scope))
+        if lapsed:
             entitled = await self._read_again(None)
             if entitled:
                 await self.rebind(Scope(), entitled)

@@ -15,7 +15,7 @@ from django.db.models import Model
 from auth_rls import authority
 from auth_rls.predicate import Select, columns
 from auth_rls.snapshot import PolicySnapshot
-from realtime.event import DatabaseEvent
+from realtime.event import DatabaseEvent, Row
 from realtime.identity import table_of, user_keys
 from realtime.plan import Planner
 from realtime.wal import install, shapes
@@ -24,12 +24,14 @@ from realtime.wal import install, shapes
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Whom changes of permissions may concern: everybody, those on whose tables policies changed,
-    and these users. `lapsed`: tables behind selects may not have been captured for a while."""
+    and these users. `lapsed`: tables behind selects may not have been captured for a while; after
+    the edits of policies, rows before and after, only where they read less than before."""
 
     everybody: bool = False
     policies: bool = False
     users: frozenset[str] = frozenset()
     lapsed: bool = False
+    edits: tuple[tuple[Row, Row | None], ...] = ()
 
 
 EVERYBODY = Scope(everybody=True)
@@ -43,6 +45,7 @@ class Watch:
         self._known: Mapping[type[Model], frozenset[str]] = {}
         self.tables: frozenset[str] = frozenset()
         self._policies = table_of("auth_rls.Policy")
+        self._permissions = table_of("auth.Permission")
         self._binding = user_keys()
 
     def look(self) -> Planner:
@@ -68,19 +71,30 @@ class Watch:
     def scope(self, events: Iterable[DatabaseEvent]) -> Scope:
         """Whom these changes may concern. Where that cannot be told, everybody."""
         everybody = policies = lapsed = False
+        edits: list[tuple[Row, Row | None]] = []
         users: set[str] = set()
         for event in events:
             table = event.relation.table
             if table == self._policies:
                 policies = True
-                lapsed = lapsed or event.op != "INSERT"
+                if event.old is not None:
+                    edits.append((event.old, event.new))
+                else:
+                    lapsed = lapsed or event.new is None
             elif table in self._binding:
+                # What a policy is about goes by its permission: that is a doubt about its reading.
+                lapsed = lapsed or (table == self._permissions and event.op != "INSERT")
                 column = self._binding[table]
                 images = [image for image in (event.old, event.new) if image is not None]
                 keys = [None if column is None else image.get(column) for image in images]
                 everybody = everybody or not keys or None in keys
                 users.update(map(str, keys))
-        return Scope(everybody, policies, frozenset(users), lapsed)
+        return Scope(everybody, policies, frozenset(users), lapsed, tuple(edits))
+
+    def lapsed(self, scope: Scope) -> bool:
+        """Whether by these edits anything behind a select may not have been captured for a while.
+        In a database thread."""
+        return not all(authority.reads_on(*edit) for edit in scope.edits)
 
     def captures(self, select: Select) -> bool:
         """Whether the rows behind a select were captured at the last look, as far as it reads

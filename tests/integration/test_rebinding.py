@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from django.db import connections
 from django.db.utils import OperationalError
 
-from auth_rls import Subject
+from auth_rls import Subject, authority
 from auth_rls.models import Policy
 from realtime import breath, rebinding
 from realtime.event import DatabaseEvent
@@ -19,7 +19,7 @@ from realtime.models import WalEntry
 from realtime.snapshot import Request
 from realtime.wal import sequencer
 from tests.integration.sockets import db
-from tests.integration.test_resume import FakePort, Server, bindings
+from tests.integration.test_resume import FakePort, Server, bindings, counting
 from tests.waiting import auntil
 from tests.zoo.models import Member, Note, Team
 
@@ -252,3 +252,82 @@ async def test_who_leaves_while_an_emptied_table_is_told_hears_nothing_of_it(gra
         server.subscribers.remove(rest[0])
         assert list(steps) == [None, None]
     assert [port.told for port in (*told, *rest)] == [["resync"], [], ["resync"]]
+
+
+def memberships(statements: list[str]) -> int:
+    return sum('FROM "zoo_member"' in statement for statement in statements)
+
+
+async def test_after_an_edit_that_keeps_its_select_the_sets_are_not_read_again(
+    granted: Any,
+) -> None:
+    user, team, subjects = await shared_team(granted)
+    server = await started()
+    (port,) = await listening(server, subjects[:1])
+    await db(Policy.objects.update, using={"team__in": MINE, "title": "a"})
+    with counting() as statements:
+        await server.feed()
+    assert (memberships(statements), port.told) == (0, ["resubscribed"])
+    await db(Member.objects.create, user=user, team=team)
+    for title in "ab":
+        await db(Note.objects.create, title=title, team=team)
+    await server.feed()
+    assert len(port.frames) == 1
+
+
+@pytest.mark.parametrize("gone", [{"using": {"title": "a"}}, {"enabled": False}, {"using": 7}])
+async def test_what_went_by_while_a_policy_did_not_read_a_table_is_in_the_sets_when_it_does(
+    granted: Any, gone: dict[str, Any]
+) -> None:
+    user, team, subjects = await shared_team(granted)
+    server = await started()
+    (port,) = await listening(server, subjects[:1])
+
+    def edits() -> None:
+        policy = Policy.objects.get()
+        was = {name: getattr(policy, name) for name in gone}
+        for values in (gone, was):
+            for name, value in values.items():
+                setattr(policy, name, value)
+            policy.save()
+            if values is gone:
+                # Nobody's policy asks for them any more.
+                Member.objects.create(user=user, team=team)
+        assert not WalEntry.objects.filter(seq=None, table_name="zoo_member").exists()
+
+    await db(edits)
+    await server.feed()
+    await db(Note.objects.create, title="a", team=team)
+    await server.feed()
+    assert len(port.frames) == 1
+
+
+async def test_a_policy_reads_on_when_it_reads_as_much_as_before_and_is_understood(
+    granted: Any,
+) -> None:
+    def check() -> None:
+        policy = granted("view_note", using={"team__in": MINE})
+        was = {field.column: field.value_from_object(policy) for field in Policy._meta.fields}
+        more = {"all": [{"team__in": MINE}, {"title": "a"}]}
+        wider = {**MINE, "where": {"user": "$user.id", "role": "admin"}}
+        for change, reads_on in (
+            ({}, True),
+            ({"audience": "authenticated", "mode": "restrictive"}, True),
+            ({"using": more}, True),
+            ({"using": {"team__in": wider}}, True),
+            ({"using": {"title": "a"}}, False),
+            ({"using": {"nothing": 1, "team__in": MINE}}, False),
+            ({"enabled": False}, False),
+            ({"mode": "gentle"}, False),
+            ({"with_check": {"title": "a"}}, False),
+            ({"permission_id": 0}, False),
+        ):
+            assert authority.reads_on(was, was | change) is reads_on, change
+        assert not authority.reads_on(was | {"using": {"team__in": wider}}, was)
+        assert not authority.reads_on(was, None)
+        # What read nothing has nothing to lose; what is not known, perhaps.
+        assert authority.reads_on(was | {"enabled": False}, None)
+        assert authority.reads_on(was | {"using": {"title": "a"}}, None)
+        assert not authority.reads_on(was | {"permission_id": 0}, was)
+
+    await db(check)
