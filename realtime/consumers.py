@@ -45,6 +45,7 @@ from realtime.prepared import Outlet
 from realtime.quotas import network
 from realtime.rights import Rights
 from realtime.session import Session
+from realtime.snapshot import Revoked
 from realtime.talk import Talk
 from realtime.unsent import is_gone, sends_at_once, unsent_by
 
@@ -90,6 +91,7 @@ class RealtimeConsumer(AsyncConsumer):
             return
         try:
             try:
+                self._admitted_at = self._hub.dispatcher.subscribers.generation
                 self._admitted: Admitted = await admit(scope, settings)
             except Refusal as refusal:
                 if refusal.status in (401, 403):
@@ -122,7 +124,13 @@ class RealtimeConsumer(AsyncConsumer):
         self._ports: dict[Channel, ChannelPort] = {}
         self._talk = Talk(self, self._hub, self._ports)
         self._joiner = Joiner(
-            self, self._hub, self._ports, self._talk, self._admitted, settings.API_KEYS
+            self,
+            self._hub,
+            self._ports,
+            self._talk,
+            self._admitted,
+            self._admitted_at,
+            settings.API_KEYS,
         )
         self._jobs: set[asyncio.Task[None]] = set()
         self._noted: set[str] = set()
@@ -297,6 +305,9 @@ class RealtimeConsumer(AsyncConsumer):
             await work
         except TokenError as error:
             self.perform(self._token_refused(channel, error))
+        except Revoked:
+            self._counters.auth_failures["channel"] += 1
+            self.close(CloseCode.TOKEN_REFUSED)
         except DATABASE_ERRORS as error:
             logger.warning("a join failed: %s", error, extra={"action": "join_failed"})
             reason = WireError.DATABASE_UNREACHABLE.reason()

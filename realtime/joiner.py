@@ -1,7 +1,7 @@
 """How the channels of one socket come to be subscribed: joins, and tokens that replace others.
 
 Performs the session's effects that concern who a channel asks as; what it says on its topic is
-`talk`'s. What fails here is raised: the consumer ends the channel for it.
+`talk`'s. What fails here is raised: the consumer ends the channel for it, or the socket.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Joiner:
 
     __slots__ = (
         "_admitted",
+        "_admitted_at",
         "_api_keys",
         "_hub",
         "_loop",
@@ -57,6 +58,7 @@ class Joiner:
         ports: dict[Channel, ChannelPort],
         talk: Talk,
         admitted: Admitted,
+        admitted_at: int,
         api_keys: Mapping[str, str],
     ) -> None:
         self._socket = socket
@@ -66,6 +68,7 @@ class Joiner:
         self._ports = ports
         self._talk = talk
         self._admitted = admitted
+        self._admitted_at = admitted_at
         self._api_keys = api_keys
         self._loop = asyncio.get_running_loop()
 
@@ -75,7 +78,7 @@ class Joiner:
             self._perform(self._session.refused(channel, WireError.RESTARTING.reason()))
             return
         used = channel.token
-        subject = await self._subject(used)
+        subject, read = await self._subject(used)
         now = self._loop.time()
         channel.purse = self._hub.purse_of(subject, now)
         if channel.purse is not None and (scope := channel.purse.join(now)):
@@ -83,11 +86,11 @@ class Joiner:
             self._perform(self._session.refused(channel, reason, f"joins_per_second/{scope}"))
             return
         await self._hub.ready()
-        request = _request(channel, subject)
+        request = _request(channel, subject, read)
         dispatcher = self._hub.dispatcher
         rights = ALL
         if request.private is not None:
-            rights = await dispatcher.subscribers.rights(subject, request.private)
+            rights = await dispatcher.subscribers.rights(request)
         if not rights.join:
             self._unauthorized(channel)
             return
@@ -139,12 +142,12 @@ class Joiner:
 
     async def renew(self, channel: Channel, token: str) -> None:
         """Subscribe the channel as the subject of another token."""
-        subject = await self._subject(token)
+        subject, read = await self._subject(token)
         port = self._ports.get(channel)
         if port is None or channel.token != token:
             return
         channel.purse = self._hub.purse_of(subject, self._loop.time())
-        request = _request(channel, subject)
+        request = _request(channel, subject, read)
         subscribed = await self._hub.dispatcher.subscribers.add(port, request)
         if self._ports.get(channel) is not port:
             self._hub.remove(port)
@@ -156,8 +159,9 @@ class Joiner:
         self._perform(self._session.renewed(channel, problems=problems, expires_at=expires_at))
         self._socket.set_timer()
 
-    async def _subject(self, token: str | None) -> Subject:
-        """Whom a channel asks as: its own token's subject, else the connection's.
+    async def _subject(self, token: str | None) -> tuple[Subject, int]:
+        """Whom a channel asks as: its own token's subject, else the connection's; and since which
+        generation of permissions that is known.
 
         Raises TokenError.
         """
@@ -165,19 +169,21 @@ class Joiner:
             subject = self._admitted.subject
             if subject.expires_at is not None and subject.expires_at <= time.time():
                 raise ExpiredToken(int(time.time() - subject.expires_at))
-            return subject
-        return await in_database_thread(
+            return subject, self._admitted_at
+        read = self._hub.dispatcher.subscribers.generation
+        subject = await in_database_thread(
             credentials.authenticate_in_band, token, api_keys=self._api_keys
         )
+        return subject, read
 
     def _unauthorized(self, channel: Channel) -> None:
         reason = WireError.UNAUTHORIZED.reason(topic=channel.name)
         self._perform(self._session.refused(channel, reason))
 
 
-def _request(channel: Channel, subject: Subject) -> Request:
+def _request(channel: Channel, subject: Subject, read: int) -> Request:
     private = channel.name if channel.config.private else None
-    return Request(subject, channel.config.bindings, private)
+    return Request(subject, channel.config.bindings, private, read)
 
 
 def _user_id(subject: Subject) -> str | None:

@@ -51,6 +51,16 @@ class Rebinding:
         # Rises when a set may have.
         self._moved = 0
 
+    @property
+    def generation(self) -> int:
+        """How often permissions may have changed. A user read before is not what he is now."""
+        return self._generation
+
+    def begin(self) -> None:
+        """The log is followed from here on: what was read before may have been changed unheard."""
+        self._generation += 1
+        self._planners.forget()
+
     def standing(self, request: Request) -> tuple[int, int]:
         """What must be the same before and after a plan is made, or it is overtaken."""
         # Rights on a topic are read with the sets behind them; verdicts on rows look into the sets.

@@ -64,11 +64,13 @@ class Revoked(Exception):
 @dataclass(frozen=True, slots=True)
 class Request:
     """What a channel asked for, kept so that it can be bound again. `private` is the name of its
-    topic if that is a private one."""
+    topic if that is a private one. `read` is the generation of permissions since which the
+    subject's user is known; without, it is read again."""
 
     subject: Subject
     bindings: tuple[Binding, ...]
     private: str | None = None
+    read: int = -1
 
     def plan(self, planner: Planner) -> Plan:
         """What it gets now."""

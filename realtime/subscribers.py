@@ -11,8 +11,8 @@ import asyncio
 import logging
 from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
-from auth_rls.subject import Subject
 from realtime import conf
 from realtime.counters import Counters
 from realtime.effects import Position
@@ -26,7 +26,7 @@ from realtime.pool import in_database_thread
 from realtime.rebinding import Rebinding
 from realtime.rights import Rights
 from realtime.sets import Sets
-from realtime.snapshot import Pictures, Request
+from realtime.snapshot import Pictures, Request, Revoked
 from realtime.subscriber import Port, Subscribed
 from realtime.subscription import Delivery, Subscription
 from realtime.watch import EVERYBODY, Scope, Watch
@@ -95,6 +95,7 @@ class Subscribers:
     async def start(self) -> None:
         """Learn which tables decide. Raises what the database raises."""
         await in_database_thread(self._watch.look)
+        self._rebinding.begin()
 
     def all(self) -> Iterator[Port]:
         return iter(self._listening.requests)
@@ -105,23 +106,29 @@ class Subscribers:
 
     # --- joining --------------------------------------------------------------------------------
 
-    async def rights(self, subject: Subject, topic: str) -> Rights:
-        """What the subject may do on a private topic now. Raises what the database raises."""
-        request = Request(subject, (), topic)
-        rights = (await self._asked(request)).rights
-        if not rights.join:
+    @property
+    def generation(self) -> int:
+        """For `Request.read`: taken before the subject is."""
+        return self._rebinding.generation
+
+    async def rights(self, request: Request) -> Rights:
+        """What the subject may do on the request's private topic now. Raises Revoked, and what the
+        database raises."""
+        request = replace(request, bindings=())
+        _, plan = await self._asked(request)
+        if not plan.rights.join:
             # A no is not given by what was read a moment ago: who has just been let in joins next.
             self._planners.forget()
-            rights = (await self._asked(request)).rights
-        return rights
+            _, plan = await self._asked(request)
+        return plan.rights
 
     async def add(self, port: Port, request: Request) -> Subscribed:
         """Bind and subscribe: from the returned position on the port gets all it may see.
 
         Where bindings say `since` or `snapshot`, what that brings is delivered first, by a task
         that runs on after the return. A port that is subscribed already is bound to the new
-        subject; its live sets begin anew where that one sees others. Raises what the database
-        raises; nothing changes then.
+        subject; its live sets begin anew where that one sees others. Raises Revoked, and what the
+        database raises; nothing changes then.
         """
         if not request.bindings and request.private is None and request.subject.user is None:
             # Nothing can become of it that permissions would change.
@@ -129,7 +136,7 @@ class Subscribers:
         # Holds the sets of the plan until the port does.
         work = object()
         try:
-            plan = await self._planned(work, request)
+            request, plan = await self._planned(work, request)
             self._listening.enter(port, request, plan)
         finally:
             self._sets.drop(work)
@@ -139,22 +146,36 @@ class Subscribers:
         """Nothing is handed to this port any more (RT-S1)."""
         self._listening.remove(port)
 
-    async def _asked(self, request: Request) -> Plan:
-        """What it gets, by permissions that nothing this process has heard of has overtaken."""
+    async def _asked(self, request: Request) -> tuple[Request, Plan]:
+        """What it gets, by permissions that nothing this process has heard of has overtaken; and
+        the request of who the subject is by them. A socket lives long, and its user may have been
+        somebody else when it came."""
+
+        def planned(known: bool) -> tuple[Request, Plan]:
+            planner = self._planners.get()
+            asked = request
+            if not known:
+                subject = planner.renew([request.subject])[request.subject]
+                if subject is None:
+                    raise Revoked
+                asked = replace(request, subject=subject)
+            return asked, asked.plan(planner)
+
         while True:
             before = self._rebinding.standing(request)
-            plan = await in_database_thread(lambda: request.plan(self._planners.get()))
+            known = request.read == self.generation
+            found = await in_database_thread(planned, known)
             if before == self._rebinding.standing(request):
-                return plan
+                return found
 
-    async def _planned(self, work: object, request: Request) -> Plan:
+    async def _planned(self, work: object, request: Request) -> tuple[Request, Plan]:
         """The same, with the sets that it needs held."""
         while True:
             before = self._rebinding.standing(request)
-            plan = await self._asked(request)
+            asked, plan = await self._asked(request)
             await self._sets.need(work, plan.selects)
             if before == self._rebinding.standing(request):
-                return plan
+                return asked, plan
 
     # --- events ---------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from realtime import publish
 from realtime.hub import hub
 from realtime.models import WalEntry
 from realtime.wal import install, registry, sequencer
-from tests.integration.sockets import Client, db
+from tests.integration.sockets import Client, closed, db
 from tests.waiting import auntil
 from tests.zoo.models import Member, Note, Team
 
@@ -335,3 +335,88 @@ async def test_another_persons_private_room_is_not_opened_by_its_spelling(
         reply = await client.join(f"realtime:{name}", private=True)
         assert reply["status"] == "error", name
     assert (await client.join("realtime:room:1", private=True))["status"] == "ok"
+
+
+# --- a socket that was open before --------------------------------------------------------------
+# It was let in as somebody who is somebody else by now. What it had joined is bound anew by the log
+# (`test_revocation.py`); these ask what it joins after that.
+
+
+@pytest.fixture(params=["nothing", "joined", "own token"])
+def opened(request: Any, connect: Any) -> Any:
+    """A socket that came before: without a channel, with one, or with its channels' own tokens."""
+
+    async def open_(user: Any) -> tuple[Client, dict[str, str]]:
+        mine = token(user.pk)
+        alone = request.param == "own token"
+        client = await connect(**({} if alone else {"token": mine}))
+        # Somebody listens, so the process follows the log.
+        await told(await connect(token=token("somebody")))
+        own = {"access_token": mine} if alone else {}
+        if request.param != "nothing":
+            await client.join("realtime:before", postgres_changes=[TABLE], **own)
+            await client.until(lambda f: f[3] == "system")
+        return client, own
+
+    return open_
+
+
+async def after(client: Client, own: dict[str, str], **config: Any) -> Any:
+    config = {"postgres_changes": [{**TABLE, "snapshot": True}], **config}
+    return await client.join("realtime:after", **own, **config)
+
+
+async def test_a_superuser_who_is_none_any_more_joins_as_anybody(opened: Any, granted: Any) -> None:
+    await db(granted, "view_note", using={"owner": "$user.id"}, audience="authenticated")
+    root = await db(User.objects.create_superuser, "root")
+    await db(lambda: Note.objects.create(title="a secret"))
+    client, own = await opened(root)
+    await db(User.objects.filter(pk=root.pk).update, is_superuser=False)
+    await settle()
+    await after(client, own)
+    await db(lambda: Note.objects.create(title="another"))
+    await db(lambda: Note.objects.create(title="mine", owner=root))
+    await settle()
+    titles = {data["record"]["title"] for data in await everything(client)}
+    assert titles == {"mine"}
+
+
+async def test_a_superuser_of_late_joins_as_one(opened: Any, granted: Any) -> None:
+    await db(granted, "view_note", using={"owner": "$user.id"}, audience="authenticated")
+    ada = await db(User.objects.create_user, "ada")
+    client, own = await opened(ada)
+    await db(User.objects.filter(pk=ada.pk).update, is_superuser=True)
+    await db(lambda: Note.objects.create(title="a secret"))
+    await settle()
+    await client.push("phoenix", "heartbeat", {})
+    client.unread.clear()
+    await after(client, own)
+    await client.until(lambda f: f[3] == "system" and f[4]["extension"] == "snapshot")
+    assert "a secret" in {data["record"]["title"] for data in await everything(client)}
+
+
+async def test_what_a_policy_asks_of_the_user_is_what_he_is_now(opened: Any, granted: Any) -> None:
+    await db(granted, "view_note", using={"title": "$user.email"}, audience="authenticated")
+    ada = await db(User.objects.create_user, "ada", "old")
+    client, own = await opened(ada)
+    await db(User.objects.filter(pk=ada.pk).update, email="new")
+    await settle()
+    await after(client, own)
+    await db(lambda: Note.objects.create(title="old"))
+    await db(lambda: Note.objects.create(title="new"))
+    await settle()
+    titles = {data["record"]["title"] for data in await everything(client)}
+    assert titles == {"new"}
+
+
+@pytest.mark.parametrize("private", [False, True])
+async def test_a_user_who_may_not_ask_any_more_joins_nothing(
+    opened: Any, granted: Any, private: bool
+) -> None:
+    await db(granted, "view_note", using={}, audience="authenticated")
+    ada = await db(User.objects.create_user, "ada")
+    client, own = await opened(ada)
+    await db(User.objects.filter(pk=ada.pk).update, is_active=False)
+    await settle()
+    await client.push("realtime:after", "phx_join", {"config": {"private": private}, **own})
+    assert await closed(client) == 4401
