@@ -318,12 +318,12 @@ class Dispatcher:
 
     def _cast(self, cast: Cast) -> None:
         self.counters.casts += 1
+        origin = self.topics.listener(cast.origin)
         for version, room in self.topics.rooms(cast.topic, cast.private):
             encoded = frames.of_cast(cast, version)
             if encoded is None:
                 continue
             frame = Prepared(encoded)
-            origin = self.topics.listener(cast.origin)
             self.counters.sent(len(room) - (origin in room), len(frame))
             if not cast.id:
                 room.send(frame, without=origin)

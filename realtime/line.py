@@ -27,7 +27,8 @@ _HALF = 0.5
 class Line:
     """Everything is called on the event loop of the transport.
 
-    `first`, `more`, `odd`, `fd`, `compressed`, `wires` and `transport` are for the turn alone.
+    `first`, `more`, `odd`, `fd`, `compressed`, `wires` and `transport` are for the turn and the
+    server.
     """
 
     __slots__ = (
@@ -99,7 +100,7 @@ class Line:
             return
         if self.first is None:
             turn = self._turn
-            if turn.batch is not None:
+            if turn.batches:
                 # What many get was there before this.
                 turn.pull(self)
         if self.first is None:
@@ -116,6 +117,8 @@ class Line:
     def _put_oddly(self, frame: Outgoing) -> None:
         if not isinstance(frame, Prepared):
             frame = Prepared(frame)
+            # What cannot be sent is the business of who puts it, and of nobody else.
+            frame.frame()
         if not self.odd:
             self.put(frame)
             return

@@ -59,6 +59,13 @@ class Prepared:
         self.made: bytes | None = None
         self._compressed: bytes | None = None
 
+    @classmethod
+    def made_of(cls, plain: bytes, compressed: bytes | None) -> Prepared:
+        """Frames that were made before, as one; `compressed` may lack where nobody is to get it."""
+        made = cls(b"")
+        made.made, made._compressed = plain, compressed
+        return made
+
     def __len__(self) -> int:
         return len(self.message)
 

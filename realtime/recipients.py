@@ -81,7 +81,8 @@ class Recipients(Generic[R]):
             if member is not without:
                 sink_of(member).put(frame)
         if self._turn is not None:
-            other = None if without is None or without in self._apart else sink_of(without)
+            wired = without in self._members and without not in self._apart
+            other = sink_of(without) if without is not None and wired else None
             self._turn.share(self._wire, frame, other)
 
     def _sort(self) -> None:

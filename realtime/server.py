@@ -70,6 +70,9 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             # Who writes beside the transport has to know whenever that holds anything at all.
             # (With TLS nobody does, and asyncio's takes 0 for always full.)
             self.transport.set_write_buffer_limits(high=0)
+            if not self.writable.is_set():
+                # It holds something already, of which it told the protocol before.
+                line.hold()
         return line
 
     @property

@@ -9,16 +9,18 @@ at four bytes (`benchmarks.fanout --sockets 10000`).
 A line has its frames in order, and in one write: one that gets anything else while a batch with
 frames for it waits is taken out of the batch, together with those. So is one that may not be
 written to directly any more. That leaves no moment in which a batch knows a descriptor that its
-line has given up.
+line has given up. While a batch is being written, over several turns, the next one waits behind it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from array import array
 from collections.abc import Hashable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -26,6 +28,8 @@ from realtime.prepared import Prepared
 
 if TYPE_CHECKING:
     from realtime.line import Line
+
+logger = logging.getLogger("realtime.turn")
 
 # One turn of the loop writes for so long; others want their turn too.
 _SLICE_SECONDS = 0.01
@@ -99,7 +103,17 @@ class Wire:
 class _Batch:
     """Frames for the sockets of some stretches of a wire's strands."""
 
-    __slots__ = ("_made", "fixed", "frames", "pulled", "size", "stretches", "wire", "without")
+    __slots__ = (
+        "_made",
+        "begun",
+        "fixed",
+        "frames",
+        "pulled",
+        "size",
+        "stretches",
+        "wire",
+        "without",
+    )
 
     def __init__(self, wire: Wire, without: Line | None) -> None:
         self.wire = wire
@@ -109,8 +123,8 @@ class _Batch:
         self.size = 0
         # Members of the wire that get all this by themselves.
         self.pulled: list[Line] = []
-        # Takes no more frames: some were written, or the wire is another by now.
-        self.fixed = False
+        # Takes no more frames: the wire is another by now, or some sockets have these already.
+        self.fixed = self.begun = False
         self._made: dict[bool, bytes] = {}
         if without is not None and wire in without.wires:
             self.cut(without)
@@ -120,8 +134,11 @@ class _Batch:
         self.size += len(frame.frame())
 
     def takes(self, wire: Wire, frame: Prepared, without: Line | None) -> bool:
-        same = self.wire is wire and self.without is without and not self.fixed
-        return same and self.size + len(frame.frame()) <= WRITE_BYTES
+        same = self.wire is wire and self.without is without
+        return same and not self.fixed and not self.full(frame)
+
+    def full(self, frame: Prepared) -> bool:
+        return self.size + len(frame.frame()) > WRITE_BYTES
 
     def cut(self, line: Line) -> bool:
         """Leave this line out; False where it is not to come, or was."""
@@ -135,14 +152,21 @@ class _Batch:
 
     def next(self) -> tuple[_Strand, int, int]:
         """Some places; they count as written from here on."""
-        self.fixed = True
+        self.begun = self.fixed = True
         strand, start, stop = self.stretches[0]
         end = min(start + _SOCKETS_A_LOOK, stop)
         self.stretches[:1] = [(strand, end, stop)] if end < stop else []
         return strand, start, end
 
-    def rest(self) -> list[Line]:
-        return [line for strand, start, stop in self.stretches for line in strand.lines[start:stop]]
+    def settle(self) -> None:
+        """Put all this to everybody who has not got it, each by itself: as one frame, for there
+        may be thousands of both."""
+        rest = [line for strand, start, stop in self.stretches for line in strand.lines[start:stop]]
+        if rest:
+            compressed = self.data(True) if self.wire.strands[True].fds else None
+            whole = Prepared.made_of(self.data(False), compressed)
+            for line in rest:
+                line.put(whole)
 
     def data(self, compressed: bool) -> bytes:
         """All frames. There will be no others."""
@@ -156,21 +180,20 @@ class _Batch:
 class Turn:
     """Everything is called on the loop it belongs to."""
 
-    __slots__ = ("_due", "_loop", "batch", "lines")
+    __slots__ = ("__weakref__", "_due", "batches", "lines")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self) -> None:
         self._due = False
         #: Lines that have something to write.
         self.lines: list[Line] = []
-        #: For `Line.put`, which would call us for nothing without.
-        self.batch: _Batch | None = None
+        #: The first is written first. For `Line.put`, which would call us for nothing without.
+        self.batches: list[_Batch] = []
 
     def soon(self) -> None:
         """There is something to write."""
         if not self._due:
             self._due = True
-            self._loop.call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self._flush)
 
     def wire(self, apart: dict[Any, None]) -> Wire:
         """A wire without anybody; who leaves it because it has to is put to `apart`."""
@@ -178,14 +201,16 @@ class Turn:
 
     def share(self, wire: Wire, frame: Prepared, without: Line | None = None) -> None:
         """Send a frame to everybody on a wire but one, at the end of this turn."""
-        batch = self.batch
-        if batch is not None:
-            if batch.takes(wire, frame, without):
-                batch.add(frame)
-                for line in batch.pulled:
+        last = self.batches[-1] if self.batches else None
+        if last is not None:
+            if last.takes(wire, frame, without):
+                last.add(frame)
+                for line in last.pulled:
                     line.put(frame)
                 return
-            self._settle()
+            if not (last.begun or last.full(frame)):
+                # Who is to get both gets them in one write.
+                self._settle()
         if len(self.lines) > _FEW:
             for strand in wire.strands:
                 for line in strand.lines:
@@ -194,7 +219,7 @@ class Turn:
             return
         batch = _Batch(wire, without)
         batch.add(frame)
-        self.batch = batch
+        self.batches.append(batch)
         self.soon()
         for line in tuple(self.lines):
             if line.first is not None:
@@ -202,44 +227,54 @@ class Turn:
 
     def fix(self, wire: Wire) -> None:
         """The wire is about to change."""
-        if self.batch is not None and self.batch.wire is wire:
-            self.batch.fixed = True
+        for batch in self.batches:
+            if batch.wire is wire:
+                batch.fixed = True
 
     def pull(self, line: Line) -> None:
-        """Put what a batch has for a line to that line itself, if there is such a thing."""
-        batch = self.batch
-        if batch is None or batch.wire not in line.wires or not batch.cut(line):
-            return
-        batch.pulled.append(line)
-        for frame in batch.frames:
+        """Put what batches have for a line to that line itself, if there is such a thing."""
+        holes = 0
+        frames: list[Prepared] = []
+        for batch in self.batches:
+            if batch.wire in line.wires and batch.cut(line):
+                batch.pulled.append(line)
+                frames += batch.frames
+            holes += len(batch.stretches)
+        for frame in frames:
             line.put(frame)
-        if len(batch.stretches) > _FEW:
+        if holes > _FEW:
             self._settle()
 
     def _settle(self) -> None:
-        """Have no batch: what is left of it is put to each."""
-        batch, self.batch = self.batch, None
-        if batch is not None:
-            for line in batch.rest():
-                for frame in batch.frames:
-                    line.put(frame)
+        """Have no batches: what is left of them is put to each line."""
+        batches = self.batches.copy()
+        self.batches.clear()
+        for batch in batches:
+            batch.settle()
 
     # --- writing --------------------------------------------------------------------------------
 
     def _flush(self) -> None:
         self._due = False
         until = time.perf_counter() + _SLICE_SECONDS
-        if self.lines:
-            self._write_lines(until)
-        if self.batch is not None:
-            self._write_batch(until)
-        if self.lines or self.batch is not None:
-            self.soon()
+        try:
+            if self.lines:
+                self._write_lines(until)
+            if self.batches:
+                self._write_batches(until)
+        finally:
+            # Whatever happened to one, the others have theirs.
+            if self.lines or self.batches:
+                self.soon()
 
-    def _write_batch(self, until: float) -> None:
+    def _write_batches(self, until: float) -> None:
         # The innermost loop of a fan-out: nothing is called in it but the kernel.
         write = os.write
-        while (batch := self.batch) is not None and batch.stretches:
+        while self.batches:
+            batch = self.batches[0]
+            if not batch.stretches:
+                del self.batches[0]
+                continue
             strand, start, end = batch.next()
             data = batch.data(strand.compressed)
             size = len(data)
@@ -256,41 +291,53 @@ class Turn:
                 # Lines first: what a transport does about it may move them to other places.
                 lines = [strand.lines[strand.fds.index(fd, start, end)] for fd, _ in short]
                 for line, (_, sent) in zip(lines, short, strict=True):
-                    line.transport.write(data[sent:])
+                    _leave(line, data[sent:])
             if time.perf_counter() > until:
-                break
-        if batch is not None and not batch.stretches:
-            self.batch = None
+                return
 
     def _write_lines(self, until: float) -> None:
         lines = self.lines.copy()
         self.lines.clear()
+        waiting = iter(lines)
         write = os.write
         last, compressed, frame, size = None, False, b"", 0
-        for start in range(0, len(lines), _SOCKETS_A_LOOK):
-            if start and time.perf_counter() > until:
-                self.lines[:0] = lines[start:]
-                return
-            for line in lines[start : start + _SOCKETS_A_LOOK]:
-                first = line.first
-                if first is None or line.odd:
-                    continue
-                if line.more is not None:
-                    line.flush()
-                    continue
-                line.first = None
-                if first is not last or line.compressed is not compressed:
-                    # Neighbours mostly get the same frame.
-                    last, compressed = first, line.compressed
-                    frame = first.form(compressed)
-                    size = len(frame)
-                try:
-                    sent = write(line.fd, frame)
-                except OSError:
-                    # Full, broken, or none of its own (-1): the transport finds out which.
-                    sent = 0
-                if sent != size:
-                    line.transport.write(frame[sent:])
+        try:
+            for start in range(0, len(lines), _SOCKETS_A_LOOK):
+                if start and time.perf_counter() > until:
+                    return
+                for line in islice(waiting, _SOCKETS_A_LOOK):
+                    first = line.first
+                    if first is None or line.odd:
+                        continue
+                    if line.more is not None:
+                        line.flush()
+                        continue
+                    line.first = None
+                    if first is not last or line.compressed is not compressed:
+                        # Neighbours mostly get the same frame.
+                        last, compressed = first, line.compressed
+                        frame = first.form(compressed)
+                        size = len(frame)
+                    try:
+                        sent = write(line.fd, frame)
+                    except OSError:
+                        # Full, broken, or none of its own (-1): the transport finds out which.
+                        sent = 0
+                    if sent != size:
+                        _leave(line, frame[sent:])
+        finally:
+            self.lines[:0] = waiting
+
+
+def _leave(line: Line, rest: bytes) -> None:
+    """Leave to the transport what the kernel did not take."""
+    try:
+        line.transport.write(rest)
+    except Exception:
+        # With half a frame sent, nothing that follows could be read.
+        logger.exception("a socket cannot be written to", extra={"action": "write_failed"})
+        line.drop()
+        line.transport.abort()
 
 
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, Turn] = WeakKeyDictionary()
@@ -300,5 +347,5 @@ def turn_of(loop: asyncio.AbstractEventLoop) -> Turn:
     """The one of this loop."""
     turn = _turns.get(loop)
     if turn is None:
-        turn = _turns[loop] = Turn(loop)
+        turn = _turns[loop] = Turn()
     return turn

@@ -17,18 +17,21 @@ from hypothesis import strategies as st
 from realtime.line import Line
 from realtime.prepared import Outgoing, Prepared, websocket_frame
 from realtime.recipients import Recipients
-from realtime.turn import WRITE_BYTES
+from realtime.turn import WRITE_BYTES, turn_of
 
 # A control frame that the server sends when it likes.
 PING = b"\x89\x03..."
 MEMBERS = 40
+# Of all members, by start and step: large and small, and everybody is in several.
+ROOMS = ((0, 1), (0, 2), (3, 4))
 
 
 class Transport(asyncio.Transport):
-    """Over one end of a pair of real sockets. It holds what it is given while `slow`."""
+    """Over one end of a pair of real sockets. It holds what it is given while `slow`. One that is
+    `alone` has a descriptor that nobody else may write to, as with TLS."""
 
-    def __init__(self, end: socket.socket) -> None:
-        super().__init__({"socket": end})
+    def __init__(self, end: socket.socket, alone: bool = False) -> None:
+        super().__init__({"socket": end, "sslcontext": alone or None})
         self._end = end
         self.slow = False
         self.line: Line | None = None
@@ -50,13 +53,16 @@ class Transport(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return len(self.held)
 
-    def drain(self) -> None:
+    def drain(self, whole: bool = True) -> None:
+        """Send on what is held: all of it, or what the other end has room for."""
         self.slow = False
         if self.held:
-            self._end.sendall(self.held)
-            self.held = b""
+            with suppress(BlockingIOError):
+                self.held = self.held[self._end.send(self.held) :]
             assert self.line is not None
-            self.line.resume()
+            assert not (whole and self.held)
+            if not self.held:
+                self.line.resume()
 
 
 @dataclass(eq=False)
@@ -67,14 +73,18 @@ class Member:
     transport: Transport
     client: socket.socket
 
-    def received(self) -> bytes:
-        """All that has come until now, without the pings."""
+    def read(self) -> bytes:
+        """All that has come until now."""
         found = b""
         while True:
             try:
                 found += self.client.recv(1 << 20)
             except BlockingIOError:
-                return found.replace(PING, b"")
+                return found
+
+    def received(self) -> bytes:
+        """The same without the pings."""
+        return self.read().replace(PING, b"")
 
 
 class Queue:
@@ -91,14 +101,17 @@ class Queue:
 
 
 @contextmanager
-def sockets(count: int, compressed: int = 0) -> Iterator[list[Member]]:
-    """So many, of which every so-manieth takes what is compressed."""
+def sockets(count: int, compressed: int = 0, alone: int = 0) -> Iterator[list[Member]]:
+    """So many, of which every so-manieth takes what is compressed, and every so-manieth has no
+    descriptor that others may write to."""
     members = []
     for place in range(count):
         server, client = socket.socketpair()
         server.setblocking(False)
         client.setblocking(False)
-        transport = Transport(server)
+        if alone:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_608)
+        transport = Transport(server, bool(alone) and place % alone == 5)
         takes = bool(compressed) and place % compressed == 0
         line = transport.line = Line(transport, None, lambda failure: None, takes)
         members.append(Member(line, transport, client))
@@ -255,7 +268,7 @@ async def test_a_descriptor_that_was_given_up_is_never_written_to() -> None:
             client.close()
 
 
-async def test_a_batch_that_is_half_written_takes_nothing_more(
+async def test_what_is_sent_while_a_batch_is_half_written_follows_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("realtime.turn._SLICE_SECONDS", -1.0)
@@ -275,6 +288,7 @@ async def test_a_batch_that_is_half_written_takes_nothing_more(
             ending = ("bye",) if member in (members[0], members[-1]) else ()
             messages = ("b", *ending) if had else ("a", "b", *ending)
             assert member.received() == frames(*messages)
+            assert not member.transport.written
 
 
 async def test_those_who_take_it_compressed_share_that_in_the_same_turn() -> None:
@@ -297,10 +311,6 @@ async def test_those_who_take_it_compressed_share_that_in_the_same_turn() -> Non
 
 
 async def test_members_of_other_servers_are_handed_each_frame() -> None:
-    @dataclass(eq=False)
-    class Other:
-        outlet: Queue
-
     with sockets(20) as members:
         others = [Other(Queue()) for _ in range(20)]
         recipients = everybody([*others, *members])
@@ -311,6 +321,57 @@ async def test_members_of_other_servers_are_handed_each_frame() -> None:
         assert all(other.outlet.frames == ["a", "b"] for other in others[1:])
         assert all(member.received() == frames("a", "b") for member in members)
         assert len(recipients) == 40 and list(recipients)[:20] == others
+
+
+@dataclass(eq=False)
+class Other:
+    """A member over an outlet of any kind."""
+
+    outlet: Any
+
+
+async def test_who_is_no_member_is_left_out_of_nothing() -> None:
+    with sockets(20) as members:
+        recipients = everybody(members)
+        recipients.send(Prepared("a"), without=Other(Queue()))
+        recipients.send(Prepared("b"), without=Other(members[0].outlet))
+        await turns()
+        assert all(member.received() == frames("a", "b") for member in members)
+
+
+async def test_a_transport_that_fails_takes_nothing_from_the_others() -> None:
+    with sockets(40) as members:
+        recipients = everybody(members)
+        broken = members[7]
+        broken.transport.slow = True
+        broken.transport.write(PING)
+
+        def fail(data: Any) -> None:
+            raise RuntimeError("it is broken")
+
+        broken.transport.write = fail  # type: ignore[method-assign]
+        broken.transport.abort = lambda: None  # type: ignore[method-assign]
+        broken.outlet.resume()
+        broken.transport.get_extra_info("socket").shutdown(socket.SHUT_WR)
+        for message in ("a", "b"):
+            recipients.send(Prepared(message))
+            await turns()
+        others = [member for member in members if member is not broken]
+        assert all(member.received() == frames("a", "b") for member in others)
+
+
+async def test_what_cannot_be_encoded_is_told_to_who_puts_it_and_nobody_else() -> None:
+    with sockets(20) as members:
+        members[0].outlet.put("fine")
+        with pytest.raises(UnicodeEncodeError):
+            members[1].outlet.put("\ud800")
+        members[2].outlet.put("fine")
+        await turns()
+        assert [member.received() for member in members[:3]] == [
+            frames("fine"),
+            b"",
+            frames("fine"),
+        ]
 
 
 async def test_two_members_of_one_socket_each_get_theirs() -> None:
@@ -327,62 +388,99 @@ async def test_two_members_of_one_socket_each_get_theirs() -> None:
         assert members[0].received() == frames("c")
 
 
-DEEDS = ("send", "send", "send", "without", "other", "put", "join", "leave", "turn", "turn")
-TROUBLE = ("slow", "drain", "drop")
+# What is sent to many, what to one, who comes and goes, and what happens to a socket.
+DEEDS = ("send", "send", "send", "without", "put", "join", "leave", "flush", "turn", "turn")
+TROUBLE = ("slow", "part", "drain", "drop", "close", "finish")
+TWINS = 4
+# Most of it happens to a few.
+whom = st.one_of(st.integers(TWINS, TWINS + 3), st.integers(0, MEMBERS + TWINS - 1))
 deeds = st.lists(
-    st.tuples(st.sampled_from(DEEDS + TROUBLE), st.integers(0, MEMBERS - 1)), max_size=60
+    st.tuples(st.sampled_from(DEEDS + TROUBLE), whom, st.sampled_from(range(len(ROOMS)))),
+    min_size=20,
+    max_size=70,
 )
 
 
-@given(deeds)
-def test_whatever_happens_each_gets_what_was_sent_while_it_was_there(deeds: list[Any]) -> None:
+@given(
+    deeds=deeds,
+    look=st.sampled_from((1, 3, 7)),
+    few=st.sampled_from((1, 4, 64)),
+    write=st.sampled_from((300, 5_000)),
+)
+def test_whatever_happens_each_gets_what_was_sent_while_it_was_there(
+    deeds: list[Any], look: int, few: int, write: int
+) -> None:
     async def run() -> None:
-        with sockets(MEMBERS, compressed=3) as members:
-            first, second = everybody(members), everybody(members[::2])
-            wanted: dict[Member, list[str]] = {member: [] for member in members}
-            gone: set[Member] = set()
-            for number, (deed, place) in enumerate(deeds):
-                # Some are worth compressing.
-                member, text = members[place], f"{deed} {number}" + "x" * 100 * (number % 4)
-                if deed in ("send", "without", "other"):
-                    recipients = second if deed == "other" else first
-                    without = member if deed == "without" and member in first else None
+        # Some take frames compressed, some have no descriptor of their own, some are twins.
+        with sockets(MEMBERS, compressed=3, alone=11) as alone:
+            twins = [Member(one.outlet, one.transport, one.client) for one in alone[:TWINS]]
+            members = [*alone, *twins]
+            rooms = [everybody(members[start::step]) for start, step in ROOMS]
+            wanted: dict[Any, list[str]] = {member.outlet: [] for member in alone}
+            received = dict.fromkeys(wanted, b"")
+            gone: set[Any] = set()
+            ended: set[Any] = set()
+            for number, (deed, place, room) in enumerate(deeds):
+                member, recipients = members[place], rooms[room]
+                line = member.outlet
+                # Some are worth compressing, some fill a buffer.
+                text = f"{deed} {number}" + "x" * (0, 100, 300, 3_000)[number % 4]
+                if deed in ("send", "without"):
+                    without = member if deed == "without" else None
                     recipients.send(Prepared(text), without)
                     for one in recipients:
-                        if one is not without:
-                            wanted[one].append(text)
+                        if one is not without and one.outlet not in ended:
+                            wanted[one.outlet].append(text)
                 elif deed == "put":
-                    member.outlet.put(text)
-                    wanted[member].append(text)
-                elif deed == "join" and member not in gone:
-                    first.add(member)
+                    line.put(text)
+                    if line not in ended:
+                        wanted[line].append(text)
+                elif deed == "join":
+                    recipients.add(member)
                 elif deed == "leave":
-                    first.discard(member)
-                elif deed == "slow" and member not in gone:
+                    recipients.discard(member)
+                elif deed == "flush":
+                    line.flush()
+                elif deed == "slow" and line not in gone:
                     member.transport.slow = True
                     member.transport.write(PING)
-                elif deed == "drain":
-                    member.transport.drain()
+                elif deed in ("part", "drain") and line not in gone:
+                    received[line] += member.read()
+                    member.transport.drain(whole=deed == "drain")
                 elif deed == "drop":
                     # It has got some of it, perhaps; from here on it gets nothing.
-                    member.outlet.drop()
-                    gone.add(member)
+                    line.drop()
+                    gone.add(line)
+                    ended.add(line)
+                elif deed in ("close", "finish") and line not in ended:
+                    getattr(line, deed)()
+                    ended.add(line)
                 elif deed == "turn":
                     await turns(1)
-            for member in members:
-                if member not in gone:
-                    member.transport.drain()
-            await turns(30)
-            for member in members:
-                takes, received = member.outlet.compressed, member.received()
-                expected = b"".join(Prepared(text).form(takes) for text in wanted[member])
-                if member in gone:
-                    assert expected.startswith(received)
+            waiting = True
+            while waiting:
+                await turns(1)
+                turn = turn_of(asyncio.get_running_loop())
+                waiting = bool(turn.lines or turn.batches)
+                for member in alone:
+                    received[member.outlet] += member.read()
+                    if member.outlet not in gone:
+                        member.transport.drain(whole=False)
+                        waiting = waiting or bool(member.transport.held or member.outlet.first)
+            for member in alone:
+                line = member.outlet
+                received[line] += member.read()
+                found = received[line].replace(PING, b"")
+                expected = b"".join(Prepared(text).form(line.compressed) for text in wanted[line])
+                if line in gone:
+                    assert expected.startswith(found)
                 else:
-                    assert received == expected
+                    assert found == expected
 
     with pytest.MonkeyPatch.context() as patch:
         # A turn writes to a few at a time, so that things happen while a batch is under way.
         patch.setattr("realtime.turn._SLICE_SECONDS", -1.0)
-        patch.setattr("realtime.turn._SOCKETS_A_LOOK", 7)
+        patch.setattr("realtime.turn._SOCKETS_A_LOOK", look)
+        patch.setattr("realtime.turn._FEW", few)
+        patch.setattr("realtime.turn.WRITE_BYTES", write)
         asyncio.run(run())
