@@ -209,6 +209,56 @@ async def test_a_socket_that_has_gone_leaves_nothing_to_the_garbage_collector() 
     assert len(protocols) == 2
 
 
+async def test_what_an_application_cannot_send_is_its_own_trouble() -> None:
+    application = Taking()
+    failed: list[Exception] = []
+
+    async def both(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/good":
+            return await application(scope, receive, send)
+        await receive()
+        await send({"type": "websocket.accept"})
+        scope["extensions"][EXTENSION]["open"](None, lambda failure: None)
+        try:
+            await send({"type": "websocket.send", "text": "\ud800"})
+        except Exception as error:
+            failed.append(error)
+        (await application.open()).put(Prepared("for the other"))
+        await send({"type": "websocket.send", "text": "fine"})
+        await receive()
+
+    async with serving(both) as address, client(f"{address}good") as good:
+        await application.open()
+        async with client(f"{address}bad") as bad:
+            assert await receive(good) == "for the other"
+            assert await receive(bad) == "fine"
+    assert [type(error) for error in failed] == [UnicodeEncodeError]
+
+
+async def test_a_line_that_is_opened_late_follows_what_the_transport_holds() -> None:
+    much = b"x" * 30_000_000
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        sending = asyncio.create_task(send({"type": "websocket.send", "bytes": much}))
+        line = None
+        while line is None or not line.size:
+            # Until the client's buffers are full.
+            await asyncio.sleep(0)
+            line = scope["extensions"][EXTENSION]["open"](None, lambda failure: None)
+        line.put(Prepared("after"))
+        await sending
+        await receive()
+
+    async with (
+        serving(application, ws_per_message_deflate=False) as address,
+        client(address, max_size=None, max_queue=1, compression=None) as link,
+    ):
+        assert await receive(link) == much
+        assert await receive(link) == "after"
+
+
 async def test_a_client_that_compresses_reads_and_is_read() -> None:
     application = Taking()
     texts = [f"{number} " + "soup, " * number * 50 for number in range(5)]
