@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, cast
 
 from channels.consumer import AsyncConsumer
@@ -109,19 +110,20 @@ class RealtimeConsumer(AsyncConsumer):
         finally:
             self._hub.leave(address)
             self._hub.sockets.discard(self)
+            self._let_go()
 
     # --- one socket's life ----------------------------------------------------------------------
 
     async def _serve(self, settings: conf.Settings, receive: AsgiReceive) -> None:
         limits = settings.LIMITS
+        self._ports: dict[Channel, ChannelPort] = {}
         self.session = Session(
             version=self._admitted.version,
             bounds=self._hub.bounds,
-            position=self._position,
+            position=partial(_position, self._hub, self._ports),
             last_seen=self._loop.time(),
             shared=self._shared,
         )
-        self._ports: dict[Channel, ChannelPort] = {}
         self._talk = Talk(self, self._hub, self._ports)
         self._joiner = Joiner(
             self,
@@ -229,10 +231,12 @@ class RealtimeConsumer(AsyncConsumer):
             self._hub.remove(port)
         self._ports.clear()
 
-    def _position(self) -> Position | None:
-        """How far this socket has been served; None while it is catching up."""
-        replaying = self._hub.dispatcher.subscribers.replaying
-        return None if any(map(replaying, self._ports.values())) else self._hub.position
+    def _let_go(self) -> None:
+        # What goes in circles waits for a full garbage collection, in which everything stands
+        # still: half a second for every ten thousand sockets that have gone (`server.py`).
+        self._task = self._failure = None
+        for name in ("_talk", "_joiner"):
+            vars(self).pop(name, None)
 
     async def _send_frame(self, frame: str | bytes) -> None:
         key = "text" if isinstance(frame, str) else "bytes"
@@ -339,3 +343,9 @@ class RealtimeConsumer(AsyncConsumer):
         self.perform(self.session.tick(self._loop.time(), time.time()))
         if not self.session.closing:
             self.set_timer()
+
+
+def _position(hub: Hub, ports: Mapping[Channel, ChannelPort]) -> Position | None:
+    """How far a socket has been served; None while it is catching up."""
+    replaying = hub.dispatcher.subscribers.replaying
+    return None if any(map(replaying, ports.values())) else hub.position

@@ -117,12 +117,14 @@ class Outbox:
             self._end(None)
 
     async def stop(self) -> None:
-        """Send nothing more."""
+        """Send nothing more, and tell nobody."""
         self._over = True
         self._wake()
         writer = self._writer
         if writer is not None:
             await cancelled([writer])
+        # Both lead to whom this belongs to: nothing is to go in circles (`server.py`).
+        self._ended, self._send = _nobody, _nothing
 
     def _begin(self, message: str | bytes) -> None:
         sending = self._send(message)
@@ -185,6 +187,14 @@ class Outbox:
         room, self._room = self._room, None
         if room is not None:
             room.set()
+
+
+def _nobody(failure: Exception | None) -> None:
+    """Nobody is told."""
+
+
+async def _nothing(message: str | bytes) -> None:
+    """Nothing is sent."""
 
 
 class _Rest:

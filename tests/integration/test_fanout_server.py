@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
 import socket
 import ssl
 import weakref
@@ -21,9 +22,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import CloseCode
 
+from realtime.hub import hub
 from realtime.line import Line
 from realtime.prepared import Prepared
 from realtime.server import EXTENSION, FanoutProtocol
+from tests.integration.sockets import application as realtime_application
+from tests.integration.sockets import db
 from tests.waiting import PATIENCE_SECONDS, auntil
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
@@ -32,9 +36,8 @@ Application = Callable[[Any, Any, Any], Awaitable[None]]
 @contextlib.asynccontextmanager
 async def serving(application: Application, **options: Any) -> AsyncIterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        application, ws=FanoutProtocol, lifespan="off", log_level="error", **options
-    )
+    options = {"ws": FanoutProtocol, "lifespan": "off", "log_level": "error", **options}
+    config = uvicorn.Config(application, **options)
     server = uvicorn.Server(config)
     running = asyncio.create_task(server.serve([listener]))
     try:
@@ -207,6 +210,34 @@ async def test_a_socket_that_has_gone_leaves_nothing_to_the_garbage_collector() 
             finally:
                 gc.enable()
     assert len(protocols) == 2
+
+
+@pytest.mark.usefixtures("wal", "closing_hub")
+@pytest.mark.parametrize("ws", [FanoutProtocol, "websockets-sansio"])
+async def test_nor_does_a_socket_that_was_served(ws: Any, granted: Any) -> None:
+    await db(granted, "view_note", using={"is_public": True})
+    binding = {"event": "*", "schema": "public", "table": "zoo_note", "snapshot": True}
+    config = {"postgres_changes": [binding], "presence": {"key": "me", "enabled": True}}
+    async with serving(realtime_application, ws=ws) as address:
+        for leave in ("close", "abort", "after nonsense"):
+            gc.collect()
+            gc.disable()
+            try:
+                link = await client(f"{address}realtime/v1/websocket?vsn=2.0.0")
+                (consumer,) = map(weakref.ref, hub().sockets)
+                if leave == "after nonsense":
+                    await link.send("no frame at all")
+                    await link.send(json.dumps(["1", "1", "phoenix", "access_token", {}]))
+                await link.send(
+                    json.dumps(["1", "1", "realtime:a", "phx_join", {"config": config}])
+                )
+                while "presence_state" not in await receive(link):
+                    pass
+                await (link.close() if leave == "close" else asyncio.sleep(0))
+                link.transport.abort()
+                await auntil(lambda consumer=consumer: consumer() is None)
+            finally:
+                gc.enable()
 
 
 async def test_what_an_application_cannot_send_is_its_own_trouble() -> None:
