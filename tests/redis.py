@@ -181,3 +181,10 @@ def running_ours(folder: Path) -> Iterator[Redis]:
         pytest.skip("the Redis of REDIS_URL is not ours to stop")
     with running(folder) as redis:
         yield redis
+
+
+# A client library that is called off while its server goes away may let go of a connection without
+# closing it, which Python then does and tells.
+redis_goes = pytest.mark.filterwarnings(
+    "ignore:.*StreamWriter.__del__:pytest.PytestUnraisableExceptionWarning"
+)

@@ -17,7 +17,7 @@ from realtime.bus import Batch, Bus, LayerDown, Message
 from realtime.event import WalRow
 from realtime.layers import let_go, own_layer
 from tests import redis as redises
-from tests.redis import Redis, layers
+from tests.redis import Redis, layers, redis_goes
 from tests.waiting import auntil
 
 KINDS = ("memory", "core", "pubsub")
@@ -178,6 +178,7 @@ async def arrives(sender: End, listener: End, number: int) -> None:
         await send()
 
 
+@redis_goes
 @pytest.mark.parametrize("kind", REDIS_KINDS)
 async def test_after_a_restart_of_redis_everybody_is_back(
     kind: str, own_redis: Redis, ends: Any
@@ -241,6 +242,7 @@ async def test_a_layer_that_hangs_holds_up_nobody(kind: str, own_redis: Redis, e
         await auntil(lambda: listener.bus.healthy and sender.bus.healthy)
 
 
+@redis_goes
 @pytest.mark.parametrize("kind", REDIS_KINDS)
 async def test_a_process_that_starts_without_redis_joins_when_there_is_one(
     kind: str, own_redis: Redis, ends: Any

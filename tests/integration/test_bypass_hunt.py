@@ -361,9 +361,11 @@ def opened(request: Any, connect: Any) -> Any:
     return open_
 
 
-async def after(client: Client, own: dict[str, str], **config: Any) -> Any:
+async def after(client: Client, own: dict[str, str], **config: Any) -> None:
+    """Joins, and has what was there before: what is committed from here on comes by the log."""
     config = {"postgres_changes": [{**TABLE, "snapshot": True}], **config}
-    return await client.join("realtime:after", **own, **config)
+    await client.join("realtime:after", **own, **config)
+    await client.until(lambda f: f[3] == "system" and f[4]["extension"] == "snapshot")
 
 
 async def test_a_superuser_who_is_none_any_more_joins_as_anybody(opened: Any, granted: Any) -> None:
@@ -391,7 +393,6 @@ async def test_a_superuser_of_late_joins_as_one(opened: Any, granted: Any) -> No
     await client.push("phoenix", "heartbeat", {})
     client.unread.clear()
     await after(client, own)
-    await client.until(lambda f: f[3] == "system" and f[4]["extension"] == "snapshot")
     assert "a secret" in {data["record"]["title"] for data in await everything(client)}
 
 

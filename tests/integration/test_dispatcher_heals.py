@@ -19,7 +19,7 @@ from realtime.hub import Hub, hub
 from realtime.wal import sequencer
 from tests import redis as redises
 from tests.integration.sockets import Client, db
-from tests.redis import Redis, layers
+from tests.redis import Redis, layers, redis_goes
 from tests.waiting import PATIENCE_SECONDS, auntil
 from tests.zoo.models import Note
 
@@ -159,6 +159,7 @@ async def test_any_mixture_of_faults_changes_nothing(
         assert hub().counters.resyncs == 0
 
 
+@redis_goes
 @pytest.mark.parametrize("kind", REDIS_KINDS)
 async def test_a_redis_that_goes_and_comes_back_costs_no_change(
     kind: str, own_redis: Redis, client: Any
@@ -224,6 +225,7 @@ async def test_a_redis_that_hangs_costs_no_change(kind: str, own_redis: Redis, c
         await check_heard(listener, ["after"])
 
 
+@redis_goes
 async def test_while_the_layer_is_down_the_watch_looks_more_often(
     own_redis: Redis, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
