@@ -635,6 +635,8 @@ def test_a_cursor_on_a_card_is_told_to_the_team_of_the_card_alone(at_board: Seat
 def test_a_mouse_that_moves_fast_is_told_of_now_and_then(at_board: Seating) -> None:
     ada, ben = at_board("ada", "ben")
     meet(ada, ben)
+    # A card that fades in is smaller at first.
+    ben.page.wait(f"{ben.card(SOUP)}.getAnimations().length === 0")
     ben.record_sent()
     ben.page.run(
         f"(() => {{ const card = {ben.card(SOUP)}, box = card.getBoundingClientRect();"
