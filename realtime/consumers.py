@@ -19,6 +19,7 @@ from channels.consumer import AsyncConsumer
 
 from auth_rls.tokens import TokenError
 from realtime import conf
+from realtime.carrier import carrier_of, is_gone
 from realtime.effects import (
     Broadcast,
     Channel,
@@ -48,7 +49,6 @@ from realtime.rights import Rights
 from realtime.session import Session
 from realtime.snapshot import Revoked
 from realtime.talk import Talk
-from realtime.unsent import is_gone, sends_at_once, unsent_by
 
 logger = logging.getLogger("realtime.consumer")
 
@@ -181,9 +181,7 @@ class RealtimeConsumer(AsyncConsumer):
         fanout = extensions.get("rowcast.fanout")
         if fanout is not None:
             return cast(Outlet, fanout["open"](bound, self._end))
-        send = self._asgi_send
-        eager = sends_at_once(send)
-        return Outbox(self._send_frame, bound, self._end, unsent_by(send), eager=eager)
+        return Outbox(self._send_frame, bound, self._end, carrier_of(self._asgi_send))
 
     def _end(self, failure: Exception | None = None) -> None:
         """Nothing more is sent or read. One task a socket: it is in `receive`, and called off."""

@@ -1,6 +1,6 @@
 """What waits to be sent to one socket by ASGI: in order, and never more than its bound of bytes.
 
-Knows nothing of frames or protocols. Past the bound the socket is given up: `overflowed` is set and
+Knows nothing of protocols. Past the bound the socket is given up: `overflowed` is set and
 everything that waits is dropped, because its client can resume and memory cannot. While the client
 takes what it is sent nothing waits here, and there is no task either.
 """
@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
+from realtime.carrier import UNKNOWN, Carrier
 from realtime.prepared import Outgoing, Prepared
 from realtime.tasks import cancelled
 
@@ -37,6 +38,7 @@ class Outbox:
         "_send",
         "_sending",
         "_unsent",
+        "_write",
         "_writer",
         "overflowed",
     )
@@ -46,20 +48,17 @@ class Outbox:
         send: Send,
         bound: int | None,
         ended: Callable[[Exception | None], None],
-        unsent: Callable[[], int] = lambda: 0,
-        *,
-        eager: bool = False,
+        carrier: Carrier = UNKNOWN,
     ) -> None:
-        """`unsent` gives the bytes that wait beyond `send`, where a server takes them at once.
-
-        `eager`: `send` may be begun by whoever puts, outside any task of its own. Where it need not
-        wait, that saves a task for every frame (`benchmarks.fanout`).
+        """`carrier`: what is known of the server. With an eager one `send` is begun by whoever
+        puts, which saves a task for every frame that need not wait (`benchmarks.fanout`).
         """
         self._send = send
         self._bound = bound
         self._ended = ended
-        self._unsent = unsent
-        self._eager = eager
+        self._unsent = carrier.unsent
+        self._eager = carrier.eager
+        self._write = carrier.write
         self._frames: deque[str | bytes] | None = None
         self._bytes = 0
         self._room: asyncio.Event | None = None
@@ -81,8 +80,13 @@ class Outbox:
         """Send a frame, or queue it. After `close` or an overflow it is dropped."""
         if self._closing or self.overflowed or self._over:
             return
-        message = frame.message if type(frame) is Prepared else frame
-        assert not isinstance(message, Prepared)
+        if self._write is not None and self._writer is None:
+            # Nothing of ours waits while there is no writer.
+            made = frame if isinstance(frame, Prepared) else Prepared(frame)
+            if self._write(made.frame()):
+                self._look_beyond()
+                return
+        message = frame.message if isinstance(frame, Prepared) else frame
         if self._writer is None:
             if self._eager:
                 self._begin(message)

@@ -502,6 +502,27 @@ async def test_a_message_to_a_topic_not_joined_is_answered(world: World) -> None
             assert (await peer.reply(ref)).payload["status"] == "error"
 
 
+async def test_a_row_as_large_as_one_may_be_arrives_whole(world: World) -> None:
+    """A frame of both images is twice as large as what a server takes from a client."""
+    me, topic = someone(world), "realtime:large"
+    body = "x" * (1_048_576 - 1_000)
+    since = world.hand.head()[1]
+    async with await Peer.open(world.server) as peer:
+        await peer.join("large", ALL, token=token(me))
+        pk = world.hand.note(owner=me, title="large", body=body)
+        frame = await peer.until_row(topic, title="large")
+        assert frame.data["record"]["body"] == body
+        world.hand.change("note", pk, title="larger")
+        frame = await peer.until_row(topic, title="larger")
+        assert frame.data["record"]["body"] == frame.data["old_record"]["body"] == body
+        assert frame.data["errors"] is None
+        assert (await peer.push("phoenix", "heartbeat", {}))["status"] == "ok"
+    async with await Peer.open(world.server) as again:
+        await again.join("large", {**ALL, "since": since}, token=token(me))
+        frame = await again.until_row(topic, title="larger")
+        assert frame.data["record"]["body"] == frame.data["old_record"]["body"] == body
+
+
 @pytest.mark.parametrize("kind", ["daphne", "uvicorn", "fanout"])
 async def test_too_large_a_frame_closes_its_own_socket_only(fresh: Any, kind: str) -> None:
     world = fresh(kind, realtime={"LIMITS": {"frame_bytes": 50_000}})

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from realtime.carrier import Carrier
 from realtime.outbox import Outbox
 from realtime.prepared import Prepared
 
@@ -53,7 +54,7 @@ eagerness = pytest.mark.parametrize("eager", [False, True])
 async def test_frames_leave_in_order_and_closing_sends_what_waits(eager: bool) -> None:
     socket = Socket()
     socket.open.set()
-    outbox = Outbox(socket.send, 1_000, socket.when_ended, eager=eager)
+    outbox = Outbox(socket.send, 1_000, socket.when_ended, Carrier(eager))
     for frame in ("a", b"b", Prepared("c")):
         outbox.put(frame)
     outbox.close()
@@ -67,7 +68,7 @@ async def test_frames_leave_in_order_and_closing_sends_what_waits(eager: bool) -
 @eagerness
 async def test_more_than_the_bound_gives_the_socket_up_and_frees_the_memory(eager: bool) -> None:
     socket = Socket()
-    outbox = Outbox(socket.send, 10, socket.when_ended, eager=eager)
+    outbox = Outbox(socket.send, 10, socket.when_ended, Carrier(eager))
     outbox.put("12345678")
     await socket.taken.wait()
     assert not outbox.overflowed
@@ -94,7 +95,7 @@ async def test_a_burst_before_the_writer_had_its_turn_is_nobodys_slowness() -> N
 async def test_who_takes_at_once_is_sent_to_at_once_and_costs_no_task() -> None:
     socket = Eager()
     socket.open.set()
-    outbox = Outbox(socket.send, 3, socket.when_ended, eager=True)
+    outbox = Outbox(socket.send, 3, socket.when_ended, Carrier(True))
     for frame in ("a", "b"):
         outbox.put(frame)
         assert socket.sent[-1] == frame
@@ -105,7 +106,7 @@ async def test_who_takes_at_once_is_sent_to_at_once_and_costs_no_task() -> None:
 
 async def test_a_send_that_has_to_wait_after_all_goes_on_in_a_task_and_keeps_the_order() -> None:
     socket = Eager()
-    outbox = Outbox(socket.send, 1_000, socket.when_ended, eager=True)
+    outbox = Outbox(socket.send, 1_000, socket.when_ended, Carrier(True))
     for frame in ("a", "b", "c"):
         outbox.put(frame)
     assert socket.sent == []
@@ -117,7 +118,7 @@ async def test_a_send_that_has_to_wait_after_all_goes_on_in_a_task_and_keeps_the
 
 async def test_a_stopped_outbox_sends_nothing_more() -> None:
     socket = Eager()
-    outbox = Outbox(socket.send, 1_000, socket.when_ended, eager=True)
+    outbox = Outbox(socket.send, 1_000, socket.when_ended, Carrier(True))
     outbox.put("a")
     outbox.put("b")
     await outbox.stop()
@@ -133,7 +134,7 @@ async def test_a_server_that_takes_everything_is_asked_how_much_it_still_holds(
 ) -> None:
     socket, held = Socket(), [0]
     socket.open.set()
-    outbox = Outbox(socket.send, 10, socket.when_ended, lambda: held[0], eager=eager)
+    outbox = Outbox(socket.send, 10, socket.when_ended, Carrier(eager, lambda: held[0]))
     outbox.put("a")
     while not socket.sent:
         await asyncio.sleep(0)
@@ -148,7 +149,7 @@ async def test_a_server_that_takes_everything_is_asked_how_much_it_still_holds(
 @eagerness
 async def test_who_can_wait_waits_until_half_is_free(eager: bool) -> None:
     socket = Socket()
-    outbox = Outbox(socket.send, 10, socket.when_ended, eager=eager)
+    outbox = Outbox(socket.send, 10, socket.when_ended, Carrier(eager))
     outbox.put("1234")
     outbox.put("5678")
     waiting = asyncio.create_task(outbox.writable())
@@ -167,7 +168,7 @@ async def test_what_sending_raises_ends_the_outbox_and_not_who_puts(eager: bool)
         raise OSError("gone")
 
     socket = Socket()
-    outbox = Outbox(broken, None, socket.when_ended, eager=eager)
+    outbox = Outbox(broken, None, socket.when_ended, Carrier(eager))
     outbox.put("x")
     await socket.end.wait()
     outbox.put("y")
@@ -182,7 +183,7 @@ async def test_what_a_late_send_raises_ends_the_outbox_too(eager: bool) -> None:
         await socket.send(frame)
         raise OSError("gone meanwhile")
 
-    outbox = Outbox(late, None, socket.when_ended, eager=eager)
+    outbox = Outbox(late, None, socket.when_ended, Carrier(eager))
     outbox.put("x")
     await socket.taken.wait()
     assert socket.ended == []
