@@ -195,6 +195,9 @@ async def test_garbage_of_every_kind_costs_a_good_client_nothing(fresh: Any, kin
         while not bad.done() or written < 50:
             await asyncio.to_thread(world.hand.note, owner=me, title=f"mine {written}")
             written += 1
+            if written % 100 == 0:
+                # Who is silent for a minute is taken for gone, and all this may take as long.
+                assert (await good.push("phoenix", "heartbeat", {}))["status"] == "ok"
             await asyncio.sleep(0.02)
         await bad
         await good.until_row(title=f"mine {written - 1}")
