@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from operator import attrgetter
 from typing import Protocol
 
 from realtime import frames
@@ -21,10 +22,12 @@ from realtime.prepared import Prepared, Sink
 from realtime.presence_room import Entry, PresenceRoom
 from realtime.presence_store import read
 from realtime.protocol import Version
+from realtime.recipients import Recipients
 
 logger = logging.getLogger("realtime.presence")
 
 Told = Callable[[], None]
+_sink_of = attrgetter("outlet")
 
 _RETRY_FIRST = 0.05
 _RETRY_MOST = 5.0
@@ -39,8 +42,6 @@ class Watcher(Protocol):
     """A channel that is told who is present."""
 
     @property
-    def topic(self) -> str: ...
-    @property
     def version(self) -> Version: ...
     @property
     def outlet(self) -> Sink: ...
@@ -51,8 +52,8 @@ class _Room:
 
     def __init__(self) -> None:
         self.known = PresenceRoom()
-        # A dict as an ordered set.
-        self.watchers: dict[Watcher, None] = {}
+        # Those who speak the same version are told by the same frames.
+        self.watchers: dict[Version, Recipients[Watcher]] = {}
         self.holds = 0
         self.loading: asyncio.Task[None] | None = None
         # What came while the table was being read.
@@ -64,7 +65,7 @@ class _Room:
     @property
     def wait(self) -> float:
         """Seconds between two diffs."""
-        count = len(self.watchers)
+        count = sum(map(len, self.watchers.values()))
         return 0.0 if count < _CROWD else min(count * _SECONDS_PER_WATCHER, _LONGEST_WAIT)
 
 
@@ -108,7 +109,9 @@ class PresenceRooms:
         self.leave(watcher)
         key = (topic, private)
         room = self._rooms[key]
-        room.watchers[watcher] = None
+        if watcher.version not in room.watchers:
+            room.watchers[watcher.version] = Recipients(_sink_of)
+        room.watchers[watcher.version].add(watcher)
         self._room_of[watcher] = key
         return room.known.state()
 
@@ -118,7 +121,10 @@ class PresenceRooms:
         if key is None:
             return
         room = self._rooms[key]
-        del room.watchers[watcher]
+        alike = room.watchers[watcher.version]
+        alike.discard(watcher)
+        if not alike:
+            del room.watchers[watcher.version]
         self._forget_if_idle(key, room)
 
     def watches(self, watcher: Watcher) -> bool:
@@ -197,14 +203,9 @@ class PresenceRooms:
         room.told_at = asyncio.get_running_loop().time()
         diff = room.known.diff()
         if diff is not None:
-            made: dict[Version, Prepared] = {}
-            for watcher in room.watchers:
-                version = watcher.version
-                frame = made.get(version)
-                if frame is None:
-                    encoded = frames.of_presence(version, watcher.topic, diff)
-                    frame = made[version] = Prepared(encoded)
-                watcher.outlet.put(frame)
+            topic = f"realtime:{key[0]}"
+            for version, watchers in room.watchers.items():
+                watchers.send(Prepared(frames.of_presence(version, topic, diff)))
         then, room.then = room.then, []
         for told in then:
             told()
