@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from channels.layers import get_channel_layer
+from channels.layers import InMemoryChannelLayer, get_channel_layer
 
 from realtime.casts import Casts
 from realtime.counters import Counters
@@ -127,6 +127,9 @@ class Bus:
             return
         if self._mute:
             raise LayerDown("the channel layer does not answer")
+        if self._is_alone():
+            self._hear(message)
+            return
         try:
             await self._send(message)
         except Exception as error:
@@ -139,6 +142,18 @@ class Bus:
             raise
 
     # --- sending --------------------------------------------------------------------------------
+
+    def _is_alone(self) -> bool:
+        """Whether what is sent would come back to here and to nobody else, some turns of the loop
+        later (a third of the time until the first socket has a broadcast; `benchmarks.fanout`)."""
+        layer = self._layer
+        if type(layer) is not InMemoryChannelLayer:
+            return False
+        waiting = layer.channels.get(self._channel)
+        return layer.groups.get(GROUP, {}).keys() == {self._channel} and (
+            # What was sent before comes before.
+            waiting is None or waiting.empty()
+        )
 
     async def _send(self, message: Message | Probe) -> None:
         body = _encode(message)
@@ -254,11 +269,14 @@ class Bus:
         except (KeyError, TypeError, msgspec.MsgspecError):
             logger.warning("a message on the bus is not ours", extra={"action": "bus_foreign"})
             return
+        self._hear(decoded)
+
+    def _hear(self, message: Message | Probe) -> None:
         self._heard_at = asyncio.get_running_loop().time()
         self._heard.set()
-        if not isinstance(decoded, Probe):
+        if not isinstance(message, Probe):
             self.counters.heard += 1
-            self._receive(decoded)
+            self._receive(message)
 
     async def _replace_layer(self) -> None:
         # Its locks or its receiving task may be what is stuck; nothing of it is kept.

@@ -56,7 +56,7 @@ _WATCH_SECONDS = 1.0
 _WATCH_ALONE_SECONDS = 0.25
 
 
-class Carrier(Protocol):
+class Source(Protocol):
     """What the dispatcher knows of the bus that feeds it."""
 
     @property
@@ -77,7 +77,7 @@ class Dispatcher:
         self.counters = Counters() if counters is None else counters
         self.log = EventLog(ring_size)
         self._alias = alias
-        self._bus: Carrier | None = None
+        self._bus: Source | None = None
         self._reader = LogReader(alias, self.log)
         self.subscribers = Subscribers(
             self.log, self._reader, Watch(alias), replay_limit, self.counters
@@ -112,7 +112,7 @@ class Dispatcher:
         """The last event this process has handed out."""
         return self.subscribers.position
 
-    async def start(self, bus: Carrier | None = None) -> None:
+    async def start(self, bus: Source | None = None) -> None:
         """Stand at the head of the log and begin. Raises what the database raises."""
         self._bus = bus
         head = await self._reader.head()

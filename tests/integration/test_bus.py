@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from django.test import override_settings
 
@@ -133,11 +134,12 @@ async def test_a_batch_too_big_for_a_layer_is_announced_instead_of_sent(
     layer: str, ends: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "_MOST_BYTES", 1000)
-    end = ends()
-    await end.bus.join()
-    await end.bus.publish(batch(7, b"x" * 1001))
-    await auntil(lambda: end.got)
-    assert end.got == [Batch("epoch", 7, [], [])]
+    one, two = ends(), ends()
+    await one.bus.join()
+    await two.bus.join()
+    await one.bus.publish(batch(7, b"x" * 1001))
+    await auntil(lambda: one.got and two.got)
+    assert one.got == two.got == [Batch("epoch", 7, [], [])]
 
 
 async def test_a_foreign_message_is_ignored(
@@ -154,6 +156,39 @@ async def test_a_foreign_message_is_ignored(
     assert end.numbers == [1]
     assert end.bus.healthy
     assert "a message on the bus is not ours" in caplog.text
+
+
+async def test_alone_on_an_in_memory_layer_a_process_takes_what_it_sends_at_once(ends: Any) -> None:
+    with over("memory"):
+        one = ends()
+        await one.bus.join()
+        await one.bus.publish(batch(1))
+        assert one.numbers == [1]
+        assert one.bus.counters.heard == 1
+        # Until somebody else listens, who is not to miss anything.
+        two = ends()
+        await two.bus.join()
+        await one.bus.publish(batch(2))
+        await auntil(lambda: two.numbers == [2])
+        await two.bus.leave()
+        await one.bus.publish(batch(3))
+        await auntil(lambda: 3 in one.numbers)
+        assert one.numbers == [1, 2, 3]
+
+
+async def test_what_waits_in_an_in_memory_layer_is_not_overtaken(ends: Any) -> None:
+    with over("memory"):
+        one = ends()
+        await one.bus.join()
+        layer = own_layer("default")
+        (channel,) = layer.groups[room.GROUP]
+        for number in range(1, 6):
+            # Does not wait, so the process has had no turn to take them.
+            body = msgspec.msgpack.encode(batch(number))
+            await layer.send(channel, {"type": "realtime.batch", "b": body})
+        await one.bus.publish(batch(6))
+        await auntil(lambda: len(one.numbers) == 6)
+        assert one.numbers == [1, 2, 3, 4, 5, 6]
 
 
 async def test_without_a_layer_the_bus_reaches_its_own_process(ends: Any) -> None:
