@@ -112,6 +112,11 @@ class Dispatcher:
         """The last event this process has handed out."""
         return self.subscribers.position
 
+    @property
+    def busy(self) -> bool:
+        """Whether broadcasts wait that were received."""
+        return bool(self._casts)
+
     async def start(self, bus: Source | None = None) -> None:
         """Stand at the head of the log and begin. Raises what the database raises."""
         self._bus = bus

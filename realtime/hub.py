@@ -78,7 +78,12 @@ class Hub:
         self.dispatcher = Dispatcher(
             self._alias, settings.RING_SIZE, settings.LIMITS.replay_events, self.counters
         )
-        self.bus = Bus(settings.CHANNEL_LAYER, self.dispatcher.receive, self.counters)
+        self.bus = Bus(
+            settings.CHANNEL_LAYER,
+            self.dispatcher.receive,
+            self.counters,
+            lambda: self.dispatcher.busy,
+        )
         # What a client left long ago is read by a worker, where there is one.
         self._remote = RemoteReader(self.dispatcher.reader, self._alias, settings.CHANNEL_LAYER)
         self.dispatcher.reader.deep = self._remote.from_table

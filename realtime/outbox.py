@@ -83,7 +83,14 @@ class Outbox:
         if self._write is not None and self._writer is None:
             # Nothing of ours waits while there is no writer.
             made = frame if isinstance(frame, Prepared) else Prepared(frame)
-            if self._write(made.frame()):
+            data = made.frame()
+            try:
+                written = self._write(data)
+            except Exception as error:
+                # Whatever is wrong with one socket is no business of who has something for it.
+                self._end(error)
+                return
+            if written:
                 self._look_beyond()
                 return
         message = frame.message if isinstance(frame, Prepared) else frame

@@ -15,6 +15,7 @@ from django.test import override_settings
 
 from realtime import bus as room
 from realtime.bus import Batch, Bus, LayerDown, Message
+from realtime.casts import Cast, Casts
 from realtime.event import WalRow
 from realtime.layers import let_go, own_layer
 from tests import redis as redises
@@ -27,6 +28,10 @@ REDIS_KINDS = ("core", "pubsub")
 
 def batch(number: int, body: bytes = b"{}") -> Batch:
     return Batch("epoch", number - 1, [WalRow(number, number, "r", "I", None, body)], [])
+
+
+def cast(number: int) -> Casts:
+    return Casts([Cast("topic", False, f"e{number}", b"{}", 1)])
 
 
 class End:
@@ -134,12 +139,11 @@ async def test_a_batch_too_big_for_a_layer_is_announced_instead_of_sent(
     layer: str, ends: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "_MOST_BYTES", 1000)
-    one, two = ends(), ends()
-    await one.bus.join()
-    await two.bus.join()
-    await one.bus.publish(batch(7, b"x" * 1001))
-    await auntil(lambda: one.got and two.got)
-    assert one.got == two.got == [Batch("epoch", 7, [], [])]
+    end = ends()
+    await end.bus.join()
+    await end.bus.publish(batch(7, b"x" * 1001))
+    await auntil(lambda: end.got)
+    assert end.got == [Batch("epoch", 7, [], [])]
 
 
 async def test_a_foreign_message_is_ignored(
@@ -162,18 +166,49 @@ async def test_alone_on_an_in_memory_layer_a_process_takes_what_it_sends_at_once
     with over("memory"):
         one = ends()
         await one.bus.join()
-        await one.bus.publish(batch(1))
-        assert one.numbers == [1]
+        await one.bus.publish(cast(1))
+        assert one.got == [cast(1)]
         assert one.bus.counters.heard == 1
         # Until somebody else listens, who is not to miss anything.
         two = ends()
         await two.bus.join()
-        await one.bus.publish(batch(2))
-        await auntil(lambda: two.numbers == [2])
+        await one.bus.publish(cast(2))
+        await auntil(lambda: two.got == [cast(2)])
         await two.bus.leave()
-        await one.bus.publish(batch(3))
-        await auntil(lambda: 3 in one.numbers)
-        assert one.numbers == [1, 2, 3]
+        await one.bus.publish(cast(3))
+        await auntil(lambda: len(one.got) == 3)
+        assert one.got == [cast(1), cast(2), cast(3)]
+
+
+@pytest.mark.parametrize("kind", ["memory", ""])
+async def test_broadcasts_are_held_back_while_who_hears_them_alone_is_busy(kind: str) -> None:
+    with over("memory") if kind else override_settings(CHANNEL_LAYERS={}):
+        got: list[Message] = []
+        busy = [True]
+        bus = Bus("default", got.append, busy=lambda: busy[0])
+        await bus.join()
+        sending = asyncio.create_task(bus.publish(cast(1)))
+        # The log has bounds of its own.
+        await bus.publish(batch(1))
+        await auntil(lambda: got == [batch(1)])
+        assert not sending.done()
+        busy[0] = False
+        await sending
+        assert got == [batch(1), cast(1)]
+        await bus.leave()
+
+
+async def test_broadcasts_that_others_hear_too_are_not_held_back(ends: Any) -> None:
+    with over("memory"):
+        got: list[Message] = []
+        busy = Bus("default", got.append, busy=lambda: True)
+        await busy.join()
+        sending = asyncio.create_task(busy.publish(cast(1)))
+        other = ends()
+        await other.bus.join()
+        await sending
+        await auntil(lambda: got == other.got == [cast(1)])
+        await busy.leave()
 
 
 async def test_what_waits_in_an_in_memory_layer_is_not_overtaken(ends: Any) -> None:
@@ -184,11 +219,11 @@ async def test_what_waits_in_an_in_memory_layer_is_not_overtaken(ends: Any) -> N
         (channel,) = layer.groups[room.GROUP]
         for number in range(1, 6):
             # Does not wait, so the process has had no turn to take them.
-            body = msgspec.msgpack.encode(batch(number))
+            body = msgspec.msgpack.encode(cast(number))
             await layer.send(channel, {"type": "realtime.batch", "b": body})
-        await one.bus.publish(batch(6))
-        await auntil(lambda: len(one.numbers) == 6)
-        assert one.numbers == [1, 2, 3, 4, 5, 6]
+        await one.bus.publish(cast(6))
+        await auntil(lambda: len(one.got) == 6)
+        assert one.got == [cast(number) for number in range(1, 7)]
 
 
 async def test_without_a_layer_the_bus_reaches_its_own_process(ends: Any) -> None:

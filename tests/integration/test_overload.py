@@ -11,6 +11,8 @@ import pytest
 from django.test import AsyncClient
 
 from realtime import dispatcher
+from realtime.casts import Cast
+from realtime.dispatcher import Dispatcher
 from realtime.errors import CloseCode
 from realtime.hub import hub
 from realtime.quotas import ADDRESS
@@ -20,6 +22,7 @@ from tests.zoo.models import Note
 
 pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
 
+MEMORY = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
 FILTER = "title=in.(" + ",".join(f'"{n}{"x" * 30}"' for n in range(100)) + ")"
 
 
@@ -105,6 +108,32 @@ async def test_a_flood_is_answered_and_costs_a_good_client_nothing(
     assert (await bad.reply(beat))["status"] == "ok"
     await good.close()
     await bad.close()
+
+
+@pytest.mark.parametrize("layers", [{"default": MEMORY}, {}])
+async def test_broadcasts_that_a_process_cannot_deliver_in_time_are_refused_and_none_is_lost(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, layers: dict[str, Any]
+) -> None:
+    settings.CHANNEL_LAYERS = layers
+    client = await Client().connect()
+    await client.join("realtime:noise")
+    home = hub()
+
+    def cast_one(self: Dispatcher) -> None:
+        """As much as a busy process gets done in a turn."""
+        if self._casts:
+            self._cast(self._casts.pop())
+
+    monkeypatch.setattr(Dispatcher, "_cast_some", cast_one)
+    taken = 0
+    for turn in range(100):
+        for number in range(60):
+            taken += home.cast(Cast("noise", False, f"{turn}.{number}", b"{}", 1))
+        await asyncio.sleep(0)
+    assert 0 < taken < 6_000
+    monkeypatch.undo()
+    await auntil(lambda: home.counters.casts == taken)
+    await client.close()
 
 
 async def test_who_reconnects_finds_the_same_limit_and_then_no_door(settings: Any) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from realtime.carrier import Carrier
 from realtime.outbox import Outbox
-from realtime.prepared import Prepared
+from realtime.prepared import Prepared, websocket_frame
 
 
 class Socket:
@@ -190,3 +191,64 @@ async def test_what_a_late_send_raises_ends_the_outbox_too(eager: bool) -> None:
     socket.open.set()
     await socket.end.wait()
     assert [str(error) for error in socket.ended] == ["gone meanwhile"]
+
+
+async def test_frames_that_a_carrier_writes_are_not_sent_besides() -> None:
+    socket = Socket()
+    written: list[bytes] = []
+    outbox = Outbox(socket.send, 1_000, socket.when_ended, Carrier(True, write=taking(written)))
+    outbox.put("text")
+    outbox.put(b"bytes")
+    outbox.put(Prepared("shared"))
+    frames = [websocket_frame(message) for message in ("text", b"bytes", "shared")]
+    assert written == frames
+    assert not socket.taken.is_set()
+    outbox.close()
+    outbox.put("too late")
+    assert socket.ended == [None]
+    assert written == frames
+
+
+def taking(written: list[bytes]) -> Callable[[bytes], bool]:
+    def write(frame: bytes) -> bool:
+        written.append(frame)
+        return True
+
+    return write
+
+
+async def test_what_a_carrier_does_not_write_is_sent() -> None:
+    socket = Eager()
+    socket.open.set()
+    outbox = Outbox(socket.send, 1_000, socket.when_ended, Carrier(True, write=lambda frame: False))
+    outbox.put("one")
+    outbox.put(Prepared("two"))
+    assert socket.sent == ["one", "two"]
+    await outbox.stop()
+
+
+async def test_what_a_carrier_wrote_counts_while_it_waits_behind_it() -> None:
+    socket = Socket()
+    written: list[bytes] = []
+    carrier = Carrier(True, lambda: sum(map(len, written)), taking(written))
+    outbox = Outbox(socket.send, 10, socket.when_ended, carrier)
+    outbox.put("12345")
+    assert not outbox.overflowed
+    outbox.put("12345")
+    assert outbox.overflowed
+    assert socket.ended == [None]
+    outbox.put("12345")
+    assert len(written) == 2
+
+
+async def test_a_carrier_that_fails_ends_its_own_outbox_and_raises_nothing() -> None:
+    socket = Socket()
+
+    def broken(frame: bytes) -> bool:
+        raise RuntimeError("broken")
+
+    outbox = Outbox(socket.send, None, socket.when_ended, Carrier(True, write=broken))
+    outbox.put("one")
+    outbox.put("two")
+    (error,) = socket.ended
+    assert isinstance(error, RuntimeError)
