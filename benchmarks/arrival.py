@@ -63,6 +63,17 @@ async def listeners(server: Server, count: int) -> list[ClientConnection]:
     return found
 
 
+async def beat(sockets: list[ClientConnection]) -> None:
+    """A heartbeat of each, of which nothing else is under way: who is silent for a minute is taken
+    for gone."""
+    for socket in sockets:
+        await socket.send(json.dumps([None, "0", "phoenix", "heartbeat", {}]))
+    for socket in sockets:
+        # What still came of its join is before it.
+        while json.loads(await asyncio.wait_for(socket.recv(), WAIT))[3] != "phx_reply":
+            pass
+
+
 async def arrival(
     server: Server, sockets: list[ClientConnection], rate: int, seconds: float
 ) -> dict[str, float]:
@@ -71,6 +82,7 @@ async def arrival(
 
     A monotonic clock is one for all processes of a machine, so a row brings its own beginning.
     """
+    await beat(sockets)
     took: list[float] = []
     arrived = 0
     began = time.monotonic()
@@ -132,12 +144,19 @@ def write(rate: int, seconds: float, sockets: int) -> None:
 
 
 async def idle(
-    servers: Mapping[str, Server], rounds: int, seconds: float
+    servers: Mapping[str, Server],
+    sockets: list[ClientConnection],
+    rounds: int,
+    seconds: float,
 ) -> dict[str, list[float]]:
-    """Percent of one core that each uses while nobody writes, in turns: a figure a round."""
-    await asyncio.sleep(_SETTLING)
+    """Percent of one core that each uses while nobody writes, in turns: a figure a round.
+
+    `sockets` are all of theirs; they are heard of before each round.
+    """
     found: dict[str, list[float]] = {name: [] for name in servers}
     for _ in range(rounds):
+        await beat(sockets)
+        await asyncio.sleep(_SETTLING)
         for name, server in servers.items():
             before, began = cpu_seconds(server.pid), time.perf_counter()
             await asyncio.sleep(seconds)

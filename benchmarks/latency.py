@@ -87,7 +87,7 @@ async def idling(database: Path, arguments: argparse.Namespace) -> dict[str, lis
             for server in servers.values()
             for number in range(arguments.sockets)
         ]
-        found = await idle(servers, arguments.rounds, arguments.idle)
+        found = await idle(servers, clients, arguments.rounds, arguments.idle)
         await asyncio.gather(*[client.close() for client in clients])
     return found
 

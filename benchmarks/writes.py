@@ -72,7 +72,9 @@ async def measure_server(database: Path, arguments: argparse.Namespace) -> Found
             with running(database, arguments.server, {"TAILER": "external"}) as other:
                 more = await arrival.listeners(other, arguments.sockets)
                 both = {TAILING: server, NOT_TAILING: other}
-                found["idle"] = await arrival.idle(both, arguments.rounds, arguments.seconds)
+                found["idle"] = await arrival.idle(
+                    both, [*sockets, *more], arguments.rounds, arguments.seconds
+                )
                 await asyncio.gather(*[socket.close() for socket in more])
         if "arrival" in arguments.only:
             by_rate: dict[str, list[dict[str, float]]] = {}
