@@ -155,8 +155,7 @@ class Bus:
 
     def _is_alone(self) -> bool:
         """Whether what is sent would come back to here and to nobody else, some turns of the loop
-        later (a third of the time until the first socket has a broadcast; `benchmarks.fanout`).
-        """
+        later, which is nearly half of the time until the first socket is written to."""
         layer = self._layer
         if layer is None:
             return True

@@ -218,19 +218,23 @@ async def test_nothing_comes_between_the_parts_of_what_was_too_much_at_once() ->
         assert got == large + b"frame"
 
 
-async def test_nothing_follows_a_close_frame() -> None:
-    with connected() as connection:
-        write = writer_of(connection)
-        connection.protocol.state = CLOSING
-        assert not write(b"frame")
-        await connection.turn()
-        assert connection.read() == b""
+def closing(protocol: Any) -> None:
+    """A close frame has been sent, which nothing may follow."""
+    protocol.state = CLOSING
 
 
-async def test_nothing_overtakes_what_autobahn_keeps_back() -> None:
+def keeping_back(protocol: Any) -> None:
+    """Autobahn has a piece of something that it has not handed to the transport."""
+    protocol.send_queue.append((b"piece", True))
+
+
+@pytest.mark.parametrize("change", [closing, keeping_back])
+async def test_nothing_is_written_where_the_protocol_has_to_be_asked(
+    change: Callable[[Any], None],
+) -> None:
     with connected() as connection:
         write = writer_of(connection)
-        connection.protocol.send_queue.append((b"piece", True))
+        change(connection.protocol)
         assert not write(b"frame")
         await connection.turn()
         assert connection.read() == b""
