@@ -19,8 +19,8 @@ from django.db import models
 
 from auth_rls import events
 from auth_rls.bind import MISSING, bind
-from auth_rls.columns import columns_of
-from auth_rls.definition import PolicyProblem, concrete, tables, understand, user_column
+from auth_rls.columns import columns_of, concrete
+from auth_rls.definition import PolicyProblem, tables, understand, user_column
 from auth_rls.evaluate import matcher
 from auth_rls.members import read_set
 from auth_rls.policy import combine

@@ -15,7 +15,8 @@ from django.db import models, router
 
 from auth_rls import events
 from auth_rls.authority import may_add, may_do
-from auth_rls.definition import ACTIONS, actions_of, codename_of, concrete
+from auth_rls.columns import concrete
+from auth_rls.definition import ACTIONS, actions_of, codename_of
 from auth_rls.querysets import permitted
 from auth_rls.subject import Subject
 

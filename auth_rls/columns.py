@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from django.apps import apps
 from django.db import models
 
 from auth_rls.kinds import Kind
@@ -138,3 +139,20 @@ def _value_field(field: Any) -> models.Field[Any, Any]:
             field = field.output_field
         else:
             return field  # type: ignore[no-any-return]
+
+
+def model_named(label: str) -> type[models.Model]:
+    """The model "app.Model" names. Raises LookupError, whose text says what would be right."""
+    try:
+        model = apps.get_model(label)
+    except (LookupError, ValueError):
+        raise LookupError(f'there is no model {label!r}; write it as "app.Model"') from None
+    if model._meta.proxy:
+        owner = concrete(model)._meta.label
+        raise LookupError(f"{label} is a proxy without rows of its own; write {owner}")
+    return model
+
+
+def concrete(model: type[models.Model]) -> type[models.Model]:
+    """The model whose table holds the rows: itself, or what it is a proxy of."""
+    return model._meta.concrete_model or model

@@ -14,7 +14,7 @@ from django.contrib.auth import get_permission_codename, get_user_model
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 
-from auth_rls.columns import UnsupportedColumn, columns_of, schema_of
+from auth_rls.columns import UnsupportedColumn, columns_of, concrete, model_named, schema_of
 from auth_rls.parse import PredicateError, parse
 from auth_rls.policy import PolicyRule
 from auth_rls.predicate import FALSE, Predicate, columns, refs, selects
@@ -179,23 +179,6 @@ def _with_own_action(app_label: str, codename: str) -> type[models.Model] | None
         if model._meta.app_label == app_label and codename in getattr(model, _OWN_ACTIONS, ()):
             return model
     return None
-
-
-def model_named(label: str) -> type[models.Model]:
-    """The model "app.Model" names. Raises LookupError, whose text says what would be right."""
-    try:
-        model = apps.get_model(label)
-    except (LookupError, ValueError):
-        raise LookupError(f'there is no model {label!r}; write it as "app.Model"') from None
-    if model._meta.proxy:
-        owner = concrete(model)._meta.label
-        raise LookupError(f"{label} is a proxy without rows of its own; write {owner}")
-    return model
-
-
-def concrete(model: type[models.Model]) -> type[models.Model]:
-    """The model whose table holds the rows: itself, or what it is a proxy of."""
-    return model._meta.concrete_model or model
 
 
 def tables(predicate: Predicate) -> dict[type[models.Model], frozenset[str]]:

@@ -18,7 +18,8 @@ from typing import Any
 from auth_rls.bind import member
 from auth_rls.evaluate import Matcher, MembersOf, matcher
 from auth_rls.index import Index, index_keys
-from auth_rls.predicate import All, Any_, Not, Predicate, Select, Test, columns, tests
+from auth_rls.predicate import Select, columns
+from auth_rls.selects import direct_selects
 from auth_rls.simplify import simplify
 
 Row = Mapping[str, Any]
@@ -273,26 +274,3 @@ class Lookups:
                 found[lookup] = None
                 ahead.extend(self._outer.get(lookup.select, ()))
         return found
-
-
-def direct_selects(predicate: Predicate) -> tuple[Select, ...]:
-    """Every distinct select that the predicate compares with, not those inside them."""
-    found = (test.value for test in tests(predicate) if isinstance(test.value, Select))
-    return tuple(dict.fromkeys(found))
-
-
-def resolve(predicate: Predicate, values_of: Callable[[Select], frozenset[object]]) -> Predicate:
-    """The predicate with the values behind each select in its place, in its settled form."""
-    if not direct_selects(predicate):
-        return predicate
-    return simplify(_resolved(predicate, values_of))
-
-
-def _resolved(predicate: Predicate, values_of: Callable[[Select], frozenset[object]]) -> Predicate:
-    if isinstance(predicate, Not):
-        return Not(_resolved(predicate.part, values_of))
-    if isinstance(predicate, All | Any_):
-        return type(predicate)(tuple(_resolved(part, values_of) for part in predicate.parts))
-    if isinstance(predicate, Test) and isinstance(predicate.value, Select):
-        return Test(predicate.column, predicate.op, values_of(predicate.value))
-    return predicate

@@ -16,9 +16,8 @@ from django.db import models
 
 from auth_rls.alike import Group, alike
 from auth_rls.bind import member
-from auth_rls.columns import Column, columns_of
+from auth_rls.columns import Column, columns_of, model_named
 from auth_rls.compile import condition
-from auth_rls.definition import model_named
 from auth_rls.kinds import Kind
 from auth_rls.predicate import FALSE, Predicate, Select
 from auth_rls.rows import canonical

@@ -14,8 +14,9 @@ from django.db.models import QuerySet
 
 from auth_rls.asking import subject_of
 from auth_rls.authority import bound_predicate
+from auth_rls.columns import concrete
 from auth_rls.compile import condition
-from auth_rls.definition import ACTIONS, concrete
+from auth_rls.definition import ACTIONS
 from auth_rls.predicate import FALSE, TRUE
 from auth_rls.snapshot import PolicySnapshot
 

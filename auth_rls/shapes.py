@@ -19,16 +19,8 @@ from django.contrib.auth import get_permission_codename, get_user_model
 from django.db import models
 from django.db.models import Q
 
-from auth_rls.columns import Column, columns_of, schema_of
-from auth_rls.definition import (
-    ACTIONS,
-    AUDIENCES,
-    MODES,
-    Definition,
-    concrete,
-    model_named,
-    user_column,
-)
+from auth_rls.columns import Column, columns_of, concrete, model_named, schema_of
+from auth_rls.definition import ACTIONS, AUDIENCES, MODES, Definition, user_column
 from auth_rls.kinds import Kind
 from auth_rls.parse import PredicateError, TableSchema, parse
 from auth_rls.predicate import refs

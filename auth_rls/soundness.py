@@ -12,15 +12,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 from django.db import DatabaseError, models, router, transaction
 
+from auth_rls.columns import model_named
 from auth_rls.compile import condition
-from auth_rls.definition import (
-    ACTIONS,
-    Definition,
-    PolicyProblem,
-    Understood,
-    model_named,
-    understand,
-)
+from auth_rls.definition import ACTIONS, Definition, PolicyProblem, Understood, understand
 from auth_rls.predicate import All, Any_, Const, Not, Predicate, Ref, Select, Test, tests
 
 

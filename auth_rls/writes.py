@@ -14,8 +14,7 @@ from django.db import connections, models, router
 
 from auth_rls.asking import subject_of
 from auth_rls.authority import new_row_predicate
-from auth_rls.columns import columns_of
-from auth_rls.definition import concrete
+from auth_rls.columns import columns_of, concrete
 from auth_rls.evaluate import matcher
 from auth_rls.querysets import permitted
 from auth_rls.rows import row_of

@@ -12,6 +12,8 @@ from typing import Any
 
 from django.core.management import call_command
 
+from realtime.wal.head import read_head
+
 
 class Port:
     """A channel that counts what it is sent."""
@@ -53,7 +55,7 @@ class Feed:
         from auth_rls import Subject
         from realtime.joins import parse_join
         from realtime.pool import in_database_thread
-        from realtime.snapshot import Request
+        from realtime.request import Request
 
         await in_database_thread(call_command, "tail_wal", once=True, verbosity=0)
         await self.dispatcher.start()
@@ -66,8 +68,8 @@ class Feed:
         """Number what is committed and hand it out; seconds of the latter."""
         from django.db import connections
 
-        from realtime.bus import Batch
-        from realtime.event_log import Relations, read_rows
+        from realtime.batch import Batch
+        from realtime.log_table import Relations, read_rows
         from realtime.pool import in_database_thread
         from realtime.wal import sequencer
 
@@ -80,7 +82,7 @@ class Feed:
         def read() -> Any:
             while sequencer.number(connections["default"], 1_000):
                 pass
-            head = sequencer.read_head(connections["default"])
+            head = read_head(connections["default"])
             relations = Relations()
             rows = read_rows("default", relations, here.seq, head.seq)
             return [relations[id_] for id_ in {row.relation_id for row in rows}], rows
@@ -110,7 +112,7 @@ async def sql(statement: str, *parameters: Any) -> None:
 
 async def joined(feed: Feed, subjects: list[Any], filters: Callable[[int], str]) -> list[Port]:
     from realtime.joins import parse_join
-    from realtime.snapshot import Request
+    from realtime.request import Request
 
     ports = [Port(number) for number in range(len(subjects))]
 

@@ -48,7 +48,8 @@ def median_us(run: Callable[[Any], Any], cases: Iterable[Any]) -> float:
 
 def change(**values: Any) -> Any:
     from auth_rls.kinds import Kind
-    from realtime.event import ColumnInfo, DatabaseEvent, Relation, Row
+    from realtime.event import DatabaseEvent, Row
+    from realtime.wal.entry import ColumnInfo, Relation
 
     kinds = {"id": Kind.INT, "owner": Kind.INT, "team": Kind.INT, "score": Kind.INT}
     kinds["title"] = Kind.TEXT

@@ -71,7 +71,8 @@ def in_steps(count: int) -> float:
     from django.db import connection
 
     from realtime import tailer
-    from realtime.wal.sequencer import BATCH, Sequencer
+    from realtime.log_table import BATCH
+    from realtime.wal.sequencer import Sequencer
 
     fill(count)
     vacuum()

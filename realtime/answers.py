@@ -13,8 +13,10 @@ from typing import Any
 import msgspec
 
 from realtime import errors, protocol
-from realtime.effects import Channel, Effect, Note, Position, Send
+from realtime.channel import Channel
+from realtime.effects import Effect, Note, Send
 from realtime.errors import WireError
+from realtime.position import Position
 from realtime.protocol import Frame, Version
 
 Payload = Mapping[str, Any] | msgspec.Raw

@@ -4,14 +4,55 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from asgiref.sync import sync_to_async
-from django.db import connections
+from django.db import connections, transaction
 
 from realtime import conf, presence_store
-from realtime.broadcasting import abroadcast, broadcast
-from realtime.wal import sequencer
+from realtime.broadcasting import on_a_loop, send, send_now
+from realtime.casts import Cast
+from realtime.messages import store, store_async
+from realtime.protocol import PREFIX, Encoding
+from realtime.wal.head import read_head
 
 __all__ = ["abroadcast", "apresence", "broadcast", "head", "presence"]
+
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
+def broadcast(
+    topic: str, event: str, payload: Any, *, private: bool = False, durable: bool = False
+) -> None:
+    """Send an event to everybody who listens to a topic.
+
+    `topic` is its name without `realtime:`; a `private` topic is another room than the public one
+    of the same name. `payload` is anything that is JSON (dates, UUIDs, decimals and dataclasses
+    become what msgspec makes of them), or `bytes`. Inside a transaction it is sent on commit; then,
+    and from an event loop, what goes wrong is logged and not raised.
+
+    `durable`: written to the log in the same transaction, so it is ordered with the changes of that
+    transaction, never sent for a rollback, and can be replayed (if private) until it is pruned.
+
+    Raises TypeError for a payload that is no JSON, ValueError for a topic or an event that is
+    empty or a payload over LIMITS["payload_bytes"], and ConnectionError or TimeoutError when the
+    channel layer does not answer.
+    """
+    cast = make_cast(topic, event, payload, private)
+    if durable:
+        store(cast)
+    elif _in_transaction():
+        alias = conf.current().DATABASE
+        transaction.on_commit(lambda: send_now(cast, quietly=True), using=alias)
+    else:
+        send_now(cast, quietly=on_a_loop())
+
+
+async def abroadcast(
+    topic: str, event: str, payload: Any, *, private: bool = False, durable: bool = False
+) -> None:
+    """`broadcast` for async callers: waits without blocking the event loop."""
+    cast = make_cast(topic, event, payload, private)
+    await (store_async(cast) if durable else send(cast))
 
 
 def head() -> int:
@@ -19,7 +60,7 @@ def head() -> int:
 
     What was committed a moment ago may not be numbered yet.
     """
-    return sequencer.read_head(connections[conf.current().DATABASE]).seq
+    return read_head(connections[conf.current().DATABASE]).seq
 
 
 def presence(topic: str, *, private: bool = False) -> dict[str, list[dict[str, Any]]]:
@@ -35,3 +76,33 @@ def presence(topic: str, *, private: bool = False) -> dict[str, list[dict[str, A
 async def apresence(topic: str, *, private: bool = False) -> dict[str, list[dict[str, Any]]]:
     """`presence` for async callers."""
     return await sync_to_async(presence, thread_sensitive=True)(topic, private=private)
+
+
+def make_cast(topic: str, event: str, payload: Any, private: bool) -> Cast:
+    """A broadcast that may be sent. Raises as `broadcast` does."""
+    for name, value in (("topic", topic), ("event", event)):
+        if not isinstance(value, str):
+            raise TypeError(f"{name} must be a string, not {type(value).__name__}")
+        if not value:
+            raise ValueError(f"{name} must not be empty")
+    if topic.startswith(PREFIX):
+        raise ValueError(f"write the topic without {PREFIX!r}: {topic[len(PREFIX) :]!r}")
+    binary = isinstance(payload, bytes | bytearray | memoryview)
+    body = bytes(payload) if binary else _json(payload)
+    most = conf.current().LIMITS.payload_bytes
+    if most is not None and len(body) > most:
+        raise ValueError(
+            f"the payload has {len(body)} bytes, and REALTIME['LIMITS']['payload_bytes'] is {most}"
+        )
+    return Cast(topic, private, event, body, Encoding.BINARY if binary else Encoding.JSON)
+
+
+def _json(payload: Any) -> bytes:
+    try:
+        return _encode(payload)
+    except TypeError as error:
+        raise TypeError(f"the payload cannot be written as JSON: {error}") from None
+
+
+def _in_transaction() -> bool:
+    return transaction.get_connection(conf.current().DATABASE).in_atomic_block

@@ -25,15 +25,14 @@ from auth_rls.middleware import authenticates_itself
 from auth_rls.subject import SERVICE_ROLE, Subject
 from auth_rls.tokens import TokenError
 from realtime import conf, credentials
-from realtime.broadcasting import send, store_async
+from realtime.broadcasting import send
 from realtime.casts import Cast
-from realtime.effects import PREFIX
 from realtime.errors import WireError
 from realtime.hub import bounds_of, hub
-from realtime.log_reader import DATABASE_ERRORS
+from realtime.messages import store_async
 from realtime.plan import Planner
-from realtime.pool import in_database_thread
-from realtime.protocol import Encoding, FrameError, check_json
+from realtime.pool import DATABASE_ERRORS, in_database_thread
+from realtime.protocol import PREFIX, Encoding, FrameError, check_json
 from realtime.quotas import Purse, Quotas
 
 logger = logging.getLogger("realtime.broadcast")

@@ -21,9 +21,9 @@ from typing import Any
 import msgspec
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 
+from realtime.batch import Batch
 from realtime.casts import Casts
 from realtime.counters import Counters
-from realtime.event import Relation, WalRow
 from realtime.layers import let_go, own_layer
 from realtime.tasks import cancelled
 
@@ -45,18 +45,6 @@ _REFRESH_SECONDS = 60.0
 _PATIENCE = 3
 # Redis cuts a subscriber off when a few of these wait for it. Servers read the log instead.
 _MOST_BYTES = 4 * 1024 * 1024
-
-
-class Batch(msgspec.Struct, frozen=True, array_like=True, tag="log"):
-    """Consecutive entries after `after`, with the relations they name.
-
-    Without rows it says where the head of this epoch is: a resync if the epoch is a new one.
-    """
-
-    epoch: str
-    after: int
-    rows: list[WalRow]
-    relations: list[Relation]
 
 
 class Probe(msgspec.Struct, frozen=True, array_like=True, tag="probe"):

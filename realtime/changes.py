@@ -10,7 +10,8 @@ from functools import lru_cache
 
 import msgspec
 
-from realtime.event import DatabaseEvent, Relation, Row
+from realtime.event import DatabaseEvent, Row
+from realtime.wal.entry import Relation
 
 MAX_RECORD_BYTES = 1_048_576
 _SMALL_FIELD_BYTES = 64

@@ -20,16 +20,14 @@ from channels.consumer import AsyncConsumer
 from auth_rls.tokens import TokenError
 from realtime import conf
 from realtime.carrier import carrier_of, is_gone
+from realtime.channel import Channel, Phase
 from realtime.effects import (
     Broadcast,
-    Channel,
     Close,
     Effect,
     Join,
     Leave,
     Note,
-    Phase,
-    Position,
     Renew,
     Send,
     Track,
@@ -40,14 +38,15 @@ from realtime.farewell import say_farewell
 from realtime.handshake import Admitted, Refusal, admit, refuse
 from realtime.hub import Hub, hub
 from realtime.joiner import Joiner
-from realtime.log_reader import DATABASE_ERRORS
 from realtime.outbox import Outbox
+from realtime.outlet import Outlet
+from realtime.pool import DATABASE_ERRORS
 from realtime.port import ChannelPort
-from realtime.prepared import Outlet
+from realtime.position import Position
 from realtime.quotas import network
+from realtime.request import Revoked
 from realtime.rights import Rights
 from realtime.session import Session
-from realtime.snapshot import Revoked
 from realtime.talk import Talk
 
 logger = logging.getLogger("realtime.consumer")

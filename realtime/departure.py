@@ -13,7 +13,7 @@ from realtime.joins import Binding
 from realtime.means import Means
 from realtime.plan import Plan
 from realtime.pool import in_database_thread
-from realtime.snapshot import Request
+from realtime.request import Request
 
 # Another server may have shown the client what this one is about to hear.
 _BEHIND_SECONDS = 5.0

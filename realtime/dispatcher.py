@@ -20,27 +20,28 @@ from typing import Protocol
 from django.db import connections
 
 from realtime import frames
+from realtime.batch import Batch
 from realtime.breath import SLICE_SECONDS, Breath
-from realtime.bus import Batch, Message
+from realtime.bus import Message
 from realtime.casts import Cast, Casts
 from realtime.counters import Counters
-from realtime.effects import Position
 from realtime.event import DatabaseEvent
 from realtime.event_log import EventLog
 from realtime.fairness import FairQueue
-from realtime.log_reader import DATABASE_ERRORS, LogReader
+from realtime.log_reader import LogReader
 from realtime.messages import cast_of
 from realtime.models import Message as StoredMessage
 from realtime.models import PresenceMember
-from realtime.pool import in_database_thread
+from realtime.pool import DATABASE_ERRORS, in_database_thread
+from realtime.position import Position
 from realtime.prepared import Prepared
 from realtime.presence_rooms import PresenceRooms
 from realtime.subscriber import Port
 from realtime.subscribers import Subscribers
 from realtime.subscription import Delivery
+from realtime.topic_frames import of_cast
 from realtime.topics import Topics
-from realtime.wal import sequencer
-from realtime.wal.sequencer import Head
+from realtime.wal.head import Head, renew_epoch
 from realtime.watch import Watch
 
 logger = logging.getLogger("realtime.dispatcher")
@@ -220,7 +221,7 @@ class Dispatcher:
         # What was handed out is not in the log any more: a backup was restored, or a standby that
         # had not heard everything took over. Its numbers will be given again, to other changes.
         return await in_database_thread(
-            lambda: sequencer.renew_epoch(connections[self._alias], Head(seen.epoch, seen.seq))
+            lambda: renew_epoch(connections[self._alias], Head(seen.epoch, seen.seq))
         )
 
     async def _take(self, batch: Batch) -> None:
@@ -325,7 +326,7 @@ class Dispatcher:
         self.counters.casts += 1
         origin = self.topics.listener(cast.origin)
         for version, room in self.topics.rooms(cast.topic, cast.private):
-            encoded = frames.of_cast(cast, version)
+            encoded = of_cast(cast, version)
             if encoded is None:
                 continue
             frame = Prepared(encoded)

@@ -10,50 +10,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from functools import cached_property
 from typing import Any
 
 import msgspec
 
 from auth_rls.kinds import Kind, from_row
+from realtime.wal.entry import Relation, WalRow
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _decode_values = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal).decode
 _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
-
-
-class ColumnInfo(msgspec.Struct, frozen=True, array_like=True):
-    """One captured column. `type` is the PostgreSQL type name that clients see.
-
-    A hidden column is captured because a policy reads it; it appears in no frame.
-    """
-
-    name: str
-    type: str
-    kind: Kind
-    hidden: bool = False
-
-
-class Relation(msgspec.Struct, frozen=True, dict=True):
-    """The captured shape of a table. `published` False: captured for policies only, and
-    delivered to nobody."""
-
-    id: str
-    schema: str
-    table: str
-    columns: tuple[ColumnInfo, ...]
-    key: tuple[str, ...]
-    published: bool = True
-
-    @property
-    def visible(self) -> tuple[ColumnInfo, ...]:
-        return tuple(column for column in self.columns if not column.hidden)
-
-    @cached_property
-    def kinds(self) -> Mapping[str, Kind]:
-        """The kind of each column. Made once: every event of the table needs it."""
-        return {column.name: column.kind for column in self.columns}
 
 
 class Row(Mapping[str, Any]):
@@ -132,17 +99,6 @@ class DatabaseEvent(msgspec.Struct, frozen=True):
         """ISO 8601 in UTC, always with six digits, so that text order is log order."""
         moment = _EPOCH + timedelta(microseconds=self.commit_us)
         return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-class WalRow(msgspec.Struct, frozen=True, array_like=True):
-    """A numbered WAL entry as read from the table; also its form on the bus."""
-
-    seq: int
-    commit_us: int
-    relation_id: str
-    op: str
-    old: bytes | None
-    new: bytes | None
 
 
 def to_event(entry: WalRow, relation: Relation) -> DatabaseEvent:

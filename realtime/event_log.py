@@ -10,104 +10,13 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from itertools import islice
-from typing import Any
 
-import msgspec
-from django.db import connections
-
-from realtime.event import DatabaseEvent, Relation, WalRow, to_event
-from realtime.wal import sequencer
-from realtime.wal.sequencer import Head
+from realtime.event import DatabaseEvent
+from realtime.wal.head import Head
 
 _MOST_SETS = 64
-# Changes read at once beside the order of the log.
-_MOST_LATER = 10_000
-_decode_relation = msgspec.json.Decoder(Relation).decode
-
-
-class Relations:
-    """The relations a process has met, by id. A relation never changes, so none is dropped."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, Relation] = {}
-
-    def add(self, relations: Iterable[Relation]) -> None:
-        for relation in relations:
-            self._known.setdefault(relation.id, relation)
-
-    def load(self, alias: str, ids: Iterable[str]) -> None:
-        """Read those not known yet. In a database thread.
-
-        Raises LookupError for an id that no relation has: the log cannot be read without it.
-        """
-        missing = sorted({id_ for id_ in ids if id_ not in self._known})
-        found = sequencer.read_relations(connections[alias], missing)
-        for id_ in missing:
-            if id_ not in found:
-                raise LookupError(f"WAL relation {id_} is missing from realtime_wal_relation")
-            self._known[id_] = _decode_relation(found[id_])
-
-    def __getitem__(self, id_: str) -> Relation:
-        return self._known[id_]
-
-    def events(self, rows: Iterable[WalRow]) -> list[DatabaseEvent]:
-        return [to_event(row, self._known[row.relation_id]) for row in rows]
-
-
-def read_rows(
-    alias: str, relations: Relations, after: int, upto: int, limit: int = sequencer.BATCH
-) -> list[WalRow]:
-    """Numbered entries after `after`, their relations loaded. In a database thread."""
-    rows = sequencer.read(connections[alias], after, upto, limit)
-    relations.load(alias, {row.relation_id for row in rows})
-    return rows
-
-
-def _utf8(value: Any) -> bytes | None:
-    # A text that is not valid UTF-8 must not stop the log.
-    return None if value is None else bytes(value).decode(errors="replace").encode()
-
-
-_LATER = """
-SELECT seq, commit_us, relation_id, op, {old}, {new} FROM realtime_wal
-WHERE table_name IN ({tables}) AND {which} ORDER BY {order} LIMIT %s
-"""
-
-
-def read_later(
-    alias: str, relations: Relations, tables: Collection[str], after: int, limit: int = _MOST_LATER
-) -> list[WalRow]:
-    """The entries of these tables that do not stand at or before `after`, in the order of each
-    row's history: the numbered ones, then with seq 0 those that have no number yet.
-
-    Raises OverflowError for more than `limit`. In a database thread.
-    """
-    connection = connections[alias]
-    as_bytes = "CAST({} AS BLOB)" if connection.vendor == "sqlite" else "CONVERT_TO({}, 'UTF8')"
-    marks = ", ".join(["%s"] * len(tables))
-    rows: list[WalRow] = []
-    with connection.cursor() as cursor:
-        # What is numbered between the two is read twice rather than not at all.
-        for which, order, place in (("seq IS NULL", "id", []), ("seq > %s", "seq", [after])):
-            sql = _LATER.format(
-                old=as_bytes.format("old"),
-                new=as_bytes.format("new"),
-                tables=marks,
-                which=which,
-                order=order,
-            )
-            cursor.execute(sql, [*tables, *place, limit + 1])
-            found = [
-                WalRow(seq or 0, commit_us or 0, relation, op, _utf8(old), _utf8(new))
-                for seq, commit_us, relation, op, old, new in cursor
-            ]
-            rows = found + rows
-    if len(rows) > limit:
-        raise OverflowError(f"more than {limit} changes to read at once")
-    relations.load(alias, {row.relation_id for row in rows})
-    return rows
 
 
 class EventLog:

@@ -5,15 +5,11 @@ Pure. What a client is told alone is the session's business.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeVar
-
-import msgspec
+from typing import TypeVar
 
 from realtime import changes, protocol
-from realtime.casts import Cast
 from realtime.event import DatabaseEvent
-from realtime.protocol import Encoding, FrameError, Version
+from realtime.protocol import Version
 from realtime.subscription import Delivery
 
 Member = TypeVar("Member")
@@ -41,50 +37,3 @@ def of_row(
     data = changes.data(event, select, False, op=op, snapshot=snapshot)
     payload = protocol.changes_payload(ids, data)
     return protocol.fanout(version, topic, "postgres_changes", payload)
-
-
-def of_cast(cast: Cast, version: Version) -> str | bytes | None:
-    """The frame of a broadcast, or None where this serializer cannot carry it."""
-    topic = f"realtime:{cast.topic}"
-    if cast.event is None:
-        return protocol.fanout(version, topic, "broadcast", cast.payload)
-    meta = {"id": cast.id} if cast.id else None
-    if cast.encoding == Encoding.JSON:
-        payload = protocol.broadcast_payload(cast.event, cast.payload, meta)
-        return protocol.fanout(version, topic, "broadcast", payload)
-    return _binary(cast, version, topic, meta)
-
-
-def of_replayed(cast: Cast, version: Version, join_ref: str | None) -> str | bytes | None:
-    """The frame of a stored broadcast for one channel that has just joined, or None where this
-    serializer cannot carry it."""
-    topic = f"realtime:{cast.topic}"
-    meta = {"replayed": True, "id": cast.id}
-    if cast.encoding == Encoding.JSON:
-        payload = protocol.broadcast_payload(cast.event or "", cast.payload, meta)
-        return protocol.encode(
-            version,
-            join_ref=join_ref,
-            ref=None,
-            topic=topic,
-            event="broadcast",
-            payload=msgspec.Raw(payload),
-        )
-    return _binary(cast, version, topic, meta)
-
-
-def of_presence(version: Version, topic: str, diff: bytes) -> str:
-    """The frame of a `presence_diff` for everybody who watches a topic."""
-    return protocol.fanout(version, topic, "presence_diff", diff)
-
-
-def _binary(
-    cast: Cast, version: Version, topic: str, meta: Mapping[str, Any] | None
-) -> bytes | None:
-    if version is Version.V1:
-        return None
-    try:
-        return protocol.kind4(topic, cast.event or "", cast.payload, Encoding.BINARY, meta)
-    except FrameError:
-        # Names longer than a binary frame can carry: nobody who joined by one can be meant.
-        return None

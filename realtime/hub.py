@@ -19,15 +19,16 @@ from django.db import DEFAULT_DB_ALIAS, connections
 
 from auth_rls.subject import SERVICE_ROLE, Subject
 from realtime import conf, processes
+from realtime.batch import Batch
 from realtime.bounds import Bounds
-from realtime.bus import Batch, Bus, LayerDown
+from realtime.bus import Bus, LayerDown
 from realtime.casts import Cast, Casts
 from realtime.counters import Counters
 from realtime.dispatcher import Dispatcher
-from realtime.effects import Position
 from realtime.fairness import FairQueue
+from realtime.outlet import Outlet
 from realtime.pool import in_database_thread
-from realtime.prepared import Outlet
+from realtime.position import Position
 from realtime.presence_writer import PresenceWriter
 from realtime.pulse import Pulse
 from realtime.quotas import Purse, Quotas

@@ -16,15 +16,16 @@ from typing import Protocol
 from auth_rls.subject import Subject
 from auth_rls.tokens import ExpiredToken
 from realtime import credentials
-from realtime.effects import Channel, Phase, Renew
+from realtime.channel import Channel, Phase
+from realtime.effects import Renew
 from realtime.errors import WireError
 from realtime.handshake import Admitted
 from realtime.hub import Hub
 from realtime.pool import in_database_thread
 from realtime.port import ChannelPort
 from realtime.port import Socket as PortSocket
+from realtime.request import Request
 from realtime.rights import ALL
-from realtime.snapshot import Request
 from realtime.talk import Talk
 
 

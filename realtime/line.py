@@ -18,8 +18,10 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable
 
-from realtime.prepared import Outgoing, Prepared
-from realtime.turn import WRITE_BYTES, Turn, Wire, turn_of
+from realtime.outlet import Outgoing
+from realtime.prepared import Prepared
+from realtime.turn import Turn, turn_of
+from realtime.write_group import WRITE_BYTES, Wire
 
 _HALF = 0.5
 

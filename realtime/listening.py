@@ -14,14 +14,14 @@ from typing import cast
 
 from auth_rls.lookups import Shift
 from auth_rls.predicate import Select
-from realtime.effects import Position
 from realtime.event import DatabaseEvent
 from realtime.joins import Binding
 from realtime.means import Means
 from realtime.plan import Plan
+from realtime.position import Position
 from realtime.replay import Replay
+from realtime.request import Request, Revoked
 from realtime.requests import Requests
-from realtime.snapshot import Request, Revoked
 from realtime.subscriber import Port
 from realtime.subscription import AudienceKey, Delivery, SubscriptionManager
 

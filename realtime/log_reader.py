@@ -12,21 +12,18 @@ from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable,
 from typing import Any, TypeVar
 
 from django.db import connections
-from django.db.utils import DatabaseError, InterfaceError
 
-from realtime.event import DatabaseEvent, Relation, WalRow
-from realtime.event_log import EventLog, Relations, read_later, read_rows
+from realtime.event import DatabaseEvent
+from realtime.event_log import EventLog
+from realtime.log_table import BATCH, Relations, read_later, read_rows, seq_at
 from realtime.pool import in_database_thread
-from realtime.wal import sequencer
-from realtime.wal.sequencer import Head
-
-# What a database that is away, locked or half migrated raises.
-DATABASE_ERRORS = (DatabaseError, InterfaceError, LookupError, OSError)
+from realtime.wal.entry import Relation, WalRow
+from realtime.wal.head import Head, read_head
 
 T = TypeVar("T")
 # Replays behind the ring are served in blocks that begin at multiples of this, so that clients
 # with different cursors share them. The last few are kept: a storm comes in a few seconds.
-_BLOCK = sequencer.BATCH
+_BLOCK = BATCH
 _BLOCKS_KEPT = 8
 _MOST_COUNTED = 10_000
 # In one statement: what is numbered meanwhile must not be missed by both.
@@ -65,7 +62,7 @@ class LogReader:
 
     async def head(self) -> Head:
         """How far the log is numbered."""
-        return await in_database_thread(lambda: sequencer.read_head(connections[self.alias]))
+        return await in_database_thread(lambda: read_head(connections[self.alias]))
 
     async def committed(self) -> int:
         """About the seq that the newest change committed before the call has, or will have."""
@@ -108,9 +105,7 @@ class LogReader:
             return recent
         return await self._once(
             ("at", commit_us),
-            lambda: in_database_thread(
-                lambda: sequencer.seq_at(connections[self.alias], commit_us)
-            ),
+            lambda: in_database_thread(lambda: seq_at(connections[self.alias], commit_us)),
         )
 
     async def on_tables(self, tables: Collection[str], after: int) -> list[DatabaseEvent]:

@@ -9,9 +9,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
+from asgiref.sync import sync_to_async
+from django.db import transaction
 from django.db.models import TextField
 from django.db.models.functions import Cast as ToText
 
+from realtime import conf
 from realtime.casts import Cast
 from realtime.event import Row
 from realtime.models import Message
@@ -59,3 +63,32 @@ def _cast(topic: str, row: Mapping[str, Any]) -> Cast:
         encoding=Encoding.BINARY if binary else Encoding.JSON,
         id=str(row["id"]),
     )
+
+
+async def store_async(cast: Cast, *, kept: bool = True) -> None:
+    """`store` for async callers, in the thread whose transaction they may have open."""
+    await sync_to_async(store, thread_sensitive=True)(cast, kept=kept)
+
+
+def store(cast: Cast, *, kept: bool = True) -> Message:
+    """Write a broadcast to the log, in the transaction that is open if there is one.
+
+    With `kept` False it only passes through: no row stays. Raises what the database raises.
+    """
+    alias = conf.current().DATABASE
+    binary = cast.encoding == Encoding.BINARY
+    named = {"id": cast.id} if cast.id else {}
+    message = Message(
+        **named,
+        topic=cast.topic,
+        private=cast.private,
+        event=cast.event or "",
+        payload=None if binary else msgspec.json.decode(cast.payload),
+        data=cast.payload if binary else None,
+        kept=kept,
+    )
+    with transaction.atomic(using=alias):
+        message.save(using=alias, force_insert=True)
+        if not kept:
+            Message.objects.using(alias).filter(pk=message.pk).delete()
+    return message

@@ -13,7 +13,8 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 from realtime.carrier import UNKNOWN, Carrier
-from realtime.prepared import Outgoing, Prepared
+from realtime.outlet import Outgoing
+from realtime.prepared import Prepared
 from realtime.tasks import cancelled
 
 _HALF = 0.5

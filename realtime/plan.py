@@ -16,8 +16,8 @@ from django.db.models import Model
 
 from auth_rls import authority
 from auth_rls.evaluate import matcher
-from auth_rls.lookups import direct_selects
 from auth_rls.predicate import Predicate, Select, selects
+from auth_rls.selects import direct_selects
 from auth_rls.snapshot import PolicySnapshot
 from auth_rls.subject import Subject
 from realtime.concerns import Concern, Dependence, of_select

@@ -15,12 +15,15 @@ from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 from django.db import close_old_connections, connections
+from django.db.utils import DatabaseError, InterfaceError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 THREADS = 4
 _CLOSE_SECONDS = 10.0
+# What a database that is away, locked or half migrated raises.
+DATABASE_ERRORS = (DatabaseError, InterfaceError, LookupError, OSError)
 
 _executor = ThreadPoolExecutor(THREADS, thread_name_prefix="rowcast-db")
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from realtime.effects import Channel, Effect, Position
+from realtime.channel import Channel
+from realtime.effects import Effect
 from realtime.errors import CloseCode
-from realtime.prepared import Outgoing, Outlet, Sink
+from realtime.outlet import Outgoing, Outlet, Sink
+from realtime.position import Position
 from realtime.rights import Rights
 from realtime.session import Session
 

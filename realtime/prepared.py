@@ -9,7 +9,6 @@ RFC 7692, section 7.1.1), so the same bytes are good for every client that agree
 from __future__ import annotations
 
 import zlib
-from typing import Any, Protocol
 
 _TEXT, _BINARY = 0x81, 0x82  # final, and nothing reserved is set
 _COMPRESSED = 0x40
@@ -84,28 +83,3 @@ class Prepared:
         if data is None:
             data = self._compressed = compressed_frame(self.message) or self.frame()
         return data
-
-
-# What goes to a socket: for it alone, or shared.
-Outgoing = str | bytes | Prepared
-
-
-class Sink(Protocol):
-    """Takes the frames of one member of something. `direct` is what writes to it together with
-    others, and None while it can only be put to."""
-
-    @property
-    def direct(self) -> Any: ...
-    def put(self, frame: Outgoing) -> None: ...
-
-
-class Outlet(Sink, Protocol):
-    """What takes the frames of one socket: an outbox, or a line of a server of ours."""
-
-    overflowed: bool
-
-    @property
-    def size(self) -> int: ...
-    async def writable(self) -> None: ...
-    def close(self) -> None: ...
-    async def stop(self) -> None: ...

@@ -14,15 +14,15 @@ from contextlib import asynccontextmanager
 from operator import attrgetter
 from typing import Protocol
 
-from realtime import frames
 from realtime.event import DatabaseEvent
-from realtime.log_reader import DATABASE_ERRORS
-from realtime.pool import in_database_thread
-from realtime.prepared import Prepared, Sink
+from realtime.outlet import Sink
+from realtime.pool import DATABASE_ERRORS, in_database_thread
+from realtime.prepared import Prepared
 from realtime.presence_room import Entry, PresenceRoom
 from realtime.presence_store import read
 from realtime.protocol import Version
 from realtime.recipients import Recipients
+from realtime.topic_frames import of_presence
 
 logger = logging.getLogger("realtime.presence")
 
@@ -205,7 +205,7 @@ class PresenceRooms:
         if diff is not None:
             topic = f"realtime:{key[0]}"
             for version, watchers in room.watchers.items():
-                watchers.send(Prepared(frames.of_presence(version, topic, diff)))
+                watchers.send(Prepared(of_presence(version, topic, diff)))
         then, room.then = room.then, []
         for told in then:
             told()

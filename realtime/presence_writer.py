@@ -15,8 +15,7 @@ from itertools import count
 import msgspec
 from django.db.utils import DataError, IntegrityError
 
-from realtime.log_reader import DATABASE_ERRORS
-from realtime.pool import in_database_thread
+from realtime.pool import DATABASE_ERRORS, in_database_thread
 from realtime.presence_rooms import PresenceRooms
 from realtime.presence_store import Buried, Row, write
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from realtime import conf
-from realtime.layers import Mailbox, own_layer, reaches_others
+from realtime.layers import own_layer, reaches_others
+from realtime.mailbox import Mailbox
 
 State = Literal["ok", "down", "in-memory", "none"]
 

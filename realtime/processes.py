@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 
 from realtime import conf
 from realtime.holds import holds
-from realtime.log_reader import DATABASE_ERRORS
 from realtime.models import Process
-from realtime.pool import finish_in_database_thread, in_database_thread
+from realtime.pool import DATABASE_ERRORS, finish_in_database_thread, in_database_thread
 from realtime.roster import Registration, Report
 from realtime.upkeep import Upkeep
 

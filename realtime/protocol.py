@@ -14,6 +14,9 @@ from typing import Any
 
 import msgspec
 
+PREFIX = "realtime:"
+"""What the name of a topic begins with on the wire."""
+
 MAX_DEPTH = 64
 """Levels of nesting a frame's payload may have: what we relay, others must be able to parse."""
 

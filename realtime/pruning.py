@@ -17,9 +17,10 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
-from realtime import clock, conf, roster
+from realtime import conf, roster
+from realtime.log_table import seq_at
 from realtime.models import Message, WalEntry, WalRelation
-from realtime.wal import sequencer
+from realtime.wal import clock
 
 # A chunk grows or shrinks until it takes about this long.
 _CHUNK_SECONDS = 0.05
@@ -144,7 +145,7 @@ def _range(
     with connection.cursor() as cursor:
         cursor.execute("SELECT MIN(seq) FROM realtime_wal")
         (first,) = cursor.fetchone()
-    last = sequencer.seq_at(connection, before_us)
+    last = seq_at(connection, before_us)
     if first is None or last is None:
         return None, 0, None
     needed = roster.lowest_needed(connection.alias)

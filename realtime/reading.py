@@ -14,37 +14,19 @@ import secrets
 from itertools import count
 from typing import Any, Protocol
 
-import msgspec
-
 from realtime import roster
-from realtime.event import DatabaseEvent, Relation, WalRow
-from realtime.layers import Mailbox
+from realtime.event import DatabaseEvent
+from realtime.mailbox import Mailbox
 from realtime.pool import in_database_thread
-from realtime.upkeep import box_of
+from realtime.wal.entry import Relation, WalRow
+from realtime.worker_messages import Answer, box_of, decode_answer
 
 logger = logging.getLogger("realtime.reading")
 
 DEEP = 5_000
-ANSWER_TYPE = "realtime.rows"
 _ANSWER_SECONDS = 2.0
 _FORGET_SECONDS = 5.0
 _AVOID_SECONDS = 30.0
-
-
-class Answer(msgspec.Struct, frozen=True, array_like=True):
-    """Entries right after what was asked for, with the relations they name; or why there are none.
-
-    No rows and no error: the next entry is not kept any more.
-    """
-
-    id: int
-    rows: list[WalRow]
-    relations: list[Relation]
-    error: str = ""
-
-
-encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Answer).decode
 
 
 class Reader(Protocol):
@@ -129,7 +111,7 @@ class RemoteReader:
         )
 
     def _take(self, message: dict[str, Any]) -> None:
-        answer = _decode(message["b"])
+        answer = decode_answer(message["b"])
         future = self._waiting.get(answer.id)
         if future is not None and not future.done():
             future.set_result(answer)

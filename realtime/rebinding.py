@@ -16,14 +16,13 @@ from typing import TypeVar
 
 from auth_rls.predicate import Select
 from realtime.breath import Breath
-from realtime.effects import Position
 from realtime.event import DatabaseEvent
 from realtime.listening import Listening
-from realtime.log_reader import DATABASE_ERRORS
 from realtime.plan import Plan, Planner, Planners
-from realtime.pool import in_database_thread
+from realtime.pool import DATABASE_ERRORS, in_database_thread
+from realtime.position import Position
+from realtime.request import Request
 from realtime.sets import Sets
-from realtime.snapshot import Request
 from realtime.subscriber import Port
 from realtime.watch import EVERYBODY, Scope, Watch
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
-from realtime.prepared import Prepared, Sink
+from realtime.outlet import Sink
+from realtime.prepared import Prepared
 
 # Fewer are not worth a wire.
 _MANY = 16

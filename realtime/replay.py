@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterable, Mapping
 
 from auth_rls.predicate import Predicate
 from realtime.departure import perhaps_changed, seq_of
-from realtime.effects import Position
 from realtime.feed import Feed, Lost, told
 from realtime.holds import holds
 from realtime.joins import Binding
 from realtime.means import Means
 from realtime.plan import Plan
-from realtime.snapshot import Place, Request, Unclear, Values
+from realtime.position import Position
+from realtime.request import Request
+from realtime.snapshot import Place, Unclear, Values
 from realtime.subscriber import Port
 from realtime.subscription import Subscription
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
-from realtime.snapshot import Request
+from realtime.request import Request
 
 Member = TypeVar("Member")
 

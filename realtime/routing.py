@@ -5,8 +5,8 @@ from __future__ import annotations
 from django.urls import re_path
 
 from realtime.consumers import RealtimeConsumer
-from realtime.upkeep import WORKERS
 from realtime.worker import RealtimeWorker
+from realtime.worker_messages import WORKERS
 
 _consumer = RealtimeConsumer.as_asgi()
 

@@ -17,23 +17,13 @@ import msgspec
 from realtime import errors, protocol
 from realtime.answers import Answers
 from realtime.bounds import Bounds
-from realtime.effects import (
-    PREFIX,
-    Channel,
-    Close,
-    Effect,
-    Join,
-    Leave,
-    Note,
-    Phase,
-    Position,
-    Renew,
-    Send,
-)
+from realtime.channel import Channel, Phase
+from realtime.effects import Close, Effect, Join, Leave, Note, Renew, Send
 from realtime.errors import CloseCode, WireError
 from realtime.joins import parse_join, token_in
 from realtime.limits import Rate, TokenBucket
-from realtime.protocol import Frame, FrameError, Version
+from realtime.position import Position
+from realtime.protocol import PREFIX, Frame, FrameError, Version
 from realtime.quotas import Purse, Quota
 from realtime.rights import Rights
 from realtime.speaker import Speaker

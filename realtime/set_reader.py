@@ -13,14 +13,16 @@ from functools import lru_cache
 
 from django.db import connections
 
-from auth_rls.lookups import Change, Lookup, Lookups, direct_selects, resolve
+from auth_rls.lookups import Change, Lookup, Lookups
 from auth_rls.members import read_many
 from auth_rls.predicate import Select
-from realtime.effects import Position
-from realtime.event import DatabaseEvent, Relation
-from realtime.event_log import Relations, read_later
+from auth_rls.selects import direct_selects, resolve
+from realtime.event import DatabaseEvent
 from realtime.identity import table_of
+from realtime.log_table import Relations, read_later
 from realtime.pool import one_snapshot
+from realtime.position import Position
+from realtime.wal.entry import Relation
 from realtime.watch import Watch
 
 # Looks at the policies before rows are read that some policy, gone by then, asked for.

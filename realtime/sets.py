@@ -15,14 +15,15 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from auth_rls.lookups import Change, Lookups, Shift, Shifts, resolve
+from auth_rls.lookups import Change, Lookups, Shift, Shifts
 from auth_rls.predicate import Predicate, Select
+from auth_rls.selects import resolve
 from realtime.breath import Breath
-from realtime.effects import Position
 from realtime.event import DatabaseEvent
 from realtime.event_log import EventLog
 from realtime.identity import table_of
 from realtime.pool import in_database_thread
+from realtime.position import Position
 from realtime.set_reader import Found, SetReader, change_of
 from realtime.watch import Watch
 

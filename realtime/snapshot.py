@@ -25,20 +25,20 @@ from django.db.models.expressions import RawSQL
 
 from auth_rls.compile import condition, widened
 from auth_rls.evaluate import matcher
-from auth_rls.lookups import resolve
 from auth_rls.members import read_members
 from auth_rls.predicate import FALSE, TRUE, All, Predicate, Select, columns
+from auth_rls.selects import resolve
 from auth_rls.simplify import simplify
-from auth_rls.subject import Subject
 from realtime.concerns import differing
-from realtime.effects import Position
-from realtime.event import Relation, Row
-from realtime.event_log import Relations, read_later
-from realtime.joins import Binding
+from realtime.event import Row
+from realtime.log_table import Relations, read_later
 from realtime.plan import Plan, Planner
 from realtime.pool import in_database_thread, one_snapshot
+from realtime.position import Position
+from realtime.request import Request, Revoked
 from realtime.subscription import Subscription
 from realtime.wal import images, registry
+from realtime.wal.entry import Relation
 from realtime.watch import Watch
 
 _PAGE = 500
@@ -55,26 +55,6 @@ Seen = tuple[Relation, Row]
 
 class Unclear(Exception):
     """How the rows stood at the place cannot be told now. Nearer to the head it may be."""
-
-
-class Revoked(Exception):
-    """The subject's user may not ask any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a channel asked for, kept so that it can be bound again. `private` is the name of its
-    topic if that is a private one. `read` is the generation of permissions since which the
-    subject's user is known; without, it is read again."""
-
-    subject: Subject
-    bindings: tuple[Binding, ...]
-    private: str | None = None
-    read: int = -1
-
-    def plan(self, planner: Planner) -> Plan:
-        """What it gets now."""
-        return planner.plan(self.subject, self.bindings, self.private)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from realtime import tracking
 from realtime.answers import Answers
-from realtime.effects import Broadcast, Channel, Effect, Phase, Track, WatchPresence
+from realtime.channel import Channel, Phase
+from realtime.effects import Broadcast, Effect, Track, WatchPresence
 from realtime.errors import WireError
 from realtime.protocol import BinaryBroadcast, Encoding, Frame
 from realtime.quotas import Purse

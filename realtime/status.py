@@ -13,9 +13,9 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.functions import Now
 
-from realtime import clock, roster
+from realtime import roster
 from realtime.models import LogHead, Process
-from realtime.wal import leadership
+from realtime.wal import clock, leadership
 
 # A health check does not count further than this.
 COUNT_MOST = 10_000

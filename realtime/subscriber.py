@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from realtime.effects import Position
-from realtime.prepared import Outgoing, Sink
+from realtime.outlet import Outgoing, Sink
+from realtime.position import Position
 from realtime.protocol import Version
 from realtime.rights import ALL, Rights
 

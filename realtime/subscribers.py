@@ -15,7 +15,6 @@ from dataclasses import replace
 
 from realtime import conf
 from realtime.counters import Counters
-from realtime.effects import Position
 from realtime.event import DatabaseEvent
 from realtime.event_log import EventLog
 from realtime.listening import Listening
@@ -23,10 +22,12 @@ from realtime.log_reader import LogReader
 from realtime.means import Means
 from realtime.plan import Plan, Planners
 from realtime.pool import in_database_thread
+from realtime.position import Position
 from realtime.rebinding import Rebinding
+from realtime.request import Request, Revoked
 from realtime.rights import Rights
 from realtime.sets import Sets
-from realtime.snapshot import Pictures, Request, Revoked
+from realtime.snapshot import Pictures
 from realtime.subscriber import Port, Subscribed
 from realtime.subscription import Delivery, Subscription
 from realtime.watch import EVERYBODY, Scope, Watch

@@ -18,11 +18,11 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import DatabaseError, InterfaceError
 
-from realtime.bus import Batch
-from realtime.event_log import Relations, read_rows
-from realtime.wal import sequencer
+from realtime.batch import Batch
+from realtime.log_table import BATCH, Relations, read_rows
+from realtime.wal.head import Head, renew_epoch
 from realtime.wal.leadership import Deposed, Leadership, Role
-from realtime.wal.sequencer import Head, Look, Sequencer
+from realtime.wal.sequencer import Look, Sequencer
 from realtime.wal.wake import wake_for
 
 logger = logging.getLogger("realtime.tailer")
@@ -37,7 +37,7 @@ _BACKOFF_MOST = 5.0
 # A backlog is numbered in growing steps: on PostgreSQL each step ranks what is left of it, so equal
 # small steps over a large backlog would cost its square; a bound keeps the lock short.
 STEP_FACTOR = 4
-STEP_MOST = 32 * sequencer.BATCH
+STEP_MOST = 32 * BATCH
 # A stop does not wait long for a file that another process keeps locked.
 _RELEASE_WAIT_MS = 1_000
 
@@ -130,7 +130,7 @@ class Tailer:
         numbered. Raises what the database raises."""
         connection = connections[self._alias]
         numbered = 0
-        step = sequencer.BATCH
+        step = BATCH
         while not self._stop.is_set():
             look = self._look(connection)
             self._publish_new(connection, look.head)
@@ -144,7 +144,7 @@ class Tailer:
         """Everything there is to do now; whether there was anything to number."""
         connection = connections[self._alias]
         worked = False
-        step = sequencer.BATCH
+        step = BATCH
         while True:
             look = self._look(connection)
             led = self._leadership.leading
@@ -184,7 +184,7 @@ class Tailer:
         position = self._position
         assert position is not None
         if head.epoch == position.epoch and head.seq < position.seq:
-            head = sequencer.renew_epoch(connection, position)
+            head = renew_epoch(connection, position)
         if head.epoch != position.epoch:
             logger.warning(
                 "the log began a new epoch at seq %s",

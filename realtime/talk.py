@@ -12,19 +12,19 @@ from typing import Any, Protocol
 
 import msgspec
 
-from realtime import conf, frames
-from realtime.broadcasting import store
+from realtime import conf
 from realtime.casts import Cast
-from realtime.effects import Broadcast, Channel, Effect, Track
+from realtime.channel import Channel
+from realtime.effects import Broadcast, Effect, Track
 from realtime.hub import Hub
-from realtime.log_reader import DATABASE_ERRORS
-from realtime.messages import stored
-from realtime.pool import in_database_thread
+from realtime.messages import store, stored
+from realtime.pool import DATABASE_ERRORS, in_database_thread
 from realtime.port import ChannelPort
 from realtime.presence_room import Entry
 from realtime.presence_store import Row
 from realtime.rights import Rights
 from realtime.session import Session
+from realtime.topic_frames import of_replayed
 
 
 class Socket(Protocol):
@@ -51,7 +51,7 @@ class Talk:
         alias = conf.current().DATABASE
         casts = await in_database_thread(stored, alias, channel.name, replay.since, replay.limit)
         found = {
-            cast.id: frames.of_replayed(cast, self._socket.session.version, channel.join_ref)
+            cast.id: of_replayed(cast, self._socket.session.version, channel.join_ref)
             for cast in casts
         }
         return {id_: frame for id_, frame in found.items() if frame is not None}

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
-from realtime.prepared import Sink
+from realtime.outlet import Sink
 from realtime.protocol import Version
 from realtime.recipients import Recipients
 

@@ -13,24 +13,18 @@ import secrets
 from datetime import timedelta
 
 from realtime import conf, pruning, roster
-from realtime.layers import Mailbox, reaches_others
-from realtime.log_reader import DATABASE_ERRORS
-from realtime.pool import in_database_thread
+from realtime.layers import reaches_others
+from realtime.mailbox import Mailbox
+from realtime.pool import DATABASE_ERRORS, in_database_thread
 from realtime.pruning import AnotherPrunes, Pruned
 from realtime.roster import Report
+from realtime.worker_messages import WORKERS, box_of
 
 logger = logging.getLogger("realtime.upkeep")
 
-# The name that `manage.py runworker` is given, and the box of one worker.
-WORKERS = "realtime"
 PRUNE_SECONDS = 600.0
 # A leader that starts is not the only one to be busy then.
 _FIRST_SECONDS = 60.0
-
-
-def box_of(worker: str) -> str:
-    """The channel of one worker."""
-    return f"realtime.worker.{worker}"
 
 
 class Upkeep:

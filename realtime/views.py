@@ -17,9 +17,8 @@ from auth_rls.tokens import TokenError
 from realtime import conf, credentials, status
 from realtime.credentials import Kind
 from realtime.hub import hub
-from realtime.log_reader import DATABASE_ERRORS
 from realtime.metrics import render
-from realtime.pool import in_database_thread
+from realtime.pool import DATABASE_ERRORS, in_database_thread
 from realtime.probe import Watchman
 
 logger = logging.getLogger("realtime.health")

@@ -20,15 +20,14 @@ from typing import Any
 from channels.consumer import AsyncConsumer
 
 from realtime import conf
-from realtime.event_log import Relations, read_rows
-from realtime.layers import Mailbox
-from realtime.log_reader import DATABASE_ERRORS
+from realtime.log_table import Relations, read_rows
+from realtime.mailbox import Mailbox
 from realtime.models import Process
-from realtime.pool import in_database_thread
+from realtime.pool import DATABASE_ERRORS, in_database_thread
 from realtime.processes import keep_row
-from realtime.reading import ANSWER_TYPE, Answer, encode
 from realtime.roster import Registration, Report
-from realtime.upkeep import box_of, prune_gently
+from realtime.upkeep import prune_gently
+from realtime.worker_messages import ANSWER_TYPE, Answer, box_of, encode_answer
 
 logger = logging.getLogger("realtime.worker")
 
@@ -129,7 +128,7 @@ class RealtimeWorker(AsyncConsumer):
                 rows = _bounded(rows) if rows and rows[0].seq == after + 1 else []
                 used = sorted({row.relation_id for row in rows})
                 answer = Answer(number, rows, [self._relations[id_] for id_ in used])
-            body = encode(answer)
+            body = encode_answer(answer)
         try:
             await self._box.send(reply, {"type": ANSWER_TYPE, "b": body})
             self._reads += 1

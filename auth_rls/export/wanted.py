@@ -17,16 +17,8 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db import models, router
 
 from auth_rls import conf
-from auth_rls.columns import columns_of
-from auth_rls.definition import (
-    ACTIONS,
-    Definition,
-    PolicyProblem,
-    Understood,
-    denying,
-    model_named,
-    understand,
-)
+from auth_rls.columns import columns_of, model_named
+from auth_rls.definition import ACTIONS, Definition, PolicyProblem, Understood, denying, understand
 from auth_rls.export import asker
 from auth_rls.export.asker import Holding, Users
 from auth_rls.export.render import Inexpressible, Renderer, Table, bypass

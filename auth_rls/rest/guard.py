@@ -15,7 +15,7 @@ from typing import Any
 from django.db import models, router, transaction
 from django.db.models.signals import pre_save
 
-from auth_rls.definition import concrete
+from auth_rls.columns import concrete
 from auth_rls.querysets import permitted
 from auth_rls.rest.views import model_of, serializer_of, written_models
 from auth_rls.subject import Subject

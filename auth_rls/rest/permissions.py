@@ -17,7 +17,7 @@ from rest_framework.permissions import SAFE_METHODS, BasePermission
 
 from auth_rls.asking import of_request
 from auth_rls.authority import new_row_predicate
-from auth_rls.definition import concrete
+from auth_rls.columns import concrete
 from auth_rls.predicate import FALSE
 from auth_rls.querysets import permitted
 from auth_rls.rest.guard import Guard

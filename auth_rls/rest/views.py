@@ -12,7 +12,7 @@ from django.db import models
 from rest_framework.mixins import CreateModelMixin
 from rest_framework.serializers import BaseSerializer, ListSerializer
 
-from auth_rls.definition import concrete
+from auth_rls.columns import concrete
 
 
 def model_of(view: Any) -> type[models.Model]:

@@ -9,8 +9,8 @@ from django.db import NotSupportedError, connections, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from auth_rls.columns import columns_of
-from realtime.event import Relation
 from realtime.wal import postgresql, sqlite
+from realtime.wal.entry import Relation
 
 _TYPES = """
 SELECT attname, format_type(atttypid, NULL) FROM pg_attribute

@@ -21,10 +21,12 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.signals import post_delete, post_migrate, post_save, pre_migrate
 
 from realtime.conf import settings
-from realtime.wal import registry, sequencer
-from realtime.wal.catalog import Catalog, SqliteCatalog, State, Trigger
+from realtime.wal import registry
+from realtime.wal.catalog import Catalog, State, Trigger
+from realtime.wal.head import begin_epoch, read_head
 from realtime.wal.postgresql_catalog import PostgresqlCatalog
 from realtime.wal.shapes import Capture, label
+from realtime.wal.sqlite_catalog import SqliteCatalog
 
 __all__ = ["VENDORS", "State", "Trigger", "UnknownVendor", "reconcile", "status", "uninstall"]
 
@@ -193,7 +195,7 @@ def _record(connection: BaseDatabaseWrapper, captures: list[Capture]) -> None:
         # `flush` empties the log and leaves entries about the rows it deleted last. A new head
         # is a new epoch, at which every client starts anew: they are of use to nobody.
         WalEntry.objects.using(connection.alias).filter(seq=None).delete()
-        sequencer.read_head(connection)
+        read_head(connection)
 
 
 def connect(sender: AppConfig) -> None:
@@ -230,7 +232,7 @@ def _after_migrations(using: str, **kwargs: Any) -> None:
     missing = {t.table for t in reconcile(using) if t.state is State.MISSING}
     if missing & known:
         # What was written while there was no trigger is in no log: clients must read again.
-        sequencer.begin_epoch(connections[using])
+        begin_epoch(connections[using])
 
 
 def _known_tables(using: str) -> set[str]:

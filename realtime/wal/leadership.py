@@ -28,6 +28,8 @@ from dataclasses import dataclass
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from realtime.wal.clock import now_us_sql
+
 logger = logging.getLogger("realtime.leadership")
 
 # Killed, the leader is replaced within 3 s; it may miss one renewal and a slow publication.
@@ -37,10 +39,6 @@ RENEW_SECONDS = 1.0
 GRACE_SECONDS = 1.0
 
 _LEASE_US = int(LEASE_SECONDS * 1_000_000)
-_NOW_US = {
-    "sqlite": "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)",
-    "postgresql": "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
-}
 
 # Run out also means: so far ahead that the clock must have been set back.
 _TAKE = f"""
@@ -90,14 +88,9 @@ class Role:
     leader: str
 
 
-def now_us(connection: BaseDatabaseWrapper) -> str:
-    """SQL for microseconds since 1970 by the database's clock."""
-    return _NOW_US[connection.vendor]
-
-
 def renewal(connection: BaseDatabaseWrapper) -> str:
     """SQL for until when a lease is good that is renewed now."""
-    return f"{now_us(connection)} + {_LEASE_US}"
+    return f"{now_us_sql(connection)} + {_LEASE_US}"
 
 
 def new_id() -> str:
@@ -190,7 +183,7 @@ class Leadership:
         if moment - self._renewed < RENEW_SECONDS:
             return
         with connection.cursor() as cursor:
-            sql = _RENEW.format(now=now_us(connection))
+            sql = _RENEW.format(now=now_us_sql(connection))
             cursor.execute(sql, [self.claim.term, self.claim.leader])
             if cursor.rowcount:
                 self._renewed = moment
@@ -219,7 +212,7 @@ class Leadership:
         old = standing.claim
         moment = time.monotonic()
         with connection.cursor() as cursor:
-            sql = _TAKE.format(now=now_us(connection))
+            sql = _TAKE.format(now=now_us_sql(connection))
             cursor.execute(sql, [self.id, old.leader, old.term, free])
             if not cursor.rowcount:
                 return False

@@ -20,7 +20,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from auth_rls.kinds import Kind
-from realtime.event import ColumnInfo, Relation
+from realtime.wal.entry import ColumnInfo, Relation
 from realtime.wal.postgresql_values import (
     cell,
     concat,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from auth_rls.kinds import Kind
-from realtime.event import ColumnInfo
+from realtime.wal.entry import ColumnInfo
 
 # concat() takes at most 100 arguments, and a column is two.
 _CHUNK = 40

@@ -17,8 +17,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 
 from auth_rls.columns import Column
-from realtime.event import ColumnInfo, Relation
 from realtime.wal import shapes
+from realtime.wal.entry import ColumnInfo, Relation
 from realtime.wal.shapes import CannotCapture, Capture
 
 AnyModel = TypeVar("AnyModel", bound=type[models.Model])

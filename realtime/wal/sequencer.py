@@ -14,64 +14,23 @@ Never reads business tables; never deletes.
 from __future__ import annotations
 
 import time
-import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import OperationalError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from realtime.event import WalRow
+from realtime.log_table import BATCH
 from realtime.wal import horizon, leadership, statements
+from realtime.wal.clock import now_us_sql
+from realtime.wal.head import Head, read_head
 from realtime.wal.horizon import Horizon
 from realtime.wal.leadership import Claim, Deposed, Standing
-
-BATCH = 1_000
 
 # The horizon is a shortcut, so now and then everything is looked at, but for at most this part of
 # the time.
 _EVERYTHING_SECONDS = 10.0
 _EVERYTHING_SHARE = 0.05
-
-_READ = """
-SELECT seq, commit_us, relation_id, op, {old}, {new}
-FROM realtime_wal WHERE seq > %s AND seq <= %s ORDER BY seq LIMIT %s
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """How far the log is numbered. A new epoch means: forget every cursor."""
-
-    epoch: str
-    seq: int
-    commit_us: int = 0
-
-
-def read_head(connection: BaseDatabaseWrapper) -> Head:
-    """The head as committed. Creates its row in a database that has none yet."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT epoch, seq, commit_us FROM realtime_head WHERE id = 1")
-        row = cursor.fetchone()
-        if row is None:
-            cursor.execute(
-                "INSERT INTO realtime_head "
-                "(id, epoch, seq, commit_us, term, leader, lease_until_us) "
-                "SELECT 1, %s, COALESCE(MAX(seq), 0), COALESCE(MAX(commit_us), 0), 0, '', 0 "
-                "FROM realtime_wal WHERE 1 = 1 ON CONFLICT (id) DO NOTHING",
-                [uuid.uuid4().hex],
-            )
-            cursor.execute("SELECT epoch, seq, commit_us FROM realtime_head WHERE id = 1")
-            row = cursor.fetchone()
-    return Head(*row)
-
-
-def backlog(connection: BaseDatabaseWrapper) -> int:
-    """How many committed entries are not numbered yet."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT COUNT(*) FROM realtime_wal WHERE seq IS NULL")
-        return int(cursor.fetchone()[0])
 
 
 def number(connection: BaseDatabaseWrapper, limit: int = BATCH) -> int:
@@ -107,7 +66,7 @@ class Sequencer:
         everything = self._horizon is None
         waiting, parameters = horizon.any_row(self._horizon)
         sql = statements.LOOK.format(
-            now=leadership.now_us(connection),
+            now=now_us_sql(connection),
             snapshot=horizon.SNAPSHOT if postgresql else "NULL",
             waiting=waiting,
         )
@@ -185,82 +144,3 @@ class Sequencer:
             read_head(connection)
             return self._lock(cursor, connection, where, mine)
         return row
-
-
-def read(
-    connection: BaseDatabaseWrapper, after: int, upto: int, limit: int = BATCH
-) -> list[WalRow]:
-    """Numbered entries with after < seq <= upto, in order, at most `limit` of them."""
-    # As bytes: a text that is not valid UTF-8 must not stop the log.
-    as_bytes = "CAST({} AS BLOB)" if connection.vendor == "sqlite" else "CONVERT_TO({}, 'UTF8')"
-    sql = _READ.format(old=as_bytes.format("old"), new=as_bytes.format("new"))
-    with connection.cursor() as cursor:
-        cursor.execute(sql, [after, upto, limit])
-        return [WalRow(*row[:4], _bytes(row[4]), _bytes(row[5])) for row in cursor]
-
-
-def _bytes(value: Any) -> bytes | None:
-    if value is None:
-        return None
-    raw = bytes(value)
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        raw = raw.decode(errors="replace").encode()
-    return raw
-
-
-def seq_at(connection: BaseDatabaseWrapper, commit_us: int) -> int | None:
-    """The seq of the last kept entry committed at or before `commit_us`; None if none is.
-
-    commit_us rises with seq, so the search halves the seq range instead of needing an index.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT MIN(seq), MAX(seq) FROM realtime_wal")
-        low, high = cursor.fetchone()
-        found = None
-        while low is not None and low <= high:
-            middle = (low + high) // 2
-            cursor.execute("SELECT commit_us FROM realtime_wal WHERE seq = %s", [middle])
-            row = cursor.fetchone()
-            if row is not None and row[0] > commit_us:
-                high = middle - 1
-            else:
-                found, low = middle if row is not None else found, middle + 1
-    return found
-
-
-def read_relations(connection: BaseDatabaseWrapper, ids: Sequence[str]) -> dict[str, str]:
-    """The definitions (JSON) of these relations, by id."""
-    if not ids:
-        return {}
-    marks = ", ".join(["%s"] * len(ids))
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT id, definition FROM realtime_wal_relation WHERE id IN ({marks})", list(ids)
-        )
-        return dict(cursor.fetchall())
-
-
-def renew_epoch(connection: BaseDatabaseWrapper, seen: Head) -> Head:
-    """Start a new epoch if the log went back behind `seen` (a restored backup)."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE realtime_head SET epoch = %s, commit_us = CASE WHEN commit_us > %s "
-            "THEN commit_us ELSE %s END WHERE id = 1 AND epoch = %s AND seq < %s",
-            [uuid.uuid4().hex, _now_us(), _now_us(), seen.epoch, seen.seq],
-        )
-    return read_head(connection)
-
-
-def begin_epoch(connection: BaseDatabaseWrapper) -> Head:
-    """Start a new epoch where the log stands: what was written meanwhile is not in it."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE realtime_head SET epoch = %s WHERE id = 1 AND seq > 0", [uuid.uuid4().hex]
-        )
-    return read_head(connection)
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1_000

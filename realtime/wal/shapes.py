@@ -15,8 +15,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 
 from auth_rls.columns import Column, UnsupportedColumn, column_of
-from realtime.event import ColumnInfo, Relation
 from realtime.wal import sqlite
+from realtime.wal.entry import ColumnInfo, Relation
 
 # Where clients find every table, as in a PostgreSQL that Supabase speaks of.
 SCHEMA = "public"

@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from auth_rls.kinds import Kind
-from realtime.event import ColumnInfo, Relation
+from realtime.wal.entry import ColumnInfo, Relation
 
 # Counted into every relation's id: entries written by another rendering are another relation.
 VERSION = 2

@@ -14,21 +14,12 @@ from auth_rls.evaluate import matcher
 from auth_rls.kinds import Kind
 from realtime import protocol
 from realtime.bounds import Bounds
+from realtime.channel import Phase
 from realtime.cursors import Cursor, parse_cursor
-from realtime.effects import (
-    Broadcast,
-    Effect,
-    Join,
-    Leave,
-    Phase,
-    Position,
-    Renew,
-    Send,
-    Track,
-    WatchPresence,
-)
+from realtime.effects import Broadcast, Effect, Join, Leave, Renew, Send, Track, WatchPresence
 from realtime.filters import FilterError, parse_filter
 from realtime.joins import BindingError, parse_join, token_in
+from realtime.position import Position
 from realtime.protocol import BinaryBroadcast, Frame, FrameError, Version
 from realtime.rights import ALL
 from realtime.session import Session

@@ -15,9 +15,9 @@ from django.db import connection, models
 from django.utils.duration import duration_iso_string
 
 from auth_rls.kinds import Kind, from_row
-from realtime.event import Relation
 from realtime.models import WalEntry, WalRelation
 from realtime.wal import install, registry
+from realtime.wal.entry import Relation
 
 _decode = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal).decode
 

@@ -14,10 +14,11 @@ import pytest
 from django.test import override_settings
 
 from realtime import bus as room
-from realtime.bus import Batch, Bus, LayerDown, Message
+from realtime.batch import Batch
+from realtime.bus import Bus, LayerDown, Message
 from realtime.casts import Cast, Casts
-from realtime.event import WalRow
 from realtime.layers import let_go, own_layer
+from realtime.wal.entry import WalRow
 from tests import redis as redises
 from tests.redis import Redis, layers, redis_goes
 from tests.waiting import auntil

@@ -18,7 +18,7 @@ from django.test.utils import isolate_apps
 from auth_rls import tokens
 from auth_rls.kinds import Kind
 from realtime import publish
-from realtime.event import ColumnInfo
+from realtime.log_table import read_entries
 from realtime.models import WalEntry
 from realtime.wal import (
     install,
@@ -29,6 +29,8 @@ from realtime.wal import (
     sequencer,
 )
 from realtime.wal.catalog import State
+from realtime.wal.entry import ColumnInfo
+from realtime.wal.head import read_head
 from tests.integration.capturing import (
     cells,
     changes,
@@ -139,8 +141,8 @@ def test_truncate_is_an_entry_without_images_for_every_table_it_empties() -> Non
     sql("TRUNCATE zoo_team CASCADE")
     assert texts(Team) == texts(Note) == [("TRUNCATE", None, None)]
     sequencer.number(connection)
-    head = sequencer.read_head(connection)
-    rows = sequencer.read(connection, 0, head.seq)
+    head = read_head(connection)
+    rows = read_entries(connection, 0, head.seq)
     assert {(row.op, row.old, row.new) for row in rows} == {("TRUNCATE", None, None)}
 
 

@@ -18,7 +18,8 @@ from auth_rls import tokens
 from auth_rls.models import Policy
 from realtime.errors import CloseCode
 from realtime.hub import hub
-from realtime.wal import sequencer
+from realtime.log_table import backlog
+from realtime.wal.head import read_head
 from tests.integration.sockets import Client, application, closed, db
 from tests.waiting import auntil
 from tests.zoo.models import Member, Note, Team
@@ -119,7 +120,7 @@ async def dispatched() -> None:
     """Wait until everything committed so far has been handed out."""
 
     def pending() -> int:
-        return sequencer.backlog(connection) + sequencer.read_head(connection).seq
+        return backlog(connection) + read_head(connection).seq
 
     while await db(pending) != hub().position.seq:
         await asyncio.sleep(0.005)

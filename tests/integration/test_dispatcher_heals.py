@@ -14,9 +14,10 @@ from django.test import override_settings
 
 from realtime import bus as bus_room
 from realtime import dispatcher as dispatcher_room
-from realtime.bus import Batch
+from realtime.batch import Batch
 from realtime.hub import Hub, hub
-from realtime.wal import sequencer
+from realtime.log_table import backlog
+from realtime.wal.head import read_head
 from tests import redis as redises
 from tests.integration.sockets import Client, db
 from tests.redis import Redis, layers, redis_goes
@@ -80,7 +81,7 @@ async def handed_out() -> None:
     """Returns when this process has handed out all that is committed."""
 
     def committed() -> int:
-        return sequencer.backlog(connection) + sequencer.read_head(connection).seq
+        return backlog(connection) + read_head(connection).seq
 
     async with asyncio.timeout(PATIENCE_SECONDS):
         while await db(committed) != hub().position.seq:
@@ -266,7 +267,7 @@ async def test_a_log_that_lost_its_end_begins_a_new_epoch_and_clients_are_told(
         told = await listener.until(lambda frame: frame[3] == "system")
         assert told[4]["message"] == "resync required"
         await auntil(lambda: hub().position.epoch != epoch)
-        head = await db(lambda: sequencer.read_head(connection))
+        head = await db(lambda: read_head(connection))
         assert head.epoch == hub().position.epoch
         await write("after")
         assert (await listener.change())["record"]["title"] == "after"

@@ -14,7 +14,7 @@ from realtime import status, views
 from realtime.models import WalEntry
 from realtime.pool import close_connections
 from realtime.probe import Layer, Watchman
-from realtime.wal import leadership
+from realtime.wal.clock import now_us_sql
 from tests.integration.sockets import db
 from tests.waiting import PATIENCE_SECONDS
 from tests.zoo.models import Note
@@ -39,7 +39,7 @@ def lead() -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE realtime_head SET leader = 'somebody', lease_until_us = "
-            f"{leadership.now_us(connection)} + 60000000"
+            f"{now_us_sql(connection)} + 60000000"
         )
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from realtime.bus import Batch
+from realtime.batch import Batch
 from realtime.tailer import Tailer
 from realtime.wal import leadership, sequencer
+from realtime.wal.head import read_head
 from realtime.wal.leadership import Claim, Deposed, Leadership, Role
 from realtime.wal.sequencer import Sequencer
 from tests.waiting import until
@@ -102,7 +103,7 @@ def test_a_leader_that_was_replaced_numbers_nothing() -> None:
     paused = Claim(1, first.id)
     with pytest.raises(Deposed):
         first.sequencer.number(connection, claim=paused)
-    assert sequencer.read_head(connection).seq == 0
+    assert read_head(connection).seq == 0
     assert second.sequencer.number(connection, claim=second.claim) == 1
 
 

@@ -21,6 +21,7 @@ from auth_rls.models import Policy
 from realtime.hub import close_hub, hub
 from realtime.pool import close_connections
 from realtime.wal import install, registry
+from realtime.wal.head import read_head
 from tests.integration.keeping import Keeper, expected
 from tests.integration.sockets import Client, db
 from tests.waiting import auntil
@@ -166,12 +167,8 @@ async def everything_handed_out() -> None:
     """Return when this process has handed out whatever is committed."""
     from django.db import connections
 
-    from realtime.wal import sequencer
-
     def pending() -> tuple[int, int]:
-        return sequencer.backlog(connections["default"]), sequencer.read_head(
-            connections["default"]
-        ).seq
+        return backlog(connections["default"]), read_head(connections["default"]).seq
 
     while True:
         backlog, head = await db(pending)

@@ -17,6 +17,7 @@ from realtime.holds import holds
 from realtime.models import Message, Process, WalEntry, WalRelation
 from realtime.roster import Registration, Report
 from realtime.wal import install, sequencer
+from realtime.wal.head import read_head
 from tests.zoo.models import Note
 
 pytestmark = pytest.mark.usefixtures("wal")
@@ -77,11 +78,11 @@ def test_the_age_can_be_given() -> None:
 
 def test_numbers_go_on_after_everything_was_pruned() -> None:
     write(4)
-    before = sequencer.read_head(connection)
+    before = read_head(connection)
     pruning.prune(ALL)
     assert kept() == []
     write(2)
-    after = sequencer.read_head(connection)
+    after = read_head(connection)
     assert (after.epoch, after.seq) == (before.epoch, 6)
     assert after.commit_us > before.commit_us
     assert kept() == [5, 6]
@@ -234,7 +235,7 @@ def test_a_database_that_fails_is_one_clear_line(monkeypatch: pytest.MonkeyPatch
     def fail(*args: Any) -> int:
         raise OperationalError("no such table:\n  realtime_wal")
 
-    monkeypatch.setattr(sequencer, "seq_at", fail)
+    monkeypatch.setattr(pruning, "seq_at", fail)
     with pytest.raises(CommandError, match=r"cannot be pruned: no such table: realtime_wal\. "):
         run()
 

@@ -16,7 +16,7 @@ from auth_rls.models import Policy
 from realtime import breath, rebinding
 from realtime.event import DatabaseEvent
 from realtime.models import WalEntry
-from realtime.snapshot import Request
+from realtime.request import Request
 from realtime.wal import sequencer
 from tests.integration.sockets import db
 from tests.integration.test_resume import FakePort, Server, bindings, counting

@@ -16,16 +16,17 @@ from django.db.backends.utils import CursorWrapper
 from auth_rls import Subject, tokens
 from auth_rls.models import Policy
 from realtime import feed
-from realtime.effects import Position
 from realtime.event import DatabaseEvent
 from realtime.event_log import EventLog
 from realtime.hub import hub
 from realtime.joins import Binding, parse_join
 from realtime.log_reader import LogReader
 from realtime.models import WalEntry
-from realtime.prepared import Outgoing, Prepared
+from realtime.outlet import Outgoing
+from realtime.position import Position
+from realtime.prepared import Prepared
 from realtime.protocol import Version
-from realtime.snapshot import Request
+from realtime.request import Request
 from realtime.subscribers import Subscribers
 from realtime.subscription import Delivery
 from realtime.wal import sequencer

@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.django import TransactionTestCase
 
-from realtime.event import Relation, to_event
-from realtime.event_log import Relations, read_rows
+from realtime.event import to_event
+from realtime.log_table import Relations, read_rows, seq_at
 from realtime.models import WalEntry
 from realtime.wal import sequencer
+from realtime.wal.entry import Relation
+from realtime.wal.head import read_head, renew_epoch
 from tests.conftest import _empty_log
 from tests.zoo.models import Note
 
@@ -47,7 +49,7 @@ def test_committed_changes_are_numbered_from_one_without_a_gap() -> None:
     Note.objects.bulk_create([Note(title=str(n)) for n in range(5)])
     assert sequencer.number(connection) == 5
     assert [seq for seq, _ in numbered()] == [1, 2, 3, 4, 5]
-    assert sequencer.read_head(connection).seq == 5
+    assert read_head(connection).seq == 5
     assert sequencer.number(connection) == 0
 
 
@@ -130,7 +132,7 @@ def test_timestamps_rise_whatever_the_clocks_say_and_never_precede_the_capture(
     stamps = [commit_us for commit_us, _ in rows]
     assert stamps == sorted(set(stamps))
     assert all(commit_us >= captured_us for commit_us, captured_us in rows)
-    assert sequencer.read_head(connection).commit_us == stamps[-1]
+    assert read_head(connection).commit_us == stamps[-1]
 
 
 def test_a_late_entry_is_numbered_late_and_holds_nobody_up() -> None:
@@ -144,12 +146,12 @@ def test_a_late_entry_is_numbered_late_and_holds_nobody_up() -> None:
 
 def test_a_crash_before_the_commit_leaves_everything_as_it_was() -> None:
     Note.objects.bulk_create([Note(title=str(n)) for n in range(3)])
-    head = sequencer.read_head(connection)
+    head = read_head(connection)
     with pytest.raises(KeyboardInterrupt), transaction.atomic():
         assert sequencer.number(connection) == 3
         raise KeyboardInterrupt
     assert numbered() == []
-    assert sequencer.read_head(connection) == head
+    assert read_head(connection) == head
     assert sequencer.number(connection) == 3
     assert [seq for seq, _ in numbered()] == [1, 2, 3]
 
@@ -177,11 +179,11 @@ def test_two_sequencers_at_once_number_nothing_twice() -> None:
 def test_a_log_that_went_back_begins_a_new_epoch() -> None:
     Note.objects.create(title="a")
     sequencer.number(connection)
-    seen = sequencer.read_head(connection)
-    assert sequencer.renew_epoch(connection, seen) == seen
+    seen = read_head(connection)
+    assert renew_epoch(connection, seen) == seen
     with connection.cursor() as cursor:
         cursor.execute("UPDATE realtime_head SET seq = 0")
-    renewed = sequencer.renew_epoch(connection, seen)
+    renewed = renew_epoch(connection, seen)
     assert renewed.epoch != seen.epoch
     assert renewed.seq == 0
 
@@ -192,11 +194,11 @@ def test_a_moment_is_found_by_halving_also_where_entries_were_pruned() -> None:
     sequencer.number(connection)
     stamps = dict(WalEntry.objects.values_list("seq", "commit_us"))
     for seq, stamp in stamps.items():
-        assert sequencer.seq_at(connection, stamp) == seq
-        assert sequencer.seq_at(connection, stamp + 1) == seq
+        assert seq_at(connection, stamp) == seq
+        assert seq_at(connection, stamp + 1) == seq
     WalEntry.objects.filter(seq__lte=2).delete()
-    assert sequencer.seq_at(connection, stamps[2]) is None
-    assert sequencer.seq_at(connection, stamps[3]) == 3
+    assert seq_at(connection, stamps[2]) is None
+    assert seq_at(connection, stamps[3]) == 3
 
 
 @pytest.mark.skipif(POSTGRESQL, reason="PostgreSQL stores no text that is not valid")

@@ -18,8 +18,10 @@ from django.db import connection, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import DatabaseError, InterfaceError
 
+from realtime.log_table import backlog
 from realtime.models import WalEntry
 from realtime.wal import horizon, sequencer
+from realtime.wal.head import read_head
 from realtime.wal.horizon import Horizon
 from realtime.wal.sequencer import Sequencer
 from tests.zoo.models import Note
@@ -80,7 +82,7 @@ def check_log() -> None:
     entries = WalEntry.objects.filter(table_name="zoo_note").order_by("seq")
     rows = list(entries.values_list("seq", "txid", "op", "pk_text", "old", "new", "commit_us"))
     assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
-    assert sequencer.read_head(connection).seq == len(rows)
+    assert read_head(connection).seq == len(rows)
     stamps = [row[-1] for row in rows]
     assert stamps == sorted(set(stamps))
     runs = [tx for tx, _ in itertools.groupby(row[1] for row in rows)]
@@ -237,7 +239,7 @@ def test_a_sequencer_that_dies_at_any_statement_leaves_all_or_nothing(
 ) -> None:
     for number in range(3):
         Note.objects.create(title=str(number))
-    head = sequencer.read_head(connection)
+    head = read_head(connection)
     killer = Killer(sessions(), at, after)
     with (
         pytest.raises((DatabaseError, InterfaceError)),
@@ -245,7 +247,7 @@ def test_a_sequencer_that_dies_at_any_statement_leaves_all_or_nothing(
     ):
         sequencer.number(connection)
     assert killer.seen >= at
-    assert sequencer.read_head(connection) == head
+    assert read_head(connection) == head
     assert not WalEntry.objects.exclude(seq=None).exists()
     counter = Killer(sessions(), STATEMENTS + 1, after)
     with connection.execute_wrapper(counter):
@@ -379,6 +381,6 @@ def test_any_history_of_concurrent_writers_is_numbered_whole_and_in_order(seed: 
     for thread in numbering:
         thread.join(120)
     assert not failures
-    assert sequencer.backlog(connection) == 0
+    assert backlog(connection) == 0
     assert WalEntry.objects.count() > ROWS + WRITERS * TRANSACTIONS / 2
     check_log()

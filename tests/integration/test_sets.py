@@ -19,14 +19,15 @@ from auth_rls.lookups import Shift
 from auth_rls.members import read_members
 from auth_rls.models import Policy
 from auth_rls.predicate import TRUE, Not, Select, Test
-from realtime.effects import Position
 from realtime.event import DatabaseEvent
 from realtime.models import WalEntry
 from realtime.pool import close_connections
+from realtime.position import Position
+from realtime.request import Request
 from realtime.set_reader import SetReader
 from realtime.sets import Sets
-from realtime.snapshot import Request
 from realtime.wal import install, sequencer
+from realtime.wal.head import read_head
 from realtime.watch import Watch
 from tests.integration.sockets import db
 from tests.integration.test_resume import FakePort, Server, bindings, counting
@@ -78,7 +79,7 @@ class Past:
     def note(self) -> None:
         """What the sets are after the last change, which gets its number now."""
         sequencer.number(connections["default"], 10_000)
-        self.was[sequencer.read_head(connections["default"]).seq] = self.fresh()
+        self.was[read_head(connections["default"]).seq] = self.fresh()
 
     async def events(self) -> list[DatabaseEvent]:
         log, reader = self.server.log, self.server.reader

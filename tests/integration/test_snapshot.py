@@ -20,12 +20,14 @@ from auth_rls import Subject, tokens
 from auth_rls.evaluate import matcher
 from auth_rls.predicate import All, Any_, Const, Not, Predicate, Test
 from realtime import concerns
-from realtime.effects import Position
 from realtime.hub import hub
 from realtime.joins import parse_join
 from realtime.models import WalEntry
-from realtime.snapshot import Pictures, Request, Unclear
+from realtime.position import Position
+from realtime.request import Request
+from realtime.snapshot import Pictures, Unclear
 from realtime.wal import images, install, registry, sequencer
+from realtime.wal.head import read_head
 from realtime.watch import Watch
 from tests.integration.sockets import Client, db
 from tests.integration.test_capture_values import BYTES, FULL
@@ -269,7 +271,7 @@ NOTES = service({"event": "*", "schema": "public", "table": "zoo_note"})
 
 def numbered() -> Position:
     sequencer.number(connections["default"])
-    head = sequencer.read_head(connections["default"])
+    head = read_head(connections["default"])
     return Position(head.epoch, head.seq)
 
 

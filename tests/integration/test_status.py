@@ -17,6 +17,7 @@ from realtime.models import LogHead, Process, WalEntry
 from realtime.pool import in_database_thread
 from realtime.roster import Registration, Report
 from realtime.wal import leadership, sequencer
+from realtime.wal.clock import now_us_sql
 from tests.zoo.models import Note
 
 pytestmark = pytest.mark.usefixtures("wal")
@@ -34,7 +35,7 @@ def lead(id_: str, seconds: float = 30) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE realtime_head SET term = 1, leader = %s, lease_until_us = "
-            f"{leadership.now_us(connection)} + %s",
+            f"{now_us_sql(connection)} + %s",
             [id_, int(seconds * 1_000_000)],
         )
 

@@ -11,9 +11,11 @@ import pytest
 from django.db import connection, connections
 from django.db.utils import OperationalError
 
-from realtime.bus import Batch
+from realtime.batch import Batch
+from realtime.log_table import BATCH
 from realtime.tailer import Tailer
 from realtime.wal import sequencer
+from realtime.wal.head import read_head
 from realtime.wal.wake import SqliteWake
 from tests.waiting import until
 from tests.zoo.models import Note
@@ -67,7 +69,7 @@ def test_what_was_committed_while_nobody_tailed_is_published_first() -> None:
     running.stop()
     assert running.seqs == list(range(1, 2_501))
     # One message per batch, none of them unbounded.
-    assert max(len(batch.rows) for batch in running.batches) <= sequencer.BATCH
+    assert max(len(batch.rows) for batch in running.batches) <= BATCH
 
 
 def test_what_another_process_numbered_is_published_too(running: Running) -> None:
@@ -100,7 +102,7 @@ def test_a_publication_that_fails_is_logged_once_and_holds_nothing_up(
     running.stop()
     actions = [record.action for record in caplog.records]
     assert actions == ["publish_failed", "publish_works"]
-    assert sequencer.read_head(connection).seq == 3
+    assert read_head(connection).seq == 3
 
 
 @sqlite

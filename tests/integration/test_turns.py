@@ -11,11 +11,12 @@ from django.db import connections
 
 from auth_rls import Subject
 from realtime import breath
-from realtime.bus import Batch
+from realtime.batch import Batch
 from realtime.dispatcher import Dispatcher
 from realtime.pool import close_connections
-from realtime.snapshot import Request
+from realtime.request import Request
 from realtime.wal import sequencer
+from realtime.wal.head import read_head
 from tests.integration.sockets import db
 from tests.integration.test_resume import FakePort, bindings
 from tests.waiting import auntil
@@ -67,7 +68,7 @@ async def test_others_have_their_turn_while_thousands_are_looked_at_and_events_k
 
 def _number() -> int:
     sequencer.number(connections["default"], 1_000)
-    return sequencer.read_head(connections["default"]).seq
+    return read_head(connections["default"]).seq
 
 
 def _data(port: FakePort) -> list[Any]:

@@ -28,8 +28,9 @@ from realtime.probe import probe
 from realtime.reading import RemoteReader
 from realtime.roster import Registration, Report
 from realtime.routing import worker_routes
-from realtime.upkeep import Upkeep, box_of
+from realtime.upkeep import Upkeep
 from realtime.wal import sequencer
+from realtime.worker_messages import box_of
 from tests import redis as redises
 from tests.integration.programs import ROOT, environment, managing
 from tests.integration.sockets import Client, db

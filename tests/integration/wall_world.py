@@ -26,8 +26,7 @@ from django.db import connection
 from hypothesis import strategies as st
 
 from auth_rls import Subject, tokens
-from auth_rls.columns import columns_of, schema_of
-from auth_rls.definition import model_named
+from auth_rls.columns import columns_of, model_named, schema_of
 from auth_rls.kinds import OPAQUE, Kind
 from auth_rls.parse import OPERATORS
 from tests.integration.policy_world import permission

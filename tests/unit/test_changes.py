@@ -6,7 +6,8 @@ import json
 
 from auth_rls.kinds import Kind
 from realtime import changes
-from realtime.event import ColumnInfo, DatabaseEvent, Relation, Row, WalRow, to_event
+from realtime.event import DatabaseEvent, Row, to_event
+from realtime.wal.entry import ColumnInfo, Relation, WalRow
 
 COLUMNS = (
     ColumnInfo("id", "int8", Kind.INT),

@@ -10,7 +10,8 @@ import pytest
 from auth_rls.kinds import Kind
 from auth_rls.predicate import TRUE, Predicate, Select, Test
 from realtime.concerns import Concern, Dependence, key_is, of_select
-from realtime.event import ColumnInfo, DatabaseEvent, Relation, Row
+from realtime.event import DatabaseEvent, Row
+from realtime.wal.entry import ColumnInfo, Relation
 
 KINDS = {"id": Kind.INT, "user_id": Kind.INT, "team_id": Kind.INT, "role": Kind.TEXT}
 COLUMNS = tuple(ColumnInfo(name, kind.value, kind) for name, kind in KINDS.items())

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auth_rls.kinds import Kind
-from realtime.event import ColumnInfo, DatabaseEvent, Relation
+from realtime.event import DatabaseEvent
 from realtime.event_log import EventLog
-from realtime.wal.sequencer import Head
+from realtime.wal.entry import ColumnInfo, Relation
+from realtime.wal.head import Head
 
 RELATION = Relation("r", "public", "t", (ColumnInfo("id", "int8", Kind.INT),), ("id",))
 

@@ -10,8 +10,7 @@ from django.contrib.auth.models import User
 from django.db import models
 from django.test.utils import isolate_apps
 
-from auth_rls.columns import columns_of, schema_of
-from auth_rls.definition import model_named
+from auth_rls.columns import columns_of, model_named, schema_of
 from auth_rls.dialects import UNKNOWN
 from auth_rls.export.asker import Users, functions
 from auth_rls.export.render import Renderer, Table

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from auth_rls.evaluate import matcher
 from auth_rls.index import Index, index_keys
 from auth_rls.kinds import Kind
-from auth_rls.lookups import Change, Lookups, Shift, direct_selects, resolve
+from auth_rls.lookups import Change, Lookups, Shift
 from auth_rls.predicate import FALSE, TRUE, UNKNOWN, All, Any_, Not, Predicate, Select, Test
+from auth_rls.selects import direct_selects, resolve
 
 Rows = dict[tuple[str, int], dict[str, Any]]
 COLUMNS = frozenset({"id", "user", "team", "role"})

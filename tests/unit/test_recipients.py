@@ -15,9 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.line import Line
-from realtime.prepared import Outgoing, Prepared, websocket_frame
+from realtime.outlet import Outgoing
+from realtime.prepared import Prepared, websocket_frame
 from realtime.recipients import Recipients
-from realtime.turn import WRITE_BYTES, turn_of
+from realtime.turn import turn_of
+from realtime.write_group import WRITE_BYTES
 
 # A control frame that the server sends when it likes.
 PING = b"\x89\x03..."
@@ -480,7 +482,8 @@ def test_whatever_happens_each_gets_what_was_sent_while_it_was_there(
     with pytest.MonkeyPatch.context() as patch:
         # A turn writes to a few at a time, so that things happen while a batch is under way.
         patch.setattr("realtime.turn._SLICE_SECONDS", -1.0)
-        patch.setattr("realtime.turn._SOCKETS_A_LOOK", look)
+        patch.setattr("realtime.write_group.SOCKETS_A_LOOK", look)
+        patch.setattr("realtime.turn.SOCKETS_A_LOOK", look)
         patch.setattr("realtime.turn._FEW", few)
-        patch.setattr("realtime.turn.WRITE_BYTES", write)
+        patch.setattr("realtime.write_group.WRITE_BYTES", write)
         asyncio.run(run())

@@ -8,20 +8,10 @@ from typing import Any
 import pytest
 
 from realtime.bounds import Bounds
-from realtime.effects import (
-    Broadcast,
-    Channel,
-    Close,
-    Effect,
-    Join,
-    Leave,
-    Note,
-    Phase,
-    Position,
-    Renew,
-    Send,
-)
+from realtime.channel import Channel, Phase
+from realtime.effects import Broadcast, Close, Effect, Join, Leave, Note, Renew, Send
 from realtime.errors import CloseCode
+from realtime.position import Position
 from realtime.protocol import Encoding, Version
 from realtime.quotas import Purse, Quotas
 from realtime.rights import ALL

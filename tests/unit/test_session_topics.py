@@ -8,17 +8,9 @@ from typing import Any
 import pytest
 
 from realtime.bounds import Bounds
-from realtime.effects import (
-    Broadcast,
-    Channel,
-    Effect,
-    Join,
-    Leave,
-    Position,
-    Send,
-    Track,
-    WatchPresence,
-)
+from realtime.channel import Channel
+from realtime.effects import Broadcast, Effect, Join, Leave, Send, Track, WatchPresence
+from realtime.position import Position
 from realtime.protocol import Version
 from realtime.rights import ALL, Rights
 from realtime.session import LONGEST_TOPIC, Session

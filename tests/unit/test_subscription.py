@@ -14,8 +14,9 @@ from auth_rls.evaluate import matcher
 from auth_rls.kinds import Kind
 from auth_rls.lookups import Shift
 from auth_rls.predicate import FALSE, TRUE, All, Any_, Not, Predicate, Select, Test
-from realtime.event import ColumnInfo, DatabaseEvent, Relation, Row
+from realtime.event import DatabaseEvent, Row
 from realtime.subscription import AudienceKey, Subscription, SubscriptionManager
+from realtime.wal.entry import ColumnInfo, Relation
 
 KINDS = {"id": Kind.INT, "owner": Kind.INT, "title": Kind.TEXT}
 RELATION = Relation(

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auth_rls.kinds import Kind, from_row
-from realtime.event import ColumnInfo, Relation
 from realtime.wal import postgresql, sqlite
+from realtime.wal.entry import ColumnInfo, Relation
 
 decode = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal).decode
 

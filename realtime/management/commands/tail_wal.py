@@ -17,7 +17,8 @@ from django.db import connections
 from django.db.utils import DatabaseError, InterfaceError
 
 from realtime import conf, processes
-from realtime.bus import Batch, Bus, Message
+from realtime.batch import Batch
+from realtime.bus import Bus, Message
 from realtime.pool import close_connections
 from realtime.tailer import Tailer
 from realtime.wal.leadership import Role

@@ -1,0 +1,58 @@
+"""Entries of the WAL table: a captured change, and the captured shape of its table.
+
+Pure values. The field names are stored as JSON in `realtime_wal_relation` and travel on the bus, so
+they stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import msgspec
+
+from auth_rls.kinds import Kind
+
+
+class ColumnInfo(msgspec.Struct, frozen=True, array_like=True):
+    """One captured column. `type` is the PostgreSQL type name that clients see.
+
+    A hidden column is captured because a policy reads it; it appears in no frame.
+    """
+
+    name: str
+    type: str
+    kind: Kind
+    hidden: bool = False
+
+
+class Relation(msgspec.Struct, frozen=True, dict=True):
+    """The captured shape of a table. `published` False: captured for policies only, and
+    delivered to nobody."""
+
+    id: str
+    schema: str
+    table: str
+    columns: tuple[ColumnInfo, ...]
+    key: tuple[str, ...]
+    published: bool = True
+
+    @property
+    def visible(self) -> tuple[ColumnInfo, ...]:
+        return tuple(column for column in self.columns if not column.hidden)
+
+    @cached_property
+    def kinds(self) -> Mapping[str, Kind]:
+        """The kind of each column. Made once: every event of the table needs it."""
+        return {column.name: column.kind for column in self.columns}
+
+
+class WalRow(msgspec.Struct, frozen=True, array_like=True):
+    """A numbered WAL entry as read from the table; also its form on the bus."""
+
+    seq: int
+    commit_us: int
+    relation_id: str
+    op: str
+    old: bytes | None
+    new: bytes | None
