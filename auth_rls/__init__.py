@@ -10,11 +10,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from auth_rls.declared import declare_policy
-    from auth_rls.qobjects import select
-    from auth_rls.querysets import apermitted, avisible, permitted, visible
-    from auth_rls.subject import Subject
-    from auth_rls.writes import PolicyDenied, acheck_add, acheck_change, check_add, check_change
+    from auth_rls.access.querysets import apermitted, avisible, permitted, visible
+    from auth_rls.access.writes import (
+        PolicyDenied,
+        acheck_add,
+        acheck_change,
+        check_add,
+        check_change,
+    )
+    from auth_rls.policy.declared import declare_policy
+    from auth_rls.policy.qobjects import select
+    from auth_rls.subjects.subject import Subject
 
 __all__ = [
     "PolicyDenied",
@@ -32,18 +38,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "PolicyDenied": "auth_rls.writes",
-    "Subject": "auth_rls.subject",
-    "acheck_add": "auth_rls.writes",
-    "acheck_change": "auth_rls.writes",
-    "apermitted": "auth_rls.querysets",
-    "avisible": "auth_rls.querysets",
-    "check_add": "auth_rls.writes",
-    "check_change": "auth_rls.writes",
-    "declare_policy": "auth_rls.declared",
-    "permitted": "auth_rls.querysets",
-    "select": "auth_rls.qobjects",
-    "visible": "auth_rls.querysets",
+    "PolicyDenied": "auth_rls.access.writes",
+    "Subject": "auth_rls.subjects.subject",
+    "acheck_add": "auth_rls.access.writes",
+    "acheck_change": "auth_rls.access.writes",
+    "apermitted": "auth_rls.access.querysets",
+    "avisible": "auth_rls.access.querysets",
+    "check_add": "auth_rls.access.writes",
+    "check_change": "auth_rls.access.writes",
+    "declare_policy": "auth_rls.policy.declared",
+    "permitted": "auth_rls.access.querysets",
+    "select": "auth_rls.policy.qobjects",
+    "visible": "auth_rls.access.querysets",
 }
 
 

@@ -13,12 +13,12 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.backends import BaseBackend
 from django.db import models, router
 
-from auth_rls import events
-from auth_rls.authority import may_add, may_do
-from auth_rls.columns import concrete
-from auth_rls.definition import ACTIONS, actions_of, codename_of
-from auth_rls.querysets import permitted
-from auth_rls.subject import Subject
+from auth_rls.access import audit_log
+from auth_rls.access.authority import may_add, may_do
+from auth_rls.access.querysets import permitted
+from auth_rls.policy.definition import ACTIONS, actions_of, codename_of
+from auth_rls.sql.columns import concrete
+from auth_rls.subjects.subject import Subject
 
 
 class PolicyBackend(BaseBackend):
@@ -54,7 +54,7 @@ class PolicyBackend(BaseBackend):
             return False
         allowed = rows.exists()
         if not allowed:
-            events.row_denied(subject, model, action)
+            audit_log.row_denied(subject, model, action)
         return allowed
 
     async def ahas_perm(self, user_obj: Any, perm: str, obj: Any = None) -> bool:

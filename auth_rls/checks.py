@@ -17,9 +17,9 @@ from django.db.migrations.executor import MigrationExecutor
 from django.utils.module_loading import import_string
 
 from auth_rls import conf
-from auth_rls.declared import declared_policies
-from auth_rls.definition import Definition, PolicyProblem, understand
-from auth_rls.soundness import problem_of
+from auth_rls.policy.database_check import problem_of
+from auth_rls.policy.declared import declared_policies
+from auth_rls.policy.definition import Definition, PolicyProblem, understand
 
 # The size of SHA-256's output, below which RFC 7518 forbids a key.
 _SHORTEST_SECRET = 32

@@ -18,8 +18,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-from auth_rls.jwks import RemoteKeySet
-from auth_rls.keys import (
+from auth_rls.keys.key_set import (
     ASYMMETRIC_ALGORITHMS,
     HMAC_ALGORITHMS,
     Key,
@@ -28,6 +27,7 @@ from auth_rls.keys import (
     KeySource,
     secret,
 )
+from auth_rls.keys.remote_key_set import RemoteKeySet
 
 ALGORITHMS: Final = (
     *("HS256", "HS384", "HS512", "RS256", "RS384", "RS512"),

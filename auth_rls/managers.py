@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 
 from django.db.models import Manager, Model, QuerySet
 
-from auth_rls.querysets import apermitted, permitted
+from auth_rls.access.querysets import apermitted, permitted
 
 _M = TypeVar("_M", bound=Model)
 

@@ -21,9 +21,9 @@ from django.urls import Resolver404, resolve
 from django.utils.cache import patch_vary_headers
 from django.utils.functional import SimpleLazyObject
 
-from auth_rls.chain import EitherWay
-from auth_rls.subject import Subject
-from auth_rls.tokens import MalformedToken, TokenError
+from auth_rls.middleware_base import EitherWay
+from auth_rls.subjects.subject import Subject
+from auth_rls.subjects.tokens import MalformedToken, TokenError
 
 SCHEME = "bearer"
 _MARK = "authenticates_itself"

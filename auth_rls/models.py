@@ -14,7 +14,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from auth_rls.definition import Definition, PolicyProblem, understand
+from auth_rls.policy.definition import Definition, PolicyProblem, understand
 
 
 class Policy(models.Model):
@@ -103,7 +103,7 @@ class Policy(models.Model):
         """Raises ValidationError, on the field at fault, for a policy that cannot be used."""
         super().clean()
         errors: dict[str, Any] = {}
-        from auth_rls.declared import declared_policies
+        from auth_rls.policy.declared import declared_policies
 
         if any(declared.name == self.name for declared in declared_policies()):
             errors["name"] = _("A policy declared in code already has this name.")

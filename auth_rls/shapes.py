@@ -19,13 +19,13 @@ from django.contrib.auth import get_permission_codename, get_user_model
 from django.db import models
 from django.db.models import Q
 
-from auth_rls.columns import Column, columns_of, concrete, model_named, schema_of
-from auth_rls.definition import ACTIONS, AUDIENCES, MODES, Definition, user_column
-from auth_rls.kinds import Kind
-from auth_rls.parse import PredicateError, TableSchema, parse
-from auth_rls.predicate import refs
-from auth_rls.qobjects import to_json
-from auth_rls.shape import Shape, ShapeError
+from auth_rls.policy.definition import ACTIONS, AUDIENCES, MODES, Definition, user_column
+from auth_rls.policy.policy_set import Shape, ShapeError
+from auth_rls.policy.qobjects import to_json
+from auth_rls.predicates.kinds import Kind
+from auth_rls.predicates.parse import PredicateError, TableSchema, parse
+from auth_rls.predicates.predicate import refs
+from auth_rls.sql.columns import Column, columns_of, concrete, model_named, schema_of
 
 AnyModel = type[models.Model] | str
 

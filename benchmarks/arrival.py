@@ -18,7 +18,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 
 from benchmarks.programs import cpu_seconds
-from tests.acceptance.server import SERVICE_KEY, Server
+from tests.acceptance.support.server import SERVICE_KEY, Server
 
 TABLE = "zoo_note"
 WAIT = 10.0

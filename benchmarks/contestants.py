@@ -20,10 +20,16 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.programs import Door, Failed, Program, Unavailable, compile_c, dumps, post
-from tests import redis as redises
-from tests.acceptance.hand import Hand
-from tests.acceptance.server import ANON_KEY, COMMANDS, copy_database, free_port, make_database
-from tests.acceptance.server import running as running_server
+from tests.acceptance.support.orm_process import Hand
+from tests.acceptance.support.server import (
+    ANON_KEY,
+    COMMANDS,
+    copy_database,
+    free_port,
+    make_database,
+)
+from tests.acceptance.support.server import running as running_server
+from tests.support import redis as redises
 
 TOPIC = "realtime:fanout"
 HEARTBEAT = dumps([None, "1", "phoenix", "heartbeat", {}])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests import postgres
+from tests.support import postgres
 
 VENDORS = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 

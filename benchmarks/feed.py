@@ -19,7 +19,7 @@ class Port:
     """A channel that counts what it is sent."""
 
     def __init__(self, number: int) -> None:
-        from realtime.protocol import Version
+        from realtime.protocol.serializer import Version
 
         self.id = str(number)
         self.topic = f"realtime:{number}"
@@ -46,16 +46,16 @@ class Feed:
     another table tells when all of a batch is done."""
 
     def __init__(self) -> None:
-        from realtime.dispatcher import Dispatcher
+        from realtime.dispatcher.dispatcher import Dispatcher
 
         self.dispatcher = Dispatcher("default", 10_000, None)
         self.last = Port(-1)
 
     async def start(self) -> None:
         from auth_rls import Subject
-        from realtime.joins import parse_join
-        from realtime.pool import in_database_thread
-        from realtime.request import Request
+        from realtime.protocol.join import parse_join
+        from realtime.subscriptions.request import Request
+        from realtime.util.database_threads import in_database_thread
 
         await in_database_thread(call_command, "tail_wal", once=True, verbosity=0)
         await self.dispatcher.start()
@@ -68,10 +68,10 @@ class Feed:
         """Number what is committed and hand it out; seconds of the latter."""
         from django.db import connections
 
-        from realtime.batch import Batch
-        from realtime.log_table import Relations, read_rows
-        from realtime.pool import in_database_thread
-        from realtime.wal import sequencer
+        from realtime.event_log import sequencer
+        from realtime.event_log.batch import Batch
+        from realtime.event_log.table import Relations, read_rows
+        from realtime.util.database_threads import in_database_thread
 
         here = self.dispatcher.position
         done = self.last.frames
@@ -101,7 +101,7 @@ class Feed:
 async def sql(statement: str, *parameters: Any) -> None:
     from django.db import connection
 
-    from realtime.pool import in_database_thread
+    from realtime.util.database_threads import in_database_thread
 
     def run() -> None:
         with connection.cursor() as cursor:
@@ -111,8 +111,8 @@ async def sql(statement: str, *parameters: Any) -> None:
 
 
 async def joined(feed: Feed, subjects: list[Any], filters: Callable[[int], str]) -> list[Port]:
-    from realtime.joins import parse_join
-    from realtime.request import Request
+    from realtime.protocol.join import parse_join
+    from realtime.subscriptions.request import Request
 
     ports = [Port(number) for number in range(len(subjects))]
 

@@ -26,7 +26,7 @@ from typing import Any
 from benchmarks.arrival import TABLE, WAIT, idle, join, quantiles
 from benchmarks.chart import bars, spans
 from benchmarks.report import Comparison, add_options, conclude, ratios, say, spread, table
-from tests.acceptance.server import Server, make_database, running
+from tests.acceptance.support.server import Server, make_database, running
 
 ROW, BROADCAST = "a row, from its COMMIT", "a broadcast, relayed"
 TAILING, NOT_TAILING = "with its tailer", "without one"

@@ -47,8 +47,8 @@ def median_us(run: Callable[[Any], Any], cases: Iterable[Any]) -> float:
 
 
 def change(**values: Any) -> Any:
-    from auth_rls.kinds import Kind
-    from realtime.event import DatabaseEvent, Row
+    from auth_rls.predicates.kinds import Kind
+    from realtime.event_log.event import DatabaseEvent, Row
     from realtime.wal.entry import ColumnInfo, Relation
 
     kinds = {"id": Kind.INT, "owner": Kind.INT, "team": Kind.INT, "score": Kind.INT}
@@ -61,7 +61,7 @@ def change(**values: Any) -> Any:
 
 def manager_of(predicates: Iterable[tuple[Any, Any]], members_of: Any = None) -> Any:
     """A subscription manager with one channel for each (filter, rls)."""
-    from realtime.subscription import AudienceKey, Subscription, SubscriptionManager
+    from realtime.subscriptions.index import AudienceKey, Subscription, SubscriptionManager
 
     def failed(subscription: Any, error: Exception) -> None:
         raise error
@@ -75,7 +75,7 @@ def manager_of(predicates: Iterable[tuple[Any, Any]], members_of: Any = None) ->
 
 def checked(manager: Any, matches: int) -> Callable[[Any], None]:
     """Finds whom a change concerns and makes their frames: all there is to do before sockets."""
-    from realtime import frames
+    from realtime.subscriptions import frames
 
     def run(event: Any) -> None:
         deliveries = manager.match(event)
@@ -87,7 +87,7 @@ def checked(manager: Any, matches: int) -> Callable[[Any], None]:
 
 
 def by_owner(count: int) -> float:
-    from auth_rls.predicate import TRUE, Test
+    from auth_rls.predicates.predicate import TRUE, Test
 
     owners = count // MATCHES
     manager = manager_of((TRUE, Test("owner", "exact", n % owners)) for n in range(count))
@@ -97,9 +97,9 @@ def by_owner(count: int) -> float:
 
 
 def by_membership(count: int) -> float:
-    from auth_rls.kinds import Kind
-    from auth_rls.lookups import Lookups
-    from auth_rls.predicate import TRUE, Select, Test
+    from auth_rls.predicates.kinds import Kind
+    from auth_rls.predicates.predicate import TRUE, Select, Test
+    from auth_rls.sets.live_set import Lookups
 
     lookups = Lookups(lambda label: label)
     teams = count * TEAMS_EACH // MATCHES
@@ -118,9 +118,9 @@ def by_membership(count: int) -> float:
 
 
 def by_operator(count: int) -> dict[str, float]:
-    from auth_rls.kinds import Kind
-    from auth_rls.predicate import TRUE
-    from realtime.filters import parse_filter
+    from auth_rls.predicates.kinds import Kind
+    from auth_rls.predicates.predicate import TRUE
+    from realtime.protocol.filters import parse_filter
 
     columns = {"score": Kind.INT, "title": Kind.TEXT}
     # No title begins so, and the score is below all: what is matched is the same for all of a kind.

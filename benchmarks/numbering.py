@@ -52,7 +52,7 @@ def as_they_come(count: int, size: int) -> float:
     """Seconds for numbering alone, when `size` entries become visible at a time."""
     from django.db import connection
 
-    from realtime.wal.sequencer import Sequencer
+    from realtime.event_log.sequencer import Sequencer
 
     sequencer = Sequencer()
     spent = 0.0
@@ -70,9 +70,9 @@ def in_steps(count: int) -> float:
     """Seconds for a backlog, as a tailer takes it."""
     from django.db import connection
 
-    from realtime import tailer
-    from realtime.log_table import BATCH
-    from realtime.wal.sequencer import Sequencer
+    from realtime.event_log import tailer
+    from realtime.event_log.sequencer import Sequencer
+    from realtime.event_log.table import BATCH
 
     fill(count)
     vacuum()
@@ -105,7 +105,7 @@ def idle_look() -> float:
     """Milliseconds for a look that finds nothing, by a sequencer that has looked before."""
     from django.db import connection
 
-    from realtime.wal.sequencer import Sequencer
+    from realtime.event_log.sequencer import Sequencer
 
     sequencer = Sequencer()
     sequencer.look(connection)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chart import Panel, page
-from tests import postgres, redis
+from tests.support import postgres, redis
 
 PACKAGES = (
     "channels",

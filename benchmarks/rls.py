@@ -50,7 +50,7 @@ def shown(operator: str) -> str:
 
 
 async def through_the_dispatcher(arguments: argparse.Namespace) -> dict[str, dict[str, Rounds]]:
-    from realtime.pool import close_connections
+    from realtime.util.database_threads import close_connections
 
     scale, rounds = arguments.scale, arguments.rounds
     try:

@@ -72,8 +72,8 @@ async def memberships(count: int, rounds: int) -> dict[str, list[float]]:
     from django.contrib.auth.models import User
 
     from auth_rls import Subject
-    from realtime.pool import in_database_thread
-    from realtime.watch import Scope
+    from realtime.subscriptions.access_watch import Scope
+    from realtime.util.database_threads import in_database_thread
 
     users = await in_database_thread(
         lambda: {user.pk: user for user in User.objects.filter(username__startswith="member ")}

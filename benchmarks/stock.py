@@ -13,7 +13,7 @@ from typing import Any
 import django
 from django.conf import settings
 
-from tests import redis
+from tests.support import redis
 
 settings.configure(
     SECRET_KEY="a benchmark's",

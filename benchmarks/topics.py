@@ -26,12 +26,12 @@ from typing import Any
 
 from benchmarks.chart import bars
 from benchmarks.report import Comparison, add_options, conclude, ratios, say, spread, table
-from tests import redis as redises
-from tests.acceptance.deployment import Deployment, deployed
-from tests.acceptance.ground import ground
-from tests.acceptance.peer import Peer
-from tests.acceptance.server import Server, make_database, running
-from tests.acceptance.soak import Soak
+from tests.acceptance.support.base_databases import ground
+from tests.acceptance.support.deployment import Deployment, deployed
+from tests.acceptance.support.raw_client import Peer
+from tests.acceptance.support.server import Server, make_database, running
+from tests.acceptance.support.soak import Soak
+from tests.support import redis as redises
 
 _FREE: dict[str, Any] = {
     "LIMITS": {

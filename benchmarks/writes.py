@@ -33,7 +33,7 @@ from benchmarks.capture import CAPTURED, PLAIN, capture
 from benchmarks.chart import Panel, groups, spans
 from benchmarks.databases import VENDORS, url_of
 from benchmarks.report import Comparison, add_options, conclude, ratios, say, spread, table
-from tests.acceptance.server import environment, make_database, running
+from tests.acceptance.support.server import environment, make_database, running
 
 PARTS = ("capture", "numbering", "arrival", "idle")
 TAILING, NOT_TAILING = "with its tailer", "without one"

@@ -13,8 +13,8 @@ from django.contrib.auth import get_permission_codename
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
-from auth_rls.querysets import visible
-from auth_rls.subject import Subject
+from auth_rls.access.querysets import visible
+from auth_rls.subjects.subject import Subject
 from demo.models import Membership, Message, Task, Team
 
 

@@ -13,8 +13,8 @@ from django.contrib.auth.models import AbstractUser
 from django.db import transaction
 from django.db.models import Model
 
-from auth_rls.querysets import visible
-from auth_rls.subject import Subject
+from auth_rls.access.querysets import visible
+from auth_rls.subjects.subject import Subject
 from demo.models import Membership, Message, Task, Team
 
 MESSAGES_SHOWN = 100

@@ -15,10 +15,10 @@ _EXPORTS = {
     "abroadcast": "realtime.api",
     "apresence": "realtime.api",
     "broadcast": "realtime.api",
-    "actor": "realtime.authorship",
+    "actor": "realtime.wal.actor",
     "head": "realtime.api",
     "presence": "realtime.api",
-    "publish": "realtime.wal.registry",
+    "publish": "realtime.wal.published",
 }
 
 __all__ = ["abroadcast", "actor", "apresence", "broadcast", "head", "presence", "publish"]

@@ -8,11 +8,12 @@ import msgspec
 from asgiref.sync import sync_to_async
 from django.db import connections, transaction
 
-from realtime import conf, presence_store
-from realtime.broadcasting import on_a_loop, send, send_now
-from realtime.casts import Cast
-from realtime.messages import store, store_async
-from realtime.protocol import PREFIX, Encoding
+from realtime import conf
+from realtime.process.broadcast_sender import on_a_loop, send, send_now
+from realtime.protocol.serializer import PREFIX, Encoding
+from realtime.topics.broadcast import Cast
+from realtime.topics.presence import store as presence_store
+from realtime.topics.stored import store, store_async
 from realtime.wal.head import read_head
 
 __all__ = ["abroadcast", "apresence", "broadcast", "head", "presence"]

@@ -12,15 +12,16 @@ class RealtimeConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from realtime import checks, door, redaction  # noqa: F401  (checks register themselves)
+        from realtime import checks, redaction  # noqa: F401  (checks register themselves)
         from realtime.models import Message, PresenceMember
-        from realtime.wal import actors, install, registry
+        from realtime.subscriptions import explain_door
+        from realtime.wal import actor_capture, published, triggers
 
         # A message that is deleted later was sent all the same.
-        registry.follow(Message, ops=["INSERT"])
-        registry.follow(PresenceMember)
-        install.connect(self)
-        door.connect()
-        actors.connect(self)
+        published.follow(Message, ops=["INSERT"])
+        published.follow(PresenceMember)
+        triggers.connect(self)
+        explain_door.connect()
+        actor_capture.connect(self)
         # Clients put tokens into the query string, and servers log it.
         redaction.install()

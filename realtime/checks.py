@@ -15,11 +15,11 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections, router
 
-from auth_rls.snapshot import PolicySnapshot
+from auth_rls.access.snapshot import PolicySnapshot
 from realtime import conf
 from realtime.conf import settings
-from realtime.origin import OriginRule
-from realtime.wal import install, registry
+from realtime.socket.origin import OriginRule
+from realtime.wal import published, triggers
 
 _RECURSIVE = re.compile(r"recursive_triggers\s*=\s*'?(on|1|true|yes)\b", re.IGNORECASE)
 
@@ -50,7 +50,7 @@ def check_policies(databases: Sequence[str] | None = None, **kwargs: Any) -> lis
             obj=entry.model,
             id="auth_rls.W001",
         )
-        for entry in registry.published()
+        for entry in published.published()
         if not snapshot.rules(entry.model, "view")
     ]
 
@@ -59,8 +59,8 @@ def check_policies(databases: Sequence[str] | None = None, **kwargs: Any) -> lis
 def check_published(**kwargs: Any) -> list[CheckMessage]:
     """E001 no table of its own, E002 a column of unknown type, E003 an unknown column name."""
     found: list[CheckMessage] = []
-    for entry in registry.declared():
-        problem = registry.problem(entry)
+    for entry in published.declared():
+        problem = published.problem(entry)
         if problem is not None:
             found.append(Error(problem.message, hint=problem.hint, obj=entry.model, id=problem.id))
     return found
@@ -81,11 +81,11 @@ def check_database_setting(**kwargs: Any) -> list[CheckMessage]:
             )
         ]
     connection = connections[alias]
-    if connection.vendor not in install.VENDORS:
+    if connection.vendor not in triggers.VENDORS:
         return [
             Error(
                 f"Changes cannot be captured on {connection.display_name}.",
-                hint=f"Supported: {', '.join(sorted(install.VENDORS))}.",
+                hint=f"Supported: {', '.join(sorted(triggers.VENDORS))}.",
                 id="realtime.E004",
             )
         ]
@@ -127,12 +127,12 @@ def check_triggers(databases: Sequence[str] | None = None, **kwargs: Any) -> lis
     before the first migration.
     """
     alias = settings.DATABASE
-    if alias not in (databases or ()) or connections[alias].vendor not in install.VENDORS:
+    if alias not in (databases or ()) or connections[alias].vendor not in triggers.VENDORS:
         return []
     try:
-        if not install.log_exists(alias):
+        if not triggers.log_exists(alias):
             return []
-        wrong = [t for t in install.status(alias) if t.state is not install.State.INSTALLED]
+        wrong = [t for t in triggers.status(alias) if t.state is not triggers.State.INSTALLED]
     except DatabaseError:
         return []  # no database to speak of: Django's own checks and commands say so
     if not wrong:

@@ -11,9 +11,9 @@ from typing import Any
 
 from django.http import HttpRequest
 
-from auth_rls.chain import EitherWay
-from auth_rls.subject import ANON, Subject
-from realtime.authorship import acting, actor_name
+from auth_rls.middleware_base import EitherWay
+from auth_rls.subjects.subject import ANON, Subject
+from realtime.wal.actor import acting, actor_name
 
 
 class ActorMiddleware(EitherWay):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from django.urls import re_path
 
-from realtime.consumers import RealtimeConsumer
-from realtime.worker import RealtimeWorker
-from realtime.worker_messages import WORKERS
+from realtime.process.worker import RealtimeWorker
+from realtime.process.worker_messages import WORKERS
+from realtime.socket.consumer import RealtimeConsumer
 
 _consumer = RealtimeConsumer.as_asgi()
 

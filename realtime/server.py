@@ -23,8 +23,8 @@ from websockets.extensions.permessage_deflate import (
     ServerPerMessageDeflateFactory,
 )
 
-from realtime.line import Line
-from realtime.prepared import WINDOW_BITS
+from realtime.delivery.direct_outbox import Line
+from realtime.delivery.frame import WINDOW_BITS
 
 EXTENSION = "rowcast.fanout"
 

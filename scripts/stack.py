@@ -104,7 +104,7 @@ def database() -> Iterator[str]:
     if given := os.environ.get("DATABASE_URL", ""):
         yield given
         return
-    from tests import postgres
+    from tests.support import postgres
 
     if reason := postgres.missing():
         raise Failure(f"{reason}, or name one in DATABASE_URL")
@@ -128,7 +128,7 @@ def _database_folder() -> Path:
 @contextlib.contextmanager
 def redis() -> Iterator[str]:
     """The URL of a Redis: the given one, or one of our own while we run."""
-    from tests import redis as redises
+    from tests.support import redis as redises
 
     if reason := redises.missing():
         raise Failure(f"{reason}")

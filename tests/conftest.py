@@ -9,7 +9,7 @@ import pytest
 from django.db import connection
 from hypothesis import HealthCheck, settings
 
-from realtime.wal import sequencer
+from realtime.event_log import sequencer
 from realtime.wal.head import read_head
 
 # Behaviour, not speed: a busy machine is no reason to fail. The blob reproduces a failure.
@@ -53,8 +53,8 @@ def _empty_log() -> None:
 @pytest.fixture
 async def closing_hub() -> AsyncIterator[None]:
     """Stops what the test's server side started on its event loop."""
-    from realtime.hub import close_hub
-    from realtime.pool import close_connections
+    from realtime.process.hub import close_hub
+    from realtime.util.database_threads import close_connections
 
     yield
     await close_hub()

@@ -20,7 +20,7 @@ PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 
 if os.environ.get("ROWCAST_TEST_DATABASE", "sqlite") == "postgresql":
-    from tests import postgres
+    from tests.support import postgres
 
     # Runs that share a server keep apart by process; workers of a run by Django's suffix.
     _RUN = os.environ.setdefault("ROWCAST_TEST_RUN", str(os.getpid()))

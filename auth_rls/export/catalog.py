@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from django.db import connections, transaction
 
-from auth_rls.export.wanted import BYPASS, PREFIX, Export, Place
-from auth_rls.export.words import SCHEMA, digest, identifier, literal
+from auth_rls.export.desired import BYPASS, PREFIX, Export, Place
+from auth_rls.export.quoting import SCHEMA, digest, identifier, literal
 
 _MARK: Final = "Rowcast "
 # Two reconcilers at once would each drop what the other made.

@@ -17,19 +17,19 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from auth_rls.dialects import FALSE as SQL_FALSE
-from auth_rls.dialects import TRUE as SQL_TRUE
-from auth_rls.dialects import UNKNOWN as SQL_UNKNOWN
-from auth_rls.dialects import Postgresql, Sql, type_name
-from auth_rls.export.asker import Users, of_user
-from auth_rls.export.fit import FITS
-from auth_rls.export.words import SCHEMA, Function, digest, identifier, literal, shortened
-from auth_rls.kinds import INT_MAX, INT_MIN, Kind
-from auth_rls.policy import PolicyRule
-from auth_rls.predicate import TRUE, All, Const, Not, Predicate, Ref, Select, Test
+from auth_rls.export.json_casts import FITS
+from auth_rls.export.quoting import SCHEMA, Function, digest, identifier, literal, shortened
+from auth_rls.export.subject_functions import Users, of_user
+from auth_rls.policy.rules import PolicyRule
+from auth_rls.predicates.kinds import INT_MAX, INT_MIN, Kind
+from auth_rls.predicates.predicate import TRUE, All, Const, Not, Predicate, Ref, Select, Test
+from auth_rls.sql.dialects import FALSE as SQL_FALSE
+from auth_rls.sql.dialects import TRUE as SQL_TRUE
+from auth_rls.sql.dialects import UNKNOWN as SQL_UNKNOWN
+from auth_rls.sql.dialects import Postgresql, Sql, type_name
 
 if TYPE_CHECKING:
-    from auth_rls.columns import Column
+    from auth_rls.sql.columns import Column
 
 # Stands for the column in a comparison until its name is put in; no name holds it.
 _COLUMN = "\0"

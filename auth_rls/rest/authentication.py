@@ -12,8 +12,8 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 
 from auth_rls.middleware import bearer_token
-from auth_rls.subject import Subject
-from auth_rls.tokens import TokenError
+from auth_rls.subjects.subject import Subject
+from auth_rls.subjects.tokens import TokenError
 
 
 class SubjectAuthentication(BaseAuthentication):

@@ -11,8 +11,8 @@ from django.http import Http404, HttpRequest
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.generics import GenericAPIView
 
-from auth_rls.definition import ACTIONS
-from auth_rls.doors import Question
+from auth_rls.explain.doors import Question
+from auth_rls.policy.definition import ACTIONS
 from auth_rls.rest.filters import PolicyFilterBackend
 from auth_rls.rest.permissions import PolicyPermission
 

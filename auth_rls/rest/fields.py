@@ -19,8 +19,8 @@ from rest_framework.relations import (
 )
 from rest_framework.serializers import ModelSerializer
 
-from auth_rls.querysets import visible
-from auth_rls.snapshot import PolicySnapshot
+from auth_rls.access.querysets import visible
+from auth_rls.access.snapshot import PolicySnapshot
 
 _SNAPSHOT = "auth_rls.snapshot"
 

@@ -16,12 +16,12 @@ from django.db.models.constants import LOOKUP_SEP
 from rest_framework.filters import BaseFilterBackend, OrderingFilter, SearchFilter
 from rest_framework.permissions import AND, SAFE_METHODS
 
-from auth_rls.asking import of_request
-from auth_rls.querysets import permitted
+from auth_rls.access.querysets import permitted
+from auth_rls.access.snapshot import PolicySnapshot
 from auth_rls.rest.permissions import PolicyPermission
-from auth_rls.rest.shown import Target, resolve, shown_columns, shown_names
-from auth_rls.rest.views import is_detail, serializer_of
-from auth_rls.snapshot import PolicySnapshot
+from auth_rls.rest.shown_columns import Target, resolve, shown_columns, shown_names
+from auth_rls.rest.view_info import is_detail, serializer_of
+from auth_rls.subjects.resolve import of_request
 
 
 class PolicyFilterBackend(BaseFilterBackend):

@@ -15,15 +15,15 @@ from django.db import models
 from django.http import Http404
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 
-from auth_rls.asking import of_request
-from auth_rls.authority import new_row_predicate
-from auth_rls.columns import concrete
-from auth_rls.predicate import FALSE
-from auth_rls.querysets import permitted
-from auth_rls.rest.guard import Guard
-from auth_rls.rest.views import is_creating, model_of
-from auth_rls.snapshot import PolicySnapshot
-from auth_rls.writes import PolicyDenied, denied
+from auth_rls.access.authority import new_row_predicate
+from auth_rls.access.querysets import permitted
+from auth_rls.access.snapshot import PolicySnapshot
+from auth_rls.access.writes import PolicyDenied, denied
+from auth_rls.predicates.predicate import FALSE
+from auth_rls.rest.view_info import is_creating, model_of
+from auth_rls.rest.write_guard import Guard
+from auth_rls.sql.columns import concrete
+from auth_rls.subjects.resolve import of_request
 
 
 class PolicyPermission(BasePermission):

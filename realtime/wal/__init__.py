@@ -1,3 +1,5 @@
-"""Capture: what is published, the triggers that record it, and the numbering of the log."""
+"""The WAL: which tables are published, the triggers that capture their changes, entries and the
+head.
 
-from __future__ import annotations
+Never numbers an entry and never delivers one.
+"""

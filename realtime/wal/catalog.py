@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from realtime.wal.shapes import Capture
+from realtime.wal.capture import Capture
 
 
 class State(enum.StrEnum):

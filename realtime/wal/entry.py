@@ -11,7 +11,7 @@ from functools import cached_property
 
 import msgspec
 
-from auth_rls.kinds import Kind
+from auth_rls.predicates.kinds import Kind
 
 
 class ColumnInfo(msgspec.Struct, frozen=True, array_like=True):

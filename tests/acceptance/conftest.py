@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests import redis as redises
-from tests.redis import Redis
+from tests.support import redis as redises
+from tests.support.redis import Redis
 
 from . import node_client
 from .ground import Ground, ground

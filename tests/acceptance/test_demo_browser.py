@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from demo.seed import PASSWORD
-from tests.acceptance.devtools import Browser, Page, find_browser, wait_for
+from tests.acceptance.support.devtools import Browser, Page, find_browser, wait_for
 
 pytestmark = pytest.mark.acceptance
 

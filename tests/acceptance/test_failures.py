@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from tests import redis as redises
-from tests.redis import Redis
+from tests.support import redis as redises
+from tests.support.redis import Redis
 
 from .conftest import stand
 from .deployment import Deployment, Program, deployed

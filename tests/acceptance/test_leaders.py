@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.waiting import until
+from tests.support.waiting import until
 
 from .deployment import FarHand, Program
 from .ground import Ground, ground

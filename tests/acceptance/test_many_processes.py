@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 
-from tests.redis import Redis
+from tests.support.redis import Redis
 
 from .conftest import stand
 from .deployment import Deployment, Program, deployed

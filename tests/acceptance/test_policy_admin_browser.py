@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from demo.seed import ADMIN, PASSWORD
-from tests.acceptance.devtools import Browser, Page
+from tests.acceptance.support.devtools import Browser, Page
 from tests.acceptance.test_demo_browser import Server, browser, server
 
 # Fixtures of the demo's own test, for this module.

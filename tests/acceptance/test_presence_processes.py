@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from realtime.roster import LEASE_SECONDS
-from tests.redis import Redis
+from realtime.process.registry import LEASE_SECONDS
+from tests.support.redis import Redis
 
 from .deployment import Deployment, deployed
 from .ground import Ground

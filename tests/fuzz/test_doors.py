@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from auth_rls import tokens
-from auth_rls.tokens import ROLES, TokenError
-from realtime import credentials
-from realtime.credentials import Kind
-from realtime.handshake import _first
-from realtime.joins import token_in
-from realtime.origin import OriginRule
-from realtime.protocol import FrameError, Version, negotiate
+from auth_rls.subjects import tokens
+from auth_rls.subjects.tokens import ROLES, TokenError
+from realtime.protocol.join import token_in
+from realtime.protocol.serializer import FrameError, Version, negotiate
 from realtime.redaction import RedactCredentials, redact
+from realtime.socket import credentials
+from realtime.socket.credentials import Kind
+from realtime.socket.handshake import _first
+from realtime.socket.origin import OriginRule
 
 from .feed import EXAMPLES, entries, fuzzed, mutated
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from auth_rls.kinds import Kind
-from auth_rls.parse import PredicateError, TableSchema, parse
-from auth_rls.predicate import columns
+from auth_rls.predicates.kinds import Kind
+from auth_rls.predicates.parse import PredicateError, TableSchema, parse
+from auth_rls.predicates.predicate import columns
 
 from .feed import fuzzed
 

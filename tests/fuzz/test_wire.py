@@ -10,19 +10,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from auth_rls.evaluate import matcher
-from auth_rls.kinds import Kind
-from realtime import protocol
-from realtime.bounds import Bounds
-from realtime.channel import Phase
-from realtime.cursors import Cursor, parse_cursor
-from realtime.effects import Broadcast, Effect, Join, Leave, Renew, Send, Track, WatchPresence
-from realtime.filters import FilterError, parse_filter
-from realtime.joins import BindingError, parse_join, token_in
-from realtime.position import Position
-from realtime.protocol import BinaryBroadcast, Frame, FrameError, Version
-from realtime.rights import ALL
-from realtime.session import Session
+from auth_rls.predicates.evaluate import matcher
+from auth_rls.predicates.kinds import Kind
+from realtime.client_limits import Bounds
+from realtime.event_log.position import Position
+from realtime.protocol import serializer
+from realtime.protocol.cursor import Cursor, parse_cursor
+from realtime.protocol.filters import FilterError, parse_filter
+from realtime.protocol.join import BindingError, parse_join, token_in
+from realtime.protocol.serializer import BinaryBroadcast, Frame, FrameError, Version
+from realtime.session.channel import Phase
+from realtime.session.effects import (
+    Broadcast,
+    Effect,
+    Join,
+    Leave,
+    Renew,
+    Send,
+    Track,
+    WatchPresence,
+)
+from realtime.session.session import Session
+from realtime.topics.rights import ALL
 
 from .feed import EXAMPLES, fuzzed, mutated
 
@@ -44,7 +53,7 @@ COLUMNS = {
 
 def decoded(version: Version, data: str | bytes) -> Frame | None:
     try:
-        return protocol.decode(version, data)
+        return serializer.decode(version, data)
     except FrameError as error:
         assert str(error) and "\n" not in str(error)
         return None
@@ -57,11 +66,11 @@ def check(frame: Frame | None) -> None:
     for text in (frame.topic, frame.event, frame.ref or "", frame.join_ref or ""):
         text.encode()
     if isinstance(frame.payload, BinaryBroadcast):
-        if frame.payload.encoding is protocol.Encoding.JSON:
+        if frame.payload.encoding is serializer.Encoding.JSON:
             msgspec.json.decode(frame.payload.payload)
     else:
         assert msgspec.json.decode(frame.raw) == frame.payload
-        relayed = protocol.fanout(Version.V2, frame.topic, frame.event, frame.raw)
+        relayed = serializer.fanout(Version.V2, frame.topic, frame.event, frame.raw)
         assert msgspec.json.decode(relayed)[4] == frame.payload
 
 
@@ -132,7 +141,7 @@ def test_a_session_answers_whatever_comes_and_goes_on(version: Version) -> None:
     def run(messages: list[str | bytes], problem: bool) -> None:
         session = Session(version, Bounds(), lambda: AT, last_seen=0.0)
         config = {"broadcast": {"ack": True}, "presence": {"enabled": True}}
-        first = protocol.encode(
+        first = serializer.encode(
             version,
             join_ref="1",
             ref="1",
@@ -148,7 +157,7 @@ def test_a_session_answers_whatever_comes_and_goes_on(version: Version) -> None:
             answer(session, effects, problem)
             readable(version, session.tick(float(number), 1e9))
         assert not session.closing
-        beat = protocol.encode(
+        beat = serializer.encode(
             version, join_ref=None, ref="beat", topic="phoenix", event="heartbeat", payload={}
         )
         (reply,) = session.receive(beat, 20.0)

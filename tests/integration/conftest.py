@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.sockets import Client
+from tests.support.socket_client import Client
 
 
 @pytest.fixture

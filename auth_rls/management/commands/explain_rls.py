@@ -12,12 +12,13 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
-from auth_rls import explaining, tokens
-from auth_rls.definition import ACTIONS
-from auth_rls.doors import DoorVerdict
-from auth_rls.explain_text import as_json, lines
-from auth_rls.explaining import Answer, ExplainError
-from auth_rls.soundness import reason
+from auth_rls.explain import questions
+from auth_rls.explain.doors import DoorVerdict
+from auth_rls.explain.questions import Answer, ExplainError
+from auth_rls.explain.text import as_json, lines
+from auth_rls.policy.database_check import reason
+from auth_rls.policy.definition import ACTIONS
+from auth_rls.subjects import tokens
 
 _DENIED = 1
 _USAGE = 2
@@ -78,20 +79,20 @@ class Command(BaseCommand):
 
 
 def _answer(options: dict[str, Any]) -> Answer:
-    who = explaining.asker(
+    who = questions.asker(
         user=options["user"],
-        claims=None if options["claims"] is None else explaining.claims_from(options["claims"]),
+        claims=None if options["claims"] is None else questions.claims_from(options["claims"]),
         role=options["role"],
         token=options["token"],
     )
     if options["permission"] is None:
         raise ExplainError("permission", "Say what for, such as app.view_model.")
-    return explaining.answer(who, explaining.question(who, options["permission"], _key(options)))
+    return questions.answer(who, questions.question(who, options["permission"], _key(options)))
 
 
 def _key(options: dict[str, Any]) -> str:
     """What the question is about: a row's key, or a topic's name."""
-    _, action = explaining.action_on(options["permission"])
+    _, action = questions.action_on(options["permission"])
     right, wrong = ("pk", "topic") if action in ACTIONS else ("topic", "pk")
     if options[wrong] is not None:
         raise ExplainError(wrong, f"{options['permission']} takes --{right} instead.")

@@ -8,12 +8,12 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connections, router
 
-from auth_rls.declared import declared_policies
+from auth_rls.access.snapshot import stored_definitions
 from auth_rls.export import catalog
+from auth_rls.export.desired import Export, by_name, wanted
 from auth_rls.export.render import Inexpressible
-from auth_rls.export.wanted import Export, by_name, wanted
 from auth_rls.models import Policy
-from auth_rls.snapshot import stored_definitions
+from auth_rls.policy.declared import declared_policies
 
 
 class Command(BaseCommand):

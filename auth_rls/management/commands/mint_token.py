@@ -10,7 +10,8 @@ from typing import Any, Final
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from auth_rls import conf, tokens
+from auth_rls import conf
+from auth_rls.subjects import tokens
 
 _TTL: Final = re.compile(r"(?:[0-9]{1,9}[smhd])+")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

@@ -11,8 +11,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db.utils import DatabaseError
 
-from realtime import pruning
-from realtime.pruning import AnotherPrunes, Pruned
+from realtime.process import pruning
+from realtime.process.pruning import AnotherPrunes, Pruned
 
 _LINE_SECONDS = 5.0
 _REDRAW_SECONDS = 0.2

@@ -11,10 +11,11 @@ import msgspec
 from django.core.management.base import BaseCommand, CommandError
 from django.db.utils import DatabaseError
 
-from realtime import conf, status
-from realtime.pool import close_connections, in_database_thread
-from realtime.probe import Layer, probe
-from realtime.status import Member, Status
+from realtime import conf
+from realtime.ops import status
+from realtime.ops.layer_probe import Layer, probe
+from realtime.ops.status import Member, Status
+from realtime.util.database_threads import close_connections, in_database_thread
 
 _EVERY_SECONDS = 1.0
 _CLEAR = "\x1b[H\x1b[2J"

@@ -10,8 +10,8 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
 from realtime.conf import settings
-from realtime.wal import install
-from realtime.wal.install import State, Trigger, UnknownVendor
+from realtime.wal import triggers as install
+from realtime.wal.triggers import State, Trigger, UnknownVendor
 
 
 class Command(BaseCommand):

@@ -16,13 +16,14 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 from django.db.utils import DatabaseError, InterfaceError
 
-from realtime import conf, processes
-from realtime.batch import Batch
-from realtime.bus import Bus, Message
-from realtime.pool import close_connections
-from realtime.tailer import Tailer
-from realtime.wal.leadership import Role
-from realtime.wal.sequencer import Look, Sequencer
+from realtime import conf
+from realtime.bus.bus import Bus, Message
+from realtime.event_log.batch import Batch
+from realtime.event_log.leadership import Role
+from realtime.event_log.sequencer import Look, Sequencer
+from realtime.event_log.tailer import Tailer
+from realtime.process import heartbeat
+from realtime.util.database_threads import close_connections
 
 # Less than a lease, so that a layer that does not answer costs a leader no lead.
 _PUBLISH_SECONDS = 1.5
@@ -117,7 +118,7 @@ class Command(BaseCommand):
 async def _keep_row(tailer: Tailer, ready: asyncio.Event) -> None:
     # Not before the tailer has found a database: looking for a SQLite file would create it.
     await ready.wait()
-    await processes.keep_tailer(tailer)
+    await heartbeat.keep_tailer(tailer)
 
 
 def _entries(number: int) -> str:

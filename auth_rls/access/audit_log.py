@@ -1,0 +1,138 @@
+"""What policies did, as log records: applied, denied, bypassed.
+
+Owns the logger `auth_rls.events` and what may stand in its records: who (the Django user's key
+and the role), what for (the permission), which policies, and why. Never a row's value or key, a
+token, or a claim. Off unless AUTH_RLS["LOG_EVENTS"] says otherwise, and bounded by kind, so that
+a flood of questions does not become one of records.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from django.db import models
+
+from auth_rls import conf
+from auth_rls.access.flood import Allowance
+from auth_rls.access.snapshot import permission_name
+from auth_rls.policy.rules import PolicyRule
+from auth_rls.predicates.predicate import FALSE, Predicate
+from auth_rls.subjects.subject import SERVICE_ROLE, Subject
+
+logger = logging.getLogger("auth_rls.events")
+
+APPLIED, DENIED, BYPASSED = conf.EVENTS
+
+MOST: Final = 100
+"""Records of a kind in a period, per process."""
+PERIOD: Final = 60.0
+
+_LEVELS: Final = {APPLIED: logging.DEBUG, DENIED: logging.INFO, BYPASSED: logging.INFO}
+_allowance = Allowance(MOST, PERIOD)
+_lock = threading.Lock()
+_quiet: ContextVar[bool] = ContextVar("auth_rls.events.quiet", default=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RlsEvent:
+    """One record. `action` is policy_applied, policy_denied or policy_bypassed; `user_id` is None
+    for who is no Django user; `suppressed` counts those of its kind left out before it."""
+
+    action: str
+    permission: str
+    role: str
+    user_id: Any
+    policies: tuple[str, ...]
+    reason: str
+    suppressed: int = 0
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No records inside: what is asked there is asked on behalf of nobody."""
+    token = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
+
+
+def bypassed(subject: Subject, model: type[models.Model], action: str) -> None:
+    """The policies were not asked, since the subject stands above them."""
+    reason = "service role" if subject.role == SERVICE_ROLE else "superuser"
+    _record(BYPASSED, subject, model, action, reason)
+
+
+def judged(
+    subject: Subject,
+    model: type[models.Model],
+    action: str,
+    concerning: Iterable[PolicyRule],
+    predicate: Predicate,
+) -> None:
+    """These rules came to this predicate for the subject."""
+    if not (_wanted(APPLIED) or _wanted(DENIED)):
+        return
+    rules = tuple(concerning)
+    if predicate != FALSE:
+        _record(APPLIED, subject, model, action, "policies apply", rules)
+    elif any(rule.mode == "permissive" for rule in rules):
+        _record(DENIED, subject, model, action, "the policies let no row through", rules)
+    else:
+        _record(DENIED, subject, model, action, "no permissive policy applies", rules)
+
+
+def row_denied(subject: Subject, model: type[models.Model], action: str) -> None:
+    """The policies that apply did not let one row through."""
+    _record(DENIED, subject, model, action, "the policies do not let this row through")
+
+
+def _wanted(kind: str) -> bool:
+    return kind in conf.current().log_events and not _quiet.get()
+
+
+def _record(
+    kind: str,
+    subject: Subject,
+    model: type[models.Model],
+    action: str,
+    reason: str,
+    rules: Iterable[PolicyRule] = (),
+) -> None:
+    level = _LEVELS[kind]
+    if not _wanted(kind) or not logger.isEnabledFor(level):
+        return
+    with _lock:
+        suppressed = _allowance.admit(kind, time.monotonic())
+    if suppressed is None:
+        return
+    event = RlsEvent(
+        action=f"policy_{kind}",
+        permission=permission_name(model, action),
+        role=subject.role,
+        user_id=None if subject.user is None else subject.user.pk,
+        policies=tuple(rule.name for rule in rules),
+        reason=reason,
+        suppressed=suppressed,
+    )
+    names = f" by {', '.join(map(repr, event.policies))}" if event.policies else ""
+    held_back = f" ({suppressed} more like it were left out)" if suppressed else ""
+    logger.log(
+        level,
+        "%s %s for %s%s: %s%s%s",
+        event.permission,
+        kind,
+        event.role,
+        "" if event.user_id is None else f" user {event.user_id}",
+        reason,
+        names,
+        held_back,
+        extra=asdict(event),
+    )

@@ -1,0 +1,293 @@
+"""Who may have which row, as one predicate: all that the stream asks of this app.
+
+Owns putting policies, permissions and a subject together, and naming what can change the
+outcome. Everything here may query the database, so call it in a database thread, never on an
+event loop. It decides nothing by itself: rules are combined in policy.py, rows are matched by
+evaluate.py or by SQL from compile.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group, Permission
+from django.core.exceptions import ObjectDoesNotExist, ValidationError
+from django.db import models
+
+from auth_rls.access import audit_log
+from auth_rls.access.snapshot import PolicySnapshot
+from auth_rls.policy.definition import PolicyProblem, tables, understand, user_column
+from auth_rls.policy.rules import combine
+from auth_rls.predicates.bind import MISSING, bind
+from auth_rls.predicates.evaluate import matcher
+from auth_rls.predicates.predicate import FALSE, TRUE, Predicate, Ref, Select, columns, refs
+from auth_rls.predicates.simplify import simplify
+from auth_rls.sets.reader import read_set
+from auth_rls.sql.columns import columns_of, concrete
+from auth_rls.sql.rows import canonical, row_of
+from auth_rls.subjects.subject import ANON, Subject
+
+Columns = frozenset[str]
+
+# Verdicts on these are asked for when they are needed; the stream follows all others.
+_UNSTREAMED = frozenset({"add", "change", "delete"})
+
+
+def row_predicate(
+    subject: Subject,
+    model: type[models.Model],
+    action: str = "view",
+    *,
+    snapshot: PolicySnapshot | None = None,
+) -> Predicate:
+    """What a row of `model` must be like for `subject` to do `action`: bound, the sets behind
+    selects read, simplified.
+
+    TRUE for who bypasses row-level security, FALSE where no policy lets the subject in. For add
+    and change this is about the row that stands; see `new_row_predicate`.
+    """
+    snapshot = snapshot or PolicySnapshot.load()
+    return _predicate(subject, model, action, snapshot, reader(snapshot), new_row=False)
+
+
+def new_row_predicate(
+    subject: Subject,
+    model: type[models.Model],
+    action: str,
+    *,
+    snapshot: PolicySnapshot | None = None,
+) -> Predicate:
+    """As `row_predicate`, about the new row of an add or a change."""
+    snapshot = snapshot or PolicySnapshot.load()
+    return _predicate(subject, model, action, snapshot, reader(snapshot), new_row=True)
+
+
+def bound_predicate(
+    subject: Subject,
+    model: type[models.Model],
+    action: str,
+    *,
+    snapshot: PolicySnapshot | None = None,
+) -> Predicate:
+    """As `row_predicate`, but selects are left in place: for SQL to turn into subqueries, or for
+    who keeps their sets current."""
+    if subject.bypasses_rls:
+        audit_log.bypassed(subject, concrete(model), action)
+        return TRUE
+    return _predicate(subject, model, action, snapshot or PolicySnapshot.load(), None, False)
+
+
+def may_add(subject: Subject, instance: models.Model) -> bool:
+    """Whether `subject` may add `instance` as it is: judged by the values it holds."""
+    predicate = new_row_predicate(subject, type(instance), "add")
+    return _lets_through(predicate, subject, instance, "add")
+
+
+def may_do(
+    subject: Subject,
+    instance: models.Model,
+    action: str,
+    *,
+    snapshot: PolicySnapshot | None = None,
+) -> bool:
+    """Whether `subject` may do an action of the model's own to `instance`: judged by the values
+    it holds, since a model with such actions has no table."""
+    predicate = row_predicate(subject, type(instance), action, snapshot=snapshot)
+    return _lets_through(predicate, subject, instance, action)
+
+
+def watched(*, snapshot: PolicySnapshot | None = None) -> dict[type[models.Model], Columns]:
+    """Every table whose changes can change what the stream may deliver, with the columns that
+    decide. They are captured even when not published, and delivered to nobody."""
+    from auth_rls.models import Policy
+
+    user = get_user_model()
+    seen: dict[type[models.Model], Columns] = {
+        Policy: _all_columns(Policy) - {"name"},
+        Permission: _named(Permission, "content_type", "codename"),
+        user: _named(user, "is_active", "is_superuser") | {user._meta.pk.column},
+        Group.permissions.through: _all_columns(Group.permissions.through),
+    }
+    for field in ("groups", "user_permissions"):
+        through = getattr(getattr(user, field, None), "through", None)
+        if through is not None:
+            seen[through] = _all_columns(through)
+    for _, action, rule in snapshot or PolicySnapshot.load_if_migrated():
+        if action in _UNSTREAMED:
+            continue
+        for model, read in tables(rule.using).items():
+            seen[model] = seen.get(model, frozenset()) | read
+        fields = {ref.path[0] for ref in refs(rule.using) if ref.source == "user"}
+        seen[user] |= {user_column(name) for name in fields}
+    return seen
+
+
+def reads_on(before: Mapping[str, Any], after: Mapping[str, Any] | None) -> bool:
+    """Whether a policy reads after a change of its row (None: it was deleted) whatever it read of
+    other tables before, so that nothing went by uncaptured for its sake. A doubt is a no."""
+    try:
+        read = _read_elsewhere(before)
+        now = {} if after is None else _read_elsewhere(after)
+    except (PolicyProblem, ObjectDoesNotExist, LookupError):
+        return False
+    return all(columns <= now.get(model, frozenset()) for model, columns in read.items())
+
+
+def _read_elsewhere(row: Mapping[str, Any]) -> Mapping[type[models.Model], Columns]:
+    """The other tables that the policy in this row has captured."""
+    from auth_rls.models import Policy
+
+    if not row["enabled"]:
+        return {}
+    names = ("permission_id", "audience", "mode", "using", "with_check")
+    understood = understand(Policy(**{name: row[name] for name in names}).definition())
+    return {} if understood.action in _UNSTREAMED else tables(understood.rule.using)
+
+
+def columns_read(model: type[models.Model], *, snapshot: PolicySnapshot | None = None) -> Columns:
+    """The columns of `model` that policies in force on what the stream delivers of it read."""
+    snapshot = snapshot or PolicySnapshot.load_if_migrated()
+    read: set[str] = set()
+    for on, action, rule in snapshot:
+        if on is model and action not in _UNSTREAMED:
+            read |= columns(rule.using)
+    return frozenset(read)
+
+
+def renew(subject: Subject) -> Subject | None:
+    """The same subject as the database now has it. None when its user is inactive, or was
+    deleted while it was a Django user."""
+    return renew_all([subject])[0]
+
+
+def renew_all(subjects: Iterable[Subject]) -> list[Subject | None]:
+    """`renew` for many, in their order; one query for each 500 of their users."""
+    subjects = list(subjects)
+    keys = [_user_key(subject) for subject in subjects]
+    found: dict[Any, Any] = {}
+    wanted = list({key for key in keys if key is not None})
+    manager = get_user_model()._base_manager
+    for start in range(0, len(wanted), 500):
+        found.update(manager.in_bulk(wanted[start : start + 500]))
+    return [_renewed(subject, found.get(key)) for subject, key in zip(subjects, keys, strict=True)]
+
+
+def _user_key(subject: Subject) -> Any:
+    """The primary key to look the subject's user up by; None when it stands for no user."""
+    if subject.user is not None:
+        return subject.user.pk
+    if subject.role == ANON or subject.user_id is None:
+        return None
+    # A `sub` that named nobody when its token came may name a user by now.
+    pk: Any = get_user_model()._meta.pk
+    while pk.remote_field is not None:
+        pk = pk.target_field
+    try:
+        key = pk.to_python(subject.user_id)
+        pk.run_validators(key)
+    except (ValidationError, ValueError, TypeError, OverflowError):
+        return None
+    return key if str(key) == str(subject.user_id) else None
+
+
+def _renewed(subject: Subject, user: Any) -> Subject | None:
+    if user is None:
+        return subject if subject.user is None else None
+    if not getattr(user, "is_active", False):
+        return None
+    return dataclasses.replace(subject, user=user, user_id=user.pk)
+
+
+def _predicate(
+    subject: Subject,
+    model: type[models.Model],
+    action: str,
+    snapshot: PolicySnapshot,
+    set_of: Callable[[Select], Iterable[object]] | None,
+    new_row: bool,
+) -> Predicate:
+    model = concrete(model)
+    if subject.bypasses_rls:
+        audit_log.bypassed(subject, model, action)
+        return TRUE
+    rules = snapshot.rules(model, action)
+    if not rules:
+        audit_log.judged(subject, model, action, (), FALSE)
+        return FALSE
+    holds_permission = snapshot.holds(subject, model, action)
+    authenticated = subject.role != ANON
+    combined = combine(
+        rules, holds_permission=holds_permission, authenticated=authenticated, new_row=new_row
+    )
+    predicate = simplify(bind(combined, values_of(subject), set_of))
+    concerning = (
+        rule
+        for rule in rules
+        if rule.concerns(holds_permission=holds_permission, authenticated=authenticated)
+    )
+    audit_log.judged(subject, model, action, concerning, predicate)
+    return predicate
+
+
+def _lets_through(
+    predicate: Predicate, subject: Subject, instance: models.Model, action: str
+) -> bool:
+    allowed = matcher(predicate)(row_of(instance)) is True
+    if not allowed and predicate != FALSE:
+        audit_log.row_denied(subject, concrete(type(instance)), action)
+    return allowed
+
+
+def values_of(subject: Subject) -> Callable[[Ref], object]:
+    """How references are answered for `subject`."""
+
+    def value_of(ref: Ref) -> object:
+        if ref.source == "role":
+            return subject.role
+        if ref.source == "user":
+            return _user_value(subject, ref.path[0])
+        found: Any = subject.claims
+        for step in ref.path:
+            if not isinstance(found, Mapping) or step not in found:
+                return MISSING
+            found = found[step]
+        return found
+
+    return value_of
+
+
+def _user_value(subject: Subject, name: str) -> object:
+    if name in ("id", "pk"):
+        return MISSING if subject.user_id is None else subject.user_id
+    if subject.user is None:
+        return MISSING
+    column = columns_of(get_user_model())[user_column(name)]
+    try:
+        return canonical(column, getattr(subject.user, column.attname))
+    except (ValidationError, ValueError, TypeError, ArithmeticError):
+        return MISSING
+
+
+def reader(snapshot: PolicySnapshot) -> Callable[[Select], Iterable[object]]:
+    """Reads the sets behind selects, equal ones once for the whole snapshot."""
+
+    def set_of(select: Select) -> frozenset[object]:
+        known = snapshot.sets.get(select)
+        if known is None:
+            known = snapshot.sets[select] = read_set(select)
+        return known
+
+    return set_of
+
+
+def _all_columns(model: type[models.Model]) -> Columns:
+    return frozenset(field.column for field in model._meta.local_concrete_fields)
+
+
+def _named(model: type[models.Model], *names: str) -> Columns:
+    """Columns of those fields that the model has."""
+    fields = {field.name: field.column for field in model._meta.concrete_fields}
+    return frozenset(fields[name] for name in names if name in fields)

@@ -1,0 +1,67 @@
+"""The queryset door: a queryset narrowed to the rows that policies let a subject have.
+
+Owns no rule: the policies that apply become one condition, selects become subqueries, and the
+database decides. So the rows cost one query, and nothing is read before it but the policies and
+who holds what.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from asgiref.sync import sync_to_async
+from django.db.models import QuerySet
+
+from auth_rls.access.authority import bound_predicate
+from auth_rls.access.snapshot import PolicySnapshot
+from auth_rls.policy.definition import ACTIONS
+from auth_rls.predicates.predicate import FALSE, TRUE
+from auth_rls.sql.columns import concrete
+from auth_rls.sql.compile import condition
+from auth_rls.subjects.resolve import subject_of
+
+_Q = TypeVar("_Q", bound=QuerySet[Any])
+
+
+def visible(queryset: _Q, subject: Any, *, snapshot: PolicySnapshot | None = None) -> _Q:
+    """The rows of `queryset` that `subject` may see. See `permitted`."""
+    return permitted(queryset, subject, "view", snapshot=snapshot)
+
+
+def permitted(
+    queryset: _Q,
+    subject: Any,
+    action: str,
+    *,
+    snapshot: PolicySnapshot | None = None,
+) -> _Q:
+    """The rows of `queryset` to which `subject` may do `action`: view, change or delete.
+
+    `subject` is a `Subject`, a Django user or a request; an inactive user gets nothing. Like any
+    filter it must come before slicing. Raises ValueError for another action; adding concerns a
+    row that is not there yet, so ask `check_add(instance, subject)`.
+    """
+    if action not in ACTIONS or action == "add":
+        raise ValueError(f"action must be view, change or delete, not {action!r}")
+    asking = subject_of(subject)
+    if asking is None:
+        return queryset.none()
+    model = concrete(queryset.model)
+    predicate = bound_predicate(asking, model, action, snapshot=snapshot)
+    if predicate == TRUE:
+        return queryset.all()
+    if predicate == FALSE:
+        return queryset.none()
+    return queryset.filter(condition(predicate, model))
+
+
+async def avisible(queryset: _Q, subject: Any) -> _Q:
+    """`visible` for async callers: policies are read in a database thread. Iterate the result
+    with `async for`."""
+    return await apermitted(queryset, subject, "view")
+
+
+async def apermitted(queryset: _Q, subject: Any, action: str) -> _Q:
+    """`permitted` for async callers. See `avisible`."""
+    narrowed: _Q = await sync_to_async(permitted, thread_sensitive=True)(queryset, subject, action)
+    return narrowed

@@ -1,0 +1,167 @@
+"""All policies in force at one moment, understood, and who holds their permissions.
+
+Owns reading them: one query for the policies, one per permission and batch of users. It is made
+for one batch of questions and thrown away; nothing here is ever brought up to date.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+from django.core.exceptions import FieldDoesNotExist
+from django.db import connections, models, router
+from django.db.models import Q
+
+from auth_rls.policy.declared import declared_policies
+from auth_rls.policy.definition import (
+    Definition,
+    PolicyProblem,
+    Understood,
+    codename_of,
+    denying,
+    understand,
+)
+from auth_rls.policy.rules import PolicyRule
+from auth_rls.predicates.predicate import Select
+from auth_rls.subjects.subject import Subject
+
+logger = logging.getLogger(__name__)
+
+# Users asked about in one query, well below SQLite's bound on parameters.
+_BATCH = 500
+
+# What was last logged about each broken policy of this process, so that it is said once.
+_logged: dict[str, str] = {}
+
+
+class PolicySnapshot:
+    """What `row_predicate` and its kin need to know about policies and permissions.
+
+    Pass one along where many subjects are asked about at once; all answers are then of the
+    moment it was read.
+    """
+
+    def __init__(self, definitions: Iterable[Definition]) -> None:
+        """The policies among `definitions` that can be applied, and a denial for each that
+        cannot. Makes no query."""
+        self._rules: dict[tuple[type[models.Model], str], list[PolicyRule]] = {}
+        self._holds: dict[tuple[str, Any], bool] = {}
+        # Sets that selects stand for, filled by authority.py: equal ones are read once.
+        self.sets: dict[Select, frozenset[object]] = {}
+        for definition in definitions:
+            understood = _applied(definition)
+            if understood is not None:
+                key = understood.model, understood.action
+                self._rules.setdefault(key, []).append(understood.rule)
+
+    @classmethod
+    def load(cls) -> PolicySnapshot:
+        """The enabled policies of the database and those declared in code. One query."""
+        return cls([*stored_definitions(), *declared_policies()])
+
+    @classmethod
+    def load_if_migrated(cls) -> PolicySnapshot:
+        """`load`, or only what is declared in code while the policy table does not exist yet."""
+        from auth_rls.models import Policy
+
+        connection = connections[router.db_for_read(Policy)]
+        if Policy._meta.db_table in connection.introspection.table_names():
+            return cls.load()
+        return cls(declared_policies())
+
+    def rules(self, model: type[models.Model], action: str) -> tuple[PolicyRule, ...]:
+        """The rules of one action on rows of `model`, in the order they were read."""
+        return tuple(self._rules.get((model, action), ()))
+
+    def __iter__(self) -> Iterator[tuple[type[models.Model], str, PolicyRule]]:
+        for (model, action), rules in self._rules.items():
+            for rule in rules:
+                yield model, action, rule
+
+    def holds(self, subject: Subject, model: type[models.Model], action: str) -> bool:
+        """Whether the subject's user has the Django permission, directly or by group. False,
+        and nothing is read, when no rule asks for it."""
+        self.prefetch([subject], model, action)
+        key = permission_name(model, action), None if subject.user is None else subject.user.pk
+        return self._holds.get(key, False)
+
+    def prefetch(
+        self, subjects: Iterable[Subject], model: type[models.Model], action: str = "view"
+    ) -> None:
+        """Read for all `subjects` at once what `holds` would read for each."""
+        if not any(rule.audience == "permission" for rule in self.rules(model, action)):
+            return
+        permission = permission_name(model, action)
+        users = {
+            subject.user.pk: subject.user
+            for subject in subjects
+            if subject.user is not None
+            and subject.user.is_active
+            and (permission, subject.user.pk) not in self._holds
+        }
+        keys = list(users)
+        for start in range(0, len(keys), _BATCH):
+            batch = {pk: users[pk] for pk in keys[start : start + _BATCH]}
+            holders = _holders(permission, batch)
+            self._holds.update({(permission, pk): pk in holders for pk in batch})
+
+
+def permission_name(model: type[models.Model], action: str) -> str:
+    """ "app.codename" of the permission for `action` on `model`."""
+    return f"{model._meta.app_label}.{codename_of(model, action)}"
+
+
+def stored_definitions() -> list[Definition]:
+    """The enabled policies in the database. One query."""
+    from auth_rls.models import Policy
+
+    policies = Policy.objects.filter(enabled=True).select_related("permission__content_type")
+    return [policy.definition() for policy in policies.order_by("pk")]
+
+
+def _applied(definition: Definition) -> Understood | None:
+    try:
+        understood = understand(definition)
+    except PolicyProblem as problem:
+        _log_once(definition, problem)
+        try:
+            return denying(definition)
+        except PolicyProblem:
+            return None  # It is about no table there is, so nothing is to be denied.
+    _logged.pop(definition.name, None)
+    return understood
+
+
+def _log_once(definition: Definition, problem: PolicyProblem) -> None:
+    if _logged.get(definition.name) == problem.message:
+        return
+    _logged[definition.name] = problem.message
+    logger.error(
+        "Policy %r (%s) cannot be used and denies until it is mended: %s: %s",
+        definition.name,
+        definition.source,
+        problem.field,
+        problem.message,
+        extra={"action": "policy_broken", "policy": definition.name},
+    )
+
+
+def _holders(permission: str, users: dict[Any, Any]) -> set[Any]:
+    """Those primary keys among `users` whose user holds the permission now."""
+    model = get_user_model()
+    try:
+        model._meta.get_field("user_permissions")
+        model._meta.get_field("groups")
+    except FieldDoesNotExist:
+        # A user model with permissions of its own kind: only it can say.
+        return {pk for pk, user in users.items() if user.has_perm(permission)}
+    app_label, _, codename = permission.partition(".")
+    meant = Permission.objects.filter(content_type__app_label=app_label, codename=codename)
+    holding = model._base_manager.filter(
+        Q(user_permissions__in=meant) | Q(groups__permissions__in=meant), pk__in=list(users)
+    )
+    return set(holding.values_list("pk", flat=True))

@@ -1,0 +1,8 @@
+"""The admin of policies: their form, and the pages that explain and try them.
+
+Never decides anything: every verdict comes from `auth_rls.explain`.
+"""
+
+from __future__ import annotations
+
+from auth_rls.admin import policies as policies

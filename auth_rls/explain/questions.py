@@ -1,0 +1,296 @@
+"""Explanations of real rows: who asks, for what, about which row, and what every door answers.
+
+Owns finding those in the database and handing them to `explain.py`, which has the opinion, and to
+`doors.py`, which has the facts. It changes nothing. Call it in a database thread.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AnonymousUser
+from django.core.exceptions import ObjectDoesNotExist, ValidationError
+from django.db import models
+
+from auth_rls import conf
+from auth_rls.access import audit_log, authority
+from auth_rls.access.snapshot import PolicySnapshot, permission_name
+from auth_rls.explain.clauses import Candidate, Explanation, explain, unasked
+from auth_rls.explain.doors import DoorVerdict, Question, ask_all
+from auth_rls.models import Policy
+from auth_rls.policy.database_check import problem_of
+from auth_rls.policy.declared import declared_policies
+from auth_rls.policy.definition import (
+    ACTIONS,
+    Definition,
+    PolicyProblem,
+    denying,
+    target,
+    understand,
+)
+from auth_rls.sql.rows import row_of
+from auth_rls.subjects import tokens
+from auth_rls.subjects.subject import ANON, AUTHENTICATED, SERVICE_ROLE, Subject
+
+
+class ExplainError(ValueError):
+    """A question that cannot be asked. `field` is the part at fault: user, claims, role, token,
+    permission, pk or topic; the text says what would be right."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks, as `Question` takes it, and the words for it."""
+
+    subject: Subject
+    user: Any
+    words: str
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Everything about one question. `asker` and `row` are words."""
+
+    question: Question
+    asker: str
+    permission: str
+    row: str
+    explanation: Explanation
+    doors: tuple[DoorVerdict, ...]
+
+    @property
+    def model(self) -> str:
+        """The label of the row's model."""
+        return self.question.model._meta.label
+
+    @property
+    def pk(self) -> str:
+        """The row's primary key as text."""
+        return str(self.question.instance.pk)
+
+    @property
+    def agree(self) -> bool:
+        """Whether every door that was asked answers as the policies do."""
+        asked = [door.allowed for door in self.doors if door.allowed is not None]
+        return all(allowed is self.explanation.allowed for allowed in asked)
+
+    @property
+    def doubt(self) -> str:
+        """What there is to say when the doors do not agree."""
+        if self.agree:
+            return ""
+        if any(door.allowed is False and door.note for door in self.doors):
+            return "A door fails, and whoever comes to it is let in by none of the policies."
+        return "The doors do not agree, and they must: please report this."
+
+    @property
+    def allowed(self) -> bool:
+        """Only where all agree: a doubt denies."""
+        return self.explanation.allowed and self.agree
+
+
+def asker(
+    *,
+    user: str | None = None,
+    claims: Mapping[str, Any] | None = None,
+    role: str | None = None,
+    token: str | None = None,
+) -> Asker:
+    """Who is meant: a Django user by name or primary key, claims as a token would bring them, a
+    role, or a token. Claims and a role may go with a user. Raises ExplainError."""
+    if token:
+        if user or role or claims is not None:
+            raise ExplainError("token", "A token says all about who asks; give nothing beside it.")
+        return _of_token(token)
+    if role is not None and role not in tokens.ROLES:
+        raise ExplainError("role", f"The role is one of {', '.join(tokens.ROLES)}, not {role!r}.")
+    found = find_user(user) if user else None
+    if claims is not None or (found is not None and role not in (None, AUTHENTICATED)):
+        return _of_claims(found, claims or {}, role)
+    if found is not None:
+        refused = "" if found.is_active else "The user is inactive, and every door refuses them."
+        words = f"{found.get_username()} (user {found.pk})"
+        return Asker(Subject.from_user(found), found, words, refused)
+    if role == ANON:
+        return Asker(Subject.anonymous(), AnonymousUser(), "an anonymous visitor")
+    if role == SERVICE_ROLE:
+        return Asker(Subject.service(), None, "the service role")
+    raise ExplainError("user", "Say who asks: a user, claims, a token, or the role anon.")
+
+
+def question(who: Asker, permission: str, pk: str) -> Question:
+    """The question about the row with this primary key: for a permission on topics, about the
+    topic of this name. Raises ExplainError."""
+    model, action = action_on(permission)
+    instance = _row(model, pk) if action in ACTIONS else _name(model, pk)
+    return Question(who.subject, who.user, action, instance, who.refused)
+
+
+def answer(who: Asker, asked: Question) -> Answer:
+    """What the policies say to the question and why, and what every door answers."""
+    permission = permission_name(asked.model, asked.action)
+    # Who asks here is not who is asked about.
+    with audit_log.quiet():
+        return Answer(
+            question=asked,
+            asker=who.words,
+            permission=permission,
+            row=str(asked.instance),
+            explanation=_explanation(asked, permission),
+            doors=ask_all(asked),
+        )
+
+
+def action_on(permission: str) -> tuple[type[models.Model], str]:
+    """The model and the action that "app.codename" is about. Raises ExplainError."""
+    if "." not in permission:
+        raise ExplainError(
+            "permission", f'A permission is written "app.codename", not {permission!r}.'
+        )
+    try:
+        return target(Definition(name="", permission=permission))
+    except PolicyProblem as problem:
+        raise ExplainError("permission", problem.message) from None
+
+
+def claims_from(text: str) -> dict[str, Any]:
+    """Claims written as JSON. Raises ExplainError."""
+    try:
+        claims = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ExplainError("claims", f"This is not JSON: {error}.") from None
+    if not isinstance(claims, dict):
+        raise ExplainError("claims", 'Claims are a JSON object, such as {"tenant": 7}.')
+    return claims
+
+
+def find_user(name: str) -> Any:
+    """The Django user of this name, else of this primary key. Raises ExplainError."""
+    model = get_user_model()
+    users = model._base_manager
+    found = users.filter(**{model.USERNAME_FIELD: name}).first()
+    if found is None:
+        try:
+            found = users.filter(pk=name).first()
+        except (ValueError, TypeError, OverflowError, ValidationError):
+            found = None
+    if found is None:
+        raise ExplainError("user", f"There is no user with the name or primary key {name!r}.")
+    return found
+
+
+def candidates(model: type[models.Model], action: str) -> list[Candidate]:
+    """Every policy on this action, in force or not, in the order in which they are applied."""
+    stored = Policy.objects.select_related("permission__content_type").order_by("pk")
+    written = [(policy.definition(), policy.enabled) for policy in stored]
+    written += [(definition, True) for definition in declared_policies()]
+    found: list[Candidate] = []
+    for definition, enabled in written:
+        try:
+            if target(definition) != (model, action):
+                continue
+        except PolicyProblem:
+            continue  # It is about no table there is.
+        problem = problem_of(definition)
+        if problem is None:
+            found.append(Candidate(understand(definition).rule, definition.source, enabled))
+        else:
+            text = f"{problem.field}: {problem.message}"
+            found.append(Candidate(denying(definition).rule, definition.source, enabled, text))
+    return found
+
+
+def _explanation(asked: Question, permission: str) -> Explanation:
+    model, action, subject = asked.model, asked.action, asked.subject
+    policies = candidates(model, action)
+    if asked.refused:
+        return unasked(permission, policies, allowed=False, because=asked.refused)
+    if subject.bypasses_rls:
+        who = "service role" if subject.role == SERVICE_ROLE else "active superuser"
+        because = f"The {who} bypasses row-level security, so no policy is asked."
+        return unasked(permission, policies, allowed=True, because=because)
+    snapshot = PolicySnapshot.load()
+    return explain(
+        permission,
+        policies,
+        row_of(asked.instance),
+        holds_permission=snapshot.holds(subject, model, action),
+        authenticated=subject.role != ANON,
+        value_of=authority.values_of(subject),
+        set_of=authority.reader(snapshot),
+        new_row=action == "add",
+    )
+
+
+def _row(model: type[models.Model], pk: str) -> models.Model:
+    # No manager: a row that one hides is still one that policies decide about.
+    rows: models.QuerySet[models.Model] = models.QuerySet(model)
+    try:
+        return rows.get(pk=pk)
+    except (ObjectDoesNotExist, ValueError, TypeError, OverflowError, ValidationError):
+        label = model._meta.label
+        raise ExplainError(
+            "pk", f"There is no row of {label} with the primary key {pk!r}."
+        ) from None
+
+
+def _name(model: type[models.Model], name: str) -> models.Model:
+    """The row of a model without a table: its key is all there is of it."""
+    instance = model(pk=name)
+    try:
+        instance.clean_fields()
+    except ValidationError as error:
+        raise ExplainError("topic", " ".join(error.messages)) from None
+    return instance
+
+
+def _of_token(token: str) -> Asker:
+    try:
+        subject = Subject.from_token(token.strip())
+    except tokens.TokenError as error:
+        raise ExplainError("token", f"The token is refused: {error.reason}.") from None
+    return _with_words(subject)
+
+
+def _of_claims(user: Any, claims: Mapping[str, Any], role: str | None) -> Asker:
+    settings = conf.current()
+    meant = dict(claims)
+    for claim, value, field in (
+        (settings.user_id_claim, None if user is None else str(user.pk), "user"),
+        (settings.role_claim, role, "role"),
+    ):
+        if value is not None and str(meant.setdefault(claim, value)) != value:
+            raise ExplainError("claims", f"The claim {claim!r} says another {field} than is given.")
+    named = meant.get(settings.user_id_claim)
+    if meant.setdefault(settings.role_claim, AUTHENTICATED if named else ANON) not in tokens.ROLES:
+        raise ExplainError(
+            "claims",
+            f"The claim {settings.role_claim!r} is one of {', '.join(tokens.ROLES)}.",
+        )
+    try:
+        return _with_words(Subject.from_claims(meant))
+    except tokens.TokenError as error:
+        raise ExplainError(
+            "claims", f"A token with these claims is refused: {error.reason}."
+        ) from None
+
+
+def _with_words(subject: Subject) -> Asker:
+    user = subject.user
+    if user is not None:
+        words = f"{user.get_username()} (user {user.pk}) with a token of role {subject.role}"
+    elif subject.user_id is not None:
+        words = f"a subject without a Django user, with a token of role {subject.role}"
+    else:
+        words = f"a token of role {subject.role}"
+    return Asker(subject, user, words)

@@ -1,0 +1,98 @@
+"""A policy tried out before it is saved: which rows a user would get under it.
+
+Owns putting the edited policy in place of the stored one, beside all others in force, and asking
+the queryset door about it. It changes nothing. Call it in a database thread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import models
+
+from auth_rls.access import audit_log
+from auth_rls.access.authority import new_row_predicate
+from auth_rls.access.querysets import permitted
+from auth_rls.access.snapshot import PolicySnapshot, stored_definitions
+from auth_rls.explain.questions import Asker
+from auth_rls.policy.declared import declared_policies
+from auth_rls.policy.definition import ACTIONS, Definition, target
+from auth_rls.sql.compile import condition
+
+MOST_COUNTED = 10_000
+"""Rows beyond this are not counted: a large table must not make a page slow."""
+MOST_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """How many rows; with `more`, at least so many."""
+
+    number: int
+    more: bool
+
+    def __str__(self) -> str:
+        return f"more than {self.number:,}" if self.more else f"{self.number:,}"
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What `asker` may do now and under the edited policy. `rows` and `lost` are the first ones
+    only: those that pass, and those that no longer do; `gained` are the keys of rows among
+    `rows` that do not pass now."""
+
+    model: type[models.Model]
+    action: str
+    now: Counted
+    then: Counted
+    rows: tuple[models.Model, ...]
+    gained: frozenset[Any]
+    lost: tuple[models.Model, ...]
+
+
+def trial(who: Asker, edited: Definition, *, enabled: bool, replaces: str | None) -> Trial | None:
+    """The rows under the edited policy, which takes the place of the stored one named `replaces`.
+
+    For an add, the rows that could be added as they are. None for actions on what has no table.
+    Raises PolicyProblem when the policy is about no model.
+    """
+    model, action = target(edited)
+    if action not in ACTIONS:
+        return None
+    others = [found for found in stored_definitions() if found.name != replaces]
+    edits = [edited] if enabled else []
+    with audit_log.quiet():
+        now = _rows(who, model, action, PolicySnapshot.load())
+        then = _rows(who, model, action, PolicySnapshot([*others, *declared_policies(), *edits]))
+    shown = tuple(then.order_by("pk")[:MOST_SHOWN])
+    keys = [row.pk for row in shown]
+    known = frozenset(now.filter(pk__in=keys).values_list("pk", flat=True))
+    return Trial(
+        model=model,
+        action=action,
+        now=_counted(now),
+        then=_counted(then),
+        rows=shown,
+        gained=frozenset(keys) - known,
+        lost=tuple(now.exclude(pk__in=then.order_by().values("pk")).order_by("pk")[:MOST_SHOWN]),
+    )
+
+
+def _rows(
+    who: Asker, model: type[models.Model], action: str, snapshot: PolicySnapshot
+) -> models.QuerySet[Any]:
+    # No manager: a row that one hides is still one that policies decide about.
+    rows: models.QuerySet[Any] = models.QuerySet(model)
+    if action != "add":
+        asker = who.user if who.refused else who.subject
+        return permitted(rows, asker, action, snapshot=snapshot)
+    if who.refused:
+        return rows.none()
+    predicate = new_row_predicate(who.subject, model, action, snapshot=snapshot)
+    return rows.filter(condition(predicate, model))
+
+
+def _counted(rows: models.QuerySet[Any]) -> Counted:
+    number = rows.order_by()[: MOST_COUNTED + 1].count()
+    return Counted(min(number, MOST_COUNTED), number > MOST_COUNTED)

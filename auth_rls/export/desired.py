@@ -1,0 +1,228 @@
+"""What should stand in the database: every policy in force, as statements of PostgreSQL.
+
+Owns the way from Django's models and settings to what render.py needs. It reads the policies and
+changes nothing; comparing and installing is in catalog.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django.contrib.auth import get_permission_codename, get_user_model
+from django.contrib.auth.models import Group, Permission
+from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import FieldDoesNotExist
+from django.db import models, router
+
+from auth_rls import conf
+from auth_rls.export import subject_functions
+from auth_rls.export.quoting import Function, identifier, shortened
+from auth_rls.export.render import Inexpressible, Renderer, Table, bypass
+from auth_rls.export.subject_functions import Holding, Users
+from auth_rls.policy.definition import (
+    ACTIONS,
+    Definition,
+    PolicyProblem,
+    Understood,
+    denying,
+    understand,
+)
+from auth_rls.predicates.kinds import Kind
+from auth_rls.sql.columns import columns_of, model_named
+
+PREFIX: Final = "rowcast: "
+"""Begins the name of every policy that is ours."""
+BYPASS: Final = "rowcast bypass"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A table: its schema and its name."""
+
+    schema: str
+    table: str
+
+    @property
+    def sql(self) -> str:
+        return f"{identifier(self.schema)}.{identifier(self.table)}"
+
+    def __str__(self) -> str:
+        return self.table if self.schema == "public" else f"{self.schema}.{self.table}"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyStatement:
+    place: Place
+    name: str
+    sql: str
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """All that should be there. `notes` say what could not be said in SQL, and denies."""
+
+    functions: tuple[Function, ...]
+    places: tuple[Place, ...]
+    policies: tuple[PolicyStatement, ...]
+    notes: tuple[str, ...]
+
+
+Locate = Callable[[str], "Place | None"]
+"""Where the table of a db_table stands; None where no table of that name takes policies."""
+
+
+def by_name(db_table: str) -> Place:
+    """Where a table stands by its name alone, without a database to ask."""
+    schema, separator, table = db_table.strip('"').partition('"."')
+    return Place(schema, table) if separator else Place("public", schema)
+
+
+def wanted(definitions: Iterable[Definition], using: str, locate: Locate = by_name) -> Export:
+    """What `definitions` ask for in the database `using`. Raises Inexpressible, whose text says
+    why, when not even who asks could be told there."""
+    notes: list[str] = []
+    users = _users(locate, notes)
+    renderer = Renderer(lambda label: _table(model_named(label), locate), users, _user_table(users))
+    functions = {function.name: function for function in subject_functions.functions(users)}
+    places: dict[Place, None] = {}
+    policies: list[PolicyStatement] = []
+    for definition in sorted(definitions, key=lambda definition: definition.name):
+        understood = _understood(definition, notes)
+        if understood is None or understood.action not in ACTIONS:
+            continue
+        model, rule = understood.model, understood.rule
+        if not router.allow_migrate_model(using, model):
+            continue
+        place = locate(model._meta.db_table)
+        if place is None:
+            notes.append(f"policy {rule.name!r}: {model._meta.label} has no table; left out")
+            continue
+        table = Table(place.sql, columns_of(model))
+        if place not in places:
+            places[place] = None
+            policies.append(PolicyStatement(place, BYPASS, bypass(table, BYPASS)))
+        codename = get_permission_codename(understood.action, model._meta)
+        permission = model._meta.app_label, codename
+        name = shortened(PREFIX + rule.name)
+        sql = renderer.policy(table, name, understood.action, permission, rule)
+        policies.append(PolicyStatement(place, name, sql))
+    functions.update(renderer.functions)
+    return Export(
+        # Those without a digest in their name call each other; the others call only those.
+        functions=tuple(functions.values()),
+        places=tuple(places),
+        policies=tuple(policies),
+        notes=tuple(dict.fromkeys([*notes, *renderer.notes])),
+    )
+
+
+def _understood(definition: Definition, notes: list[str]) -> Understood | None:
+    try:
+        return understand(definition)
+    except PolicyProblem as problem:
+        notes.append(
+            f"policy {definition.name!r} cannot be used and denies: "
+            f"{problem.field}: {problem.message}"
+        )
+    try:
+        return denying(definition)
+    except PolicyProblem:
+        return None  # It is about no table there is, so nothing is to be denied.
+
+
+def _table(model: type[models.Model], locate: Locate) -> Table:
+    place = locate(model._meta.db_table)
+    if place is None:
+        raise Inexpressible(f"{model._meta.label} has no table in this database")
+    return Table(place.sql, columns_of(model))
+
+
+def _located(model: type[models.Model], locate: Locate) -> str:
+    return _table(model, locate).name
+
+
+def _user_table(users: Users) -> Table:
+    return Table(users.table, columns_of(get_user_model()))
+
+
+def _users(locate: Locate, notes: list[str]) -> Users:
+    model = get_user_model()
+    settings = conf.current()
+    key = columns_of(model).get(str(model._meta.pk.column))
+    if key is None or key.kind not in subject_functions.KEY_TYPES:
+        raise Inexpressible(
+            f"The primary key of {model._meta.label} is neither an integer, a text nor a UUID, "
+            "so SQL cannot tell who asks."
+        )
+    active = _flag(model, "is_active", notes)
+    # A manager may hide users, and a token for a hidden one is refused. SQL cannot ask it.
+    if model._default_manager.get_queryset().query.where:
+        notes.append(
+            f"the default manager of {model._meta.label} hides users in ways SQL cannot ask for; "
+            "all its users count as hidden and see nothing"
+        )
+        active = False
+    return Users(
+        table=_located(model, locate),
+        key=key.name,
+        kind=Kind(key.kind),
+        active=active,
+        superuser=_flag(model, "is_superuser", notes),
+        holding=_holding(model, locate, notes),
+        user_id_claim=settings.user_id_claim,
+        role_claim=settings.role_claim,
+    )
+
+
+def _flag(model: type[models.Model], name: str, notes: list[str]) -> str | bool:
+    """The boolean column of that name, or what a plain class attribute says."""
+    columns = {column.field.name: column for column in columns_of(model).values()}
+    column = columns.get(name)
+    if column is not None and column.kind is Kind.BOOL:
+        return column.name
+    value: Any = getattr(model, name, False)
+    if isinstance(value, bool):
+        return value
+    notes.append(f"{model._meta.label}.{name} is no column of its table; it counts as false")
+    return False
+
+
+def _holding(model: type[models.Model], locate: Locate, notes: list[str]) -> Holding | None:
+    try:
+        own: Any = model._meta.get_field("user_permissions")
+        groups: Any = model._meta.get_field("groups")
+        if (own.related_model, groups.related_model) != (Permission, Group):
+            raise FieldDoesNotExist
+    except FieldDoesNotExist:
+        notes.append(
+            f"{model._meta.label} keeps permissions in its own way; in SQL nobody holds any"
+        )
+        return None
+    of_group: Any = Group._meta.get_field("permissions")
+    return Holding(
+        permissions=_located(Permission, locate),
+        permission_key=_key(Permission),
+        permission_content_type=_column(Permission, "content_type"),
+        content_types=_located(ContentType, locate),
+        content_type_key=_key(ContentType),
+        user_permissions=_located(own.remote_field.through, locate),
+        user_permissions_user=own.m2m_column_name(),
+        user_permissions_permission=own.m2m_reverse_name(),
+        user_groups=_located(groups.remote_field.through, locate),
+        user_groups_user=groups.m2m_column_name(),
+        user_groups_group=groups.m2m_reverse_name(),
+        group_permissions=_located(of_group.remote_field.through, locate),
+        group_permissions_group=of_group.m2m_column_name(),
+        group_permissions_permission=of_group.m2m_reverse_name(),
+    )
+
+
+def _key(model: type[models.Model]) -> str:
+    return str(model._meta.pk.column)
+
+
+def _column(model: type[models.Model], name: str) -> str:
+    field: Any = model._meta.get_field(name)
+    return str(field.column)

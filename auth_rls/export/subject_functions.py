@@ -1,0 +1,190 @@
+"""Who asks, in SQL: the functions that exported policies ask about the session's subject.
+
+Owns their text. The claims stand in the setting `request.jwt.claims`, as JSON, the way PostgREST
+and Supabase put them there; whoever sets it has verified them. What `auth_rls.Subject` makes of a
+token, `asker` makes of these: without claims, with another role, or for an inactive user there
+is no subject, and every policy denies.
+
+Pure: text only. Which tables hold users and permissions is told by the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from auth_rls.export.json_casts import FITS
+from auth_rls.export.quoting import SCHEMA, Function, identifier, literal
+from auth_rls.predicates.kinds import Kind
+
+KEY_TYPES: Mapping[Kind, str] = {Kind.INT: "int8", Kind.TEXT: "text", Kind.UUID: "uuid"}
+"""What a user's primary key may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Where Django keeps who holds a permission. Tables are quoted, columns are not."""
+
+    permissions: str
+    permission_key: str
+    permission_content_type: str
+    content_types: str
+    content_type_key: str
+    user_permissions: str
+    user_permissions_user: str
+    user_permissions_permission: str
+    user_groups: str
+    user_groups_user: str
+    user_groups_group: str
+    group_permissions: str
+    group_permissions_group: str
+    group_permissions_permission: str
+
+
+@dataclass(frozen=True, slots=True)
+class Users:
+    """The user table, quoted, and what is known of its rows: `active` and `superuser` name the
+    columns that say so, or are what is true of every user. Without `holding` nobody is found to
+    hold a permission."""
+
+    table: str
+    key: str
+    kind: Kind
+    active: str | bool
+    superuser: str | bool
+    holding: Holding | None
+    user_id_claim: str
+    role_claim: str
+
+
+# Valid as jsonb too, which takes no text with NUL or half a surrogate pair: neither do tokens.
+_CLAIMS = """
+SELECT CASE WHEN setting.s::jsonb IS NOT NULL THEN setting.s::json END
+FROM (SELECT nullif(current_setting('request.jwt.claims', true), '') AS s) AS setting
+"""
+
+_ASKER = """
+DECLARE
+  claims json := {schema}.claims();
+  claim json := claims -> {user_id_claim};
+  named text;
+  active boolean;
+  superuser boolean;
+BEGIN
+  bypasses := false;
+  IF json_typeof(claims -> {role_claim}) IS DISTINCT FROM 'string'
+    OR claims ->> {role_claim} NOT IN ('anon', 'authenticated', 'service_role') THEN
+    RETURN;
+  END IF;
+  named := CASE json_typeof(claim)
+    WHEN 'string' THEN nullif(claim #>> '{{}}', '')
+    WHEN 'number' THEN
+      CASE WHEN claim::text ~ '^-?[0-9]+$' THEN claim::text::numeric::text END
+  END;
+  IF named IS NULL AND json_typeof(claim) NOT IN ('string', 'null') THEN
+    RETURN;
+  END IF;
+  SELECT u.{key}, {is_active}, {is_superuser} INTO person, active, superuser
+    FROM {table} AS u WHERE {is_named};
+  IF FOUND AND active IS NOT TRUE THEN
+    person := NULL;
+    RETURN;
+  END IF;
+  role := claims ->> {role_claim};
+  id := CASE WHEN person IS NULL THEN to_json(named) ELSE to_json(person) END;
+  bypasses := role = 'service_role'
+    OR (role = 'authenticated' AND person IS NOT NULL AND superuser IS TRUE);
+  IF role = 'anon' THEN
+    person := NULL;
+  END IF;
+END
+"""
+
+_HOLDS = """
+SELECT EXISTS (
+  SELECT FROM {schema}.asker() AS a, {permissions} AS p
+  JOIN {content_types} AS t ON t.{content_type_key} = p.{permission_content_type}
+  WHERE t.app_label = $1 AND p.codename = $2 AND (
+    EXISTS (
+      SELECT FROM {user_permissions} AS d
+      WHERE d.{user_permissions_user} = a.person
+        AND d.{user_permissions_permission} = p.{permission_key})
+    OR EXISTS (
+      SELECT FROM {user_groups} AS g
+      JOIN {group_permissions} AS h
+        ON h.{group_permissions_group} = g.{user_groups_group}
+      WHERE g.{user_groups_user} = a.person
+        AND h.{group_permissions_permission} = p.{permission_key})))
+"""
+
+
+def functions(users: Users) -> list[Function]:
+    """The functions about the subject, each behind those it calls."""
+    fit = FITS[users.kind]
+    key = KEY_TYPES[users.kind]
+    return [
+        *FITS[Kind.TEXT],
+        *fit,
+        Function("claims", "", "json", _CLAIMS),
+        Function(
+            "asker",
+            f"OUT role text, OUT id json, OUT person {key}, OUT bypasses boolean",
+            "record",
+            _asker(users, fit[-1].name),
+            language="plpgsql",
+            definer=True,
+            output=True,
+        ),
+        Function("role", "", "text", f"SELECT a.role FROM {SCHEMA}.asker() AS a"),
+        Function("uid", "", "json", f"SELECT a.id FROM {SCHEMA}.asker() AS a"),
+        Function("bypasses", "", "boolean", f"SELECT a.bypasses FROM {SCHEMA}.asker() AS a"),
+        Function("holds", "text, text", "boolean", _holds(users), definer=True),
+    ]
+
+
+def _asker(users: Users, fit: str) -> str:
+    named = f"u.{identifier(users.key)} = {SCHEMA}.{fit}(to_json(named))"
+    if users.kind is Kind.INT:
+        # "+7" and " 7" are numbers, and name nobody.
+        named += f" AND u.{identifier(users.key)}::text = named"
+    elif users.kind is Kind.UUID:
+        named += " AND named !~ '[[:space:]]'"
+    return _ASKER.format(
+        schema=SCHEMA,
+        user_id_claim=literal(users.user_id_claim),
+        role_claim=literal(users.role_claim),
+        key=identifier(users.key),
+        is_active=_flag(users.active),
+        is_superuser=_flag(users.superuser),
+        table=users.table,
+        is_named=named,
+    )
+
+
+def _flag(column: str | bool) -> str:
+    if isinstance(column, bool):
+        return str(column).lower()
+    return f"u.{identifier(column)}"
+
+
+def _holds(users: Users) -> str:
+    if users.holding is None:
+        return "SELECT false"
+    tables = {"permissions", "content_types", "user_permissions", "user_groups"}
+    tables.add("group_permissions")
+    names = {
+        name: value if name in tables else identifier(value)
+        for name in Holding.__slots__
+        for value in [getattr(users.holding, name)]
+    }
+    return _HOLDS.format(schema=SCHEMA, **names)
+
+
+def of_user(users: Users, name: str, expression: str, returns: str) -> Function:
+    """The function `name` that gives `expression`, about the row `u` of the subject's own user."""
+    body = f"""
+SELECT {expression} FROM {users.table} AS u
+WHERE u.{identifier(users.key)} = (SELECT a.person FROM {SCHEMA}.asker() AS a)
+"""
+    # The digits of a float, whatever the session asks for.
+    return Function(name, "", returns, body, definer=True, settings=("extra_float_digits = 1",))

@@ -1,0 +1,99 @@
+"""Whether the database can evaluate a policy: what the models allow, its tables may not have.
+
+A policy is understood by the models. Where those are ahead of the database, or a table is not the
+one that the model describes, every question that the policy takes part in fails. Owns asking the
+database to plan such a question, which reads no rows. Call it in a database thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, nullcontext
+
+from django.db import DatabaseError, models, router, transaction
+
+from auth_rls.policy.definition import ACTIONS, Definition, PolicyProblem, Understood, understand
+from auth_rls.predicates.predicate import All, Any_, Const, Not, Predicate, Ref, Select, Test, tests
+from auth_rls.sql.columns import model_named
+from auth_rls.sql.compile import condition
+
+
+def problem_of(
+    definition: Definition, databases: Collection[str] | None = None
+) -> PolicyProblem | None:
+    """Why the policy cannot be used, by the models or by the database; None when it can. Only
+    `databases`, if given, are asked."""
+    try:
+        understood = understand(definition)
+    except PolicyProblem as problem:
+        return problem
+    rule = understood.rule
+    for field, predicate in (("using", rule.using), ("with_check", rule.with_check)):
+        for model, where in () if predicate is None else _asked(understood, predicate):
+            alias = router.db_for_read(model)
+            if databases is not None and alias not in databases:
+                continue
+            failure = _failure(model, where, alias)
+            if failure is not None:
+                return PolicyProblem(field, f"the database cannot evaluate it: {failure}")
+    return None
+
+
+def reason(error: DatabaseError) -> str:
+    """What the database said, in a line."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _asked(
+    understood: Understood, predicate: Predicate
+) -> Iterator[tuple[type[models.Model], Predicate]]:
+    """What the database is asked: about the model's table or, where it has none, about those
+    that are selected from."""
+    if understood.action in ACTIONS:
+        yield understood.model, predicate
+        return
+    for test in tests(predicate):
+        if isinstance(test.value, Select):
+            yield model_named(test.value.model), test.value.where
+
+
+def apart(alias: str) -> AbstractContextManager[None]:
+    """A failure inside ends no transaction of the caller's. Where there is none, none is begun:
+    SQLite may have to wait for it."""
+    if transaction.get_connection(alias).in_atomic_block:
+        return transaction.atomic(using=alias)
+    return nullcontext()
+
+
+def _failure(model: type[models.Model], predicate: Predicate, alias: str) -> str | None:
+    # No manager: one that hides rows would ask another question.
+    rows: models.QuerySet[models.Model] = models.QuerySet(model, using=alias)
+    try:
+        with apart(alias):
+            rows.filter(condition(_for_nobody(predicate), model)).values("pk").order_by().explain()
+    except DatabaseError as error:
+        return reason(error)
+    return None
+
+
+def _for_nobody(predicate: Predicate) -> Predicate:
+    """The predicate with every column still in it, and no subject's value needed."""
+    if isinstance(predicate, Const):
+        return predicate
+    if isinstance(predicate, Not):
+        return Not(_for_nobody(predicate.part))
+    if isinstance(predicate, All):
+        return All(tuple(map(_for_nobody, predicate.parts)))
+    if isinstance(predicate, Any_):
+        return Any_(tuple(map(_for_nobody, predicate.parts)))
+    value = predicate.value
+    if isinstance(value, Select):
+        where = _for_nobody(value.where)
+        selected = Select(value.model, value.column, where, value.prefix, value.kind)
+        return Test(predicate.column, predicate.op, selected)
+    if isinstance(value, Ref) or (
+        isinstance(value, tuple) and any(isinstance(item, Ref) for item in value)
+    ):
+        return Test(predicate.column, "isnull", False)
+    return predicate

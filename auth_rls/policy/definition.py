@@ -1,0 +1,229 @@
+"""One policy as somebody wrote it, and what it means once understood.
+
+Owns the way from the two sources, rows of `Policy` and `policies.py`, to a parsed rule on a
+model, and every reason to refuse one. It reads the app registry and never the database.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django.apps import apps
+from django.contrib.auth import get_permission_codename, get_user_model
+from django.core.exceptions import FieldDoesNotExist
+from django.db import models
+
+from auth_rls.policy.rules import PolicyRule
+from auth_rls.predicates.parse import PredicateError, parse
+from auth_rls.predicates.predicate import FALSE, Predicate, columns, refs, selects
+from auth_rls.sql.columns import UnsupportedColumn, columns_of, concrete, model_named, schema_of
+
+ACTIONS: Final = ("view", "add", "change", "delete")
+AUDIENCES: Final = ("permission", "authenticated", "anyone")
+MODES: Final = ("permissive", "restrictive")
+
+# What a model may name instead of these: see `actions_of`.
+_OWN_ACTIONS: Final = "row_actions"
+
+# It would have to be recorded whenever it changes, and no row may be shown by it.
+_NO_PASSWORD: Final = "{}: a password is not compared in policies"
+
+# A predicate on the new row belongs to these only, as in PostgreSQL.
+CHECKED_ACTIONS: Final = ("add", "change")
+
+
+class PolicyProblem(ValueError):
+    """A policy that cannot be used. `field` is the one at fault, the text says what is right."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A policy as written. `permission` is "app.codename"; `using` and `with_check` are JSON,
+    with None for "not given"; `source` says where it stands, for people."""
+
+    name: str
+    permission: str
+    audience: str = "permission"
+    mode: str = "permissive"
+    using: Any = None
+    with_check: Any = None
+    source: str = "database"
+    # What the permission belongs to, where that is known: a codename alone may say another.
+    content_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """A policy as it is applied: `rule` decides `action` on rows of `model`."""
+
+    model: type[models.Model]
+    action: str
+    rule: PolicyRule
+
+
+def understand(definition: Definition) -> Understood:
+    """What `definition` means. Raises PolicyProblem when it means nothing."""
+    model, action = target(definition)
+    _choice("audience", definition.audience, AUDIENCES)
+    _choice("mode", definition.mode, MODES)
+    using, with_check = definition.using, definition.with_check
+    if with_check is not None and action not in CHECKED_ACTIONS:
+        raise PolicyProblem(
+            "with_check",
+            f"A {action} policy looks at no new row; leave this empty and use “using”.",
+        )
+    if using is None and (action != "add" or with_check is None):
+        raise PolicyProblem(
+            "using", "Say which rows; write true for every row the audience may ask for."
+        )
+    parsed_check = None if with_check is None else _parsed("with_check", with_check, model)
+    # An add has no row that stands already: `using` is read only in place of `with_check`.
+    parsed_using = FALSE if using is None else _parsed("using", using, model)
+    rule = PolicyRule(
+        name=definition.name,
+        audience=definition.audience,
+        mode=definition.mode,
+        using=parsed_using,
+        with_check=parsed_check,
+    )
+    return Understood(model, action, rule)
+
+
+def denying(definition: Definition) -> Understood:
+    """What stands in for a policy that cannot be understood: the same audience and mode, and no
+    row. Permissive it grants nothing, restrictive it denies all. Raises PolicyProblem when not
+    even its model is known."""
+    model, action = target(definition)
+    audience = definition.audience if definition.audience in AUDIENCES else "anyone"
+    mode = definition.mode if definition.mode in MODES else "restrictive"
+    rule = PolicyRule(
+        name=definition.name, audience=audience, mode=mode, using=FALSE, with_check=FALSE
+    )
+    return Understood(model, action, rule)
+
+
+def target(definition: Definition) -> tuple[type[models.Model], str]:
+    """The model whose rows the permission is about, and the action. Raises PolicyProblem."""
+    app_label, _, codename = definition.permission.partition(".")
+    own = _with_own_action(app_label, codename)
+    if own is not None and definition.content_type in (None, own._meta.model_name):
+        return own, codename
+    action, _, model_name = codename.partition("_")
+    if action not in ACTIONS or not model_name:
+        raise PolicyProblem(
+            "permission",
+            f"{definition.permission} is no permission on rows; choose one named view_, add_, "
+            "change_ or delete_<model>.",
+        )
+    if definition.content_type is not None:
+        model_name = definition.content_type
+    try:
+        model = apps.get_model(app_label, model_name)
+    except LookupError:
+        raise PolicyProblem(
+            "permission",
+            f"{definition.permission} belongs to no model that is installed "
+            f"({app_label}.{model_name}).",
+        ) from None
+    if action not in actions_of(model):
+        raise PolicyProblem(
+            "permission",
+            f"{definition.permission} is no permission on {model._meta.label}; choose one of "
+            f"{', '.join(f'{app_label}.{name}' for name in actions_of(model))}.",
+        )
+    wanted = codename_of(model, action)
+    if codename != wanted:
+        raise PolicyProblem(
+            "permission",
+            f"{definition.permission} is no permission on rows of {model._meta.label}; "
+            f"did you mean {app_label}.{wanted}?",
+        )
+    if model._meta.proxy:
+        owner = concrete(model)._meta
+        raise PolicyProblem(
+            "permission",
+            f"{model._meta.label} is a proxy without rows of its own; choose "
+            f"{owner.app_label}.{get_permission_codename(action, owner)}.",
+        )
+    return model, action
+
+
+def actions_of(model: type[models.Model]) -> tuple[str, ...]:
+    """What policies may be about on rows of `model`: view, add, change and delete, or what the
+    model names in `row_actions`, each the codename of a permission of its own."""
+    own: tuple[str, ...] = getattr(model, _OWN_ACTIONS, ACTIONS)
+    return own
+
+
+def own_actions() -> list[str]:
+    """Every codename that a model names in `row_actions`."""
+    named = [model for model in apps.get_models() if hasattr(model, _OWN_ACTIONS)]
+    return [action for model in named for action in actions_of(model)]
+
+
+def codename_of(model: type[models.Model], action: str) -> str:
+    """The codename of the permission for `action` on rows of `model`."""
+    own = hasattr(model, _OWN_ACTIONS)
+    return action if own else get_permission_codename(action, model._meta)
+
+
+def _with_own_action(app_label: str, codename: str) -> type[models.Model] | None:
+    """The model of the app that names `codename` among its own actions."""
+    for model in apps.get_models():
+        if model._meta.app_label == app_label and codename in getattr(model, _OWN_ACTIONS, ()):
+            return model
+    return None
+
+
+def tables(predicate: Predicate) -> dict[type[models.Model], frozenset[str]]:
+    """The other tables a predicate reads, with the columns it reads there."""
+    found: dict[type[models.Model], frozenset[str]] = {}
+    for select in selects(predicate):
+        model = model_named(select.model)
+        read = columns(select.where) | {select.column}
+        found[model] = found.get(model, frozenset()) | read
+    return found
+
+
+def _choice(field: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise PolicyProblem(field, f"{value!r} is none of {', '.join(choices)}.")
+
+
+def _parsed(field: str, written: Any, model: type[models.Model]) -> Predicate:
+    try:
+        predicate = parse(written, schema_of(model), lambda label: schema_of(model_named(label)))
+        for ref in refs(predicate):
+            if ref.source == "user":
+                user_column(ref.path[0])
+        user = get_user_model()
+        read = tables(predicate).get(user, frozenset())
+        if "password" in read | (columns(predicate) if concrete(model) is user else frozenset()):
+            raise PredicateError(_NO_PASSWORD.format(f"{user._meta.label}.password"))
+    except (PredicateError, UnsupportedColumn) as error:
+        raise PolicyProblem(field, str(error)) from error
+    return predicate
+
+
+def user_column(name: str) -> str:
+    """The column of the user table that `$user.<name>` reads. Raises PredicateError."""
+    user = get_user_model()
+    if name in ("id", "pk"):
+        return str(user._meta.pk.column)
+    try:
+        field = user._meta.get_field(name)
+    except FieldDoesNotExist:
+        field = None
+    column = getattr(field, "column", None)
+    if column is None or column not in columns_of(user):
+        known = ", ".join(sorted(c.name for c in columns_of(user).values() if c.name != "password"))
+        raise PredicateError(f"$user.{name}: {user._meta.label} has no such field; it has {known}")
+    if name == "password":
+        raise PredicateError(_NO_PASSWORD.format("$user.password"))
+    return str(column)

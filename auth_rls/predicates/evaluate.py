@@ -1,0 +1,171 @@
+"""Evaluation: a bound predicate on one row, in SQL's three-valued logic.
+
+`matcher` turns a predicate into nested functions once, so that a row costs only its comparisons.
+What is computed here must agree with the SQL of compile.py on every row;
+tests/integration/test_compile_agrees.py holds them to it.
+
+Pure: no Django, no I/O.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from auth_rls.predicates import patterns
+from auth_rls.predicates.predicate import All, Any_, Const, Not, Predicate, Ref, Select, Test
+
+Matcher = Callable[[Mapping[str, object]], "bool | None"]
+# The values behind a select, as they are whenever a row is judged.
+MembersOf = Callable[[Select], Collection[object]]
+
+_MISSING: Any = object()
+_ORDER: dict[str, Callable[[Any, Any], bool]] = {
+    "exact": operator.eq,
+    "gt": operator.gt,
+    "gte": operator.ge,
+    "lt": operator.lt,
+    "lte": operator.le,
+}
+
+
+def matcher(predicate: Predicate, members_of: MembersOf | None = None) -> Matcher:
+    """A function from a row (column to canonical value) to true, false or None for unknown.
+
+    A column that is None is NULL; one that is absent makes every comparison with it unknown,
+    "is it NULL" too. `members_of` gives the values behind a select, once; they may change as long
+    as the function is used. Raises ValueError for a predicate that is not bound.
+    """
+    if isinstance(predicate, Const):
+        value = predicate.value
+        return lambda row: value
+    if isinstance(predicate, Not):
+        return _not(matcher(predicate.part, members_of))
+    if isinstance(predicate, All | Any_):
+        parts = tuple(matcher(part, members_of) for part in predicate.parts)
+        return _all(parts) if isinstance(predicate, All) else _any(parts)
+    if isinstance(predicate.value, Select) and members_of is not None:
+        return _among(predicate.column, members_of(predicate.value))
+    return _test(predicate)
+
+
+def _not(part: Matcher) -> Matcher:
+    def match(row: Mapping[str, object]) -> bool | None:
+        verdict = part(row)
+        return None if verdict is None else not verdict
+
+    return match
+
+
+def _all(parts: tuple[Matcher, ...]) -> Matcher:
+    def match(row: Mapping[str, object]) -> bool | None:
+        result: bool | None = True
+        for part in parts:
+            verdict = part(row)
+            if verdict is False:
+                return False
+            if verdict is None:
+                result = None
+        return result
+
+    return match
+
+
+def _any(parts: tuple[Matcher, ...]) -> Matcher:
+    def match(row: Mapping[str, object]) -> bool | None:
+        result: bool | None = False
+        for part in parts:
+            verdict = part(row)
+            if verdict:
+                return True
+            if verdict is None:
+                result = None
+        return result
+
+    return match
+
+
+def _test(test: Test) -> Matcher:
+    column, op, value = test.column, test.op, test.value
+    if isinstance(value, Ref | Select) or (
+        isinstance(value, tuple) and any(isinstance(item, Ref) for item in value)
+    ):
+        raise ValueError(f"{column}__{op} is not bound to a subject")
+    if op in ("isnull", "is", "isdistinct"):
+        return _null_aware(column, op, value)
+    if op == "in" and not value:
+        # SQL: even NULL is not in the empty set.
+        return lambda row: False
+    compare = _comparison(op, value)
+
+    def match(row: Mapping[str, object]) -> bool | None:
+        found = row.get(column)
+        return None if found is None else compare(found)
+
+    return match
+
+
+def _among(column: str, members: Collection[object]) -> Matcher:
+    """Membership in a set that may change."""
+
+    def match(row: Mapping[str, object]) -> bool | None:
+        if not members:
+            # SQL: even NULL is not in the empty set.
+            return False
+        found = row.get(column)
+        return None if found is None else found in members
+
+    return match
+
+
+def _null_aware(column: str, op: str, value: Any) -> Matcher:
+    """The operators that NULL does not make unknown."""
+    if op == "isnull":
+        decide: Callable[[Any], bool] = lambda found: (found is None) is value  # noqa: E731
+    elif op == "is":
+        decide = lambda found: found is value  # noqa: E731
+    elif value is None:
+        decide = lambda found: found is not None  # noqa: E731
+    else:
+        decide = lambda found: found is None or found != value  # noqa: E731
+
+    def match(row: Mapping[str, object]) -> bool | None:
+        found = row.get(column, _MISSING)
+        return None if found is _MISSING else decide(found)
+
+    return match
+
+
+def _comparison(op: str, value: Any) -> Callable[[Any], bool | None]:
+    """The test of a value that is not NULL."""
+    if op in _ORDER:
+        compare = _ORDER[op]
+        return lambda found: compare(found, value)
+    if op == "in":
+        members: frozenset[object] = value
+        return lambda found: found in members
+    if op == "range":
+        low, high = value
+        return lambda found: bool(low <= found <= high)
+    if op in ("like", "ilike"):
+        return patterns.like(value, ignore_case=op == "ilike")
+    if op in ("match", "imatch"):
+        return patterns.regex(value, ignore_case=op == "imatch")
+    if op == "iexact":
+        wanted = patterns.fold(value)
+        return lambda found: patterns.fold(found) == wanted
+    if op in ("contains", "startswith", "endswith"):
+        return _within(op, value)
+    if op in ("icontains", "istartswith", "iendswith"):
+        inner = _within(op[1:], patterns.fold(value))
+        return lambda found: inner(patterns.fold(found))
+    raise ValueError(f"unknown operator {op!r}")
+
+
+def _within(op: str, value: str) -> Callable[[str], bool]:
+    if op == "contains":
+        return lambda found: value in found
+    if op == "startswith":
+        return lambda found: found.startswith(value)
+    return lambda found: found.endswith(value)

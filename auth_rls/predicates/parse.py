@@ -1,0 +1,283 @@
+"""Parsing: policy JSON to a predicate, every name and value checked against the table.
+
+What comes out can be evaluated and compiled without further checks, once bound. What is wrong
+is refused here, with a message that names the column or the operator and says what would be
+right, because the author of a policy is looking at it now and nobody will be later.
+
+Pure: no Django, no I/O. Tables are known by their `TableSchema` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from auth_rls.predicates.kinds import OPAQUE, Kind, from_literal
+from auth_rls.predicates.predicate import FALSE, TRUE, All, Any_, Not, Predicate, Ref, Select, Test
+
+MAX_DEPTH = 32
+"""Levels of nesting, those of a select's `where` included."""
+MAX_SELECTS = 4
+"""Selects within each other. SQLite's parser before 3.46 takes about eight."""
+MAX_TESTS = 1_000
+"""Comparisons and connectives in one predicate."""
+MAX_VALUES = 10_000
+"""Values in all the lists of one predicate."""
+MAX_TEXT = 65_536
+"""Characters in one text."""
+
+_ORDERED = frozenset({"exact", "in", "gt", "gte", "lt", "lte", "range", "isnull"})
+_TEXT = _ORDERED | {
+    "iexact",
+    "contains",
+    "icontains",
+    "startswith",
+    "istartswith",
+    "endswith",
+    "iendswith",
+}
+_EQUAL = frozenset({"exact", "in", "isnull"})
+
+OPERATORS: Mapping[Kind, frozenset[str]] = {
+    **dict.fromkeys(Kind, _ORDERED),
+    Kind.TEXT: _TEXT,
+    Kind.BOOL: _EQUAL,
+    Kind.INET: _EQUAL,
+    **dict.fromkeys(OPAQUE, frozenset({"isnull"})),
+}
+"""The operators that a policy may use on a column of each kind."""
+
+_TO_TEXT = frozenset({Kind.TEXT, Kind.INT, Kind.UUID})
+_CONNECTIVES = ("all", "any", "not")
+
+
+@dataclass(frozen=True, slots=True)
+class TableSchema:
+    """What a predicate may say about a table: its label "app.Model", and under every name a
+    column goes by, the column's own name and kind."""
+
+    label: str
+    columns: Mapping[str, tuple[str, Kind]]
+
+
+class PredicateError(ValueError):
+    """A predicate that is refused: what is wrong, and where in the JSON (`path`)."""
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(f"{path}: {message}" if path else message)
+        self.message = message
+        self.path = path
+
+
+def parse(json: Any, table: TableSchema, resolve: Callable[[str], TableSchema]) -> Predicate:
+    """The predicate that this JSON value (already decoded) states about rows of `table`.
+
+    `resolve` gives the schema of an "app.Model" named in a select; it raises LookupError or
+    PredicateError, whose text is passed on, for one that does not exist or may not be read.
+
+    Raises PredicateError.
+    """
+    return _Parser(resolve).predicate(json, table, "", 1)
+
+
+class _Parser:
+    """One run: counts what it has read, so that no predicate outgrows the bounds."""
+
+    def __init__(self, resolve: Callable[[str], TableSchema]) -> None:
+        self._resolve = resolve
+        self._tests = 0
+        self._values = 0
+        self._selects = 0
+
+    def predicate(self, json: Any, table: TableSchema, path: str, depth: int) -> Predicate:
+        self._tests += 1
+        if self._tests > MAX_TESTS:
+            raise PredicateError(f"more than {MAX_TESTS} conditions", path)
+        if depth > MAX_DEPTH:
+            raise PredicateError(f"nested deeper than {MAX_DEPTH} levels", path)
+        if json is True:
+            return TRUE
+        if json is False:
+            return FALSE
+        if not isinstance(json, Mapping):
+            raise PredicateError(
+                f"expected true, false or an object of conditions, not {_shown(json)}", path
+            )
+        if not json:
+            raise PredicateError("empty object; write true to allow every row", path)
+        for word in _CONNECTIVES:
+            if word in json:
+                if len(json) > 1:
+                    raise PredicateError(
+                        f'"{word}" must be the only key of its object; put the other conditions '
+                        f'beside it in an "all"',
+                        path,
+                    )
+                return self._connective(word, json[word], table, _join(path, word), depth)
+        parts = [self._test(key, json[key], table, _join(path, key), depth) for key in json]
+        return parts[0] if len(parts) == 1 else All(tuple(parts))
+
+    def _connective(
+        self, word: str, json: Any, table: TableSchema, path: str, depth: int
+    ) -> Predicate:
+        if word == "not":
+            return Not(self.predicate(json, table, path, depth + 1))
+        if not isinstance(json, list | tuple):
+            raise PredicateError(f'"{word}" takes a list of predicates, not {_shown(json)}', path)
+        parts = tuple(
+            self.predicate(part, table, f"{path}[{index}]", depth + 1)
+            for index, part in enumerate(json)
+        )
+        return All(parts) if word == "all" else Any_(parts)
+
+    def _test(self, key: Any, json: Any, table: TableSchema, path: str, depth: int) -> Test:
+        self._tests += 1
+        if self._tests > MAX_TESTS:
+            raise PredicateError(f"more than {MAX_TESTS} conditions", path)
+        column, kind, op = _lookup(key, table, path)
+        if op == "isnull":
+            if not isinstance(json, bool):
+                raise PredicateError(f"isnull takes true or false, not {_shown(json)}", path)
+            return Test(column, op, json)
+        if op == "in":
+            return Test(column, op, self._set(json, kind, path, depth))
+        if op == "range":
+            if not isinstance(json, list | tuple) or len(json) != 2:
+                raise PredicateError(f"range takes a list of two values, not {_shown(json)}", path)
+            return Test(column, op, (_value(json[0], kind, path), _value(json[1], kind, path)))
+        if isinstance(json, Mapping) and "select" in json:
+            raise PredicateError(f'"select" goes with in only: {column}__in', path)
+        return Test(column, op, _value(json, kind, path))
+
+    def _set(self, json: Any, kind: Kind, path: str, depth: int) -> object:
+        if isinstance(json, Mapping):
+            return self._select(json, kind, path, depth)
+        if isinstance(json, str) and json.startswith("$") and not json.startswith("$$"):
+            return _value(json, kind, path)
+        if not isinstance(json, list | tuple):
+            raise PredicateError(
+                f'in takes a list, a reference to one such as "$claims.teams", or a '
+                f"select, not {_shown(json)}",
+                path,
+            )
+        self._values += len(json)
+        if self._values > MAX_VALUES:
+            raise PredicateError(f"more than {MAX_VALUES} values in lists", path)
+        items = [_value(item, kind, f"{path}[{index}]") for index, item in enumerate(json)]
+        if any(isinstance(item, Ref) for item in items):
+            return tuple(items)
+        return frozenset(items)
+
+    def _select(self, json: Mapping[Any, Any], kind: Kind, path: str, depth: int) -> Select:
+        extra = [key for key in json if key not in ("select", "from", "where", "prefix")]
+        if extra:
+            raise PredicateError(
+                f"unknown key {_shown(extra[0])}; a select has select, from, where and prefix", path
+            )
+        for key in ("select", "from"):
+            if not isinstance(json.get(key), str):
+                raise PredicateError(
+                    'a select is {"select": column, "from": "app.Model", "where": predicate}', path
+                )
+        try:
+            source = self._resolve(json["from"])
+        except (LookupError, PredicateError) as error:
+            reason = str(error.args[0]) if error.args else f"there is no model {json['from']}"
+            raise PredicateError(reason, _join(path, "from")) from None
+        found = source.columns.get(json["select"])
+        if found is None:
+            raise PredicateError(_unknown(json["select"], source), _join(path, "select"))
+        column, inner = found
+        prefix = json.get("prefix", "")
+        if not isinstance(prefix, str):
+            raise PredicateError(f"expected text, not {_shown(prefix)}", _join(path, "prefix"))
+        _value("$" + prefix if prefix.startswith("$") else prefix, Kind.TEXT, path)
+        if prefix and kind is not Kind.TEXT:
+            raise PredicateError(
+                f"a prefix needs a text column to compare with, not one of {kind}", path
+            )
+        if inner in OPAQUE or not (inner is kind or (kind is Kind.TEXT and inner in _TO_TEXT)):
+            raise PredicateError(
+                f"{column} of {source.label} is {inner}, which cannot be compared with {kind}", path
+            )
+        self._selects += 1
+        if self._selects > MAX_SELECTS:
+            raise PredicateError(f"more than {MAX_SELECTS} selects within each other", path)
+        where = self.predicate(json.get("where", True), source, _join(path, "where"), depth + 1)
+        self._selects -= 1
+        return Select(source.label, column, where, prefix, kind)
+
+
+def _lookup(key: Any, table: TableSchema, path: str) -> tuple[str, Kind, str]:
+    if not isinstance(key, str):
+        raise PredicateError(f"expected a column name, not {_shown(key)}", path)
+    # A name with two underscores inside is a column first.
+    name, op = key, "exact"
+    if name not in table.columns and "__" in key:
+        name, _, op = key.rpartition("__")
+    if name not in table.columns:
+        raise PredicateError(_unknown(name, table), path)
+    column, kind = table.columns[name]
+    if op not in _TEXT:
+        raise PredicateError(
+            f"unknown operator {op!r} on {name}; {kind} columns take {_listed(OPERATORS[kind])}",
+            path,
+        )
+    if op not in OPERATORS[kind]:
+        raise PredicateError(
+            f"operator {op!r} does not suit {name}, which is {kind}; "
+            f"it takes {_listed(OPERATORS[kind])}",
+            path,
+        )
+    return column, kind, op
+
+
+def _value(json: Any, kind: Kind, path: str) -> object:
+    if isinstance(json, str):
+        if len(json) > MAX_TEXT:
+            raise PredicateError(f"text of more than {MAX_TEXT} characters", path)
+        if json.startswith("$$"):
+            json = json[1:]
+        elif json.startswith("$"):
+            return _reference(json, kind, path)
+    try:
+        return from_literal(kind, json)
+    except ValueError as error:
+        raise PredicateError(str(error), path) from None
+
+
+def _reference(text: str, kind: Kind, path: str) -> Ref:
+    source, *steps = text[1:].split(".")
+    if source == "role" and not steps:
+        return Ref("role", (), kind)
+    if source == "user" and len(steps) == 1 and steps[0]:
+        return Ref("user", (steps[0],), kind)
+    if source == "claims" and steps and all(steps):
+        return Ref("claims", tuple(steps), kind)
+    raise PredicateError(
+        f"unknown reference {text!r}; there are $user.id, $user.<field>, $claims.<path> and $role. "
+        f"For the text itself write {'$' + text!r}",
+        path,
+    )
+
+
+def _unknown(name: str, table: TableSchema) -> str:
+    near = get_close_matches(name, table.columns, n=1)
+    columns = sorted({column for column, _ in table.columns.values()})
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {_listed(columns)}"
+    return f"unknown column {name!r} of {table.label}; {hint}"
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(sorted(words))
+
+
+def _join(path: str, key: Any) -> str:
+    return f"{path}.{key}" if path else str(key)
+
+
+def _shown(json: Any) -> str:
+    text = repr(json)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,130 @@
+"""The predicate language: what a row must be like, as a value.
+
+Predicates are trees of four nodes. They are parsed from policy JSON, Q objects or wire filters,
+bound to a subject (every reference replaced by a plain value), and then evaluated on rows
+(`evaluate.py`) or compiled to SQL (`compile.py`). Both follow SQL's three-valued logic: a
+comparison with NULL is unknown, and unknown is not true.
+
+Pure: no Django, no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+from auth_rls.predicates.kinds import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Const:
+    """True, false, or None for unknown."""
+
+    value: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class All:
+    """Kleene conjunction; of nothing it is true."""
+
+    parts: tuple[Predicate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Any_:
+    """Kleene disjunction; of nothing it is false."""
+
+    parts: tuple[Predicate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """Kleene negation."""
+
+    part: Predicate
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A value of the subject: `$user.id`, `$user.<field>`, `$claims.<path>`, `$role`.
+
+    `kind` is that of the column it is compared with: binding brings the value into it.
+    """
+
+    source: str  # "user", "claims" or "role"
+    path: tuple[str, ...] = ()
+    kind: Kind = Kind.TEXT
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """The set of a column's values over the rows of another table that match `where`.
+
+    NULLs are not in it. `kind` is that of the column it is compared with; where that is TEXT,
+    each value is taken as text with `prefix` before it.
+    """
+
+    model: str  # "app.Model"
+    column: str
+    where: Predicate
+    prefix: str = ""
+    kind: Kind = Kind.TEXT
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """One column compared. `value` is a canonical value of the column's kind (see kinds.py);
+    a frozenset of them for "in", a pair for "range", a bool for "isnull"; before binding it may
+    be a Ref, a Select, or a tuple holding Refs."""
+
+    # By its name pytest would take it for a class of tests wherever it is imported.
+    __test__: ClassVar[bool] = False
+
+    column: str
+    op: str
+    value: Any
+
+
+Predicate: TypeAlias = Const | All | Any_ | Not | Test
+
+TRUE = Const(True)
+FALSE = Const(False)
+UNKNOWN = Const(None)
+
+
+def tests(predicate: Predicate) -> Iterator[Test]:
+    """Every comparison in it, left to right; not those inside a select."""
+    stack: list[Predicate] = [predicate]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Test):
+            yield node
+        elif isinstance(node, Not):
+            stack.append(node.part)
+        elif not isinstance(node, Const):
+            stack.extend(reversed(node.parts))
+
+
+def columns(predicate: Predicate) -> frozenset[str]:
+    """The columns of the row itself that the predicate reads."""
+    return frozenset(test.column for test in tests(predicate))
+
+
+def selects(predicate: Predicate) -> Iterator[Select]:
+    """Every select in it, each before those inside its own `where`."""
+    for test in tests(predicate):
+        if isinstance(test.value, Select):
+            yield test.value
+            yield from selects(test.value.where)
+
+
+def refs(predicate: Predicate) -> Iterator[Ref]:
+    """Every reference to the subject, those inside selects included."""
+    for test in tests(predicate):
+        if isinstance(test.value, Ref):
+            yield test.value
+        elif isinstance(test.value, Select):
+            yield from refs(test.value.where)
+        elif isinstance(test.value, tuple):
+            yield from (item for item in test.value if isinstance(item, Ref))

@@ -1,0 +1,236 @@
+"""Compilation: a bound predicate as a condition that the database evaluates.
+
+Its truth is that of evaluate.py on every row, unknown included: connectives are rendered by
+nodes of our own, because Django's ~Q takes what is unknown for true. How one comparison is
+written is in dialects.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.apps import apps
+from django.db import NotSupportedError, models
+from django.db.models import F, Q
+from django.db.models.expressions import Expression, Subquery
+
+from auth_rls.predicates.predicate import (
+    FALSE,
+    TRUE,
+    All,
+    Any_,
+    Const,
+    Not,
+    Predicate,
+    Ref,
+    Select,
+    Test,
+)
+from auth_rls.sql import dialects
+from auth_rls.sql.columns import Column, columns_of
+
+# Conditions in a row before they are grouped.
+_CHAIN = 8
+# What a subquery adds to the weight of its WHERE.
+_SUBQUERY = 10
+
+
+def condition(predicate: Predicate, model: type[models.Model]) -> Q:
+    """The rows of `model` on which `predicate` is true, for `filter()` on its querysets.
+
+    References must be bound; selects become subqueries. Works beside joins and in subqueries,
+    on SQLite and PostgreSQL. Raises ValueError for a predicate that is not bound, names no
+    column of the model, or uses `match` or `imatch`, which no database does as RE2 does: see
+    `widened`. Other databases raise NotSupportedError when the query runs.
+    """
+    return Q(_node(predicate, columns_of(model)))
+
+
+def widened(predicate: Predicate) -> Predicate:
+    """A predicate that compiles and is true wherever this one is: regular expressions are left
+    open. Decide what it lets through with `evaluate.matcher`."""
+    return _widened(predicate, TRUE)
+
+
+def _widened(predicate: Predicate, generous: Const) -> Predicate:
+    if isinstance(predicate, Not):
+        return Not(_widened(predicate.part, FALSE if generous == TRUE else TRUE))
+    if isinstance(predicate, All | Any_):
+        return type(predicate)(tuple(_widened(part, generous) for part in predicate.parts))
+    if isinstance(predicate, Test) and predicate.op in ("match", "imatch"):
+        return generous
+    return predicate
+
+
+def _node(predicate: Predicate, columns: Mapping[str, Column]) -> _Condition:
+    if isinstance(predicate, Const):
+        return _Constant(predicate.value)
+    if isinstance(predicate, Not):
+        return _Negation(_node(predicate.part, columns))
+    if isinstance(predicate, All | Any_):
+        parts = [_node(part, columns) for part in predicate.parts]
+        if not parts:
+            return _Constant(isinstance(predicate, All))
+        return _Connective("AND" if isinstance(predicate, All) else "OR", *parts)
+    column = columns.get(predicate.column)
+    if column is None:
+        raise ValueError(f"there is no column {predicate.column!r}")
+    value = predicate.value
+    if isinstance(value, Select):
+        return _membership(column, value)
+    if isinstance(value, Ref) or (
+        isinstance(value, tuple) and any(isinstance(item, Ref) for item in value)
+    ):
+        raise ValueError(f"{predicate.column}__{predicate.op} is not bound to a subject")
+    if predicate.op in ("match", "imatch"):
+        raise ValueError(f"operator {predicate.op!r} has no exact SQL")
+    return _Comparison(F(column.attname), column, predicate.op, value)
+
+
+def _membership(column: Column, select: Select) -> _Condition:
+    source = apps.get_model(select.model)
+    columns = columns_of(source)
+    try:
+        inner = columns[select.column]
+    except KeyError:
+        raise ValueError(f"there is no column {select.column!r} in {select.model}") from None
+    # A NULL in the set would make every "not in it" unknown.
+    present = _Comparison(F(inner.attname), inner, "isnull", False)
+    # Not a manager's queryset: one that hides rows would make this door differ from the others.
+    rows: models.QuerySet[Any] = models.QuerySet(model=source).order_by()
+    chosen = _Connective("AND", present, _node(select.where, columns))
+    values = rows.filter(Q(chosen)).values_list(
+        _Member(F(inner.attname), column, inner, select.prefix)
+    )
+    return _Membership(F(column.attname), column, Subquery(values), chosen.weight + _SUBQUERY)
+
+
+def _dialect(connection: Any) -> dialects.Dialect:
+    try:
+        return dialects.DIALECTS[connection.vendor]
+    except KeyError:
+        raise NotSupportedError(
+            f"row-level security compiles for SQLite and PostgreSQL, not for {connection.vendor}"
+        ) from None
+
+
+class _Condition(Expression):
+    """A node of the condition. Its SQL may stand in AND, OR and NOT without parentheses.
+
+    `weight` is about how many symbols a parser has on its stack at the deepest place: SQLite
+    before 3.46 gives up beyond a hundred.
+    """
+
+    output_field = models.BooleanField()
+    weight = 2
+
+    def __init__(self, *children: Any) -> None:
+        super().__init__()
+        self.children = list(children)
+
+    def get_source_expressions(self) -> list[Any]:
+        return self.children
+
+    def set_source_expressions(self, exprs: Sequence[Any]) -> None:
+        self.children = list(exprs)
+
+
+class _Constant(_Condition):
+    def __init__(self, value: bool | None) -> None:
+        super().__init__()
+        self.value = value
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
+        if self.value is None:
+            return dialects.UNKNOWN, []
+        return (dialects.TRUE if self.value else dialects.FALSE), []
+
+
+class _Negation(_Condition):
+    def __init__(self, part: _Condition) -> None:
+        super().__init__(part)
+        self.weight = part.weight + 1
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
+        sql, params = compiler.compile(self.children[0])
+        return f"NOT {sql}", list(params)
+
+
+class _Connective(_Condition):
+    def __init__(self, word: str, *parts: _Condition) -> None:
+        # The deepest first: what stands to its left would wait on the parser's stack.
+        heaviest, *rest = sorted(parts, key=lambda part: -part.weight)
+        super().__init__(heaviest, *rest)
+        self.word = word
+        self.weight = max(heaviest.weight + 1, *(part.weight + 5 for part in rest[:1]), 0)
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
+        parts = []
+        params: list[Any] = []
+        for child in self.children:
+            sql, found = compiler.compile(child)
+            parts.append(sql)
+            params.extend(found)
+        return _joined(self.word, parts), params
+
+
+def _joined(word: str, parts: list[str]) -> str:
+    """The parts in parentheses. Many are grouped: to SQLite a chain of n is an expression n
+    deep, and a thousand is too deep."""
+    head, *rest = parts
+    while len(rest) > _CHAIN:
+        chunks = [rest[index : index + _CHAIN] for index in range(0, len(rest), _CHAIN)]
+        rest = [_joined(word, chunk) for chunk in chunks]
+    return f"({f' {word} '.join((head, *rest))})"
+
+
+class _Comparison(_Condition):
+    def __init__(self, operand: F, column: Column, op: str, value: Any) -> None:
+        super().__init__(operand)
+        self.column = column
+        self.op = op
+        self.value = value
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
+        sql, _ = compiler.compile(self.children[0])
+        text, params = _dialect(connection).compare(self.column, self.op, self.value, sql)
+        return f"({text})", params
+
+
+class _Membership(_Condition):
+    def __init__(self, operand: F, column: Column, values: Subquery, weight: int) -> None:
+        super().__init__(operand, values)
+        self.column = column
+        self.weight = weight
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
+        operand, values = self.children
+        sql, _ = compiler.compile(operand)
+        subquery, params = compiler.compile(values)
+        left = _dialect(connection).operand(self.column, sql, ordered=False)
+        return f"({left} IN {subquery})", list(params)
+
+
+class _Member(Expression):
+    """What a subquery selects: the inner column as the outer one is compared with it."""
+
+    # Nobody reads it from Python, so its type matters to nobody.
+    output_field = models.TextField()
+
+    def __init__(self, value: F, outer: Column, inner: Column, prefix: str) -> None:
+        super().__init__()
+        self.value = value
+        self.outer = outer
+        self.inner = inner
+        self.prefix = prefix
+
+    def get_source_expressions(self) -> list[Any]:
+        return [self.value]
+
+    def set_source_expressions(self, exprs: Sequence[Any]) -> None:
+        (self.value,) = exprs
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
+        sql, _ = compiler.compile(self.value)
+        return _dialect(connection).member(self.outer, self.inner, self.prefix, sql)

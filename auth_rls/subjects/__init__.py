@@ -1,0 +1,4 @@
+"""Who asks: subjects, the tokens they come from, and the subject of the current request.
+
+Never decides what a subject may see.
+"""

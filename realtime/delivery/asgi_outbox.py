@@ -1,0 +1,234 @@
+"""What waits to be sent to one socket by ASGI: in order, and never more than its bound of bytes.
+
+Knows nothing of protocols. Past the bound the socket is given up: `overflowed` is set and
+everything that waits is dropped, because its client can resume and memory cannot. While the client
+takes what it is sent nothing waits here, and there is no task either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any
+
+from realtime.delivery.frame import Prepared
+from realtime.delivery.outbox import Outgoing
+from realtime.delivery.server_adapter import UNKNOWN, Carrier
+from realtime.util.tasks import cancelled
+
+_HALF = 0.5
+_ASK_AGAIN_SECONDS = 0.01
+
+Send = Callable[[str | bytes], Coroutine[Any, Any, None]]
+
+
+class Outbox:
+    """Anybody on the loop puts into it. `ended` is called once: when it was closed and all is sent,
+    when it overflowed, or with what sending raised."""
+
+    __slots__ = (
+        "_bound",
+        "_bytes",
+        "_closing",
+        "_eager",
+        "_ended",
+        "_frames",
+        "_over",
+        "_room",
+        "_send",
+        "_sending",
+        "_unsent",
+        "_write",
+        "_writer",
+        "overflowed",
+    )
+
+    def __init__(
+        self,
+        send: Send,
+        bound: int | None,
+        ended: Callable[[Exception | None], None],
+        carrier: Carrier = UNKNOWN,
+    ) -> None:
+        """`carrier`: what is known of the server. With an eager one `send` is begun by whoever
+        puts, which saves a task for every frame that need not wait (`benchmarks.fanout`).
+        """
+        self._send = send
+        self._bound = bound
+        self._ended = ended
+        self._unsent = carrier.unsent
+        self._eager = carrier.eager
+        self._write = carrier.write
+        self._frames: deque[str | bytes] | None = None
+        self._bytes = 0
+        self._room: asyncio.Event | None = None
+        self._writer: asyncio.Task[None] | None = None
+        self._closing = self._sending = self._over = False
+        self.overflowed = False
+
+    @property
+    def direct(self) -> None:
+        """A server that is not ours is handed each frame for each socket."""
+        return None
+
+    @property
+    def size(self) -> int:
+        """Bytes that wait; a text counts as its number of characters."""
+        return self._bytes
+
+    def put(self, frame: Outgoing) -> None:
+        """Send a frame, or queue it. After `close` or an overflow it is dropped."""
+        if self._closing or self.overflowed or self._over:
+            return
+        if self._write is not None and self._writer is None:
+            # Nothing of ours waits while there is no writer.
+            made = frame if isinstance(frame, Prepared) else Prepared(frame)
+            data = made.frame()
+            try:
+                written = self._write(data)
+            except Exception as error:
+                # Whatever is wrong with one socket is no business of who has something for it.
+                self._end(error)
+                return
+            if written:
+                self._look_beyond()
+                return
+        message = frame.message if isinstance(frame, Prepared) else frame
+        if self._writer is None:
+            if self._eager:
+                self._begin(message)
+                return
+            self._writer = asyncio.create_task(self._run(None), name="rowcast-writer")
+        if self._frames is None:
+            self._frames = deque()
+        self._frames.append(message)
+        self._bytes += len(message)
+        # Only a client that holds up a send is slow. A burst that the writer has not even begun to
+        # send is ours: it is handed over when the loop comes round.
+        if self._bound is not None and self._sending and self._bytes > self._bound:
+            self._give_up()
+
+    async def writable(self) -> None:
+        """Wait until less than half the bound is taken. For those who can wait (replays)."""
+        if self._bound is None:
+            return
+        half = self._bound * _HALF
+        while self._bytes > half and not self._over:
+            if self._room is None:
+                self._room = asyncio.Event()
+            await self._room.wait()
+        # Nobody tells when a transport's buffer has drained, so it is asked again.
+        while self._unsent() > half and not self._over and not self._closing:
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+
+    def close(self) -> None:
+        """Take no more; `ended` is called when what waits is sent."""
+        self._closing = True
+        if self._writer is None:
+            self._end(None)
+
+    async def stop(self) -> None:
+        """Send nothing more, and tell nobody."""
+        self._over = True
+        self._wake()
+        writer = self._writer
+        if writer is not None:
+            await cancelled([writer])
+        # Both lead to whom this belongs to: nothing is to go in circles (`server.py`).
+        self._ended, self._send = _nobody, _nothing
+
+    def _begin(self, message: str | bytes) -> None:
+        sending = self._send(message)
+        try:
+            waits_for = sending.send(None)
+        except StopIteration:
+            self._look_beyond()
+        except Exception as error:
+            # A client that is gone is no business of who has something for it.
+            self._end(error)
+        else:
+            self._bytes = len(message)
+            self._sending = True
+            begun = _Rest(sending, waits_for), len(message)
+            self._writer = asyncio.create_task(self._run(begun), name="rowcast-writer")
+
+    async def _run(self, begun: tuple[_Rest, int] | None) -> None:
+        try:
+            if begun is not None:
+                rest, size = begun
+                await rest
+                self._sent(size)
+            while self._frames and not self.overflowed:
+                message = self._frames.popleft()
+                self._sending = True
+                await self._send(message)
+                self._sent(len(message))
+        except Exception as error:
+            self._end(error)
+        finally:
+            self._frames = self._writer = None
+            self._sending = False
+        if self._closing:
+            self._end(None)
+
+    def _sent(self, size: int) -> None:
+        self._sending = False
+        self._bytes = max(0, self._bytes - size)
+        if self._bound is None or self._bytes <= self._bound * _HALF:
+            self._wake()
+        self._look_beyond()
+
+    def _look_beyond(self) -> None:
+        if self._bound is not None and self._unsent() > self._bound:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self.overflowed = True
+        self._frames = None
+        self._bytes = 0
+        self._end(None)
+
+    def _end(self, error: Exception | None) -> None:
+        if not self._over:
+            self._over = True
+            self._wake()
+            self._ended(error)
+
+    def _wake(self) -> None:
+        room, self._room = self._room, None
+        if room is not None:
+            room.set()
+
+
+def _nobody(failure: Exception | None) -> None:
+    """Nobody is told."""
+
+
+async def _nothing(message: str | bytes) -> None:
+    """Nothing is sent."""
+
+
+class _Rest:
+    """What is left of a coroutine whose first step was taken outside a task."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None], waits_for: Any) -> None:
+        self._coroutine = coroutine
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        waits_for = self._waits_for
+        try:
+            while True:
+                try:
+                    value = yield waits_for
+                except Exception as error:
+                    waits_for = self._coroutine.throw(error)
+                except asyncio.CancelledError as error:
+                    waits_for = self._coroutine.throw(error)
+                else:
+                    waits_for = self._coroutine.send(value)
+        except StopIteration:
+            return
+        finally:
+            self._coroutine.close()

@@ -1,0 +1,182 @@
+"""Reads the log for a server process: from its ring where that reaches, else from the table.
+
+The table is read in a database thread, and what many ask for at once is read once. Never numbers,
+never delivers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from django.db import connections
+
+from realtime.event_log.event import DatabaseEvent
+from realtime.event_log.ring import EventLog
+from realtime.event_log.table import BATCH, Relations, read_later, read_rows, seq_at
+from realtime.util.database_threads import in_database_thread
+from realtime.wal.entry import Relation, WalRow
+from realtime.wal.head import Head, read_head
+
+T = TypeVar("T")
+# Replays behind the ring are served in blocks that begin at multiples of this, so that clients
+# with different cursors share them. The last few are kept: a storm comes in a few seconds.
+_BLOCK = BATCH
+_BLOCKS_KEPT = 8
+_MOST_COUNTED = 10_000
+# In one statement: what is numbered meanwhile must not be missed by both.
+_COMMITTED = """
+SELECT seq + (SELECT COUNT(*) FROM (
+    SELECT 1 FROM realtime_wal WHERE seq IS NULL LIMIT %s
+) AS waiting) FROM realtime_head WHERE id = 1
+"""
+
+Read = Callable[[int, int], Awaitable[list[DatabaseEvent]]]
+
+
+class LogReader:
+    """Reads behind one process's Event Log. Every method may raise DATABASE_ERRORS.
+
+    `deep` reads ranges for replays; it is `from_table` unless somebody puts a reader in its place
+    that does so elsewhere.
+    """
+
+    def __init__(self, alias: str, log: EventLog) -> None:
+        self.alias = alias
+        self._log = log
+        self._relations = Relations()
+        self.deep: Read = self.from_table
+        self._running: dict[Hashable, asyncio.Task[Any]] = {}
+        self._next: dict[Hashable, asyncio.Task[Any]] = {}
+        self._blocks: OrderedDict[tuple[str, int], list[DatabaseEvent]] = OrderedDict()
+
+    def learn(self, relations: Iterable[Relation]) -> None:
+        """Take relations that came with a batch, so that they need not be read."""
+        self._relations.add(relations)
+
+    def events(self, rows: Iterable[WalRow]) -> list[DatabaseEvent]:
+        """Entries whose relations are known, as events."""
+        return self._relations.events(rows)
+
+    async def head(self) -> Head:
+        """How far the log is numbered."""
+        return await in_database_thread(lambda: read_head(connections[self.alias]))
+
+    async def committed(self) -> int:
+        """About the seq that the newest change committed before the call has, or will have."""
+
+        def read() -> int:
+            with connections[self.alias].cursor() as cursor:
+                cursor.execute(_COMMITTED, [_MOST_COUNTED])
+                row = cursor.fetchone()
+                return 0 if row is None else int(row[0])
+
+        return await self._afresh("committed", lambda: in_database_thread(read))
+
+    async def from_table(self, after: int, upto: int) -> list[DatabaseEvent]:
+        """Some events right after `after`; none if the next one is not kept any more."""
+        rows = await in_database_thread(read_rows, self.alias, self._relations, after, upto)
+        return self.events(rows) if rows and rows[0].seq == after + 1 else []
+
+    async def since(
+        self, after: int, most: int = _BLOCK, upto: int | None = None
+    ) -> Sequence[DatabaseEvent]:
+        """Some events right after `after`, at most `most`, and no further than `upto` or where
+        the process stands; none if the next one is not kept any more."""
+        upto = self._log.seq if upto is None else min(upto, self._log.seq)
+        most = min(most, upto - after)
+        recent = self._log.since(after, most)
+        if recent is not None:
+            return recent
+        block = await self._block(after - after % _BLOCK)
+        if not block or not block[0].seq - 1 <= after < block[-1].seq:
+            # Pruned in the middle of the block, or the block was too large for one answer.
+            block = await self._once(("from", after), lambda: self.deep(after, upto))
+            return block[:most]
+        start = after + 1 - block[0].seq
+        return block[start : start + most]
+
+    async def seq_at(self, commit_us: int) -> int | None:
+        """The seq of the last kept event committed at or before this time."""
+        recent = self._log.seq_at(commit_us)
+        if recent is not None:
+            return recent
+        return await self._once(
+            ("at", commit_us),
+            lambda: in_database_thread(lambda: seq_at(connections[self.alias], commit_us)),
+        )
+
+    async def on_tables(self, tables: Collection[str], after: int) -> list[DatabaseEvent]:
+        """The committed changes of these tables after `after`, those that are not numbered yet
+        included (as seq 0), and those this process has not handed out.
+
+        Every change committed before the call is among them.
+        """
+        wanted = frozenset(tables)
+        known = self._log.on_tables(wanted, after)
+        read_from = after if known is None else self._log.seq
+        rest = await self._afresh(
+            ("tables", self._log.epoch, read_from, wanted),
+            lambda: in_database_thread(self._read_tables, wanted, read_from),
+        )
+        return [*(known or ()), *rest]
+
+    # --- reading once for many ------------------------------------------------------------------
+
+    async def _block(self, start: int) -> list[DatabaseEvent]:
+        epoch, upto = self._log.epoch, self._log.seq
+        known = self._blocks.get((epoch, start))
+        if known is not None:
+            self._blocks.move_to_end((epoch, start))
+            return known
+        found = await self._once(
+            ("block", epoch, start, min(upto, start + _BLOCK)), lambda: self.deep(start, upto)
+        )
+        if len(found) >= _BLOCK and epoch == self._log.epoch:
+            self._blocks[epoch, start] = found[:_BLOCK]
+            while len(self._blocks) > _BLOCKS_KEPT:
+                self._blocks.popitem(last=False)
+        return found
+
+    async def _once(self, key: Hashable, read: Callable[[], Awaitable[T]]) -> T:
+        """What `read` returns; one that is running under this key serves all who ask."""
+        running: asyncio.Task[T] | None = self._running.get(key)
+        if running is None:
+            running = self._running[key] = asyncio.ensure_future(_task(read))
+            running.add_done_callback(lambda task: self._forget(self._running, key, task))
+        return await asyncio.shield(running)
+
+    async def _afresh(self, key: Hashable, read: Callable[[], Awaitable[T]]) -> T:
+        """As `_once`, but by a read that begins after the call."""
+        coming: asyncio.Task[T] | None = self._next.get(key)
+        if coming is None:
+            before = self._running.get(key)
+
+            async def run() -> T:
+                if before is not None:
+                    await asyncio.wait({before})
+                self._running[key] = self._next.pop(key)
+                return await read()
+
+            coming = self._next[key] = asyncio.ensure_future(run())
+            coming.add_done_callback(lambda task: self._forget(self._running, key, task))
+        return await asyncio.shield(coming)
+
+    @staticmethod
+    def _forget(
+        among: dict[Hashable, asyncio.Task[Any]], key: Hashable, task: asyncio.Task[Any]
+    ) -> None:
+        if among.get(key) is task:
+            del among[key]
+        if not task.cancelled():
+            # Told to whoever waits; nobody may be left.
+            task.exception()
+
+    def _read_tables(self, tables: frozenset[str], after: int) -> list[DatabaseEvent]:
+        return self.events(read_later(self.alias, self._relations, tables, after))
+
+
+async def _task(read: Callable[[], Awaitable[T]]) -> T:
+    return await read()

@@ -1,0 +1,98 @@
+"""The Event Log: the newest events in memory, all kept ones in the table behind them.
+
+A ring of RING_SIZE events, contiguous in seq, fed by the dispatcher in order. Reading from a
+position is served from the ring where it reaches and from the table otherwise; both give the same
+events (RT-E1). Never numbers, never filters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+
+from realtime.event_log.event import DatabaseEvent
+from realtime.wal.head import Head
+
+_MOST_SETS = 64
+
+
+class EventLog:
+    """The ring, and the position of its newest event. On one event loop."""
+
+    def __init__(self, size: int) -> None:
+        self._ring: deque[DatabaseEvent] = deque(maxlen=size)
+        self._moved = asyncio.Event()
+        # By sets of tables: their events in the ring, and up to which seq these are all.
+        self._of_tables: dict[frozenset[str], tuple[int, deque[DatabaseEvent]]] = {}
+        self.epoch = ""
+        self.seq = 0
+        self.commit_us = 0
+
+    def __len__(self) -> int:
+        return len(self._ring)
+
+    def start(self, head: Head) -> None:
+        """Forget everything and stand at this head (start-up, or a new epoch)."""
+        self._ring.clear()
+        self._of_tables.clear()
+        self.epoch, self.seq, self.commit_us = head.epoch, head.seq, head.commit_us
+        self._moved.set()
+
+    def append(self, event: DatabaseEvent) -> None:
+        """Take the next event. Raises ValueError unless it is exactly the next one."""
+        if event.seq != self.seq + 1:
+            raise ValueError(f"event {event.seq} cannot follow {self.seq}")
+        self._ring.append(event)
+        self.seq, self.commit_us = event.seq, event.commit_us
+        self._moved.set()
+
+    async def beyond(self, seq: int, seconds: float) -> bool:
+        """Wait until the newest event comes after `seq`, or another epoch begins; at most so
+        long. Whether it happened."""
+        epoch = self.epoch
+        try:
+            async with asyncio.timeout(seconds):
+                while self.seq <= seq and self.epoch == epoch:
+                    self._moved.clear()
+                    await self._moved.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def since(self, after: int, most: int | None = None) -> Sequence[DatabaseEvent] | None:
+        """The events after this seq, at most so many, or None if the ring does not reach back
+        that far."""
+        if after >= self.seq:
+            return ()
+        first = self.seq - len(self._ring) + 1
+        if after + 1 < first:
+            return None
+        start = after + 1 - first
+        return list(islice(self._ring, start, None if most is None else start + most))
+
+    def on_tables(self, tables: frozenset[str], after: int) -> Sequence[DatabaseEvent] | None:
+        """The events of these tables after this seq, or None if the ring does not reach back that
+        far. Few sets of tables are asked for, and often."""
+        first = self.seq - len(self._ring) + 1
+        if after + 1 < first:
+            return None
+        upto, found = self._of_tables.get(tables, (first - 1, deque()))
+        new = self.since(max(upto, first - 1)) or ()
+        found.extend(event for event in new if event.relation.table in tables)
+        while found and found[0].seq < first:
+            found.popleft()
+        if len(self._of_tables) >= _MOST_SETS:
+            self._of_tables.clear()
+        self._of_tables[tables] = self.seq, found
+        return [event for event in found if event.seq > after]
+
+    def seq_at(self, commit_us: int) -> int | None:
+        """The seq of the last event committed at or before this time, or None if that is not
+        known here: it is older than the ring, or may not have arrived yet."""
+        if not self._ring or commit_us < self._ring[0].commit_us or commit_us > self.commit_us:
+            return None
+        place = bisect_right(self._ring, commit_us, key=lambda event: event.commit_us)
+        return self._ring[place - 1].seq

@@ -1,0 +1,165 @@
+"""The WAL table as the Event Log reads it: numbered entries, relations, what waits.
+
+Every function runs in a database thread. Never numbers, never deletes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import msgspec
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from realtime.event_log.event import DatabaseEvent, to_event
+from realtime.wal.entry import Relation, WalRow
+
+BATCH = 1_000
+
+
+_READ = """
+SELECT seq, commit_us, relation_id, op, {old}, {new}
+FROM realtime_wal WHERE seq > %s AND seq <= %s ORDER BY seq LIMIT %s
+"""
+
+
+def backlog(connection: BaseDatabaseWrapper) -> int:
+    """How many committed entries are not numbered yet."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT COUNT(*) FROM realtime_wal WHERE seq IS NULL")
+        return int(cursor.fetchone()[0])
+
+
+def read_entries(
+    connection: BaseDatabaseWrapper, after: int, upto: int, limit: int = BATCH
+) -> list[WalRow]:
+    """Numbered entries with after < seq <= upto, in order, at most `limit` of them."""
+    # As bytes: a text that is not valid UTF-8 must not stop the log.
+    as_bytes = "CAST({} AS BLOB)" if connection.vendor == "sqlite" else "CONVERT_TO({}, 'UTF8')"
+    sql = _READ.format(old=as_bytes.format("old"), new=as_bytes.format("new"))
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [after, upto, limit])
+        return [WalRow(*row[:4], _utf8(row[4]), _utf8(row[5])) for row in cursor]
+
+
+def seq_at(connection: BaseDatabaseWrapper, commit_us: int) -> int | None:
+    """The seq of the last kept entry committed at or before `commit_us`; None if none is.
+
+    commit_us rises with seq, so the search halves the seq range instead of needing an index.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT MIN(seq), MAX(seq) FROM realtime_wal")
+        low, high = cursor.fetchone()
+        found = None
+        while low is not None and low <= high:
+            middle = (low + high) // 2
+            cursor.execute("SELECT commit_us FROM realtime_wal WHERE seq = %s", [middle])
+            row = cursor.fetchone()
+            if row is not None and row[0] > commit_us:
+                high = middle - 1
+            else:
+                found, low = middle if row is not None else found, middle + 1
+    return found
+
+
+def read_relations(connection: BaseDatabaseWrapper, ids: Sequence[str]) -> dict[str, str]:
+    """The definitions (JSON) of these relations, by id."""
+    if not ids:
+        return {}
+    marks = ", ".join(["%s"] * len(ids))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT id, definition FROM realtime_wal_relation WHERE id IN ({marks})", list(ids)
+        )
+        return dict(cursor.fetchall())
+
+
+# Changes read at once beside the order of the log.
+_MOST_LATER = 10_000
+
+
+_decode_relation = msgspec.json.Decoder(Relation).decode
+
+
+class Relations:
+    """The relations a process has met, by id. A relation never changes, so none is dropped."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Relation] = {}
+
+    def add(self, relations: Iterable[Relation]) -> None:
+        for relation in relations:
+            self._known.setdefault(relation.id, relation)
+
+    def load(self, alias: str, ids: Iterable[str]) -> None:
+        """Read those not known yet. In a database thread.
+
+        Raises LookupError for an id that no relation has: the log cannot be read without it.
+        """
+        missing = sorted({id_ for id_ in ids if id_ not in self._known})
+        found = read_relations(connections[alias], missing)
+        for id_ in missing:
+            if id_ not in found:
+                raise LookupError(f"WAL relation {id_} is missing from realtime_wal_relation")
+            self._known[id_] = _decode_relation(found[id_])
+
+    def __getitem__(self, id_: str) -> Relation:
+        return self._known[id_]
+
+    def events(self, rows: Iterable[WalRow]) -> list[DatabaseEvent]:
+        return [to_event(row, self._known[row.relation_id]) for row in rows]
+
+
+def read_rows(
+    alias: str, relations: Relations, after: int, upto: int, limit: int = BATCH
+) -> list[WalRow]:
+    """Numbered entries after `after`, their relations loaded. In a database thread."""
+    rows = read_entries(connections[alias], after, upto, limit)
+    relations.load(alias, {row.relation_id for row in rows})
+    return rows
+
+
+def _utf8(value: Any) -> bytes | None:
+    # A text that is not valid UTF-8 must not stop the log.
+    return None if value is None else bytes(value).decode(errors="replace").encode()
+
+
+_LATER = """
+SELECT seq, commit_us, relation_id, op, {old}, {new} FROM realtime_wal
+WHERE table_name IN ({tables}) AND {which} ORDER BY {order} LIMIT %s
+"""
+
+
+def read_later(
+    alias: str, relations: Relations, tables: Collection[str], after: int, limit: int = _MOST_LATER
+) -> list[WalRow]:
+    """The entries of these tables that do not stand at or before `after`, in the order of each
+    row's history: the numbered ones, then with seq 0 those that have no number yet.
+
+    Raises OverflowError for more than `limit`. In a database thread.
+    """
+    connection = connections[alias]
+    as_bytes = "CAST({} AS BLOB)" if connection.vendor == "sqlite" else "CONVERT_TO({}, 'UTF8')"
+    marks = ", ".join(["%s"] * len(tables))
+    rows: list[WalRow] = []
+    with connection.cursor() as cursor:
+        # What is numbered between the two is read twice rather than not at all.
+        for which, order, place in (("seq IS NULL", "id", []), ("seq > %s", "seq", [after])):
+            sql = _LATER.format(
+                old=as_bytes.format("old"),
+                new=as_bytes.format("new"),
+                tables=marks,
+                which=which,
+                order=order,
+            )
+            cursor.execute(sql, [*tables, *place, limit + 1])
+            found = [
+                WalRow(seq or 0, commit_us or 0, relation, op, _utf8(old), _utf8(new))
+                for seq, commit_us, relation, op, old, new in cursor
+            ]
+            rows = found + rows
+    if len(rows) > limit:
+        raise OverflowError(f"more than {limit} changes to read at once")
+    relations.load(alias, {row.relation_id for row in rows})
+    return rows

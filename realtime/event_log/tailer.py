@@ -1,0 +1,252 @@
+"""The tailer: look, number what became visible if it leads, publish what was numbered, repeat.
+
+Runs in a thread of its own with a database connection of its own, inside a server process
+(embedded) or under `manage.py tail_wal`. Of several tailers one leads (see `wal.leadership`); a
+standby that follows still publishes what the leader numbered, for a layer that reaches its own
+process only. Publishing is best effort: what a publication loses, every dispatcher reads from the
+log. Outlives a locked, missing or broken database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.utils import DatabaseError, InterfaceError
+
+from realtime.event_log.batch import Batch
+from realtime.event_log.change_detector import wake_for
+from realtime.event_log.leadership import Deposed, Leadership, Role
+from realtime.event_log.sequencer import Look, Sequencer
+from realtime.event_log.table import BATCH, Relations, read_rows
+from realtime.wal.head import Head, renew_epoch
+
+logger = logging.getLogger("realtime.tailer")
+
+# After an event the next is likely near, so looks come faster for a while.
+_BUSY_LOOKS = 200
+_BUSY_FRACTION = 0.25
+# A standby that follows nobody looks for nothing but a lead to take.
+_STANDBY_SECONDS = 0.1
+_BACKOFF_FIRST = 0.05
+_BACKOFF_MOST = 5.0
+# A backlog is numbered in growing steps: on PostgreSQL each step ranks what is left of it, so equal
+# small steps over a large backlog would cost its square; a bound keeps the lock short.
+STEP_FACTOR = 4
+STEP_MOST = 32 * BATCH
+# A stop does not wait long for a file that another process keeps locked.
+_RELEASE_WAIT_MS = 1_000
+
+
+class Tailer:
+    """One loop over the log of one database.
+
+    `publish` is called in order, from this thread, with each batch; what it raises is logged once
+    per outage and otherwise ignored. `on_role` is called from this thread when the tailer begins to
+    lead or to stand by. `follow`: publish what others numbered also while standing by.
+    """
+
+    def __init__(
+        self,
+        alias: str,
+        interval: float,
+        publish: Callable[[Batch], None],
+        *,
+        follow: bool = True,
+        on_role: Callable[[Role], None] | None = None,
+    ) -> None:
+        self._alias = alias
+        self._interval = interval
+        self._publish = publish
+        self._follow = follow
+        self._stop = threading.Event()
+        self._relations = Relations()
+        self._leadership = Leadership(on_role)
+        self._sequencer = Sequencer()
+        self._position: Head | None = None
+        self._undecided = False
+        self._failing: str | None = None
+        self._publishing = True
+
+    def stop(self) -> None:
+        """Ask the loop to end after the batch at hand. From any thread, any number of times."""
+        self._stop.set()
+
+    @property
+    def id(self) -> str:
+        """Names this tailer in the head row."""
+        return self._leadership.id
+
+    @property
+    def leading(self) -> bool:
+        """Whether this tailer numbers, as far as it knows."""
+        return self._leadership.leading
+
+    @property
+    def position(self) -> int:
+        """The seq up to which everything was published; 0 before the first look."""
+        return 0 if self._position is None else self._position.seq
+
+    @property
+    def stopping(self) -> bool:
+        return self._stop.is_set()
+
+    @property
+    def failing(self) -> str | None:
+        """What the database last said, while it does not work."""
+        return self._failing
+
+    def run(self) -> None:
+        """Tail until stopped, then give up the lead."""
+        wake = wake_for(connections[self._alias])
+        busy = 0
+        backoff = _BACKOFF_FIRST
+        try:
+            while not self._stop.is_set():
+                try:
+                    changed = wake.changed() or self._undecided
+                    busy = _BUSY_LOOKS if changed and self._turn() else max(busy - 1, 0)
+                except (DatabaseError, InterfaceError, LookupError, OSError) as error:
+                    self._failed(error)
+                    wake.forget()
+                    self._sequencer.forget()
+                    self._close()
+                    self._stop.wait(backoff)
+                    backoff = min(backoff * 2, _BACKOFF_MOST)
+                    continue
+                self._worked()
+                backoff = _BACKOFF_FIRST
+                self._stop.wait(self._pause(busy > 0))
+        finally:
+            self._release()
+            self._close()
+
+    def drain(self) -> int:
+        """Number and publish everything that is visible now, whoever leads; how many entries were
+        numbered. Raises what the database raises."""
+        connection = connections[self._alias]
+        numbered = 0
+        step = BATCH
+        while not self._stop.is_set():
+            look = self._look(connection)
+            self._publish_new(connection, look.head)
+            if not look.waiting:
+                break
+            numbered += self._sequencer.number(connection, step)
+            step = min(step * STEP_FACTOR, STEP_MOST)
+        return numbered
+
+    def _turn(self) -> bool:
+        """Everything there is to do now; whether there was anything to number."""
+        connection = connections[self._alias]
+        worked = False
+        step = BATCH
+        while True:
+            look = self._look(connection)
+            led = self._leadership.leading
+            leading = self._leadership.consider(
+                connection, look.standing, look.head.seq, look.waiting
+            )
+            if leading or self._follow:
+                self._publish_new(connection, look.head)
+            else:
+                self._position = look.head
+            if leading and not led and not self._follow:
+                # What the last leader numbered and did not live to publish.
+                self._send(Batch(look.head.epoch, look.head.seq, [], []))
+            # Entries that another one is to number: look again although no file changes.
+            self._undecided = look.waiting and not leading
+            if self._stop.is_set() or not look.waiting or not leading:
+                return worked
+            try:
+                self._sequencer.number(connection, step, self._leadership.claim)
+            except Deposed:
+                self._leadership.lost()
+            worked = True
+            step = min(step * STEP_FACTOR, STEP_MOST)
+
+    def _look(self, connection: BaseDatabaseWrapper) -> Look:
+        look = self._sequencer.look(connection)
+        if self._position is None:
+            self._position = look.head
+        return look
+
+    def _pause(self, busy: bool) -> float:
+        if not self.leading and not self._follow:
+            return max(self._interval, _STANDBY_SECONDS)
+        return self._interval * _BUSY_FRACTION if busy else self._interval
+
+    def _publish_new(self, connection: BaseDatabaseWrapper, head: Head) -> None:
+        position = self._position
+        assert position is not None
+        if head.epoch == position.epoch and head.seq < position.seq:
+            head = renew_epoch(connection, position)
+        if head.epoch != position.epoch:
+            logger.warning(
+                "the log began a new epoch at seq %s",
+                head.seq,
+                extra={"action": "epoch_changed"},
+            )
+            self._send(Batch(head.epoch, head.seq, [], []))
+            self._position = head
+            return
+        while position.seq < head.seq:
+            self._leadership.renew(connection)
+            rows = read_rows(self._alias, self._relations, position.seq, head.seq)
+            if not rows:
+                # Pruned underneath us: dispatchers will see the gap and say so.
+                self._position = head
+                return
+            used = {row.relation_id for row in rows}
+            relations = [self._relations[id_] for id_ in sorted(used)]
+            self._send(Batch(head.epoch, position.seq, rows, relations))
+            position = Head(head.epoch, rows[-1].seq, rows[-1].commit_us)
+            self._position = position
+
+    def _send(self, batch: Batch) -> None:
+        try:
+            self._publish(batch)
+        except Exception as error:
+            if self._publishing:
+                logger.warning(
+                    "publishing failed: %s; servers read the log themselves",
+                    error,
+                    extra={"action": "publish_failed"},
+                )
+            self._publishing = False
+        else:
+            if not self._publishing:
+                logger.info("publishing works again", extra={"action": "publish_works"})
+            self._publishing = True
+
+    def _failed(self, error: Exception) -> None:
+        text = str(error)
+        if self._failing is None:
+            logger.warning("the log cannot be read: %s", text, extra={"action": "tail_failing"})
+        self._failing = text
+
+    def _worked(self) -> None:
+        if self._failing is not None:
+            logger.info("the log can be read again", extra={"action": "tail_works"})
+        self._failing = None
+
+    def _release(self) -> None:
+        connection = connections[self._alias]
+        if connection.connection is None:
+            return
+        # What fails here is made good by the lease, which runs out.
+        with contextlib.suppress(DatabaseError, InterfaceError, OSError):
+            if connection.vendor == "sqlite":
+                connection.connection.execute(f"PRAGMA busy_timeout = {_RELEASE_WAIT_MS}")
+            self._leadership.release(connection)
+
+    def _close(self) -> None:
+        try:
+            connections[self._alias].close()
+        except (DatabaseError, InterfaceError):
+            # A broken connection is let go of, whatever it says about that.
+            connections[self._alias].connection = None

@@ -1,0 +1,148 @@
+"""The HTTP side: health for load balancers and container probes, metrics for Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from django.core.handlers.asgi import ASGIRequest
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from auth_rls.middleware import authenticates_itself
+from auth_rls.subjects.subject import SERVICE_ROLE
+from auth_rls.subjects.tokens import TokenError
+from realtime import conf
+from realtime.ops import status
+from realtime.ops.layer_probe import Watchman
+from realtime.ops.metrics import render
+from realtime.process.hub import hub
+from realtime.socket import credentials
+from realtime.socket.credentials import Kind
+from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
+
+logger = logging.getLogger("realtime.health")
+
+_START_SECONDS = 1.0
+_DATABASE_SECONDS = 5.0
+# Without a layer events come later and nothing is lost.
+_LAYER_SECONDS = 30.0
+
+_watchman = Watchman()
+
+
+@never_cache
+@require_safe
+async def health(request: HttpRequest) -> JsonResponse:
+    """200 while changes reach clients, 503 when they do not. Tells no names and no addresses.
+
+    `status` is "ok", "degraded" (200: the layer is down, servers read the log instead) or "down".
+    """
+    await _start(request)
+    layer, numbering = await asyncio.gather(_watchman.look(), _numbering())
+    tailer: dict[str, Any] = {"lag_ms": None, "backlog": None, "leader": None}
+    if numbering is not None:
+        tailer = {
+            "lag_ms": numbering.lag_ms,
+            "backlog": numbering.backlog,
+            "leader": numbering.leader is not None,
+        }
+    down = (
+        numbering is None
+        or (numbering.leader is None and numbering.lag_ms > status.IDLE_MS)
+        or _watchman.down_for > _LAYER_SECONDS
+    )
+    degraded = layer.state == "down"
+    body: dict[str, Any] = {
+        "status": "down" if down else "degraded" if degraded else "ok",
+        "database": "down" if numbering is None else "ok",
+        "layer": layer.state,
+        "tailer": tailer,
+    }
+    return JsonResponse(body, status=503 if down else 200)
+
+
+async def _start(request: HttpRequest) -> None:
+    """Start the embedded tailer as the first socket would: where a load balancer sends nobody to
+    a server that is not healthy, there would never be one."""
+    if not (conf.current().embedded and isinstance(request, ASGIRequest)):
+        return
+    starting = asyncio.ensure_future(hub().ready())
+    starting.add_done_callback(lambda task: task.cancelled() or task.exception())
+    await asyncio.wait({starting}, timeout=_START_SECONDS)
+
+
+async def _numbering() -> status.Numbering | None:
+    alias = conf.current().DATABASE
+    try:
+        async with asyncio.timeout(_DATABASE_SECONDS):
+            return await in_database_thread(status.read_numbering, alias, status.COUNT_MOST)
+    except (TimeoutError, *DATABASE_ERRORS) as error:
+        logger.debug("the database cannot be read: %s", error, extra={"action": "health_failed"})
+        return None
+
+
+@authenticates_itself
+@never_cache
+@require_safe
+async def metrics(request: HttpRequest) -> HttpResponse:
+    """Prometheus' text, for staff and for tokens and keys of role service_role. What it tells of
+    processes names hosts."""
+    try:
+        refusal = await _not_an_operator(request)
+        if refusal is not None:
+            return refusal
+    except DATABASE_ERRORS as error:
+        logger.debug("who asks cannot be read: %s", error, extra={"action": "metrics_failed"})
+        return JsonResponse({"error": "The database cannot be read"}, status=503)
+    # A worker of a WSGI server has no sockets and no loop that lasts.
+    mine = hub() if isinstance(request, ASGIRequest) else None
+    try:
+        text, content_type = render(mine, await _status())
+    except LookupError as error:
+        return JsonResponse({"error": error.args[0]}, status=501)
+    return HttpResponse(text, content_type=content_type)
+
+
+async def _not_an_operator(request: HttpRequest) -> JsonResponse | None:
+    """None for those who may look; what to answer to everybody else. Raises what the database
+    raises."""
+    headers = [
+        (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
+        for name, value in request.headers.items()
+    ]
+    query = request.META.get("QUERY_STRING", "").encode("latin-1", "replace")
+    credential = credentials.from_handshake(headers, query, session=False)
+    if credential.kind is Kind.TOKEN:
+        keys = conf.current().API_KEYS
+        try:
+            subject = await in_database_thread(
+                credentials.authenticate, credential, api_keys=keys, allow_anonymous=False
+            )
+        except TokenError as error:
+            return _unauthorized(error.handshake_reason)
+        if subject.role == SERVICE_ROLE:
+            return None
+        return JsonResponse({"error": "This needs the role service_role"}, status=403)
+    user = await request.auser() if hasattr(request, "auser") else None
+    if user is None or not user.is_authenticated:
+        return _unauthorized("This needs a staff session, or a token of role service_role")
+    if user.is_active and getattr(user, "is_staff", False):
+        return None
+    return JsonResponse({"error": "This needs a staff user"}, status=403)
+
+
+def _unauthorized(text: str) -> JsonResponse:
+    return JsonResponse({"error": text}, status=401, headers={"WWW-Authenticate": "Bearer"})
+
+
+async def _status() -> status.Status | None:
+    alias = conf.current().DATABASE
+    try:
+        async with asyncio.timeout(_DATABASE_SECONDS):
+            return await in_database_thread(status.read, alias, status.COUNT_MOST)
+    except (TimeoutError, *DATABASE_ERRORS) as error:
+        logger.debug("the database cannot be read: %s", error, extra={"action": "metrics_failed"})
+        return None

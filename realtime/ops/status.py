@@ -1,0 +1,160 @@
+"""What can be said about a running installation, read from its database.
+
+Everything comes from tables, so any process can tell, on any machine. Changes nothing. Runs in a
+database thread; raises what the database raises.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models.functions import Now
+
+from realtime.event_log import leadership
+from realtime.models import LogHead, Process
+from realtime.process import registry
+from realtime.wal import clock
+
+# A health check does not count further than this.
+COUNT_MOST = 10_000
+# How long entries may wait before nobody is taken to number them. A standby takes over in less.
+IDLE_MS = 5_000
+
+
+class Numbering(msgspec.Struct, frozen=True):
+    """Whether the log keeps up. `lag_ms` is the age of the oldest entry without a number."""
+
+    epoch: str
+    head: int
+    backlog: int
+    lag_ms: int
+    leader: str | None
+    term: int
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """What is kept of the log. `bytes` is None where the database does not tell."""
+
+    entries: int
+    oldest_seq: int | None
+    bytes: int | None
+
+
+class Member(msgspec.Struct, frozen=True):
+    """A process that runs, as it was `seen_ms` ago. `behind` is how many events it had yet to
+    hand on."""
+
+    id: str
+    kind: str
+    host: str
+    pid: int
+    version: str
+    started_at: datetime
+    seen_ms: int
+    position: int
+    behind: int
+    connections: int
+    channels: int
+    subscriptions: int
+    tailing: bool
+    leading: bool
+    holding_seq: int | None
+    counters: dict[str, int]
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The whole picture."""
+
+    numbering: Numbering
+    stored: Stored
+    processes: list[Member]
+    heals: int
+
+    @property
+    def leaderless(self) -> bool:
+        """Nobody numbers, and there is something to number."""
+        return self.numbering.leader is None and self.numbering.backlog > 0
+
+
+def read(alias: str, most: int | None = None) -> Status:
+    """The status of the installation on this database. Counts a backlog up to `most` entries."""
+    connection = connections[alias]
+    numbering = read_numbering(alias, most)
+    members = [_member(row) for row in registry.alive(alias).annotate(now=Now()).order_by("pk")]
+    heals = sum(member.counters.get("heals", 0) for member in members)
+    return Status(numbering, _stored(connection), members, heals)
+
+
+def read_numbering(alias: str, most: int | None = None) -> Numbering:
+    """How far the log is numbered and who numbers it. Counts a backlog up to `most` entries."""
+    connection = connections[alias]
+    head = LogHead.objects.using(alias).first() or LogHead(epoch="")
+    now = clock.now_us(connection)
+    with connection.cursor() as cursor:
+        # The lowest id is about the oldest, and an index knows it.
+        cursor.execute("SELECT captured_us FROM realtime_wal WHERE seq IS NULL ORDER BY id LIMIT 1")
+        oldest = cursor.fetchone()
+        backlog = 0
+        if oldest is not None:
+            limit = "" if most is None else f" LIMIT {int(most)}"
+            cursor.execute(
+                "SELECT COUNT(*) FROM "
+                f"(SELECT 1 FROM realtime_wal WHERE seq IS NULL{limit}) AS backlog"
+            )
+            backlog = int(cursor.fetchone()[0])
+    lag_ms = 0 if oldest is None else max(0, (now - oldest[0]) // 1000)
+    return Numbering(
+        epoch=head.epoch,
+        head=head.seq,
+        backlog=backlog,
+        lag_ms=lag_ms,
+        leader=head.leader if _leads(connection, head, now, lag_ms) else None,
+        term=head.term,
+    )
+
+
+def _leads(connection: BaseDatabaseWrapper, head: LogHead, now_us: int, lag_ms: int) -> bool:
+    """Whether the leader that the head row names numbers."""
+    if not head.leader or head.lease_until_us > now_us:
+        return bool(head.leader)
+    # On SQLite a leader with nothing to do does not renew: it is one while its process lives and
+    # entries do not wait for it.
+    idle = connection.vendor == "sqlite" and lag_ms < IDLE_MS
+    return idle and not leadership.is_gone(head.leader)
+
+
+def _member(row: Process) -> Member:
+    now: datetime = row.now  # type: ignore[attr-defined]
+    return Member(
+        id=row.id,
+        kind=row.kind,
+        host=row.host,
+        pid=row.pid,
+        version=row.version,
+        started_at=row.started_at,
+        seen_ms=max(0, int((now - row.seen_at).total_seconds() * 1000)),
+        position=row.position,
+        behind=row.behind,
+        connections=row.connections,
+        channels=row.channels,
+        subscriptions=row.subscriptions,
+        tailing=row.tailing,
+        leading=row.leading,
+        holding_seq=row.holding_seq,
+        counters=row.counters,
+    )
+
+
+def _stored(connection: BaseDatabaseWrapper) -> Stored:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT MIN(seq), MAX(seq) FROM realtime_wal")
+        first, last = cursor.fetchone()
+        size = None
+        if connection.vendor == "postgresql":
+            cursor.execute("SELECT pg_total_relation_size('realtime_wal')")
+            size = int(cursor.fetchone()[0])
+    # Numbers have no gaps, so nothing has to be counted.
+    return Stored(0 if first is None else last - first + 1, first, size)

@@ -1,0 +1,314 @@
+"""What one server process has once: the dispatcher, its end of the bus, the embedded tailer.
+
+Started by the first socket, since not every ASGI server tells an application that it starts. A
+start that fails (no database yet) is tried again by the next join.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import threading
+import weakref
+from collections import Counter
+from itertools import count
+from typing import Protocol
+
+from django.db import DEFAULT_DB_ALIAS, connections
+
+from auth_rls.subjects.subject import SERVICE_ROLE, Subject
+from realtime import conf
+from realtime.bus.bus import Bus, LayerDown
+from realtime.client_limits import Bounds
+from realtime.delivery.outbox import Outlet
+from realtime.dispatcher.dispatcher import Dispatcher
+from realtime.event_log import sequencer
+from realtime.event_log.batch import Batch
+from realtime.event_log.position import Position
+from realtime.event_log.tailer import Tailer
+from realtime.process import heartbeat
+from realtime.process.loop_monitor import Pulse
+from realtime.process.remote_reader import RemoteReader
+from realtime.process.shutdown import StopSignal
+from realtime.session.quotas import Purse, Quotas
+from realtime.subscriptions.subscriber import Port
+from realtime.topics.broadcast import Cast, Casts
+from realtime.topics.presence.writer import PresenceWriter
+from realtime.util.counters import Counters
+from realtime.util.database_threads import in_database_thread
+from realtime.util.fair_queue import FairQueue
+
+logger = logging.getLogger("realtime.hub")
+
+# Broadcasts that wait for the bus: in all, and of one topic; and what travels together.
+_CASTS = 10_000
+_CASTS_OF_TOPIC = 1_000
+_CASTS_AT_ONCE = 100
+_BYTES_AT_ONCE = 256 * 1024
+_PUBLISH_SECONDS = 10.0
+_STOP_SECONDS = 10.0
+
+# A graceful stop. Clients come back about a second after they were closed, so the closes are
+# spread, or the next server meets all of them at once; and a supervisor kills after ten seconds.
+_SPREAD_SECONDS = 3.0
+_SECONDS_PER_SOCKET = 0.01
+_FAREWELL_SECONDS = 3.0
+_DRAIN_SECONDS = 9.0
+_LOOK_SECONDS = 0.02
+
+
+class Guest(Protocol):
+    """A connected socket, as the hub sees it."""
+
+    outbox: Outlet
+
+    def disconnect(self) -> None: ...
+
+
+class Hub:
+    """One per event loop, which in a server is one per process. See `hub()`."""
+
+    def __init__(self) -> None:
+        settings = conf.current()
+        self.id = secrets.token_hex(8)
+        self._loop = asyncio.get_running_loop()
+        self._thread_id = threading.get_ident()
+        self._alias = settings.DATABASE or DEFAULT_DB_ALIAS
+        self._settings = settings
+        self.counters = Counters()
+        self.dispatcher = Dispatcher(
+            self._alias, settings.RING_SIZE, settings.LIMITS.replay_events, self.counters
+        )
+        self.bus = Bus(
+            settings.CHANNEL_LAYER,
+            self.dispatcher.receive,
+            self.counters,
+            lambda: self.dispatcher.busy,
+        )
+        # What a client left long ago is read by a worker, where there is one.
+        self._remote = RemoteReader(self.dispatcher.reader, self._alias, settings.CHANNEL_LAYER)
+        self.dispatcher.reader.deep = self._remote.from_table
+        self.draining = False
+        self.sockets: set[Guest] = set()
+        self.pulse = Pulse(self._loop, self.counters, self._fullest)
+        self.connections = 0
+        self.addresses: Counter[str] = Counter()
+        self.bounds = bounds_of(settings)
+        self.quotas = Quotas(self.bounds.rates)
+        self._numbers = count(1)
+        self._starting = asyncio.Lock()
+        self._started = False
+        self._tailer: Tailer | None = None
+        self._thread: threading.Thread | None = None
+        self.presence = PresenceWriter(self._alias, self.id, self.dispatcher.presence)
+        self._present: asyncio.Task[None] | None = None
+        self._casts: FairQueue[Cast] = FairQueue(_CASTS, _CASTS_OF_TOPIC)
+        self._cast_waits = asyncio.Event()
+        self._caster: asyncio.Task[None] | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._signal = StopSignal(self._loop, self.drain, _DRAIN_SECONDS)
+        self._signal.install()
+
+    def enter(self, address: str, total: int | None, per_address: int | None) -> str | None:
+        """Count a connection in; where there is no place for it, the limit that says so."""
+        if total is not None and self.connections >= total:
+            return "connections/process"
+        if address and per_address is not None and self.addresses[address] >= per_address:
+            return "connections_per_address/address"
+        self.connections += 1
+        self.addresses[address] += 1
+        return None
+
+    def leave(self, address: str) -> None:
+        """Count a connection out."""
+        self.connections -= 1
+        self.addresses[address] -= 1
+        if not self.addresses[address]:
+            del self.addresses[address]
+
+    def purse_of(self, subject: Subject, now: float) -> Purse | None:
+        """What a subject's connections and channels share; None for nobody in particular, and for
+        the operator's own programs."""
+        if subject.role == SERVICE_ROLE or subject.user_id is None:
+            return None
+        return Purse(self.quotas.subject(str(subject.user_id), now))
+
+    def _fullest(self) -> int:
+        return max((guest.outbox.size for guest in self.sockets), default=0)
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and not stopped."""
+        return self._started and not self._loop.is_closed()
+
+    @property
+    def position(self) -> Position:
+        """The last event this process has handed out."""
+        return self.dispatcher.position
+
+    @property
+    def tailer(self) -> Tailer | None:
+        """The embedded tailer, where there is one."""
+        return self._tailer
+
+    def new_id(self) -> str:
+        """A name for a channel, unique over all processes."""
+        return f"{self.id}-{next(self._numbers)}"
+
+    async def ready(self) -> None:
+        """Start unless started. Raises what the database raises."""
+        async with self._starting:
+            if self._started:
+                return
+            # On the bus first: what is published while we look for the head waits in the inbox.
+            await self.bus.join()
+            if self._settings.embedded:
+                await in_database_thread(self._number_backlog)
+            await self.dispatcher.start(self.bus)
+            self._caster = asyncio.create_task(self._send_casts(), name="rowcast-casts")
+            if self._settings.embedded:
+                self._start_tailer()
+            self._present = asyncio.create_task(self.presence.run(), name="rowcast-present")
+            self._keeper = asyncio.create_task(heartbeat.keep(self), name="rowcast-row")
+            self.pulse.start()
+            self._started = True
+
+    def _number_backlog(self) -> None:
+        # What waits was committed before anybody listened here. Numbered now, it lies behind the
+        # head that the first subscriber starts from, and does not reach him as if it were new.
+        while sequencer.number(connections[self._alias]):
+            continue
+
+    async def drain(self) -> None:
+        """Take nobody in any more, close every socket with 1012 one after another, and stop."""
+        self.draining = True
+        guests = list(self.sockets)
+        logger.info("stopping: %s sockets to close", len(guests), extra={"action": "draining"})
+        spread = min(_SPREAD_SECONDS, len(guests) * _SECONDS_PER_SOCKET)
+        begun = self._loop.time()
+        for number, guest in enumerate(guests):
+            await asyncio.sleep(begun + spread * number / len(guests) - self._loop.time())
+            guest.disconnect()
+        waited_for = self._loop.time() + _FAREWELL_SECONDS
+        while self.sockets and self._loop.time() < waited_for:
+            await asyncio.sleep(_LOOK_SECONDS)
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Stop everything that was started."""
+        self._signal.uninstall()
+        self.pulse.stop()
+        # The keeper last: with its row goes whoever is still present here.
+        for task in (self._present, self._keeper):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        if self._tailer is not None and self._thread is not None:
+            self._tailer.stop()
+            await asyncio.to_thread(self._thread.join, _STOP_SECONDS)
+        if self._caster is not None:
+            self._caster.cancel()
+            await asyncio.gather(self._caster, return_exceptions=True)
+        await self.dispatcher.stop()
+        await self._remote.close()
+        await self.bus.leave()
+        self._started = False
+
+    def cast(self, cast: Cast) -> bool:
+        """Broadcast, in the order of calling within a topic; False when too many of it already
+        wait to be sent."""
+        if not self._casts.put(cast.room, cast):
+            self.counters.casts_refused += 1
+            return False
+        self._cast_waits.set()
+        self.counters.broadcasts_sent += 1
+        return True
+
+    def cast_from_anywhere(self, cast: Cast) -> None:
+        """`cast` from any thread of this process; on the loop itself at once.
+
+        Raises RuntimeError, on the loop, when too many wait.
+        """
+        if threading.get_ident() == self._thread_id:
+            if not self.cast(cast):
+                raise RuntimeError(f"too many broadcasts to {cast.topic!r} wait to be sent")
+            return
+        self._loop.call_soon_threadsafe(self.cast, cast)
+
+    def remove(self, port: Port) -> None:
+        """Forget a channel altogether; it is present no more."""
+        self.dispatcher.remove(port)
+        self.presence.untrack(port.id)
+
+    async def _send_casts(self) -> None:
+        while True:
+            if not self._casts:
+                self._cast_waits.clear()
+                await self._cast_waits.wait()
+            together: list[Cast] = []
+            size = 0
+            while self._casts and len(together) < _CASTS_AT_ONCE and size < _BYTES_AT_ONCE:
+                together.append(self._casts.pop())
+                size += len(together[-1].payload)
+            try:
+                await self.bus.publish(Casts(together))
+            except LayerDown:
+                # It was not sent. Those who listen here can hear it all the same.
+                self.dispatcher.receive(Casts(together))
+            except Exception as error:
+                # The bus has logged the outage; broadcasts are best effort.
+                logger.debug("broadcast lost: %s", error, extra={"action": "cast_lost"})
+
+    def _start_tailer(self) -> None:
+        self._tailer = Tailer(self._alias, self._settings.POLL_INTERVAL, self._publish)
+        # A daemon: a server that ends does not wait for it, and numbering is all or nothing.
+        self._thread = threading.Thread(target=self._tailer.run, name="rowcast-tailer", daemon=True)
+        self._thread.start()
+
+    def _publish(self, batch: Batch) -> None:
+        # Waits, so that batches keep their order and an outage is noticed.
+        future = asyncio.run_coroutine_threadsafe(self.bus.publish(batch), self._loop)
+        future.result(_PUBLISH_SECONDS)
+
+
+def bounds_of(settings: conf.Settings) -> Bounds:
+    """The limits of one connection under these settings."""
+    limits = settings.LIMITS
+    return Bounds(
+        channels=limits.channels_per_connection,
+        joins_per_second=limits.joins_per_second,
+        broadcasts_per_second=limits.broadcasts_per_second,
+        broadcast_burst=limits.broadcast_burst,
+        presence_per_30_seconds=limits.presence_per_30_seconds,
+        payload_bytes=limits.payload_bytes,
+        frame_bytes=limits.frame_bytes,
+        private_only=settings.PRIVATE_ONLY,
+    )
+
+
+_hubs: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = weakref.WeakKeyDictionary()
+
+
+def hub() -> Hub:
+    """The hub of the running event loop. Raises RuntimeError without one."""
+    loop = asyncio.get_running_loop()
+    found = _hubs.get(loop)
+    if found is None:
+        found = _hubs[loop] = Hub()
+    return found
+
+
+def running_hub() -> Hub | None:
+    """A hub of this process that is at work, from any thread; None where there is none."""
+    for found in tuple(_hubs.values()):
+        if found.running:
+            return found
+    return None
+
+
+async def close_hub() -> None:
+    """Stop and forget the hub of the running loop, if it has one."""
+    found = _hubs.pop(asyncio.get_running_loop(), None)
+    if found is not None:
+        await found.stop()

@@ -1,0 +1,112 @@
+"""What the leader sees to beside numbering: that the log is pruned.
+
+A worker does it where one lives, else the leader itself, chunk by chunk in a database thread. Also
+wakes workers: Channels starts a worker's consumer only when something arrives for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+from datetime import timedelta
+
+from realtime import conf
+from realtime.bus.layers import reaches_others
+from realtime.bus.mailbox import Mailbox
+from realtime.process import pruning, registry
+from realtime.process.pruning import AnotherPrunes, Pruned
+from realtime.process.registry import Report
+from realtime.process.worker_messages import WORKERS, box_of
+from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
+
+logger = logging.getLogger("realtime.upkeep")
+
+PRUNE_SECONDS = 600.0
+# A leader that starts is not the only one to be busy then.
+_FIRST_SECONDS = 60.0
+
+
+class Upkeep:
+    """One per process that may lead. On one event loop."""
+
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
+        layer = conf.current().CHANNEL_LAYER
+        self._reaches = reaches_others(layer)
+        self._post = Mailbox(layer, f"realtime.upkeep.{secrets.token_hex(8)}", _ignore)
+        self._due = 0.0
+        self._led = False
+        self._pruning: asyncio.Task[Pruned | None] | None = None
+
+    async def beat(self, report: Report) -> None:
+        """Called after every renewal of the row; does nothing unless this process leads."""
+        now = asyncio.get_running_loop().time()
+        if not report.leading:
+            self._led = False
+            return
+        if not self._led:
+            self._led = True
+            self._due = now + _FIRST_SECONDS
+        await self._send(WORKERS, {"type": "wake"})
+        if now >= self._due:
+            self._due = now + PRUNE_SECONDS
+            await self.prune()
+
+    async def prune(self) -> None:
+        """Have the log pruned by a worker, or begin to do it here."""
+        try:
+            workers = await in_database_thread(registry.workers, self._alias)
+        except DATABASE_ERRORS:
+            return
+        if workers and await self._send(box_of(random.choice(workers)), {"type": "prune"}):
+            return
+        if self._pruning is None or self._pruning.done():
+            self._pruning = asyncio.create_task(prune_gently(self._alias), name="rowcast-prune")
+
+    async def close(self) -> None:
+        """Stop what was begun."""
+        if self._pruning is not None:
+            self._pruning.cancel()
+            await asyncio.gather(self._pruning, return_exceptions=True)
+        await self._post.close()
+
+    async def _send(self, channel: str, message: dict[str, str]) -> bool:
+        if not self._reaches:
+            return False
+        try:
+            await self._post.send(channel, message)
+        except Exception as error:
+            # The bus tells of an outage; a full queue means that nobody listens.
+            logger.debug("not sent to %s: %s", channel, error, extra={"action": "errand_unsent"})
+            return False
+        return True
+
+
+async def prune_gently(alias: str, older_than: timedelta | None = None) -> Pruned | None:
+    """One run, which lets go of its thread between chunks. None when it could not be finished;
+    the reason is logged."""
+    steps = pruning.steps(alias, older_than)
+    pruned = Pruned(0, 0)
+    try:
+        while (step := await in_database_thread(next, steps, None)) is not None:
+            pruned = step
+            await asyncio.sleep(pruned.rest)
+    except AnotherPrunes:
+        return None
+    except DATABASE_ERRORS as error:
+        logger.warning("pruning stopped: %s", error, extra={"action": "prune_failed"})
+        return None
+    if pruned.entries or pruned.relations:
+        logger.info(
+            "pruned %s entries and %s relations",
+            pruned.entries,
+            pruned.relations,
+            extra={"action": "pruned"},
+        )
+    return pruned
+
+
+def _ignore(message: dict[str, object]) -> None:
+    """Nothing is sent to a leader."""

@@ -1,0 +1,244 @@
+"""Deletes entries and broadcasts beyond retention, and relations that nothing names any more.
+
+By ranges of seq and in short transactions, so that writers get their turn; never an entry without a
+number, and never one that a living process still has to read. The head keeps the last seq, so
+numbering goes on even when nothing is left. Runs in a database thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import QuerySet
+from django.db.models.functions import Now
+
+from realtime import conf
+from realtime.event_log.table import seq_at
+from realtime.models import Message, WalEntry, WalRelation
+from realtime.process import registry
+from realtime.wal import clock
+
+# A chunk grows or shrinks until it takes about this long.
+_CHUNK_SECONDS = 0.05
+_CHUNK_FIRST = 500
+_CHUNK_MOST = 20_000
+# Rest after a chunk, in chunk times: SQLite serves writers in no order, and one that waits looks
+# again only after a while.
+_REST = 1.0
+_REST_LEAST = 0.005
+# Relations wait for writers that have not committed; the next run tries again.
+_WAITS = 20
+_WAIT_SECONDS = 0.1
+# Any number, the same in every process.
+_LOCK = 0x526F7763
+
+
+class AnotherPrunes(RuntimeError):
+    """Another process prunes this database at the moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """How far a run is.
+
+    `entries` of `total` are deleted (of a dry run: would be). `held_at` is the seq that somebody
+    still needs and the run stops before; `rest` is how many seconds to leave to writers now.
+    """
+
+    entries: int
+    total: int
+    held_at: int | None = None
+    relations: int = 0
+    messages: int = 0
+    rest: float = 0.0
+
+
+def retention() -> timedelta:
+    """The RETENTION setting."""
+    return timedelta(**conf.current().RETENTION)
+
+
+def prune(
+    older_than: timedelta | None = None,
+    *,
+    alias: str | None = None,
+    dry_run: bool = False,
+    progress: Callable[[Pruned], None] | None = None,
+) -> Pruned:
+    """Delete what was committed longer ago than `older_than` (default: RETENTION).
+
+    `progress` is called after every chunk. Raises AnotherPrunes, or what the database raises; what
+    was deleted until then stays so.
+    """
+    alias = alias or conf.current().DATABASE
+    if dry_run:
+        return survey(alias, older_than)
+    pruned = Pruned(0, 0)
+    for pruned in steps(alias, older_than):
+        if progress is not None:
+            progress(pruned)
+        time.sleep(pruned.rest)
+    return pruned
+
+
+def survey(alias: str, older_than: timedelta | None = None) -> Pruned:
+    """What a run would do now."""
+    first, last, held_at = _range(connections[alias], older_than)
+    unused = _unused_relations(connections[alias])
+    count = 0
+    if first is not None and first <= last:
+        entries = WalEntry.objects.using(alias).filter(seq__gte=first, seq__lte=last)
+        count = entries.count()
+    messages = _old_messages(connections[alias], older_than).count()
+    return Pruned(count, count, held_at, len(unused), messages)
+
+
+def steps(alias: str, older_than: timedelta | None = None) -> Iterator[Pruned]:
+    """One run, a short transaction at a time; the last value is the outcome.
+
+    Each step may be taken in another database thread.
+    """
+    first, last, held_at = _range(connections[alias], older_than)
+    done = 0
+    total = 0 if first is None else max(last - first + 1, 0)
+    size = _CHUNK_FIRST
+    while first is not None and first <= last:
+        began = time.perf_counter()
+        # Asked for again each time: a replay may have begun since.
+        needed = registry.lowest_needed(alias)
+        if needed is not None and needed <= last:
+            held_at, last = needed, needed - 1
+            total = done + max(last - first + 1, 0)
+            continue
+        upto = min(first + size - 1, last)
+        done += _delete(connections[alias], first, upto)
+        first = upto + 1
+        took = time.perf_counter() - began
+        size = max(1, min(int(size * min(_CHUNK_SECONDS / max(took, 1e-6), 2.0)), _CHUNK_MOST))
+        rest = max(took * _REST, _REST_LEAST)
+        yield Pruned(done, max(total, done), held_at, rest=rest)
+    messages = 0
+    while deleted := _delete_messages(connections[alias], older_than):
+        messages += deleted
+        yield Pruned(done, done, held_at, 0, messages, _REST_LEAST)
+    relations = 0
+    if unused := _unused_relations(connections[alias]):
+        seen = _next_writer(connections[alias])
+        for _ in range(_WAITS):
+            if _all_ended_before(connections[alias], seen):
+                relations = _delete_relations(connections[alias], unused)
+                break
+            yield Pruned(done, done, held_at, 0, messages, _WAIT_SECONDS)
+    yield Pruned(done, done, held_at, relations, messages)
+
+
+def _range(
+    connection: BaseDatabaseWrapper, older_than: timedelta | None
+) -> tuple[int | None, int, int | None]:
+    """The first kept seq, the last that may go, and what holds back the rest."""
+    age = retention() if older_than is None else older_than
+    before_us = clock.now_us(connection) - age // timedelta(microseconds=1)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT MIN(seq) FROM realtime_wal")
+        (first,) = cursor.fetchone()
+    last = seq_at(connection, before_us)
+    if first is None or last is None:
+        return None, 0, None
+    needed = registry.lowest_needed(connection.alias)
+    if needed is not None and needed <= last:
+        return first, needed - 1, needed
+    return first, last, None
+
+
+def _delete(connection: BaseDatabaseWrapper, first: int, upto: int) -> int:
+    with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            # Two who delete the same rows in different orders wait for each other.
+            cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [_LOCK])
+            if not cursor.fetchone()[0]:
+                raise AnotherPrunes("another process prunes the log at the moment")
+        cursor.execute("DELETE FROM realtime_wal WHERE seq >= %s AND seq <= %s", [first, upto])
+        return int(cursor.rowcount)
+
+
+def _old_messages(
+    connection: BaseDatabaseWrapper, older_than: timedelta | None
+) -> QuerySet[Message]:
+    age = retention() if older_than is None else older_than
+    return Message.objects.using(connection.alias).filter(inserted_at__lt=Now() - age)
+
+
+def _delete_messages(connection: BaseDatabaseWrapper, older_than: timedelta | None) -> int:
+    """Delete some stored broadcasts; the log has told of them, and tells nothing of this."""
+    found = _old_messages(connection, older_than).order_by("pk").values_list("pk", flat=True)
+    return (
+        Message.objects.using(connection.alias)
+        .filter(pk__in=list(found[:_CHUNK_FIRST]))
+        .delete()[0]
+    )
+
+
+def _delete_relations(connection: BaseDatabaseWrapper, ids: list[str]) -> int:
+    with transaction.atomic(using=connection.alias):
+        # Looked at again: a migration may have gone back to an older shape, or a writer that was
+        # slow to commit have left an entry in it.
+        unused = set(ids).intersection(_unused_relations(connection))
+        return WalRelation.objects.using(connection.alias).filter(pk__in=unused).delete()[0]
+
+
+def _next_writer(connection: BaseDatabaseWrapper) -> int:
+    """A number that every transaction which has written so far is below. SQLite has one writer at
+    a time."""
+    if connection.vendor == "sqlite":
+        return 0
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_current_xact_id()::text::bigint")
+        return int(cursor.fetchone()[0])
+
+
+def _all_ended_before(connection: BaseDatabaseWrapper, writer: int) -> bool:
+    """Whether every transaction before this one has ended.
+
+    One that wrote while a trigger still had its old shape may commit long after it was replaced,
+    and its entries cannot be read without their relation.
+    """
+    if connection.vendor == "sqlite":
+        return True
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+        return int(cursor.fetchone()[0]) >= writer
+
+
+def _unused_relations(connection: BaseDatabaseWrapper) -> list[str]:
+    """Relations that no installed trigger and no kept entry names.
+
+    A table may be published again in an earlier shape; reconciling then records it anew.
+    """
+    texts = _trigger_texts(connection)
+    ids = WalRelation.objects.using(connection.alias).order_by("pk").values_list("pk", flat=True)
+    entries = WalEntry.objects.using(connection.alias)
+    return [
+        id_
+        for id_ in ids
+        if not any(id_ in text for text in texts)
+        # What was captured in an old shape stands at the beginning of the log.
+        and not entries.filter(relation_id=id_).order_by("seq").values("pk")[:1].exists()
+    ]
+
+
+def _trigger_texts(connection: BaseDatabaseWrapper) -> list[str]:
+    """What every installed trigger says, and its function; one of them names the relation."""
+    sql = (
+        "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND sql IS NOT NULL"
+        if connection.vendor == "sqlite"
+        else "SELECT pg_get_triggerdef(t.oid) || p.prosrc FROM pg_trigger AS t"
+        " JOIN pg_proc AS p ON p.oid = t.tgfoid WHERE NOT t.tgisinternal"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return [text for (text,) in cursor.fetchall()]

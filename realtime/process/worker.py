@@ -1,0 +1,178 @@
+"""`manage.py runworker realtime`: heavy reading and pruning, away from the socket processes.
+
+Channels starts the consumer with the first message on the channel `realtime`, which a leader sends
+every few seconds. From then on this process has a row, by which servers find it, and a box of its
+own, so that one worker and no other gets a question, whatever the layer. Numbers nothing and holds
+no sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from channels.consumer import AsyncConsumer
+
+from realtime import conf
+from realtime.bus.mailbox import Mailbox
+from realtime.event_log.table import Relations, read_rows
+from realtime.models import Process
+from realtime.process.heartbeat import keep_row
+from realtime.process.maintenance import prune_gently
+from realtime.process.registry import Registration, Report
+from realtime.process.worker_messages import ANSWER_TYPE, Answer, box_of, encode_answer
+from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
+
+logger = logging.getLogger("realtime.worker")
+
+# Bytes of row images in one answer; a single larger row goes alone.
+_ANSWER_BYTES = 1_048_576
+_AT_ONCE = 2
+# Questions that wait longer than their askers do are not worth an answer.
+_WAITING = 64
+# What has not ended so long after SIGTERM is told again.
+_AGAIN_SECONDS = 5.0
+
+
+class RealtimeWorker(AsyncConsumer):
+    """One per worker process. Questions: `wake`, `prune`, and `read` with `id`, `reply` (the
+    asker's channel), `after` and `upto`."""
+
+    async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
+        settings = conf.current()
+        self.scope = scope
+        self.id = secrets.token_hex(8)
+        self._alias = settings.DATABASE
+        self._relations = Relations()
+        self._turn = asyncio.Semaphore(_AT_ONCE)
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._pruning = False
+        self._reads = 0
+        self._prunes = 0
+        self._box = Mailbox(settings.CHANNEL_LAYER, box_of(self.id), self._take)
+        registration = Registration(self._alias, self.id, Process.Kind.WORKER)
+        keeper = asyncio.create_task(keep_row(registration, self._report), name="rowcast-row")
+        logger.info("worker %s is ready", self.id, extra={"action": "worker_ready"})
+        try:
+            with _ending_on_sigterm():
+                await self._box.open()
+                while True:
+                    self._take(await receive())
+        finally:
+            tasks = [keeper, *self._jobs]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._box.close()
+            logger.info("worker %s has ended", self.id, extra={"action": "worker_ended"})
+
+    def _report(self) -> Report:
+        return Report(counters={"reads": self._reads, "prunes": self._prunes})
+
+    def _take(self, message: dict[str, Any]) -> None:
+        match message:
+            case {"type": "wake"}:
+                return
+            case {"type": "prune"}:
+                if not self._pruning:
+                    self._pruning = True
+                    self._start(self._prune())
+            case {
+                "type": "read",
+                "id": int(number),
+                "reply": str(reply),
+                "after": int(after),
+                "upto": int(upto),
+            }:
+                if len(self._jobs) < _WAITING:
+                    self._start(self._read(number, reply, after, upto))
+            case _:
+                logger.warning(
+                    "a message that no worker knows: %.200r",
+                    message,
+                    extra={"action": "worker_unknown_message"},
+                )
+
+    def _start(self, job: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(job, name="rowcast-job")
+        self._jobs.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._jobs.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a job failed", exc_info=error, extra={"action": "job_failed"})
+
+    async def _prune(self) -> None:
+        try:
+            await prune_gently(self._alias)
+            self._prunes += 1
+        finally:
+            self._pruning = False
+
+    async def _read(self, number: int, reply: str, after: int, upto: int) -> None:
+        async with self._turn:
+            try:
+                rows = await in_database_thread(
+                    read_rows, self._alias, self._relations, after, upto
+                )
+            except DATABASE_ERRORS as error:
+                answer = Answer(number, [], [], str(error) or type(error).__name__)
+            else:
+                rows = _bounded(rows) if rows and rows[0].seq == after + 1 else []
+                used = sorted({row.relation_id for row in rows})
+                answer = Answer(number, rows, [self._relations[id_] for id_ in used])
+            body = encode_answer(answer)
+        try:
+            await self._box.send(reply, {"type": ANSWER_TYPE, "b": body})
+            self._reads += 1
+        except Exception as error:
+            # Who asked reads for itself.
+            logger.warning("not answered: %s", error, extra={"action": "answer_unsent"})
+
+
+def _bounded(rows: list[Any]) -> list[Any]:
+    """The first rows that fit into one answer, at least one."""
+    size = 0
+    for place, row in enumerate(rows):
+        size += len(row.old or b"") + len(row.new or b"")
+        if size > _ANSWER_BYTES and place:
+            return rows[:place]
+    return rows
+
+
+@contextlib.contextmanager
+def _ending_on_sigterm() -> Any:
+    """While the block runs, SIGTERM ends the process the way Ctrl-C does: Channels' runworker
+    knows only that one, and would be cut off in the middle of its work."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        loop.call_later(_AGAIN_SECONDS, again)
+        signal.raise_signal(signal.SIGINT)
+
+    def again() -> None:
+        # Who runs the loop cancels everything once, and a client library that waits for its server
+        # may take that for a time-out of its own, and go on.
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.call_later(_AGAIN_SECONDS, again)
+
+    try:
+        loop.add_signal_handler(signal.SIGTERM, end)
+    except NotImplementedError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)

@@ -1,0 +1,313 @@
+"""Wire filters: `column=op.value,...` as text, and the predicate it stands for.
+
+Owns the grammar of PROTOCOL section 1.11. Reading has two steps: `read` splits the text into
+conditions without knowing any table, `parse_filter` types them by a table's columns. What is
+malformed is one exception, `FilterError`, in the words the official server uses where it has any.
+
+Pure: no Django, no I/O, no evaluation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NoReturn
+
+from auth_rls.predicates import patterns
+from auth_rls.predicates.kinds import OPAQUE, Kind, from_text
+from auth_rls.predicates.predicate import TRUE, All, Not, Predicate, Test
+from realtime.protocol.errors import inspect
+
+MAX_LENGTH = 16_384
+"""Characters of one filter."""
+
+MAX_ITEMS = 100
+"""Values in one `in` list."""
+
+MAX_CONDITIONS = 100
+"""Conditions in one filter; every event on the table may be put to each."""
+
+MAX_PATTERN = 1_000
+"""Characters of one `like` or `match` pattern."""
+
+_WHITE = " \t\n\r\f\v"
+# What a filter is cut by is looked for, not every character looked at: a join may hold a megabyte.
+_MARK = re.compile(r'[",()]')
+_ITEM_MARK = re.compile(r'[",]')
+_QUOTED = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_COMPARABLE = frozenset(Kind) - OPAQUE
+_ORDERED = _COMPARABLE - {Kind.BOOL, Kind.INET}
+_TEXT = frozenset({Kind.TEXT})
+
+
+class FilterError(ValueError):
+    """The filter does not fit its table. The text is what the official server calls Exception."""
+
+    def __init__(self, message: str, state: str = "P0001 (raise_exception)") -> None:
+        super().__init__(message)
+        self.message = message
+        self.exception = f"ERROR {state} {message}"
+
+
+class FilterSyntaxError(FilterError):
+    """The filter cannot be read, whatever the table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One `column=op.value`: `value` as sent, still quoted; `negated` by a leading `not.`."""
+
+    column: str
+    op: str
+    value: str
+    negated: bool
+
+
+def parse_filter(text: str, columns: Mapping[str, Kind]) -> Predicate:
+    """The predicate a filter stands for on a table with these columns; TRUE for blank text.
+
+    Raises FilterError, and nothing else: FilterSyntaxError when the text cannot be read, else
+    for an unknown column, an operator the column's kind does not have, or a value it cannot hold.
+    """
+    parts = tuple(_predicate(condition, columns) for condition in read(text))
+    if not parts:
+        return TRUE
+    return parts[0] if len(parts) == 1 else All(parts)
+
+
+def read(text: str) -> tuple[Condition, ...]:
+    """The conditions of a filter, in order; none for blank text. Raises FilterSyntaxError."""
+    if not text.strip(_WHITE):
+        return ()
+    if len(text) > MAX_LENGTH:
+        raise FilterSyntaxError(f"filter is longer than {MAX_LENGTH} characters")
+    conditions: list[Condition] = []
+    for segment in _split(text):
+        if len(conditions) == MAX_CONDITIONS:
+            raise FilterSyntaxError(f"too many conditions. Maximum {MAX_CONDITIONS}")
+        conditions.append(_condition(segment.strip(_WHITE)))
+    return tuple(conditions)
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def _split(text: str) -> Iterator[str]:
+    """Cuts at commas outside quotes and parentheses. A quote opens only where a value begins."""
+    depth = start = place = 0
+    while (mark := _MARK.search(text, place)) is not None:
+        at, char, place = mark.start(), mark[0], mark.end()
+        if char == '"':
+            last = _last_dark(text, start, at)
+            if (at > start and text[at - 1] == ".") or (last >= start and text[last] in "(,"):
+                quoted = _QUOTED.match(text, at)
+                if quoted is None:
+                    break
+                place = quoted.end()
+        elif char != ",":
+            depth = max(0, depth + (char == "(") - (char == ")"))
+        elif depth == 0:
+            yield text[start:at]
+            start = place
+    yield text[start:]
+
+
+def _last_dark(text: str, start: int, end: int) -> int:
+    """The place of the last character before `end` that is not white; `start - 1` for none."""
+    place = end - 1
+    while place >= start and text[place] in _WHITE:
+        place -= 1
+    return place
+
+
+def _condition(segment: str) -> Condition:
+    if not segment:
+        raise FilterSyntaxError("filter must not contain empty segments (check for extra commas)")
+    column, equals, rest = segment.partition("=")
+    if not equals:
+        raise FilterSyntaxError(inspect([segment]))
+    negated = rest.startswith("not.")
+    op, dot, value = rest.removeprefix("not.").partition(".")
+    if not dot:
+        raise FilterSyntaxError(inspect([op]))
+    if op not in _READERS:
+        raise FilterSyntaxError(inspect([op, value]))
+    if op == "in" and not (len(value) >= 2 and value[0] == "(" and value[-1] == ")"):
+        raise FilterSyntaxError("`in` filter value must be wrapped by parentheses")
+    return Condition(column, op, value, negated)
+
+
+def _unquote(text: str) -> str:
+    """The text inside quotes that span all of it, unescaped; anything else as it stands."""
+    if len(text) < 2 or text[0] != '"':
+        return text
+    inner, escaped = [], False
+    for char in text[1:-1]:
+        if escaped or char not in '"\\':
+            inner.append(char)
+            escaped = False
+        elif char == "\\":
+            escaped = True
+        else:
+            return text
+    return text if escaped or text[-1] != '"' else "".join(inner)
+
+
+def _items(value: str) -> list[str]:
+    """The items of an `in` list. White space around an item is not part of it unless quoted."""
+    inner = value[1:-1].strip(_WHITE)
+    if not inner:
+        return []
+    items: list[str] = []
+    start = place = 0
+    while (mark := _ITEM_MARK.search(inner, place)) is not None:
+        at, place = mark.start(), mark.end()
+        if mark[0] == ",":
+            items.append(inner[start:at].strip(_WHITE))
+            start = place
+        elif _last_dark(inner, start, at) < start:
+            quoted = _QUOTED.match(inner, at)
+            if quoted is None:
+                break
+            place = quoted.end()
+    items.append(inner[start:].strip(_WHITE))
+    return [_unquote(item) for item in items]
+
+
+# --- typing -------------------------------------------------------------------------------------
+
+
+def _predicate(condition: Condition, columns: Mapping[str, Kind]) -> Predicate:
+    kind = columns.get(condition.column)
+    if kind is None:
+        raise FilterError(f"invalid column for filter {condition.column}")
+    found = _READERS[condition.op](condition, kind)
+    return Not(found) if condition.negated else found
+
+
+def _value(condition: Condition, kind: Kind, text: str) -> object:
+    try:
+        return from_text(kind, text)
+    except ValueError as error:
+        raise FilterError(
+            f"invalid value for filter {condition.column}: {error}",
+            "22P02 (invalid_text_representation)",
+        ) from None
+
+
+def _unsuited(condition: Condition, kind: Kind) -> NoReturn:
+    raise FilterError(
+        f"invalid operator for filter {condition.column}: {condition.op} does not apply to {kind}",
+        "42883 (undefined_function)",
+    )
+
+
+def _comparison(op: str, kinds: frozenset[Kind]) -> Callable[[Condition, Kind], Predicate]:
+    def reader(condition: Condition, kind: Kind) -> Predicate:
+        if kind not in kinds:
+            _unsuited(condition, kind)
+        return Test(condition.column, op, _value(condition, kind, _unquote(condition.value)))
+
+    return reader
+
+
+def _neq(condition: Condition, kind: Kind) -> Predicate:
+    return Not(_exact(condition, kind))
+
+
+def _in(condition: Condition, kind: Kind) -> Predicate:
+    if kind not in _COMPARABLE:
+        _unsuited(condition, kind)
+    items = _items(condition.value)
+    if len(items) > MAX_ITEMS:
+        raise FilterError(f"too many values for `in` filter. Maximum {MAX_ITEMS}")
+    values = frozenset(_value(condition, kind, item) for item in items)
+    return Test(condition.column, "in", values)
+
+
+def _isdistinct(condition: Condition, kind: Kind) -> Predicate:
+    # In a text column the word is a text like any other.
+    if kind is not Kind.TEXT and condition.value.strip(_WHITE).lower() == "null":
+        return Not(Test(condition.column, "isnull", True))
+    return _distinct(condition, kind)
+
+
+def _is(condition: Condition, kind: Kind) -> Predicate:
+    word = _unquote(condition.value).strip(_WHITE).lower()
+    if word == "null":
+        return Test(condition.column, "isnull", True)
+    if word not in ("true", "false", "unknown"):
+        raise FilterError(
+            f"invalid value for filter {condition.column}: is takes null, true, false or unknown",
+            "22P02 (invalid_text_representation)",
+        )
+    if kind is not Kind.BOOL:
+        raise FilterError(
+            f"invalid operator for filter {condition.column}: is.{word} needs a boolean column",
+            "42804 (datatype_mismatch)",
+        )
+    if word == "unknown":
+        return Test(condition.column, "isnull", True)
+    return Test(condition.column, "is", word == "true")
+
+
+def _pattern(
+    op: str, check: Callable[[str, bool], str | None]
+) -> Callable[[Condition, Kind], Predicate]:
+    read_text = _comparison(op, _TEXT)
+
+    def reader(condition: Condition, kind: Kind) -> Predicate:
+        test = read_text(condition, kind)
+        pattern = _unquote(condition.value)
+        if len(pattern) > MAX_PATTERN:
+            problem: str | None = f"it is longer than {MAX_PATTERN} characters"
+        else:
+            problem = check(pattern, op.startswith("i"))
+        if problem is not None:
+            raise FilterError(
+                f"invalid pattern for filter {condition.column}: {problem}",
+                "2201B (invalid_regular_expression)",
+            )
+        return test
+
+    return reader
+
+
+def _like_problem(pattern: str, ignore_case: bool) -> str | None:
+    trailing = len(pattern) - len(pattern.rstrip("\\"))
+    if trailing % 2:
+        return "it must not end with an escape character"
+    return _problem(patterns.like, pattern, ignore_case)
+
+
+def _regex_problem(pattern: str, ignore_case: bool) -> str | None:
+    return _problem(patterns.regex, pattern, ignore_case)
+
+
+def _problem(make: Callable[..., object], pattern: str, ignore_case: bool) -> str | None:
+    """What is wrong with a pattern: made now as every event will need it, within its memory."""
+    try:
+        make(pattern, ignore_case=ignore_case)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+_distinct = _comparison("isdistinct", _COMPARABLE)
+_exact = _comparison("exact", _COMPARABLE)
+_READERS: dict[str, Callable[[Condition, Kind], Predicate]] = {
+    "eq": _exact,
+    "neq": _neq,
+    "lt": _comparison("lt", _ORDERED),
+    "lte": _comparison("lte", _ORDERED),
+    "gt": _comparison("gt", _ORDERED),
+    "gte": _comparison("gte", _ORDERED),
+    "in": _in,
+    "like": _pattern("like", _like_problem),
+    "ilike": _pattern("ilike", _like_problem),
+    "is": _is,
+    "match": _pattern("match", _regex_problem),
+    "imatch": _pattern("imatch", _regex_problem),
+    "isdistinct": _isdistinct,
+}

@@ -1,0 +1,323 @@
+"""Joins: what a `phx_join` asks for, read as leniently as clients write it.
+
+Owns the join payload of PROTOCOL section 1.6 with the bindings of CONTRACT section 5. A join is
+never refused for its shape: a field of the wrong type counts as absent, and a binding that can
+never deliver carries the text of the `system` message that says so.
+
+Pure: no Django, no I/O. It decides nothing about permission.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from auth_rls.predicates.kinds import Kind
+from auth_rls.predicates.predicate import Predicate
+from realtime.protocol import errors
+from realtime.protocol.cursor import Cursor, parse_cursor
+from realtime.protocol.filters import FilterError, FilterSyntaxError, parse_filter, read
+
+ANY = "*"
+MAX_BINDINGS = 100
+"""postgres_changes bindings of one channel."""
+
+LIVE_NEEDS_ALL_EVENTS = (
+    "Unable to subscribe to changes with given parameters. A live binding keeps a set of rows "
+    'exact by INSERT, UPDATE and DELETE together: it needs event "*".'
+)
+SNAPSHOT_NEEDS_INSERTS = (
+    "Unable to subscribe to changes with given parameters. The rows of a snapshot arrive as "
+    'INSERT: it needs event "*" or "INSERT".'
+)
+
+WAIT_MS = 15_000
+LONGEST_WAIT_MS = 20_000
+MOST_REPLAYED = 25
+
+_ID_BITS = 27
+_ECHOED = ("event", "schema", "table", "filter")
+_EVENTS = frozenset({"INSERT", "UPDATE", "DELETE"})
+_encode = msgspec.json.Encoder(decimal_format="number", order="sorted").encode
+
+
+class BindingError(ValueError):
+    """A binding can never deliver; `message` is the text of the `system` message."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """First the rows as they are now, at most `limit` of them if given."""
+
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Stored broadcasts to send first. `since` in milliseconds since 1970; None: not valid."""
+
+    since: int | None
+    limit: int = MOST_REPLAYED
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """One entry of `postgres_changes`. `schema` and `table` may be "*"; `event` too.
+
+    `echoed` holds event, schema, table and filter exactly as sent, with only the keys sent.
+    `error` is the text for a binding that is wrong whatever the table; then nothing else counts.
+    """
+
+    id: int
+    echoed: Mapping[str, Any]
+    event: str = ANY
+    schema: str = ANY
+    table: str = ANY
+    filter: str = ""
+    select: tuple[str, ...] | None = None
+    since: Cursor | None = None
+    snapshot: Snapshot | None = None
+    live: bool = False
+    error: str | None = None
+
+    def echo(self) -> dict[str, Any]:
+        """The binding in the join reply. Clients compare it with what they sent, key by key."""
+        return {"id": self.id, **self.echoed}
+
+    def covers(self, schema: str, table: str) -> bool:
+        """Whether the binding is about this table."""
+        return self.schema in (ANY, schema) and self.table in (ANY, table)
+
+    def predicate(self, columns: Mapping[str, Kind]) -> Predicate:
+        """The filter on a table with these columns.
+
+        Raises BindingError when the filter or `select` does not fit them, or the binding is wrong
+        in itself.
+        """
+        if self.error is not None:
+            raise BindingError(self.error)
+        try:
+            predicate = parse_filter(self.filter, columns)
+        except FilterError as error:
+            raise BindingError(self._failed(error.exception)) from None
+        self._check_select(columns)
+        return predicate
+
+    def _check_select(self, columns: Collection[str]) -> None:
+        for name in self.select or ():
+            if name not in columns:
+                raise BindingError(
+                    self._failed(f"ERROR P0001 (raise_exception) invalid column for select {name}")
+                )
+
+    def not_published(self) -> str:
+        """The text for when no published table is covered."""
+        return errors.not_published(self._parameters())
+
+    def _failed(self, exception: str) -> str:
+        return errors.subscribing_failed(self._parameters(), exception)
+
+    def _parameters(self) -> str:
+        filters = [(c.column, c.op, c.value, c.negated) for c in read(self.filter)]
+        return errors.connect_parameters(self.event, self.schema, self.table, filters, self.select)
+
+
+@dataclass(frozen=True, slots=True)
+class JoinConfig:
+    """What a channel was joined with. The defaults are those of a join without `config`.
+
+    `presence_key` "" asks the server to make one up; `access_token` None means the connection's.
+    With `wait` the join reply is held until the changes flow, at most `wait_timeout_ms`.
+    """
+
+    broadcast_self: bool = False
+    broadcast_ack: bool = False
+    replay: Replay | None = None
+    replication_ready: bool = False
+    presence_key: str = ""
+    presence_enabled: bool = False
+    private: bool = False
+    bindings: tuple[Binding, ...] = ()
+    wait: bool = False
+    wait_timeout_ms: int = WAIT_MS
+    access_token: str | None = None
+
+
+def parse_join(payload: Any) -> JoinConfig:
+    """The configuration in a `phx_join` payload. Never raises."""
+    payload = _object(payload)
+    config = _object(payload.get("config"))
+    broadcast = _object(config.get("broadcast"))
+    presence = _object(config.get("presence"))
+    options = _object(config.get("postgres_changes_options"))
+    return JoinConfig(
+        broadcast_self=_flag(broadcast.get("self")),
+        broadcast_ack=_flag(broadcast.get("ack")),
+        replay=_replay(broadcast.get("replay")),
+        replication_ready=_flag(broadcast.get("replication_ready")),
+        presence_key=_key(presence.get("key")),
+        presence_enabled=_flag(presence.get("enabled")),
+        private=_flag(config.get("private")),
+        bindings=_bindings(config.get("postgres_changes")),
+        wait=_flag(options.get("wait")),
+        wait_timeout_ms=min(_positive(options.get("timeout")) or WAIT_MS, LONGEST_WAIT_MS),
+        access_token=token_in(payload),
+    )
+
+
+def token_in(payload: Mapping[str, Any]) -> str | None:
+    """The token of a join or an `access_token` event; None for none, which keeps the one in use.
+
+    `user_token` wins over `access_token`. An opaque key (`sb_...`) is no token: clients send it
+    when nobody is signed in.
+    """
+    for name in ("user_token", "access_token"):
+        token = payload.get(name)
+        if isinstance(token, str) and (token := token.strip()):
+            return None if token.startswith("sb_") else token
+    return None
+
+
+def binding_id(*parameters: Any) -> int:
+    """A stable id from 0 to 2^27 - 1: equal JSON values give equal ids, in every process."""
+    digest = hashlib.blake2b(_encode(parameters), digest_size=4).digest()
+    return int.from_bytes(digest, "big") >> (32 - _ID_BITS)
+
+
+# --- bindings -----------------------------------------------------------------------------------
+
+
+def _bindings(value: Any) -> tuple[Binding, ...]:
+    items = [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+    taken: dict[int, bytes] = {}
+    # The first one too many is kept to carry the error; the rest would only cost time.
+    items = items[: MAX_BINDINGS + 1]
+    return tuple(_binding(item, place, taken) for place, item in enumerate(items))
+
+
+def _binding(item: dict[str, Any], place: int, taken: dict[int, bytes]) -> Binding:
+    event = _event(item)
+    schema, table, filter_ = (_text(item.get(key)) for key in ("schema", "table", "filter"))
+    echoed = {key: item[key] for key in _ECHOED if key in item}
+    select = item.get("select")
+    error = _error(item, place, schema, table, filter_)
+    if schema is None:
+        schema = ANY if table is None else "public"
+    rest = [item.get(key) for key in ("select", "since", "snapshot", "live")]
+    return Binding(
+        id=_free_id(taken, event, schema, table or ANY, filter_, *rest),
+        echoed=echoed,
+        event=event,
+        schema=schema,
+        table=table or ANY,
+        filter=filter_ or "",
+        select=tuple(select) if error is None and select else None,
+        since=parse_cursor(item.get("since")),
+        snapshot=_snapshot(item.get("snapshot")),
+        live=_flag(item.get("live")),
+        error=error,
+    )
+
+
+def _free_id(taken: dict[int, bytes], *parameters: Any) -> int:
+    """Equal bindings of a channel share an id; different ones never do, even if hashes meet."""
+    text = _encode(parameters)
+    found = binding_id(*parameters)
+    while taken.setdefault(found, text) != text:
+        found = (found + 1) % (1 << _ID_BITS)
+    return found
+
+
+def _error(
+    item: Mapping[str, Any], place: int, schema: str | None, table: str | None, filter_: str | None
+) -> str | None:
+    """The official text for what is wrong with a binding on its own, in the official order."""
+    if place >= MAX_BINDINGS:
+        return f"Too many postgres_changes bindings in one channel. Maximum {MAX_BINDINGS}"
+    select = item.get("select")
+    if select is not None and not (
+        isinstance(select, list) and all(isinstance(name, str) for name in select)
+    ):
+        return errors.SELECT_NOT_A_LIST
+    if table is None and (schema is None or filter_ is not None):
+        return errors.no_parameters(item)
+    try:
+        read(filter_ or "")
+    except FilterSyntaxError as error:
+        return errors.filter_unreadable(error.message)
+    if select and (schema == ANY or table in (None, ANY)):
+        return errors.SELECT_ON_WILDCARD
+    event = _event(item)
+    if _flag(item.get("live")) and event != ANY:
+        return LIVE_NEEDS_ALL_EVENTS
+    if _snapshot(item.get("snapshot")) is not None and event not in (ANY, "INSERT"):
+        return SNAPSHOT_NEEDS_INSERTS
+    return None
+
+
+def _event(item: Mapping[str, Any]) -> str:
+    name = item.get("event")
+    return name.upper() if isinstance(name, str) and name.upper() in _EVENTS else ANY
+
+
+def _snapshot(value: Any) -> Snapshot | None:
+    if isinstance(value, dict):
+        return Snapshot(_positive(value.get("limit")))
+    return Snapshot() if _flag(value) else None
+
+
+# --- fields -------------------------------------------------------------------------------------
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _flag(value: Any) -> bool:
+    """Some clients send booleans as strings."""
+    return value is True or (isinstance(value, str) and value.lower() == "true")
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number, also as a float or as digits; within 64 bits."""
+    if isinstance(value, str) and len(value) <= 19 and value.isascii() and value.isdigit():
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
+        return value
+    return None
+
+
+def _positive(value: Any) -> int | None:
+    number = _whole(value)
+    return number if number is not None and number > 0 else None
+
+
+def _key(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    # A number or a boolean is a key too, as the text it has in JSON.
+    return _encode(value).decode() if isinstance(value, int | float) else ""
+
+
+def _replay(value: Any) -> Replay | None:
+    if not isinstance(value, dict):
+        return None
+    limit = _whole(value.get("limit"))
+    return Replay(
+        since=_whole(value.get("since")),
+        limit=MOST_REPLAYED if limit is None else max(1, min(limit, MOST_REPLAYED)),
+    )

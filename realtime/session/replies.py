@@ -1,0 +1,135 @@
+"""The frames that one client is told alone: answers, refusals, lifecycle, system messages.
+
+Pure. What is to be said is the session's business; how it looks in either serializer is
+`protocol`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from realtime.event_log.position import Position
+from realtime.protocol import errors, serializer
+from realtime.protocol.errors import WireError
+from realtime.protocol.serializer import Frame, Version
+from realtime.session.channel import Channel
+from realtime.session.effects import Effect, Note, Send
+
+Payload = Mapping[str, Any] | msgspec.Raw
+
+
+# The names that limits have in the settings, where an error is about one.
+_LIMITS = {
+    WireError.TOO_MANY_CHANNELS: "channels_per_connection",
+    WireError.TOO_MANY_JOINS: "joins_per_second",
+    WireError.TOO_MANY_MESSAGES: "broadcasts_per_second",
+    WireError.TOO_MANY_PRESENCE_MESSAGES: "presence_per_30_seconds",
+    WireError.PAYLOAD_TOO_LARGE: "payload_bytes",
+    WireError.TRACK_TOO_LARGE: "payload_bytes",
+}
+
+
+class Answers:
+    """In the serializer of one socket."""
+
+    __slots__ = ("_version",)
+
+    def __init__(self, version: Version) -> None:
+        self._version = version
+
+    def reply(self, frame: Frame, status: str, response: Mapping[str, Any]) -> Send:
+        """The answer to a frame."""
+        payload = {"status": status, "response": response}
+        return self._frame(frame.join_ref, frame.ref, frame.topic, "phx_reply", payload)
+
+    def join_reply(self, channel: Channel, status: str, response: Mapping[str, Any]) -> Send:
+        """The answer to the join of a channel."""
+        payload = {"status": status, "response": response}
+        ref = channel.join_reply_ref
+        return self._frame(channel.join_ref, ref, channel.topic, "phx_reply", payload)
+
+    def push(self, channel: Channel, event: str, payload: Payload) -> Send:
+        """Something that nobody asked for."""
+        return self._frame(channel.join_ref, None, channel.topic, event, payload)
+
+    def system(
+        self, name: str, channel: Channel | None, status: str, extension: str, message: str
+    ) -> Send:
+        """A `system` message; without a channel, one about the socket."""
+        payload = {"status": status, "message": message, "extension": extension, "channel": name}
+        if channel is None:
+            return self._frame(None, None, name, "system", payload)
+        return self.push(channel, "system", payload)
+
+    def placed(
+        self, channel: Channel, extension: str, message: str, at: Position, **more: int
+    ) -> Send:
+        """A `system` message about a place in the log."""
+        payload = {
+            "status": "ok",
+            "extension": extension,
+            "message": message,
+            "channel": channel.name,
+            "seq": at.seq,
+            **more,
+        }
+        return self.push(channel, "system", payload)
+
+    def lifecycle(self, channel: Channel, event: str) -> Send:
+        """`phx_close` or `phx_error`."""
+        # Clients heed these only under the ref of the join they belong to.
+        return self._frame(channel.join_ref, channel.join_ref, channel.topic, event, {})
+
+    def subscribed(
+        self, channel: Channel, problems: Sequence[str], *, working: bool
+    ) -> list[Effect]:
+        """What is told of a channel's bindings: of each that cannot work why not, then that the
+        others do."""
+        extension = "postgres_changes"
+        effects: list[Effect] = []
+        for problem in problems:
+            effects.append(Note("binding_refused", f"{channel.topic}: {problem}"))
+            effects.append(self.system(channel.name, channel, "error", extension, problem))
+        if working:
+            message = errors.SUBSCRIBED
+            effects.append(self.system(channel.name, channel, "ok", extension, message))
+        return effects
+
+    def fail(self, frame: Frame, response: Mapping[str, Any]) -> list[Effect]:
+        """The error that answers a frame, if it asked for an answer."""
+        return [] if frame.ref is None else [self.reply(frame, "error", response)]
+
+    def refuse(self, frame: Frame, error: WireError, **fields: object) -> list[Effect]:
+        """Refuse what a frame wants, and note it; where a limit did it, the connection's."""
+        return self.over(frame, error, "connection", fields)
+
+    def over(
+        self,
+        frame: Frame,
+        error: WireError,
+        scope: str,
+        fields: Mapping[str, object] = MappingProxyType({}),
+    ) -> list[Effect]:
+        """Refuse for a limit whose bucket is of this scope, and note it."""
+        name = _LIMITS.get(error)
+        limit = "" if name is None else f"{name}/{scope}"
+        note = Note("refused", f"{frame.topic}: {error.reason(**fields)}", limit)
+        return [note, *self.fail(frame, error.response(**fields))]
+
+    def _frame(
+        self, join_ref: str | None, ref: str | None, topic: str, event: str, payload: Payload
+    ) -> Send:
+        return Send(
+            serializer.encode(
+                self._version,
+                join_ref=join_ref,
+                ref=ref,
+                topic=topic,
+                event=event,
+                payload=payload,
+            )
+        )

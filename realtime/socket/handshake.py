@@ -1,0 +1,99 @@
+"""The handshake: who is at the door, and whether there is room.
+
+Reads one ASGI scope and answers with a subject and a serializer, or with a refusal that says why in
+HTTP's words. Keeps no state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs
+
+import msgspec
+
+from auth_rls.subjects.subject import Subject
+from auth_rls.subjects.tokens import TokenError
+from realtime.conf import Settings
+from realtime.protocol.errors import CloseCode
+from realtime.protocol.serializer import FrameError, Version, negotiate
+from realtime.socket import credentials
+from realtime.socket.credentials import Kind
+from realtime.socket.origin import OriginRule
+from realtime.util.database_threads import in_database_thread
+
+_SUBPROTOCOL = "phoenix"
+
+
+class Refusal(Exception):
+    """The connection is refused: an HTTP status, the same as a close code, and a text."""
+
+    def __init__(self, status: int, code: int, text: str) -> None:
+        super().__init__(text)
+        self.status, self.code, self.text = status, code, text
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Who came in, and how they speak. `token` is what they showed, "" for none."""
+
+    subject: Subject
+    version: Version
+    token: str
+    subprotocol: str | None
+
+
+async def admit(scope: dict[str, Any], settings: Settings) -> Admitted:
+    """Judge a handshake. Raises Refusal, or what the database raises."""
+    headers = scope.get("headers", [])
+    query = scope.get("query_string", b"")
+    verdict = OriginRule.from_settings(settings.ALLOWED_ORIGINS).judge(headers)
+    if not verdict.allowed:
+        code = CloseCode.ORIGIN_REFUSED
+        raise Refusal(403, code, "Origin is not allowed")
+    try:
+        version = negotiate(_first(query, "vsn"))
+    except FrameError as error:
+        raise Refusal(400, 4400, str(error)) from None
+    session = settings.SESSION_AUTH and verdict.trusts_session
+    credential = credentials.from_handshake(headers, query, session=session)
+    try:
+        subject = await in_database_thread(
+            credentials.authenticate,
+            credential,
+            api_keys=settings.API_KEYS,
+            allow_anonymous=settings.ALLOW_ANONYMOUS,
+        )
+    except TokenError as error:
+        raise Refusal(401, CloseCode.TOKEN_REFUSED, error.handshake_reason) from None
+    offered = scope.get("subprotocols", [])
+    return Admitted(
+        subject=subject,
+        version=version,
+        token=credential.value if credential.kind is Kind.TOKEN else "",
+        subprotocol=_SUBPROTOCOL if _SUBPROTOCOL in offered else None,
+    )
+
+
+def _first(query: bytes, name: str) -> str | None:
+    values = parse_qs(query.decode("latin-1")).get(name)
+    return values[0] if values else None
+
+
+async def refuse(
+    refusal: Refusal, scope: dict[str, Any], send: Callable[[dict[str, Any]], Awaitable[None]]
+) -> None:
+    """Say no before the upgrade: with status and JSON where the server can, else without."""
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close", "code": refusal.code, "reason": refusal.text})
+        return
+    body = msgspec.json.encode({"error": refusal.text})
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    start = "websocket.http.response.start"
+    await send({"type": start, "status": refusal.status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body})
+    # uvicorn calls it an error when an application returns before the connection is gone, which it
+    # is when the loop comes round.
+    await asyncio.sleep(0)

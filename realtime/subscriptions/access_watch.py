@@ -1,0 +1,107 @@
+"""What decides access, and whom a change of it may concern.
+
+Follows the policies: what they read is captured before it is used. Reads them for a `Planner`, and
+plans nothing itself. Runs in a database thread, but for what only looks at events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from django.apps import apps
+from django.db.models import Model
+
+from auth_rls.access import authority
+from auth_rls.access.snapshot import PolicySnapshot
+from auth_rls.predicates.predicate import Select, columns
+from realtime.event_log.event import DatabaseEvent, Row
+from realtime.subscriptions.identity_tables import table_of, user_keys
+from realtime.subscriptions.planner import Planner
+from realtime.wal import capture, triggers
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whom changes of permissions may concern: everybody, those on whose tables policies changed,
+    and these users. `lapsed`: tables behind selects may not have been captured for a while; after
+    the edits of policies, rows before and after, only where they read less than before."""
+
+    everybody: bool = False
+    policies: bool = False
+    users: frozenset[str] = frozenset()
+    lapsed: bool = False
+    edits: tuple[tuple[Row, Row | None], ...] = ()
+
+
+EVERYBODY = Scope(everybody=True)
+
+
+class Watch:
+    """What decides access, and that it is captured. Remembered between looks."""
+
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
+        self._known: Mapping[type[Model], frozenset[str]] = {}
+        self.tables: frozenset[str] = frozenset()
+        self._policies = table_of("auth_rls.Policy")
+        self._permissions = table_of("auth.Permission")
+        self._binding = user_keys()
+
+    def look(self) -> Planner:
+        """A planner for the policies as they are now.
+
+        The triggers come first: a table that a policy newly reads must be captured before its
+        rows are read, or a change between the two would never be noticed.
+        """
+        snapshot = PolicySnapshot.load()
+        watched = authority.watched(snapshot=snapshot)
+        if watched != self._known:
+            triggers.follow_policies(self._alias)
+            snapshot = PolicySnapshot.load()
+        self._known = watched
+        self.tables = frozenset(capture.name_of(model)[1] for model in watched)
+        return Planner(snapshot)
+
+    def binds(self, event: DatabaseEvent) -> bool:
+        """Whether this change may alter what somebody is bound to, and not only a set."""
+        table = event.relation.table
+        return table == self._policies or table in self._binding
+
+    def scope(self, events: Iterable[DatabaseEvent]) -> Scope:
+        """Whom these changes may concern. Where that cannot be told, everybody."""
+        everybody = policies = lapsed = False
+        edits: list[tuple[Row, Row | None]] = []
+        users: set[str] = set()
+        for event in events:
+            table = event.relation.table
+            if table == self._policies:
+                policies = True
+                if event.old is not None:
+                    edits.append((event.old, event.new))
+                else:
+                    lapsed = lapsed or event.new is None
+            elif table in self._binding:
+                # What a policy is about goes by its permission: that is a doubt about its reading.
+                lapsed = lapsed or (table == self._permissions and event.op != "INSERT")
+                column = self._binding[table]
+                images = [image for image in (event.old, event.new) if image is not None]
+                keys = [None if column is None else image.get(column) for image in images]
+                everybody = everybody or not keys or None in keys
+                users.update(map(str, keys))
+        return Scope(everybody, policies, frozenset(users), lapsed, tuple(edits))
+
+    def lapsed(self, scope: Scope) -> bool:
+        """Whether by these edits anything behind a select may not have been captured for a while.
+        In a database thread."""
+        return not all(authority.reads_on(*edit) for edit in scope.edits)
+
+    def captures(self, select: Select) -> bool:
+        """Whether the rows behind a select were captured at the last look, as far as it reads
+        them."""
+        needed = columns(select.where) | {select.column}
+        return needed <= self._known.get(apps.get_model(select.model), frozenset())
+
+    def covers(self, planner: Planner) -> bool:
+        """Whether all that decides for this planner was captured at the last look."""
+        return planner.watched() == self._known

@@ -1,0 +1,134 @@
+"""What a verdict hangs on: which changes may have altered what a subject sees of a table, and on
+which rows two verdicts differ.
+
+Pure. A client that resumes a live set brings the rows it saw back then, and the server knows only
+what it may see now. Unless one of the changes in between concerns the verdict, that is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from auth_rls.predicates.evaluate import matcher
+from auth_rls.predicates.predicate import (
+    FALSE,
+    TRUE,
+    All,
+    Any_,
+    Predicate,
+    Select,
+    Test,
+    selects,
+    tests,
+)
+from auth_rls.predicates.simplify import simplify
+from realtime.event_log.event import DatabaseEvent
+
+_Verdict = Callable[[Mapping[str, Any]], bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Dependence:
+    """Rows of a table that a verdict hangs on: those on which `where` is true or unknown. Of them
+    only the value of `column` counts, or every value if it is None."""
+
+    table: str
+    where: Predicate = TRUE
+    column: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Concern:
+    """Everything that some verdicts of one subject hang on."""
+
+    dependences: frozenset[Dependence]
+
+    @property
+    def tables(self) -> frozenset[str]:
+        return frozenset(dependence.table for dependence in self.dependences)
+
+    def touched_by(self, events: Iterable[DatabaseEvent]) -> bool:
+        """Whether any of these changes may have altered a verdict."""
+        by_table: dict[str, list[tuple[_Verdict, str | None]]] = {}
+        for dependence in self.dependences:
+            judge = matcher(dependence.where)
+            by_table.setdefault(dependence.table, []).append((judge, dependence.column))
+        return any(
+            _alters(event, judge, column)
+            for event in events
+            for judge, column in by_table.get(event.relation.table, ())
+        )
+
+
+def of_select(select: Select, table_of: Callable[[str], str]) -> list[Dependence]:
+    """The rows behind a select, bound to its subject; `table_of` knows tables by model label.
+
+    What a nested select finds cannot be said from one row: any change of either table counts.
+    """
+    inner = list(selects(select.where))
+    where = TRUE if inner else select.where
+    found = [Dependence(table_of(select.model), where, None if inner else select.column)]
+    for nested in inner:
+        whole = any(isinstance(test.value, Select) for test in tests(nested.where))
+        found.append(Dependence(table_of(nested.model), TRUE if whole else nested.where))
+    return found
+
+
+def key_is(table: str, column: str, value: object) -> Dependence:
+    """The one row, or the rows, of a table with this value."""
+    return Dependence(table, Test(column, "exact", value))
+
+
+def differing(one: Predicate, other: Predicate) -> Predicate:
+    """What holds at least wherever one of them is true and the other is not.
+
+    What both share is left out, so that when a subject joins a room, its rows are looked up and
+    those of its other rooms are not.
+    """
+    one, other = simplify(one), simplify(other)
+    if one == other:
+        return FALSE
+    if isinstance(one, Test) and isinstance(other, Test) and one.column == other.column:
+        values, others = _values(one), _values(other)
+        if values is not None and others is not None:
+            return simplify(Test(one.column, "in", values ^ others))
+    for kind in (Any_, All):
+        parts, counterparts = _parts(one, kind), _parts(other, kind)
+        shared = [part for part in parts if part in counterparts]
+        if shared:
+            rest = differing(
+                kind(tuple(part for part in parts if part not in shared)),
+                kind(tuple(part for part in counterparts if part not in shared)),
+            )
+            # Of a conjunction both need what is shared; of a disjunction it makes both true.
+            return rest if kind is Any_ else simplify(All((*shared, rest)))
+    return simplify(Any_((one, other)))
+
+
+def _parts(predicate: Predicate, kind: type[All] | type[Any_]) -> tuple[Predicate, ...]:
+    return predicate.parts if isinstance(predicate, kind) else (predicate,)
+
+
+def _values(test: Test) -> frozenset[object] | None:
+    """The values of which the column must have one; None for a test of another sort."""
+    if test.op == "exact":
+        return frozenset((test.value,))
+    return test.value if test.op == "in" and isinstance(test.value, frozenset) else None
+
+
+def _alters(event: DatabaseEvent, judge: _Verdict, column: str | None) -> bool:
+    if event.old is None and event.new is None:
+        # The whole table went.
+        return True
+    before = False if event.old is None else judge(event.old)
+    after = False if event.new is None else judge(event.new)
+    if before is False and after is False:
+        return False
+    if event.old is None or event.new is None or before is not after or before is None:
+        return True
+    if column is None:
+        return event.old.raw != event.new.raw
+    missing = object()
+    return bool(event.old.get(column, missing) != event.new.get(column, missing))

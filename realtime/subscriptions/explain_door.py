@@ -1,0 +1,76 @@
+"""The stream as a door that explanations ask: would an event of this row be delivered, and may
+this be done on a private topic?
+
+Owns asking as a channel would: it plans a subscription to the row's table, makes the row's image
+as the capture trigger would, and matches one with the other. Runs in a database thread; sends
+nothing and records nothing.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import astuple
+
+from django.db import connections, transaction
+from django.db.models import BinaryField
+from django.db.models.expressions import RawSQL
+
+from auth_rls.explain import doors
+from auth_rls.predicates.evaluate import matcher
+from auth_rls.sets.reader import read_members
+from realtime.event_log.event import Row
+from realtime.models import Topic
+from realtime.protocol.join import Binding
+from realtime.subscriptions.planner import Planner
+from realtime.wal import published, row_images
+
+
+def connect() -> None:
+    """Let explanations ask this door."""
+    doors.register("stream", stream)
+
+
+def stream(question: doors.Question) -> bool | str:
+    """Whether a change that left the row as it is now would be delivered to the subject, or why
+    the stream cannot be asked."""
+    if isinstance(question.instance, Topic):
+        return _on_topic(question, question.instance.topic)
+    if question.action != "view":
+        return "it delivers rows to view only"
+    entry = next((e for e in published.published() if e.model is question.model), None)
+    if entry is None:
+        return "the model is not published"
+    if question.refused:
+        return False
+    binding = Binding(id=0, echoed={}, schema=entry.schema, table=entry.table)
+    (subscription,) = Planner().plan(question.subject, [binding]).subscriptions
+    row = _image(question)
+    # The sets, as the stream reads them before the log moves them on.
+    judge = matcher(subscription.rls, lambda select: read_members(select, question.rows.db))
+    return row is not None and judge(row) is True
+
+
+def _on_topic(question: doors.Question, topic: str) -> bool:
+    """Whether a channel on the private topic may do it."""
+    if question.refused:
+        return False
+    rights = astuple(Planner().rights(question.subject, topic))
+    return bool(dict(zip(Topic.row_actions, rights, strict=True))[question.action])
+
+
+def _image(question: doors.Question) -> Row | None:
+    """The row as the log would have it; None when it is gone."""
+    relation = published.relation_for(question.model)
+    rows = question.rows
+    connection = connections[rows.db]
+    # PostgreSQL's settings are those of a transaction. On SQLite one may have to wait for writers.
+    postgresql = connection.vendor == "postgresql"
+    with transaction.atomic(using=rows.db) if postgresql else nullcontext():
+        row_images.prepare(connection)
+        sql = row_images.expression(rows.db, question.model, relation)
+        image = RawSQL(sql.replace("%", "%%"), [], output_field=BinaryField())
+        raw = rows.annotate(rowcast_image=image).values_list("rowcast_image", flat=True).first()
+    if raw is None:
+        return None
+    kinds = {column.name: column.kind for column in relation.columns}
+    return Row(bytes(raw).decode(errors="replace").encode(), kinds)

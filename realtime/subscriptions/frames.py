@@ -1,0 +1,40 @@
+"""The frames that many sockets share: made once per audience, never per socket.
+
+Pure. What a client is told alone is the session's business.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from realtime.event_log.event import DatabaseEvent
+from realtime.protocol import serializer
+from realtime.protocol.serializer import Version
+from realtime.subscriptions import change_payload
+from realtime.subscriptions.index import Delivery
+
+Member = TypeVar("Member")
+
+
+def of_change(event: DatabaseEvent, delivery: Delivery[Member]) -> str:
+    """The frame of one event for one audience."""
+    data = change_payload.data(event, delivery.select, delivery.show_old, op=delivery.op)
+    key = delivery.audience.key
+    payload = serializer.changes_payload(delivery.ids, data)
+    return serializer.fanout(Version(key.version), key.topic, "postgres_changes", payload)
+
+
+def of_row(
+    event: DatabaseEvent,
+    version: Version,
+    topic: str,
+    ids: tuple[int, ...],
+    select: tuple[str, ...] | None,
+    *,
+    op: str | None = None,
+    snapshot: bool = False,
+) -> str:
+    """The frame of a row that one channel is told of, though it did not change just now."""
+    data = change_payload.data(event, select, False, op=op, snapshot=snapshot)
+    payload = serializer.changes_payload(ids, data)
+    return serializer.fanout(version, topic, "postgres_changes", payload)

@@ -1,0 +1,77 @@
+"""The tables that say who somebody is and what he holds.
+
+Owns which those are: the user's own, and those that give him groups and permissions. Reads no row
+of them.
+"""
+
+from __future__ import annotations
+
+from django.apps import apps
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group, Permission
+from django.db.models import Model
+
+from auth_rls.predicates.kinds import Kind, from_text
+from auth_rls.sql.columns import columns_of
+from auth_rls.subjects.subject import Subject
+from realtime.subscriptions.dependencies import Dependence, key_is
+from realtime.wal import capture
+
+# Keys whose text is the same wherever they come from.
+_PLAIN_KEYS = frozenset({Kind.INT, Kind.TEXT, Kind.UUID})
+
+
+def table_of(label: str) -> str:
+    """The table of the model that "app.Model" names, as the log has it."""
+    return capture.name_of(apps.get_model(label))[1]
+
+
+def user_keys() -> dict[str, str | None]:
+    """These tables; the column with the user's key where one user is concerned by a row, else
+    None."""
+    user = get_user_model()
+    found: dict[str, str | None] = {
+        capture.name_of(Permission)[1]: None,
+        capture.name_of(Group.permissions.through)[1]: None,
+    }
+    for model in (user, *_links(user)):
+        column = columns_of(model).get(_user_key(user, model) or "")
+        plain = column is not None and column.kind in _PLAIN_KEYS
+        found[table_of(model._meta.label)] = column.name if plain and column else None
+    return found
+
+
+def about_user(subject: Subject, model: type[Model]) -> list[Dependence]:
+    """What of a watched table concerns a subject whatever the policies select from it."""
+    user = get_user_model()
+    _, table = capture.name_of(model)
+    if model in (Permission, Group.permissions.through) or model._meta.label == "auth_rls.Policy":
+        return [Dependence(table)]
+    if model is not user and model not in _links(user):
+        return []
+    if subject.user_id is None:
+        return []
+    column = _user_key(user, model)
+    if column is None:
+        return [Dependence(table)]
+    try:
+        value = from_text(columns_of(model)[column].kind, str(subject.user_id))
+    except ValueError:
+        # A `sub` that can name no user.
+        return []
+    return [key_is(table, column, value)]
+
+
+def _links(user: type[Model]) -> list[type[Model]]:
+    """The tables that give a user groups and permissions, as far as the user model has them."""
+    fields = (getattr(user, name, None) for name in ("groups", "user_permissions"))
+    found = [getattr(field, "through", None) for field in fields]
+    return [model for model in found if model is not None]
+
+
+def _user_key(user: type[Model], model: type[Model]) -> str | None:
+    """The column of the user table or of a link that holds the user's key, if one does."""
+    if model is user:
+        return str(model._meta.pk.column)
+    links = (str(f.column) for f in model._meta.concrete_fields if f.related_model is user)
+    return next(links, None)

@@ -1,0 +1,331 @@
+"""Who asked for what: subscriptions, grouped into audiences and found by equality.
+
+Pure. A filter and a subject's policies together are one predicate; equal predicates on a table
+are one entry, evaluated once per event for all who share it. Entries are found by hash on the
+values their equality conditions need, so an event costs what it matches, not what is subscribed.
+A predicate that selects from another table looks into a set that others keep current; when that
+changes, the index follows, and neither entry nor audience is made anew.
+Channels whose joins are the same in every respect form one audience and share each frame.
+
+A live subscription keeps a set of rows, so an UPDATE is judged by both of its images: what comes
+into the set is an INSERT to it, what leaves is a DELETE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any, Generic, TypeVar
+
+from auth_rls.predicates.evaluate import matcher
+from auth_rls.predicates.index import Index, index_keys, keys_decide
+from auth_rls.predicates.predicate import All, Predicate, Select
+from auth_rls.predicates.simplify import simplify
+from auth_rls.sets.live_set import Shift
+from realtime.delivery.recipients import Recipients
+from realtime.event_log.event import DatabaseEvent
+from realtime.subscriptions.change_payload import renamed, unchanged
+
+Member = TypeVar("Member")
+Verdict = Callable[[Mapping[str, Any]], bool | None]
+MembersOf = Callable[[Select], Collection[object]]
+
+# Entries looked at between two moments at which others may have their turn.
+_STRIDE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """One binding on one table. `event` is "*", "INSERT", "UPDATE" or "DELETE".
+
+    `id` is what the client knows the binding by; a wildcard binding is several subscriptions
+    with one id. `rls` and `filter` are bound predicates. `live`: the client keeps a set of rows.
+    """
+
+    id: int
+    schema: str
+    table: str
+    event: str
+    filter: Predicate
+    rls: Predicate
+    select: tuple[str, ...] | None = None
+    live: bool = False
+
+    @property
+    def place(self) -> tuple[int, str]:
+        """What of a channel this is: no two subscriptions of a channel that differ share it."""
+        return self.id, self.table
+
+
+@dataclass(frozen=True, slots=True)
+class AudienceKey:
+    """What makes two channels the same audience."""
+
+    topic: str
+    version: str
+    subscriptions: tuple[Subscription, ...]
+
+
+@dataclass(eq=False, slots=True)
+class Audience(Generic[Member]):
+    """Channels that get the same frames."""
+
+    key: AudienceKey
+    members: Recipients[Member] = field(default_factory=lambda: Recipients(attrgetter("outlet")))
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery(Generic[Member]):
+    """One frame to be made: these binding ids, these columns, with or without the old image.
+
+    `op` is what the change is to this audience: an UPDATE may be an INSERT or a DELETE to it.
+    """
+
+    audience: Audience[Member]
+    ids: tuple[int, ...]
+    select: tuple[str, ...] | None
+    show_old: bool
+    op: str
+
+
+class _Entry(Generic[Member]):
+    """Every subscription on a table with one predicate, all live or none."""
+
+    __slots__ = ("decided", "key", "keys", "may_see", "subscribers", "wants")
+
+    def __init__(self, key: tuple[Predicate, Predicate], members_of: MembersOf) -> None:
+        filter_, rls = key
+        both = simplify(All((rls, filter_)))
+        self.key = key
+        self.wants: Verdict = matcher(both, members_of)
+        self.may_see: Verdict = matcher(rls, members_of)
+        self.keys = index_keys(both)
+        # Whoever is found by a value of the one row that counts needs no second look.
+        self.decided = keys_decide(both)
+        # A dict as an ordered set: frames leave in the order of joining.
+        self.subscribers: dict[tuple[Audience[Member], Subscription], None] = {}
+
+
+class _Entries(Generic[Member]):
+    """Entries by predicate and by the values they need."""
+
+    __slots__ = ("_members_of", "by_key", "index")
+
+    def __init__(self, members_of: MembersOf) -> None:
+        self._members_of = members_of
+        self.by_key: dict[tuple[Predicate, Predicate], _Entry[Member]] = {}
+        self.index: Index[_Entry[Member]] = Index(members_of)
+
+    def entry(self, subscription: Subscription) -> _Entry[Member]:
+        key = (subscription.filter, subscription.rls)
+        found = self.by_key.get(key)
+        if found is None:
+            found = self.by_key[key] = _Entry(key, self._members_of)
+            self.index.add(found, found.keys)
+        return found
+
+    def discard(self, entry: _Entry[Member]) -> None:
+        del self.by_key[entry.key]
+        self.index.discard(entry, entry.keys)
+
+
+class _Table(Generic[Member]):
+    """The entries of one table. Live ones are apart: they are looked for by the old row too."""
+
+    __slots__ = ("live", "plain")
+
+    def __init__(self, members_of: MembersOf) -> None:
+        self.plain: _Entries[Member] = _Entries(members_of)
+        self.live: _Entries[Member] = _Entries(members_of)
+
+    def entries(self, subscription: Subscription) -> _Entries[Member]:
+        return self.live if subscription.live else self.plain
+
+    def __len__(self) -> int:
+        return len(self.plain.by_key) + len(self.live.by_key)
+
+
+def _no_sets(select: Select) -> Collection[object]:
+    raise ValueError(f"the set of {select.model}.{select.column} is not known here")
+
+
+class SubscriptionManager(Generic[Member]):
+    """All subscriptions of a process. `Member` is whatever the shell delivers to; `members_of`
+    gives the live set behind a select."""
+
+    def __init__(
+        self,
+        on_failure: Callable[[Subscription, Exception], None],
+        members_of: MembersOf = _no_sets,
+    ) -> None:
+        self._members_of = members_of
+        self._tables: dict[tuple[str, str], _Table[Member]] = {}
+        self._audiences: dict[AudienceKey, Audience[Member]] = {}
+        self._of: dict[Member, Audience[Member]] = {}
+        self._on_failure = on_failure
+        #: How many predicates were put to an event so far.
+        self.evaluated = 0
+
+    def __len__(self) -> int:
+        """How many channels are subscribed to anything."""
+        return len(self._of)
+
+    def __contains__(self, member: Member) -> bool:
+        return member in self._of
+
+    @property
+    def entries(self) -> int:
+        """How many distinct predicates there are over all tables."""
+        return sum(map(len, self._tables.values()))
+
+    def set(self, member: Member, key: AudienceKey) -> bool:
+        """Subscribe a channel, in place of whatever it had. Whether anything changed."""
+        current = self._of.get(member)
+        if current is not None and current.key == key:
+            return False
+        self.remove(member)
+        audience = self._audiences.get(key)
+        if audience is None:
+            audience = self._audiences[key] = Audience(key)
+            for subscription in dict.fromkeys(key.subscriptions):
+                place = (subscription.schema, subscription.table)
+                table = self._tables.get(place)
+                if table is None:
+                    table = self._tables[place] = _Table(self._members_of)
+                entry = table.entries(subscription).entry(subscription)
+                entry.subscribers[audience, subscription] = None
+        audience.members.add(member)
+        self._of[member] = audience
+        return True
+
+    def remove(self, member: Member) -> None:
+        """Forget a channel. From here on it gets nothing (RT-S1)."""
+        audience = self._of.pop(member, None)
+        if audience is None:
+            return
+        audience.members.discard(member)
+        if audience.members:
+            return
+        del self._audiences[audience.key]
+        for subscription in dict.fromkeys(audience.key.subscriptions):
+            place = (subscription.schema, subscription.table)
+            table = self._tables[place]
+            entries = table.entries(subscription)
+            entry = entries.entry(subscription)
+            entry.subscribers.pop((audience, subscription), None)
+            if not entry.subscribers:
+                entries.discard(entry)
+            if not len(table):
+                del self._tables[place]
+
+    def on_table(self, schema: str, table: str) -> Collection[Member]:
+        """Every channel subscribed to this table, whatever it may see of it."""
+        found = self._tables.get((schema, table))
+        if found is None:
+            return ()
+        return {
+            member
+            for entries in (found.plain, found.live)
+            for entry in entries.by_key.values()
+            for audience, _ in entry.subscribers
+            for member in audience.members
+        }
+
+    def follow(self, select: Select, shift: Shift) -> None:
+        """A set has shifted; to be told before anything else is asked."""
+        for table in self._tables.values():
+            for entries in (table.plain, table.live):
+                entries.index.follow(select, shift.added, shift.removed)
+
+    def match(self, event: DatabaseEvent) -> list[Delivery[Member]]:
+        """Every frame this event is worth. Unknown is not a match."""
+        steps = self.matching(event)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                found: list[Delivery[Member]] = done.value
+                return found
+
+    def matching(self, event: DatabaseEvent) -> Generator[None, None, list[Delivery[Member]]]:
+        """`match` in steps, between which channels may be removed, but none be set."""
+        table = self._tables.get((event.relation.schema, event.relation.table))
+        if table is None or not event.relation.published:
+            return []
+        hits: list[_Hit[Member]] = []
+        image = event.old if event.op == "DELETE" else event.new
+        if table.plain.by_key and image is not None and not unchanged(event):
+            yield from self._each(table.plain.index.candidates(image), event, _hits, hits)
+        if table.live.by_key:
+            found = table.live.index.candidates(event.new, event.old)
+            yield from self._each(found, event, _live_hits, hits)
+        return _group(hits) if hits else []
+
+    def _each(
+        self,
+        entries: Iterable[_Entry[Member]],
+        event: DatabaseEvent,
+        judge: Callable[[_Entry[Member], DatabaseEvent], Iterable[_Hit[Member]]],
+        hits: list[_Hit[Member]],
+    ) -> Generator[None, None, None]:
+        number = 0
+        for number, entry in enumerate(entries, start=1):
+            try:
+                hits.extend(judge(entry, event))
+            except Exception as error:
+                # Denied to those who share this predicate, and to nobody else (RT-S2).
+                for _, subscription in entry.subscribers:
+                    self._on_failure(subscription, error)
+                    break
+            if not number % _STRIDE:
+                yield
+        self.evaluated += number
+
+
+# A subscription that gets a frame: with the old image or not, as what.
+_Hit = tuple[Audience[Member], Subscription, bool, str]
+
+
+def _hits(entry: _Entry[Member], event: DatabaseEvent) -> list[_Hit[Member]]:
+    image = event.old if event.op == "DELETE" else event.new
+    if image is None or not (entry.decided or entry.wants(image) is True):
+        return []
+    show_old = event.old is not None and entry.may_see(event.old) is True
+    return [
+        (audience, subscription, show_old, event.op)
+        for audience, subscription in entry.subscribers
+        if subscription.event in ("*", event.op)
+    ]
+
+
+def _live_hits(entry: _Entry[Member], event: DatabaseEvent) -> list[_Hit[Member]]:
+    before = event.old is not None and entry.wants(event.old) is True
+    after = event.new is not None and entry.wants(event.new) is True
+    ops: list[str] = []
+    if before and after and not renamed(event):
+        # It stays; a change of what is not shown is no change to the client.
+        if not unchanged(event):
+            ops = [event.op]
+    else:
+        ops += ["DELETE"] if before else []
+        ops += ["INSERT"] if after else []
+    return [
+        (audience, subscription, before, op)
+        for op in ops
+        for audience, subscription in entry.subscribers
+    ]
+
+
+def _group(hits: Iterable[_Hit[Member]]) -> list[Delivery[Member]]:
+    # One frame per channel, op and distinct select, with the ids of every binding that matched.
+    # A row that takes another key leaves under the old one before it comes under the new one.
+    frames: dict[tuple[Audience[Member], tuple[str, ...] | None, bool, str], set[int]] = {}
+    for audience, subscription, show_old, op in hits:
+        frames.setdefault((audience, subscription.select, show_old, op), set()).add(subscription.id)
+    return [
+        Delivery(audience, tuple(sorted(ids)), select, show_old, op)
+        for (audience, select, show_old, op), ids in sorted(
+            frames.items(), key=lambda frame: frame[0][3] != "DELETE"
+        )
+    ]

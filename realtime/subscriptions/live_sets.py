@@ -1,0 +1,289 @@
+"""The sets behind selects of one process, kept where the log is.
+
+Each distinct select is read once, however many subscriptions hang on it, and tied to a place in the
+log as snapshots are: what the database shows beyond the place is taken back by the log's own
+images. From there on, changes that come by move it without a query. A set that a change cannot move
+is read again, alone. What nobody needs is dropped.
+
+All of it is on one event loop; `set_reader` reads in a database thread. Decides about no row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from auth_rls.predicates.predicate import Predicate, Select
+from auth_rls.predicates.selects import resolve
+from auth_rls.sets.live_set import Change, Lookups, Shift, Shifts
+from realtime.event_log.event import DatabaseEvent
+from realtime.event_log.position import Position
+from realtime.event_log.ring import EventLog
+from realtime.subscriptions.access_watch import Watch
+from realtime.subscriptions.identity_tables import table_of
+from realtime.subscriptions.set_reader import Found, SetReader, change_of
+from realtime.util.database_threads import in_database_thread
+from realtime.util.time_slice import Breath
+
+# Sets that are read together and enter in one breath.
+_AT_ONCE = 250
+
+
+@dataclass(eq=False, slots=True)
+class _Reading:
+    """A read under way, and what came by since its place."""
+
+    at: Position
+    missed: list[Change] = field(default_factory=list)
+    void: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class _Batch:
+    """Selects that several joins want, read together."""
+
+    wanted: dict[Select, None] = field(default_factory=dict)
+    waiting: int = 0
+    task: asyncio.Task[None] | None = None
+
+
+class Sets:
+    """Who needs a set holds it, under any hashable name: a port, or a piece of work."""
+
+    def __init__(self, alias: str, log: EventLog, watch: Watch) -> None:
+        self._log = log
+        self._reader = SetReader(alias, watch)
+        self._lookups = Lookups(table_of)
+        self._holders: dict[Select, dict[object, None]] = {}
+        self._held: dict[object, dict[Select, None]] = {}
+        # How many holders and outer lookups name each.
+        self._named: Counter[Select] = Counter()
+        # Where the lookups stand when that is not where the log stands.
+        self._ahead: Position | None = None
+        self._readings: list[_Reading] = []
+        self._next: _Batch | None = None
+        self._coming: dict[Select, _Batch] = {}
+        self._turn = asyncio.Lock()
+
+    def __len__(self) -> int:
+        return len(self._lookups)
+
+    # --- asking ---------------------------------------------------------------------------------
+
+    def members(self, select: Select) -> Collection[object]:
+        """The live set: it changes as the log goes on."""
+        return self._lookups.members(select)
+
+    def values(self, selects: Iterable[Select]) -> dict[Select, frozenset[object]]:
+        """The sets as they are now."""
+        return {select: self._lookups[select].values for select in selects}
+
+    def resolve(
+        self, predicate: Predicate, before: Mapping[Select, Shift] | None = None
+    ) -> Predicate:
+        """The predicate with the values of now in place of its selects; or those of before some
+        sets shifted."""
+
+        def values_of(select: Select) -> frozenset[object]:
+            values = self._lookups[select].values
+            shift = None if before is None else before.get(select)
+            return values if shift is None else (values | shift.removed) - shift.added
+
+        return resolve(predicate, values_of)
+
+    def reads(self, table: str) -> bool:
+        """Whether a change of this table may move a set."""
+        return self._lookups.reads(table)
+
+    # --- holding --------------------------------------------------------------------------------
+
+    def holders(self, select: Select) -> Collection[object]:
+        """Who holds this set."""
+        return self._holders.get(select, {})
+
+    def held(self, holder: object) -> Collection[Select]:
+        """What this holder holds."""
+        return self._held.get(holder, {}).keys()
+
+    def hold(self, holder: object, selects: Iterable[Select]) -> None:
+        """Hold these, which are known, in place of whatever the holder had."""
+        before = self._held.pop(holder, {})
+        wanted = dict.fromkeys(selects)
+        if wanted:
+            self._held[holder] = wanted
+        for select in wanted:
+            self._holders.setdefault(select, {})[holder] = None
+            self._named[select] += 1
+        for select in before:
+            if select not in wanted:
+                holders = self._holders[select]
+                del holders[holder]
+                if not holders:
+                    del self._holders[select]
+            self._unname(select)
+
+    def drop(self, holder: object) -> None:
+        """The holder needs nothing any more."""
+        self.hold(holder, ())
+
+    async def need(self, holder: object, selects: Iterable[Select]) -> None:
+        """Hold these, read first where they are not known. Raises what the database raises; the
+        holder may then hold some of them."""
+        selects = tuple(selects)
+        while True:
+            known = [select for select in selects if select in self._lookups]
+            self.hold(holder, known)
+            missing = [select for select in selects if select not in self._lookups]
+            if not missing:
+                return
+            batches = {self._batch_of(select): None for select in missing}
+            for batch in batches:
+                batch.waiting += 1
+            try:
+                await asyncio.gather(*(asyncio.shield(_task_of(batch)) for batch in batches))
+                self.hold(holder, [select for select in selects if select in self._lookups])
+            finally:
+                for batch in batches:
+                    batch.waiting -= 1
+                    if not batch.waiting:
+                        self.drop(batch)
+
+    def _batch_of(self, select: Select) -> _Batch:
+        """Where this is being read, or will be."""
+        found = self._coming.get(select)
+        if found is None:
+            if self._next is None or len(self._next.wanted) >= _AT_ONCE:
+                self._next = _Batch()
+                self._next.task = asyncio.create_task(self._fill(self._next), name="rowcast-sets")
+                self._next.task.add_done_callback(_heard)
+            found = self._coming[select] = self._next
+            found.wanted[select] = None
+        return found
+
+    # --- moving ---------------------------------------------------------------------------------
+
+    def apply(self, event: DatabaseEvent) -> Shifts:
+        """Take the sets over this change. What is stale then has to be read again."""
+        at = self._at
+        if event.seq <= at.seq:
+            # It was taken before something failed, and comes again.
+            return Shifts()
+        self._ahead = Position(self._log.epoch, event.seq)
+        change = change_of(event)
+        for reading in self._readings:
+            reading.missed.append(change)
+        return self._lookups.apply(change)
+
+    def restart(self, at: Position) -> None:
+        """The log goes on from another place. Everything has to be read again."""
+        self._ahead = at
+        self._void()
+
+    async def read_again(
+        self,
+        selects: Collection[Select] | None = None,
+        shifted: Callable[[Select, Shift], None] = lambda select, shift: None,
+    ) -> dict[Select, Shift]:
+        """Read these anew, or all, for where the sets stand; what that changed. `shifted` hears of
+        each in the breath in which it changes; between them others have their turn. Nothing may
+        be applied meanwhile. Raises what the database raises; nothing changes then."""
+        if selects is None:
+            self._void()
+            selects = tuple(self._lookups)
+        if not selects:
+            return {}
+        found = await in_database_thread(self._reader.read, tuple(selects), self._at)
+        shifts: dict[Select, Shift] = {}
+        breath = Breath()
+        for select, one in found.items():
+            if select in self._lookups:
+                shift = self._lookups.replace(select, one.counts, one.exact)
+                if shift:
+                    shifts[select] = shift
+                    shifted(select, shift)
+            await breath.pause()
+        return shifts
+
+    def _void(self) -> None:
+        for reading in self._readings:
+            reading.void = True
+
+    @property
+    def _at(self) -> Position:
+        here = Position(self._log.epoch, self._log.seq)
+        ahead = self._ahead
+        if ahead is None or (ahead.epoch == here.epoch and ahead.seq <= here.seq):
+            return here
+        return ahead
+
+    def _unname(self, select: Select) -> None:
+        self._named[select] -= 1
+        if self._named[select]:
+            return
+        del self._named[select]
+        nested = self._lookups[select].nested
+        self._lookups.discard(select)
+        for inner in nested:
+            self._unname(inner)
+
+    # --- reading --------------------------------------------------------------------------------
+
+    async def _fill(self, batch: _Batch) -> None:
+        async with self._turn:
+            # What is wanted from now on is read next time.
+            if self._next is batch:
+                self._next = None
+            try:
+                await self._bring(batch)
+            finally:
+                for select in batch.wanted:
+                    del self._coming[select]
+
+    async def _bring(self, batch: _Batch) -> None:
+        while True:
+            reading = _Reading(self._at)
+            self._readings.append(reading)
+            try:
+                found = await in_database_thread(self._reader.read, tuple(batch.wanted), reading.at)
+            finally:
+                self._readings.remove(reading)
+            if not reading.void and reading.at.epoch == self._at.epoch:
+                brought = _brought_on(found, reading.missed)
+                if brought is not None:
+                    break
+        for select, one in brought.items():
+            if select not in self._lookups:
+                lookup = self._lookups.add(select, one.counts, one.exact)
+                self._named.update(lookup.nested)
+        # Until those who asked hold what they want.
+        self.hold(batch, batch.wanted)
+        if not batch.waiting:
+            self.drop(batch)
+
+
+def _task_of(batch: _Batch) -> asyncio.Task[None]:
+    assert batch.task is not None
+    return batch.task
+
+
+def _heard(task: asyncio.Task[None]) -> None:
+    # Told to whoever waits; nobody may be left.
+    if not task.cancelled():
+        task.exception()
+
+
+def _brought_on(
+    found: Mapping[Select, Found], missed: Sequence[Change]
+) -> Mapping[Select, Found] | None:
+    """What was read, taken over what came by meanwhile; None where that cannot be done."""
+    if not missed:
+        return found
+    world = Lookups(table_of)
+    for select, one in found.items():
+        world.add(select, one.counts, one.exact)
+    for change in missed:
+        if world.apply(change).stale:
+            return None
+    return {select: Found(world[select].counts, world[select].exact) for select in found}

@@ -1,0 +1,257 @@
+"""From bindings to subscriptions: what a subject gets of what a channel asked for.
+
+Runs in a database thread. The only room that knows both the wire's words (tables, filters) and the
+policies' (models, permissions); it asks `auth_rls.authority` and decides nothing about rows itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from django.db.models import Model
+
+from auth_rls.access import authority
+from auth_rls.access.snapshot import PolicySnapshot
+from auth_rls.predicates.evaluate import matcher
+from auth_rls.predicates.predicate import Predicate, Select, selects
+from auth_rls.predicates.selects import direct_selects
+from auth_rls.subjects.subject import Subject
+from realtime.models import Topic
+from realtime.protocol.join import Binding, BindingError
+from realtime.subscriptions.dependencies import Concern, Dependence, of_select
+from realtime.subscriptions.identity_tables import about_user, table_of
+from realtime.subscriptions.index import Subscription, Verdict
+from realtime.topics.rights import ALL, Rights
+from realtime.wal import published as registry
+from realtime.wal.published import Published
+
+logger = logging.getLogger("realtime.plan")
+
+_SHARED_SECONDS = 1.0
+# What is asked for when it is needed, and not followed by the stream.
+_NOT_FOLLOWED = frozenset({"add", "change", "delete"})
+# What the rules on topics go by beside those on tables.
+_TOPICS = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Subscriptions for the bindings that work; for each binding None or why it cannot; what the
+    subject may do on the channel's topic."""
+
+    subscriptions: tuple[Subscription, ...]
+    problems: tuple[str | None, ...]
+    rights: Rights = ALL
+    # What the rights select from other tables.
+    topic_selects: tuple[Select, ...] = ()
+    # By table, the rules that the verdicts were made of; to be compared with those of later.
+    rules: Mapping[str, object] = field(default_factory=dict, compare=False)
+
+    @property
+    def row_selects(self) -> tuple[Select, ...]:
+        """What the verdicts on rows select from other tables, each once."""
+        found = (select for item in self.subscriptions for select in direct_selects(item.rls))
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def selects(self) -> tuple[Select, ...]:
+        """What anything here selects, each once."""
+        return tuple(dict.fromkeys((*self.row_selects, *self.topic_selects)))
+
+    @property
+    def live(self) -> dict[tuple[int, str], Subscription]:
+        """The live subscriptions, by what they are of the channel."""
+        return {item.place: item for item in self.subscriptions if item.live}
+
+
+class Planner:
+    """Plans against one reading of the policies; made anew for every piece of work.
+
+    Verdicts are kept per subject and table, so that re-planning a thousand channels of one
+    subject asks once.
+    """
+
+    def __init__(self, snapshot: PolicySnapshot | None = None) -> None:
+        self._snapshot = snapshot or PolicySnapshot.load()
+        self._verdicts: dict[tuple[Subject, str], Predicate] = {}
+        self._judges: dict[tuple[Subject, str], Verdict] = {}
+        self._topics_select = any(
+            model is Topic and any(selects(rule.using)) for model, _, rule in self._snapshot
+        )
+        self._selects: dict[Subject, tuple[Select, ...]] = {}
+        self._by_table: dict[str, object] = {}
+
+    def watched(self) -> Mapping[type[Model], frozenset[str]]:
+        """Every table that decides, with its columns that do."""
+        return authority.watched(snapshot=self._snapshot)
+
+    def prefetch(self, subjects: Iterable[Subject]) -> None:
+        """Read who of many holds which permission, in a few queries instead of one each."""
+        subjects = list(subjects)
+        for model, action in {(model, action) for model, action, _ in self._snapshot}:
+            if action not in _NOT_FOLLOWED:
+                self._snapshot.prefetch(subjects, model, action)
+
+    def renew(self, subjects: Iterable[Subject]) -> dict[Subject, Subject | None]:
+        """Each subject as the database now has it; None if its user may no longer ask."""
+        distinct = list(dict.fromkeys(subjects))
+        return dict(zip(distinct, authority.renew_all(distinct), strict=True))
+
+    def plan(
+        self, subject: Subject, bindings: Iterable[Binding], private: str | None = None
+    ) -> Plan:
+        """What this subject gets, on a public topic or on the private one of this name. A binding
+        that cannot work is a problem, never an exception."""
+        subscriptions: list[Subscription] = []
+        problems: list[str | None] = []
+        rules: dict[str, object] = {}
+        for binding in bindings:
+            try:
+                found = self._bind(subject, binding)
+            except BindingError as error:
+                problems.append(error.message)
+            else:
+                problems.append(None)
+                subscriptions += found
+                rules |= {item.table: self._rules(item.table) for item in found}
+        rights = ALL
+        selects: tuple[Select, ...] = ()
+        if private is not None:
+            rights, selects = self.rights(subject, private), self._topic_selects(subject)
+            rules[_TOPICS] = self._rules(_TOPICS)
+        return Plan(tuple(subscriptions), tuple(problems), rights, selects, rules)
+
+    def rights(self, subject: Subject, topic: str) -> Rights:
+        """What this subject may do on a private topic."""
+        row = {"topic": topic}
+        return Rights(*(self._allows(subject, action, row) for action in Topic.row_actions))
+
+    def _allows(self, subject: Subject, action: str, row: Mapping[str, object]) -> bool:
+        key = (subject, action)
+        judge = self._judges.get(key)
+        if judge is None:
+            predicate = authority.row_predicate(subject, Topic, action, snapshot=self._snapshot)
+            judge = self._judges[key] = matcher(predicate)
+        try:
+            return judge(row) is True
+        except Exception as error:
+            logger.error(
+                "a policy on topics cannot be evaluated and denies: %s",
+                error,
+                extra={"action": "evaluation_failed"},
+            )
+            return False
+
+    def _topic_selects(self, subject: Subject) -> tuple[Select, ...]:
+        if not self._topics_select:
+            return ()
+        found = self._selects.get(subject)
+        if found is None:
+            bound = (
+                authority.bound_predicate(subject, Topic, action, snapshot=self._snapshot)
+                for action in Topic.row_actions
+            )
+            found = tuple(dict.fromkeys(s for each in bound for s in direct_selects(each)))
+            self._selects[subject] = found
+        return found
+
+    def agrees(self, plan: Plan) -> bool:
+        """Whether the plan was made of the policies that this planner knows."""
+        return all(self._rules(table) == rules for table, rules in plan.rules.items())
+
+    def _rules(self, table: str) -> object:
+        if not self._by_table:
+            self._by_table = {
+                entry.table: self._snapshot.rules(concrete, "view")
+                for entry in registry.published()
+                if (concrete := entry.model._meta.concrete_model) is not None
+            }
+            self._by_table[_TOPICS] = tuple(
+                self._snapshot.rules(Topic, action) for action in Topic.row_actions
+            )
+        return self._by_table[table]
+
+    def _bind(self, subject: Subject, binding: Binding) -> list[Subscription]:
+        if binding.error is not None:
+            raise BindingError(binding.error)
+        covered = [
+            published
+            for published in registry.published()
+            if binding.covers(published.schema, published.table)
+        ]
+        if not covered:
+            raise BindingError(binding.not_published())
+        return [self._subscription(subject, binding, published) for published in covered]
+
+    def _subscription(
+        self, subject: Subject, binding: Binding, published: Published
+    ) -> Subscription:
+        # What is not shown does not exist here: a filter on it is one on an unknown column.
+        columns = {column.name: column.kind for column in registry.shape_of(published.model)}
+        return Subscription(
+            id=binding.id,
+            schema=published.schema,
+            table=published.table,
+            event=binding.event,
+            filter=binding.predicate(columns),
+            rls=self._verdict(subject, published),
+            select=None if binding.select is None else tuple(sorted(set(binding.select))),
+            live=binding.live,
+        )
+
+    def _verdict(self, subject: Subject, published: Published) -> Predicate:
+        key = (subject, published.table)
+        found = self._verdicts.get(key)
+        if found is None:
+            found = authority.bound_predicate(
+                subject, published.model, "view", snapshot=self._snapshot
+            )
+            self._verdicts[key] = found
+        return found
+
+    def concern(self, subject: Subject, subscriptions: Iterable[Subscription]) -> Concern:
+        """What the verdicts behind these subscriptions hang on."""
+        models = {entry.table: entry.model for entry in registry.published()}
+        found: set[Dependence] = set()
+        for table in {subscription.table for subscription in subscriptions}:
+            bound = authority.bound_predicate(
+                subject, models[table], "view", snapshot=self._snapshot
+            )
+            for select in selects(bound):
+                found.update(of_select(select, table_of))
+        for model in self.watched():
+            found.update(about_user(subject, model))
+        return Concern(frozenset(found))
+
+
+class Planners:
+    """The planner that joins share for a moment, so that a storm of them reads policies once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._generation = 0
+        self._planner: Planner | None = None
+        self._until = 0.0
+
+    def get(self) -> Planner:
+        """A planner that nothing this process knows of has overtaken. In a database thread."""
+        with self._lock:
+            generation = self._generation
+            now = time.monotonic()
+            planner = self._planner
+            if planner is not None and now < self._until:
+                return planner
+            planner = Planner()
+            # Overtaken while it was read, it serves nobody else.
+            if generation == self._generation:
+                self._planner, self._until = planner, now + _SHARED_SECONDS
+            return planner
+
+    def forget(self) -> None:
+        """Permissions may have changed. On the event loop, so it waits for no lock."""
+        self._generation += 1
+        self._planner = None

@@ -1,0 +1,348 @@
+"""A replay: a channel on its way to the head of the log, and then live without a seam.
+
+What came after a client's cursor, in order and once; the rows of a snapshot, at the place where the
+replay stands; what other permissions take from a live set and give to it. The channel is not
+subscribed meanwhile; when the replay meets the position of the process it is, with nothing awaited
+between the look and the subscription, so no event falls between or comes twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Iterable, Mapping
+
+from auth_rls.predicates.predicate import Predicate
+from realtime.event_log.position import Position
+from realtime.event_log.read_holds import holds
+from realtime.protocol.join import Binding
+from realtime.subscriptions.index import Subscription
+from realtime.subscriptions.planner import Plan
+from realtime.subscriptions.replay.context import Means
+from realtime.subscriptions.replay.feed import Feed, Lost, told
+from realtime.subscriptions.replay.snapshot import Place, Unclear, Values
+from realtime.subscriptions.replay.start import perhaps_changed, seq_of
+from realtime.subscriptions.request import Request
+from realtime.subscriptions.subscriber import Port
+
+logger = logging.getLogger("realtime.replay")
+
+# Events between two looks at whether the client keeps up.
+_CHUNK = 500
+# Rows committed before a snapshot was asked for are to be in it, unless the log stands still.
+_FRESH_SECONDS = 5.0
+# A snapshot that cannot be told yet is tried again when the log has moved on.
+_AGAIN_SECONDS = 1.0
+_TRIES = 30
+_NOT_BEGUN = sys.maxsize
+
+
+class Replay:
+    """One port on its way. Make one by `from_cursors`, `moved` or `anew`.
+
+    `plan` and `request` may be replaced on the way, when permissions change; what comes after
+    follows them.
+    """
+
+    def __init__(self, port: Port, request: Request, plan: Plan, means: Means) -> None:
+        self.port = port
+        self.request = request
+        self.plan = plan
+        self._means = means
+        self._feed = Feed(port, means)
+        self._log = means.log
+        self._epoch = means.log.epoch
+        self._cursor = means.log.seq
+        # For each binding id the seq its events begin after.
+        self._starts: dict[int, int] = {}
+        self._snapshots: dict[int, int | None] = {}
+        # By which verdicts the client holds the rows of its live sets.
+        self._held: dict[Place, Predicate] = {}
+        self._resumes = False
+        self._tries = _TRIES
+        self._fresh = False
+
+    @classmethod
+    def from_cursors(cls, port: Port, request: Request, plan: Plan, means: Means) -> Replay:
+        """For a new channel: each binding from its cursor, by its snapshot, or from now on."""
+        replay = cls(port, request, plan, means)
+        replay._resumes = any(binding.since is not None for binding in replay._bindings)
+        return replay
+
+    @classmethod
+    def moved(
+        cls,
+        port: Port,
+        request: Request,
+        held: Mapping[Place, Predicate],
+        plan: Plan,
+        means: Means,
+    ) -> Replay:
+        """For a channel whose live sets are those of these verdicts: they first become those of
+        `plan`."""
+        replay = cls(port, request, plan, means)
+        replay._starts = dict.fromkeys((binding.id for binding in request.bindings), means.log.seq)
+        replay._held = dict(held)
+        return replay
+
+    @classmethod
+    def anew(
+        cls,
+        port: Port,
+        request: Request,
+        plan: Plan,
+        means: Means,
+        concerned: Callable[[Binding], bool],
+    ) -> Replay:
+        """For a channel where these bindings begin anew: by a snapshot, or told to resync."""
+        replay = cls(port, request, plan, means)
+        replay._begin_anew(concerned)
+        replay._resumes = False
+        return replay
+
+    @property
+    def _bindings(self) -> list[Binding]:
+        working = {subscription.id for subscription in self.plan.subscriptions}
+        return [binding for binding in self.request.bindings if binding.id in working]
+
+    async def run(self, arrived: Callable[[Replay], None]) -> None:
+        """Go to the head, then call `arrived`. What cannot be kept ends in "resync required", or
+        in a snapshot where one was asked for.
+
+        Raises Revoked, and what reading the database raises.
+        """
+        with holds.reading(self._lowest()) as hold:
+            if not self._starts:
+                await self._place_bindings()
+            while True:
+                try:
+                    hold.move(self._cursor)
+                    await self._settle()
+                    await self._catch_up()
+                    if self._cursor == self._log.seq and self._snapshots:
+                        await self._send_snapshots()
+                    elif self._arrived():
+                        break
+                except Lost as error:
+                    logger.info("replay: %s", error, extra={"action": "replay_lost"})
+                    self._begin_anew(lambda binding: True)
+            arrived(self)
+        if self._resumes:
+            self.port.caught_up(self._position)
+
+    @property
+    def _position(self) -> Position:
+        return Position(self._log.epoch, self._log.seq)
+
+    def _arrived(self) -> bool:
+        return (
+            self._cursor == self._log.seq
+            and self._epoch == self._log.epoch
+            and not self._unsettled()
+            and not self._snapshots
+        )
+
+    # --- where to begin -------------------------------------------------------------------------
+
+    def _lowest(self) -> int:
+        named = [b.since.seq for b in self.request.bindings if b.since and b.since.seq is not None]
+        return min([self._cursor, *named]) if not self._starts else self._cursor
+
+    async def _place_bindings(self) -> None:
+        began_at = self._cursor
+        lost: set[int] = set()
+        starts: dict[int, int] = {}
+        self._hold(self._bindings)
+        for binding in self._bindings:
+            after: int | None = began_at
+            if binding.since is not None:
+                after = await seq_of(binding.since, self._epoch, self._means)
+                if after is not None and binding.live:
+                    if await perhaps_changed(self, binding, after, self._means):
+                        after = None
+                    self._hold([binding])
+            elif binding.snapshot is not None:
+                self._snapshots[binding.id] = self._rows_of(binding)
+                after = _NOT_BEGUN
+            if after is None:
+                lost.add(binding.id)
+            else:
+                starts[binding.id] = min(after, starts.get(binding.id, after))
+        if any(b.id in lost and b.snapshot is None for b in self._bindings):
+            # The client is told to read everything again, so nothing is replayed to it.
+            lost = {binding.id for binding in self._bindings if binding.since is not None}
+            self._resumes = False
+            self.port.resync(Position(self._epoch, began_at))
+        for binding in self._bindings:
+            if binding.id in lost and binding.snapshot is not None:
+                self._snapshots[binding.id] = self._rows_of(binding)
+                starts[binding.id] = _NOT_BEGUN
+            elif binding.id in lost:
+                starts[binding.id] = began_at
+        self._starts = starts
+        self._cursor = min([*starts.values(), began_at])
+
+    def _begin_anew(self, concerned: Callable[[Binding], bool]) -> None:
+        """Forget the way; these bindings begin at the head, by a snapshot where they ask for one.
+        Who does not is told to resync."""
+        self._epoch = self._log.epoch
+        self._cursor = self._log.seq
+        self._resumes = False
+        told = False
+        self._tries -= 1
+        for binding in self._bindings:
+            self._starts[binding.id] = self._cursor
+            if concerned(binding):
+                if binding.snapshot is not None and self._tries > 0:
+                    self._snapshots[binding.id] = self._rows_of(binding)
+                else:
+                    self._snapshots.pop(binding.id, None)
+                    told = True
+            if binding.id in self._snapshots:
+                self._starts[binding.id] = _NOT_BEGUN
+        self._hold(self._bindings)
+        if told:
+            self.port.resync(self._position)
+        else:
+            self._resumes = any(binding.since is not None for binding in self._bindings)
+
+    def _hold(self, bindings: Iterable[Binding]) -> None:
+        """Take it that the client's sets are those of the verdicts as they are now."""
+        ids = {binding.id for binding in bindings}
+        self._held |= {p: self._now(item) for p, item in self.plan.live.items() if item.id in ids}
+
+    def _now(self, item: Subscription) -> Predicate:
+        """The verdict with the values that its sets have now."""
+        return self._means.sets.resolve(item.rls)
+
+    def _rows_of(self, binding: Binding) -> int | None:
+        asked = None if binding.snapshot is None else binding.snapshot.limit
+        bounds = [most for most in (asked, self._means.snapshot_rows) if most is not None]
+        return min(bounds, default=None)
+
+    # --- events ---------------------------------------------------------------------------------
+
+    async def _catch_up(self) -> None:
+        """Deliver up to the head, or to where something else has to be done first."""
+        while self._cursor < self._log.seq and not self._unsettled():
+            if self._epoch != self._log.epoch:
+                raise Lost("the log began anew")
+            ahead = [start for start in self._starts.values() if self._cursor < start]
+            upto = min([*ahead, self._log.seq])
+            events = await self._means.reader.since(self._cursor, _CHUNK, upto)
+            if not events or self._epoch != self._log.epoch:
+                raise Lost("the log does not reach back so far")
+            if self._unsettled():
+                return
+            begun = frozenset(id_ for id_, start in self._starts.items() if start <= self._cursor)
+            self._cursor = self._feed.events(events, self.plan, begun)
+            await self.port.writable()
+            await asyncio.sleep(0)
+        if self._epoch != self._log.epoch or self._cursor > self._log.seq:
+            raise Lost("the log began anew")
+
+    # --- permissions ----------------------------------------------------------------------------
+
+    def _live(self) -> dict[Place, Subscription]:
+        return {
+            place: item
+            for place, item in self.plan.live.items()
+            if self._starts.get(item.id, _NOT_BEGUN) <= self._cursor
+        }
+
+    def _unsettled(self) -> bool:
+        """Whether the client holds rows by verdicts that are not those of now."""
+        return any(self._held.get(p) != self._now(item) for p, item in self._live().items())
+
+    def _values(self) -> Values:
+        """The sets that the verdicts hang on, as they are now."""
+        return self._means.sets.values(self.plan.row_selects)
+
+    async def _settle(self) -> None:
+        """Bring each live set from the verdicts it is held by to those of now."""
+        while self._unsettled():
+            plan, values = self.plan, self._values()
+            begun = frozenset(self._live())
+            held = {place: self._held[place] for place in begun if place in self._held}
+            after = {place: self._now(item) for place, item in self._live().items()}
+            self._tries -= 1
+            try:
+                found = await self._means.pictures.moves(
+                    self.request,
+                    Position(self._epoch, self._cursor),
+                    held,
+                    self._means.snapshot_rows,
+                    values,
+                )
+            except Unclear as error:
+                raise Lost(str(error)) from None
+            if not await self._agreed(plan, found.request, found.plan):
+                continue
+            for subscription, leaving, coming in found.moves:
+                for op, rows in (("DELETE", leaving), ("INSERT", coming)):
+                    events = (told(op, seen, self._cursor + 1, found.commit_us) for seen in rows)
+                    await self._feed.rows(events, subscription, op)
+            self._held |= after
+
+    async def _agreed(self, plan: Plan, request: Request, seen: Plan) -> bool:
+        """Whether a picture was taken by the policies that count here. If the database had others,
+        the log will tell of them: that is waited for. Raises Lost when it happens too often."""
+        if plan.subscriptions != self.plan.subscriptions:
+            agreed = False
+        elif plan.subscriptions != seen.subscriptions:
+            agreed = False
+            await self._log.beyond(self._log.seq, _AGAIN_SECONDS)
+        else:
+            agreed = True
+            self.request = request
+        if not agreed and self._tries <= 0:
+            raise Lost("permissions change too fast")
+        return agreed
+
+    # --- rows -----------------------------------------------------------------------------------
+
+    async def _send_snapshots(self) -> None:
+        if not self._fresh:
+            self._fresh = True
+            committed = await self._means.reader.committed()
+            if committed > self._log.seq:
+                await self._log.beyond(committed - 1, _FRESH_SECONDS)
+            return
+        async with self._means.snapshots:
+            plan, wanted, at = self.plan, dict(self._snapshots), self._cursor
+            values = self._values()
+            held = {p: self._now(item) for p, item in plan.live.items() if item.id in wanted}
+            self._tries -= 1
+            try:
+                found = await self._means.pictures.snapshot(
+                    self.request, Position(self._epoch, at), wanted, values
+                )
+            except Unclear as error:
+                if self._tries <= 0:
+                    raise Lost(str(error)) from None
+                await self._log.beyond(at, _AGAIN_SECONDS)
+                return
+            if not await self._agreed(plan, found.request, found.plan):
+                return
+            if values != self._values():
+                # Shown rows of a room that was left meanwhile, nobody could take them back.
+                if self._tries <= 0:
+                    raise Lost("permissions change too fast")
+                return
+            count, complete = 0, found.complete
+            for subscription, rows in found.sets:
+                events = (told("INSERT", seen, at, found.commit_us) for seen in rows)
+                sent = await self._feed.rows(events, subscription, "INSERT", snapshot=True)
+                count += sent
+                if sent < len(rows):
+                    complete = False
+                    break
+        self._starts |= dict.fromkeys(wanted, at)
+        self._snapshots = {}
+        self._held |= held
+        self._means.counters.snapshots += 1
+        self._means.counters.snapshot_rows += count
+        if not complete and self._means.snapshot_rows in wanted.values():
+            self._means.counters.limits["snapshot_rows/channel"] += 1
+        self.port.snapshot(Position(self._epoch, at), count, complete)

@@ -1,0 +1,340 @@
+"""Rows as they stood at a place in the log, read from the tables as they are now.
+
+One database snapshot shows the tables, the head, and every captured change that is in them: those
+with a number and those that have none yet. What came after the place is undone by the images that
+the log keeps, so the rows and the stream from that place on fit together without a seam, and
+nothing has to be remembered of what was read. Policies are read in the same snapshot: rows are
+never newer than the permissions they are shown under. The sets behind them are the caller's, who
+keeps them for the place; only those it does not know are read here.
+
+Everything here but `Pictures` runs in a database thread. Row images are made by the expression the
+capture triggers use, so a row looks the same in a snapshot and in the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+from django.db import connections
+from django.db.models import BinaryField, Case, F, IntegerField, QuerySet, Value, When
+from django.db.models.expressions import RawSQL
+
+from auth_rls.predicates.evaluate import matcher
+from auth_rls.predicates.predicate import FALSE, TRUE, All, Predicate, Select, columns
+from auth_rls.predicates.selects import resolve
+from auth_rls.predicates.simplify import simplify
+from auth_rls.sets.reader import read_members
+from auth_rls.sql.compile import condition, widened
+from realtime.event_log.event import Row
+from realtime.event_log.position import Position
+from realtime.event_log.table import Relations, read_later
+from realtime.subscriptions.access_watch import Watch
+from realtime.subscriptions.dependencies import differing
+from realtime.subscriptions.index import Subscription
+from realtime.subscriptions.planner import Plan, Planner
+from realtime.subscriptions.request import Request, Revoked
+from realtime.util.database_threads import in_database_thread, one_snapshot
+from realtime.wal import published, row_images
+from realtime.wal.entry import Relation
+
+_PAGE = 500
+_MOST_BYTES = 64 * 1024 * 1024
+_LOOKS = 5
+# Of the few database threads, so that joins do not wait for large reads.
+_READING_AT_ONCE = 2
+
+Place = tuple[int, str]
+Values = Mapping[Select, frozenset[object]]
+_NONE: Values = MappingProxyType({})
+Seen = tuple[Relation, Row]
+
+
+class Unclear(Exception):
+    """How the rows stood at the place cannot be told now. Nearer to the head it may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The rows of each subscription at one place. `complete` False: there are more."""
+
+    request: Request
+    plan: Plan
+    commit_us: int
+    sets: list[tuple[Subscription, list[Seen]]]
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """What other permissions take from each live subscription, and what they give it."""
+
+    request: Request
+    plan: Plan
+    commit_us: int
+    moves: list[tuple[Subscription, list[Seen], list[Seen]]]
+
+
+class Pictures:
+    """Takes snapshots for the event loop. Methods raise Unclear, Revoked, and what the database
+    raises; `at` is a place this process has reached."""
+
+    def __init__(self, alias: str, watch: Watch) -> None:
+        self._alias = alias
+        self._watch = watch
+        self._relations = Relations()
+        self._turn = asyncio.Semaphore(_READING_AT_ONCE)
+
+    async def snapshot(
+        self,
+        request: Request,
+        at: Position,
+        wanted: Mapping[int, int | None],
+        values: Values = _NONE,
+    ) -> Snapshot:
+        """The rows of these bindings: at most so many of each."""
+
+        def take(picture: _Picture) -> Snapshot:
+            sets: list[tuple[Subscription, list[Seen]]] = []
+            complete = True
+            left = dict(wanted)
+            for subscription in dict.fromkeys(picture.plan.subscriptions):
+                if subscription.id not in wanted:
+                    continue
+                most = left[subscription.id]
+                rows, all_ = picture.rows(picture.resolved(subscription), most)
+                complete = complete and all_
+                if most is not None:
+                    left[subscription.id] = most - len(rows)
+                sets.append((subscription, rows))
+            return Snapshot(
+                picture.request, picture.plan, picture.commit_us(at.seq), sets, complete
+            )
+
+        return await self._look(request, at, values, take)
+
+    async def moves(
+        self,
+        request: Request,
+        at: Position,
+        held: Mapping[Place, Predicate],
+        most: int | None,
+        values: Values,
+    ) -> Moves:
+        """What has changed for live subscriptions whose clients hold rows by other predicates.
+
+        Raises Unclear for more than `most` rows, too.
+        """
+
+        def take(picture: _Picture) -> Moves:
+            moves: list[tuple[Subscription, list[Seen], list[Seen]]] = []
+            for place, bound in picture.plan.live.items():
+                subscription = picture.resolved(bound)
+                before = held.get(place, subscription.rls)
+                if before != subscription.rls:
+                    moves.append((subscription, *picture.moved(subscription, before, most)))
+            return Moves(picture.request, picture.plan, picture.commit_us(at.seq + 1), moves)
+
+        return await self._look(request, at, values, take)
+
+    async def _look(
+        self, request: Request, at: Position, values: Values, take: Callable[[_Picture], Any]
+    ) -> Any:
+        def look() -> Any:
+            for _ in range(_LOOKS):
+                # What decides is captured before rows are read, or a later change of it could
+                # not be told from the log.
+                self._watch.look()
+                with one_snapshot(self._alias):
+                    row_images.prepare(connections[self._alias])
+                    picture = _Picture(self._alias, self._relations, request, at, values)
+                    if self._watch.covers(picture.planner):
+                        return take(picture)
+            raise Unclear("policies change too fast")
+
+        async with self._turn:
+            return await in_database_thread(look)
+
+
+@dataclass(slots=True)
+class _Picture:
+    alias: str
+    relations: Relations
+    request: Request
+    at: Position
+    values: Values
+    planner: Planner = field(init=False)
+    plan: Plan = field(init=False)
+    _undone: dict[str, dict[bytes, Seen | None]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        with connections[self.alias].cursor() as cursor:
+            cursor.execute("SELECT epoch, seq FROM realtime_head WHERE id = 1")
+            epoch, seq = cursor.fetchone() or ("", 0)
+        if epoch != self.at.epoch or seq < self.at.seq:
+            raise Unclear("the log is another one")
+        self.planner = Planner()
+        subject = self.planner.renew([self.request.subject])[self.request.subject]
+        if subject is None:
+            raise Revoked
+        self.request = replace(self.request, subject=subject)
+        self.plan = self.request.plan(self.planner)
+
+    def resolved(self, subscription: Subscription) -> Subscription:
+        """The subscription with the values of its sets in place of their selects."""
+
+        def values_of(select: Select) -> frozenset[object]:
+            known = self.values.get(select)
+            return frozenset(read_members(select, self.alias)) if known is None else known
+
+        rls = resolve(subscription.rls, values_of)
+        return subscription if rls is subscription.rls else replace(subscription, rls=rls)
+
+    def commit_us(self, seq: int) -> int:
+        """When this event was committed, or the last one kept before it."""
+        with connections[self.alias].cursor() as cursor:
+            cursor.execute(
+                "SELECT commit_us FROM realtime_wal WHERE seq <= %s ORDER BY seq DESC LIMIT 1",
+                [seq],
+            )
+            row = cursor.fetchone()
+            if row is None:
+                cursor.execute("SELECT commit_us FROM realtime_head WHERE id = 1")
+                row = cursor.fetchone()
+        return int(row[0])
+
+    def rows(self, subscription: Subscription, most: int | None) -> tuple[list[Seen], bool]:
+        """The rows the subscription wants, at most so many, and whether these are all."""
+        wants = simplify(All((subscription.rls, subscription.filter)))
+        judge = matcher(wants)
+        undone = self._undone_of(subscription.table, columns(wants))
+        earlier = [seen for seen in undone.values() if seen is not None and judge(seen[1]) is True]
+        found: list[Seen] = []
+        size = 0
+        current = (seen for seen, _, _ in self._read(subscription, wants, None))
+        for source in (earlier, current):
+            for seen in source:
+                size += len(seen[1].raw)
+                if (most is not None and len(found) >= most) or size > _MOST_BYTES:
+                    return found, False
+                found.append(seen)
+        return found, True
+
+    def moved(
+        self, subscription: Subscription, before: Predicate, most: int | None
+    ) -> tuple[list[Seen], list[Seen]]:
+        """The rows that leave and those that come when `before` becomes the subscription's."""
+        after = subscription.rls
+        undone = self._undone_of(
+            subscription.table, columns(before) | columns(after) | columns(subscription.filter)
+        )
+        leaving: list[Seen] = []
+        coming: list[Seen] = []
+        wants = matcher(subscription.filter)
+        judges = matcher(before), matcher(after)
+        for seen in undone.values():
+            if seen is not None and wants(seen[1]) is True:
+                was, now = (judge(seen[1]) is True for judge in judges)
+                if was is not now:
+                    (leaving if was else coming).append(seen)
+        where = simplify(All((differing(before, after), subscription.filter)))
+        size = 0
+        for seen, was, now in self._read(subscription, where, (before, after)):
+            if was is not now:
+                (leaving if was else coming).append(seen)
+            size += len(seen[1].raw)
+            if (most is not None and len(leaving) + len(coming) > most) or size > _MOST_BYTES:
+                raise Unclear("too many rows come and go")
+        return leaving, coming
+
+    def _read(
+        self,
+        subscription: Subscription,
+        where: Predicate,
+        judged: tuple[Predicate, Predicate] | None,
+    ) -> Iterator[tuple[Seen, bool, bool]]:
+        """Rows as they are now on which `where` holds, but for those that changed since; with
+        the truth of two predicates, where they differ."""
+        if where == FALSE:
+            return
+        model = _model(subscription.table)
+        relation = published.relation_for(model, reads=())
+        kinds = {column.name: column.kind for column in relation.columns}
+        undone = self._undone[subscription.table]
+        broad = simplify(widened(where))
+        # What SQL cannot say is in the filter, which names shown columns alone.
+        judge = None if broad == where else matcher(subscription.filter)
+        rows: QuerySet[Any] = QuerySet(model=model).using(self.alias).order_by("pk")
+        if broad != TRUE:
+            rows = rows.filter(condition(broad, model))
+        rows = rows.annotate(rowcast_image=_image(self.alias, model, relation))
+        names = ["pk", "rowcast_image"]
+        if judged is not None:
+            before, after = (_truth(predicate, model) for predicate in judged)
+            rows = rows.annotate(rowcast_was=before, rowcast_now=after)
+            rows = rows.exclude(rowcast_was=F("rowcast_now"))
+            names += ["rowcast_was", "rowcast_now"]
+        rows = rows.values_list(*names)
+        page = list(rows[:_PAGE])
+        while page:
+            for _, raw, *truths in page:
+                row = Row(bytes(raw).decode(errors="replace").encode(), kinds)
+                if judge is not None and judge(row) is not True:
+                    continue
+                if undone and row.json(relation.key) in undone:
+                    continue
+                was, now = map(bool, truths) if truths else (True, True)
+                yield (relation, row), was, now
+            if len(page) < _PAGE:
+                return
+            page = list(rows.filter(pk__gt=page[-1][0])[:_PAGE])
+
+    def _undone_of(self, table: str, needed: frozenset[str]) -> dict[bytes, Seen | None]:
+        """By key, each row of a table that changed after the place, as it stood there; None for
+        one that was not there. Raises Unclear where the log cannot tell."""
+        if table not in self._undone:
+            try:
+                later = read_later(self.alias, self.relations, [table], self.at.seq)
+            except OverflowError as error:
+                raise Unclear(str(error)) from None
+            self._undone[table] = {}
+            for event in self.relations.events(later):
+                if event.old is None and event.new is None:
+                    raise Unclear(f"{event.op} of {table}")
+                self._undo(event.relation, event.old, event.new)
+        for seen in self._undone[table].values():
+            if seen is not None and not _tells(seen[0], needed):
+                raise Unclear("columns that decide were not captured yet")
+        return self._undone[table]
+
+    def _undo(self, relation: Relation, old: Row | None, new: Row | None) -> None:
+        # The first change of a key tells what was there before all of them.
+        undone = self._undone[relation.table]
+        if old is not None:
+            undone.setdefault(old.json(relation.key), (relation, old))
+        if new is not None:
+            undone.setdefault(new.json(relation.key), None)
+
+
+def _tells(relation: Relation, needed: frozenset[str]) -> bool:
+    return relation.published and needed <= {column.name for column in relation.columns}
+
+
+def _model(table: str) -> Any:
+    return next(entry.model for entry in published.published() if entry.table == table)
+
+
+def _truth(predicate: Predicate, model: Any) -> Case:
+    return Case(
+        When(condition(predicate, model), then=Value(1)),
+        default=Value(0),
+        output_field=IntegerField(),
+    )
+
+
+def _image(alias: str, model: Any, relation: Relation) -> RawSQL:
+    sql = row_images.expression(alias, model, relation)
+    return RawSQL(sql.replace("%", "%%"), [], output_field=BinaryField())

@@ -1,0 +1,29 @@
+"""What a channel asked for, kept so that it can be bound again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from auth_rls.subjects.subject import Subject
+from realtime.protocol.join import Binding
+from realtime.subscriptions.planner import Plan, Planner
+
+
+class Revoked(Exception):
+    """The subject's user may not ask any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a channel asked for, kept so that it can be bound again. `private` is the name of its
+    topic if that is a private one. `read` is the generation of permissions since which the
+    subject's user is known; without, it is read again."""
+
+    subject: Subject
+    bindings: tuple[Binding, ...]
+    private: str | None = None
+    read: int = -1
+
+    def plan(self, planner: Planner) -> Plan:
+        """What it gets now."""
+        return planner.plan(self.subject, self.bindings, self.private)

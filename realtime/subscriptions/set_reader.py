@@ -1,0 +1,137 @@
+"""Reads the sets behind selects as they were at a place in the log.
+
+One database snapshot shows the rows and every captured change that is in them. What came after the
+place is taken back by the images that the log keeps, so a set and the stream from that place on fit
+together without a seam. Everything here runs in a database thread; it keeps no set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from django.db import connections
+
+from auth_rls.predicates.predicate import Select
+from auth_rls.predicates.selects import direct_selects, resolve
+from auth_rls.sets.live_set import Change, Lookup, Lookups
+from auth_rls.sets.reader import read_many
+from realtime.event_log.event import DatabaseEvent
+from realtime.event_log.position import Position
+from realtime.event_log.table import Relations, read_later
+from realtime.subscriptions.access_watch import Watch
+from realtime.subscriptions.identity_tables import table_of
+from realtime.util.database_threads import one_snapshot
+from realtime.wal.entry import Relation
+
+# Looks at the policies before rows are read that some policy, gone by then, asked for.
+_LOOKS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was read of a set: how many rows give each value, and whether as of the place."""
+
+    counts: Mapping[object, int]
+    exact: bool
+
+
+class SetReader:
+    """Remembers relations and what is captured; no rows."""
+
+    def __init__(self, alias: str, watch: Watch) -> None:
+        self._alias = alias
+        self._watch = watch
+        self._relations = Relations()
+
+    def read(self, selects: Sequence[Select], at: Position) -> dict[Select, Found]:
+        """These and those that they name, inner ones first, as they were at the place."""
+        levels = _levels(selects)
+        for _ in range(_LOOKS):
+            # A table must be captured before its rows are read, or a later change is missed.
+            if all(map(self._watch.captures, (select for level in levels for select in level))):
+                break
+            self._watch.look()
+        tables = {table_of(select.model) for level in levels for select in level}
+        with one_snapshot(self._alias):
+            with connections[self._alias].cursor() as cursor:
+                cursor.execute("SELECT epoch, seq FROM realtime_head WHERE id = 1")
+                epoch, seq = cursor.fetchone() or ("", 0)
+            changes: list[Change] | None = None
+            if epoch == at.epoch and seq >= at.seq:
+                try:
+                    later = read_later(self._alias, self._relations, sorted(tables), at.seq)
+                    changes = [change_of(event) for event in self._relations.events(later)]
+                except OverflowError:
+                    pass
+            return self._read_at(levels, changes)
+
+    def _read_at(
+        self, levels: Sequence[Sequence[Select]], changes: Sequence[Change] | None
+    ) -> dict[Select, Found]:
+        world = Lookups(table_of)
+        blind = _Blind(changes)
+        for level in levels:
+            exact: list[Lookup] = []
+            flats = {select: _flat(select, world) for select in level}
+            counts = read_many(flats.values(), self._alias)
+            for select, flat in flats.items():
+                lookup = world.add(select, counts[flat], False)
+                if all(world[inner].exact for inner in lookup.nested) and blind.tells(lookup):
+                    lookup.exact = True
+                    exact.append(lookup)
+            world.rewind(exact, changes or ())
+        return {select: Found(world[select].counts, world[select].exact) for select in world}
+
+
+def change_of(event: DatabaseEvent) -> Change:
+    """The event as lookups know it."""
+    return Change(event.relation.table, _columns_of(event.relation), event.old, event.new)
+
+
+@lru_cache(maxsize=1024)
+def _columns_of(relation: Relation) -> frozenset[str]:
+    return frozenset(column.name for column in relation.columns)
+
+
+def _flat(select: Select, world: Lookups) -> Select:
+    """The select with the sets that it names as values."""
+    where = resolve(select.where, lambda inner: world[inner].values)
+    return Select(select.model, select.column, where, select.prefix, select.kind)
+
+
+class _Blind:
+    """Which changes cannot be taken back. None at all can where they are not known."""
+
+    def __init__(self, changes: Sequence[Change] | None) -> None:
+        self._known = changes is not None
+        self._emptied = {change.table for change in changes or () if change.empties}
+        self._shown: dict[str, frozenset[str]] = {}
+        for change in changes or ():
+            shown = self._shown.get(change.table, change.columns)
+            self._shown[change.table] = shown & change.columns
+
+    def tells(self, lookup: Lookup) -> bool:
+        table = table_of(lookup.select.model)
+        if not self._known or table in self._emptied:
+            return False
+        return table not in self._shown or lookup.needed <= self._shown[table]
+
+
+def _levels(selects: Iterable[Select]) -> list[list[Select]]:
+    """These and all that they name, each once, in levels that name only those before."""
+    depths: dict[Select, int] = {}
+
+    def depth(select: Select) -> int:
+        if select not in depths:
+            inner = map(depth, direct_selects(select.where))
+            depths[select] = max(inner, default=-1) + 1
+        return depths[select]
+
+    for select in selects:
+        depth(select)
+    levels: list[list[Select]] = [[] for _ in range(max(depths.values(), default=-1) + 1)]
+    for select, place in depths.items():
+        levels[place].append(select)
+    return levels

@@ -1,0 +1,97 @@
+"""Who is present, in the table `realtime_presence`. Runs in a database thread.
+
+Rows belong to the process that wrote them and go when it does; the log tells every process of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import msgspec
+from django.db import transaction
+from django.db.models import TextField
+from django.db.models.functions import Cast, Now
+
+from realtime.models import PresenceMember
+from realtime.topics.presence.state import Entry
+
+_BATCH = 200
+
+
+class Buried(Exception):
+    """Rows of this process are gone: it was taken for dead."""
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A row to write: a member, where it is present, and whom it asks as."""
+
+    entry: Entry
+    topic: str
+    private: bool
+    user_id: str | None = None
+
+
+def read(alias: str, topic: str, private: bool) -> list[Entry]:
+    """Everybody who is present in a topic, in the order they came."""
+    rows = PresenceMember.objects.using(alias).filter(topic=topic, private=private)
+    found = rows.order_by("since", "pk").annotate(text=Cast("meta", TextField()))
+    return [
+        Entry(id_, version, key, text.encode())
+        for id_, version, key, text in found.values_list("pk", "version", "key", "text")
+    ]
+
+
+def online(alias: str, topic: str, private: bool) -> dict[str, list[dict[str, Any]]]:
+    """The metas of everybody present in a topic, by key. Leaves out those whose process has not
+    been heard of for as long as its lease."""
+    rows = PresenceMember.objects.using(alias).filter(
+        topic=topic, private=private, process__lease__gte=Now()
+    )
+    found: dict[str, list[dict[str, Any]]] = {}
+    for key, meta in rows.order_by("since", "pk").values_list("key", "meta"):
+        found.setdefault(key, []).append(meta)
+    return found
+
+
+def write(
+    alias: str,
+    process: str,
+    new: Collection[Row],
+    changed: Collection[Row],
+    gone: Collection[str],
+) -> None:
+    """Insert, update and delete rows of a process, all or nothing.
+
+    Raises Buried when a row to change is not there, IntegrityError when the process has no row of
+    its own, and what else the database raises.
+    """
+    table = PresenceMember.objects.using(alias)
+    with transaction.atomic(using=alias):
+        ids = sorted(gone)
+        for start in range(0, len(ids), _BATCH):
+            table.filter(pk__in=ids[start : start + _BATCH]).delete()
+        table.bulk_create(
+            [_model(process, row) for row in new],
+            batch_size=_BATCH,
+            # A row may be there already when nobody knew whether an earlier write had passed.
+            update_conflicts=True,
+            unique_fields=["id"],
+            update_fields=["process", "version", "meta"],
+        )
+        models = [_model(process, row) for row in changed]
+        if models and table.bulk_update(models, ["version", "meta"], _BATCH) < len(models):
+            raise Buried
+
+
+def _model(process: str, row: Row) -> PresenceMember:
+    return PresenceMember(
+        id=row.entry.id,
+        process_id=process,
+        topic=row.topic,
+        private=row.private,
+        key=row.entry.key,
+        version=row.entry.version,
+        meta=msgspec.json.decode(row.entry.meta),
+        user_id=row.user_id,
+    )

@@ -1,0 +1,94 @@
+"""Stored broadcasts: rows of `realtime_message`, as casts and back.
+
+A row that is inserted is sent when the log tells of it; the table is read again only for replay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+from asgiref.sync import sync_to_async
+from django.db import transaction
+from django.db.models import TextField
+from django.db.models.functions import Cast as ToText
+
+from realtime import conf
+from realtime.event_log.event import Row
+from realtime.models import Message
+from realtime.protocol.serializer import Encoding
+from realtime.topics.broadcast import Cast
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST_MS = 253_402_300_799_000  # the end of the year 9999
+
+
+def cast_of(row: Row) -> Cast:
+    """The broadcast of a row as the log tells of it."""
+    data = row.text("data")
+    binary = data != b"null"
+    return Cast(
+        topic=row["topic"],
+        private=row["private"],
+        event=row["event"],
+        payload=bytes.fromhex(data[1:-1].decode()) if binary else row.text("payload"),
+        encoding=Encoding.BINARY if binary else Encoding.JSON,
+        id=str(row["id"]) if row["kept"] else "",
+    )
+
+
+def stored(alias: str, topic: str, since_ms: int, limit: int) -> list[Cast]:
+    """The newest `limit` broadcasts to a private topic since then, the oldest first.
+
+    `since_ms` in milliseconds since 1970. In a database thread.
+    """
+    since = _EPOCH + timedelta(milliseconds=min(max(since_ms, 0), _LATEST_MS))
+    rows = Message.objects.using(alias).filter(
+        topic=topic, private=True, kept=True, inserted_at__gte=since
+    )
+    newest = rows.order_by("-pk").annotate(text=ToText("payload", TextField()))
+    found = newest.values("id", "event", "text", "data")[:limit]
+    return [_cast(topic, row) for row in reversed(found)]
+
+
+def _cast(topic: str, row: Mapping[str, Any]) -> Cast:
+    binary = row["data"] is not None
+    return Cast(
+        topic=topic,
+        private=True,
+        event=row["event"],
+        payload=bytes(row["data"]) if binary else (row["text"] or "null").encode(),
+        encoding=Encoding.BINARY if binary else Encoding.JSON,
+        id=str(row["id"]),
+    )
+
+
+async def store_async(cast: Cast, *, kept: bool = True) -> None:
+    """`store` for async callers, in the thread whose transaction they may have open."""
+    await sync_to_async(store, thread_sensitive=True)(cast, kept=kept)
+
+
+def store(cast: Cast, *, kept: bool = True) -> Message:
+    """Write a broadcast to the log, in the transaction that is open if there is one.
+
+    With `kept` False it only passes through: no row stays. Raises what the database raises.
+    """
+    alias = conf.current().DATABASE
+    binary = cast.encoding == Encoding.BINARY
+    named = {"id": cast.id} if cast.id else {}
+    message = Message(
+        **named,
+        topic=cast.topic,
+        private=cast.private,
+        event=cast.event or "",
+        payload=None if binary else msgspec.json.decode(cast.payload),
+        data=cast.payload if binary else None,
+        kept=kept,
+    )
+    with transaction.atomic(using=alias):
+        message.save(using=alias, force_insert=True)
+        if not kept:
+            Message.objects.using(alias).filter(pk=message.pk).delete()
+    return message

@@ -1,0 +1,268 @@
+"""Brings the capture triggers of a database to what is wanted: published and watched tables.
+
+Triggers are reconciled state, not migration operations. On SQLite they are dropped before a
+migration runs, because remaking a table silently loses its triggers, dropping a column fails while
+one names it, and the WAL table cannot be remade while any writes to it. On PostgreSQL they stay and
+capture on. Afterwards each is compared with what is wanted: one that is missing is made, one that
+is stale is replaced, and one that is no longer wanted is removed.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import msgspec
+from django.apps import AppConfig, apps
+from django.db import DatabaseError, connections, models, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models.signals import post_delete, post_migrate, post_save, pre_migrate
+
+from realtime.conf import settings
+from realtime.wal import published
+from realtime.wal.capture import Capture, label
+from realtime.wal.catalog import Catalog, State, Trigger
+from realtime.wal.head import begin_epoch, read_head
+from realtime.wal.postgresql.catalog import PostgresqlCatalog
+from realtime.wal.sqlite.catalog import SqliteCatalog
+
+__all__ = ["VENDORS", "State", "Trigger", "UnknownVendor", "reconcile", "status", "uninstall"]
+
+logger = logging.getLogger(__name__)
+
+_CATALOGS: dict[str, type[SqliteCatalog] | type[PostgresqlCatalog]] = {
+    "sqlite": SqliteCatalog,
+    "postgresql": PostgresqlCatalog,
+}
+VENDORS = frozenset(_CATALOGS)
+
+_encode = msgspec.json.Encoder().encode
+
+
+def status(using: str | None = None) -> list[Trigger]:
+    """Every wanted or installed trigger, by name. In a database thread.
+
+    Raises UnknownVendor.
+    """
+    connection = _connection(using)
+    catalog = _catalog(connection)
+    return catalog.compare(_wanted(connection, catalog))
+
+
+def reconcile(using: str | None = None) -> list[Trigger]:
+    """Install what is missing, replace what is stale, remove what is no longer wanted; returns
+    what was acted upon. Changes nothing, and takes no lock, when all is as it should be.
+
+    Does nothing while the tables of the log do not exist. In a database thread.
+    """
+    connection = _connection(using)
+    if not log_exists(using):
+        return []
+    catalog = _catalog(connection)
+    wanted = _wanted(connection, catalog)
+    if _settled(connection, catalog, wanted):
+        return []
+    with catalog.exclusive():
+        _record(connection, wanted)
+        changes = [
+            trigger for trigger in catalog.compare(wanted) if trigger.state is not State.INSTALLED
+        ]
+        catalog.apply(changes)
+    for trigger in changes:
+        logger.info(
+            "%s trigger %s on %s",
+            trigger.state,
+            trigger.name,
+            trigger.table,
+            extra={"action": "reconcile_trigger"},
+        )
+    return changes
+
+
+def uninstall(using: str | None = None) -> list[str]:
+    """Drop every capture trigger; returns their names. Until the next `reconcile`, writes go
+    on uncaptured."""
+    return _catalog(_connection(using)).remove()
+
+
+class UnknownVendor(RuntimeError):
+    """The database is of a vendor that changes cannot be captured on."""
+
+
+def _connection(using: str | None) -> BaseDatabaseWrapper:
+    connection = connections[using or settings.DATABASE]
+    if connection.vendor not in VENDORS:
+        raise UnknownVendor(
+            f"Changes cannot be captured on {connection.display_name}; "
+            f"supported: {', '.join(sorted(VENDORS))}."
+        )
+    return connection
+
+
+def _catalog(connection: BaseDatabaseWrapper) -> Catalog:
+    return _CATALOGS[connection.vendor](connection)
+
+
+def log_exists(using: str | None = None) -> bool:
+    """Whether the tables of the log have been migrated, to the last column triggers write."""
+    from realtime.models import LogHead, WalEntry, WalRelation
+
+    connection = _connection(using)
+    needed = {model._meta.db_table for model in (LogHead, WalEntry, WalRelation)}
+    if not needed <= set(connection.introspection.table_names()):
+        return False
+    # A trigger that names a column which is still to come would fail every write.
+    with connection.cursor() as cursor:
+        table = WalEntry._meta.db_table
+        present = {c.name for c in connection.introspection.get_table_description(cursor, table)}
+    return {field.column for field in WalEntry._meta.concrete_fields} <= present
+
+
+def _wanted(connection: BaseDatabaseWrapper, catalog: Catalog) -> list[Capture]:
+    reads = list(_reads(connection))
+    concerned = [
+        *(entry.model for entry in published.declared()),
+        *(model for model, _ in reads),
+        *published.followed(),
+    ]
+    columns = catalog.columns({(m._meta.concrete_model or m)._meta.db_table for m in concerned})
+    return published.captures(reads, lambda table: columns.get(table, ()))
+
+
+def _reads(
+    connection: BaseDatabaseWrapper,
+) -> Iterable[tuple[type[models.Model], Collection[str]]]:
+    """Which columns of which models decide access."""
+    from auth_rls.access import authority
+
+    try:
+        # A savepoint: a failed query must not break the caller's transaction.
+        with transaction.atomic(using=connection.alias):
+            return [
+                *authority.watched().items(),
+                *(
+                    (entry.model, authority.columns_read(entry.model))
+                    for entry in published.published()
+                ),
+            ]
+    except DatabaseError as error:
+        # Half-way through migrations the policy table may not be what its model says. Nobody
+        # is let in by policies that cannot be read, so nothing needs to be watched for them.
+        logger.warning(
+            "policies cannot be read, so what they depend on is not captured: %s",
+            error,
+            extra={"action": "policies_unreadable"},
+        )
+        return []
+
+
+def _settled(connection: BaseDatabaseWrapper, catalog: Catalog, captures: list[Capture]) -> bool:
+    from realtime.models import LogHead
+
+    return (
+        all(trigger.state is State.INSTALLED for trigger in catalog.compare(captures))
+        and not _unrecorded(connection, captures)
+        and LogHead.objects.using(connection.alias).exists()
+    )
+
+
+def _unrecorded(connection: BaseDatabaseWrapper, captures: list[Capture]) -> list[Capture]:
+    from realtime.models import WalRelation
+
+    known = set(WalRelation.objects.using(connection.alias).values_list("id", flat=True))
+    return [capture for capture in captures if capture.relation.id not in known]
+
+
+def _record(connection: BaseDatabaseWrapper, captures: list[Capture]) -> None:
+    """Write down the relations that entries will name, and the head if there is none."""
+    from realtime.models import LogHead, WalEntry, WalRelation
+
+    WalRelation.objects.using(connection.alias).bulk_create(
+        [
+            WalRelation(
+                id=capture.relation.id,
+                schema_name=capture.relation.schema,
+                table_name=capture.relation.table,
+                definition=_encode(capture.relation).decode(),
+            )
+            for capture in _unrecorded(connection, captures)
+        ],
+        ignore_conflicts=True,
+    )
+    if not LogHead.objects.using(connection.alias).exists():
+        # `flush` empties the log and leaves entries about the rows it deleted last. A new head
+        # is a new epoch, at which every client starts anew: they are of use to nobody.
+        WalEntry.objects.using(connection.alias).filter(seq=None).delete()
+        read_head(connection)
+
+
+def connect(sender: AppConfig) -> None:
+    """Follow migrations and policies from here on. Touches no database."""
+    pre_migrate.connect(_before_migrations, sender=sender, dispatch_uid="realtime.wal.install")
+    post_migrate.connect(_after_migrations, sender=sender, dispatch_uid="realtime.wal.install")
+    policy = apps.get_model("auth_rls", "Policy")
+    for signal in (post_save, post_delete):
+        signal.connect(_policy_changed, sender=policy, dispatch_uid="realtime.wal.install")
+
+
+def _concerns(using: str) -> bool:
+    return using == settings.DATABASE and connections[using].vendor in VENDORS
+
+
+def _before_migrations(using: str, plan: Any = None, **kwargs: Any) -> None:
+    # With nothing to migrate there is no reason to let writes go by uncaptured for a moment.
+    if not plan or not _concerns(using):
+        return
+    # On PostgreSQL the triggers bear with whatever becomes of their tables, but not with the end
+    # of the log.
+    if connections[using].vendor == "sqlite" or _unmakes_the_log(plan):
+        uninstall(using)
+
+
+def _unmakes_the_log(plan: Iterable[Any]) -> bool:
+    return any(backwards and migration.app_label == "realtime" for migration, backwards in plan)
+
+
+def _after_migrations(using: str, **kwargs: Any) -> None:
+    if not _concerns(using):
+        return
+    known = _known_tables(using)
+    missing = {t.table for t in reconcile(using) if t.state is State.MISSING}
+    if missing & known:
+        # What was written while there was no trigger is in no log: clients must read again.
+        begin_epoch(connections[using])
+
+
+def _known_tables(using: str) -> set[str]:
+    """The tables of which something may be in the log already."""
+    from realtime.models import WalRelation
+
+    if not log_exists(using):
+        return set()
+    names = WalRelation.objects.using(using).values_list("schema_name", "table_name")
+    return {label(schema, table) for schema, table in names.distinct()}
+
+
+def follow_policies(using: str) -> None:
+    """`reconcile` for a server process that has seen the policies change, whoever changed them.
+    A failure is logged: without a trigger, what depends on it stays as it was last read."""
+    if connections[using].vendor not in VENDORS:
+        return
+    try:
+        reconcile(using)
+    except DatabaseError as error:
+        logger.error(
+            "triggers cannot be reconciled with the policies: %s",
+            error,
+            extra={"action": "reconcile_failed"},
+        )
+
+
+def _policy_changed(using: str, **kwargs: Any) -> None:
+    """What policies read may have changed. A failure is logged, not passed to who saved."""
+    if connections[settings.DATABASE].vendor in VENDORS:
+        transaction.on_commit(
+            functools.partial(reconcile, settings.DATABASE), using=using, robust=True
+        )

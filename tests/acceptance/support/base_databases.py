@@ -1,0 +1,77 @@
+"""What deployments under test stand on: migrated databases to copy, and a Redis.
+
+A PostgreSQL server of a module's own, since its tests take it away; each test gets a database made
+from the migrated one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import postgres
+from tests.support.postgres import Postgres
+
+from .server import PATIENCE, ROOT, environment
+
+_TEMPLATE = "rowcast_template"
+_numbers = itertools.count(1)
+
+
+class Ground:
+    """A PostgreSQL server with a migrated, empty database to copy."""
+
+    def __init__(self, postgres: Postgres, folder: Path) -> None:
+        self.postgres = postgres
+        self._folder = folder
+
+    def prepare(self) -> None:
+        self._sql(f"CREATE DATABASE {_TEMPLATE}")
+        env = environment(self._folder / "unused.sqlite3")
+        env["DATABASE_URL"] = self.postgres.url_of(_TEMPLATE)
+        done = subprocess.run(
+            [sys.executable, "manage.py", "migrate", "--run-syncdb", "--verbosity", "0"],
+            cwd=ROOT,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=2 * PATIENCE,
+        )
+        if done.returncode:
+            raise RuntimeError(f"migrate failed:\n{done.stdout}{done.stderr}")
+
+    def database(self) -> str:
+        """The URL of a new database, migrated and empty."""
+        name = f"rowcast_{next(_numbers)}"
+        self._sql(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
+        return self.postgres.url_of(name)
+
+    def _sql(self, statement: str) -> None:
+        import psycopg
+
+        with psycopg.connect(self.postgres.url, autocommit=True) as connection:
+            connection.execute(statement)
+
+
+@contextlib.contextmanager
+def ground(folder: Path) -> Iterator[Ground]:
+    """Skips the test where there is no PostgreSQL; fails it in CI."""
+    if reason := postgres.missing():
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    server = Postgres(folder)
+    server.start()
+    try:
+        made = Ground(server, folder)
+        made.prepare()
+        yield made
+    finally:
+        server.stop()

@@ -1,0 +1,241 @@
+"""A whole deployment: a database, a Redis, servers, tailers and writers, each a real process.
+
+Owns the processes and where they run; what clients hear is `follower.py`'s business, what must be
+true at the end `reckoning.py`'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tests.support.redis import Redis
+
+from .hand import Hand
+from .server import PATIENCE, ROOT, SECRET_KEY, Server
+
+_LOOK_SECONDS = 0.02
+
+
+class Program:
+    """One process that runs until it is ended; what it says goes into a file."""
+
+    def __init__(
+        self, name: str, command: Sequence[str], env: dict[str, str], folder: Path
+    ) -> None:
+        self.name = name
+        self._command = [sys.executable, *command]
+        self._env = env
+        self.log_path = folder / f"{name}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    @property
+    def pid(self) -> int:
+        """Raises RuntimeError when it does not run."""
+        if self._process is None:
+            raise RuntimeError(f"{self.name} is not running")
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=ROOT,
+                env=self._env,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+            )
+
+    def until_says(self, words: str, times: int = 1) -> None:
+        """Returns when its output holds these words so often; of all its lives."""
+        deadline = time.monotonic() + PATIENCE
+        while self.log.count(words) < times:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{self.name} never said {words!r}:\n{self.log}")
+            time.sleep(_LOOK_SECONDS)
+
+    def stop(self) -> int:
+        """Ask it to end. Returns its exit code."""
+        return self._end(signal.SIGTERM)
+
+    def kill(self) -> int:
+        return self._end(signal.SIGKILL)
+
+    def finish(self) -> int:
+        """Close its standard input, which ends those that read it. Returns its exit code."""
+        assert self._process is not None and self._process.stdin is not None
+        self._process.stdin.close()
+        return self._wait(self._process)
+
+    def freeze(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def _end(self, how: signal.Signals) -> int:
+        process = self._process
+        if process is None:
+            return 0
+        process.send_signal(how)
+        process.send_signal(signal.SIGCONT)
+        if process.stdin is not None:
+            process.stdin.close()
+        return self._wait(process)
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> int:
+        self._process = None
+        try:
+            return process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(PATIENCE)
+            raise RuntimeError(f"{self.name} did not end:\n{self.log}") from None
+
+
+class Node(Server):
+    """A server process of a deployment."""
+
+    def __init__(self, folder: Path, name: str, kind: str, env: dict[str, str]) -> None:
+        super().__init__(folder / name, kind)
+        self._environment = env
+
+
+class FarHand(Hand):
+    """A hand in the deployment's database, wherever that is."""
+
+    def __init__(self, env: dict[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.acceptance.support.orm_process"],
+            cwd=ROOT,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+
+class Deployment:
+    """Everything of one deployment. `database` is a URL of a migrated database."""
+
+    def __init__(
+        self,
+        folder: Path,
+        database: str,
+        redis: Redis,
+        layer: str = "pubsub",
+        realtime: dict[str, Any] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.redis = redis
+        self.env = {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "tests.settings_many",
+            "DJANGO_SECRET_KEY": SECRET_KEY,
+            "DATABASE_URL": database,
+            "REDIS_URL": redis.url,
+            "ROWCAST_LAYER": layer,
+            "ROWCAST_REALTIME": json.dumps(realtime or {}),
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONWARNINGS": "default",
+        }
+        self.servers: list[Node] = []
+        self.tailers: list[Program] = []
+        self.workers: list[Program] = []
+        self.writers: list[Program] = []
+        self.hand = FarHand(self.env)
+
+    def start(self, *kinds: str, tailers: int = 1) -> None:
+        """Start tailers, and a server of each of these kinds; returns when all are at work."""
+        for _ in range(tailers):
+            name = f"tail-{len(self.tailers) + 1}"
+            self.tailers.append(Program(name, ["manage.py", "tail_wal"], self.env, self.folder))
+            self.tailers[-1].start()
+        for kind in kinds:
+            name = f"server-{len(self.servers) + 1}"
+            self.servers.append(Node(self.folder, name, kind, self.env))
+        with ThreadPoolExecutor() as pool:
+            for started in [pool.submit(server.start) for server in self.servers]:
+                started.result()
+        for tailer in self.tailers:
+            tailer.until_says("Tailing")
+        self.leader()
+
+    def work(self) -> Program:
+        """Start a worker; returns when it is at work."""
+        command = ["manage.py", "runworker", "realtime"]
+        worker = Program(f"worker-{len(self.workers) + 1}", command, self.env, self.folder)
+        self.workers.append(worker)
+        worker.start()
+        worker.until_says("is ready")
+        return worker
+
+    def write(self, owners: list[int], pause: float = 0.01) -> None:
+        """Start a writer that goes on until `finish`."""
+        name = f"writer-{len(self.writers) + 1}"
+        arguments = [name, str(pause), *map(str, owners)]
+        command = ["-m", "tests.acceptance.support.writer", *arguments]
+        self.writers.append(Program(name, command, self.env, self.folder))
+        self.writers[-1].start()
+
+    def finish_writing(self) -> None:
+        for writer in self.writers:
+            code = writer.finish()
+            if code:
+                raise RuntimeError(f"{writer.name} ended with {code}:\n{writer.log}")
+
+    def leader(self) -> Program:
+        """The tailer that leads; waits until one does."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            ((leader,),) = self.hand.sql("SELECT leader FROM realtime_head") or [[""]]
+            for tailer in self.tailers:
+                if tailer.running and f":{tailer.pid}:" in leader:
+                    return tailer
+            time.sleep(_LOOK_SECONDS)
+        logs = "\n".join(tailer.log for tailer in self.tailers)
+        raise RuntimeError(f"nobody leads:\n{logs}")
+
+    def renew_hand(self) -> None:
+        """The hand's connection did not outlive its database; a new one has a new connection."""
+        self.hand.close()
+        self.hand = FarHand(self.env)
+
+    def end(self) -> None:
+        """Nothing of it is left."""
+        for program in (*self.writers, *self.workers, *self.tailers):
+            program.kill()
+        for server in self.servers:
+            server.kill()
+        self.hand.kill()
+
+    @property
+    def logs(self) -> str:
+        programs = (*self.servers, *self.tailers, *self.workers, *self.writers)
+        return "\n".join(f"--- {p.log_path.name}\n{p.log[-3000:]}" for p in programs)
+
+
+@contextlib.contextmanager
+def deployed(deployment: Deployment) -> Iterator[Deployment]:
+    try:
+        yield deployment
+    finally:
+        deployment.end()

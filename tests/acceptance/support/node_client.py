@@ -1,0 +1,172 @@
+"""The official JavaScript clients, run by `node/driver.mjs` and spoken to line by line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .server import ANON_KEY, PATIENCE, Server
+
+FOLDER = Path(__file__).resolve().parent.parent / "node"
+
+Event = dict[str, Any]
+
+
+def missing() -> str | None:
+    """Why the clients cannot run here, or None when they can."""
+    if not shutil.which("node"):
+        return "node is not installed"
+    if not (FOLDER / "node_modules").is_dir():
+        return "the clients are not installed; scripts/test does that"
+    return None
+
+
+class Node:
+    """One Node process with any number of clients in it. `events` is all they said and heard."""
+
+    def __init__(self, process: Process) -> None:
+        self.events: list[Event] = []
+        self._process = process
+        self._commands = 0
+        self._news = asyncio.Condition()
+        self._reader = asyncio.create_task(self._read())
+
+    @classmethod
+    async def start(cls) -> Node:
+        process = await asyncio.create_subprocess_exec(
+            "node", "driver.mjs", cwd=FOLDER, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, limit=2**24
+        )
+        return cls(process)
+
+    async def close(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        await self._reader
+        await self._process.wait()
+
+    async def _read(self) -> None:
+        assert self._process.stdout
+        async for line in self._process.stdout:
+            async with self._news:
+                self.events.append(json.loads(line))
+                self._news.notify_all()
+        async with self._news:
+            self.events.append({"event": "ended"})
+            self._news.notify_all()
+
+    async def do(self, command: str, **options: Any) -> Any:
+        """Carries out a command of the driver and returns its value."""
+        self._commands += 1
+        number = self._commands
+        assert self._process.stdin
+        line = json.dumps({"id": number, "command": command, **options})
+        self._process.stdin.write(line.encode() + b"\n")
+        answer = await self.until(lambda e: e["event"] == "answer" and e["id"] == number)
+        assert "error" not in answer, answer["error"]
+        return answer["value"]
+
+    async def until(
+        self, wanted: Callable[[Event], bool], *, start: int = 0, patience: float = PATIENCE
+    ) -> Event:
+        """The first event from number `start` on that is wanted."""
+        seen = start
+
+        def found() -> Event | None:
+            nonlocal seen
+            while seen < len(self.events):
+                event = self.events[seen]
+                seen += 1
+                assert event["event"] not in ("failure", "ended"), event
+                if wanted(event):
+                    return event
+            return None
+
+        try:
+            async with asyncio.timeout(patience), self._news:
+                while (event := found()) is None:
+                    await self._news.wait()
+                return event
+        except TimeoutError:
+            raise AssertionError(f"it never came; last: {self.events[-8:]}") from None
+
+    # Shorthands
+
+    async def open(
+        self,
+        server: Server,
+        client: str = "me",
+        *,
+        library: str = "supabase",
+        vsn: str = "2.0.0",
+        key: str = ANON_KEY,
+        token: str | None = None,
+        callback: bool | None = None,
+        **options: Any,
+    ) -> None:
+        """A client that, with a token, is its bearer.
+
+        With `callback` the client asks for its token, which is the only way supabase-js keeps
+        one that is not a Supabase session's; else it is given by `setAuth`.
+        """
+        if callback is None:
+            callback = token is not None and library == "supabase"
+        names = {"client": client, "library": library, "url": server.origin, "key": key}
+        await self.do("open", **names, vsn=vsn, token=token, callback=callback, **options)
+        if token and not callback:
+            await self.do("setAuth", client=client, token=token)
+
+    async def subscribe(
+        self, channel: str, *bindings: dict[str, Any], client: str = "me", **options: Any
+    ) -> None:
+        """Returns when the client says SUBSCRIBED."""
+        start = len(self.events)
+        await self.do("channel", client=client, channel=channel, bindings=list(bindings), **options)
+        await self.status(channel, "SUBSCRIBED", client=client, start=start)
+
+    async def status(
+        self, channel: str, status: str, *, client: str = "me", start: int = 0
+    ) -> Event:
+        return await self.until(
+            lambda e: (
+                e["event"] == "status"
+                and (e["client"], e["channel"], e["status"]) == (client, channel, status)
+            ),
+            start=start,
+        )
+
+    async def change(
+        self, channel: str, *, client: str = "me", start: int = 0, **cells: Any
+    ) -> Any:
+        """The payload of the first change whose new (or, gone, old) row has these cells."""
+
+        def fits(event: Event) -> bool:
+            if event["event"] != "change":
+                return False
+            payload = event["payload"]
+            row = payload["new"] or payload["old"]
+            here = (event["client"], event["channel"]) == (client, channel)
+            return here and cells.items() <= row.items()
+
+        return (await self.until(fits, start=start))["payload"]
+
+    def changes(self, channel: str, client: str = "me") -> list[Event]:
+        """Every change a channel's bindings heard, oldest first."""
+        return [
+            event
+            for event in self.events
+            if event["event"] == "change"
+            and (event["client"], event["channel"]) == (client, channel)
+        ]
+
+    def frames(self, client: str = "me") -> list[str]:
+        """The text frames a client was sent."""
+        return [
+            event["text"]
+            for event in self.events
+            if event["event"] == "frame" and event["client"] == client and "text" in event
+        ]

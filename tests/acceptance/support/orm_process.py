@@ -1,0 +1,82 @@
+"""The test's hand in the server's database: a second process that uses the ORM as any view would.
+
+`Hand` is the test's side; `python -m tests.acceptance.hand` is the process, which answers one JSON
+line with another until its input ends. What it can do are the functions of `deeds.py`, called as
+methods: `hand.note(owner=1, title="x")`.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .server import ROOT, environment
+
+
+class Hand:
+    """A process at work in one database file. Its deeds raise RuntimeError with the traceback."""
+
+    def __init__(self, database: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.acceptance.support.orm_process"],
+            cwd=ROOT,
+            env=environment(database),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __getattr__(self, deed: str) -> Callable[..., Any]:
+        def do(*args: Any, **options: Any) -> Any:
+            self.begin(deed, *args, **options)
+            return self.finish()
+
+        return do
+
+    def begin(self, deed: str, *args: Any, **options: Any) -> None:
+        """Starts a deed and does not wait for it."""
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps([deed, args, options]) + "\n")
+        self._process.stdin.flush()
+
+    def finish(self) -> Any:
+        """Waits for the deed that was begun, and returns what it returned."""
+        assert self._process.stdout
+        answer = json.loads(self._process.stdout.readline() or '{"error": "the hand died"}')
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return answer["value"]
+
+    def kill(self) -> None:
+        """Takes the process away in the middle of a deed."""
+        self._process.kill()
+        self._process.communicate(timeout=30)
+
+    def close(self) -> None:
+        self._process.communicate(timeout=30)
+
+
+def _serve() -> None:
+    import traceback
+
+    import django
+
+    django.setup()
+    from . import deeds
+
+    for line in sys.stdin:
+        name, args, options = json.loads(line)
+        try:
+            answer = {"value": getattr(deeds, name)(*args, **options)}
+        except Exception:
+            answer = {"error": traceback.format_exc()}
+        sys.stdout.write(json.dumps(answer, default=str) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    _serve()

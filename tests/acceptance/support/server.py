@@ -1,0 +1,198 @@
+"""A real server process on a database file of its own, for tests to start, kill and read.
+
+Owns the processes it starts and nothing else: what is in the database is the test's business
+(`hand.py`), what goes over the socket the client's (`peer.py`, `node_client.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jwt
+
+ROOT = Path(__file__).resolve().parents[3]
+SECRET_KEY = "an-acceptance-key-that-is-long-enough-for-hs256"
+ANON_KEY = "sb_publishable_test"
+SERVICE_KEY = "sb_secret_test"
+
+# How long anything may take that has to happen; generous, for a busy machine.
+PATIENCE = 30.0
+
+COMMANDS = {
+    "daphne": ["-m", "daphne", "-b", "127.0.0.1", "-p", "{port}"],
+    # Its access log writes query strings, and with them tokens: see SECURITY.md.
+    "uvicorn": [
+        "-m",
+        "uvicorn",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "{port}",
+        "--log-level",
+        "warning",
+    ],
+}
+# The same server with our WebSocket protocol.
+COMMANDS["fanout"] = [*COMMANDS["uvicorn"], "--ws", "realtime.server:FanoutProtocol"]
+APPLICATION = "realtime_project.asgi:application"
+
+
+def environment(database: Path, realtime: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """The environment of any process that works on this database file."""
+    return {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "tests.settings_server",
+        "DJANGO_SECRET_KEY": SECRET_KEY,
+        "SQLITE_PATH": str(database),
+        "ROWCAST_REALTIME": json.dumps(dict(realtime or {})),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONWARNINGS": "default",
+    }
+
+
+def make_database(path: Path) -> Path:
+    """A migrated, empty database in one file that can be copied."""
+    done = subprocess.run(
+        [sys.executable, "manage.py", "migrate", "--run-syncdb", "--verbosity", "0"],
+        cwd=ROOT,
+        env=environment(path),
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE,
+    )
+    if done.returncode:
+        raise RuntimeError(f"migrate failed:\n{done.stdout}{done.stderr}")
+    return path
+
+
+def copy_database(template: Path, path: Path) -> Path:
+    """Copies a database that nobody has open, with what is still in its journal."""
+    for suffix in ("", "-wal"):
+        source = Path(f"{template}{suffix}")
+        if source.exists():
+            shutil.copy(source, f"{path}{suffix}")
+    return path
+
+
+def token(sub: object, role: str = "authenticated", ttl: float = 3600, **claims: Any) -> str:
+    """A token that the servers accept, valid for `ttl` seconds; negative: expired so long ago."""
+    payload = {"sub": str(sub), "role": role, "exp": int(time.time() + ttl), **claims}
+    return jwt.encode(payload, SECRET_KEY, algorithm="HS256")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """One server process at a time, always on the same port and database."""
+
+    def __init__(
+        self, database: Path, kind: str = "daphne", realtime: Mapping[str, Any] | None = None
+    ) -> None:
+        self.database = database
+        self.kind = kind
+        self.port = free_port()
+        self.log_path = database.with_suffix(".log")
+        self._environment = environment(database, realtime)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def address(self, path: str = "/realtime/v1/websocket", query: str = "") -> str:
+        return f"ws://127.0.0.1:{self.port}{path}{'?' + query if query else ''}"
+
+    @property
+    def log(self) -> str:
+        """What every process of this server has written so far."""
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def start(self) -> None:
+        """Returns when the server answers. Raises RuntimeError, with its log, when it does not."""
+        command = [part.format(port=self.port) for part in COMMANDS[self.kind]]
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, *command, APPLICATION],
+                cwd=ROOT,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + PATIENCE
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"the {self.kind} server did not start:\n{self.log}")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.02)
+
+    def _answers(self) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", "/an-address-that-is-not-there")
+            return connection.getresponse().status == 404
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The running process. Raises RuntimeError when there is none."""
+        if self._process is None:
+            raise RuntimeError("the server is not running")
+        return self._process.pid
+
+    def stop(self) -> int:
+        """Asks the process to end, as a supervisor would. Returns its exit code."""
+        return self._end(signal.SIGTERM)
+
+    def kill(self) -> int:
+        """Takes the process away in the middle of whatever it does."""
+        return self._end(signal.SIGKILL)
+
+    def _end(self, how: signal.Signals) -> int:
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        process.send_signal(how)
+        try:
+            return process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(PATIENCE)
+            raise RuntimeError(f"the {self.kind} server did not end:\n{self.log}") from None
+
+
+@contextlib.contextmanager
+def running(
+    database: Path, kind: str = "daphne", realtime: Mapping[str, Any] | None = None
+) -> Iterator[Server]:
+    """A started server, gone at the end whatever happened."""
+    server = Server(database, kind, realtime)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()

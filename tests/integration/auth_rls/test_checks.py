@@ -1,0 +1,122 @@
+"""System checks on policies and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.core.checks import ERROR, WARNING, run_checks
+from django.db.models import Q
+
+from auth_rls import checks, declare_policy
+from auth_rls.policy.declared import isolated
+from tests.support.policies import drop_the_score, policy
+
+
+@pytest.fixture(autouse=True)
+def nothing_declared() -> Iterator[None]:
+    with isolated():
+        yield
+
+
+def found(**kwargs: Any) -> dict[str, str]:
+    """id -> message, of this app's checks."""
+    return {m.id: m.msg for m in run_checks(**kwargs) if m.id.startswith("auth_rls.")}
+
+
+@pytest.mark.django_db
+def test_a_stored_policy_that_cannot_be_used_is_an_error_of_its_database() -> None:
+    policy({"is_public": True}, name="fine")
+    broken = policy({"ownr": 1}, name="Broken one")
+    messages = checks.check_stored(databases=["default"])
+    assert [(m.id, m.level, m.obj) for m in messages] == [("auth_rls.E001", ERROR, broken)]
+    assert "Broken one" in messages[0].msg and "'ownr'" in messages[0].msg and messages[0].hint
+    assert "auth_rls.E001" in found(databases=["default"])
+    assert "auth_rls.E001" not in found()
+
+
+@pytest.mark.django_db
+def test_a_policy_that_the_database_cannot_evaluate_is_an_error() -> None:
+    """The models may be ahead of the tables, or the tables not what the models say."""
+    broken = policy({"any": [{"owner": "$user.id"}, {"score__in": [1, 2]}]}, name="Stored")
+    declare_policy("Declared", "zoo.view_note", using=Q(score__range=[1, "$claims.n"]))
+    declare_policy("Fine", "zoo.view_note", using=Q(owner="$user.id"))
+    drop_the_score()
+    messages = checks.check_stored(databases=["default"])
+    assert [(m.id, m.obj) for m in messages] == [("auth_rls.E001", broken), ("auth_rls.E001", None)]
+    for message, name in zip(messages, ("Stored", "Declared"), strict=True):
+        assert name in message.msg and "the database cannot evaluate it" in message.msg
+        assert "score" in message.msg and "\n" not in message.msg
+
+
+@pytest.mark.django_db
+def test_a_select_that_the_database_cannot_evaluate_is_an_error() -> None:
+    policy({"id__in": {"select": "id", "from": "zoo.Note", "where": {"score": "$claims.n"}}})
+    drop_the_score()
+    (message,) = checks.check_stored(databases=["default"])
+    assert "the database cannot evaluate it" in message.msg
+
+
+@pytest.mark.django_db
+def test_of_a_policy_on_topics_which_have_no_table_what_it_selects_is_tried() -> None:
+    selected = {"select": "id", "from": "zoo.Note", "where": {"score": "$claims.n"}}
+    topics = "realtime.receive_broadcast"
+    policy({"topic": "lobby"}, on=topics)
+    policy({"topic__in": selected}, on=topics, name="By score")
+    drop_the_score()
+    (message,) = checks.check_stored(databases=["default"])
+    assert "By score" in message.msg and "the database cannot evaluate it" in message.msg
+
+
+@pytest.mark.django_db
+def test_what_is_said_of_a_new_row_is_tried_as_well() -> None:
+    policy(on="zoo.add_note", with_check={"score": 1})
+    drop_the_score()
+    (message,) = checks.check_stored(databases=["default"])
+    assert "with_check: the database cannot evaluate it" in message.msg
+
+
+@pytest.mark.django_db
+def test_a_disabled_policy_is_no_error() -> None:
+    policy({"ownr": 1}, enabled=False)
+    assert checks.check_stored(databases=["default"]) == []
+
+
+@pytest.mark.django_db
+def test_pending_migrations_make_it_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Migration:
+        app_label = "zoo"
+
+    policy({"ownr": 1})
+    monkeypatch.setattr(
+        checks.MigrationExecutor, "migration_plan", lambda *args: [(Migration, False)]
+    )
+    messages = checks.check_stored(databases=["default"])
+    assert [(m.id, m.level) for m in messages] == [("auth_rls.W004", WARNING)]
+    monkeypatch.setattr(Migration, "app_label", "auth_rls")
+    assert checks.check_stored(databases=["default"]) == []
+
+
+def test_a_declared_policy_that_cannot_be_used_is_an_error() -> None:
+    declare_policy("p", "zoo.view_note", using=Q(ownr=1))
+    (message,) = checks.check_declared()
+    assert message.id == "auth_rls.E001"
+    assert __name__ in message.msg and "'ownr'" in message.msg
+
+
+def test_a_missing_backend_is_a_warning(settings: Any) -> None:
+    assert "auth_rls.W002" not in found()
+    settings.AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
+    assert "auth_rls.W002" in found()
+
+
+def test_a_short_secret_is_a_warning(settings: Any) -> None:
+    assert "auth_rls.W003" not in found()
+    settings.AUTH_RLS = {"JWT_KEY": "short"}
+    assert "auth_rls.W003" in found()
+
+
+def test_settings_that_cannot_be_used_are_an_error(settings: Any) -> None:
+    settings.AUTH_RLS = {"JWT_KEYS": "x"}
+    assert "'JWT_KEY'" in found()["auth_rls.E003"]

@@ -1,0 +1,186 @@
+"""`request.subject` in sync and async views: from the session, from a token, or a 401."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import User
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest, JsonResponse
+from django.test import AsyncClient, Client, RequestFactory
+from django.urls import path
+from django.views.decorators.http import require_POST
+
+from auth_rls import visible
+from auth_rls.middleware import SubjectMiddleware, authenticates_itself
+from auth_rls.subjects import tokens
+from tests.support.policies import policy, user
+from tests.zoo.models import Note
+
+pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
+
+
+def told(request: HttpRequest) -> JsonResponse:
+    subject = request.subject
+    return JsonResponse(
+        {
+            "role": subject.role,
+            "id": subject.user_id,
+            "user": request.user.username,
+            "seen": [note.title for note in visible(Note.objects.all(), request)],
+        }
+    )
+
+
+async def told_async(request: HttpRequest) -> JsonResponse:
+    subject = await request.asubject()
+    user = await request.auser()
+    return JsonResponse({"role": subject.role, "id": subject.user_id, "user": user.username})
+
+
+@authenticates_itself
+def own_keys(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"shown": request.headers["authorization"], "user": request.user.username})
+
+
+urlpatterns = [
+    path("own", own_keys),
+    path("sync", told),
+    path("async", told_async),
+    path("post", require_POST(told)),
+]
+
+
+def token(sub: Any = None, role: str = "authenticated", ttl: int = 60) -> str:
+    claims = {"role": role, "exp": int(time.time()) + ttl}
+    return tokens.sign(claims if sub is None else {**claims, "sub": str(sub)})
+
+
+def bearer(value: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {value}"}
+
+
+def test_a_session_is_its_user() -> None:
+    ada = user()
+    client = Client()
+    client.force_login(ada)
+    assert client.get("/sync").json() == {
+        "role": "authenticated",
+        "id": ada.pk,
+        "user": "ada",
+        "seen": [],
+    }
+
+
+def test_nobody_is_anonymous() -> None:
+    answer = Client().get("/sync").json()
+    assert (answer["role"], answer["id"], answer["user"]) == ("anon", None, "")
+
+
+def test_a_token_is_its_user_whatever_session_came_along() -> None:
+    ada, bob = user("ada"), user("bob")
+    policy({"owner": "$user.id"})
+    Note.objects.create(title="ada's", owner=ada)
+    Note.objects.create(title="bob's", owner=bob)
+    client = Client()
+    client.force_login(bob)
+    answer = client.get("/sync", headers=bearer(token(ada.pk))).json()
+    assert (answer["id"], answer["user"], answer["seen"]) == (ada.pk, "ada", ["ada's"])
+
+
+def test_a_token_of_nobody_we_know_is_no_session_user_either() -> None:
+    client = Client()
+    client.force_login(user())
+    answer = client.get("/sync", headers=bearer(token("elsewhere-7"))).json()
+    assert (answer["role"], answer["id"], answer["user"]) == ("authenticated", "elsewhere-7", "")
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("Bearer nonsense", "The token provided is not a valid JWT"),
+        ("Bearer", "The token provided is not a valid JWT"),
+        ("bearer a b", "The token provided is not a valid JWT"),
+        (f"Bearer {token(ttl=-60)}", "Token has expired"),
+    ],
+)
+def test_a_token_that_is_refused_is_a_401_and_not_nobody(value: str, why: str) -> None:
+    client = Client()
+    client.force_login(user())
+    response = client.get("/sync", headers={"authorization": value})
+    assert response.status_code == 401
+    assert why in response.json()["error"]
+    assert response["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_a_token_of_an_inactive_user_is_refused() -> None:
+    gone = user("gone", is_active=False)
+    assert Client().get("/sync", headers=bearer(token(gone.pk))).status_code == 401
+
+
+def test_a_view_with_keys_of_its_own_gets_them_in_a_request_of_nobodys() -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(user())
+    key = {"authorization": "Bearer sb_secret_x"}
+    assert client.get("/own", headers=key).json() == {"shown": "Bearer sb_secret_x", "user": ""}
+    assert client.post("/own", headers=key).status_code == 403
+    assert client.get("/nowhere", headers=key).status_code == 401
+
+
+def test_another_scheme_is_not_ours_to_judge() -> None:
+    client = Client()
+    client.force_login(user())
+    answer = client.get("/sync", headers={"authorization": "Basic YTpi"}).json()
+    assert answer["user"] == "ada"
+
+
+def test_a_session_still_needs_its_csrf_token_and_a_bearer_needs_none() -> None:
+    ada = user()
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(ada)
+    assert client.post("/post").status_code == 403
+    assert client.post("/post", headers={"authorization": "Basic YTpi"}).status_code == 403
+    assert client.post("/post", headers=bearer(token(ada.pk))).json()["user"] == "ada"
+
+
+def test_caches_are_told_that_the_answer_depends_on_the_token() -> None:
+    assert "Authorization" in Client().get("/sync", headers=bearer(token()))["Vary"]
+    assert "Authorization" in Client().get("/sync", headers=bearer("x"))["Vary"]
+
+
+def test_the_session_is_not_read_where_nobody_asks() -> None:
+    request = RequestFactory().get("/")
+
+    class Untouched:
+        @property
+        def is_authenticated(self) -> bool:
+            raise AssertionError("the user was read")
+
+    request.user = Untouched()
+    SubjectMiddleware(lambda request: JsonResponse({}))(request)
+
+
+def test_in_the_wrong_place_it_says_where_it_belongs() -> None:
+    with pytest.raises(ImproperlyConfigured, match="behind"):
+        SubjectMiddleware(lambda request: JsonResponse({}))(RequestFactory().get("/"))
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_async_views_get_the_same_subject() -> None:
+    ada = await sync_to_async(user)("ada")
+    client = AsyncClient()
+    await client.aforce_login(ada)
+    assert json.loads((await client.get("/async")).content)["id"] == ada.pk
+    other = await User.objects.acreate(username="bob")
+    answer = await client.get("/async", headers=bearer(token(other.pk)))
+    assert json.loads(answer.content) == {
+        "role": "authenticated",
+        "id": other.pk,
+        "user": "bob",
+    }
+    assert (await client.get("/async", headers=bearer("x"))).status_code == 401
+    assert json.loads((await client.get("/sync")).content)["user"] == "ada"

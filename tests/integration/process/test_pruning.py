@@ -1,0 +1,271 @@
+"""Pruning: what is old goes, what somebody still needs stays, and the numbers go on."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import OperationalError, connection
+from django.utils import timezone
+
+from realtime.event_log import sequencer
+from realtime.event_log.read_holds import holds
+from realtime.models import Message, Process, WalEntry, WalRelation
+from realtime.process import pruning, registry
+from realtime.process.registry import Registration, Report
+from realtime.wal import triggers
+from realtime.wal.head import read_head
+from tests.zoo.models import Note
+
+pytestmark = pytest.mark.usefixtures("wal")
+
+# A moment ahead: timestamps of one batch rise by microseconds, maybe past the clock.
+ALL = timedelta(seconds=-1)
+
+
+def write(count: int, *, hours_ago: float = 0) -> None:
+    """Commit and number this many changes, as of some hours ago."""
+    Note.objects.bulk_create([Note(title=str(n)) for n in range(count)])
+    if hours_ago:
+        backlog = WalEntry.objects.filter(seq=None)
+        for entry in backlog:
+            aged = entry.captured_us - int(hours_ago * 3_600_000_000)
+            backlog.filter(pk=entry.pk).update(captured_us=aged)
+    while sequencer.number(connection):
+        pass
+
+
+def kept() -> list[int | None]:
+    return list(WalEntry.objects.order_by("seq").values_list("seq", flat=True))
+
+
+def run(*args: str, **options: Any) -> str:
+    out = io.StringIO()
+    call_command("prune_wal", *args, stdout=out, **options)
+    return out.getvalue()
+
+
+@pytest.fixture
+def process(request: pytest.FixtureRequest) -> Callable[..., Registration]:
+    """Registers a process and forgets it afterwards."""
+
+    def register(kind: Process.Kind, **said: Any) -> Registration:
+        registration = Registration("default", f"test-{Process.objects.count()}", kind)
+        registration.renew(Report(**said))
+        request.addfinalizer(registration.leave)
+        return registration
+
+    return register
+
+
+def test_only_what_is_older_than_retention_goes() -> None:
+    write(5, hours_ago=73)
+    write(3, hours_ago=71)
+    pruned = pruning.prune()
+    assert (pruned.entries, pruned.total) == (5, 5)
+    assert kept() == [6, 7, 8]
+
+
+def test_the_age_can_be_given() -> None:
+    write(5, hours_ago=3)
+    write(3)
+    assert "Deleted 5 entries" in run("--older-than", "2.5")
+    assert kept() == [6, 7, 8]
+
+
+def test_numbers_go_on_after_everything_was_pruned() -> None:
+    write(4)
+    before = read_head(connection)
+    pruning.prune(ALL)
+    assert kept() == []
+    write(2)
+    after = read_head(connection)
+    assert (after.epoch, after.seq) == (before.epoch, 6)
+    assert after.commit_us > before.commit_us
+    assert kept() == [5, 6]
+
+
+def test_an_entry_without_a_number_stays_however_old() -> None:
+    write(2, hours_ago=100)
+    Note.objects.create(title="not numbered")
+    WalEntry.objects.filter(seq=None).update(captured_us=1)
+    pruning.prune(ALL)
+    assert kept() == [None]
+
+
+def test_a_dry_run_counts_and_deletes_nothing() -> None:
+    write(4, hours_ago=100)
+    assert "Would delete 4 entries" in run("--dry-run")
+    assert len(kept()) == 4
+
+
+def test_nothing_is_pruned_past_a_running_replay(process: Callable[..., Registration]) -> None:
+    write(10, hours_ago=100)
+    with holds.reading(after=4) as hold:
+        reader = process(Process.Kind.WORKER)
+        assert registry.lowest_needed("default") == 5
+        pruned = pruning.prune()
+        assert (pruned.entries, pruned.held_at) == (4, 5)
+        assert kept()[0] == 5
+        hold.move(7)
+        reader.renew(Report())
+        assert pruning.prune().held_at == 8
+    reader.renew(Report())
+    assert pruning.prune().held_at is None
+    assert kept() == []
+
+
+def test_a_replay_that_begins_meanwhile_is_respected(
+    monkeypatch: pytest.MonkeyPatch, process: Callable[..., Registration]
+) -> None:
+    monkeypatch.setattr(pruning, "_CHUNK_FIRST", 2)
+    monkeypatch.setattr(pruning, "_CHUNK_MOST", 2)
+    write(10, hours_ago=100)
+    steps = pruning.steps("default")
+    next(steps)
+    assert kept()[0] == 3
+    with holds.reading(after=5):
+        process(Process.Kind.WORKER)
+        outcome = list(steps)[-1]
+    assert outcome.held_at == 6
+    assert kept()[0] == 6
+
+
+def test_what_a_server_has_not_handed_on_stays(process: Callable[..., Registration]) -> None:
+    write(10)
+    process(Process.Kind.SERVER, position=6)
+    assert "From seq 7 on" in run("--older-than", "0")
+    assert kept() == [7, 8, 9, 10]
+
+
+def test_a_dead_process_holds_nothing(process: Callable[..., Registration]) -> None:
+    write(6, hours_ago=100)
+    with holds.reading(after=0):
+        process(Process.Kind.WORKER)
+    Process.objects.update(lease="2020-01-01T00:00:00Z")
+    assert pruning.prune().entries == 6
+
+
+def test_many_entries_go_in_chunks_that_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "_CHUNK_FIRST", 50)
+    monkeypatch.setattr(pruning, "_CHUNK_MOST", 50)
+    write(175, hours_ago=100)
+    reported: list[tuple[int, int]] = []
+    pruning.prune(progress=lambda p: reported.append((p.entries, p.total)))
+    assert reported[:2] == [(50, 175), (100, 175)]
+    assert reported[-1] == (175, 175)
+
+
+def test_a_relation_goes_when_no_entry_and_no_trigger_names_it() -> None:
+    write(1, hours_ago=100)
+    used = WalRelation.objects.get(pk=WalEntry.objects.get().relation_id)
+    old = WalRelation.objects.create(
+        id="0" * 32, schema_name="public", table_name="zoo_note", definition=used.definition
+    )
+    still = WalRelation.objects.create(
+        id="1" * 32, schema_name="public", table_name="zoo_note", definition=used.definition
+    )
+    write(1)
+    WalEntry.objects.filter(seq=2).update(relation_id=still.pk)
+    assert pruning.prune().relations == 1
+    assert not WalRelation.objects.filter(pk=old.pk).exists()
+    assert WalRelation.objects.filter(pk=still.pk).exists()
+    # Its entries are gone, but its triggers are installed.
+    assert WalRelation.objects.filter(pk=used.pk).exists()
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one writer at a time")
+def test_a_relation_stays_while_a_writer_may_still_commit_entries_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    WalRelation.objects.create(id="0" * 32, schema_name="public", table_name="t", definition="{}")
+    writer = connection.copy()
+    try:
+        writer.set_autocommit(False)
+        with writer.cursor() as cursor:
+            cursor.execute("SELECT pg_current_xact_id()")
+        with monkeypatch.context() as impatient:
+            impatient.setattr(pruning, "_WAIT_SECONDS", 0.001)
+            assert pruning.prune().relations == 0
+        writer.rollback()
+    finally:
+        writer.close()
+    assert pruning.prune().relations == 1
+
+
+def test_no_relation_of_an_installed_trigger_ever_goes() -> None:
+    before = set(WalRelation.objects.values_list("pk", flat=True))
+    assert before
+    triggers.reconcile()
+    pruning.prune(ALL)
+    assert set(WalRelation.objects.values_list("pk", flat=True)) == before
+
+
+def test_progress_is_shown_as_lines_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from realtime.management.commands import prune_wal
+
+    monkeypatch.setattr(prune_wal, "_LINE_SECONDS", 0)
+    monkeypatch.setattr(pruning, "_CHUNK_FIRST", 10)
+    monkeypatch.setattr(pruning, "_CHUNK_MOST", 10)
+    write(30, hours_ago=100)
+    lines = run().splitlines()
+    assert lines[0].startswith("10 of 30 entries deleted, ")
+    assert lines[-1].startswith("Deleted 30 entries")
+    assert "\x1b" not in "".join(lines)
+
+
+def test_a_quiet_run_says_nothing() -> None:
+    write(3, hours_ago=100)
+    assert run(verbosity=0) == ""
+    assert kept() == []
+
+
+@pytest.mark.parametrize("hours", ["-1", "soon", "nan", "1e999"])
+def test_an_age_that_is_none_is_refused(hours: str) -> None:
+    with pytest.raises(CommandError, match="not a number of hours"):
+        run(f"--older-than={hours}")
+
+
+def test_a_database_that_fails_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any) -> int:
+        raise OperationalError("no such table:\n  realtime_wal")
+
+    monkeypatch.setattr(pruning, "seq_at", fail)
+    with pytest.raises(CommandError, match=r"cannot be pruned: no such table: realtime_wal\. "):
+        run()
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite serves one writer at a time")
+def test_only_one_prunes_at_a_time() -> None:
+    write(3, hours_ago=100)
+    other = connection.copy()
+    try:
+        other.set_autocommit(False)
+        with other.cursor() as cursor:
+            cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [pruning._LOCK])
+        with pytest.raises(CommandError, match="Another process prunes"):
+            run()
+        other.rollback()
+    finally:
+        other.close()
+    assert "Deleted 3 entries" in run()
+
+
+def test_stored_broadcasts_go_with_the_entries_of_their_age() -> None:
+    old = Message.objects.create(topic="room", event="old", payload=1)
+    Message.objects.create(topic="room", event="new", payload=2)
+    Message.objects.filter(pk=old.pk).update(inserted_at=timezone.now() - timedelta(hours=100))
+    write(0)
+    before = WalEntry.objects.count()
+    assert pruning.prune(timedelta(hours=72), dry_run=True).messages == 1
+    assert pruning.prune(timedelta(hours=72)).messages == 1
+    assert list(Message.objects.values_list("event", flat=True)) == ["new"]
+    # The log tells of messages that come, and of nothing that becomes of them.
+    write(0)
+    assert WalEntry.objects.count() == before

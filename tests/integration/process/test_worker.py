@@ -1,0 +1,419 @@
+"""The worker: reads deep ranges for servers, prunes, and is missed by nobody when it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from channels.layers import get_channel_layer
+from django.db import OperationalError, connection
+from django.test import override_settings
+
+from realtime import api
+from realtime.bus.layers import let_go, own_layer
+from realtime.event_log import sequencer
+from realtime.event_log.event import DatabaseEvent
+from realtime.event_log.reader import LogReader
+from realtime.event_log.ring import EventLog
+from realtime.models import Process, WalEntry
+from realtime.ops.layer_probe import probe
+from realtime.process import heartbeat, maintenance, registry, remote_reader, worker
+from realtime.process.hub import hub
+from realtime.process.maintenance import Upkeep
+from realtime.process.registry import Registration, Report
+from realtime.process.remote_reader import RemoteReader
+from realtime.process.worker_messages import box_of
+from realtime.routing import worker_routes
+from realtime.util.database_threads import close_connections
+from tests.support import redis as redises
+from tests.support.processes import ROOT, environment, managing
+from tests.support.redis import Redis, layers
+from tests.support.socket_client import Client, db
+from tests.support.waiting import PATIENCE_SECONDS, until
+from tests.zoo.models import Note
+
+pytestmark = pytest.mark.usefixtures("wal")
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    with redises.running(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(params=["memory", "core", "pubsub"])
+async def layer(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    url = "" if request.param == "memory" else request.getfixturevalue("redis").url
+    with override_settings(CHANNEL_LAYERS=layers(request.param, url)):
+        yield request.param
+        await let_go(get_channel_layer())
+
+
+@pytest.fixture(autouse=True)
+async def tidy(wal: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    await db(Process.objects.all().delete)
+    monkeypatch.setattr(heartbeat, "RENEW_SECONDS", 0.05)
+    monkeypatch.setattr(heartbeat, "_ANNOUNCE_SECONDS", 0.01)
+    yield
+    await close_connections()
+
+
+class Working:
+    """A worker in this process, started as Channels starts it: by its first message."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
+        self.id = ""
+
+    def tell(self, message: dict[str, Any]) -> None:
+        self._queue.put_nowait(message)
+
+    async def __aenter__(self) -> Working:
+        app = worker_routes["realtime"]
+        scope = {"type": "channel", "channel": "realtime"}
+        self.tell({"type": "wake"})
+        self._task = asyncio.create_task(app(scope, self._queue.get, _send))  # type: ignore[arg-type]
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not (ids := await db(registry.workers, "default")):
+                assert not self._task.done(), self._task
+                await asyncio.sleep(0.01)
+        self.id = ids[0]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    @property
+    def alive(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    async def did(self, what: str, times: int = 1) -> None:
+        """Wait until its row counts this often."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while (await db(Process.objects.get, pk=self.id)).counters[what] < times:
+                await asyncio.sleep(0.01)
+
+
+async def _send(message: dict[str, Any]) -> None:
+    """A worker's consumer has nobody to send to."""
+
+
+class Asking:
+    """A server's readers: through a worker from 3 events on, and its own."""
+
+    def __init__(self) -> None:
+        self.own = LogReader("default", EventLog(10))
+        self.remote = RemoteReader(self.own, "default", "default", deep=3)
+
+    async def all(self, upto: int) -> list[DatabaseEvent]:
+        found: list[DatabaseEvent] = []
+        while len(found) < upto:
+            some = await self.remote.from_table(len(found), upto)
+            assert some, found
+            found += some
+        return found
+
+
+@pytest.fixture
+async def asking() -> AsyncIterator[Asking]:
+    made = Asking()
+    yield made
+    await made.remote.close()
+
+
+def write(count: int, body: str = "") -> None:
+    Note.objects.bulk_create([Note(title=str(n), body=body) for n in range(count)])
+    while sequencer.number(connection):
+        pass
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+async def test_a_worker_gives_the_events_that_the_table_gives(layer: str) -> None:
+    await db(write, 1_500)
+    asking = Asking()
+    async with Working() as working:
+        events = await asking.all(1_500)
+        # 1,000 at a time; of the rest, the last few are too few to ask for.
+        await working.did("reads")
+    assert [event.seq for event in events] == list(range(1, 1_501))
+    own = await asking.own.from_table(0, 1_500)
+    assert [(e.seq, e.commit_us, e.op, e.relation, e.new) for e in events[:1_000]] == [
+        (e.seq, e.commit_us, e.op, e.relation, e.new) for e in own
+    ]
+    await asking.remote.close()
+
+
+async def test_a_few_events_are_not_worth_asking_for(asking: Asking) -> None:
+    await db(write, 3)
+    async with Working() as working:
+        assert len(await asking.all(3)) == 3
+        working.tell({"type": "prune"})
+        await working.did("prunes")
+        assert (await db(Process.objects.get, pk=working.id)).counters["reads"] == 0
+
+
+async def test_large_rows_come_in_answers_of_bounded_size(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_ANSWER_BYTES", 10_000)
+    await db(write, 10, "x" * 4_000)
+    async with Working() as working:
+        assert len(await asking.remote.from_table(0, 10)) == 2
+        assert [event.seq for event in await asking.all(10)] == list(range(1, 11))
+        await working.did("reads", 4)
+
+
+async def test_a_row_larger_than_an_answer_goes_alone(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_ANSWER_BYTES", 10)
+    await db(write, 5, "x" * 100)
+    async with Working():
+        assert [event.seq for event in await asking.all(5)] == [1, 2, 3, 4, 5]
+
+
+async def test_what_is_not_kept_any_more_is_no_events(asking: Asking) -> None:
+    await db(write, 20)
+    await db(WalEntry.objects.filter(seq__lte=5).delete)
+    async with Working() as working:
+        assert await asking.remote.from_table(2, 20) == []
+        await working.did("reads")
+
+
+async def test_without_a_worker_the_server_reads_itself(asking: Asking) -> None:
+    await db(write, 20)
+    assert len(await asking.all(20)) == 20
+
+
+async def test_a_worker_that_does_not_answer_costs_a_moment_once(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(remote_reader, "_ANSWER_SECONDS", 0.05)
+    await db(write, 2_500)
+    silent = Registration("default", "silent", Process.Kind.WORKER)
+    await db(silent.renew, Report())
+    assert len(await asking.all(2_500)) == 2_500
+    assert [record.action for record in caplog.records] == ["worker_silent"]
+
+
+async def test_a_worker_that_cannot_read_is_not_waited_for(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*args: Any) -> None:
+        raise OperationalError("away")
+
+    monkeypatch.setattr(worker, "read_rows", fail)
+    await db(write, 20)
+    async with Working():
+        assert len(await asking.all(20)) == 20
+    assert ["away" in record.getMessage() for record in caplog.records] == [True]
+
+
+async def test_a_client_that_resumes_far_behind_is_read_for_by_a_worker(
+    closing_hub: None, granted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub()._remote, "_deep", 3)
+    await db(granted, "view_note")
+    await db(write, 1)
+    begin = await db(api.head)
+    await db(write, 40)
+    async with Working() as working:
+        client = await Client().connect()
+        await client.listen(since=begin)
+        titles = [(await client.change())["record"]["title"] for _ in range(40)]
+        assert titles == [str(n) for n in range(40)]
+        await working.did("reads")
+        await client.close()
+
+
+async def test_a_message_that_nobody_knows_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:
+    async with Working() as working:
+        for message in ({"type": "dance"}, {"type": "read", "id": "x"}, {}):
+            working.tell(message)
+        working.tell({"type": "prune"})
+        await working.did("prunes")
+        assert working.alive
+    assert [r.action for r in caplog.records] == ["worker_unknown_message"] * 3
+
+
+async def test_a_worker_that_ends_has_no_row(layer: str) -> None:
+    async with Working():
+        pass
+    assert await db(registry.workers, "default") == []
+
+
+# --- what the leader asks for ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def due(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maintenance, "_FIRST_SECONDS", 0.0)
+
+
+def write_old(count: int) -> None:
+    write(count)
+    WalEntry.objects.update(commit_us=1)
+
+
+async def nothing_kept() -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while await db(WalEntry.objects.exists):
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("layer", ["core", "pubsub"], indirect=True)
+async def test_a_leader_lets_a_worker_prune(layer: str, due: None) -> None:
+    await db(write_old, 20)
+    leader = Upkeep("default")
+    async with Working() as working:
+        await leader.beat(Report(leading=True))
+        await working.did("prunes")
+    assert not await db(WalEntry.objects.exists)
+    await leader.close()
+
+
+async def test_a_leader_without_a_worker_prunes_itself(due: None) -> None:
+    await db(write_old, 20)
+    leader = Upkeep("default")
+    await leader.beat(Report(leading=True))
+    await nothing_kept()
+    await leader.close()
+
+
+async def test_who_does_not_lead_prunes_nothing(due: None) -> None:
+    await db(write_old, 20)
+    standby = Upkeep("default")
+    await standby.beat(Report(leading=False))
+    await standby.close()
+    assert await db(WalEntry.objects.count) == 20
+
+
+async def test_pruning_is_not_due_at_once() -> None:
+    await db(write_old, 20)
+    leader = Upkeep("default")
+    await leader.beat(Report(leading=True))
+    await leader.close()
+    assert await db(WalEntry.objects.count) == 20
+
+
+# --- the layer ------------------------------------------------------------------------------------
+
+
+async def test_a_probe_comes_back(layer: str) -> None:
+    found = await probe()
+    assert found.state == ("in-memory" if layer == "memory" else "ok"), found
+    assert layer == "memory" or found.ms is not None
+
+
+async def test_silence_on_the_core_layer_is_no_failure(redis: Redis) -> None:
+    # redis-py 8 reads for five seconds unless told otherwise, which is what the layer waits for.
+    with override_settings(CHANNEL_LAYERS=layers("core", redis.url)):
+        own = own_layer("default")
+        assert own.hosts[0]["socket_timeout"] > own.brpop_timeout
+
+
+@pytest.mark.parametrize("kind", ["core", "pubsub"])
+async def test_a_probe_of_a_layer_that_is_down_says_so(kind: str) -> None:
+    with override_settings(CHANNEL_LAYERS=layers(kind, "redis://127.0.0.1:1/0")):
+        found = await probe(timeout=1.0)
+    assert found.state == "down"
+    assert found.error
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def test_runworker_does_its_work_and_ends_cleanly_on_sigterm(redis: Redis, tmp_path: Path) -> None:
+    with managing(tmp_path, "runworker", "realtime", redis=redis.url) as program:
+        with override_settings(CHANNEL_LAYERS=layers("pubsub", redis.url)):
+            asyncio.run(_wake(program.process))
+            (id_,) = registry.workers("default")
+            write_old(20)
+            asyncio.run(_prune(id_))
+        until(lambda: not WalEntry.objects.exists(), "pruning")
+        program.process.send_signal(signal.SIGTERM)
+        assert program.process.wait(PATIENCE_SECONDS) == 0, program.said
+        assert "Traceback" not in program.said
+        assert f"worker {id_} has ended" in program.said
+    assert registry.workers("default") == []
+
+
+_STUBBORN = """
+import asyncio
+import django
+
+django.setup()
+from realtime import worker
+
+worker._AGAIN_SECONDS = 0.05
+
+async def stubborn():
+    for _ in range(3):
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            print("went on", flush=True)
+    await asyncio.Event().wait()
+
+async def main():
+    others = asyncio.create_task(stubborn())
+    with worker._ending_on_sigterm():
+        print("ready", flush=True)
+        await asyncio.Event().wait()
+
+try:
+    asyncio.run(main())
+except KeyboardInterrupt:
+    print("ended")
+"""
+
+
+def test_a_task_that_takes_no_for_an_answer_does_not_hold_up_the_end() -> None:
+    program = subprocess.Popen(
+        [sys.executable, "-c", _STUBBORN],
+        stdout=subprocess.PIPE,
+        env=environment(),
+        cwd=ROOT,
+        text=True,
+    )
+    try:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "ready\n"
+        program.send_signal(signal.SIGTERM)
+        said, _ = program.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        program.kill()
+        program.communicate()
+    assert said == "went on\n" * 3 + "ended\n"
+    assert program.returncode == 0
+
+
+async def _wake(process: subprocess.Popen[bytes]) -> None:
+    leader = Upkeep("default")
+    async with asyncio.timeout(2 * PATIENCE_SECONDS):
+        while not await db(registry.workers, "default"):
+            assert process.poll() is None
+            await leader.beat(Report(leading=True))
+            await asyncio.sleep(0.1)
+    await leader.close()
+    await close_connections()
+
+
+async def _prune(id_: str) -> None:
+    leader = Upkeep("default")
+    assert await leader._send(box_of(id_), {"type": "prune"})
+    await leader.close()
+    await close_connections()

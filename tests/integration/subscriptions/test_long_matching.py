@@ -1,0 +1,83 @@
+"""A long look through predicates that no value finds stops nobody, and events keep their order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from django.db import connections
+
+from auth_rls import Subject
+from realtime.dispatcher.dispatcher import Dispatcher
+from realtime.event_log import sequencer
+from realtime.event_log.batch import Batch
+from realtime.subscriptions.request import Request
+from realtime.util import time_slice
+from realtime.util.database_threads import close_connections
+from realtime.wal.head import read_head
+from tests.integration.subscriptions.replay.test_resume import FakePort, bindings
+from tests.support.socket_client import db
+from tests.support.waiting import auntil
+from tests.zoo.models import Note
+
+pytestmark = pytest.mark.usefixtures("wal")
+
+
+async def test_others_have_their_turn_while_thousands_are_looked_at_and_events_keep_their_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Whatever time there is is used up.
+    monkeypatch.setattr(time_slice, "SLICE_SECONDS", 0.0)
+    dispatcher = Dispatcher("default", 1_000, None)
+    await dispatcher.start()
+    try:
+        ports = [FakePort(str(number)) for number in range(2_000)]
+        for number, port in enumerate(ports):
+            asked = bindings(filter=f"score=neq.{number + 10}")
+            await dispatcher.subscribers.add(port, Request(Subject.service(), asked))
+        turns = {"taken": 0}
+        late = FakePort("late")
+
+        async def other() -> None:
+            while True:
+                before = dispatcher.position.seq
+                await asyncio.sleep(0)
+                turns["taken"] += dispatcher.position.seq == before != began
+
+        began = dispatcher.position.seq
+        for number in range(3):
+            await db(Note.objects.create, title=str(number), score=number)
+        head = await db(_number)
+        beating = asyncio.create_task(other())
+        dispatcher.receive(Batch(dispatcher.position.epoch, head, [], []))
+        await auntil(lambda: dispatcher.position.seq > began)
+        # In the middle of an event: it comes after that one.
+        answer = await dispatcher.subscribers.add(late, Request(Subject.service(), bindings()))
+        await auntil(lambda: len(ports[-1].frames) == 3)
+        beating.cancel()
+        # Some for each of the events, none of which is done in one go.
+        assert turns["taken"] > 3
+        assert all(_titles(port) == ["0", "1", "2"] for port in ports)
+        assert _seqs(late) == [seq for seq in _seqs(ports[0]) if seq > answer.at.seq]
+    finally:
+        await dispatcher.stop()
+        await close_connections()
+
+
+def _number() -> int:
+    sequencer.number(connections["default"], 1_000)
+    return read_head(connections["default"]).seq
+
+
+def _data(port: FakePort) -> list[Any]:
+    return [json.loads(frame)[4]["data"] for frame in port.frames]
+
+
+def _titles(port: FakePort) -> list[str]:
+    return [data["record"]["title"] for data in _data(port)]
+
+
+def _seqs(port: FakePort) -> list[int]:
+    return [data["seq"] for data in _data(port)]

@@ -1,0 +1,335 @@
+"""While many are bound anew others have their turn, and everybody ends up where he belongs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connections
+from django.db.utils import OperationalError
+
+from auth_rls import Subject
+from auth_rls.access import authority
+from auth_rls.models import Policy
+from realtime.event_log import sequencer
+from realtime.event_log.event import DatabaseEvent
+from realtime.models import WalEntry
+from realtime.subscriptions import rebinding
+from realtime.subscriptions.request import Request
+from realtime.util import time_slice
+from tests.integration.subscriptions.replay.test_resume import FakePort, Server, bindings, counting
+from tests.support.socket_client import db
+from tests.support.waiting import auntil
+from tests.zoo.models import Member, Note, Team
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("wal")]
+
+MINE = {"select": "team", "from": "zoo.Member", "where": {"user": "$user.id"}}
+MANY = 60
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever time there is is used up, and few are planned at a time."""
+    monkeypatch.setattr(time_slice, "SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(rebinding, "_AT_ONCE", 7)
+
+
+async def started() -> Server:
+    server = Server()
+    await server.start()
+    await server.feed()
+    return server
+
+
+async def listening(server: Server, subjects: list[Subject], **binding: Any) -> list[FakePort]:
+    ports = [FakePort(str(number)) for number in range(len(subjects))]
+    for port, subject in zip(ports, subjects, strict=True):
+        await server.subscribers.add(port, Request(subject, bindings(**binding)))
+    return ports
+
+
+async def fed(server: Server, meanwhile: Callable[[], bool]) -> asyncio.Task[None]:
+    """Hand out what is committed, up to where that becomes true."""
+    feeding = asyncio.create_task(server.feed())
+    while not meanwhile():
+        assert not feeding.done(), "nobody had his turn in between"
+        await asyncio.sleep(0)
+    return feeding
+
+
+async def events_of(server: Server) -> list[DatabaseEvent]:
+    await db(lambda: sequencer.number(connections["default"], 10_000))
+    head = await server.reader.head()
+    return list(await server.reader.from_table(server.log.seq, head.seq))
+
+
+async def test_who_leaves_or_joins_while_a_policy_is_followed_gets_what_it_says_now(
+    granted: Any,
+) -> None:
+    await db(granted, "view_note", using={"title": "old"})
+    server = await started()
+    ports = await listening(server, [Subject.anonymous()] * MANY)
+    await db(Policy.objects.update, using={"title": "new"})
+    for title in ("old", "new"):
+        await db(Note.objects.create, title=title)
+    feeding = await fed(server, lambda: ports[0].told == ["resubscribed"])
+    told = [port for port in ports if port.told]
+    assert 0 < len(told) < MANY
+    # One that was told, one that was not, and one more.
+    for gone in (told[0], ports[-1]):
+        server.subscribers.remove(gone)
+    (late,) = await listening(server, [Subject.anonymous()])
+    await feeding
+    assert [port.told for port in ports] == [["resubscribed"]] * (MANY - 1) + [[]]
+    # By the old policy one note, and by the new one the other.
+    assert {len(port.frames) for port in ports[1:-1]} == {1}
+    assert not told[0].frames and not ports[-1].frames
+    late.frames.clear()
+    for title in ("old", "new"):
+        await db(Note.objects.create, title=title)
+    await server.feed()
+    assert {len(port.frames) for port in ports[1:-1]} == {2}
+    assert len(late.frames) == 1
+
+
+async def test_who_asks_as_somebody_else_meanwhile_stays_that_one(granted: Any) -> None:
+    await db(granted, "view_note", using={"owner": "$user.id"}, audience="authenticated")
+    ada, bob = await db(lambda: [User.objects.create_user(name) for name in ("ada", "bob")])
+    server = await started()
+    ports = await listening(server, [Subject.from_user(ada)] * MANY)
+    await db(Policy.objects.update, using={"owner": "$user.id", "title": "a"})
+    feeding = await fed(server, lambda: bool(ports[0].told))
+    assert not ports[-1].told
+    await server.subscribers.add(ports[-1], Request(Subject.from_user(bob), bindings()))
+    await feeding
+    await db(Note.objects.create, owner=ada, title="a")
+    await server.feed()
+    assert [len(port.frames) for port in ports] == [1] * (MANY - 1) + [0]
+    await db(Note.objects.create, owner=bob, title="a")
+    await db(Note.objects.create, owner=bob, title="b")
+    await server.feed()
+    assert [len(port.frames) for port in ports] == [1] * MANY
+
+
+async def test_a_database_that_fails_half_way_holds_up_everybody_and_loses_nobody(
+    granted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await db(granted, "view_note", using={"title": "old"})
+    server = await started()
+    ports = await listening(server, [Subject.anonymous()] * MANY)
+    await db(Policy.objects.update, using={"title": "new"})
+    await db(Note.objects.create, title="new")
+    replan = rebinding._replan
+    calls: list[int] = []
+
+    def failing(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) in (3, 4):
+            raise OperationalError("gone")
+        return replan(*args)
+
+    monkeypatch.setattr(rebinding, "_replan", failing)
+    await server.feed()
+    assert [port.told for port in ports] == [["resubscribed"]] * MANY
+    assert [len(port.frames) for port in ports] == [1] * MANY
+
+
+async def shared_team(granted: Any) -> tuple[Any, Any, list[Subject]]:
+    def make() -> tuple[Any, Any, list[Subject]]:
+        granted("view_note", using={"team__in": MINE}, audience="authenticated")
+        user, team = User.objects.create_user("ada"), Team.objects.create(name="team")
+        Note.objects.create(title="a", team=team)
+        return user, team, [Subject.from_user(user)] * MANY
+
+    return await db(make)
+
+
+async def test_who_asks_anew_while_a_set_that_many_hang_on_is_told_hears_of_a_row_once(
+    granted: Any,
+) -> None:
+    user, team, subjects = await shared_team(granted)
+    server = await started()
+    ports = await listening(server, subjects, live=True)
+    filtered = bindings(live=True, filter="title=neq.b")
+    model = FakePort()
+    await server.subscribers.add(model, Request(subjects[0], filtered))
+    narrower = server.subscribers._listening.plan_of(model)
+    server.subscribers.remove(model)
+    await db(Member.objects.create, user=user, team=team)
+    feeding = await fed(server, lambda: bool(ports[0].told))
+    again, other, gone = ports[-3:]
+    assert not any(port.told for port in (again, other, gone))
+    # All in one breath: one asks the same once more, one for another live set, which so begins
+    # anew, and one leaves.
+    enter, plan_of = server.subscribers._listening.enter, server.subscribers._listening.plan_of
+    enter(again, Request(subjects[0], bindings(live=True)), plan_of(again))
+    enter(other, Request(subjects[0], filtered), narrower)
+    server.subscribers.remove(gone)
+    await feeding
+    await auntil(lambda: not any(map(server.subscribers.replaying, ports)))
+    assert [len(port.frames) for port in ports] == [1] * (MANY - 2) + [0, 0]
+    assert gone.told == []
+    # It was told to read its rows, so none is told besides.
+    assert other.told == ["resync", "resubscribed"]
+
+
+async def test_a_way_that_ends_while_others_are_told_is_not_gone_twice(
+    granted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user, team, subjects = await shared_team(granted)
+    server = await started()
+    ports = await listening(server, subjects, live=True)
+    late = FakePort("late")
+    await db(Member.objects.create, user=user, team=team)
+    (event,) = await events_of(server)
+    # On its way when the set moves, it sees for itself, and arrives before its turn to be told.
+    asked = bindings(live=True, snapshot=True)
+    await server.subscribers.add(late, Request(subjects[0], asked))
+    assert server.subscribers.replaying(late)
+
+    async def pause(self: time_slice.Breath) -> None:
+        assert not late.told or not server.subscribers.replaying(late)
+        await auntil(lambda: not server.subscribers.replaying(late))
+
+    monkeypatch.setattr(time_slice.Breath, "pause", pause)
+    await server.hand_out(event)
+    await auntil(lambda: not any(map(server.subscribers.replaying, [*ports, late])))
+    assert [len(port.frames) for port in [*ports, late]] == [1] * (MANY + 1)
+
+
+async def test_sets_that_changed_unheard_are_brought_to_all_who_still_listen(
+    granted: Any,
+) -> None:
+    def make() -> tuple[list[Any], Any]:
+        granted("view_note", using={"team__in": MINE}, audience="authenticated")
+        users = [User.objects.create_user(f"user {number}") for number in range(MANY)]
+        return users, Team.objects.create(name="team")
+
+    users, team = await db(make)
+    server = await started()
+    ports = await listening(server, [Subject.from_user(user) for user in users])
+
+    def unheard() -> None:
+        Member.objects.bulk_create([Member(user=user, team=team) for user in users])
+        WalEntry.objects.filter(seq=None).delete()
+
+    await db(unheard)
+    restarting = asyncio.create_task(server.subscribers.restart(server.subscribers.position))
+    sets = server.subscribers._sets
+    while not any(map(len, map(sets.members, sets.held(ports[0])))):
+        assert not restarting.done(), "nobody had his turn in between"
+        await asyncio.sleep(0)
+    assert not ports[-1].told
+    server.subscribers.remove(ports[-1])
+    await restarting
+    assert [port.told for port in ports] == [["resubscribed"]] * (MANY - 1) + [[]]
+    await db(Note.objects.create, title="a", team=team)
+    await server.feed()
+    assert [len(port.frames) for port in ports] == [1] * (MANY - 1) + [0]
+    for port in ports:
+        server.subscribers.remove(port)
+    assert len(sets) == 0
+
+
+async def test_who_leaves_while_an_emptied_table_is_told_hears_nothing_of_it(granted: Any) -> None:
+    await db(granted, "view_note")
+    await db(Note.objects.create, title="a")
+    server = await started()
+    ports = await listening(server, [Subject.anonymous()] * 3)
+    await db(Note.objects.all().delete)
+    # As PostgreSQL has it: one entry that names no rows.
+    await db(lambda: WalEntry.objects.filter(seq=None).update(op="TRUNCATE", old=None, new=None))
+    (event,) = await events_of(server)
+    server.log.append(event)
+    with server.subscribers.still():
+        steps = server.subscribers.match(event)
+        next(steps)
+        told = [port for port in ports if port.told]
+        rest = [port for port in ports if not port.told]
+        assert (len(told), len(rest)) == (1, 2)
+        server.subscribers.remove(rest[0])
+        assert list(steps) == [None, None]
+    assert [port.told for port in (*told, *rest)] == [["resync"], [], ["resync"]]
+
+
+def memberships(statements: list[str]) -> int:
+    return sum('FROM "zoo_member"' in statement for statement in statements)
+
+
+async def test_after_an_edit_that_keeps_its_select_the_sets_are_not_read_again(
+    granted: Any,
+) -> None:
+    user, team, subjects = await shared_team(granted)
+    server = await started()
+    (port,) = await listening(server, subjects[:1])
+    await db(Policy.objects.update, using={"team__in": MINE, "title": "a"})
+    with counting() as statements:
+        await server.feed()
+    assert (memberships(statements), port.told) == (0, ["resubscribed"])
+    await db(Member.objects.create, user=user, team=team)
+    for title in "ab":
+        await db(Note.objects.create, title=title, team=team)
+    await server.feed()
+    assert len(port.frames) == 1
+
+
+@pytest.mark.parametrize("gone", [{"using": {"title": "a"}}, {"enabled": False}, {"using": 7}])
+async def test_what_went_by_while_a_policy_did_not_read_a_table_is_in_the_sets_when_it_does(
+    granted: Any, gone: dict[str, Any]
+) -> None:
+    user, team, subjects = await shared_team(granted)
+    server = await started()
+    (port,) = await listening(server, subjects[:1])
+
+    def edits() -> None:
+        policy = Policy.objects.get()
+        was = {name: getattr(policy, name) for name in gone}
+        for values in (gone, was):
+            for name, value in values.items():
+                setattr(policy, name, value)
+            policy.save()
+            if values is gone:
+                # Nobody's policy asks for them any more.
+                Member.objects.create(user=user, team=team)
+        assert not WalEntry.objects.filter(seq=None, table_name="zoo_member").exists()
+
+    await db(edits)
+    await server.feed()
+    await db(Note.objects.create, title="a", team=team)
+    await server.feed()
+    assert len(port.frames) == 1
+
+
+async def test_a_policy_reads_on_when_it_reads_as_much_as_before_and_is_understood(
+    granted: Any,
+) -> None:
+    def check() -> None:
+        policy = granted("view_note", using={"team__in": MINE})
+        was = {field.column: field.value_from_object(policy) for field in Policy._meta.fields}
+        more = {"all": [{"team__in": MINE}, {"title": "a"}]}
+        wider = {**MINE, "where": {"user": "$user.id", "role": "admin"}}
+        for change, reads_on in (
+            ({}, True),
+            ({"audience": "authenticated", "mode": "restrictive"}, True),
+            ({"using": more}, True),
+            ({"using": {"team__in": wider}}, True),
+            ({"using": {"title": "a"}}, False),
+            ({"using": {"nothing": 1, "team__in": MINE}}, False),
+            ({"enabled": False}, False),
+            ({"mode": "gentle"}, False),
+            ({"with_check": {"title": "a"}}, False),
+            ({"permission_id": 0}, False),
+        ):
+            assert authority.reads_on(was, was | change) is reads_on, change
+        assert not authority.reads_on(was | {"using": {"team__in": wider}}, was)
+        assert not authority.reads_on(was, None)
+        # What read nothing has nothing to lose; what is not known, perhaps.
+        assert authority.reads_on(was | {"enabled": False}, None)
+        assert authority.reads_on(was | {"using": {"title": "a"}}, None)
+        assert not authority.reads_on(was | {"permission_id": 0}, was)
+
+    await db(check)

@@ -1,0 +1,233 @@
+"""Who is present: from a socket through the table and the log to everybody who watches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+import realtime
+from realtime.models import PresenceMember, Process
+from realtime.process import registry
+from realtime.process.hub import hub
+from realtime.topics.presence import tracker
+from tests.support.socket_client import Client, db
+from tests.support.waiting import auntil
+
+pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
+
+TOPIC = "realtime:room"
+
+
+@pytest.fixture
+async def here() -> AsyncIterator[Callable[..., Any]]:
+    """Joins a topic with presence: `await here("ann")`; returns client and state."""
+    clients: list[Client] = []
+
+    async def join(key: str = "", topic: str = TOPIC, **options: Any) -> tuple[Client, Any]:
+        client = await Client(**options).connect()
+        clients.append(client)
+        reply = await client.join(topic, presence={"enabled": True, "key": key})
+        assert reply["status"] == "ok", reply
+        state = await client.until(lambda f: f[3] == "presence_state")
+        return client, state[4]
+
+    yield join
+    for client in clients:
+        await client.close()
+
+
+async def track(client: Client, meta: Any, topic: str = TOPIC) -> str:
+    return await client.push(topic, "presence", {"event": "track", "payload": meta})
+
+
+async def diff(client: Client) -> Any:
+    return (await client.until(lambda f: isinstance(f, list) and f[3] == "presence_diff"))[4]
+
+
+def metas(presences: Any, key: str) -> list[Any]:
+    return [
+        {name: value for name, value in meta.items() if not name.startswith("phx_")}
+        for meta in presences.get(key, {"metas": []})["metas"]
+    ]
+
+
+async def test_whoever_comes_is_told_to_all_and_the_answer_comes_after(here: Any) -> None:
+    ann, state = await here("ann")
+    bob, _ = await here("bob")
+    assert state == {}
+    ref = await track(ann, {"on": "laptop"})
+    told = await ann.receive()
+    assert told[:4] == [None, None, TOPIC, "presence_diff"]
+    assert metas(told[4]["joins"], "ann") == [{"on": "laptop"}]
+    assert await ann.receive() == [ref, ref, TOPIC, "phx_reply", {"status": "ok", "response": {}}]
+    assert await diff(bob) == told[4]
+
+
+async def test_whoever_joins_later_begins_with_the_state(here: Any) -> None:
+    ann, _ = await here("ann")
+    await ann.reply(await track(ann, {"n": 1}))
+    _, state = await here("bob")
+    assert metas(state, "ann") == [{"n": 1}]
+
+
+async def test_an_update_replaces_a_meta_and_the_same_again_is_no_news(here: Any) -> None:
+    ann, _ = await here("ann")
+    bob, _ = await here("bob")
+    await ann.reply(await track(ann, {"n": 1}))
+    before = (await diff(bob))["joins"]["ann"]["metas"][0]
+    await ann.reply(await track(ann, {"n": 1}))
+    await ann.reply(await track(ann, {"n": 2}))
+    told = await diff(bob)
+    (after,) = told["joins"]["ann"]["metas"]
+    assert after["n"] == 2
+    assert after["phx_ref_prev"] == before["phx_ref"]
+    assert told["leaves"]["ann"]["metas"] == [before]
+
+
+async def test_two_sockets_of_one_key_leave_one_by_one(here: Any) -> None:
+    watcher, _ = await here("watcher")
+    laptop, _ = await here("ann")
+    phone, _ = await here("ann")
+    await laptop.reply(await track(laptop, {"on": "laptop"}))
+    await phone.reply(await track(phone, {"on": "phone"}))
+    await diff(watcher), await diff(watcher)
+    await laptop.close()
+    assert metas((await diff(watcher))["leaves"], "ann") == [{"on": "laptop"}]
+    assert await db(realtime.presence, "room") == {"ann": [{"on": "phone"}]}
+
+
+async def test_an_untrack_and_a_leave_are_told(here: Any) -> None:
+    watcher, _ = await here("watcher")
+    ann, _ = await here("ann")
+    for goodbye in ("presence", "phx_leave"):
+        await ann.reply(await track(ann, {}))
+        await diff(watcher)
+        payload = {"event": "untrack"} if goodbye == "presence" else {}
+        await ann.reply(await ann.push(TOPIC, goodbye, payload, join_ref="1"))
+        assert metas((await diff(watcher))["leaves"], "ann") == [{}]
+
+
+async def test_a_channel_that_did_not_ask_is_told_from_its_own_track_on(here: Any) -> None:
+    ann, _ = await here("ann")
+    await ann.reply(await track(ann, {"n": 1}))
+    bob = await Client().connect()
+    await bob.join(TOPIC, presence={"key": "bob"})
+    await bob.reply(await track(bob, {"n": 2}))
+    (state,) = [frame for frame in bob.unread if frame[3] == "presence_state"]
+    assert metas(state[4], "ann") == [{"n": 1}]
+    await bob.close()
+
+
+async def test_a_key_is_made_up_for_who_brings_none(here: Any) -> None:
+    ann, _ = await here()
+    await track(ann, {})
+    (key,) = (await diff(ann))["joins"]
+    assert len(key) == 36
+
+
+async def test_a_public_and_a_private_topic_of_one_name_are_two_rooms(here: Any) -> None:
+    ann, _ = await here("ann")
+    service = await Client(token=_service()).connect()
+    await service.join(TOPIC, private=True, presence={"enabled": True, "key": "job"})
+    await service.reply(await track(service, {}))
+    assert await ann.silent()
+    assert await db(realtime.presence, "room") == {}
+    assert await db(lambda: realtime.presence("room", private=True)) == {"job": [{}]}
+    await service.close()
+
+
+def _service() -> str:
+    from tests.integration.socket.test_consumer import token
+
+    return token("job", role="service_role")
+
+
+async def test_what_the_database_cannot_hold_is_refused_and_spoils_nothing(here: Any) -> None:
+    ann, _ = await here("ann")
+    bob, _ = await here("bob")
+    first = await track(ann, {"x": "a\0b"})
+    second = await track(bob, {"n": 1})
+    assert (await bob.reply(second))["status"] == "ok"
+    answer = await ann.reply(first)
+    if answer["status"] == "error":
+        assert answer["response"]["reason"].startswith("Presence could not be stored: ")
+        assert list(await db(realtime.presence, "room")) == ["bob"]
+
+
+async def test_the_rows_of_a_process_that_is_taken_for_dead_go_and_come_again(here: Any) -> None:
+    ann, _ = await here("ann")
+    bob, _ = await here("bob")
+    await ann.reply(await track(ann, {"n": 1}))
+    await diff(bob)
+
+    process = hub().id
+
+    def bury() -> None:
+        Process.objects.filter(pk=process).update(lease="2000-01-01T00:00:00Z")
+        registry.Registration("default", "another", Process.Kind.SERVER).renew(registry.Report())
+
+    await db(bury)
+    assert metas((await diff(bob))["leaves"], "ann") == [{"n": 1}]
+    # The process lives after all: its next renewal finds out.
+    assert metas((await diff(bob))["joins"], "ann") == [{"n": 1}]
+    assert await db(realtime.presence, "room") == {"ann": [{"n": 1}]}
+
+
+async def test_rows_that_another_process_writes_are_told_here(here: Any) -> None:
+    ann, _ = await here("ann")
+
+    def elsewhere() -> None:
+        registry.Registration("default", "another", Process.Kind.SERVER).renew(registry.Report())
+        PresenceMember.objects.create(
+            id="another-1", process_id="another", topic="room", private=False, key="bob",
+            version=1, meta={"n": 1},
+        )  # fmt: skip
+
+    await db(elsewhere)
+    told = await diff(ann)
+    assert told["joins"]["bob"]["metas"] == [{"phx_ref": "another-1.1", "n": 1}]
+    await db(registry.Registration("default", "another", Process.Kind.SERVER).leave)
+    assert metas((await diff(ann))["leaves"], "bob") == [{"n": 1}]
+
+
+async def test_a_crowd_that_comes_at_once_is_told_in_few_frames(
+    here: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # However slow the machine is, what comes within a second is one frame.
+    monkeypatch.setattr(tracker, "_SECONDS_PER_WATCHER", 0.1)
+    watcher, _ = await here("watcher")
+    crowd = [(await here(f"m{n}"))[0] for n in range(60)]
+    for client in crowd:
+        await track(client, {})
+    seen: set[str] = set()
+    frames = 0
+    while len(seen) < 60:
+        seen |= set((await diff(watcher))["joins"])
+        frames += 1
+    assert frames < 30
+
+
+async def test_a_topic_nobody_watches_is_not_kept(here: Any) -> None:
+    ann, _ = await here("ann")
+    await ann.reply(await track(ann, {}))
+    assert len(hub().dispatcher.presence) == 1
+    await ann.reply(await ann.push(TOPIC, "phx_leave", {}, join_ref="1"))
+    assert len(hub().dispatcher.presence) == 0
+    await auntil(lambda: not len(hub().presence))
+
+
+async def test_v1_is_told_in_its_own_shape(here: Any) -> None:
+    ann, _ = await here("ann")
+    old = await Client(vsn="1.0.0").connect()
+    config = {"config": {"presence": {"enabled": True, "key": "old"}}}
+    join = {"topic": TOPIC, "event": "phx_join", "payload": config, "ref": "1", "join_ref": "1"}
+    await old.raw.send_to(text_data=json.dumps(join))
+    state = await old.until(lambda f: f["event"] == "presence_state")
+    assert state == {"topic": TOPIC, "event": "presence_state", "payload": {}, "ref": None}
+    await ann.reply(await track(ann, {"n": 1}))
+    told = await old.until(lambda f: f["event"] == "presence_diff")
+    assert metas(told["payload"]["joins"], "ann") == [{"n": 1}]
+    await old.close()

@@ -1,0 +1,165 @@
+"""Revocation on private topics: from the place in the log where a right ends, no broadcast and no
+presence comes any more, by whatever kind of change it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+from django.db import transaction
+
+import realtime
+from auth_rls.subjects import tokens
+from realtime.models import PresenceMember, Process, WalEntry
+from realtime.process.hub import hub
+from realtime.process.registry import Registration, Report
+from tests.integration.subscriptions.test_live_bindings import everything_handed_out, token
+from tests.integration.subscriptions.test_revocation import KINDS, Kind, Scene, Writer
+from tests.support.socket_client import Client, db
+
+pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
+
+ROOMS = {
+    "topic__in": {
+        "select": "team",
+        "from": "zoo.Member",
+        "where": {"user": "$user.id"},
+        "prefix": "team:",
+    }
+}
+
+
+class Speaker(Writer):
+    """Sends durable broadcasts to the room of the team."""
+
+    table = "realtime_message"
+
+    def write(self, number: int) -> None:
+        with transaction.atomic():
+            for n in range(number, number + 5):
+                realtime.broadcast(f"team:{self.team}", "n", {"n": n}, private=True, durable=True)
+
+    @staticmethod
+    def number(new: dict[str, Any]) -> int:
+        return int(new["payload"]["n"])
+
+    @staticmethod
+    def heard(frame: list[Any]) -> list[int]:
+        return [frame[4]["payload"]["n"]] if frame[3] == "broadcast" else []
+
+
+class Fidget(Writer):
+    """Somebody on another server, who is in the room of the team and changes all the time."""
+
+    table = "realtime_presence"
+
+    def write(self, number: int) -> None:
+        with transaction.atomic():
+            for n in range(number, number + 5):
+                known = PresenceMember.objects.filter(pk="another-1")
+                if not known.update(version=n + 1, meta={"n": n}):
+                    Registration("default", "another", Process.Kind.SERVER).renew(Report())
+                    PresenceMember.objects.create(
+                        id="another-1",
+                        process_id="another",
+                        topic=f"team:{self.team}",
+                        private=True,
+                        key="fidget",
+                        version=n + 1,
+                        meta={"n": n},
+                    )
+
+    @staticmethod
+    def number(new: dict[str, Any]) -> int:
+        return int(new["meta"]["n"])
+
+    @staticmethod
+    def heard(frame: list[Any]) -> list[int]:
+        if frame[3] == "presence_state":
+            members = frame[4]
+        elif frame[3] == "presence_diff":
+            members = frame[4]["joins"]
+        else:
+            return []
+        return [meta["n"] for member in members.values() for meta in member["metas"]]
+
+
+async def joined(asker: str, team: int) -> Client:
+    client = await Client(token=asker).connect()
+    reply = await client.join(f"realtime:team:{team}", private=True, presence={"enabled": True})
+    assert reply["status"] == "ok", reply
+    return client
+
+
+async def until_now(client: Client) -> list[Any]:
+    """All that the client was sent."""
+    frames, client.unread = client.unread, []
+    if any(isinstance(frame, int) for frame in frames):
+        return frames
+    ref = await client.push("phoenix", "heartbeat", {})
+    while True:
+        frame = await client.receive()
+        frames.append(frame)
+        if isinstance(frame, int) or frame[1] == ref:
+            return frames
+
+
+@pytest.mark.parametrize(
+    ("codename", "writes"), [("receive_broadcast", Speaker), ("view_presence", Fidget)]
+)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name.replace(" ", "-"))
+async def test_from_where_a_right_ends_nothing_comes_on_a_private_topic(
+    kind: Kind, codename: str, writes: Any
+) -> None:
+    scene = await db(lambda: Scene(kind.by_group, codename, ROOMS))
+    await hub().ready()
+    await everything_handed_out()
+    service = tokens.sign({"role": "service_role", "exp": int(time.time() + 600)})
+    askers = [token(scene.ada.pk), token(scene.bob.pk), service]
+    ada, bob, all_ = [await joined(asker, scene.team.pk) for asker in askers]
+    writer = writes(scene.team.pk)
+    writer.start()
+
+    async def hears(client: Client) -> None:
+        await client.until(lambda f: isinstance(f, list) and bool(writer.heard(f)))
+
+    try:
+        for _ in range(3):
+            await hears(ada)
+        mark = await db(lambda: WalEntry.objects.order_by("-id")[0].id)
+        await db(kind.revoke, scene)
+        own = ("realtime_message", "realtime_presence")
+        later = WalEntry.objects.filter(id__gt=mark).exclude(table_name__in=own)
+        revoked = await db(lambda: later.earliest("id").pk)
+        while not (ended := await db(lambda: WalEntry.objects.get(pk=revoked).seq)):
+            await asyncio.sleep(0.01)
+        head = await db(realtime.head)
+        while hub().position.seq < head + 30:
+            await hears(all_)
+    finally:
+        writer.over.set()
+        await asyncio.to_thread(writer.join)
+    await everything_handed_out()
+    entries = await db(
+        lambda: list(WalEntry.objects.filter(table_name=writes.table).values_list("seq", "new"))
+    )
+    seq_of = {writer.number(json.loads(new)): seq for seq, new in entries}
+    assert max(seq_of.values()) > ended > min(seq_of.values())
+    frames = await until_now(ada)
+    heard = [n for f in frames if isinstance(f, list) for n in writer.heard(f)]
+    assert all(seq_of[n] < ended for n in heard)
+    if kind.closes:
+        assert frames[-1] == 4401
+    else:
+        # Nothing is left to listen for, and the client is told so.
+        assert any(frame[3] == "phx_error" for frame in frames if isinstance(frame, list))
+    others = [n for f in await until_now(bob) if isinstance(f, list) for n in writer.heard(f)]
+    if kind.ada_alone:
+        assert others[-1] == max(seq_of)
+    else:
+        assert all(seq_of[n] < ended for n in others)
+    for client in (bob, all_, *([] if kind.closes else [ada])):
+        await client.close()

@@ -1,0 +1,477 @@
+"""The session: what each message of a client leads to."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from realtime.client_limits import Bounds
+from realtime.event_log.position import Position
+from realtime.protocol.errors import CloseCode
+from realtime.protocol.serializer import Encoding, Version
+from realtime.session.channel import Channel, Phase
+from realtime.session.effects import Broadcast, Close, Effect, Join, Leave, Note, Renew, Send
+from realtime.session.quotas import Purse, Quotas
+from realtime.session.session import SILENCE_SECONDS, Session
+from realtime.topics.rights import ALL
+
+AT = Position("e1", 41)
+
+
+def make(version: Version = Version.V2, **bounds: Any) -> Session:
+    return Session(version, Bounds(**bounds), lambda: AT, last_seen=0.0)
+
+
+def text(frame: list[Any]) -> str:
+    return json.dumps(frame)
+
+
+def join_frame(topic: str = "realtime:room", ref: str = "6", **config: Any) -> str:
+    return text([ref, ref, topic, "phx_join", {"config": config}])
+
+
+def frames(effects: list[Effect]) -> list[Any]:
+    return [json.loads(effect.frame) for effect in effects if isinstance(effect, Send)]
+
+
+def of(kind: type, effects: list[Effect]) -> list[Any]:
+    return [effect for effect in effects if isinstance(effect, kind)]
+
+
+def told_to(effect: Broadcast) -> tuple[Any, ...]:
+    return effect.channel, effect.event, effect.payload, effect.encoding
+
+
+def joined(session: Session, **kwargs: Any) -> tuple[Channel, list[Effect]]:
+    (join,) = of(Join, session.receive(join_frame(**kwargs), 0.0))
+    bindings = [binding.echo() for binding in join.channel.config.bindings]
+    effects = session.joined(
+        join.channel, bindings=bindings, problems=[], expires_at=None, at=AT, rights=ALL
+    )
+    return join.channel, effects
+
+
+def test_a_join_is_answered_before_anything_else_is_pushed() -> None:
+    session = make()
+    change = {"event": "INSERT", "schema": "public", "table": "t", "filter": "id=eq.1"}
+    _, effects = joined(session, postgres_changes=[change], presence={"enabled": True})
+    reply, presence, system = frames(effects)
+    assert reply[:4] == ["6", "6", "realtime:room", "phx_reply"]
+    echoed = reply[4]["response"]["postgres_changes"]
+    assert [{k: v for k, v in item.items() if k != "id"} for item in echoed] == [change]
+    assert all(type(item["id"]) is int for item in echoed)
+    assert reply[4]["response"]["seq"] == 41
+    assert reply[4]["response"]["epoch"] == "e1"
+    assert presence == ["6", None, "realtime:room", "presence_state", {}]
+    assert system[3:] == [
+        "system",
+        {
+            "status": "ok",
+            "message": "Subscribed to PostgreSQL",
+            "extension": "postgres_changes",
+            "channel": "room",
+        },
+    ]
+
+
+def test_a_join_without_bindings_is_answered_with_an_empty_list_and_no_system_message() -> None:
+    _, effects = joined(make())
+    (reply,) = frames(effects)
+    assert reply[4]["response"]["postgres_changes"] == []
+
+
+def test_a_binding_that_can_never_deliver_is_told_while_the_join_succeeds() -> None:
+    session = make()
+    (join,) = of(Join, session.receive(join_frame(postgres_changes=[{"table": "t"}]), 0.0))
+    echo = [binding.echo() for binding in join.channel.config.bindings]
+    effects = session.joined(
+        join.channel, bindings=echo, problems=["no such table"], expires_at=None, at=AT, rights=ALL
+    )
+    reply, system = frames(effects)
+    assert reply[4]["status"] == "ok"
+    assert system[4]["status"] == "error"
+    assert system[4]["message"] == "no such table"
+
+
+@pytest.mark.parametrize(
+    ("topic", "reason"),
+    [
+        ("room", "unmatched topic"),
+        ("realtime:", "TopicNameRequired: You must provide a topic name"),
+    ],
+)
+def test_a_topic_that_is_none_is_refused(topic: str, reason: str) -> None:
+    (reply,) = frames(make().receive(join_frame(topic), 0.0))
+    assert reply[4] == {"status": "error", "response": {"reason": reason}}
+
+
+def test_a_second_join_ends_the_first_under_its_own_join_ref() -> None:
+    session = make()
+    old, _ = joined(session)
+    effects = session.receive(join_frame(ref="9"), 0.0)
+    assert [effect.channel for effect in of(Leave, effects)] == [old]
+    (close,) = frames(effects)
+    assert close == ["6", "6", "realtime:room", "phx_close", {}]
+    (join,) = of(Join, effects)
+    assert join.channel.join_ref == "9"
+
+
+def test_a_second_join_in_v1_ends_the_first_silently() -> None:
+    session = make(Version.V1)
+    message = {"topic": "realtime:a", "event": "phx_join", "payload": {}, "ref": "1"}
+    session.receive(json.dumps(message), 0.0)
+    effects = session.receive(json.dumps({**message, "ref": "2"}), 0.0)
+    assert frames(effects) == []
+    assert len(of(Leave, effects)) == 1
+
+
+def test_a_leave_that_comes_after_a_rejoin_leaves_the_new_channel_alone() -> None:
+    session = make()
+    joined(session)
+    new, _ = joined(session, ref="9")
+    effects = session.receive(text(["6", "7", "realtime:room", "phx_leave", {}]), 0.0)
+    assert of(Leave, effects) == []
+    assert session.channels["realtime:room"] is new
+    assert frames(effects) == [
+        ["6", "7", "realtime:room", "phx_reply", {"status": "ok", "response": {}}]
+    ]
+
+
+def test_a_leave_unsubscribes_before_it_is_answered() -> None:
+    session = make()
+    channel, _ = joined(session)
+    effects = session.receive(text(["6", "7", "realtime:room", "phx_leave", {}]), 0.0)
+    assert effects[0] == Leave(channel)
+    reply, close = frames(effects)
+    assert reply == ["6", "7", "realtime:room", "phx_reply", {"status": "ok", "response": {}}]
+    assert close == ["6", "6", "realtime:room", "phx_close", {}]
+
+
+def test_leaving_what_was_never_joined_is_ok() -> None:
+    (reply,) = frames(make().receive(text(["1", "2", "realtime:x", "phx_leave", {}]), 0.0))
+    assert reply[4]["status"] == "ok"
+
+
+def test_a_join_that_was_left_meanwhile_is_undone() -> None:
+    session = make()
+    (join,) = of(Join, session.receive(join_frame(), 0.0))
+    session.receive(text(["6", "7", "realtime:room", "phx_leave", {}]), 0.0)
+    effects = session.joined(
+        join.channel, bindings=[], problems=[], expires_at=None, at=AT, rights=ALL
+    )
+    assert effects == [Leave(join.channel)]
+    assert session.refused(join.channel, "late") == []
+
+
+def test_a_refused_join_is_told_why_and_can_be_tried_again() -> None:
+    session = make()
+    (join,) = of(Join, session.receive(join_frame(), 0.0))
+    (reply,) = frames(session.refused(join.channel, "Unauthorized: no"))
+    assert reply[4] == {"status": "error", "response": {"reason": "Unauthorized: no"}}
+    assert of(Join, session.receive(join_frame(ref="8"), 1.0))
+
+
+def test_a_heartbeat_is_answered_with_the_head() -> None:
+    (reply,) = frames(make().receive(text([None, "11", "phoenix", "heartbeat", {}]), 0.0))
+    response = {"status": "ok", "response": {"epoch": "e1", "seq": 41}}
+    assert reply == [None, "11", "phoenix", "phx_reply", response]
+
+
+def test_a_heartbeat_names_no_place_that_the_socket_has_not_been_served_up_to() -> None:
+    session = make()
+    heartbeat = text([None, "11", "phoenix", "heartbeat", {}])
+    session.receive(join_frame(ref="6", postgres_changes=[{"table": "t", "schema": "public"}]), 0.0)
+    (reply,) = frames(session.receive(heartbeat, 0.0))
+    assert reply[4] == {"status": "ok", "response": {}}
+    session = make()
+    session.position = lambda: None
+    (reply,) = frames(session.receive(heartbeat, 0.0))
+    assert reply[4] == {"status": "ok", "response": {}}
+
+
+def test_a_heartbeat_without_ref_is_answered_without_ref() -> None:
+    session = make(Version.V1)
+    message = {"topic": "phoenix", "event": "heartbeat", "payload": {}, "ref": None}
+    (reply,) = frames(session.receive(json.dumps(message), 0.0))
+    assert reply["ref"] is None
+    assert "join_ref" not in reply
+
+
+def test_a_message_to_a_topic_that_was_not_joined_is_refused() -> None:
+    (reply,) = frames(make().receive(text(["1", "2", "realtime:x", "broadcast", {}]), 0.0))
+    assert reply[4] == {"status": "error", "response": {"reason": "unmatched topic"}}
+
+
+def test_a_stale_or_missing_join_ref_is_tolerated_on_a_push() -> None:
+    session = make()
+    joined(session, broadcast={"ack": True})
+    for join_ref in ("1", None):
+        frame = text([join_ref, "7", "realtime:room", "broadcast", {"event": "x"}])
+        assert of(Broadcast, session.receive(frame, 0.0))
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["", "{", "null", "[]", '{"topic":1}', "[" * 100_000, b"\x07", b"\x03\xff", "[1,2,3,4,5]"],
+)
+def test_a_bad_frame_is_answered_and_ends_nothing(data: str | bytes) -> None:
+    session = make()
+    channel, _ = joined(session)
+    effects = session.receive(data, 1.0)
+    (answer,) = frames(effects)
+    assert answer[3] == "system"
+    assert answer[4]["message"].startswith("Bad frame: ")
+    assert of(Close, effects) == []
+    assert session.channels == {"realtime:room": channel}
+
+
+def test_a_frame_over_the_limit_closes_the_socket_with_its_code() -> None:
+    session = make(frame_bytes=100)
+    channel, _ = joined(session)
+    # Forty characters of two bytes each would pass if characters were counted.
+    effects = session.receive(text(["1", "2", "phoenix", "x", {}]) + "é" * 60, 0.0)
+    assert of(Close, effects) == [Close(CloseCode.FRAME_TOO_LARGE)]
+    assert of(Leave, effects) == [Leave(channel)]
+    assert session.receive(join_frame(), 0.0) == []
+
+
+def test_silence_closes_the_socket_and_any_frame_breaks_it() -> None:
+    session = make()
+    session.receive("garbage", 30.0)
+    assert session.tick(SILENCE_SECONDS + 1, 0.0) == []
+    assert session.due_in(40.0, 0.0) == 50.0
+    effects = session.tick(30.0 + SILENCE_SECONDS, 0.0)
+    assert of(Close, effects) == [Close(CloseCode.NO_HEARTBEAT)]
+
+
+def test_an_expired_token_ends_its_channel_with_an_error_so_that_clients_rejoin() -> None:
+    session = make()
+    (join,) = of(Join, session.receive(join_frame(), 0.0))
+    session.joined(join.channel, bindings=[], problems=[], expires_at=1_000.0, at=AT, rights=ALL)
+    assert session.due_in(1.0, 990.0) == 10.0
+    assert session.tick(2.0, 999.0) == []
+    effects = session.tick(3.0, 1_003.2)
+    system, error = frames(effects)
+    assert system[4]["message"] == "Token has expired 3 seconds ago"
+    assert error == ["6", "6", "realtime:room", "phx_error", {}]
+    assert of(Leave, effects) == [Leave(join.channel)]
+
+
+def test_a_new_token_renews_the_channel_without_a_reply() -> None:
+    session = make()
+    channel, _ = joined(session)
+    frame = text(["6", "7", "realtime:room", "access_token", {"access_token": "new"}])
+    assert session.receive(frame, 0.0) == [Renew(channel, "new")]
+    assert session.receive(frame, 0.0) == []
+    (system,) = frames(session.renewed(channel, problems=[], expires_at=5.0)) or [None]
+    assert system is None
+
+
+@pytest.mark.parametrize("token", [None, "", "sb_publishable_x", 7, ["a"]])
+def test_what_is_no_token_changes_nothing(token: object) -> None:
+    session = make()
+    joined(session)
+    frame = text(["6", "7", "realtime:room", "access_token", {"access_token": token}])
+    assert session.receive(frame, 0.0) == []
+
+
+def test_a_token_that_comes_while_joining_is_kept_for_after() -> None:
+    session = make()
+    (join,) = of(Join, session.receive(join_frame(), 0.0))
+    frame = text(["6", "7", "realtime:room", "access_token", {"access_token": "new"}])
+    assert session.receive(frame, 0.0) == []
+    assert join.channel.token == "new"
+    assert join.channel.phase is Phase.JOINING
+
+
+def test_too_many_channels_are_refused_and_the_old_ones_stay() -> None:
+    session = make(channels=1)
+    joined(session)
+    (reply,) = frames(session.receive(join_frame("realtime:b", "7"), 0.0))
+    assert reply[4]["response"]["reason"] == "ChannelRateLimitReached: Too many channels"
+    assert list(session.channels) == ["realtime:room"]
+
+
+def test_too_many_joins_are_refused_by_reply() -> None:
+    session = make(joins_per_second=2)
+    results = [session.receive(join_frame(f"realtime:{n}", str(n)), 0.0) for n in range(3)]
+    assert [len(of(Join, effects)) for effects in results] == [1, 1, 0]
+    (reply,) = frames(results[2])
+    assert reply[4]["response"]["reason"].startswith("ClientJoinRateLimitReached")
+
+
+def test_public_topics_are_refused_where_only_private_ones_are_allowed() -> None:
+    session = make(private_only=True)
+    (reply,) = frames(session.receive(join_frame(), 0.0))
+    assert reply[4]["response"]["reason"].startswith("PrivateOnly: ")
+    assert of(Join, session.receive(join_frame(private=True, ref="7"), 0.0))
+
+
+def test_a_text_broadcast_is_relayed_as_it_came() -> None:
+    session = make()
+    channel, _ = joined(session)
+    frame = '["6","7","realtime:room","broadcast",{"n":12345678901234567890.10}]'
+    (effect,) = session.receive(frame, 0.0)
+    assert told_to(effect) == (channel, None, b'{"n":12345678901234567890.10}', Encoding.JSON)
+    assert session.speaker.relayed(effect, True) == []
+
+
+def test_a_binary_broadcast_is_acknowledged_when_asked_for() -> None:
+    session = make()
+    channel, _ = joined(session, broadcast={"ack": True})
+    data = b'\x03\x01\x01\x0d\x02\x00\x0167realtime:roomev{"a":1}'
+    (effect,) = session.receive(data, 0.0)
+    assert told_to(effect) == (channel, "ev", b'{"a":1}', Encoding.JSON)
+    assert frames(session.speaker.relayed(effect, True)) == [
+        ["6", "7", "realtime:room", "phx_reply", {"status": "ok", "response": {}}]
+    ]
+
+
+def test_a_broadcast_that_finds_no_room_is_refused_by_reply() -> None:
+    session = make()
+    joined(session, broadcast={"ack": True})
+    (effect,) = session.receive(text(["6", "7", "realtime:room", "broadcast", {}]), 0.0)
+    (reply,) = frames(session.speaker.relayed(effect, False))
+    assert reply[4]["status"] == "error"
+    assert reply[4]["response"]["reason"].startswith("MessageRateLimitReached: ")
+
+
+def test_an_oversized_broadcast_is_refused_by_reply() -> None:
+    session = make(payload_bytes=10)
+    joined(session)
+    frame = text(["6", "7", "realtime:room", "broadcast", {"x": "y" * 20}])
+    (reply,) = frames(session.receive(frame, 0.0))
+    assert reply[4]["response"]["reason"] == "payload_size_exceeded"
+
+
+def test_a_flood_of_broadcasts_is_refused_by_reply_and_the_channel_lives() -> None:
+    session = make(broadcasts_per_second=1, broadcast_burst=2)
+    channel, _ = joined(session)
+    frame = text(["6", "7", "realtime:room", "broadcast", {}])
+    results = [session.receive(frame, 0.0) for _ in range(3)]
+    assert [len(of(Broadcast, effects)) for effects in results] == [1, 1, 0]
+    assert of(Leave, results[2]) == []
+    assert session.channels == {"realtime:room": channel}
+
+
+def test_an_unknown_event_is_answered() -> None:
+    session = make()
+    joined(session)
+    (reply,) = frames(session.receive(text(["6", "7", "realtime:room", "nonsense", {}]), 0.0))
+    assert reply[4] == {"status": "error", "response": {"reason": "unknown event 'nonsense'"}}
+
+
+def test_the_end_of_a_replay_and_of_a_snapshot_are_told_with_their_place() -> None:
+    session = make()
+    channel, _ = joined(session, postgres_changes=[{"table": "t", "schema": "public"}])
+    told = {"status": "ok", "channel": "room", "seq": 41}
+    (system,) = frames(session.caught_up(channel, AT))
+    assert system[4] == {**told, "extension": "resume", "message": "caught up"}
+    for complete, message in ((True, "snapshot complete"), (False, "snapshot truncated")):
+        (system,) = frames(session.snapshot(channel, AT, 7, complete))
+        assert system[4] == {**told, "extension": "snapshot", "message": message, "count": 7}
+    session.receive(text(["6", "9", "realtime:room", "phx_leave", {}]), 0.0)
+    assert session.caught_up(channel, AT) == session.snapshot(channel, AT, 7, True) == []
+
+
+def test_a_resync_is_told_to_channels_that_listen_to_changes_only() -> None:
+    session = make()
+    with_changes, _ = joined(session, postgres_changes=[{"table": "t", "schema": "public"}])
+    without, _ = joined(session, topic="realtime:b", ref="8")
+    (system,) = frames(session.resync(with_changes, AT))
+    assert system[4] == {
+        "status": "ok",
+        "extension": "resume",
+        "message": "resync required",
+        "channel": "room",
+        "seq": 41,
+    }
+    assert session.resync(without, AT) == []
+
+
+def test_a_server_that_stops_tells_each_joined_channel_and_closes_with_1012() -> None:
+    session = make()
+    joined(session)
+    session.receive(join_frame("realtime:b", "8"), 0.0)
+    effects = session.disconnect()
+    (told,) = frames(effects)
+    assert told[:4] == ["6", None, "realtime:room", "system"]
+    assert told[4] == {
+        "status": "ok",
+        "extension": "system",
+        "message": "Server requested disconnect",
+        "channel": "room",
+    }
+    assert len(of(Leave, effects)) == 2
+    assert effects[-1] == Close(CloseCode.RESTART)
+    assert session.disconnect() == []
+
+
+def test_a_flood_of_messages_ends_the_socket_and_of_bytes_too() -> None:
+    session = make()
+    beat = text([None, "1", "phoenix", "heartbeat", {}])
+    for _ in range(100_000):
+        effects = session.receive(beat, 0.0)
+        if session.closing:
+            break
+    assert of(Close, effects) == [Close(CloseCode.TOO_MANY)]
+    assert [note.limit for note in of(Note, effects)] == ["messages_per_second/connection"]
+    session = make()
+    large = "x" * 1_000_000
+    for _ in range(100):
+        effects = session.receive(large, 0.0)
+        if session.closing:
+            break
+    assert of(Close, effects) == [Close(CloseCode.TOO_MANY)]
+    assert [note.limit for note in of(Note, effects)] == ["bytes_per_second/connection"]
+
+
+def test_what_a_client_may_do_for_hours_is_no_flood() -> None:
+    session = make(payload_bytes=1_000)
+    beat = text([None, "1", "phoenix", "heartbeat", {}])
+    channel, _ = joined(session)
+    said = text(["6", "9", channel.topic, "broadcast", {"type": "broadcast", "pad": "x" * 800}])
+    for tenth in range(36_000):
+        assert of(Broadcast, session.receive(said, tenth / 10))
+        session.receive(beat, tenth / 10)
+    assert not session.closing
+
+
+def test_a_shared_quota_refuses_a_join_by_reply_and_names_its_scope() -> None:
+    quotas = Quotas(Bounds().rates)
+    while not Purse(quotas.address("a", 0.0)).join(0.0):
+        pass
+    session = Session(
+        Version.V2, Bounds(), lambda: AT, last_seen=0.0, shared=(quotas.address("a", 0.0),)
+    )
+    effects = session.receive(join_frame(), 0.0)
+    assert frames(effects)[0][4]["response"]["reason"].startswith("ClientJoinRateLimitReached")
+    assert [note.limit for note in of(Note, effects)] == ["joins_per_second/address"]
+    assert not session.closing and not of(Join, effects)
+
+
+def test_a_subject_s_broadcasts_are_counted_over_all_its_connections() -> None:
+    quotas = Quotas(Bounds(broadcast_burst=10).rates)
+    said = 0
+    for _ in range(100):
+        session = make(broadcast_burst=10)
+        channel, _ = joined(session)
+        channel.purse = Purse(quotas.subject("ada", 0.0))
+        frame = text(["6", "9", channel.topic, "broadcast", {"type": "broadcast", "event": "e"}])
+        said += sum(bool(of(Broadcast, session.receive(frame, 0.0))) for _ in range(20))
+    assert said == 10 * 20
+
+
+def test_new_tokens_without_end_are_refused_by_reply_and_change_nothing() -> None:
+    session = make()
+    channel, _ = joined(session)
+    renewals = 0
+    for number in range(2_000):
+        frame = text(["6", "9", channel.topic, "access_token", {"access_token": f"t{number}"}])
+        effects = session.receive(frame, 0.0)
+        renewals += len(of(Renew, effects))
+    assert 100 <= renewals < 1_000
+    assert channel.token == f"t{renewals - 1}"
+    assert frames(effects)[0][4]["status"] == "error"
