@@ -21,7 +21,7 @@ from django.urls import Resolver404, resolve
 from django.utils.cache import patch_vary_headers
 from django.utils.functional import SimpleLazyObject
 
-from auth_rls.middleware_base import EitherWay
+from auth_rls.middleware_base import SyncAsyncMiddleware
 from auth_rls.subjects.subject import Subject
 from auth_rls.subjects.tokens import MalformedToken, TokenError
 
@@ -49,7 +49,7 @@ def authenticates_itself(view: _View) -> _View:
     return view
 
 
-class SubjectMiddleware(EitherWay):
+class SubjectMiddleware(SyncAsyncMiddleware):
     """Put it behind Django's AuthenticationMiddleware.
 
     `request.subject` is lazy where it comes from the session; in async views take

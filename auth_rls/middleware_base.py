@@ -14,7 +14,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 
-class EitherWay(ABC):
+class SyncAsyncMiddleware(ABC):
     """A middleware that does in `call` and in `acall` what it does around `get_response`."""
 
     sync_capable = True

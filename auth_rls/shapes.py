@@ -20,7 +20,7 @@ from django.db import models
 from django.db.models import Q
 
 from auth_rls.policy.definition import ACTIONS, AUDIENCES, MODES, Definition, user_column
-from auth_rls.policy.policy_set import Shape, ShapeError
+from auth_rls.policy.policy_set import PolicySet, ShapeError
 from auth_rls.policy.qobjects import to_json
 from auth_rls.predicates.kinds import Kind
 from auth_rls.predicates.parse import PredicateError, TableSchema, parse
@@ -37,7 +37,7 @@ def ownership(
     actions: Sequence[str] = ACTIONS,
     audience: str = "permission",
     name: str | None = None,
-) -> Shape:
+) -> PolicySet:
     """Whom `field` names may do `actions` with the row, and can give it to nobody else.
 
     `field` is a foreign key to the user, or a column that holds the user's primary key. As for
@@ -57,7 +57,7 @@ def public_read(
     *,
     audience: str = "anyone",
     name: str | None = None,
-) -> Shape:
+) -> PolicySet:
     """Rows on which the boolean `field` is true may be viewed."""
     model = _model(model)
     kind = _column(model, field).kind
@@ -81,7 +81,7 @@ def tenant(
     audience: str | None = None,
     mode: str = "permissive",
     name: str | None = None,
-) -> Shape:
+) -> PolicySet:
     """Rows whose `field` is the subject's tenant: "$claims.<path>" or "$user.<field>".
 
     With mode "restrictive" the tenants are walled off from each other whatever other policies
@@ -118,7 +118,7 @@ def membership(
     actions: Sequence[str] = ("view",),
     audience: str = "permission",
     name: str | None = None,
-) -> Shape:
+) -> PolicySet:
     """Rows whose `field` names a group that the user is in, as rows of `through` say.
 
     `field` is a foreign key to the group, or the primary key where the rows are the groups.
@@ -153,7 +153,7 @@ def _shape(
     name: str,
     mode: str = "permissive",
     others: Sequence[type[models.Model]] = (),
-) -> Shape:
+) -> PolicySet:
     if isinstance(actions, str) or not actions or any(a not in ACTIONS for a in actions):
         raise ShapeError(f"actions is a list of some of {', '.join(ACTIONS)}, not {actions!r}.")
     for word, value, choices in (("audience", audience, AUDIENCES), ("mode", mode, MODES)):
@@ -168,7 +168,7 @@ def _shape(
         definitions.append(
             Definition(f"{name} ({action})", permission, audience, mode, using, check)
         )
-    return Shape(model, tuple(definitions))
+    return PolicySet(model, tuple(definitions))
 
 
 def _check(

@@ -48,7 +48,7 @@ def median_us(run: Callable[[Any], Any], cases: Iterable[Any]) -> float:
 
 def change(**values: Any) -> Any:
     from auth_rls.predicates.kinds import Kind
-    from realtime.event_log.event import DatabaseEvent, Row
+    from realtime.event_log.event import DatabaseEvent, RowImage
     from realtime.wal.entry import ColumnInfo, Relation
 
     kinds = {"id": Kind.INT, "owner": Kind.INT, "team": Kind.INT, "score": Kind.INT}
@@ -56,17 +56,17 @@ def change(**values: Any) -> Any:
     columns = tuple(ColumnInfo(name, kind.value, kind) for name, kind in kinds.items())
     relation = Relation("r", "public", "note", columns, ("id",))
     row = {"id": 1, "owner": 0, "team": 0, "score": -1, "title": "z", **values}
-    return DatabaseEvent(1, 1, relation, "INSERT", None, Row(json.dumps(row).encode(), kinds))
+    return DatabaseEvent(1, 1, relation, "INSERT", None, RowImage(json.dumps(row).encode(), kinds))
 
 
 def manager_of(predicates: Iterable[tuple[Any, Any]], members_of: Any = None) -> Any:
     """A subscription manager with one channel for each (filter, rls)."""
-    from realtime.subscriptions.index import AudienceKey, Subscription, SubscriptionManager
+    from realtime.subscriptions.index import AudienceKey, Subscription, SubscriptionIndex
 
     def failed(subscription: Any, error: Exception) -> None:
         raise error
 
-    manager: Any = SubscriptionManager(failed, *([members_of] if members_of else []))
+    manager: Any = SubscriptionIndex(failed, *([members_of] if members_of else []))
     for number, (filter_, rls) in enumerate(predicates):
         item = Subscription(1, "public", "note", "*", filter_, rls)
         manager.set(number, AudienceKey(f"realtime:{number}", "2.0.0", (item,)))
@@ -99,9 +99,9 @@ def by_owner(count: int) -> float:
 def by_membership(count: int) -> float:
     from auth_rls.predicates.kinds import Kind
     from auth_rls.predicates.predicate import TRUE, Select, Test
-    from auth_rls.sets.live_set import Lookups
+    from auth_rls.sets.live_set import LiveSets
 
-    lookups = Lookups(lambda label: label)
+    lookups = LiveSets(lambda label: label)
     teams = count * TEAMS_EACH // MATCHES
     predicates = []
     for user in range(count):

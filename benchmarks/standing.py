@@ -72,7 +72,7 @@ async def memberships(count: int, rounds: int) -> dict[str, list[float]]:
     from django.contrib.auth.models import User
 
     from auth_rls import Subject
-    from realtime.subscriptions.access_watch import Scope
+    from realtime.subscriptions.access_watch import RebindScope
     from realtime.util.database_threads import in_database_thread
 
     users = await in_database_thread(
@@ -91,7 +91,7 @@ async def memberships(count: int, rounds: int) -> dict[str, list[float]]:
 
     pick = random.Random(1)
     changed = pick.sample(list(users), min(count, 1_000))
-    everything = Scope(everybody=True, lapsed=True)
+    everything = RebindScope(everybody=True, lapsed=True)
     found: dict[str, list[float]] = {
         "joins a second": [count / joins],
         "memory, MB": [memory],

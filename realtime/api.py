@@ -11,7 +11,7 @@ from django.db import connections, transaction
 from realtime import conf
 from realtime.process.broadcast_sender import on_a_loop, send, send_now
 from realtime.protocol.serializer import PREFIX, Encoding
-from realtime.topics.broadcast import Cast
+from realtime.topics.broadcast import Broadcast
 from realtime.topics.presence import store as presence_store
 from realtime.topics.stored import store, store_async
 from realtime.wal.head import read_head
@@ -79,7 +79,7 @@ async def apresence(topic: str, *, private: bool = False) -> dict[str, list[dict
     return await sync_to_async(presence, thread_sensitive=True)(topic, private=private)
 
 
-def make_cast(topic: str, event: str, payload: Any, private: bool) -> Cast:
+def make_cast(topic: str, event: str, payload: Any, private: bool) -> Broadcast:
     """A broadcast that may be sent. Raises as `broadcast` does."""
     for name, value in (("topic", topic), ("event", event)):
         if not isinstance(value, str):
@@ -95,7 +95,7 @@ def make_cast(topic: str, event: str, payload: Any, private: bool) -> Cast:
         raise ValueError(
             f"the payload has {len(body)} bytes, and REALTIME['LIMITS']['payload_bytes'] is {most}"
         )
-    return Cast(topic, private, event, body, Encoding.BINARY if binary else Encoding.JSON)
+    return Broadcast(topic, private, event, body, Encoding.BINARY if binary else Encoding.JSON)
 
 
 def _json(payload: Any) -> bytes:

@@ -11,12 +11,12 @@ from typing import Any
 
 from django.http import HttpRequest
 
-from auth_rls.middleware_base import EitherWay
+from auth_rls.middleware_base import SyncAsyncMiddleware
 from auth_rls.subjects.subject import ANON, Subject
 from realtime.wal.actor import acting, actor_name
 
 
-class ActorMiddleware(EitherWay):
+class ActorMiddleware(SyncAsyncMiddleware):
     """Put it behind Django's AuthenticationMiddleware, and behind SubjectMiddleware if there."""
 
     def call(self, request: HttpRequest) -> Any:

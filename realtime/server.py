@@ -23,7 +23,7 @@ from websockets.extensions.permessage_deflate import (
     ServerPerMessageDeflateFactory,
 )
 
-from realtime.delivery.direct_outbox import Line
+from realtime.delivery.direct_outbox import DirectOutbox
 from realtime.delivery.frame import WINDOW_BITS
 
 EXTENSION = "rowcast.fanout"
@@ -44,7 +44,7 @@ _DEFLATE = [
 class FanoutProtocol(WebSocketsSansIOProtocol):
     """One connection."""
 
-    _line: Line | None = None
+    _line: DirectOutbox | None = None
     _abort_timer: asyncio.TimerHandle | None = None
 
     def __init__(self, config: Config, *arguments: Any, **named: Any) -> None:
@@ -60,9 +60,11 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             self._offers = cast(dict[str, Any], self.scope["extensions"])
             self._offers[EXTENSION] = {"open": self.open_line}
 
-    def open_line(self, bound: int | None, ended: Callable[[Exception | None], None]) -> Line:
+    def open_line(
+        self, bound: int | None, ended: Callable[[Exception | None], None]
+    ) -> DirectOutbox:
         """After the accept: the way for prepared frames. At most `bound` bytes wait in it."""
-        line = Line(self.transport, bound, ended, self._compressed)
+        line = DirectOutbox(self.transport, bound, ended, self._compressed)
         self._line = line
         if self.disconnected or self.close_sent or self.transport.is_closing():
             line.drop()

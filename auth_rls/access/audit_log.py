@@ -20,7 +20,7 @@ from typing import Any, Final
 from django.db import models
 
 from auth_rls import conf
-from auth_rls.access.flood import Allowance
+from auth_rls.access.flood import RecordLimit
 from auth_rls.access.snapshot import permission_name
 from auth_rls.policy.rules import PolicyRule
 from auth_rls.predicates.predicate import FALSE, Predicate
@@ -35,7 +35,7 @@ MOST: Final = 100
 PERIOD: Final = 60.0
 
 _LEVELS: Final = {APPLIED: logging.DEBUG, DENIED: logging.INFO, BYPASSED: logging.INFO}
-_allowance = Allowance(MOST, PERIOD)
+_allowance = RecordLimit(MOST, PERIOD)
 _lock = threading.Lock()
 _quiet: ContextVar[bool] = ContextVar("auth_rls.events.quiet", default=False)
 

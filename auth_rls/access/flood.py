@@ -6,7 +6,7 @@ Pure: the time is an argument.
 from __future__ import annotations
 
 
-class Allowance:
+class RecordLimit:
     """Admits at most `most` of each kind in each `period` of seconds."""
 
     def __init__(self, most: int, period: float) -> None:

@@ -26,7 +26,14 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from auth_rls.access.snapshot import permission_name
-from auth_rls.explain.clauses import Clause, Explanation, PolicyReport, Standing, Verdict, withheld
+from auth_rls.explain.clauses import (
+    Applicability,
+    Clause,
+    Explanation,
+    PolicyReport,
+    Verdict,
+    withheld,
+)
 from auth_rls.explain.questions import (
     Answer,
     Asker,
@@ -288,7 +295,7 @@ _AUDIENCES = dict(Policy.Audience.choices)
 
 
 def _kind(report: PolicyReport) -> str:
-    if report.standing is Standing.BROKEN:
+    if report.standing is Applicability.BROKEN:
         return "broken"
     return _class(report.verdict) if report.applies else "off"
 

@@ -27,7 +27,7 @@ WITHHELD = "withheld"
 """Stands for a value that the reader may not see."""
 
 
-class Standing(enum.StrEnum):
+class Applicability(enum.StrEnum):
     """Whether a policy is asked, and if not, why."""
 
     APPLIES = "applies"
@@ -85,7 +85,7 @@ class PolicyReport:
     source: str
     audience: str
     mode: str
-    standing: Standing
+    standing: Applicability
     reason: str
     applies: bool
     verdict: Verdict = None
@@ -164,7 +164,7 @@ def unasked(
         permission,
         allowed,
         because,
-        tuple(_outline(candidate, Standing.NOT_ASKED, "") for candidate in candidates),
+        tuple(_outline(candidate, Applicability.NOT_ASKED, "") for candidate in candidates),
     )
 
 
@@ -202,10 +202,10 @@ class _Asked:
             holds_permission=self.holds_permission, authenticated=self.authenticated
         )
         if not candidate.enabled:
-            return _outline(candidate, Standing.DISABLED, "It is switched off.")
+            return _outline(candidate, Applicability.DISABLED, "It is switched off.")
         if candidate.problem is not None:
             # The denial that stands in for it concerns whom the policy would have concerned.
-            said = _outline(candidate, Standing.BROKEN, candidate.problem)
+            said = _outline(candidate, Applicability.BROKEN, candidate.problem)
             return replace(said, applies=concerned, verdict=False)
         if not concerned:
             return _outline(candidate, *self._unconcerned(rule))
@@ -213,13 +213,13 @@ class _Asked:
         check = None
         if rule.with_check is not None and not self.new_row:
             check = _marked(self.clause(rule.with_check))
-        said = _outline(candidate, Standing.APPLIES, "")
+        said = _outline(candidate, Applicability.APPLIES, "")
         return replace(said, applies=True, verdict=clause.verdict, clause=clause, check=check)
 
-    def _unconcerned(self, rule: PolicyRule) -> tuple[Standing, str]:
+    def _unconcerned(self, rule: PolicyRule) -> tuple[Applicability, str]:
         if rule.audience == "permission":
-            return Standing.PERMISSION, f"The subject does not hold {self.permission}."
-        return Standing.AUDIENCE, "It is for those who are logged in."
+            return Applicability.PERMISSION, f"The subject does not hold {self.permission}."
+        return Applicability.AUDIENCE, "It is for those who are logged in."
 
     def clause(self, node: Predicate) -> Clause:
         """The node with its verdict, before it is known what decides."""
@@ -313,7 +313,7 @@ def _marked(clause: Clause) -> Clause:
     return replace(clause, decides=True, parts=parts)
 
 
-def _outline(candidate: Candidate, standing: Standing, reason: str) -> PolicyReport:
+def _outline(candidate: Candidate, standing: Applicability, reason: str) -> PolicyReport:
     rule = candidate.rule
     return PolicyReport(
         rule.name, candidate.source, rule.audience, rule.mode, standing, reason, applies=False

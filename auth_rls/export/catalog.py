@@ -48,7 +48,7 @@ WHERE c.oid = to_regclass(%s) AND c.relkind IN ('r', 'p')
 
 
 @dataclass(frozen=True, slots=True)
-class _Standing:
+class _Installed:
     """Something that is there: its comment, and the digest of what PostgreSQL says it is."""
 
     comment: str
@@ -73,12 +73,12 @@ class Catalog:
         with _plain(using) as cursor:
             cursor.execute(_POLICIES)
             self.policies = {
-                (Place(schema, table), name): _Standing(comment or "", digest(text), permissive)
+                (Place(schema, table), name): _Installed(comment or "", digest(text), permissive)
                 for schema, table, name, permissive, comment, text in cursor.fetchall()
             }
             cursor.execute(_FUNCTIONS, [SCHEMA])
             self.functions = {
-                name: _Standing(comment or "", digest(text), signature=signature)
+                name: _Installed(comment or "", digest(text), signature=signature)
                 for name, signature, comment, text in cursor.fetchall()
             }
             cursor.execute(_SECURED)
@@ -168,7 +168,7 @@ class Catalog:
         wanted = {(policy.place, policy.name) for policy in export.policies}
         return [key for key in self.policies if _ours(key[1]) and key not in wanted]
 
-    def _idle(self, export: Export) -> dict[str, _Standing]:
+    def _idle(self, export: Export) -> dict[str, _Installed]:
         """Functions of ours that nothing calls any more."""
         names = _names(export)
         return {
@@ -178,7 +178,7 @@ class Catalog:
         }
 
     @staticmethod
-    def _state(standing: _Standing | None, sql: str) -> str | None:
+    def _state(standing: _Installed | None, sql: str) -> str | None:
         return "is missing" if standing is None else standing.state(sql)
 
 

@@ -21,7 +21,7 @@ class ShapeError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class PolicySet:
     """Policies that belong together, not in force yet."""
 
     model: type[models.Model]

@@ -53,7 +53,9 @@ class Group:
         return (select for found in self.of.values() for select in found)
 
 
-def alike(wanted: Iterable[Select], is_key: IsKey, most: int) -> tuple[list[Group], list[Select]]:
+def group_selects(
+    wanted: Iterable[Select], is_key: IsKey, most: int
+) -> tuple[list[Group], list[Select]]:
     """Groups of two or more that belong together, each of at most so many keys, and those that
     stand alone. Selects inside a select make it stand alone.
 

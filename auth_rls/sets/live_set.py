@@ -41,7 +41,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Shift:
+class SetDelta:
     """What joined a set and what left it."""
 
     added: frozenset[object] = frozenset()
@@ -51,18 +51,18 @@ class Shift:
         return bool(self.added or self.removed)
 
 
-_NONE = Shift()
+_NONE = SetDelta()
 
 
 @dataclass(slots=True)
 class Shifts:
     """What one change did: the sets it changed, and those that have to be read again."""
 
-    of: dict[Select, Shift] = field(default_factory=dict)
+    of: dict[Select, SetDelta] = field(default_factory=dict)
     stale: list[Select] = field(default_factory=list)
 
 
-class Lookup:
+class LiveSet:
     """The values behind one bound select.
 
     `counts` is how many rows give each value: the same object as long as the lookup lives, for
@@ -90,7 +90,7 @@ class Lookup:
             self._frozen = frozenset(self.counts)
         return self._frozen
 
-    def shift(self, old: Row | None, new: Row | None) -> Shift:
+    def shift(self, old: Row | None, new: Row | None) -> SetDelta:
         """One row changed. A row that leaves and was never counted says that something was
         missed: the lookup is not exact any more."""
         before, after = self._value(old), self._value(new)
@@ -113,19 +113,19 @@ class Lookup:
         if not added and not removed:
             return _NONE
         self._frozen = None
-        return Shift(
+        return SetDelta(
             frozenset((after,)) if added else frozenset(),
             frozenset((before,)) if removed else frozenset(),
         )
 
-    def replace(self, counts: Mapping[object, int], exact: bool) -> Shift:
+    def replace(self, counts: Mapping[object, int], exact: bool) -> SetDelta:
         """Take other values in place of those it has."""
         before = self.values
         self.counts.clear()
         self.counts.update(counts)
         self._frozen = None
         self.exact = exact
-        return Shift(self.values - before, before - self.values)
+        return SetDelta(self.values - before, before - self.values)
 
     def _value(self, row: Row | None) -> object:
         if row is None or self._judge(row) is not True:
@@ -134,27 +134,27 @@ class Lookup:
         return None if value is None else member(self.select, value)
 
 
-class _Shelf:
+class _Table:
     """The lookups that read one table."""
 
     __slots__ = ("index", "lookups", "needed")
 
     def __init__(self, members_of: MembersOf) -> None:
-        self.lookups: dict[Lookup, None] = {}
-        self.index: Index[Lookup] = Index(members_of)
+        self.lookups: dict[LiveSet, None] = {}
+        self.index: Index[LiveSet] = Index(members_of)
         # Of all that ever were here: more than is needed does no harm.
         self.needed: frozenset[str] = frozenset()
 
 
-class Lookups:
+class LiveSets:
     """Every lookup of a process, at one place in the log. `table_of` knows tables by model."""
 
     def __init__(self, table_of: Callable[[str], str]) -> None:
         self._table_of = table_of
-        self._known: dict[Select, Lookup] = {}
-        self._shelves: dict[str, _Shelf] = {}
+        self._known: dict[Select, LiveSet] = {}
+        self._shelves: dict[str, _Table] = {}
         # By select, the lookups whose rows are chosen by it.
-        self._outer: dict[Select, dict[Lookup, None]] = {}
+        self._outer: dict[Select, dict[LiveSet, None]] = {}
 
     def __contains__(self, select: object) -> bool:
         return select in self._known
@@ -165,7 +165,7 @@ class Lookups:
     def __iter__(self) -> Iterator[Select]:
         return iter(self._known)
 
-    def __getitem__(self, select: Select) -> Lookup:
+    def __getitem__(self, select: Select) -> LiveSet:
         return self._known[select]
 
     def members(self, select: Select) -> Collection[object]:
@@ -176,15 +176,15 @@ class Lookups:
         """Whether any lookup reads this table."""
         return table in self._shelves
 
-    def add(self, select: Select, counts: Mapping[object, int], exact: bool) -> Lookup:
+    def add(self, select: Select, counts: Mapping[object, int], exact: bool) -> LiveSet:
         """A lookup with these values. Those that its `where` names must be there already."""
-        lookup = Lookup(select, self.members)
+        lookup = LiveSet(select, self.members)
         lookup.replace(counts, exact)
         self._known[select] = lookup
         table = self._table_of(select.model)
         shelf = self._shelves.get(table)
         if shelf is None:
-            shelf = self._shelves[table] = _Shelf(self.members)
+            shelf = self._shelves[table] = _Table(self.members)
         shelf.lookups[lookup] = None
         shelf.needed |= lookup.needed
         shelf.index.add(lookup, lookup.keys)
@@ -214,8 +214,8 @@ class Lookups:
         shelf = self._shelves.get(change.table)
         if shelf is None:
             return shifts
-        stale: dict[Lookup, None] = {}
-        concerned: Iterable[Lookup]
+        stale: dict[LiveSet, None] = {}
+        concerned: Iterable[LiveSet]
         if change.empties:
             concerned = tuple(shelf.lookups)
         elif shelf.needed <= change.columns:
@@ -241,17 +241,17 @@ class Lookups:
         shifts.stale = [lookup.select for lookup in self._with_outer(stale)]
         return shifts
 
-    def replace(self, select: Select, counts: Mapping[object, int], exact: bool) -> Shift:
+    def replace(self, select: Select, counts: Mapping[object, int], exact: bool) -> SetDelta:
         """Bring a lookup the values that were read for where the others stand."""
         shift = self._known[select].replace(counts, exact)
         if shift:
             self._follow(select, shift)
         return shift
 
-    def rewind(self, lookups: Collection[Lookup], changes: Sequence[Change]) -> None:
+    def rewind(self, lookups: Collection[LiveSet], changes: Sequence[Change]) -> None:
         """Take these back over changes that their values have in them, given in log order. Those
         that they name must stand at the place already."""
-        shelves: dict[str, Index[Lookup]] = {}
+        shelves: dict[str, Index[LiveSet]] = {}
         for lookup in lookups:
             table = self._table_of(lookup.select.model)
             shelves.setdefault(table, Index(self.members)).add(lookup, lookup.keys)
@@ -260,13 +260,13 @@ class Lookups:
             for lookup in () if index is None else index.candidates(change.old, change.new):
                 lookup.shift(change.new, change.old)
 
-    def _follow(self, select: Select, shift: Shift) -> None:
+    def _follow(self, select: Select, shift: SetDelta) -> None:
         for shelf in self._shelves.values():
             shelf.index.follow(select, shift.added, shift.removed)
 
-    def _with_outer(self, lookups: Iterable[Lookup]) -> dict[Lookup, None]:
+    def _with_outer(self, lookups: Iterable[LiveSet]) -> dict[LiveSet, None]:
         """These and all whose rows they choose, however indirectly."""
-        found: dict[Lookup, None] = {}
+        found: dict[LiveSet, None] = {}
         ahead = list(lookups)
         while ahead:
             lookup = ahead.pop()

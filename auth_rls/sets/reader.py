@@ -18,7 +18,7 @@ from auth_rls.predicates.bind import member
 from auth_rls.predicates.kinds import Kind
 from auth_rls.predicates.predicate import FALSE, Predicate, Select
 from auth_rls.predicates.simplify import simplify
-from auth_rls.sets.grouping import Group, alike
+from auth_rls.sets.grouping import Group, group_selects
 from auth_rls.sql.columns import Column, columns_of, model_named
 from auth_rls.sql.compile import condition
 from auth_rls.sql.rows import canonical
@@ -65,12 +65,12 @@ def read_members(select: Select, using: str) -> Counts:
 
 def read_many(selects: Iterable[Select], using: str) -> dict[Select, Counts]:
     """`read_members` of each, in fewer queries where that gives the same."""
-    groups, alone = alike(selects, cache(_is_key), _BATCH)
+    groups, alone = group_selects(selects, cache(_is_key), _BATCH)
     found: dict[Select, Counts] = {}
     for group in groups:
         try:
             found |= _read_group(group, using)
-        except _Strange:
+        except _Ungroupable:
             alone.extend(group.selects)
     return found | {select: read_members(select, using) for select in alone}
 
@@ -82,7 +82,7 @@ def read_set(select: Select) -> frozenset[object]:
     return frozenset(_canonical(column, rows.iterator(_ROWS)))
 
 
-class _Strange(Exception):
+class _Ungroupable(Exception):
     """The database found a row by a key that is none of those asked for."""
 
 
@@ -115,9 +115,9 @@ def _key(column: Column, raw: object, known: Container[object]) -> object:
     try:
         value = canonical(column, raw)
     except _REFUSED:
-        raise _Strange from None
+        raise _Ungroupable from None
     if value not in known:
-        raise _Strange
+        raise _Ungroupable
     return value
 
 

@@ -23,7 +23,7 @@ from channels.layers import InMemoryChannelLayer, get_channel_layer
 
 from realtime.bus.layers import let_go, own_layer
 from realtime.event_log.batch import Batch
-from realtime.topics.broadcast import Casts
+from realtime.topics.broadcast import BroadcastBatch
 from realtime.util.counters import Counters
 from realtime.util.tasks import cancelled
 
@@ -55,9 +55,9 @@ class LayerDown(ConnectionError):
     """The channel layer does not answer; what was to be sent was not."""
 
 
-Message = Batch | Casts
+Message = Batch | BroadcastBatch
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Batch | Casts | Probe).decode
+_decode = msgspec.msgpack.Decoder(Batch | BroadcastBatch | Probe).decode
 
 
 class Bus:
@@ -119,7 +119,7 @@ class Bus:
         """Send to every process, this one included. Raises LayerDown, or what the layer raises."""
         if self._mute:
             raise LayerDown("the channel layer does not answer")
-        if isinstance(message, Casts):
+        if isinstance(message, BroadcastBatch):
             while self._busy() and self._is_alone():
                 await asyncio.sleep(_MOMENT_SECONDS)
             if self._is_alone():

@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
-from realtime.delivery.frame import Prepared
+from realtime.delivery.frame import SharedFrame
 from realtime.delivery.outbox import Outgoing
-from realtime.delivery.server_adapter import UNKNOWN, Carrier
+from realtime.delivery.server_adapter import UNKNOWN, ServerAdapter
 from realtime.util.tasks import cancelled
 
 _HALF = 0.5
@@ -23,7 +23,7 @@ _ASK_AGAIN_SECONDS = 0.01
 Send = Callable[[str | bytes], Coroutine[Any, Any, None]]
 
 
-class Outbox:
+class AsgiOutbox:
     """Anybody on the loop puts into it. `ended` is called once: when it was closed and all is sent,
     when it overflowed, or with what sending raised."""
 
@@ -49,7 +49,7 @@ class Outbox:
         send: Send,
         bound: int | None,
         ended: Callable[[Exception | None], None],
-        carrier: Carrier = UNKNOWN,
+        carrier: ServerAdapter = UNKNOWN,
     ) -> None:
         """`carrier`: what is known of the server. With an eager one `send` is begun by whoever
         puts, which saves a task for every frame that need not wait (`benchmarks.fanout`).
@@ -83,7 +83,7 @@ class Outbox:
             return
         if self._write is not None and self._writer is None:
             # Nothing of ours waits while there is no writer.
-            made = frame if isinstance(frame, Prepared) else Prepared(frame)
+            made = frame if isinstance(frame, SharedFrame) else SharedFrame(frame)
             data = made.frame()
             try:
                 written = self._write(data)
@@ -94,7 +94,7 @@ class Outbox:
             if written:
                 self._look_beyond()
                 return
-        message = frame.message if isinstance(frame, Prepared) else frame
+        message = frame.message if isinstance(frame, SharedFrame) else frame
         if self._writer is None:
             if self._eager:
                 self._begin(message)

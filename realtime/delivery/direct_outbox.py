@@ -18,15 +18,15 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable
 
-from realtime.delivery.frame import Prepared
+from realtime.delivery.frame import SharedFrame
 from realtime.delivery.outbox import Outgoing
-from realtime.delivery.write_group import WRITE_BYTES, Wire
-from realtime.delivery.write_scheduler import Turn, turn_of
+from realtime.delivery.write_group import WRITE_BYTES, WriteGroup
+from realtime.delivery.write_scheduler import WriteScheduler, scheduler_of
 
 _HALF = 0.5
 
 
-class Line:
+class DirectOutbox:
     """Everything is called on the event loop of the transport.
 
     `first`, `more`, `odd`, `fd`, `compressed`, `wires` and `transport` are for the turn and the
@@ -66,11 +66,11 @@ class Line:
 
         `compressed`: the client takes what was compressed for itself alone (`prepared.py`).
         """
-        self._turn = turn = turn_of(asyncio.get_running_loop())
+        self._turn = turn = scheduler_of(asyncio.get_running_loop())
         # Always the same list: one look-up less for each frame.
         self._lines = turn.lines
         # Where it gets the frames of many, and its place there.
-        self.wires: dict[Wire, int] = {}
+        self.wires: dict[WriteGroup, int] = {}
         self.compressed = compressed
         self._bound = bound
         self._ended = ended
@@ -80,8 +80,8 @@ class Line:
         self.overflowed = False
         # Held, closing or gone: frames take the longer way.
         self.odd = False
-        self.first: Prepared | None = None
-        self.more: list[Prepared] | None = None
+        self.first: SharedFrame | None = None
+        self.more: list[SharedFrame] | None = None
         self.transport = transport
         self.fd = _descriptor(transport)
 
@@ -91,13 +91,13 @@ class Line:
         return self._waiting + self.transport.get_write_buffer_size() if self._held else 0
 
     @property
-    def direct(self) -> Turn | None:
+    def direct(self) -> WriteScheduler | None:
         """What writes to it together with others; None where that is not possible now."""
         return None if self.odd or self.fd < 0 else self._turn
 
     def put(self, frame: Outgoing) -> None:
         """Send a frame at the end of this turn. After `close` or an overflow it is dropped."""
-        if self.odd or type(frame) is not Prepared:
+        if self.odd or type(frame) is not SharedFrame:
             self._put_oddly(frame)
             return
         if self.first is None:
@@ -117,8 +117,8 @@ class Line:
             self.more.append(frame)
 
     def _put_oddly(self, frame: Outgoing) -> None:
-        if not isinstance(frame, Prepared):
-            frame = Prepared(frame)
+        if not isinstance(frame, SharedFrame):
+            frame = SharedFrame(frame)
             # What cannot be sent is the business of who puts it, and of nobody else.
             frame.frame()
         if not self.odd:
@@ -238,7 +238,7 @@ class Line:
         self.more = waiting[count + 1 :] or None
         return b"".join(forms[:count])
 
-    def _forms(self, frames: Iterable[Prepared]) -> list[bytes]:
+    def _forms(self, frames: Iterable[SharedFrame]) -> list[bytes]:
         return [frame.form(self.compressed) for frame in frames]
 
     def _write(self, data: bytes) -> None:

@@ -17,7 +17,7 @@ _NORMAL = 1000
 _APPLICATION = range(3000, 5000)
 
 
-async def say_farewell(send: Callable[[dict[str, Any]], Awaitable[None]], code: CloseCode) -> None:
+async def send_close(send: Callable[[dict[str, Any]], Awaitable[None]], code: CloseCode) -> None:
     """Close through this ASGI `send`. Raises what sending raises."""
     # Daphne's `send` is bound to the protocol of the connection.
     protocol = send.args[0] if isinstance(send, functools.partial) and send.args else None

@@ -48,7 +48,7 @@ def _frame(head: int, payload: bytes) -> bytes:
     return bytes((head, 127)) + size.to_bytes(8) + payload
 
 
-class Prepared:
+class SharedFrame:
     """One message, shared by everybody it goes to. `made` is its frame as soon as there is one."""
 
     __slots__ = ("_compressed", "made", "message")
@@ -59,7 +59,7 @@ class Prepared:
         self._compressed: bytes | None = None
 
     @classmethod
-    def made_of(cls, plain: bytes, compressed: bytes | None) -> Prepared:
+    def made_of(cls, plain: bytes, compressed: bytes | None) -> SharedFrame:
         """Frames that were made before, as one; `compressed` may lack where nobody is to get it."""
         made = cls(b"")
         made.made, made._compressed = plain, compressed

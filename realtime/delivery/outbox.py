@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from realtime.delivery.frame import Prepared
+from realtime.delivery.frame import SharedFrame
 
 # What goes to a socket: for it alone, or shared.
-Outgoing = str | bytes | Prepared
+Outgoing = str | bytes | SharedFrame
 
 
 class Sink(Protocol):
@@ -19,7 +19,7 @@ class Sink(Protocol):
     def put(self, frame: Outgoing) -> None: ...
 
 
-class Outlet(Sink, Protocol):
+class Outbox(Sink, Protocol):
     """What takes the frames of one socket: an outbox, or a line of a server of ours."""
 
     overflowed: bool

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
-from realtime.delivery.frame import Prepared
+from realtime.delivery.frame import SharedFrame
 from realtime.delivery.outbox import Sink
 
 # Fewer are not worth a wire.
@@ -28,7 +28,7 @@ class Turn(Protocol):
     """Writes what has to be written, soon. Where a sink says it is `direct`, it gives this."""
 
     def wire(self, apart: dict[Any, None]) -> Wire: ...
-    def share(self, wire: Any, frame: Prepared, without: Any = None) -> None: ...
+    def share(self, wire: Any, frame: SharedFrame, without: Any = None) -> None: ...
 
 
 R = TypeVar("R")
@@ -73,7 +73,7 @@ class Recipients(Generic[R]):
         else:
             self._wire.remove(self._sink_of(member))
 
-    def send(self, frame: Prepared, without: R | None = None) -> None:
+    def send(self, frame: SharedFrame, without: R | None = None) -> None:
         """Hand a frame to everybody but one; never waits."""
         sink_of = self._sink_of
         if self._wire is not None or len(self._members) >= _MANY:

@@ -36,7 +36,7 @@ def _nothing_waits() -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Carrier:
+class ServerAdapter:
     """A server, as far as one socket of it is concerned. The default is one of which nothing is
     known."""
 
@@ -48,10 +48,10 @@ class Carrier:
     write: Callable[[bytes], bool] | None = None
 
 
-UNKNOWN = Carrier()
+UNKNOWN = ServerAdapter()
 
 
-class _Turns:
+class _TickCounter:
     """Counts the turns of an event loop in which anything is written."""
 
     def __init__(self) -> None:
@@ -70,23 +70,23 @@ class _Turns:
         self._over = True
 
 
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _TickCounter] = WeakKeyDictionary()
 
 
-def carrier_of(send: Any) -> Carrier:
+def carrier_of(send: Any) -> ServerAdapter:
     """What is known of the server this ASGI `send` belongs to. A doubt knows nothing.
 
     Called on the loop of the server.
     """
     if not isinstance(send, functools.partial):
-        return Carrier(eager=type(getattr(send, "__self__", None)).__module__ in _PLAIN)
+        return ServerAdapter(eager=type(getattr(send, "__self__", None)).__module__ in _PLAIN)
     # Daphne's `send` is bound to the protocol of the connection.
     protocol = send.args[0] if send.args else None
     transport: Any = getattr(protocol, "transport", None)
     unsent = _unsent_of(transport) if _has_buffer(transport) else _nothing_waits
     if (_named(type(protocol)), _named(send.func)) != _DAPHNE:
-        return Carrier(unsent=unsent)
-    return Carrier(True, unsent, _writer(protocol, transport))
+        return ServerAdapter(unsent=unsent)
+    return ServerAdapter(True, unsent, _writer(protocol, transport))
 
 
 def _named(thing: Any) -> tuple[str, str]:
@@ -110,7 +110,7 @@ def _writer(protocol: Any, transport: Any) -> Callable[[bytes], bool] | None:
     if not known or not hasattr(transport, "write"):
         return None
     loop = asyncio.get_running_loop()
-    turns = _turns.setdefault(loop, _Turns())
+    turns = _turns.setdefault(loop, _TickCounter())
     is_open = protocol.STATE_OPEN
     bare = type(transport).__module__ in _BARE and _has_buffer(transport) and not transport.TLS
     # The socket and not its descriptor, which may be another's once it is closed. Twisted forgets

@@ -6,11 +6,11 @@ from array import array
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
-from realtime.delivery.frame import Prepared
+from realtime.delivery.frame import SharedFrame
 
 if TYPE_CHECKING:
-    from realtime.delivery.direct_outbox import Line
-    from realtime.delivery.write_scheduler import Turn
+    from realtime.delivery.direct_outbox import DirectOutbox
+    from realtime.delivery.write_scheduler import WriteScheduler
 
 # A burst is joined to writes of about so many bytes.
 WRITE_BYTES = 262_144
@@ -18,7 +18,7 @@ WRITE_BYTES = 262_144
 SOCKETS_A_LOOK = 128
 
 
-class _Strand:
+class _Encoding:
     """Sockets that get the same bytes, each with the member it stands for."""
 
     __slots__ = ("compressed", "fds", "lines", "members")
@@ -26,11 +26,11 @@ class _Strand:
     def __init__(self, compressed: bool) -> None:
         self.compressed = compressed
         self.fds = array("i")
-        self.lines: list[Line] = []
+        self.lines: list[DirectOutbox] = []
         self.members: list[Any] = []
 
 
-class Wire:
+class WriteGroup:
     """Sockets that all get the same frames: those that take them compressed, and the others.
 
     Each line is in it once. One that is not to be written to directly any more goes, and its member
@@ -39,12 +39,12 @@ class Wire:
 
     __slots__ = ("_apart", "strands", "turn")
 
-    def __init__(self, turn: Turn, apart: dict[Any, None]) -> None:
+    def __init__(self, turn: WriteScheduler, apart: dict[Any, None]) -> None:
         self.turn = turn
         self._apart = apart
-        self.strands = _Strand(False), _Strand(True)
+        self.strands = _Encoding(False), _Encoding(True)
 
-    def add(self, line: Line, member: Hashable) -> bool:
+    def add(self, line: DirectOutbox, member: Hashable) -> bool:
         """False where the line is here already, for another member."""
         if self in line.wires:
             return False
@@ -56,7 +56,7 @@ class Wire:
         strand.members.append(member)
         return True
 
-    def remove(self, line: Line) -> Any:
+    def remove(self, line: DirectOutbox) -> Any:
         """Returns the member it stood for. What was shared before is still sent to it."""
         self.turn.fix(self)
         self.turn.pull(line)
@@ -73,7 +73,7 @@ class Wire:
         strand.members.pop()
         return member
 
-    def release(self, line: Line) -> None:
+    def release(self, line: DirectOutbox) -> None:
         """Remove a line that is not to be written to directly."""
         self._apart[self.remove(line)] = None
 
@@ -93,32 +93,32 @@ class WriteBatch:
         "without",
     )
 
-    def __init__(self, wire: Wire, without: Line | None) -> None:
+    def __init__(self, wire: WriteGroup, without: DirectOutbox | None) -> None:
         self.wire = wire
         self.without = without
         self.stretches = [(each, 0, len(each.fds)) for each in wire.strands if each.fds]
-        self.frames: list[Prepared] = []
+        self.frames: list[SharedFrame] = []
         self.size = 0
         # Members of the wire that get all this by themselves.
-        self.pulled: list[Line] = []
+        self.pulled: list[DirectOutbox] = []
         # Takes no more frames: the wire is another by now, or some sockets have these already.
         self.fixed = self.begun = False
         self._made: dict[bool, bytes] = {}
         if without is not None and wire in without.wires:
             self.cut(without)
 
-    def add(self, frame: Prepared) -> None:
+    def add(self, frame: SharedFrame) -> None:
         self.frames.append(frame)
         self.size += len(frame.frame())
 
-    def takes(self, wire: Wire, frame: Prepared, without: Line | None) -> bool:
+    def takes(self, wire: WriteGroup, frame: SharedFrame, without: DirectOutbox | None) -> bool:
         same = self.wire is wire and self.without is without
         return same and not self.fixed and not self.full(frame)
 
-    def full(self, frame: Prepared) -> bool:
+    def full(self, frame: SharedFrame) -> bool:
         return self.size + len(frame.frame()) > WRITE_BYTES
 
-    def cut(self, line: Line) -> bool:
+    def cut(self, line: DirectOutbox) -> bool:
         """Leave this line out; False where it is not to come, or was."""
         place, mine = line.wires[self.wire], self.wire.strands[line.compressed]
         for number, (strand, start, stop) in enumerate(self.stretches):
@@ -128,7 +128,7 @@ class WriteBatch:
                 return True
         return False
 
-    def next(self) -> tuple[_Strand, int, int]:
+    def next(self) -> tuple[_Encoding, int, int]:
         """Some places; they count as written from here on."""
         self.begun = self.fixed = True
         strand, start, stop = self.stretches[0]
@@ -142,7 +142,7 @@ class WriteBatch:
         rest = [line for strand, start, stop in self.stretches for line in strand.lines[start:stop]]
         if rest:
             compressed = self.data(True) if self.wire.strands[True].fds else None
-            whole = Prepared.made_of(self.data(False), compressed)
+            whole = SharedFrame.made_of(self.data(False), compressed)
             for line in rest:
                 line.put(whole)
 

@@ -22,11 +22,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from realtime.delivery.frame import Prepared
-from realtime.delivery.write_group import SOCKETS_A_LOOK, Wire, WriteBatch
+from realtime.delivery.frame import SharedFrame
+from realtime.delivery.write_group import SOCKETS_A_LOOK, WriteBatch, WriteGroup
 
 if TYPE_CHECKING:
-    from realtime.delivery.direct_outbox import Line
+    from realtime.delivery.direct_outbox import DirectOutbox
 
 logger = logging.getLogger("realtime.turn")
 
@@ -36,7 +36,7 @@ _SLICE_SECONDS = 0.01
 _FEW = 64
 
 
-class Turn:
+class WriteScheduler:
     """Everything is called on the loop it belongs to."""
 
     __slots__ = ("__weakref__", "_due", "batches", "lines")
@@ -44,7 +44,7 @@ class Turn:
     def __init__(self) -> None:
         self._due = False
         #: Lines that have something to write.
-        self.lines: list[Line] = []
+        self.lines: list[DirectOutbox] = []
         #: The first is written first. For `Line.put`, which would call us for nothing without.
         self.batches: list[WriteBatch] = []
 
@@ -54,11 +54,13 @@ class Turn:
             self._due = True
             asyncio.get_running_loop().call_soon(self._flush)
 
-    def wire(self, apart: dict[Any, None]) -> Wire:
+    def wire(self, apart: dict[Any, None]) -> WriteGroup:
         """A wire without anybody; who leaves it because it has to is put to `apart`."""
-        return Wire(self, apart)
+        return WriteGroup(self, apart)
 
-    def share(self, wire: Wire, frame: Prepared, without: Line | None = None) -> None:
+    def share(
+        self, wire: WriteGroup, frame: SharedFrame, without: DirectOutbox | None = None
+    ) -> None:
         """Send a frame to everybody on a wire but one, at the end of this turn."""
         last = self.batches[-1] if self.batches else None
         if last is not None:
@@ -84,16 +86,16 @@ class Turn:
             if line.first is not None:
                 self.pull(line)
 
-    def fix(self, wire: Wire) -> None:
+    def fix(self, wire: WriteGroup) -> None:
         """The wire is about to change."""
         for batch in self.batches:
             if batch.wire is wire:
                 batch.fixed = True
 
-    def pull(self, line: Line) -> None:
+    def pull(self, line: DirectOutbox) -> None:
         """Put what batches have for a line to that line itself, if there is such a thing."""
         holes = 0
-        frames: list[Prepared] = []
+        frames: list[SharedFrame] = []
         for batch in self.batches:
             if batch.wire in line.wires and batch.cut(line):
                 batch.pulled.append(line)
@@ -188,7 +190,7 @@ class Turn:
             self.lines[:0] = waiting
 
 
-def _leave(line: Line, rest: bytes) -> None:
+def _leave(line: DirectOutbox, rest: bytes) -> None:
     """Leave to the transport what the kernel did not take."""
     try:
         line.transport.write(rest)
@@ -199,12 +201,12 @@ def _leave(line: Line, rest: bytes) -> None:
         line.transport.abort()
 
 
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, Turn] = WeakKeyDictionary()
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, WriteScheduler] = WeakKeyDictionary()
 
 
-def turn_of(loop: asyncio.AbstractEventLoop) -> Turn:
+def scheduler_of(loop: asyncio.AbstractEventLoop) -> WriteScheduler:
     """The one of this loop."""
     turn = _turns.get(loop)
     if turn is None:
-        turn = _turns[loop] = Turn()
+        turn = _turns[loop] = WriteScheduler()
     return turn

@@ -20,7 +20,7 @@ from typing import Protocol
 from django.db import connections
 
 from realtime.bus.bus import Message
-from realtime.delivery.frame import Prepared
+from realtime.delivery.frame import SharedFrame
 from realtime.event_log.batch import Batch
 from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.position import Position
@@ -29,19 +29,19 @@ from realtime.event_log.ring import EventLog
 from realtime.models import Message as StoredMessage
 from realtime.models import PresenceMember
 from realtime.subscriptions import frames
-from realtime.subscriptions.access_watch import Watch
+from realtime.subscriptions.access_watch import AccessWatch
 from realtime.subscriptions.index import Delivery
-from realtime.subscriptions.manager import Subscribers
-from realtime.subscriptions.subscriber import Port
-from realtime.topics.broadcast import Cast, Casts
+from realtime.subscriptions.manager import SubscriptionManager
+from realtime.subscriptions.subscriber import Subscriber
+from realtime.topics.broadcast import Broadcast, BroadcastBatch
 from realtime.topics.frames import of_cast
-from realtime.topics.listeners import Topics
-from realtime.topics.presence.tracker import PresenceRooms
+from realtime.topics.listeners import TopicListeners
+from realtime.topics.presence.tracker import PresenceTracker
 from realtime.topics.stored import cast_of
 from realtime.util.counters import Counters
 from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
 from realtime.util.fair_queue import FairQueue
-from realtime.util.time_slice import SLICE_SECONDS, Breath
+from realtime.util.time_slice import SLICE_SECONDS, TimeSlice
 from realtime.wal.head import Head, renew_epoch
 
 logger = logging.getLogger("realtime.dispatcher")
@@ -80,23 +80,23 @@ class Dispatcher:
         self._alias = alias
         self._bus: Source | None = None
         self._reader = LogReader(alias, self.log)
-        self.subscribers = Subscribers(
-            self.log, self._reader, Watch(alias), replay_limit, self.counters
+        self.subscribers = SubscriptionManager(
+            self.log, self._reader, AccessWatch(alias), replay_limit, self.counters
         )
-        self.topics: Topics[Port] = Topics()
-        self.presence = PresenceRooms(alias)
+        self.topics: TopicListeners[Subscriber] = TopicListeners()
+        self.presence = PresenceTracker(alias)
         # Tables by which processes tell each other things; as rows they are delivered to nobody.
         self._inner: dict[str, Callable[[DatabaseEvent], None]] = {
             StoredMessage._meta.db_table: self._message,
             PresenceMember._meta.db_table: self._member,
         }
         self._inbox: deque[Batch] = deque()
-        self._casts: FairQueue[Cast] = FairQueue(_CASTS, _CASTS_OF_TOPIC)
+        self._casts: FairQueue[Broadcast] = FairQueue(_CASTS, _CASTS_OF_TOPIC)
         self._news = asyncio.Event()
         self._waiting_rows = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._failing = False
-        self._breath = Breath()
+        self._breath = TimeSlice()
 
     @property
     def heals(self) -> int:
@@ -137,7 +137,7 @@ class Dispatcher:
         await self.presence.stop()
         self._tasks = []
 
-    def remove(self, port: Port) -> None:
+    def remove(self, port: Subscriber) -> None:
         """Forget a channel altogether."""
         self.subscribers.remove(port)
         self.topics.leave(port)
@@ -146,7 +146,7 @@ class Dispatcher:
     def receive(self, message: Message) -> None:
         """Take a message from the bus. When too much waits, the log is read instead; broadcasts
         that find too many of their topic are lost."""
-        if isinstance(message, Casts):
+        if isinstance(message, BroadcastBatch):
             for cast in message.casts:
                 if not self.topics.heard(cast.topic, cast.private):
                     continue
@@ -284,20 +284,20 @@ class Dispatcher:
             await self._breath.pause()
         self.presence.flush()
 
-    async def _matched(self, event: DatabaseEvent) -> list[Delivery[Port]]:
+    async def _matched(self, event: DatabaseEvent) -> list[Delivery[Subscriber]]:
         """Whom the event concerns. A long look lets others have their turn."""
         steps = self.subscribers.match(event)
         while True:
             try:
                 next(steps)
             except StopIteration as done:
-                found: list[Delivery[Port]] = done.value
+                found: list[Delivery[Subscriber]] = done.value
                 return found
             await self._breath.pause()
 
-    def _deliver(self, event: DatabaseEvent, delivery: Delivery[Port]) -> None:
+    def _deliver(self, event: DatabaseEvent, delivery: Delivery[Subscriber]) -> None:
         try:
-            frame = Prepared(frames.of_change(event, delivery))
+            frame = SharedFrame(frames.of_change(event, delivery))
         except Exception:
             # Whatever it is, it concerns this audience only, and this audience is told.
             logger.exception("a change cannot be encoded", extra={"action": "encoding_failed"})
@@ -322,14 +322,14 @@ class Dispatcher:
         while self._casts and time.perf_counter() - started < SLICE_SECONDS:
             self._cast(self._casts.pop())
 
-    def _cast(self, cast: Cast) -> None:
+    def _cast(self, cast: Broadcast) -> None:
         self.counters.casts += 1
         origin = self.topics.listener(cast.origin)
         for version, room in self.topics.rooms(cast.topic, cast.private):
             encoded = of_cast(cast, version)
             if encoded is None:
                 continue
-            frame = Prepared(encoded)
+            frame = SharedFrame(encoded)
             self.counters.sent(len(room) - (origin in room), len(frame))
             if not cast.id:
                 room.send(frame, without=origin)

@@ -15,7 +15,7 @@ from django.db.utils import OperationalError
 _FILE_LOOK_SECONDS = 1.0
 
 
-class SqliteWake:
+class SqliteChangeDetector:
     """Whether the database file changed, and whether it is still the same file."""
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
@@ -74,5 +74,5 @@ class PollingWake:
         """Nothing is remembered."""
 
 
-def wake_for(connection: BaseDatabaseWrapper) -> SqliteWake | PollingWake:
-    return SqliteWake(connection) if connection.vendor == "sqlite" else PollingWake()
+def wake_for(connection: BaseDatabaseWrapper) -> SqliteChangeDetector | PollingWake:
+    return SqliteChangeDetector(connection) if connection.vendor == "sqlite" else PollingWake()

@@ -23,7 +23,7 @@ _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class Row(Mapping[str, Any]):
+class RowImage(Mapping[str, Any]):
     """A row image: a mapping from column to a comparable value, decoded on first use.
 
     A value that does not read as its column's kind (a text in an integer column of SQLite) is
@@ -68,7 +68,7 @@ class Row(Mapping[str, Any]):
         return len(self._load() if self._values is None else self._values)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Row) and self.raw == other.raw
+        return isinstance(other, RowImage) and self.raw == other.raw
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -91,8 +91,8 @@ class DatabaseEvent(msgspec.Struct, frozen=True):
     commit_us: int
     relation: Relation
     op: str
-    old: Row | None
-    new: Row | None
+    old: RowImage | None
+    new: RowImage | None
 
     @property
     def commit_timestamp(self) -> str:
@@ -114,6 +114,6 @@ def to_event(entry: WalRow, relation: Relation) -> DatabaseEvent:
         commit_us=entry.commit_us,
         relation=relation,
         op=entry.op,
-        old=None if entry.old is None else Row(entry.old, kinds),
-        new=None if entry.new is None else Row(entry.new, kinds),
+        old=None if entry.old is None else RowImage(entry.old, kinds),
+        new=None if entry.new is None else RowImage(entry.new, kinds),
     )

@@ -69,7 +69,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class LeaseState:
     """What the head row says: the last claim, and for how many microseconds it is still good."""
 
     claim: Claim
@@ -150,7 +150,7 @@ class Leadership:
         return self.claim is not None
 
     def consider(
-        self, connection: BaseDatabaseWrapper, standing: Standing, seq: int, waiting: bool
+        self, connection: BaseDatabaseWrapper, standing: LeaseState, seq: int, waiting: bool
     ) -> bool:
         """Keep, take or give up the lead, given the head row as it is now; whether we lead.
 
@@ -201,14 +201,14 @@ class Leadership:
             with connection.cursor() as cursor:
                 cursor.execute(_RELEASE, [claim.term, claim.leader])
 
-    def _waited(self, standing: Standing, seq: int) -> float:
+    def _waited(self, standing: LeaseState, seq: int) -> float:
         """For how many seconds, by our clock, entries have waited and nobody numbered."""
         state = (standing.claim, seq)
         if self._waiting is None or self._waiting[0] != state:
             self._waiting = (state, time.monotonic())
         return time.monotonic() - self._waiting[1]
 
-    def _take(self, connection: BaseDatabaseWrapper, standing: Standing, free: bool) -> bool:
+    def _take(self, connection: BaseDatabaseWrapper, standing: LeaseState, free: bool) -> bool:
         old = standing.claim
         moment = time.monotonic()
         with connection.cursor() as cursor:

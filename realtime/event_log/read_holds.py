@@ -24,7 +24,7 @@ class Hold:
         self.after = after
 
 
-class Holds:
+class ReadHolds:
     """Every hold of a process."""
 
     def __init__(self) -> None:
@@ -75,4 +75,4 @@ class Holds:
 
 
 # The process's own.
-holds = Holds()
+holds = ReadHolds()

@@ -21,7 +21,7 @@ from django.db import OperationalError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from realtime.event_log import leadership, numbering_sql, visibility
-from realtime.event_log.leadership import Claim, Deposed, Standing
+from realtime.event_log.leadership import Claim, Deposed, LeaseState
 from realtime.event_log.table import BATCH
 from realtime.event_log.visibility import Horizon
 from realtime.wal.clock import now_us_sql
@@ -43,7 +43,7 @@ class Look:
     """One glance at the log: its head, who leads, and whether entries wait for a number."""
 
     head: Head
-    standing: Standing
+    standing: LeaseState
     waiting: bool
 
 
@@ -81,7 +81,7 @@ class Sequencer:
             ended = time.monotonic()
             pause = max(_EVERYTHING_SECONDS, (ended - began) / _EVERYTHING_SHARE)
             self._everything_at = ended + pause
-        look = Look(Head(*row[:3]), Standing(Claim(row[3], row[4]), row[5]), bool(row[7]))
+        look = Look(Head(*row[:3]), LeaseState(Claim(row[3], row[4]), row[5]), bool(row[7]))
         if postgresql:
             seen = visibility.parse(row[6])
             if self._horizon is not None and seen.next < self._horizon.next:

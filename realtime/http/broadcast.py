@@ -29,10 +29,10 @@ from realtime.process.broadcast_sender import send
 from realtime.process.hub import bounds_of, hub
 from realtime.protocol.errors import WireError
 from realtime.protocol.serializer import PREFIX, Encoding, FrameError, check_json
-from realtime.session.quotas import Purse, Quotas
+from realtime.session.quotas import QuotaChain, Quotas
 from realtime.socket import credentials
 from realtime.subscriptions.planner import Planner
-from realtime.topics.broadcast import Cast
+from realtime.topics.broadcast import Broadcast
 from realtime.topics.stored import store_async
 from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
 
@@ -97,7 +97,7 @@ async def batch(request: HttpRequest) -> HttpResponse:
     private topics that the sender may not send to are passed over in silence."""
     subject = await _subject(request)
     messages = _messages(_body(request))
-    _charge(request, subject, len(messages))
+    _spend_quota(request, subject, len(messages))
     for cast in messages:
         if await _may_send(subject, cast.topic, cast.private):
             await send(cast)
@@ -110,7 +110,7 @@ async def single(request: HttpRequest, *, topic: str, event: str) -> HttpRespons
     it too. 202, or 403 without permission."""
     topic, event = _as_sent(request, topic, event)
     subject = await _subject(request)
-    _charge(request, subject, 1)
+    _spend_quota(request, subject, 1)
     body = _body(request)
     kind = (request.content_type or _JSON).lower()
     if kind not in (_JSON, _BYTES):
@@ -129,7 +129,7 @@ async def single(request: HttpRequest, *, topic: str, event: str) -> HttpRespons
     if errors:
         raise _Answer(422, {"errors": errors})
     encoding = Encoding.JSON if kind == _JSON else Encoding.BINARY
-    cast = Cast(topic.removeprefix(PREFIX), private, event, body, encoding)
+    cast = Broadcast(topic.removeprefix(PREFIX), private, event, body, encoding)
     if not await _may_send(subject, cast.topic, private):
         raise _Answer(403, {"message": "Unauthorized"})
     if persist:
@@ -180,7 +180,7 @@ _lock = threading.Lock()
 _known: tuple[conf.Settings, Quotas] | None = None
 
 
-def _charge(request: HttpRequest, subject: Subject, messages: int) -> None:
+def _spend_quota(request: HttpRequest, subject: Subject, messages: int) -> None:
     """Take these messages from the quotas of the sender's address and user. The service role is the
     operator's own."""
     global _known
@@ -195,7 +195,7 @@ def _charge(request: HttpRequest, subject: Subject, messages: int) -> None:
             held.append(_known[1].address(address, now))
         if subject.user_id is not None:
             held.append(_known[1].subject(str(subject.user_id), now))
-        scope = Purse(*held).broadcast(now, messages)
+        scope = QuotaChain(*held).broadcast(now, messages)
     if scope:
         if isinstance(request, ASGIRequest):
             hub().counters.limits[f"broadcasts_per_second/{scope}"] += 1
@@ -241,7 +241,7 @@ def _too_large(body: bytes) -> dict[str, list[str]]:
     return {"payload": ["Payload size exceeds tenant limit"]}
 
 
-def _messages(body: bytes) -> list[Cast]:
+def _messages(body: bytes) -> list[Broadcast]:
     given = _read(body, _decode_batch)
     if "messages" not in given:
         raise _Answer(422, {"errors": {"messages": [_BLANK]}})
@@ -250,13 +250,13 @@ def _messages(body: bytes) -> list[Cast]:
     except msgspec.MsgspecError:
         raise _Answer(422, {"errors": {"messages": ["is not a list"]}}) from None
     read = [_message(item) for item in items]
-    errors = [{} if isinstance(found, Cast) else found for found in read]
+    errors = [{} if isinstance(found, Broadcast) else found for found in read]
     if any(errors):
         raise _Answer(422, {"errors": {"messages": errors}})
-    return [found for found in read if isinstance(found, Cast)]
+    return [found for found in read if isinstance(found, Broadcast)]
 
 
-def _message(item: msgspec.Raw) -> Cast | dict[str, list[str]]:
+def _message(item: msgspec.Raw) -> Broadcast | dict[str, list[str]]:
     """One message of a batch, or what is wrong with which of its fields."""
     try:
         fields = _decode_batch(item)
@@ -283,7 +283,7 @@ def _message(item: msgspec.Raw) -> Cast | dict[str, list[str]]:
         return errors
     topic = values["topic"].removeprefix(PREFIX)
     private = bool(values["private"])
-    return Cast(topic, private, values["event"], payload, Encoding.JSON, id=values["id"] or "")
+    return Broadcast(topic, private, values["event"], payload, Encoding.JSON, id=values["id"] or "")
 
 
 def _is_uuid(value: object) -> bool:

@@ -16,7 +16,7 @@ from auth_rls.subjects.subject import SERVICE_ROLE
 from auth_rls.subjects.tokens import TokenError
 from realtime import conf
 from realtime.ops import status
-from realtime.ops.layer_probe import Watchman
+from realtime.ops.layer_probe import CachedProbe
 from realtime.ops.metrics import render
 from realtime.process.hub import hub
 from realtime.socket import credentials
@@ -30,7 +30,7 @@ _DATABASE_SECONDS = 5.0
 # Without a layer events come later and nothing is lost.
 _LAYER_SECONDS = 30.0
 
-_watchman = Watchman()
+_watchman = CachedProbe()
 
 
 @never_cache

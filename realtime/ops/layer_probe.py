@@ -67,7 +67,7 @@ async def probe(timeout: float = 2.0) -> Layer:
     return Layer("ok", round((time.perf_counter() - began) * 1000, 1))
 
 
-class Watchman:
+class CachedProbe:
     """Remembers what the last probe found and since when the layer has been down."""
 
     def __init__(self) -> None:

@@ -43,7 +43,7 @@ class Stored(msgspec.Struct, frozen=True):
     bytes: int | None
 
 
-class Member(msgspec.Struct, frozen=True):
+class ProcessStatus(msgspec.Struct, frozen=True):
     """A process that runs, as it was `seen_ms` ago. `behind` is how many events it had yet to
     hand on."""
 
@@ -70,7 +70,7 @@ class Status(msgspec.Struct, frozen=True):
 
     numbering: Numbering
     stored: Stored
-    processes: list[Member]
+    processes: list[ProcessStatus]
     heals: int
 
     @property
@@ -126,9 +126,9 @@ def _leads(connection: BaseDatabaseWrapper, head: LogHead, now_us: int, lag_ms: 
     return idle and not leadership.is_gone(head.leader)
 
 
-def _member(row: Process) -> Member:
+def _member(row: Process) -> ProcessStatus:
     now: datetime = row.now  # type: ignore[attr-defined]
-    return Member(
+    return ProcessStatus(
         id=row.id,
         kind=row.kind,
         host=row.host,

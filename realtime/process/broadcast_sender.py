@@ -18,7 +18,7 @@ from realtime import conf
 from realtime.bus.bus import Bus
 from realtime.bus.layers import reaches_others
 from realtime.process.hub import running_hub
-from realtime.topics.broadcast import Cast, Casts
+from realtime.topics.broadcast import Broadcast, BroadcastBatch
 from realtime.topics.stored import store, store_async
 
 logger = logging.getLogger("realtime.broadcast")
@@ -26,10 +26,10 @@ logger = logging.getLogger("realtime.broadcast")
 _SEND_SECONDS = 5.0
 
 
-async def send(cast: Cast) -> None:
+async def send(cast: Broadcast) -> None:
     """Send one broadcast. Raises ConnectionError, TimeoutError or RuntimeError when it cannot be
     sent."""
-    way = _way()
+    way = _route()
     if way is None:
         await store_async(cast, kept=False)
     elif (future := way(cast)) is not None:
@@ -50,7 +50,7 @@ def on_a_loop() -> bool:
 Future = Any  # concurrent.futures.Future[None]
 
 
-def _way() -> Callable[[Cast], Future | None] | None:
+def _route() -> Callable[[Broadcast], Future | None] | None:
     """How a broadcast leaves this process; None where only the log does."""
     hub = running_hub()
     if hub is not None:
@@ -60,13 +60,13 @@ def _way() -> Callable[[Cast], Future | None] | None:
     return None
 
 
-def send_now(cast: Cast, *, quietly: bool) -> None:
+def send_now(cast: Broadcast, *, quietly: bool) -> None:
     """`send` for callers that are not async. On an event loop it does not wait for the answer.
 
     Raises as `send` does, unless `quietly`: then a failure is logged.
     """
     try:
-        way = _way()
+        way = _route()
         if way is None:
             store(cast, kept=False)
         elif (future := way(cast)) is not None and not on_a_loop():
@@ -77,7 +77,7 @@ def send_now(cast: Cast, *, quietly: bool) -> None:
         logger.warning("broadcast not sent: %s", error, extra={"action": "broadcast_not_sent"})
 
 
-class _Postman:
+class _BackgroundSender:
     """A thread with an event loop and a layer of its own."""
 
     def __init__(self) -> None:
@@ -90,13 +90,13 @@ class _Postman:
         )
         thread.start()
 
-    def send(self, cast: Cast) -> Future:
+    def send(self, cast: Broadcast) -> Future:
         return asyncio.run_coroutine_threadsafe(self._publish(cast), self._loop)
 
-    async def _publish(self, cast: Cast) -> None:
+    async def _publish(self, cast: Broadcast) -> None:
         if self._bus is None:
             self._bus = Bus(self.alias, lambda message: None)
-        await self._bus.publish(Casts([cast]))
+        await self._bus.publish(BroadcastBatch([cast]))
 
     def stop(self) -> None:
         async def leave() -> None:
@@ -108,15 +108,15 @@ class _Postman:
 
 
 _lock = threading.Lock()
-_one: _Postman | None = None
+_one: _BackgroundSender | None = None
 
 
-def _postman() -> _Postman:
+def _postman() -> _BackgroundSender:
     global _one
     with _lock:
         # A thread does not live on in a process that was forked.
         if _one is None or _one.pid != os.getpid() or _one.alias != conf.current().CHANNEL_LAYER:
-            _one = _Postman()
+            _one = _BackgroundSender()
         return _one
 
 

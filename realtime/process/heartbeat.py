@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from realtime import conf
 from realtime.event_log.read_holds import holds
 from realtime.models import Process
-from realtime.process.maintenance import Upkeep
+from realtime.process.maintenance import Maintenance
 from realtime.process.registry import Registration, Report
 from realtime.util.database_threads import (
     DATABASE_ERRORS,
@@ -38,7 +38,7 @@ async def keep(hub: Hub) -> None:
     """Keep the row of a server process until cancelled."""
     alias = conf.current().DATABASE
     registration = Registration(alias, hub.id, Process.Kind.SERVER)
-    upkeep = Upkeep(alias)
+    upkeep = Maintenance(alias)
     try:
         await keep_row(
             registration, lambda: _of_server(hub), upkeep.beat, born=hub.presence.registered
@@ -51,7 +51,7 @@ async def keep_tailer(tailer: Tailer) -> None:
     """Keep the row of a tailer process until cancelled."""
     alias = conf.current().DATABASE
     registration = Registration(alias, tailer.id, Process.Kind.TAILER)
-    upkeep = Upkeep(alias)
+    upkeep = Maintenance(alias)
     try:
         await keep_row(registration, lambda: _of_tailer(tailer), upkeep.beat)
     finally:

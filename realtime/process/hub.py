@@ -21,19 +21,19 @@ from auth_rls.subjects.subject import SERVICE_ROLE, Subject
 from realtime import conf
 from realtime.bus.bus import Bus, LayerDown
 from realtime.client_limits import Bounds
-from realtime.delivery.outbox import Outlet
+from realtime.delivery.outbox import Outbox
 from realtime.dispatcher.dispatcher import Dispatcher
 from realtime.event_log import sequencer
 from realtime.event_log.batch import Batch
 from realtime.event_log.position import Position
 from realtime.event_log.tailer import Tailer
 from realtime.process import heartbeat
-from realtime.process.loop_monitor import Pulse
+from realtime.process.loop_monitor import LoopMonitor
 from realtime.process.remote_reader import RemoteReader
 from realtime.process.shutdown import StopSignal
-from realtime.session.quotas import Purse, Quotas
-from realtime.subscriptions.subscriber import Port
-from realtime.topics.broadcast import Cast, Casts
+from realtime.session.quotas import QuotaChain, Quotas
+from realtime.subscriptions.subscriber import Subscriber
+from realtime.topics.broadcast import Broadcast, BroadcastBatch
 from realtime.topics.presence.writer import PresenceWriter
 from realtime.util.counters import Counters
 from realtime.util.database_threads import in_database_thread
@@ -61,7 +61,7 @@ _LOOK_SECONDS = 0.02
 class Guest(Protocol):
     """A connected socket, as the hub sees it."""
 
-    outbox: Outlet
+    outbox: Outbox
 
     def disconnect(self) -> None: ...
 
@@ -91,7 +91,7 @@ class Hub:
         self.dispatcher.reader.deep = self._remote.from_table
         self.draining = False
         self.sockets: set[Guest] = set()
-        self.pulse = Pulse(self._loop, self.counters, self._fullest)
+        self.pulse = LoopMonitor(self._loop, self.counters, self._fullest)
         self.connections = 0
         self.addresses: Counter[str] = Counter()
         self.bounds = bounds_of(settings)
@@ -103,7 +103,7 @@ class Hub:
         self._thread: threading.Thread | None = None
         self.presence = PresenceWriter(self._alias, self.id, self.dispatcher.presence)
         self._present: asyncio.Task[None] | None = None
-        self._casts: FairQueue[Cast] = FairQueue(_CASTS, _CASTS_OF_TOPIC)
+        self._casts: FairQueue[Broadcast] = FairQueue(_CASTS, _CASTS_OF_TOPIC)
         self._cast_waits = asyncio.Event()
         self._caster: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -127,12 +127,12 @@ class Hub:
         if not self.addresses[address]:
             del self.addresses[address]
 
-    def purse_of(self, subject: Subject, now: float) -> Purse | None:
+    def purse_of(self, subject: Subject, now: float) -> QuotaChain | None:
         """What a subject's connections and channels share; None for nobody in particular, and for
         the operator's own programs."""
         if subject.role == SERVICE_ROLE or subject.user_id is None:
             return None
-        return Purse(self.quotas.subject(str(subject.user_id), now))
+        return QuotaChain(self.quotas.subject(str(subject.user_id), now))
 
     def _fullest(self) -> int:
         return max((guest.outbox.size for guest in self.sockets), default=0)
@@ -215,7 +215,7 @@ class Hub:
         await self.bus.leave()
         self._started = False
 
-    def cast(self, cast: Cast) -> bool:
+    def cast(self, cast: Broadcast) -> bool:
         """Broadcast, in the order of calling within a topic; False when too many of it already
         wait to be sent."""
         if not self._casts.put(cast.room, cast):
@@ -225,7 +225,7 @@ class Hub:
         self.counters.broadcasts_sent += 1
         return True
 
-    def cast_from_anywhere(self, cast: Cast) -> None:
+    def cast_from_anywhere(self, cast: Broadcast) -> None:
         """`cast` from any thread of this process; on the loop itself at once.
 
         Raises RuntimeError, on the loop, when too many wait.
@@ -236,7 +236,7 @@ class Hub:
             return
         self._loop.call_soon_threadsafe(self.cast, cast)
 
-    def remove(self, port: Port) -> None:
+    def remove(self, port: Subscriber) -> None:
         """Forget a channel altogether; it is present no more."""
         self.dispatcher.remove(port)
         self.presence.untrack(port.id)
@@ -246,16 +246,16 @@ class Hub:
             if not self._casts:
                 self._cast_waits.clear()
                 await self._cast_waits.wait()
-            together: list[Cast] = []
+            together: list[Broadcast] = []
             size = 0
             while self._casts and len(together) < _CASTS_AT_ONCE and size < _BYTES_AT_ONCE:
                 together.append(self._casts.pop())
                 size += len(together[-1].payload)
             try:
-                await self.bus.publish(Casts(together))
+                await self.bus.publish(BroadcastBatch(together))
             except LayerDown:
                 # It was not sent. Those who listen here can hear it all the same.
-                self.dispatcher.receive(Casts(together))
+                self.dispatcher.receive(BroadcastBatch(together))
             except Exception as error:
                 # The bus has logged the outage; broadcasts are best effort.
                 logger.debug("broadcast lost: %s", error, extra={"action": "cast_lost"})

@@ -44,7 +44,7 @@ class Peak:
         self._ends = now + self._window
 
 
-class Pulse:
+class LoopMonitor:
     """One per event loop. `fullest` gives the bytes in the fullest outbox."""
 
     def __init__(

@@ -28,7 +28,7 @@ PRUNE_SECONDS = 600.0
 _FIRST_SECONDS = 60.0
 
 
-class Upkeep:
+class Maintenance:
     """One per process that may lead. On one event loop."""
 
     def __init__(self, alias: str) -> None:

@@ -59,7 +59,7 @@ class Registration:
             return self._left or self._renew(report)
 
     def _renew(self, report: Report) -> bool:
-        self._bury()
+        self._expire()
         behind = 0
         if self.kind == Process.Kind.SERVER:
             # Now, not when somebody asks: by then the head has moved on and the report has not.
@@ -110,7 +110,7 @@ class Registration:
         PresenceMember.objects.using(self.alias).filter(process=id_).delete()
         Process.objects.using(self.alias).filter(pk=id_).delete()
 
-    def _bury(self) -> None:
+    def _expire(self) -> None:
         # Looked for first: a DELETE takes the write lock on SQLite even when it finds nothing.
         # One by one, so that two who do this at once cannot wait for each other.
         rows = Process.objects.using(self.alias)

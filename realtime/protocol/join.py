@@ -54,14 +54,14 @@ class BindingError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class SnapshotOption:
     """First the rows as they are now, at most `limit` of them if given."""
 
     limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Replay:
+class BroadcastReplay:
     """Stored broadcasts to send first. `since` in milliseconds since 1970; None: not valid."""
 
     since: int | None
@@ -84,7 +84,7 @@ class Binding:
     filter: str = ""
     select: tuple[str, ...] | None = None
     since: Cursor | None = None
-    snapshot: Snapshot | None = None
+    snapshot: SnapshotOption | None = None
     live: bool = False
     error: str | None = None
 
@@ -140,7 +140,7 @@ class JoinConfig:
 
     broadcast_self: bool = False
     broadcast_ack: bool = False
-    replay: Replay | None = None
+    replay: BroadcastReplay | None = None
     replication_ready: bool = False
     presence_key: str = ""
     presence_enabled: bool = False
@@ -268,10 +268,10 @@ def _event(item: Mapping[str, Any]) -> str:
     return name.upper() if isinstance(name, str) and name.upper() in _EVENTS else ANY
 
 
-def _snapshot(value: Any) -> Snapshot | None:
+def _snapshot(value: Any) -> SnapshotOption | None:
     if isinstance(value, dict):
-        return Snapshot(_positive(value.get("limit")))
-    return Snapshot() if _flag(value) else None
+        return SnapshotOption(_positive(value.get("limit")))
+    return SnapshotOption() if _flag(value) else None
 
 
 # --- fields -------------------------------------------------------------------------------------
@@ -313,11 +313,11 @@ def _key(value: Any) -> str:
     return _encode(value).decode() if isinstance(value, int | float) else ""
 
 
-def _replay(value: Any) -> Replay | None:
+def _replay(value: Any) -> BroadcastReplay | None:
     if not isinstance(value, dict):
         return None
     limit = _whole(value.get("limit"))
-    return Replay(
+    return BroadcastReplay(
         since=_whole(value.get("since")),
         limit=MOST_REPLAYED if limit is None else max(1, min(limit, MOST_REPLAYED)),
     )

@@ -59,7 +59,7 @@ class BinaryBroadcast(msgspec.Struct, frozen=True):
     metadata: dict[str, Any]
 
 
-class Frame(msgspec.Struct, frozen=True):
+class ClientMessage(msgspec.Struct, frozen=True):
     """One message from a client. `payload` is a BinaryBroadcast when the frame was binary.
 
     `raw` is the payload's JSON text as sent (empty for a binary frame), for relaying a payload
@@ -108,7 +108,7 @@ def negotiate(vsn: str | None) -> Version:
 # --- client to server ---------------------------------------------------------------------------
 
 
-def decode(version: Version, data: str | bytes) -> Frame:
+def decode(version: Version, data: str | bytes) -> ClientMessage:
     """Reads one WebSocket message: `str` for a text message, `bytes` for a binary one.
 
     Raises FrameError, and nothing else, for whatever is not a frame of this version.
@@ -127,7 +127,7 @@ def decode(version: Version, data: str | bytes) -> Frame:
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise FrameError(_explain(error, version)) from None
     payload, text = _text_payload(bytes(raw))
-    return Frame(_ref(join_ref), _ref(ref), topic, event, payload, text)
+    return ClientMessage(_ref(join_ref), _ref(ref), topic, event, payload, text)
 
 
 def _ref(value: str | int | None) -> str | None:
@@ -196,7 +196,7 @@ def _explain(error: Exception, version: Version) -> str:
     return f"{path[1:-1]}: {text}" if path else text
 
 
-def _decode_binary(data: bytes) -> Frame:
+def _decode_binary(data: bytes) -> ClientMessage:
     if not data:
         raise FrameError("empty binary frame")
     if data[0] == _KIND_USER_BROADCAST_PUSH:
@@ -206,11 +206,11 @@ def _decode_binary(data: bytes) -> Frame:
             data, 5, ("join_ref", "ref", "topic", "event")
         )
         binary = BinaryBroadcast(event, payload, Encoding.BINARY, {})
-        return Frame(join_ref or None, ref or None, topic, event, binary)
+        return ClientMessage(join_ref or None, ref or None, topic, event, binary)
     raise FrameError(f"unknown binary kind {data[0]}: expected 0 or 3")
 
 
-def _decode_broadcast(data: bytes) -> Frame:
+def _decode_broadcast(data: bytes) -> ClientMessage:
     names = ("join_ref", "ref", "topic", "event", "metadata")
     (join_ref, ref, topic, event, meta), payload = _sections(data, 7, names)
     if data[6] > Encoding.JSON:
@@ -220,7 +220,7 @@ def _decode_broadcast(data: bytes) -> Frame:
         _json(payload, _decode_any, "payload")
     metadata = _json(meta.encode(), _decode_payload, "metadata") if meta else {}
     binary = BinaryBroadcast(event, payload, encoding, metadata)
-    return Frame(join_ref or None, ref or None, topic, "broadcast", binary)
+    return ClientMessage(join_ref or None, ref or None, topic, "broadcast", binary)
 
 
 def _sections(data: bytes, start: int, names: Sequence[str]) -> tuple[list[str], bytes]:
@@ -287,7 +287,7 @@ def broadcast_payload(event: str, payload: bytes, meta: Mapping[str, Any] | None
     )
 
 
-def kind4(
+def binary_broadcast(
     topic: str,
     event: str,
     payload: bytes,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from realtime.protocol.join import JoinConfig
 from realtime.protocol.serializer import PREFIX
-from realtime.session.quotas import Purse
-from realtime.topics.rights import NONE, Rights
+from realtime.session.quotas import QuotaChain
+from realtime.topics.rights import NONE, TopicRights
 from realtime.util.token_bucket import TokenBucket
 
 
@@ -30,13 +30,13 @@ class Channel:
     presence_limit: TokenBucket
     phase: Phase = Phase.JOINING
     expires_at: float | None = None
-    rights: Rights = NONE
+    rights: TopicRights = NONE
     #: What the channel is known by where it is present.
     key: str = ""
     #: Whether the client is told who is present.
     watching: bool = False
     # What its subject shares with the subject's other channels.
-    purse: Purse | None = None
+    purse: QuotaChain | None = None
 
     @property
     def name(self) -> str:

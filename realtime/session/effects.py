@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from realtime.protocol.errors import CloseCode
-from realtime.protocol.serializer import Encoding, Frame
+from realtime.protocol.serializer import ClientMessage, Encoding
 from realtime.session.channel import Channel
 
 
@@ -48,7 +48,7 @@ class Renew:
 
 
 @dataclass(frozen=True, slots=True)
-class Broadcast:
+class SendBroadcast:
     """Relay to the topic, then call `broadcast`. `event` None: `payload` is the whole payload of a
     text frame. `frame` is what is to be answered. `persist`: store it, so that it is part of the
     log and can be replayed."""
@@ -57,7 +57,7 @@ class Broadcast:
     event: str | None
     payload: bytes
     encoding: Encoding
-    frame: Frame
+    frame: ClientMessage
     persist: bool = False
 
 
@@ -68,7 +68,7 @@ class Track:
 
     channel: Channel
     meta: bytes | None
-    frame: Frame
+    frame: ClientMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,4 +88,4 @@ class Note:
     limit: str = ""
 
 
-Effect = Send | Close | Join | Leave | Renew | Broadcast | Track | WatchPresence | Note
+Effect = Send | Close | Join | Leave | Renew | SendBroadcast | Track | WatchPresence | Note

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
-from realtime.util.token_bucket import Joint, Rate, TokenBucket
+from realtime.util.token_bucket import AllOf, Rate, TokenBucket
 
 # Addresses or subjects remembered; above that the one heard of longest ago is forgotten.
 MOST_KEYS = 50_000
@@ -135,7 +135,7 @@ class Quota:
         )
 
 
-class Purse:
+class QuotaChain:
     """What one connection draws from: its own quota and those it shares. A method returns ""
     when it was granted, else the scope of the quota that had too little left."""
 
@@ -151,12 +151,12 @@ class Purse:
 
     def __init__(self, *quotas: Quota) -> None:
         self._scopes = tuple(quota.scope for quota in quotas)
-        self._joins = Joint(*(quota.joins for quota in quotas))
-        self._renewals = Joint(*(quota.renewals for quota in quotas))
-        self._broadcasts = Joint(*(quota.broadcasts for quota in quotas))
-        self._presence = Joint(*(quota.presence for quota in quotas))
-        self._messages = Joint(*(quota.messages for quota in quotas))
-        self._bytes = Joint(*(quota.bytes for quota in quotas))
+        self._joins = AllOf(*(quota.joins for quota in quotas))
+        self._renewals = AllOf(*(quota.renewals for quota in quotas))
+        self._broadcasts = AllOf(*(quota.broadcasts for quota in quotas))
+        self._presence = AllOf(*(quota.presence for quota in quotas))
+        self._messages = AllOf(*(quota.messages for quota in quotas))
+        self._bytes = AllOf(*(quota.bytes for quota in quotas))
 
     def join(self, now: float) -> str:
         return self._take(self._joins, now)
@@ -176,7 +176,7 @@ class Purse:
     def data(self, now: float, size: int) -> str:
         return self._take(self._bytes, now, size)
 
-    def _take(self, joint: Joint, now: float, n: float = 1.0) -> str:
+    def _take(self, joint: AllOf, now: float, n: float = 1.0) -> str:
         short = joint.take(now, n)
         return "" if short < 0 else self._scopes[short]
 

@@ -15,7 +15,7 @@ import msgspec
 from realtime.event_log.position import Position
 from realtime.protocol import errors, serializer
 from realtime.protocol.errors import WireError
-from realtime.protocol.serializer import Frame, Version
+from realtime.protocol.serializer import ClientMessage, Version
 from realtime.session.channel import Channel
 from realtime.session.effects import Effect, Note, Send
 
@@ -33,7 +33,7 @@ _LIMITS = {
 }
 
 
-class Answers:
+class Replies:
     """In the serializer of one socket."""
 
     __slots__ = ("_version",)
@@ -41,7 +41,7 @@ class Answers:
     def __init__(self, version: Version) -> None:
         self._version = version
 
-    def reply(self, frame: Frame, status: str, response: Mapping[str, Any]) -> Send:
+    def reply(self, frame: ClientMessage, status: str, response: Mapping[str, Any]) -> Send:
         """The answer to a frame."""
         payload = {"status": status, "response": response}
         return self._frame(frame.join_ref, frame.ref, frame.topic, "phx_reply", payload)
@@ -99,17 +99,17 @@ class Answers:
             effects.append(self.system(channel.name, channel, "ok", extension, message))
         return effects
 
-    def fail(self, frame: Frame, response: Mapping[str, Any]) -> list[Effect]:
+    def fail(self, frame: ClientMessage, response: Mapping[str, Any]) -> list[Effect]:
         """The error that answers a frame, if it asked for an answer."""
         return [] if frame.ref is None else [self.reply(frame, "error", response)]
 
-    def refuse(self, frame: Frame, error: WireError, **fields: object) -> list[Effect]:
+    def refuse(self, frame: ClientMessage, error: WireError, **fields: object) -> list[Effect]:
         """Refuse what a frame wants, and note it; where a limit did it, the connection's."""
         return self.over(frame, error, "connection", fields)
 
     def over(
         self,
-        frame: Frame,
+        frame: ClientMessage,
         error: WireError,
         scope: str,
         fields: Mapping[str, object] = MappingProxyType({}),

@@ -19,13 +19,13 @@ from realtime.event_log.position import Position
 from realtime.protocol import errors, serializer
 from realtime.protocol.errors import CloseCode, WireError
 from realtime.protocol.join import parse_join, token_in
-from realtime.protocol.serializer import PREFIX, Frame, FrameError, Version
+from realtime.protocol.serializer import PREFIX, ClientMessage, FrameError, Version
 from realtime.session.channel import Channel, Phase
 from realtime.session.effects import Close, Effect, Join, Leave, Note, Renew, Send
-from realtime.session.quotas import Purse, Quota
-from realtime.session.replies import Answers
-from realtime.session.topic_events import Speaker
-from realtime.topics.rights import Rights
+from realtime.session.quotas import Quota, QuotaChain
+from realtime.session.replies import Replies
+from realtime.session.topic_events import TopicEvents
+from realtime.topics.rights import TopicRights
 from realtime.util.token_bucket import Rate, TokenBucket
 
 SILENCE_SECONDS = 60.0
@@ -48,14 +48,14 @@ class Session:
     closing: bool = False
     shared: Sequence[Quota] = ()
     #: What the client says on its topics.
-    speaker: Speaker = field(init=False)
-    _purse: Purse = field(init=False)
-    _says: Answers = field(init=False)
+    speaker: TopicEvents = field(init=False)
+    _purse: QuotaChain = field(init=False)
+    _says: Replies = field(init=False)
 
     def __post_init__(self) -> None:
-        self._says = Answers(self.version)
-        self._purse = Purse(Quota(self.bounds.rates), *self.shared)
-        self.speaker = Speaker(self._says, self._purse, self.bounds.payload_bytes)
+        self._says = Replies(self.version)
+        self._purse = QuotaChain(Quota(self.bounds.rates), *self.shared)
+        self.speaker = TopicEvents(self._says, self._purse, self.bounds.payload_bytes)
 
     # --- from the client ------------------------------------------------------------------------
 
@@ -98,7 +98,7 @@ class Session:
             return self.speaker.presence(channel, frame, now)
         return self._says.fail(frame, {"reason": f"unknown event {frame.event!r}"})
 
-    def _phoenix(self, frame: Frame) -> list[Effect]:
+    def _phoenix(self, frame: ClientMessage) -> list[Effect]:
         if frame.event != "heartbeat":
             return self._says.fail(frame, WireError.UNMATCHED_TOPIC.response())
         at = self.position()
@@ -112,9 +112,9 @@ class Session:
             for channel in self.channels.values()
         )
 
-    def _join(self, frame: Frame, now: float) -> list[Effect]:
+    def _join(self, frame: ClientMessage, now: float) -> list[Effect]:
         if not frame.topic.startswith(PREFIX):
-            reply = Frame(None, frame.ref, frame.topic, frame.event, frame.payload)
+            reply = ClientMessage(None, frame.ref, frame.topic, frame.event, frame.payload)
             return self._says.fail(reply, WireError.UNMATCHED_TOPIC.response())
         if frame.topic == PREFIX:
             return self._says.fail(frame, WireError.TOPIC_NAME_REQUIRED.response())
@@ -158,7 +158,7 @@ class Session:
         self.channels[frame.topic] = channel
         return [*effects, Join(channel)]
 
-    def _leave(self, frame: Frame) -> list[Effect]:
+    def _leave(self, frame: ClientMessage) -> list[Effect]:
         channel = self.channels.get(frame.topic)
         reply = self._says.reply(frame, "ok", {})
         if channel is None:
@@ -168,7 +168,7 @@ class Session:
             return [reply]
         return [*self._drop(channel), reply, self._says.lifecycle(channel, "phx_close")]
 
-    def _access_token(self, channel: Channel, frame: Frame, now: float) -> list[Effect]:
+    def _access_token(self, channel: Channel, frame: ClientMessage, now: float) -> list[Effect]:
         token = token_in(frame.fields)
         if token is None or token == channel.token:
             return []
@@ -189,7 +189,7 @@ class Session:
         problems: Sequence[str],
         expires_at: float | None,
         at: Position,
-        rights: Rights,
+        rights: TopicRights,
         replayed: Sequence[str | bytes] = (),
         presence: bytes = b"{}",
     ) -> list[Effect]:
@@ -231,7 +231,7 @@ class Session:
         # Sent even when empty: the JavaScript client holds back every diff until it has it.
         return [self._says.push(channel, "presence_state", msgspec.Raw(state))]
 
-    def permitted(self, channel: Channel, rights: Rights) -> list[Effect]:
+    def permitted(self, channel: Channel, rights: TopicRights) -> list[Effect]:
         """What the channel's subject may do on a private topic has changed."""
         if self.channels.get(channel.topic) is not channel or channel.phase is not Phase.JOINED:
             return []

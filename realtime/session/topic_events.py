@@ -7,25 +7,25 @@ consumer's, which then says by `relayed`, `not_stored` and `tracked` what became
 from __future__ import annotations
 
 from realtime.protocol.errors import WireError
-from realtime.protocol.serializer import BinaryBroadcast, Encoding, Frame
+from realtime.protocol.serializer import BinaryBroadcast, ClientMessage, Encoding
 from realtime.session.channel import Channel, Phase
-from realtime.session.effects import Broadcast, Effect, Track, WatchPresence
-from realtime.session.quotas import Purse
-from realtime.session.replies import Answers
+from realtime.session.effects import Effect, SendBroadcast, Track, WatchPresence
+from realtime.session.quotas import QuotaChain
+from realtime.session.replies import Replies
 from realtime.topics.presence import rules
 
 
-class Speaker:
+class TopicEvents:
     """One per socket. `purse` are the socket's quotas; `most` bounds the bytes of a payload."""
 
     __slots__ = ("_most", "_purse", "_says")
 
-    def __init__(self, says: Answers, purse: Purse, most: int | None) -> None:
+    def __init__(self, says: Replies, purse: QuotaChain, most: int | None) -> None:
         self._says = says
         self._purse = purse
         self._most = most
 
-    def broadcast(self, channel: Channel, frame: Frame, now: float) -> list[Effect]:
+    def broadcast(self, channel: Channel, frame: ClientMessage, now: float) -> list[Effect]:
         """The client sends to the topic."""
         if channel.phase is not Phase.JOINED:
             return self._says.fail(frame, WireError.UNMATCHED_TOPIC.response())
@@ -43,9 +43,9 @@ class Speaker:
             return self._says.refuse(frame, WireError.PAYLOAD_TOO_LARGE)
         if scope := self._may_broadcast(channel, now):
             return self._says.over(frame, WireError.TOO_MANY_MESSAGES, scope)
-        return [Broadcast(channel, event, body, encoding, frame, persist)]
+        return [SendBroadcast(channel, event, body, encoding, frame, persist)]
 
-    def presence(self, channel: Channel, frame: Frame, now: float) -> list[Effect]:
+    def presence(self, channel: Channel, frame: ClientMessage, now: float) -> list[Effect]:
         """The client is present on the topic, or is not any more."""
         if channel.phase is not Phase.JOINED:
             return self._says.fail(frame, WireError.UNMATCHED_TOPIC.response())
@@ -60,7 +60,7 @@ class Speaker:
             return [Track(channel, None, frame)]
         if not channel.rights.track:
             return self._says.refuse(frame, WireError.TRACK_UNAUTHORIZED, topic=channel.name)
-        meta = rules.judge(channel.key, frame.raw, self._most)
+        meta = rules.check_track(channel.key, frame.raw, self._most)
         if isinstance(meta, rules.Refused):
             return self._says.refuse(frame, meta.error, **meta.fields)
         effects: list[Effect] = [Track(channel, meta, frame)]
@@ -71,7 +71,9 @@ class Speaker:
                 effects.insert(0, WatchPresence(channel))
         return effects
 
-    def relayed(self, effect: Broadcast, taken: bool, stored: str | None = None) -> list[Effect]:
+    def relayed(
+        self, effect: SendBroadcast, taken: bool, stored: str | None = None
+    ) -> list[Effect]:
         """A broadcast was relayed (and stored, under this id), or there was no room for it."""
         if not taken:
             return self._says.over(effect.frame, WireError.TOO_MANY_MESSAGES, "process")
@@ -79,7 +81,7 @@ class Speaker:
             return []
         return [self._says.reply(effect.frame, "ok", {"id": stored} if stored else {})]
 
-    def not_stored(self, effect: Broadcast, detail: str) -> list[Effect]:
+    def not_stored(self, effect: SendBroadcast, detail: str) -> list[Effect]:
         """A broadcast could not be stored, so it was not sent either."""
         return self._says.refuse(effect.frame, WireError.BROADCAST_NOT_STORED, detail=detail)
 

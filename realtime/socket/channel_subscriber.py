@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from realtime.delivery.outbox import Outgoing, Outlet, Sink
+from realtime.delivery.outbox import Outbox, Outgoing, Sink
 from realtime.event_log.position import Position
 from realtime.protocol.errors import CloseCode
 from realtime.session.channel import Channel
 from realtime.session.effects import Effect
 from realtime.session.session import Session
-from realtime.topics.rights import Rights
+from realtime.topics.rights import TopicRights
 
 
 class Socket(Protocol):
     """What a port needs of the consumer it belongs to."""
 
     session: Session
-    outbox: Outlet
+    outbox: Outbox
 
     def perform(self, effects: list[Effect]) -> None: ...
-    def permit(self, channel: Channel, rights: Rights) -> None: ...
+    def permit(self, channel: Channel, rights: TopicRights) -> None: ...
     def close(self, code: CloseCode) -> None: ...
 
 
-class Held:
+class PendingBroadcasts:
     """Broadcasts that come before the join is answered, with the ids of those that are stored."""
 
     __slots__ = ("frames",)
@@ -43,7 +43,7 @@ class Held:
         self.frames.append((id_, frame))
 
 
-class ChannelPort:
+class ChannelSubscriber:
     """One per joined channel. `id` is unique over all processes."""
 
     __slots__ = (
@@ -66,7 +66,7 @@ class ChannelPort:
         #: Takes frames of row changes, and whatever else; never waits.
         self.outlet = socket.outbox
         #: Takes broadcasts that are stored nowhere: the outlet once the join is answered.
-        self.casts: Sink = Held()
+        self.casts: Sink = PendingBroadcasts()
         self.id = id_
         #: Whom the channel asks as, if anybody.
         self.user_id = user_id
@@ -77,7 +77,7 @@ class ChannelPort:
 
     def hear(self, frame: Outgoing, id_: str) -> None:
         """Queue a stored broadcast, unless it is one to pass over."""
-        if isinstance(self.casts, Held):
+        if isinstance(self.casts, PendingBroadcasts):
             self.casts.hold(frame, id_)
         elif id_ in self._passed_over:
             self._passed_over.discard(id_)
@@ -92,7 +92,7 @@ class ChannelPort:
         """The join is answered, and these stored broadcasts were sent with it."""
         held, self.casts = self.casts, self.outlet
         self._passed_over |= replayed
-        if isinstance(held, Held):
+        if isinstance(held, PendingBroadcasts):
             for id_, frame in held.frames:
                 self.hear(frame, id_)
 
@@ -116,7 +116,7 @@ class ChannelPort:
         """Events are lost to the channel."""
         self._socket.perform(self._socket.session.resync(self._channel, at))
 
-    def permitted(self, rights: Rights) -> None:
+    def permitted(self, rights: TopicRights) -> None:
         """What the channel's subject may do on its private topic, now."""
         self._socket.permit(self._channel, rights)
 

@@ -19,16 +19,15 @@ from channels.consumer import AsyncConsumer
 
 from auth_rls.subjects.tokens import TokenError
 from realtime import conf
-from realtime.delivery.asgi_outbox import Outbox
-from realtime.delivery.farewell import say_farewell
-from realtime.delivery.outbox import Outlet
+from realtime.delivery.asgi_outbox import AsgiOutbox
+from realtime.delivery.farewell import send_close
+from realtime.delivery.outbox import Outbox
 from realtime.delivery.server_adapter import carrier_of, is_gone
 from realtime.event_log.position import Position
 from realtime.process.hub import Hub, hub
 from realtime.protocol.errors import CloseCode, WireError
 from realtime.session.channel import Channel, Phase
 from realtime.session.effects import (
-    Broadcast,
     Close,
     Effect,
     Join,
@@ -36,17 +35,18 @@ from realtime.session.effects import (
     Note,
     Renew,
     Send,
+    SendBroadcast,
     Track,
     WatchPresence,
 )
 from realtime.session.quotas import network
 from realtime.session.session import Session
-from realtime.socket.channel_subscriber import ChannelPort
+from realtime.socket.channel_subscriber import ChannelSubscriber
 from realtime.socket.handshake import Admitted, Refusal, admit, refuse
 from realtime.socket.joiner import Joiner
-from realtime.socket.topic_handler import Talk
+from realtime.socket.topic_handler import TopicHandler
 from realtime.subscriptions.request import Revoked
-from realtime.topics.rights import Rights
+from realtime.topics.rights import TopicRights
 from realtime.util.database_threads import DATABASE_ERRORS
 
 logger = logging.getLogger("realtime.consumer")
@@ -62,7 +62,7 @@ class RealtimeConsumer(AsyncConsumer):
     """Serves the Supabase Realtime protocol on one socket."""
 
     session: Session
-    outbox: Outlet
+    outbox: Outbox
 
     async def __call__(self, scope: Any, receive: AsgiReceive, send: AsgiSend) -> None:
         self.scope = scope
@@ -115,7 +115,7 @@ class RealtimeConsumer(AsyncConsumer):
 
     async def _serve(self, settings: conf.Settings, receive: AsgiReceive) -> None:
         limits = settings.LIMITS
-        self._ports: dict[Channel, ChannelPort] = {}
+        self._ports: dict[Channel, ChannelSubscriber] = {}
         self.session = Session(
             version=self._admitted.version,
             bounds=self._hub.bounds,
@@ -123,7 +123,7 @@ class RealtimeConsumer(AsyncConsumer):
             last_seen=self._loop.time(),
             shared=self._shared,
         )
-        self._talk = Talk(self, self._hub, self._ports)
+        self._talk = TopicHandler(self, self._hub, self._ports)
         self._joiner = Joiner(
             self,
             self._hub,
@@ -174,13 +174,13 @@ class RealtimeConsumer(AsyncConsumer):
             self._counters.closes[str(int(self._code))] += 1
             await self._say_farewell(self._code)
 
-    def _open_outbox(self, bound: int | None) -> Outlet:
+    def _open_outbox(self, bound: int | None) -> Outbox:
         # A server of ours takes prepared frames; to any other they are sent as ASGI has it.
         extensions: dict[str, Any] = self.scope.get("extensions") or {}
         fanout = extensions.get("rowcast.fanout")
         if fanout is not None:
-            return cast(Outlet, fanout["open"](bound, self._end))
-        return Outbox(self._send_frame, bound, self._end, carrier_of(self._asgi_send))
+            return cast(Outbox, fanout["open"](bound, self._end))
+        return AsgiOutbox(self._send_frame, bound, self._end, carrier_of(self._asgi_send))
 
     def _end(self, failure: Exception | None = None) -> None:
         """Nothing more is sent or read. One task a socket: it is in `receive`, and called off."""
@@ -211,7 +211,7 @@ class RealtimeConsumer(AsyncConsumer):
 
     async def _say_farewell(self, code: CloseCode) -> None:
         try:
-            await asyncio.wait_for(say_farewell(self._asgi_send, code), _FAREWELL_SECONDS)
+            await asyncio.wait_for(send_close(self._asgi_send, code), _FAREWELL_SECONDS)
         except (TimeoutError, RuntimeError):
             # The client does not read: ending the application closes the socket.
             return
@@ -261,7 +261,7 @@ class RealtimeConsumer(AsyncConsumer):
                         self._hub.remove(port)
                 case Renew(channel, token):
                     self.start(self._joiner.renew(channel, token), channel)
-                case Broadcast():
+                case SendBroadcast():
                     self._talk.broadcast(effect)
                 case Track():
                     self._talk.track(effect)
@@ -323,7 +323,7 @@ class RealtimeConsumer(AsyncConsumer):
             return self.session.refused(channel, str(error))
         return self.session.ended(channel, error.reason)
 
-    def permit(self, channel: Channel, rights: Rights) -> None:
+    def permit(self, channel: Channel, rights: TopicRights) -> None:
         """What the channel's subject may do on its private topic, from here on."""
         self._talk.permit(channel, rights)
 
@@ -342,7 +342,7 @@ class RealtimeConsumer(AsyncConsumer):
             self.set_timer()
 
 
-def _position(hub: Hub, ports: Mapping[Channel, ChannelPort]) -> Position | None:
+def _position(hub: Hub, ports: Mapping[Channel, ChannelSubscriber]) -> Position | None:
     """How far a socket has been served; None while it is catching up."""
     replaying = hub.dispatcher.subscribers.replaying
     return None if any(map(replaying, ports.values())) else hub.position

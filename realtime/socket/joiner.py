@@ -20,10 +20,10 @@ from realtime.protocol.errors import WireError
 from realtime.session.channel import Channel, Phase
 from realtime.session.effects import Renew
 from realtime.socket import credentials
-from realtime.socket.channel_subscriber import ChannelPort
+from realtime.socket.channel_subscriber import ChannelSubscriber
 from realtime.socket.channel_subscriber import Socket as PortSocket
 from realtime.socket.handshake import Admitted
-from realtime.socket.topic_handler import Talk
+from realtime.socket.topic_handler import TopicHandler
 from realtime.subscriptions.request import Request
 from realtime.topics.rights import ALL
 from realtime.util.database_threads import in_database_thread
@@ -56,8 +56,8 @@ class Joiner:
         self,
         socket: Socket,
         hub: Hub,
-        ports: dict[Channel, ChannelPort],
-        talk: Talk,
+        ports: dict[Channel, ChannelSubscriber],
+        talk: TopicHandler,
         admitted: Admitted,
         admitted_at: int,
         api_keys: Mapping[str, str],
@@ -98,7 +98,7 @@ class Joiner:
         if channel.phase is Phase.GONE:
             return
         channel.key = channel.key or str(uuid.uuid4())
-        port = ChannelPort(self._socket, channel, self._hub.new_id(), _user_id(subject))
+        port = ChannelSubscriber(self._socket, channel, self._hub.new_id(), _user_id(subject))
         self._ports[channel] = port
         room = (channel.name, channel.config.private)
         if rights.receive:

@@ -15,14 +15,14 @@ import msgspec
 from realtime import conf
 from realtime.process.hub import Hub
 from realtime.session.channel import Channel
-from realtime.session.effects import Broadcast, Effect, Track
+from realtime.session.effects import Effect, SendBroadcast, Track
 from realtime.session.session import Session
-from realtime.socket.channel_subscriber import ChannelPort
-from realtime.topics.broadcast import Cast
+from realtime.socket.channel_subscriber import ChannelSubscriber
+from realtime.topics.broadcast import Broadcast
 from realtime.topics.frames import of_replayed
-from realtime.topics.presence.state import Entry
-from realtime.topics.presence.store import Row
-from realtime.topics.rights import Rights
+from realtime.topics.presence.state import PresenceMeta
+from realtime.topics.presence.store import PresenceRow
+from realtime.topics.rights import TopicRights
 from realtime.topics.stored import store, stored
 from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
 
@@ -36,10 +36,12 @@ class Socket(Protocol):
     def start(self, work: Any, channel: Channel) -> None: ...
 
 
-class Talk:
+class TopicHandler:
     """One per socket. `ports` are those of its joined channels, kept by the consumer."""
 
-    def __init__(self, socket: Socket, hub: Hub, ports: Mapping[Channel, ChannelPort]) -> None:
+    def __init__(
+        self, socket: Socket, hub: Hub, ports: Mapping[Channel, ChannelSubscriber]
+    ) -> None:
         self._socket = socket
         self._hub = hub
         self._ports = ports
@@ -56,7 +58,7 @@ class Talk:
         }
         return {id_: frame for id_, frame in found.items() if frame is not None}
 
-    def permit(self, channel: Channel, rights: Rights) -> None:
+    def permit(self, channel: Channel, rights: TopicRights) -> None:
         """What the channel's subject may do on its private topic, from here on."""
         self._socket.perform(self._socket.session.permitted(channel, rights))
         port = self._ports.get(channel)
@@ -95,8 +97,8 @@ class Talk:
             self._hub.presence.untrack(port.id, told)
             return
         self._hub.presence.track(
-            Row(
-                Entry(port.id, 0, channel.key, effect.meta),
+            PresenceRow(
+                PresenceMeta(port.id, 0, channel.key, effect.meta),
                 channel.name,
                 channel.config.private,
                 port.user_id,
@@ -104,11 +106,11 @@ class Talk:
             told,
         )
 
-    def broadcast(self, effect: Broadcast) -> None:
+    def broadcast(self, effect: SendBroadcast) -> None:
         channel = effect.channel
         port = self._ports.get(channel)
         origin = "" if channel.config.broadcast_self or port is None else port.id
-        cast = Cast(
+        cast = Broadcast(
             topic=channel.name,
             private=channel.config.private,
             event=effect.event,
@@ -121,7 +123,7 @@ class Talk:
             return
         self._socket.perform(self._socket.session.speaker.relayed(effect, self._hub.cast(cast)))
 
-    async def _store(self, effect: Broadcast, port: ChannelPort, cast: Cast) -> None:
+    async def _store(self, effect: SendBroadcast, port: ChannelSubscriber, cast: Broadcast) -> None:
         cast = msgspec.structs.replace(cast, id=str(uuid.uuid4()))
         if not effect.channel.config.broadcast_self:
             port.pass_over(cast.id)

@@ -15,14 +15,14 @@ from django.db.models import Model
 from auth_rls.access import authority
 from auth_rls.access.snapshot import PolicySnapshot
 from auth_rls.predicates.predicate import Select, columns
-from realtime.event_log.event import DatabaseEvent, Row
+from realtime.event_log.event import DatabaseEvent, RowImage
 from realtime.subscriptions.identity_tables import table_of, user_keys
 from realtime.subscriptions.planner import Planner
 from realtime.wal import capture, triggers
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class RebindScope:
     """Whom changes of permissions may concern: everybody, those on whose tables policies changed,
     and these users. `lapsed`: tables behind selects may not have been captured for a while; after
     the edits of policies, rows before and after, only where they read less than before."""
@@ -31,13 +31,13 @@ class Scope:
     policies: bool = False
     users: frozenset[str] = frozenset()
     lapsed: bool = False
-    edits: tuple[tuple[Row, Row | None], ...] = ()
+    edits: tuple[tuple[RowImage, RowImage | None], ...] = ()
 
 
-EVERYBODY = Scope(everybody=True)
+EVERYBODY = RebindScope(everybody=True)
 
 
-class Watch:
+class AccessWatch:
     """What decides access, and that it is captured. Remembered between looks."""
 
     def __init__(self, alias: str) -> None:
@@ -60,7 +60,7 @@ class Watch:
             triggers.follow_policies(self._alias)
             snapshot = PolicySnapshot.load()
         self._known = watched
-        self.tables = frozenset(capture.name_of(model)[1] for model in watched)
+        self.tables = frozenset(capture.table_name_of(model)[1] for model in watched)
         return Planner(snapshot)
 
     def binds(self, event: DatabaseEvent) -> bool:
@@ -68,10 +68,10 @@ class Watch:
         table = event.relation.table
         return table == self._policies or table in self._binding
 
-    def scope(self, events: Iterable[DatabaseEvent]) -> Scope:
+    def scope(self, events: Iterable[DatabaseEvent]) -> RebindScope:
         """Whom these changes may concern. Where that cannot be told, everybody."""
         everybody = policies = lapsed = False
-        edits: list[tuple[Row, Row | None]] = []
+        edits: list[tuple[RowImage, RowImage | None]] = []
         users: set[str] = set()
         for event in events:
             table = event.relation.table
@@ -89,9 +89,9 @@ class Watch:
                 keys = [None if column is None else image.get(column) for image in images]
                 everybody = everybody or not keys or None in keys
                 users.update(map(str, keys))
-        return Scope(everybody, policies, frozenset(users), lapsed, tuple(edits))
+        return RebindScope(everybody, policies, frozenset(users), lapsed, tuple(edits))
 
-    def lapsed(self, scope: Scope) -> bool:
+    def lapsed(self, scope: RebindScope) -> bool:
         """Whether by these edits anything behind a select may not have been captured for a while.
         In a database thread."""
         return not all(authority.reads_on(*edit) for edit in scope.edits)

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import msgspec
 
-from realtime.event_log.event import DatabaseEvent, Row
+from realtime.event_log.event import DatabaseEvent, RowImage
 from realtime.wal.entry import Relation
 
 MAX_RECORD_BYTES = 1_048_576
@@ -37,7 +37,7 @@ def _columns_json(relation: Relation, shown: tuple[str, ...]) -> msgspec.Raw:
     return msgspec.Raw(_encode([{"name": name, "type": types[name]} for name in shown]))
 
 
-def _image(row: Row, relation: Relation, shown: tuple[str, ...]) -> bytes:
+def _image(row: RowImage, relation: Relation, shown: tuple[str, ...]) -> bytes:
     return row.json(None if len(shown) == len(relation.columns) else shown)
 
 

@@ -13,41 +13,41 @@ from contextlib import contextmanager
 from typing import cast
 
 from auth_rls.predicates.predicate import Select
-from auth_rls.sets.live_set import Shift
+from auth_rls.sets.live_set import SetDelta
 from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.position import Position
 from realtime.protocol.join import Binding
-from realtime.subscriptions.index import AudienceKey, Delivery, SubscriptionManager
+from realtime.subscriptions.index import AudienceKey, Delivery, SubscriptionIndex
 from realtime.subscriptions.planner import Plan
-from realtime.subscriptions.replay.context import Means
+from realtime.subscriptions.replay.context import ReplayContext
 from realtime.subscriptions.replay.replay import Replay
 from realtime.subscriptions.request import Request, Revoked
 from realtime.subscriptions.requests import Requests
-from realtime.subscriptions.subscriber import Port
+from realtime.subscriptions.subscriber import Subscriber
 
 logger = logging.getLogger("realtime.listening")
 
 
-class Listening:
+class Channels:
     """All methods are called on one event loop."""
 
-    def __init__(self, means: Means) -> None:
+    def __init__(self, means: ReplayContext) -> None:
         self._means = means
         self._sets = means.sets
-        self.requests: Requests[Port] = Requests()
-        self.manager: SubscriptionManager[Port] = SubscriptionManager(
+        self.requests: Requests[Subscriber] = Requests()
+        self.manager: SubscriptionIndex[Subscriber] = SubscriptionIndex(
             means.on_failure, self._sets.members
         )
         # What those that are live were last bound to.
-        self._plans: dict[Port, Plan] = {}
-        self._replays: dict[Port, tuple[Replay, asyncio.Task[None]]] = {}
+        self._plans: dict[Subscriber, Plan] = {}
+        self._replays: dict[Subscriber, tuple[Replay, asyncio.Task[None]]] = {}
         # Those who subscribe while an event is matched and handed out; None at other times.
-        self._waiting: dict[Port, Plan] | None = None
+        self._waiting: dict[Subscriber, Plan] | None = None
         # Whose sets have shifted and who was not told yet.
-        self._shifted: dict[Port, dict[Select, None]] = {}
+        self._shifted: dict[Subscriber, dict[Select, None]] = {}
         # Of those, by which shifts the rows that the client holds are behind. Not of one on its
         # way: it looks for itself.
-        self._behind: dict[Port, dict[Select, Shift]] = {}
+        self._behind: dict[Subscriber, dict[Select, SetDelta]] = {}
 
     def __len__(self) -> int:
         """How many channels listen to changes."""
@@ -58,18 +58,18 @@ class Listening:
         """How many channels are on their way to the head."""
         return len(self._replays)
 
-    def replaying(self, port: Port) -> bool:
+    def replaying(self, port: Subscriber) -> bool:
         """Whether this channel has not been served all up to the position yet."""
         return port in self._replays
 
-    def plan_of(self, port: Port) -> Plan:
+    def plan_of(self, port: Subscriber) -> Plan:
         """What it is bound to, be it on its way or live."""
         running = self._replays.get(port)
         return self._plans[port] if running is None else running[0].plan
 
     # --- coming and going -----------------------------------------------------------------------
 
-    def enter(self, port: Port, request: Request, plan: Plan) -> None:
+    def enter(self, port: Subscriber, request: Request, plan: Plan) -> None:
         """A new channel, or one that asks anew, maybe as another subject."""
         fresh = port not in self.requests
         bindings = request.bindings
@@ -84,7 +84,7 @@ class Listening:
         else:
             self._subscribe(port, plan)
 
-    def bind(self, port: Port, request: Request, plan: Plan) -> bool:
+    def bind(self, port: Subscriber, request: Request, plan: Plan) -> bool:
         """One that is known, bound to other permissions. Whether that changed anything."""
         self.requests[port] = request
         running = self._replays.get(port)
@@ -100,7 +100,7 @@ class Listening:
             return True
         return self._subscribe(port, plan)
 
-    def remove(self, port: Port) -> None:
+    def remove(self, port: Subscriber) -> None:
         """Nothing is handed to this port any more (RT-S1)."""
         self.requests.discard(port)
         self._shifted.pop(port, None)
@@ -109,7 +109,7 @@ class Listening:
 
     # --- events ---------------------------------------------------------------------------------
 
-    def match(self, event: DatabaseEvent) -> Generator[None, None, list[Delivery[Port]]]:
+    def match(self, event: DatabaseEvent) -> Generator[None, None, list[Delivery[Subscriber]]]:
         """Every frame this event is worth to those who are live, in steps. Inside `still`."""
         if event.old is None and event.new is None:
             yield from self._emptied(event)
@@ -144,23 +144,23 @@ class Listening:
 
     # --- sets -----------------------------------------------------------------------------------
 
-    def follow(self, select: Select, shift: Shift) -> None:
+    def follow(self, select: Select, shift: SetDelta) -> None:
         """A set has shifted: events are matched by its new values from here on. In one breath with
         the set. Whoever hangs on it is told later, by `tell`."""
         self.manager.follow(select, shift)
         for holder in self._sets.holders(select):
-            port = cast(Port, holder)
+            port = cast(Subscriber, holder)
             if port in self.requests:
                 self._shifted.setdefault(port, {})[select] = None
                 if port in self._plans:
                     self._behind.setdefault(port, {})[select] = shift
 
     @property
-    def shifted(self) -> Collection[Port]:
+    def shifted(self) -> Collection[Subscriber]:
         """Whoever `tell` is to be called for."""
         return tuple(self._shifted)
 
-    def tell(self, port: Port) -> bool:
+    def tell(self, port: Subscriber) -> bool:
         """Bring a channel to its new sets. Whether it has, perhaps, other rights on a topic by
         them. One that was not shifted, or has left, is not touched."""
         selects = self._shifted.pop(port, None)
@@ -185,7 +185,7 @@ class Listening:
         replay.request, replay.plan = request, plan
         self._sets.hold(replay.port, plan.selects)
 
-    def _subscribe(self, port: Port, plan: Plan) -> bool:
+    def _subscribe(self, port: Subscriber, plan: Plan) -> bool:
         self._plans[port] = plan
         if self._waiting is not None:
             # What it has now it keeps until then.
@@ -203,7 +203,7 @@ class Listening:
         self._sets.hold(port, plan.selects)
         return changed
 
-    def _leave(self, port: Port) -> None:
+    def _leave(self, port: Subscriber) -> None:
         self._plans.pop(port, None)
         self._behind.pop(port, None)
         if self._waiting is not None:

@@ -40,7 +40,7 @@ class Dependence:
 
 
 @dataclass(frozen=True, slots=True)
-class Concern:
+class VerdictDependencies:
     """Everything that some verdicts of one subject hang on."""
 
     dependences: frozenset[Dependence]

@@ -18,7 +18,7 @@ from django.db.models.expressions import RawSQL
 from auth_rls.explain import doors
 from auth_rls.predicates.evaluate import matcher
 from auth_rls.sets.reader import read_members
-from realtime.event_log.event import Row
+from realtime.event_log.event import RowImage
 from realtime.models import Topic
 from realtime.protocol.join import Binding
 from realtime.subscriptions.planner import Planner
@@ -58,7 +58,7 @@ def _on_topic(question: doors.Question, topic: str) -> bool:
     return bool(dict(zip(Topic.row_actions, rights, strict=True))[question.action])
 
 
-def _image(question: doors.Question) -> Row | None:
+def _image(question: doors.Question) -> RowImage | None:
     """The row as the log would have it; None when it is gone."""
     relation = published.relation_for(question.model)
     rows = question.rows
@@ -73,4 +73,4 @@ def _image(question: doors.Question) -> Row | None:
     if raw is None:
         return None
     kinds = {column.name: column.kind for column in relation.columns}
-    return Row(bytes(raw).decode(errors="replace").encode(), kinds)
+    return RowImage(bytes(raw).decode(errors="replace").encode(), kinds)

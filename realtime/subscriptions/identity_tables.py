@@ -23,7 +23,7 @@ _PLAIN_KEYS = frozenset({Kind.INT, Kind.TEXT, Kind.UUID})
 
 def table_of(label: str) -> str:
     """The table of the model that "app.Model" names, as the log has it."""
-    return capture.name_of(apps.get_model(label))[1]
+    return capture.table_name_of(apps.get_model(label))[1]
 
 
 def user_keys() -> dict[str, str | None]:
@@ -31,8 +31,8 @@ def user_keys() -> dict[str, str | None]:
     None."""
     user = get_user_model()
     found: dict[str, str | None] = {
-        capture.name_of(Permission)[1]: None,
-        capture.name_of(Group.permissions.through)[1]: None,
+        capture.table_name_of(Permission)[1]: None,
+        capture.table_name_of(Group.permissions.through)[1]: None,
     }
     for model in (user, *_links(user)):
         column = columns_of(model).get(_user_key(user, model) or "")
@@ -44,7 +44,7 @@ def user_keys() -> dict[str, str | None]:
 def about_user(subject: Subject, model: type[Model]) -> list[Dependence]:
     """What of a watched table concerns a subject whatever the policies select from it."""
     user = get_user_model()
-    _, table = capture.name_of(model)
+    _, table = capture.table_name_of(model)
     if model in (Permission, Group.permissions.through) or model._meta.label == "auth_rls.Policy":
         return [Dependence(table)]
     if model is not user and model not in _links(user):

@@ -22,7 +22,7 @@ from auth_rls.predicates.evaluate import matcher
 from auth_rls.predicates.index import Index, index_keys, keys_decide
 from auth_rls.predicates.predicate import All, Predicate, Select
 from auth_rls.predicates.simplify import simplify
-from auth_rls.sets.live_set import Shift
+from auth_rls.sets.live_set import SetDelta
 from realtime.delivery.recipients import Recipients
 from realtime.event_log.event import DatabaseEvent
 from realtime.subscriptions.change_payload import renamed, unchanged
@@ -150,7 +150,7 @@ def _no_sets(select: Select) -> Collection[object]:
     raise ValueError(f"the set of {select.model}.{select.column} is not known here")
 
 
-class SubscriptionManager(Generic[Member]):
+class SubscriptionIndex(Generic[Member]):
     """All subscriptions of a process. `Member` is whatever the shell delivers to; `members_of`
     gives the live set behind a select."""
 
@@ -232,7 +232,7 @@ class SubscriptionManager(Generic[Member]):
             for member in audience.members
         }
 
-    def follow(self, select: Select, shift: Shift) -> None:
+    def follow(self, select: Select, shift: SetDelta) -> None:
         """A set has shifted; to be told before anything else is asked."""
         for table in self._tables.values():
             for entries in (table.plain, table.live):

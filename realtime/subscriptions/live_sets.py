@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 
 from auth_rls.predicates.predicate import Predicate, Select
 from auth_rls.predicates.selects import resolve
-from auth_rls.sets.live_set import Change, Lookups, Shift, Shifts
+from auth_rls.sets.live_set import Change, LiveSets, SetDelta, Shifts
 from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.position import Position
 from realtime.event_log.ring import EventLog
-from realtime.subscriptions.access_watch import Watch
+from realtime.subscriptions.access_watch import AccessWatch
 from realtime.subscriptions.identity_tables import table_of
 from realtime.subscriptions.set_reader import Found, SetReader, change_of
 from realtime.util.database_threads import in_database_thread
-from realtime.util.time_slice import Breath
+from realtime.util.time_slice import TimeSlice
 
 # Sets that are read together and enter in one breath.
 _AT_ONCE = 250
@@ -49,13 +49,13 @@ class _Batch:
     task: asyncio.Task[None] | None = None
 
 
-class Sets:
+class LiveSetStore:
     """Who needs a set holds it, under any hashable name: a port, or a piece of work."""
 
-    def __init__(self, alias: str, log: EventLog, watch: Watch) -> None:
+    def __init__(self, alias: str, log: EventLog, watch: AccessWatch) -> None:
         self._log = log
         self._reader = SetReader(alias, watch)
-        self._lookups = Lookups(table_of)
+        self._lookups = LiveSets(table_of)
         self._holders: dict[Select, dict[object, None]] = {}
         self._held: dict[object, dict[Select, None]] = {}
         # How many holders and outer lookups name each.
@@ -81,7 +81,7 @@ class Sets:
         return {select: self._lookups[select].values for select in selects}
 
     def resolve(
-        self, predicate: Predicate, before: Mapping[Select, Shift] | None = None
+        self, predicate: Predicate, before: Mapping[Select, SetDelta] | None = None
     ) -> Predicate:
         """The predicate with the values of now in place of its selects; or those of before some
         sets shifted."""
@@ -184,8 +184,8 @@ class Sets:
     async def read_again(
         self,
         selects: Collection[Select] | None = None,
-        shifted: Callable[[Select, Shift], None] = lambda select, shift: None,
-    ) -> dict[Select, Shift]:
+        shifted: Callable[[Select, SetDelta], None] = lambda select, shift: None,
+    ) -> dict[Select, SetDelta]:
         """Read these anew, or all, for where the sets stand; what that changed. `shifted` hears of
         each in the breath in which it changes; between them others have their turn. Nothing may
         be applied meanwhile. Raises what the database raises; nothing changes then."""
@@ -195,8 +195,8 @@ class Sets:
         if not selects:
             return {}
         found = await in_database_thread(self._reader.read, tuple(selects), self._at)
-        shifts: dict[Select, Shift] = {}
-        breath = Breath()
+        shifts: dict[Select, SetDelta] = {}
+        breath = TimeSlice()
         for select, one in found.items():
             if select in self._lookups:
                 shift = self._lookups.replace(select, one.counts, one.exact)
@@ -280,7 +280,7 @@ def _brought_on(
     """What was read, taken over what came by meanwhile; None where that cannot be done."""
     if not missed:
         return found
-    world = Lookups(table_of)
+    world = LiveSets(table_of)
     for select, one in found.items():
         world.add(select, one.counts, one.exact)
     for change in missed:

@@ -18,17 +18,17 @@ from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.position import Position
 from realtime.event_log.reader import LogReader
 from realtime.event_log.ring import EventLog
-from realtime.subscriptions.access_watch import EVERYBODY, Scope, Watch
-from realtime.subscriptions.channels import Listening
+from realtime.subscriptions.access_watch import EVERYBODY, AccessWatch, RebindScope
+from realtime.subscriptions.channels import Channels
 from realtime.subscriptions.index import Delivery, Subscription
-from realtime.subscriptions.live_sets import Sets
+from realtime.subscriptions.live_sets import LiveSetStore
 from realtime.subscriptions.planner import Plan, Planners
 from realtime.subscriptions.rebinding import Rebinding
-from realtime.subscriptions.replay.context import Means
-from realtime.subscriptions.replay.snapshot import Pictures
+from realtime.subscriptions.replay.context import ReplayContext
+from realtime.subscriptions.replay.snapshot import SnapshotReader
 from realtime.subscriptions.request import Request, Revoked
-from realtime.subscriptions.subscriber import Port, Subscribed
-from realtime.topics.rights import Rights
+from realtime.subscriptions.subscriber import Subscribed, Subscriber
+from realtime.topics.rights import TopicRights
 from realtime.util.counters import Counters
 from realtime.util.database_threads import in_database_thread
 
@@ -38,27 +38,27 @@ logger = logging.getLogger("realtime.subscribers")
 _SNAPSHOTS = 16
 
 
-class Subscribers:
+class SubscriptionManager:
     """All methods are called on one event loop."""
 
     def __init__(
         self,
         log: EventLog,
         reader: LogReader,
-        watch: Watch,
+        watch: AccessWatch,
         replay_limit: int | None,
         counters: Counters | None = None,
     ) -> None:
         self._log = log
         self._watch = watch
         self._planners = Planners()
-        self._sets = Sets(reader.alias, log, watch)
-        self._listening = Listening(
-            Means(
+        self._sets = LiveSetStore(reader.alias, log, watch)
+        self._listening = Channels(
+            ReplayContext(
                 log=log,
                 reader=reader,
                 sets=self._sets,
-                pictures=Pictures(reader.alias, watch),
+                pictures=SnapshotReader(reader.alias, watch),
                 planners=self._planners,
                 on_failure=evaluation_failed,
                 replay_events=replay_limit,
@@ -98,10 +98,10 @@ class Subscribers:
         await in_database_thread(self._watch.look)
         self._rebinding.begin()
 
-    def all(self) -> Iterator[Port]:
+    def all(self) -> Iterator[Subscriber]:
         return iter(self._listening.requests)
 
-    def replaying(self, port: Port) -> bool:
+    def replaying(self, port: Subscriber) -> bool:
         """Whether this channel has not been served all up to the position yet."""
         return self._listening.replaying(port)
 
@@ -112,7 +112,7 @@ class Subscribers:
         """For `Request.read`: taken before the subject is."""
         return self._rebinding.generation
 
-    async def rights(self, request: Request) -> Rights:
+    async def rights(self, request: Request) -> TopicRights:
         """What the subject may do on the request's private topic now. Raises Revoked, and what the
         database raises."""
         request = replace(request, bindings=())
@@ -123,7 +123,7 @@ class Subscribers:
             _, plan = await self._asked(request)
         return plan.rights
 
-    async def add(self, port: Port, request: Request) -> Subscribed:
+    async def add(self, port: Subscriber, request: Request) -> Subscribed:
         """Bind and subscribe: from the returned position on the port gets all it may see.
 
         Where bindings say `since` or `snapshot`, what that brings is delivered first, by a task
@@ -143,7 +143,7 @@ class Subscribers:
             self._sets.drop(work)
         return Subscribed(self.position, plan.problems, plan.rights)
 
-    def remove(self, port: Port) -> None:
+    def remove(self, port: Subscriber) -> None:
         """Nothing is handed to this port any more (RT-S1)."""
         self._listening.remove(port)
 
@@ -189,11 +189,13 @@ class Subscribers:
         """Whether it may do so otherwise than by moving a set."""
         return self._watch.binds(event)
 
-    def scope(self, events: Iterable[DatabaseEvent]) -> Scope:
+    def scope(self, events: Iterable[DatabaseEvent]) -> RebindScope:
         """Whom these changes may concern."""
         return self._watch.scope(events)
 
-    async def rebind(self, scope: Scope = EVERYBODY, ports: Collection[Port] = ()) -> None:
+    async def rebind(
+        self, scope: RebindScope = EVERYBODY, ports: Collection[Subscriber] = ()
+    ) -> None:
         """Bind whom it concerns, and these, to what the database says now; until then nothing
         moves on."""
         await self._rebinding.rebind(scope, ports)
@@ -206,7 +208,7 @@ class Subscribers:
         """Bind everything and read every set for another place, where the log goes on."""
         await self._rebinding.restart(at)
 
-    def match(self, event: DatabaseEvent) -> Generator[None, None, list[Delivery[Port]]]:
+    def match(self, event: DatabaseEvent) -> Generator[None, None, list[Delivery[Subscriber]]]:
         """Every frame this event is worth to those who are live, in steps. Inside `still`."""
         return self._listening.match(event)
 

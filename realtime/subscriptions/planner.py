@@ -22,10 +22,10 @@ from auth_rls.predicates.selects import direct_selects
 from auth_rls.subjects.subject import Subject
 from realtime.models import Topic
 from realtime.protocol.join import Binding, BindingError
-from realtime.subscriptions.dependencies import Concern, Dependence, of_select
+from realtime.subscriptions.dependencies import Dependence, VerdictDependencies, of_select
 from realtime.subscriptions.identity_tables import about_user, table_of
 from realtime.subscriptions.index import Subscription, Verdict
-from realtime.topics.rights import ALL, Rights
+from realtime.topics.rights import ALL, TopicRights
 from realtime.wal import published as registry
 from realtime.wal.published import Published
 
@@ -45,7 +45,7 @@ class Plan:
 
     subscriptions: tuple[Subscription, ...]
     problems: tuple[str | None, ...]
-    rights: Rights = ALL
+    rights: TopicRights = ALL
     # What the rights select from other tables.
     topic_selects: tuple[Select, ...] = ()
     # By table, the rules that the verdicts were made of; to be compared with those of later.
@@ -125,10 +125,10 @@ class Planner:
             rules[_TOPICS] = self._rules(_TOPICS)
         return Plan(tuple(subscriptions), tuple(problems), rights, selects, rules)
 
-    def rights(self, subject: Subject, topic: str) -> Rights:
+    def rights(self, subject: Subject, topic: str) -> TopicRights:
         """What this subject may do on a private topic."""
         row = {"topic": topic}
-        return Rights(*(self._allows(subject, action, row) for action in Topic.row_actions))
+        return TopicRights(*(self._allows(subject, action, row) for action in Topic.row_actions))
 
     def _allows(self, subject: Subject, action: str, row: Mapping[str, object]) -> bool:
         key = (subject, action)
@@ -213,7 +213,9 @@ class Planner:
             self._verdicts[key] = found
         return found
 
-    def concern(self, subject: Subject, subscriptions: Iterable[Subscription]) -> Concern:
+    def concern(
+        self, subject: Subject, subscriptions: Iterable[Subscription]
+    ) -> VerdictDependencies:
         """What the verdicts behind these subscriptions hang on."""
         models = {entry.table: entry.model for entry in registry.published()}
         found: set[Dependence] = set()
@@ -225,7 +227,7 @@ class Planner:
                 found.update(of_select(select, table_of))
         for model in self.watched():
             found.update(about_user(subject, model))
-        return Concern(frozenset(found))
+        return VerdictDependencies(frozenset(found))
 
 
 class Planners:

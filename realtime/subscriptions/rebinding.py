@@ -17,14 +17,14 @@ from typing import TypeVar
 from auth_rls.predicates.predicate import Select
 from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.position import Position
-from realtime.subscriptions.access_watch import EVERYBODY, Scope, Watch
-from realtime.subscriptions.channels import Listening
-from realtime.subscriptions.live_sets import Sets
+from realtime.subscriptions.access_watch import EVERYBODY, AccessWatch, RebindScope
+from realtime.subscriptions.channels import Channels
+from realtime.subscriptions.live_sets import LiveSetStore
 from realtime.subscriptions.planner import Plan, Planner, Planners
 from realtime.subscriptions.request import Request
-from realtime.subscriptions.subscriber import Port
+from realtime.subscriptions.subscriber import Subscriber
 from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
-from realtime.util.time_slice import Breath
+from realtime.util.time_slice import TimeSlice
 
 logger = logging.getLogger("realtime.rebinding")
 
@@ -39,12 +39,14 @@ _AT_ONCE = 500
 class Rebinding:
     """All methods are called on one event loop, by the one who hands out events."""
 
-    def __init__(self, listening: Listening, sets: Sets, watch: Watch, planners: Planners) -> None:
+    def __init__(
+        self, listening: Channels, sets: LiveSetStore, watch: AccessWatch, planners: Planners
+    ) -> None:
         self._listening = listening
         self._sets = sets
         self._watch = watch
         self._planners = planners
-        self._breath = Breath()
+        self._breath = TimeSlice()
         # Rises when permissions may have changed: a plan made before is not to be used after.
         self._generation = 0
         # Rises when a set may have.
@@ -78,14 +80,16 @@ class Rebinding:
             entitled |= await self._read_again(shifts.stale)
         if entitled:
             # What somebody may do on a topic has no place in the log; it is read as it is now.
-            await self.rebind(Scope(), entitled)
+            await self.rebind(RebindScope(), entitled)
 
     async def restart(self, at: Position) -> None:
         """Bind everything and read every set for another place, where the log goes on."""
         self._sets.restart(at)
-        await self.rebind(Scope(everybody=True, lapsed=True))
+        await self.rebind(RebindScope(everybody=True, lapsed=True))
 
-    async def rebind(self, scope: Scope = EVERYBODY, ports: Collection[Port] = ()) -> None:
+    async def rebind(
+        self, scope: RebindScope = EVERYBODY, ports: Collection[Subscriber] = ()
+    ) -> None:
         """Bind whom it concerns, and these, to what the database says now; until then nothing
         moves on."""
         self._breath.begin()
@@ -106,9 +110,9 @@ class Rebinding:
         if lapsed:
             entitled = await self._read_again(None)
             if entitled:
-                await self.rebind(Scope(), entitled)
+                await self.rebind(RebindScope(), entitled)
 
-    def _concerned(self, scope: Scope, ports: Collection[Port]) -> list[Port]:
+    def _concerned(self, scope: RebindScope, ports: Collection[Subscriber]) -> list[Subscriber]:
         requests = self._listening.requests
         if scope.everybody or scope.policies:
             return list(requests)
@@ -118,9 +122,9 @@ class Rebinding:
     async def _bind(
         self,
         planner: Planner,
-        some: Collection[Port],
-        scope: Scope,
-        ports: Collection[Port],
+        some: Collection[Subscriber],
+        scope: RebindScope,
+        ports: Collection[Subscriber],
         work: object,
     ) -> None:
         requests = self._listening.requests
@@ -153,16 +157,16 @@ class Rebinding:
             if request.private is not None:
                 port.permitted(plan.rights)
 
-    async def _read_again(self, selects: Collection[Select] | None) -> set[Port]:
+    async def _read_again(self, selects: Collection[Select] | None) -> set[Subscriber]:
         """Read these sets anew, or all. Who has other rights on a topic by them, perhaps, is
         returned."""
         await self._insist(lambda: self._sets.read_again(selects, self._listening.follow))
         return await self._tell()
 
-    async def _tell(self) -> set[Port]:
+    async def _tell(self) -> set[Subscriber]:
         """Bring to their new sets whoever hangs on those that shifted, and nobody else. Who has
         other rights on a topic by them, perhaps, is returned."""
-        entitled: set[Port] = set()
+        entitled: set[Subscriber] = set()
         for port in self._listening.shifted:
             if self._listening.tell(port):
                 entitled.add(port)
@@ -190,15 +194,15 @@ class _Plans:
     """By port, what it asked for and what that has become, None where its user may no longer ask;
     and the sets that all this needs."""
 
-    of: Mapping[Port, tuple[Request, tuple[Request, Plan] | None]]
+    of: Mapping[Subscriber, tuple[Request, tuple[Request, Plan] | None]]
     selects: Iterable[Select]
 
 
 def _replan(
     planner: Planner,
-    asked: Mapping[Port, tuple[Request, Plan]],
-    scope: Scope,
-    ports: Collection[Port],
+    asked: Mapping[Subscriber, tuple[Request, Plan]],
+    scope: RebindScope,
+    ports: Collection[Subscriber],
 ) -> _Plans:
     requests = {
         port: request
@@ -208,7 +212,7 @@ def _replan(
         or str(request.subject.user_id) in scope.users
         or not planner.agrees(plan)
     }
-    plans: dict[Port, tuple[Request, tuple[Request, Plan] | None]] = {}
+    plans: dict[Subscriber, tuple[Request, tuple[Request, Plan] | None]] = {}
     renewed = planner.renew(request.subject for request in requests.values())
     planner.prefetch(subject for subject in renewed.values() if subject is not None)
     needed: dict[Select, None] = {}

@@ -15,12 +15,12 @@ from django.db import connections
 
 from auth_rls.predicates.predicate import Select
 from auth_rls.predicates.selects import direct_selects, resolve
-from auth_rls.sets.live_set import Change, Lookup, Lookups
+from auth_rls.sets.live_set import Change, LiveSet, LiveSets
 from auth_rls.sets.reader import read_many
 from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.position import Position
 from realtime.event_log.table import Relations, read_later
-from realtime.subscriptions.access_watch import Watch
+from realtime.subscriptions.access_watch import AccessWatch
 from realtime.subscriptions.identity_tables import table_of
 from realtime.util.database_threads import one_snapshot
 from realtime.wal.entry import Relation
@@ -40,7 +40,7 @@ class Found:
 class SetReader:
     """Remembers relations and what is captured; no rows."""
 
-    def __init__(self, alias: str, watch: Watch) -> None:
+    def __init__(self, alias: str, watch: AccessWatch) -> None:
         self._alias = alias
         self._watch = watch
         self._relations = Relations()
@@ -70,10 +70,10 @@ class SetReader:
     def _read_at(
         self, levels: Sequence[Sequence[Select]], changes: Sequence[Change] | None
     ) -> dict[Select, Found]:
-        world = Lookups(table_of)
-        blind = _Blind(changes)
+        world = LiveSets(table_of)
+        blind = _UndoLimits(changes)
         for level in levels:
-            exact: list[Lookup] = []
+            exact: list[LiveSet] = []
             flats = {select: _flat(select, world) for select in level}
             counts = read_many(flats.values(), self._alias)
             for select, flat in flats.items():
@@ -95,13 +95,13 @@ def _columns_of(relation: Relation) -> frozenset[str]:
     return frozenset(column.name for column in relation.columns)
 
 
-def _flat(select: Select, world: Lookups) -> Select:
+def _flat(select: Select, world: LiveSets) -> Select:
     """The select with the sets that it names as values."""
     where = resolve(select.where, lambda inner: world[inner].values)
     return Select(select.model, select.column, where, select.prefix, select.kind)
 
 
-class _Blind:
+class _UndoLimits:
     """Which changes cannot be taken back. None at all can where they are not known."""
 
     def __init__(self, changes: Sequence[Change] | None) -> None:
@@ -112,7 +112,7 @@ class _Blind:
             shown = self._shown.get(change.table, change.columns)
             self._shown[change.table] = shown & change.columns
 
-    def tells(self, lookup: Lookup) -> bool:
+    def tells(self, lookup: LiveSet) -> bool:
         table = table_of(lookup.select.model)
         if not self._known or table in self._emptied:
             return False

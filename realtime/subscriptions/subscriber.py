@@ -11,10 +11,10 @@ from typing import Protocol
 from realtime.delivery.outbox import Outgoing, Sink
 from realtime.event_log.position import Position
 from realtime.protocol.serializer import Version
-from realtime.topics.rights import ALL, Rights
+from realtime.topics.rights import ALL, TopicRights
 
 
-class Port(Protocol):
+class Subscriber(Protocol):
     """One joined channel of a socket, as seen from here."""
 
     @property
@@ -34,7 +34,7 @@ class Port(Protocol):
     def snapshot(self, at: Position, count: int, complete: bool) -> None: ...
     def resync(self, at: Position) -> None: ...
     def revoked(self) -> None: ...
-    def permitted(self, rights: Rights) -> None: ...
+    def permitted(self, rights: TopicRights) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,4 +44,4 @@ class Subscribed:
 
     at: Position
     problems: tuple[str | None, ...]
-    rights: Rights = ALL
+    rights: TopicRights = ALL

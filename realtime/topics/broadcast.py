@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class Cast(msgspec.Struct, frozen=True, array_like=True, tag="cast"):
+class Broadcast(msgspec.Struct, frozen=True, array_like=True, tag="cast"):
     """A broadcast to a topic (its name without `realtime:`).
 
     `payload` is JSON text when `encoding` is 1, else bytes. `event` is None where a text frame is
@@ -27,7 +27,7 @@ class Cast(msgspec.Struct, frozen=True, array_like=True, tag="cast"):
         return self.topic, self.private
 
 
-class Casts(msgspec.Struct, frozen=True, array_like=True, tag="casts"):
+class BroadcastBatch(msgspec.Struct, frozen=True, array_like=True, tag="casts"):
     """Broadcasts that travel together, in order."""
 
-    casts: list[Cast]
+    casts: list[Broadcast]

@@ -9,10 +9,10 @@ import msgspec
 
 from realtime.protocol import serializer
 from realtime.protocol.serializer import Encoding, FrameError, Version
-from realtime.topics.broadcast import Cast
+from realtime.topics.broadcast import Broadcast
 
 
-def of_cast(cast: Cast, version: Version) -> str | bytes | None:
+def of_cast(cast: Broadcast, version: Version) -> str | bytes | None:
     """The frame of a broadcast, or None where this serializer cannot carry it."""
     topic = f"realtime:{cast.topic}"
     if cast.event is None:
@@ -24,7 +24,7 @@ def of_cast(cast: Cast, version: Version) -> str | bytes | None:
     return _binary(cast, version, topic, meta)
 
 
-def of_replayed(cast: Cast, version: Version, join_ref: str | None) -> str | bytes | None:
+def of_replayed(cast: Broadcast, version: Version, join_ref: str | None) -> str | bytes | None:
     """The frame of a stored broadcast for one channel that has just joined, or None where this
     serializer cannot carry it."""
     topic = f"realtime:{cast.topic}"
@@ -48,12 +48,14 @@ def of_presence(version: Version, topic: str, diff: bytes) -> str:
 
 
 def _binary(
-    cast: Cast, version: Version, topic: str, meta: Mapping[str, Any] | None
+    cast: Broadcast, version: Version, topic: str, meta: Mapping[str, Any] | None
 ) -> bytes | None:
     if version is Version.V1:
         return None
     try:
-        return serializer.kind4(topic, cast.event or "", cast.payload, Encoding.BINARY, meta)
+        return serializer.binary_broadcast(
+            topic, cast.event or "", cast.payload, Encoding.BINARY, meta
+        )
     except FrameError:
         # Names longer than a binary frame can carry: nobody who joined by one can be meant.
         return None

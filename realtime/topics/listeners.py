@@ -28,7 +28,7 @@ L = TypeVar("L", bound=Listener)
 _sink_of = attrgetter("casts")
 
 
-class Topics(Generic[L]):
+class TopicListeners(Generic[L]):
     """Rooms by name and privacy. A listener is in at most one."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Rights:
+class TopicRights:
     """Hear broadcasts, send them, see who is present, be present."""
 
     receive: bool = False
@@ -24,5 +24,5 @@ class Rights:
         return self.receive or self.view
 
 
-ALL = Rights(receive=True, send=True, view=True, track=True)
-NONE = Rights()
+ALL = TopicRights(receive=True, send=True, view=True, track=True)
+NONE = TopicRights()

@@ -16,20 +16,20 @@ from django.db.models import TextField
 from django.db.models.functions import Cast as ToText
 
 from realtime import conf
-from realtime.event_log.event import Row
+from realtime.event_log.event import RowImage
 from realtime.models import Message
 from realtime.protocol.serializer import Encoding
-from realtime.topics.broadcast import Cast
+from realtime.topics.broadcast import Broadcast
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST_MS = 253_402_300_799_000  # the end of the year 9999
 
 
-def cast_of(row: Row) -> Cast:
+def cast_of(row: RowImage) -> Broadcast:
     """The broadcast of a row as the log tells of it."""
     data = row.text("data")
     binary = data != b"null"
-    return Cast(
+    return Broadcast(
         topic=row["topic"],
         private=row["private"],
         event=row["event"],
@@ -39,7 +39,7 @@ def cast_of(row: Row) -> Cast:
     )
 
 
-def stored(alias: str, topic: str, since_ms: int, limit: int) -> list[Cast]:
+def stored(alias: str, topic: str, since_ms: int, limit: int) -> list[Broadcast]:
     """The newest `limit` broadcasts to a private topic since then, the oldest first.
 
     `since_ms` in milliseconds since 1970. In a database thread.
@@ -53,9 +53,9 @@ def stored(alias: str, topic: str, since_ms: int, limit: int) -> list[Cast]:
     return [_cast(topic, row) for row in reversed(found)]
 
 
-def _cast(topic: str, row: Mapping[str, Any]) -> Cast:
+def _cast(topic: str, row: Mapping[str, Any]) -> Broadcast:
     binary = row["data"] is not None
-    return Cast(
+    return Broadcast(
         topic=topic,
         private=True,
         event=row["event"],
@@ -65,12 +65,12 @@ def _cast(topic: str, row: Mapping[str, Any]) -> Cast:
     )
 
 
-async def store_async(cast: Cast, *, kept: bool = True) -> None:
+async def store_async(cast: Broadcast, *, kept: bool = True) -> None:
     """`store` for async callers, in the thread whose transaction they may have open."""
     await sync_to_async(store, thread_sensitive=True)(cast, kept=kept)
 
 
-def store(cast: Cast, *, kept: bool = True) -> Message:
+def store(cast: Broadcast, *, kept: bool = True) -> Message:
     """Write a broadcast to the log, in the transaction that is open if there is one.
 
     With `kept` False it only passes through: no row stays. Raises what the database raises.

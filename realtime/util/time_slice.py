@@ -11,7 +11,7 @@ import time
 SLICE_SECONDS = 0.005
 
 
-class Breath:
+class TimeSlice:
     """One piece of work. Whoever waits on the loop waits about as long as a slice."""
 
     __slots__ = ("_began",)

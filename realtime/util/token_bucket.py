@@ -87,7 +87,7 @@ class TokenBucket:
             self._then = now
 
 
-class Joint:
+class AllOf:
     """Several buckets drawn from at once: something is taken from all of them or from none."""
 
     __slots__ = ("buckets",)

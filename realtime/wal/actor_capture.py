@@ -41,7 +41,7 @@ _IDLE, _FAILED = 0, 3
 Execute = Callable[[Any, Any, bool, Any], Any]
 
 
-class _Hand(ABC):
+class _ActorWrapper(ABC):
     """Around every statement of one connection."""
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
@@ -69,7 +69,7 @@ class _Hand(ABC):
             self._asking = False
 
 
-class SqliteHand(_Hand):
+class SqliteHand(_ActorWrapper):
     """Answers the triggers' question for as long as a statement runs."""
 
     _now: str | None = None
@@ -106,7 +106,7 @@ def _character(code: Any) -> str:
     return chr(code) if known else "\ufffd"
 
 
-class PostgresqlHand(_Hand):
+class PostgresqlHand(_ActorWrapper):
     """Sets the transaction's actor before a write, once for a transaction."""
 
     # What this transaction's setting is; None when that is not known.
@@ -167,7 +167,9 @@ def connect(sender: AppConfig) -> None:
 def _connected(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
     if connection.alias != settings.DATABASE or connection.vendor not in _HANDS:
         return
-    hand = next((one for one in connection.execute_wrappers if isinstance(one, _Hand)), None)
+    hand = next(
+        (one for one in connection.execute_wrappers if isinstance(one, _ActorWrapper)), None
+    )
     if hand is None:
         hand = _HANDS[connection.vendor](connection)
         # In front: execute_wrapper() takes its own away from the end.

@@ -75,7 +75,7 @@ def capture(
     here = [column for column in table if present is None or column.name in present]
     taken = [column for column in here if column.name in wanted or column.name in key]
     visible = {column.name for column in shown or ()}
-    schema, name = name_of(model)
+    schema, name = table_name_of(model)
     relation = Relation(
         id="",
         schema=schema,
@@ -93,7 +93,7 @@ def capture(
     )
 
 
-def name_of(model: type[models.Model]) -> tuple[str, str]:
+def table_name_of(model: type[models.Model]) -> tuple[str, str]:
     """The schema and the table that clients know the model by.
 
     Django has no schemas; people write db_table = 'schema"."table', which it then quotes.

@@ -35,11 +35,11 @@ class Published:
     @property
     def schema(self) -> str:
         """The schema that clients know the table in."""
-        return shapes.name_of(self.model)[0]
+        return shapes.table_name_of(self.model)[0]
 
     @property
     def table(self) -> str:
-        return shapes.name_of(self.model)[1]
+        return shapes.table_name_of(self.model)[1]
 
 
 # By label, so that a model class made anew (in tests) replaces its predecessor.

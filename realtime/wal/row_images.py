@@ -34,7 +34,7 @@ def expression(alias: str, model: type[models.Model], relation: Relation) -> str
         with connection.cursor() as cursor:
             cursor.execute(_TYPES, [row])
             types = dict(cursor.fetchall())
-        shape = postgresql.Shape(
+        shape = postgresql.TriggerFunctionSql(
             relation=relation,
             types=types,
             whole=True,

@@ -18,15 +18,15 @@ from realtime.protocol import serializer
 from realtime.protocol.cursor import Cursor, parse_cursor
 from realtime.protocol.filters import FilterError, parse_filter
 from realtime.protocol.join import BindingError, parse_join, token_in
-from realtime.protocol.serializer import BinaryBroadcast, Frame, FrameError, Version
+from realtime.protocol.serializer import BinaryBroadcast, ClientMessage, FrameError, Version
 from realtime.session.channel import Phase
 from realtime.session.effects import (
-    Broadcast,
     Effect,
     Join,
     Leave,
     Renew,
     Send,
+    SendBroadcast,
     Track,
     WatchPresence,
 )
@@ -51,7 +51,7 @@ COLUMNS = {
 }
 
 
-def decoded(version: Version, data: str | bytes) -> Frame | None:
+def decoded(version: Version, data: str | bytes) -> ClientMessage | None:
     try:
         return serializer.decode(version, data)
     except FrameError as error:
@@ -59,7 +59,7 @@ def decoded(version: Version, data: str | bytes) -> Frame | None:
         return None
 
 
-def check(frame: Frame | None) -> None:
+def check(frame: ClientMessage | None) -> None:
     """What was read can be relayed as it is."""
     if frame is None:
         return
@@ -120,7 +120,7 @@ def answer(session: Session, effects: list[Effect], problem: bool) -> None:
                 readable(session.version, made)
             case Leave(channel):
                 assert channel.phase is Phase.GONE
-            case Broadcast():
+            case SendBroadcast():
                 assert effect.channel.phase is Phase.JOINED and isinstance(effect.payload, bytes)
                 readable(session.version, session.speaker.relayed(effect, not problem))
             case Track():

@@ -14,7 +14,7 @@ from django.db.utils import DatabaseError
 from realtime import conf
 from realtime.ops import status
 from realtime.ops.layer_probe import Layer, probe
-from realtime.ops.status import Member, Status
+from realtime.ops.status import ProcessStatus, Status
 from realtime.util.database_threads import close_connections, in_database_thread
 
 _EVERY_SECONDS = 1.0
@@ -129,7 +129,7 @@ def _page(found: Status, layer: Layer) -> str:
     return "\n".join(lines)
 
 
-def _leads(member: Member, found: Status) -> bool:
+def _leads(member: ProcessStatus, found: Status) -> bool:
     # A tailer's id begins so, whichever kind of process it runs in.
     leader = found.numbering.leader or ""
     return member.tailing and leader.startswith(f"{member.host[:32]}:{member.pid}:")
@@ -143,15 +143,15 @@ def _leader(found: Status) -> str:
     return f"{names[0] if names else numbering.leader}  (term {numbering.term})"
 
 
-def _standbys(found: Status) -> list[Member]:
+def _standbys(found: Status) -> list[ProcessStatus]:
     return [member for member in found.processes if member.tailing and not _leads(member, found)]
 
 
-def _name(member: Member) -> str:
+def _name(member: ProcessStatus) -> str:
     return f"{member.kind} {member.host}:{member.pid}"
 
 
-def _table(members: list[Member]) -> list[str]:
+def _table(members: list[ProcessStatus]) -> list[str]:
     header = (
         "process", "seen", "connections", "channels", "subscriptions", "position", "behind", "heals"
     )  # fmt: skip

@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from realtime.event_log.reader import LogReader
 from realtime.event_log.ring import EventLog
 from realtime.subscriptions.index import Subscription
-from realtime.subscriptions.live_sets import Sets
+from realtime.subscriptions.live_sets import LiveSetStore
 from realtime.subscriptions.planner import Planners
-from realtime.subscriptions.replay.snapshot import Pictures
+from realtime.subscriptions.replay.snapshot import SnapshotReader
 from realtime.util.counters import Counters
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class ReplayContext:
     """Limits count events and rows; None is no limit."""
 
     log: EventLog
     reader: LogReader
-    sets: Sets
-    pictures: Pictures
+    sets: LiveSetStore
+    pictures: SnapshotReader
     planners: Planners
     on_failure: Callable[[Subscription, Exception], None]
     replay_events: int | None

@@ -13,11 +13,11 @@ from dataclasses import replace
 from auth_rls.predicates.predicate import columns
 from realtime.event_log.event import DatabaseEvent
 from realtime.subscriptions import frames
-from realtime.subscriptions.index import AudienceKey, Subscription, SubscriptionManager
+from realtime.subscriptions.index import AudienceKey, Subscription, SubscriptionIndex
 from realtime.subscriptions.planner import Plan
-from realtime.subscriptions.replay.context import Means
-from realtime.subscriptions.replay.snapshot import Place, Seen
-from realtime.subscriptions.subscriber import Port
+from realtime.subscriptions.replay.context import ReplayContext
+from realtime.subscriptions.replay.snapshot import Place, RowAt
+from realtime.subscriptions.subscriber import Subscriber
 
 # About as many bytes of frames between two looks at whether the client keeps up.
 _CHUNK_BYTES = 256 * 1024
@@ -25,19 +25,19 @@ _CHUNK_BYTES = 256 * 1024
 _PATIENCE_SECONDS = 30.0
 
 
-class Lost(Exception):
+class HistoryLost(Exception):
     """The way from here to the head is not known any more."""
 
 
 class Feed:
     """One per replay."""
 
-    def __init__(self, port: Port, means: Means) -> None:
+    def __init__(self, port: Subscriber, means: ReplayContext) -> None:
         self._port = port
         self._sets = means.sets
         self._on_failure = means.on_failure
         self._counters = means.counters
-        self._matching: tuple[object, SubscriptionManager[Port]] | None = None
+        self._matching: tuple[object, SubscriptionIndex[Subscriber]] | None = None
         # Whether an entry of a relation shows what decides about a live set.
         self._telling: dict[tuple[Place, str], bool] = {}
 
@@ -46,7 +46,7 @@ class Feed:
         a client is sent at once. Returns the seq that was reached; raises Lost."""
         key = (plan.subscriptions, begun, self._sets.values(plan.row_selects))
         if self._matching is None or self._matching[0] != key:
-            manager: SubscriptionManager[Port] = SubscriptionManager(self._on_failure)
+            manager: SubscriptionIndex[Subscriber] = SubscriptionIndex(self._on_failure)
             mine = tuple(
                 replace(item, rls=self._sets.resolve(item.rls))
                 for item in plan.subscriptions
@@ -61,7 +61,7 @@ class Feed:
             relation = event.relation
             if matching.on_table(relation.schema, relation.table):
                 if event.old is None and event.new is None:
-                    raise Lost(f"{event.op} of {relation.table}")
+                    raise HistoryLost(f"{event.op} of {relation.table}")
                 self._check_tells(event, plan, begun)
                 for delivery in matching.match(event):
                     frame = frames.of_change(event, delivery)
@@ -84,7 +84,7 @@ class Feed:
                 known = columns(item.rls) | columns(item.filter) <= names
                 self._telling[place, relation.id] = known
             if not known:
-                raise Lost("what decides was not captured yet")
+                raise HistoryLost("what decides was not captured yet")
 
     async def rows(
         self,
@@ -122,7 +122,7 @@ class Feed:
         return sent
 
 
-def told(op: str, seen: Seen, seq: int, commit_us: int) -> DatabaseEvent:
+def told(op: str, seen: RowAt, seq: int, commit_us: int) -> DatabaseEvent:
     """A row that comes, or one that leaves: as an UPDATE would take it out, by its key alone."""
     relation, row = seen
     if op == "INSERT":

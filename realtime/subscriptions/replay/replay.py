@@ -19,12 +19,12 @@ from realtime.event_log.read_holds import holds
 from realtime.protocol.join import Binding
 from realtime.subscriptions.index import Subscription
 from realtime.subscriptions.planner import Plan
-from realtime.subscriptions.replay.context import Means
-from realtime.subscriptions.replay.feed import Feed, Lost, told
-from realtime.subscriptions.replay.snapshot import Place, Unclear, Values
-from realtime.subscriptions.replay.start import perhaps_changed, seq_of
+from realtime.subscriptions.replay.context import ReplayContext
+from realtime.subscriptions.replay.feed import Feed, HistoryLost, told
+from realtime.subscriptions.replay.snapshot import Place, SnapshotUnavailable, Values
+from realtime.subscriptions.replay.start import access_changed_since, resolve_cursor
 from realtime.subscriptions.request import Request
-from realtime.subscriptions.subscriber import Port
+from realtime.subscriptions.subscriber import Subscriber
 
 logger = logging.getLogger("realtime.replay")
 
@@ -45,7 +45,9 @@ class Replay:
     follows them.
     """
 
-    def __init__(self, port: Port, request: Request, plan: Plan, means: Means) -> None:
+    def __init__(
+        self, port: Subscriber, request: Request, plan: Plan, means: ReplayContext
+    ) -> None:
         self.port = port
         self.request = request
         self.plan = plan
@@ -64,7 +66,9 @@ class Replay:
         self._fresh = False
 
     @classmethod
-    def from_cursors(cls, port: Port, request: Request, plan: Plan, means: Means) -> Replay:
+    def from_cursors(
+        cls, port: Subscriber, request: Request, plan: Plan, means: ReplayContext
+    ) -> Replay:
         """For a new channel: each binding from its cursor, by its snapshot, or from now on."""
         replay = cls(port, request, plan, means)
         replay._resumes = any(binding.since is not None for binding in replay._bindings)
@@ -73,11 +77,11 @@ class Replay:
     @classmethod
     def moved(
         cls,
-        port: Port,
+        port: Subscriber,
         request: Request,
         held: Mapping[Place, Predicate],
         plan: Plan,
-        means: Means,
+        means: ReplayContext,
     ) -> Replay:
         """For a channel whose live sets are those of these verdicts: they first become those of
         `plan`."""
@@ -89,10 +93,10 @@ class Replay:
     @classmethod
     def anew(
         cls,
-        port: Port,
+        port: Subscriber,
         request: Request,
         plan: Plan,
-        means: Means,
+        means: ReplayContext,
         concerned: Callable[[Binding], bool],
     ) -> Replay:
         """For a channel where these bindings begin anew: by a snapshot, or told to resync."""
@@ -124,7 +128,7 @@ class Replay:
                         await self._send_snapshots()
                     elif self._arrived():
                         break
-                except Lost as error:
+                except HistoryLost as error:
                     logger.info("replay: %s", error, extra={"action": "replay_lost"})
                     self._begin_anew(lambda binding: True)
             arrived(self)
@@ -157,9 +161,9 @@ class Replay:
         for binding in self._bindings:
             after: int | None = began_at
             if binding.since is not None:
-                after = await seq_of(binding.since, self._epoch, self._means)
+                after = await resolve_cursor(binding.since, self._epoch, self._means)
                 if after is not None and binding.live:
-                    if await perhaps_changed(self, binding, after, self._means):
+                    if await access_changed_since(self, binding, after, self._means):
                         after = None
                     self._hold([binding])
             elif binding.snapshot is not None:
@@ -227,12 +231,12 @@ class Replay:
         """Deliver up to the head, or to where something else has to be done first."""
         while self._cursor < self._log.seq and not self._unsettled():
             if self._epoch != self._log.epoch:
-                raise Lost("the log began anew")
+                raise HistoryLost("the log began anew")
             ahead = [start for start in self._starts.values() if self._cursor < start]
             upto = min([*ahead, self._log.seq])
             events = await self._means.reader.since(self._cursor, _CHUNK, upto)
             if not events or self._epoch != self._log.epoch:
-                raise Lost("the log does not reach back so far")
+                raise HistoryLost("the log does not reach back so far")
             if self._unsettled():
                 return
             begun = frozenset(id_ for id_, start in self._starts.items() if start <= self._cursor)
@@ -240,7 +244,7 @@ class Replay:
             await self.port.writable()
             await asyncio.sleep(0)
         if self._epoch != self._log.epoch or self._cursor > self._log.seq:
-            raise Lost("the log began anew")
+            raise HistoryLost("the log began anew")
 
     # --- permissions ----------------------------------------------------------------------------
 
@@ -275,8 +279,8 @@ class Replay:
                     self._means.snapshot_rows,
                     values,
                 )
-            except Unclear as error:
-                raise Lost(str(error)) from None
+            except SnapshotUnavailable as error:
+                raise HistoryLost(str(error)) from None
             if not await self._agreed(plan, found.request, found.plan):
                 continue
             for subscription, leaving, coming in found.moves:
@@ -297,7 +301,7 @@ class Replay:
             agreed = True
             self.request = request
         if not agreed and self._tries <= 0:
-            raise Lost("permissions change too fast")
+            raise HistoryLost("permissions change too fast")
         return agreed
 
     # --- rows -----------------------------------------------------------------------------------
@@ -318,9 +322,9 @@ class Replay:
                 found = await self._means.pictures.snapshot(
                     self.request, Position(self._epoch, at), wanted, values
                 )
-            except Unclear as error:
+            except SnapshotUnavailable as error:
                 if self._tries <= 0:
-                    raise Lost(str(error)) from None
+                    raise HistoryLost(str(error)) from None
                 await self._log.beyond(at, _AGAIN_SECONDS)
                 return
             if not await self._agreed(plan, found.request, found.plan):
@@ -328,7 +332,7 @@ class Replay:
             if values != self._values():
                 # Shown rows of a room that was left meanwhile, nobody could take them back.
                 if self._tries <= 0:
-                    raise Lost("permissions change too fast")
+                    raise HistoryLost("permissions change too fast")
                 return
             count, complete = 0, found.complete
             for subscription, rows in found.sets:

@@ -29,10 +29,10 @@ from auth_rls.predicates.selects import resolve
 from auth_rls.predicates.simplify import simplify
 from auth_rls.sets.reader import read_members
 from auth_rls.sql.compile import condition, widened
-from realtime.event_log.event import Row
+from realtime.event_log.event import RowImage
 from realtime.event_log.position import Position
 from realtime.event_log.table import Relations, read_later
-from realtime.subscriptions.access_watch import Watch
+from realtime.subscriptions.access_watch import AccessWatch
 from realtime.subscriptions.dependencies import differing
 from realtime.subscriptions.index import Subscription
 from realtime.subscriptions.planner import Plan, Planner
@@ -50,10 +50,10 @@ _READING_AT_ONCE = 2
 Place = tuple[int, str]
 Values = Mapping[Select, frozenset[object]]
 _NONE: Values = MappingProxyType({})
-Seen = tuple[Relation, Row]
+RowAt = tuple[Relation, RowImage]
 
 
-class Unclear(Exception):
+class SnapshotUnavailable(Exception):
     """How the rows stood at the place cannot be told now. Nearer to the head it may be."""
 
 
@@ -64,25 +64,25 @@ class Snapshot:
     request: Request
     plan: Plan
     commit_us: int
-    sets: list[tuple[Subscription, list[Seen]]]
+    sets: list[tuple[Subscription, list[RowAt]]]
     complete: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Moves:
+class RowMoves:
     """What other permissions take from each live subscription, and what they give it."""
 
     request: Request
     plan: Plan
     commit_us: int
-    moves: list[tuple[Subscription, list[Seen], list[Seen]]]
+    moves: list[tuple[Subscription, list[RowAt], list[RowAt]]]
 
 
-class Pictures:
+class SnapshotReader:
     """Takes snapshots for the event loop. Methods raise Unclear, Revoked, and what the database
     raises; `at` is a place this process has reached."""
 
-    def __init__(self, alias: str, watch: Watch) -> None:
+    def __init__(self, alias: str, watch: AccessWatch) -> None:
         self._alias = alias
         self._watch = watch
         self._relations = Relations()
@@ -97,8 +97,8 @@ class Pictures:
     ) -> Snapshot:
         """The rows of these bindings: at most so many of each."""
 
-        def take(picture: _Picture) -> Snapshot:
-            sets: list[tuple[Subscription, list[Seen]]] = []
+        def take(picture: _Snapshot) -> Snapshot:
+            sets: list[tuple[Subscription, list[RowAt]]] = []
             complete = True
             left = dict(wanted)
             for subscription in dict.fromkeys(picture.plan.subscriptions):
@@ -123,25 +123,25 @@ class Pictures:
         held: Mapping[Place, Predicate],
         most: int | None,
         values: Values,
-    ) -> Moves:
+    ) -> RowMoves:
         """What has changed for live subscriptions whose clients hold rows by other predicates.
 
         Raises Unclear for more than `most` rows, too.
         """
 
-        def take(picture: _Picture) -> Moves:
-            moves: list[tuple[Subscription, list[Seen], list[Seen]]] = []
+        def take(picture: _Snapshot) -> RowMoves:
+            moves: list[tuple[Subscription, list[RowAt], list[RowAt]]] = []
             for place, bound in picture.plan.live.items():
                 subscription = picture.resolved(bound)
                 before = held.get(place, subscription.rls)
                 if before != subscription.rls:
                     moves.append((subscription, *picture.moved(subscription, before, most)))
-            return Moves(picture.request, picture.plan, picture.commit_us(at.seq + 1), moves)
+            return RowMoves(picture.request, picture.plan, picture.commit_us(at.seq + 1), moves)
 
         return await self._look(request, at, values, take)
 
     async def _look(
-        self, request: Request, at: Position, values: Values, take: Callable[[_Picture], Any]
+        self, request: Request, at: Position, values: Values, take: Callable[[_Snapshot], Any]
     ) -> Any:
         def look() -> Any:
             for _ in range(_LOOKS):
@@ -150,17 +150,17 @@ class Pictures:
                 self._watch.look()
                 with one_snapshot(self._alias):
                     row_images.prepare(connections[self._alias])
-                    picture = _Picture(self._alias, self._relations, request, at, values)
+                    picture = _Snapshot(self._alias, self._relations, request, at, values)
                     if self._watch.covers(picture.planner):
                         return take(picture)
-            raise Unclear("policies change too fast")
+            raise SnapshotUnavailable("policies change too fast")
 
         async with self._turn:
             return await in_database_thread(look)
 
 
 @dataclass(slots=True)
-class _Picture:
+class _Snapshot:
     alias: str
     relations: Relations
     request: Request
@@ -168,14 +168,14 @@ class _Picture:
     values: Values
     planner: Planner = field(init=False)
     plan: Plan = field(init=False)
-    _undone: dict[str, dict[bytes, Seen | None]] = field(init=False, default_factory=dict)
+    _undone: dict[str, dict[bytes, RowAt | None]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         with connections[self.alias].cursor() as cursor:
             cursor.execute("SELECT epoch, seq FROM realtime_head WHERE id = 1")
             epoch, seq = cursor.fetchone() or ("", 0)
         if epoch != self.at.epoch or seq < self.at.seq:
-            raise Unclear("the log is another one")
+            raise SnapshotUnavailable("the log is another one")
         self.planner = Planner()
         subject = self.planner.renew([self.request.subject])[self.request.subject]
         if subject is None:
@@ -206,13 +206,13 @@ class _Picture:
                 row = cursor.fetchone()
         return int(row[0])
 
-    def rows(self, subscription: Subscription, most: int | None) -> tuple[list[Seen], bool]:
+    def rows(self, subscription: Subscription, most: int | None) -> tuple[list[RowAt], bool]:
         """The rows the subscription wants, at most so many, and whether these are all."""
         wants = simplify(All((subscription.rls, subscription.filter)))
         judge = matcher(wants)
         undone = self._undone_of(subscription.table, columns(wants))
         earlier = [seen for seen in undone.values() if seen is not None and judge(seen[1]) is True]
-        found: list[Seen] = []
+        found: list[RowAt] = []
         size = 0
         current = (seen for seen, _, _ in self._read(subscription, wants, None))
         for source in (earlier, current):
@@ -225,14 +225,14 @@ class _Picture:
 
     def moved(
         self, subscription: Subscription, before: Predicate, most: int | None
-    ) -> tuple[list[Seen], list[Seen]]:
+    ) -> tuple[list[RowAt], list[RowAt]]:
         """The rows that leave and those that come when `before` becomes the subscription's."""
         after = subscription.rls
         undone = self._undone_of(
             subscription.table, columns(before) | columns(after) | columns(subscription.filter)
         )
-        leaving: list[Seen] = []
-        coming: list[Seen] = []
+        leaving: list[RowAt] = []
+        coming: list[RowAt] = []
         wants = matcher(subscription.filter)
         judges = matcher(before), matcher(after)
         for seen in undone.values():
@@ -247,7 +247,7 @@ class _Picture:
                 (leaving if was else coming).append(seen)
             size += len(seen[1].raw)
             if (most is not None and len(leaving) + len(coming) > most) or size > _MOST_BYTES:
-                raise Unclear("too many rows come and go")
+                raise SnapshotUnavailable("too many rows come and go")
         return leaving, coming
 
     def _read(
@@ -255,7 +255,7 @@ class _Picture:
         subscription: Subscription,
         where: Predicate,
         judged: tuple[Predicate, Predicate] | None,
-    ) -> Iterator[tuple[Seen, bool, bool]]:
+    ) -> Iterator[tuple[RowAt, bool, bool]]:
         """Rows as they are now on which `where` holds, but for those that changed since; with
         the truth of two predicates, where they differ."""
         if where == FALSE:
@@ -281,7 +281,7 @@ class _Picture:
         page = list(rows[:_PAGE])
         while page:
             for _, raw, *truths in page:
-                row = Row(bytes(raw).decode(errors="replace").encode(), kinds)
+                row = RowImage(bytes(raw).decode(errors="replace").encode(), kinds)
                 if judge is not None and judge(row) is not True:
                     continue
                 if undone and row.json(relation.key) in undone:
@@ -292,25 +292,25 @@ class _Picture:
                 return
             page = list(rows.filter(pk__gt=page[-1][0])[:_PAGE])
 
-    def _undone_of(self, table: str, needed: frozenset[str]) -> dict[bytes, Seen | None]:
+    def _undone_of(self, table: str, needed: frozenset[str]) -> dict[bytes, RowAt | None]:
         """By key, each row of a table that changed after the place, as it stood there; None for
         one that was not there. Raises Unclear where the log cannot tell."""
         if table not in self._undone:
             try:
                 later = read_later(self.alias, self.relations, [table], self.at.seq)
             except OverflowError as error:
-                raise Unclear(str(error)) from None
+                raise SnapshotUnavailable(str(error)) from None
             self._undone[table] = {}
             for event in self.relations.events(later):
                 if event.old is None and event.new is None:
-                    raise Unclear(f"{event.op} of {table}")
+                    raise SnapshotUnavailable(f"{event.op} of {table}")
                 self._undo(event.relation, event.old, event.new)
         for seen in self._undone[table].values():
             if seen is not None and not _tells(seen[0], needed):
-                raise Unclear("columns that decide were not captured yet")
+                raise SnapshotUnavailable("columns that decide were not captured yet")
         return self._undone[table]
 
-    def _undo(self, relation: Relation, old: Row | None, new: Row | None) -> None:
+    def _undo(self, relation: Relation, old: RowImage | None, new: RowImage | None) -> None:
         # The first change of a key tells what was there before all of them.
         undone = self._undone[relation.table]
         if old is not None:

@@ -11,7 +11,7 @@ from typing import Protocol
 from realtime.protocol.cursor import Cursor
 from realtime.protocol.join import Binding
 from realtime.subscriptions.planner import Plan
-from realtime.subscriptions.replay.context import Means
+from realtime.subscriptions.replay.context import ReplayContext
 from realtime.subscriptions.request import Request
 from realtime.util.database_threads import in_database_thread
 
@@ -26,7 +26,7 @@ class Traveller(Protocol):
     plan: Plan
 
 
-async def seq_of(cursor: Cursor, epoch: str, means: Means) -> int | None:
+async def resolve_cursor(cursor: Cursor, epoch: str, means: ReplayContext) -> int | None:
     """The seq after which a client with this cursor is to be served, if the log of this epoch
     still tells it all, and may."""
     log = means.log
@@ -52,7 +52,9 @@ async def seq_of(cursor: Cursor, epoch: str, means: Means) -> int | None:
     return seq
 
 
-async def perhaps_changed(who: Traveller, binding: Binding, after: int, means: Means) -> bool:
+async def access_changed_since(
+    who: Traveller, binding: Binding, after: int, means: ReplayContext
+) -> bool:
     """Whether what the subject may see has perhaps changed since the client was here."""
     while True:
         plan, subject = who.plan, who.request.subject

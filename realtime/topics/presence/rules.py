@@ -26,7 +26,7 @@ class Refused:
     fields: Mapping[str, object] = field(default_factory=dict)
 
 
-def judge(key: str, raw: bytes, most: int | None) -> bytes | Refused:
+def check_track(key: str, raw: bytes, most: int | None) -> bytes | Refused:
     """The meta in the payload of a `track`, as JSON text: numbers that no double holds are passed
     on digit for digit. `most` bounds its bytes."""
     if key in RESERVED_KEYS:

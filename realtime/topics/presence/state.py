@@ -36,7 +36,7 @@ _encode = msgspec.json.Encoder().encode
 _REF, _PREVIOUS = "phx_ref", "phx_ref_prev"
 
 
-class Entry(msgspec.Struct, frozen=True):
+class PresenceMeta(msgspec.Struct, frozen=True):
     """One member at one version. `meta` is a JSON object as text, without names of the server's."""
 
     id: str
@@ -62,12 +62,12 @@ def clean_meta(text: bytes) -> bytes:
     return _encode(cells)
 
 
-class PresenceRoom:
+class PresenceState:
     """What is known (`put`, `remove`) and what was told (`state`, `diff`)."""
 
     def __init__(self) -> None:
-        self._now: dict[str, Entry] = {}
-        self._told: dict[str, Entry] = {}
+        self._now: dict[str, PresenceMeta] = {}
+        self._told: dict[str, PresenceMeta] = {}
         self._changed: dict[str, None] = {}
         self._state: bytes | None = None
 
@@ -79,7 +79,7 @@ class PresenceRoom:
         """Whether there is anything that has not been told."""
         return bool(self._changed)
 
-    def put(self, entry: Entry) -> None:
+    def put(self, entry: PresenceMeta) -> None:
         """A member as it is; what is older than what is known is passed over."""
         known = self._now.get(entry.id)
         if known is not None and known.version >= entry.version:
@@ -92,7 +92,7 @@ class PresenceRoom:
         if self._now.pop(id_, None) is not None:
             self._changed[id_] = None
 
-    def replace(self, entries: Iterable[Entry]) -> None:
+    def replace(self, entries: Iterable[PresenceMeta]) -> None:
         """These are the members, and nobody else is."""
         fresh = {entry.id: entry for entry in entries}
         for id_ in [id_ for id_ in self._now if id_ not in fresh]:
@@ -113,8 +113,8 @@ class PresenceRoom:
 
         A change of a meta is a new one joining and the old one leaving.
         """
-        joins: list[tuple[Entry, Entry | None]] = []
-        leaves: list[tuple[Entry, Entry | None]] = []
+        joins: list[tuple[PresenceMeta, PresenceMeta | None]] = []
+        leaves: list[tuple[PresenceMeta, PresenceMeta | None]] = []
         for id_ in self._changed:
             before, after = self._told.get(id_), self._now.get(id_)
             if before == after:
@@ -133,7 +133,7 @@ class PresenceRoom:
         return b'{"joins":%b,"leaves":%b}' % (_listed(joins), _listed(leaves))
 
 
-def _listed(entries: list[tuple[Entry, Entry | None]]) -> bytes:
+def _listed(entries: list[tuple[PresenceMeta, PresenceMeta | None]]) -> bytes:
     metas: dict[str, list[bytes]] = {}
     for entry, before in entries:
         metas.setdefault(entry.key, []).append(_meta(entry, before))
@@ -142,7 +142,7 @@ def _listed(entries: list[tuple[Entry, Entry | None]]) -> bytes:
     )
 
 
-def _meta(entry: Entry, before: Entry | None) -> bytes:
+def _meta(entry: PresenceMeta, before: PresenceMeta | None) -> bytes:
     head = b'{"phx_ref":%b' % _encode(entry.ref)
     if before is not None:
         head += b',"phx_ref_prev":%b' % _encode(before.ref)

@@ -14,30 +14,30 @@ from django.db.models import TextField
 from django.db.models.functions import Cast, Now
 
 from realtime.models import PresenceMember
-from realtime.topics.presence.state import Entry
+from realtime.topics.presence.state import PresenceMeta
 
 _BATCH = 200
 
 
-class Buried(Exception):
+class ProcessExpired(Exception):
     """Rows of this process are gone: it was taken for dead."""
 
 
-class Row(msgspec.Struct, frozen=True):
+class PresenceRow(msgspec.Struct, frozen=True):
     """A row to write: a member, where it is present, and whom it asks as."""
 
-    entry: Entry
+    entry: PresenceMeta
     topic: str
     private: bool
     user_id: str | None = None
 
 
-def read(alias: str, topic: str, private: bool) -> list[Entry]:
+def read(alias: str, topic: str, private: bool) -> list[PresenceMeta]:
     """Everybody who is present in a topic, in the order they came."""
     rows = PresenceMember.objects.using(alias).filter(topic=topic, private=private)
     found = rows.order_by("since", "pk").annotate(text=Cast("meta", TextField()))
     return [
-        Entry(id_, version, key, text.encode())
+        PresenceMeta(id_, version, key, text.encode())
         for id_, version, key, text in found.values_list("pk", "version", "key", "text")
     ]
 
@@ -57,8 +57,8 @@ def online(alias: str, topic: str, private: bool) -> dict[str, list[dict[str, An
 def write(
     alias: str,
     process: str,
-    new: Collection[Row],
-    changed: Collection[Row],
+    new: Collection[PresenceRow],
+    changed: Collection[PresenceRow],
     gone: Collection[str],
 ) -> None:
     """Insert, update and delete rows of a process, all or nothing.
@@ -81,10 +81,10 @@ def write(
         )
         models = [_model(process, row) for row in changed]
         if models and table.bulk_update(models, ["version", "meta"], _BATCH) < len(models):
-            raise Buried
+            raise ProcessExpired
 
 
-def _model(process: str, row: Row) -> PresenceMember:
+def _model(process: str, row: PresenceRow) -> PresenceMember:
     return PresenceMember(
         id=row.entry.id,
         process_id=process,

@@ -14,13 +14,13 @@ from contextlib import asynccontextmanager
 from operator import attrgetter
 from typing import Protocol
 
-from realtime.delivery.frame import Prepared
+from realtime.delivery.frame import SharedFrame
 from realtime.delivery.outbox import Sink
 from realtime.delivery.recipients import Recipients
 from realtime.event_log.event import DatabaseEvent
 from realtime.protocol.serializer import Version
 from realtime.topics.frames import of_presence
-from realtime.topics.presence.state import Entry, PresenceRoom
+from realtime.topics.presence.state import PresenceMeta, PresenceState
 from realtime.topics.presence.store import read
 from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
 
@@ -51,7 +51,7 @@ class _Room:
     """A topic that is watched here."""
 
     def __init__(self) -> None:
-        self.known = PresenceRoom()
+        self.known = PresenceState()
         # Those who speak the same version are told by the same frames.
         self.watchers: dict[Version, Recipients[Watcher]] = {}
         self.holds = 0
@@ -69,7 +69,7 @@ class _Room:
         return 0.0 if count < _CROWD else min(count * _SECONDS_PER_WATCHER, _LONGEST_WAIT)
 
 
-class PresenceRooms:
+class PresenceTracker:
     """All methods are called on one event loop."""
 
     def __init__(self, alias: str) -> None:
@@ -205,7 +205,7 @@ class PresenceRooms:
         if diff is not None:
             topic = f"realtime:{key[0]}"
             for version, watchers in room.watchers.items():
-                watchers.send(Prepared(of_presence(version, topic, diff)))
+                watchers.send(SharedFrame(of_presence(version, topic, diff)))
         then, room.then = room.then, []
         for told in then:
             told()
@@ -257,7 +257,7 @@ class PresenceRooms:
             self._learn(key, room, entries)
             return
 
-    def _learn(self, key: tuple[str, bool], room: _Room, entries: list[Entry]) -> None:
+    def _learn(self, key: tuple[str, bool], room: _Room, entries: list[PresenceMeta]) -> None:
         # What the log tells of the rows that were read is older than they are, and passed over.
         room.known.replace(entries)
         meanwhile, room.meanwhile = room.meanwhile or [], None
@@ -279,9 +279,9 @@ class PresenceRooms:
             told()
 
 
-def _apply(known: PresenceRoom, event: DatabaseEvent) -> None:
+def _apply(known: PresenceState, event: DatabaseEvent) -> None:
     row = event.new
     if row is not None:
-        known.put(Entry(row["id"], row["version"], row["key"], row.text("meta")))
+        known.put(PresenceMeta(row["id"], row["version"], row["key"], row.text("meta")))
     elif event.old is not None:
         known.remove(event.old["id"])

@@ -15,8 +15,8 @@ from itertools import count
 import msgspec
 from django.db.utils import DataError, IntegrityError
 
-from realtime.topics.presence.store import Buried, Row, write
-from realtime.topics.presence.tracker import PresenceRooms
+from realtime.topics.presence.store import PresenceRow, ProcessExpired, write
+from realtime.topics.presence.tracker import PresenceTracker
 from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
 
 logger = logging.getLogger("realtime.presence")
@@ -31,13 +31,13 @@ Told = Callable[[str | None], None]
 
 
 @dataclass(slots=True)
-class _Member:
+class _Tracked:
     """A channel that is, or was, present. `row` None: it is not any more."""
 
     id: str
-    row: Row | None = None
+    row: PresenceRow | None = None
     # What the table has: False after the process was taken for dead.
-    written: Row | None = None
+    written: PresenceRow | None = None
     waiting: list[Told] = field(default_factory=list)
 
 
@@ -47,11 +47,11 @@ class PresenceWriter:
     `told` callbacks get None when everybody in this process knows, or why it cannot be stored.
     """
 
-    def __init__(self, alias: str, process: str, rooms: PresenceRooms) -> None:
+    def __init__(self, alias: str, process: str, rooms: PresenceTracker) -> None:
         self._alias = alias
         self._process = process
         self._rooms = rooms
-        self._members: dict[str, _Member] = {}
+        self._members: dict[str, _Tracked] = {}
         self._dirty: dict[str, None] = {}
         self._wake = asyncio.Event()
         self._registered = asyncio.Event()
@@ -64,10 +64,10 @@ class PresenceWriter:
         """How many channels of this process are present."""
         return sum(member.row is not None for member in self._members.values())
 
-    def track(self, row: Row, told: Told) -> None:
+    def track(self, row: PresenceRow, told: Told) -> None:
         """Be present as this row says, in place of what was there. Its version is given here."""
         id_ = row.entry.id
-        member = self._members.setdefault(id_, _Member(id_))
+        member = self._members.setdefault(id_, _Tracked(id_))
         if member.row is not None and member.row.entry.meta == row.entry.meta:
             # Nothing changes; but what is on its way has to arrive first.
             if member.waiting:
@@ -118,7 +118,7 @@ class PresenceWriter:
                 await self._write(batch)
             except asyncio.CancelledError:
                 raise
-            except (IntegrityError, Buried):
+            except (IntegrityError, ProcessExpired):
                 # Taken for dead. The next renewal makes a new row and calls `registered`.
                 self._registered.clear()
                 self._again(batch)
@@ -133,7 +133,7 @@ class PresenceWriter:
 
     # --- writing --------------------------------------------------------------------------------
 
-    async def _write(self, batch: list[_Member]) -> None:
+    async def _write(self, batch: list[_Tracked]) -> None:
         try:
             await self._store(batch)
         except (DataError, ValueError) as error:
@@ -144,7 +144,7 @@ class PresenceWriter:
             for member in batch:
                 await self._write([member])
 
-    async def _store(self, batch: list[_Member]) -> None:
+    async def _store(self, batch: list[_Tracked]) -> None:
         wanted = {member.id: member.row for member in batch}
         new = [m.row for m in batch if m.row is not None and m.written is None]
         changed = [
@@ -170,14 +170,14 @@ class PresenceWriter:
                 if member.id not in self._dirty:
                     self._members.pop(member.id, None)
 
-    def _refuse(self, member: _Member, error: Exception) -> None:
+    def _refuse(self, member: _Tracked, error: Exception) -> None:
         logger.info("presence refused: %s", error, extra={"action": "presence_refused"})
         member.row = member.written
         self._tell(member, str(error).partition("\n")[0])
         if member.row is None:
             self._members.pop(member.id, None)
 
-    def _expect(self, member: _Member, told: Told) -> None:
+    def _expect(self, member: _Tracked, told: Told) -> None:
         member.waiting.append(told)
         version = None if member.row is None else member.row.entry.version
 
@@ -188,17 +188,17 @@ class PresenceWriter:
 
         self._rooms.expect(member.id, version, then)
 
-    def _tell(self, member: _Member, problem: str | None) -> None:
+    def _tell(self, member: _Tracked, problem: str | None) -> None:
         self._rooms.forget(member.id)
         waiting, member.waiting = member.waiting, []
         for told in waiting:
             told(problem)
 
-    def _mark(self, member: _Member) -> None:
+    def _mark(self, member: _Tracked) -> None:
         self._dirty[member.id] = None
         self._wake.set()
 
-    def _again(self, batch: list[_Member]) -> None:
+    def _again(self, batch: list[_Tracked]) -> None:
         for member in batch:
             self._mark(member)
 
@@ -213,6 +213,6 @@ class PresenceWriter:
         self._failing = error is not None
 
 
-def _at(row: Row, version: int) -> Row:
+def _at(row: PresenceRow, version: int) -> PresenceRow:
     entry = msgspec.structs.replace(row.entry, version=version)
     return msgspec.structs.replace(row, entry=entry)

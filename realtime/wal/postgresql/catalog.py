@@ -22,7 +22,7 @@ from realtime.wal import capture as shapes
 from realtime.wal.capture import Capture
 from realtime.wal.catalog import State, Trigger
 from realtime.wal.postgresql import triggers as postgresql
-from realtime.wal.postgresql.triggers import Level, Shape
+from realtime.wal.postgresql.triggers import Level, TriggerFunctionSql
 from realtime.wal.postgresql.values import quote_name
 
 _LOCK_TIMEOUT = "2s"
@@ -200,11 +200,11 @@ class PostgresqlCatalog:
             }
         return triggers, functions
 
-    def _shape(self, capture: Capture, table: _Table) -> Shape:
+    def _shape(self, capture: Capture, table: _Table) -> TriggerFunctionSql:
         from realtime.models import WalEntry
 
-        _, log = shapes.name_of(WalEntry)
-        return Shape(
+        _, log = shapes.table_name_of(WalEntry)
+        return TriggerFunctionSql(
             relation=capture.relation,
             types=table.types,
             virtual=table.virtual,

@@ -85,7 +85,7 @@ def function_name(schema: str, table: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class TriggerFunctionSql:
     """What the texts of a table are made from.
 
     `types` gives the type of every column of the table, `virtual` the expression of those that are

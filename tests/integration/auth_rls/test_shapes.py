@@ -20,7 +20,7 @@ from django.test.utils import isolate_apps
 from auth_rls.explain.questions import answer, asker, question
 from auth_rls.models import Policy
 from auth_rls.policy.declared import declared_policies, isolated
-from auth_rls.policy.policy_set import Shape, ShapeError
+from auth_rls.policy.policy_set import PolicySet, ShapeError
 from auth_rls.shapes import membership, ownership, public_read, tenant
 from tests.support.policies import policy, user
 from tests.zoo.models import Member, Note, Specimen, Team
@@ -37,10 +37,10 @@ def nothing_declared() -> Iterator[None]:
 
 
 @pytest.fixture(params=["declared", "created"])
-def in_force(request: pytest.FixtureRequest) -> Callable[[Shape], None]:
+def in_force(request: pytest.FixtureRequest) -> Callable[[PolicySet], None]:
     """Puts a shape in force, in either way."""
 
-    def put(shape: Shape) -> None:
+    def put(shape: PolicySet) -> None:
         if request.param == "declared":
             shape.declare()
         else:
@@ -66,7 +66,7 @@ def allowed(row: models.Model, permission: str, **who: Any) -> bool:
     return found.explanation.allowed
 
 
-def test_owners_do_everything_with_their_rows(in_force: Callable[[Shape], None]) -> None:
+def test_owners_do_everything_with_their_rows(in_force: Callable[[PolicySet], None]) -> None:
     ada, _bob = user("ada", *ALL), user("bob", *ALL)
     user("eve")
     own = Note.objects.create(title="own", owner=ada)
@@ -89,7 +89,7 @@ def test_an_owner_cannot_give_a_row_away() -> None:
 
 
 def test_what_is_public_anyone_reads_and_nobody_changes(
-    in_force: Callable[[Shape], None],
+    in_force: Callable[[PolicySet], None],
 ) -> None:
     user("ada", *ALL)
     shown, hidden = Note.objects.create(title="a", is_public=True), Note.objects.create(title="b")
@@ -100,7 +100,7 @@ def test_what_is_public_anyone_reads_and_nobody_changes(
         assert not allowed(shown, "zoo.change_note", **who)
 
 
-def test_rows_of_a_tenant_by_a_claim(in_force: Callable[[Shape], None]) -> None:
+def test_rows_of_a_tenant_by_a_claim(in_force: Callable[[PolicySet], None]) -> None:
     user("ada", *ALL)
     ours, theirs = Note.objects.create(title="a", score=1), Note.objects.create(title="b", score=2)
     in_force(tenant(Note, "score", "$claims.app_metadata.tenant"))
@@ -112,7 +112,7 @@ def test_rows_of_a_tenant_by_a_claim(in_force: Callable[[Shape], None]) -> None:
     assert not allowed(ours, "zoo.view_note", claims={**claims, "sub": "outsider"})
 
 
-def test_rows_of_a_tenant_by_a_field_of_the_user(in_force: Callable[[Shape], None]) -> None:
+def test_rows_of_a_tenant_by_a_field_of_the_user(in_force: Callable[[PolicySet], None]) -> None:
     user("ada", *ALL, last_name="red")
     ours, theirs = Note.objects.create(title="red"), Note.objects.create(title="blue")
     in_force(tenant(Note, "title", "$user.last_name", actions=["view", "delete"]))
@@ -122,7 +122,7 @@ def test_rows_of_a_tenant_by_a_field_of_the_user(in_force: Callable[[Shape], Non
     assert not allowed(ours, "zoo.change_note", user="ada")
 
 
-def test_a_restrictive_tenant_is_a_wall_for_everyone(in_force: Callable[[Shape], None]) -> None:
+def test_a_restrictive_tenant_is_a_wall_for_everyone(in_force: Callable[[PolicySet], None]) -> None:
     ours = Note.objects.create(title="red", is_public=True)
     theirs = Note.objects.create(title="blue", is_public=True)
     user("ada", last_name="red")
@@ -134,7 +134,7 @@ def test_a_restrictive_tenant_is_a_wall_for_everyone(in_force: Callable[[Shape],
     assert not allowed(ours, "zoo.view_note", role="anon")
 
 
-def test_members_see_the_rows_of_their_groups(in_force: Callable[[Shape], None]) -> None:
+def test_members_see_the_rows_of_their_groups(in_force: Callable[[PolicySet], None]) -> None:
     ada = user("ada", *ALL)
     user("bob", *ALL)
     stage, gates = Team.objects.create(name="Stage"), Team.objects.create(name="Gates")
@@ -151,7 +151,7 @@ def test_members_see_the_rows_of_their_groups(in_force: Callable[[Shape], None])
 
 
 def test_a_membership_may_be_narrowed_and_the_groups_be_the_rows(
-    in_force: Callable[[Shape], None],
+    in_force: Callable[[PolicySet], None],
 ) -> None:
     ada = user("ada", *ALL, "zoo.change_team")
     stage, gates = Team.objects.create(name="Stage"), Team.objects.create(name="Gates")

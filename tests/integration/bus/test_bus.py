@@ -17,7 +17,7 @@ from realtime.bus import bus as room
 from realtime.bus.bus import Bus, LayerDown, Message
 from realtime.bus.layers import let_go, own_layer
 from realtime.event_log.batch import Batch
-from realtime.topics.broadcast import Cast, Casts
+from realtime.topics.broadcast import Broadcast, BroadcastBatch
 from realtime.wal.entry import WalRow
 from tests.support import redis as redises
 from tests.support.redis import Redis, layers, redis_goes
@@ -31,8 +31,8 @@ def batch(number: int, body: bytes = b"{}") -> Batch:
     return Batch("epoch", number - 1, [WalRow(number, number, "r", "I", None, body)], [])
 
 
-def cast(number: int) -> Casts:
-    return Casts([Cast("topic", False, f"e{number}", b"{}", 1)])
+def cast(number: int) -> BroadcastBatch:
+    return BroadcastBatch([Broadcast("topic", False, f"e{number}", b"{}", 1)])
 
 
 class End:

@@ -22,8 +22,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import CloseCode
 
-from realtime.delivery.direct_outbox import Line
-from realtime.delivery.frame import Prepared
+from realtime.delivery.direct_outbox import DirectOutbox
+from realtime.delivery.frame import SharedFrame
 from realtime.process.hub import hub
 from realtime.server import EXTENSION, FanoutProtocol
 from tests.support.socket_client import application as realtime_application
@@ -96,7 +96,7 @@ class Taking:
     def __init__(self, bound: int | None = None, code: int = 4000) -> None:
         self._bound = bound
         self._code = code
-        self.line: Line | None = None
+        self.line: DirectOutbox | None = None
         self.send: Any = None
         self.opened = asyncio.Event()
         self.ended = asyncio.Event()
@@ -121,7 +121,7 @@ class Taking:
             if message["type"] == "websocket.disconnect":
                 return self.ended.set()
 
-    async def open(self) -> Line:
+    async def open(self) -> DirectOutbox:
         await asyncio.wait_for(self.opened.wait(), PATIENCE_SECONDS)
         assert self.line is not None
         return self.line
@@ -172,7 +172,7 @@ async def test_a_line_is_compressed_for_who_agreed_and_for_nobody_else(
     offers: str | None, option: bool, compressed: bool
 ) -> None:
     application = Taking()
-    message = Prepared("a row and another row " * 50)
+    message = SharedFrame("a row and another row " * 50)
     async with serving(application, ws_per_message_deflate=option) as address:
         headers = {} if offers is None else {"Sec-WebSocket-Extensions": offers}
         async with raw(address, headers) as (head, reader):
@@ -254,7 +254,7 @@ async def test_what_an_application_cannot_send_is_its_own_trouble() -> None:
             await send({"type": "websocket.send", "text": "\ud800"})
         except Exception as error:
             failed.append(error)
-        (await application.open()).put(Prepared("for the other"))
+        (await application.open()).put(SharedFrame("for the other"))
         await send({"type": "websocket.send", "text": "fine"})
         await receive()
 
@@ -278,7 +278,7 @@ async def test_a_line_that_is_opened_late_follows_what_the_transport_holds() -> 
             # Until the client's buffers are full.
             await asyncio.sleep(0)
             line = scope["extensions"][EXTENSION]["open"](None, lambda failure: None)
-        line.put(Prepared("after"))
+        line.put(SharedFrame("after"))
         await sending
         await receive()
 
@@ -296,7 +296,7 @@ async def test_a_client_that_compresses_reads_and_is_read() -> None:
     async with serving(application) as address, client(address, compression="deflate") as link:
         line = await application.open()
         for text in texts:
-            line.put(Prepared(text))
+            line.put(SharedFrame(text))
             await link.send(text)
             assert await receive(link) == text
         await auntil(lambda: len(application.received) == len(texts))
@@ -349,7 +349,7 @@ async def test_with_tls_the_line_goes_through_the_transport(certificate: dict[st
         assert line.fd < 0
         link.transport.pause_reading()
         for number in range(100):
-            line.put(Prepared(f"{number} {'x' * 50_000}"))
+            line.put(SharedFrame(f"{number} {'x' * 50_000}"))
             await asyncio.sleep(0)
         link.transport.resume_reading()
         line.put("last")
@@ -367,12 +367,12 @@ async def test_frames_of_the_line_and_ordinary_ones_come_in_the_order_of_sending
     application = Taking()
     async with serving(application) as address, client(address, compression=compression) as link:
         line = await application.open()
-        line.put(Prepared("1"))
+        line.put(SharedFrame("1"))
         line.put("2")
         await application.send({"type": "websocket.send", "text": "3"})
-        line.put(Prepared(b"4"))
+        line.put(SharedFrame(b"4"))
         await application.send({"type": "websocket.send", "bytes": b"5"})
-        line.put(Prepared("x" * 70_000))
+        line.put(SharedFrame("x" * 70_000))
         line.close()
         got = [await receive(link) for _ in range(6)]
         assert got == ["1", "2", "3", b"4", b"5", "x" * 70_000]
@@ -389,7 +389,7 @@ async def test_the_order_holds_while_the_client_reads_nothing_too() -> None:
         link.transport.pause_reading()
         ordinary = []
         for number in range(200):
-            line.put(Prepared(f"{number} {'x' * 50_000}"))
+            line.put(SharedFrame(f"{number} {'x' * 50_000}"))
             text = {"type": "websocket.send", "text": f"{number} too"}
             ordinary.append(asyncio.create_task(application.send(text)))
             await asyncio.sleep(0)
@@ -411,7 +411,7 @@ async def test_a_slow_reader_is_given_up_and_finds_the_code_when_it_reads() -> N
         line = await application.open()
         link.transport.pause_reading()
         for _ in range(1_000):
-            line.put(Prepared("x" * 50_000))
+            line.put(SharedFrame("x" * 50_000))
             await asyncio.sleep(0)
             if line.overflowed:
                 break
@@ -428,7 +428,7 @@ async def test_pings_are_answered_and_closes_echoed_beside_the_line() -> None:
         link = await client(address)
         line = await application.open()
         for number in range(3):
-            line.put(Prepared(str(number)))
+            line.put(SharedFrame(str(number)))
             await (await link.ping())
             assert await receive(link) == str(number)
         await link.close(4999)
@@ -436,12 +436,12 @@ async def test_pings_are_answered_and_closes_echoed_beside_the_line() -> None:
         await asyncio.wait_for(application.ended.wait(), PATIENCE_SECONDS)
         assert application.received[-1]["code"] == 4999
         # Too late for anybody, and no harm.
-        line.put(Prepared("nobody hears"))
+        line.put(SharedFrame("nobody hears"))
         await asyncio.sleep(0)
 
 
 async def test_a_client_that_is_gone_without_a_word_ends_its_own_line_only() -> None:
-    lines: list[Line] = []
+    lines: list[DirectOutbox] = []
     over: list[int] = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -457,7 +457,7 @@ async def test_a_client_that_is_gone_without_a_word_ends_its_own_line_only() -> 
         await auntil(lambda: len(lines) == 2)
         gone.transport.abort()
         for number in range(20):
-            shared = Prepared(str(number))
+            shared = SharedFrame(str(number))
             for line in lines:
                 line.put(shared)
             assert await receive(stays) == str(number)
@@ -470,6 +470,6 @@ async def test_a_stopping_server_sends_what_waits_and_closes_with_1012() -> None
     async with serving(application) as address:
         link = await client(address)
         line = await application.open()
-        line.put(Prepared("last words"))
+        line.put(SharedFrame("last words"))
     assert await receive(link) == "last words"
     assert await closed(link) == CloseCode.SERVICE_RESTART

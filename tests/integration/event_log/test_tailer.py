@@ -13,7 +13,7 @@ from django.db.utils import OperationalError
 
 from realtime.event_log import sequencer
 from realtime.event_log.batch import Batch
-from realtime.event_log.change_detector import SqliteWake
+from realtime.event_log.change_detector import SqliteChangeDetector
 from realtime.event_log.table import BATCH
 from realtime.event_log.tailer import Tailer
 from realtime.wal.head import read_head
@@ -148,7 +148,7 @@ def test_a_stop_that_comes_before_the_start_is_not_lost() -> None:
 
 @sqlite
 def test_looking_costs_no_query_of_the_log_until_something_was_committed() -> None:
-    wake = SqliteWake(connection)
+    wake = SqliteChangeDetector(connection)
     wake.changed()
     assert not wake.changed()
     other = sqlite3.connect(connection.settings_dict["NAME"])
@@ -166,7 +166,7 @@ def test_a_missing_file_is_an_error_and_no_empty_database_takes_its_place(
 ) -> None:
     missing = f"{tmp_path}/gone.sqlite3"
     monkeypatch.setitem(connection.settings_dict, "NAME", missing)
-    wake = SqliteWake(connection)
+    wake = SqliteChangeDetector(connection)
     with pytest.raises(OperationalError, match="is missing"):
         wake.changed()
     monkeypatch.undo()

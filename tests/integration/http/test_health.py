@@ -13,7 +13,7 @@ from django.test import AsyncClient, Client, override_settings
 from realtime.http import health
 from realtime.models import WalEntry
 from realtime.ops import status
-from realtime.ops.layer_probe import Layer, Watchman
+from realtime.ops.layer_probe import CachedProbe, Layer
 from realtime.util.database_threads import close_connections
 from realtime.wal.clock import now_us_sql
 from tests.support.socket_client import db
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("wal")
 
 @pytest.fixture(autouse=True)
 async def fresh(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
-    monkeypatch.setattr(health, "_watchman", Watchman())
+    monkeypatch.setattr(health, "_watchman", CachedProbe())
     with override_settings(REALTIME={"TAILER": "external"}):
         yield
     await close_connections()

@@ -14,7 +14,7 @@ from django.db import OperationalError, connection
 from django.test import Client as HttpClient
 from django.urls import reverse
 
-from realtime.event_log.read_holds import Holds, holds
+from realtime.event_log.read_holds import ReadHolds, holds
 from realtime.models import Process
 from realtime.ops import status
 from realtime.process import heartbeat, registry
@@ -136,7 +136,7 @@ def test_renewing_is_one_small_write() -> None:
 
 
 def test_the_lowest_of_several_readers_counts_and_moves_as_they_do() -> None:
-    held = Holds()
+    held = ReadHolds()
     assert held.lowest is None
     with held.reading(after=10) as first, held.reading(after=20):
         assert held.lowest == 11
@@ -146,7 +146,7 @@ def test_the_lowest_of_several_readers_counts_and_moves_as_they_do() -> None:
 
 
 def test_a_watcher_is_told_when_the_lowest_sinks_and_only_then() -> None:
-    held = Holds()
+    held = ReadHolds()
     told: list[int | None] = []
     end = held.watch(lambda: told.append(held.lowest))
     with held.reading(after=10), held.reading(after=20), held.reading(after=5):

@@ -26,7 +26,7 @@ from realtime.models import Process, WalEntry
 from realtime.ops.layer_probe import probe
 from realtime.process import heartbeat, maintenance, registry, remote_reader, worker
 from realtime.process.hub import hub
-from realtime.process.maintenance import Upkeep
+from realtime.process.maintenance import Maintenance
 from realtime.process.registry import Registration, Report
 from realtime.process.remote_reader import RemoteReader
 from realtime.process.worker_messages import box_of
@@ -277,7 +277,7 @@ async def nothing_kept() -> None:
 @pytest.mark.parametrize("layer", ["core", "pubsub"], indirect=True)
 async def test_a_leader_lets_a_worker_prune(layer: str, due: None) -> None:
     await db(write_old, 20)
-    leader = Upkeep("default")
+    leader = Maintenance("default")
     async with Working() as working:
         await leader.beat(Report(leading=True))
         await working.did("prunes")
@@ -287,7 +287,7 @@ async def test_a_leader_lets_a_worker_prune(layer: str, due: None) -> None:
 
 async def test_a_leader_without_a_worker_prunes_itself(due: None) -> None:
     await db(write_old, 20)
-    leader = Upkeep("default")
+    leader = Maintenance("default")
     await leader.beat(Report(leading=True))
     await nothing_kept()
     await leader.close()
@@ -295,7 +295,7 @@ async def test_a_leader_without_a_worker_prunes_itself(due: None) -> None:
 
 async def test_who_does_not_lead_prunes_nothing(due: None) -> None:
     await db(write_old, 20)
-    standby = Upkeep("default")
+    standby = Maintenance("default")
     await standby.beat(Report(leading=False))
     await standby.close()
     assert await db(WalEntry.objects.count) == 20
@@ -303,7 +303,7 @@ async def test_who_does_not_lead_prunes_nothing(due: None) -> None:
 
 async def test_pruning_is_not_due_at_once() -> None:
     await db(write_old, 20)
-    leader = Upkeep("default")
+    leader = Maintenance("default")
     await leader.beat(Report(leading=True))
     await leader.close()
     assert await db(WalEntry.objects.count) == 20
@@ -402,7 +402,7 @@ def test_a_task_that_takes_no_for_an_answer_does_not_hold_up_the_end() -> None:
 
 
 async def _wake(process: subprocess.Popen[bytes]) -> None:
-    leader = Upkeep("default")
+    leader = Maintenance("default")
     async with asyncio.timeout(2 * PATIENCE_SECONDS):
         while not await db(registry.workers, "default"):
             assert process.poll() is None
@@ -413,7 +413,7 @@ async def _wake(process: subprocess.Popen[bytes]) -> None:
 
 
 async def _prune(id_: str) -> None:
-    leader = Upkeep("default")
+    leader = Maintenance("default")
     assert await leader._send(box_of(id_), {"type": "prune"})
     await leader.close()
     await close_connections()

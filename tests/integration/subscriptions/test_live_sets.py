@@ -17,14 +17,14 @@ from auth_rls import Subject
 from auth_rls.models import Policy
 from auth_rls.predicates.kinds import Kind
 from auth_rls.predicates.predicate import TRUE, Not, Select, Test
-from auth_rls.sets.live_set import Shift
+from auth_rls.sets.live_set import SetDelta
 from auth_rls.sets.reader import read_members
 from realtime.event_log import sequencer
 from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.position import Position
 from realtime.models import WalEntry
-from realtime.subscriptions.access_watch import Watch
-from realtime.subscriptions.live_sets import Sets
+from realtime.subscriptions.access_watch import AccessWatch
+from realtime.subscriptions.live_sets import LiveSetStore
 from realtime.subscriptions.request import Request
 from realtime.subscriptions.set_reader import SetReader
 from realtime.util.database_threads import close_connections
@@ -70,7 +70,7 @@ class Past:
 
     def __init__(self, selects: Iterable[Select]) -> None:
         self.server = Server()
-        self.sets = Sets("default", self.server.log, Watch("default"))
+        self.sets = LiveSetStore("default", self.server.log, AccessWatch("default"))
         self.selects = tuple(selects)
         self.was: dict[int, Any] = {}
 
@@ -294,7 +294,7 @@ async def test_an_emptied_table_empties_the_sets_that_it_fills_and_those_behind(
     await db(Member.objects.create, user=ada.user, team=team)
     await db(Member.objects.create, user=ada.user, team=team)
     server = await started()
-    sets = Sets("default", server.log, Watch("default"))
+    sets = LiveSetStore("default", server.log, AccessWatch("default"))
     wanted = [of_user(ada.user_id), named(ada.user_id)]
     await sets.need("test", wanted)
     assert list(sets.values(wanted).values()) == [{team.pk}, {"room:team"}]
@@ -317,7 +317,7 @@ async def test_an_emptied_table_empties_the_sets_that_it_fills_and_those_behind(
     head = await server.reader.head()
     for event in await server.reader.from_table(server.log.seq, head.seq):
         shifts = sets.apply(event)
-        assert shifts.of == {wanted[0]: Shift(removed=frozenset({team.pk}))}
+        assert shifts.of == {wanted[0]: SetDelta(removed=frozenset({team.pk}))}
         assert wanted[1] in shifts.stale
         await sets.read_again(shifts.stale)
         server.log.append(event)
@@ -333,7 +333,7 @@ async def test_a_set_that_was_captured_without_what_now_decides_is_read_again(
     # Not by the policies of now: whoever reads the roles first has them captured.
     await db(Member.objects.create, user=ada.user, team=team, role="guest")
     await db(policies, {"team__in": {**MINE, "where": {"not": {"role": "guest"}}}})
-    sets = Sets("default", server.log, Watch("default"))
+    sets = LiveSetStore("default", server.log, AccessWatch("default"))
     await sets.need("test", [owned])
     assert sets.values([owned]) == {owned: frozenset()}
     await db(Member.objects.all().update, role="member")

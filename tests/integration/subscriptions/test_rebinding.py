@@ -191,11 +191,11 @@ async def test_a_way_that_ends_while_others_are_told_is_not_gone_twice(
     await server.subscribers.add(late, Request(subjects[0], asked))
     assert server.subscribers.replaying(late)
 
-    async def pause(self: time_slice.Breath) -> None:
+    async def pause(self: time_slice.TimeSlice) -> None:
         assert not late.told or not server.subscribers.replaying(late)
         await auntil(lambda: not server.subscribers.replaying(late))
 
-    monkeypatch.setattr(time_slice.Breath, "pause", pause)
+    monkeypatch.setattr(time_slice.TimeSlice, "pause", pause)
     await server.hand_out(event)
     await auntil(lambda: not any(map(server.subscribers.replaying, [*ports, late])))
     assert [len(port.frames) for port in [*ports, late]] == [1] * (MANY + 1)

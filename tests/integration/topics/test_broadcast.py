@@ -21,8 +21,8 @@ from auth_rls.subjects import tokens
 from realtime.models import Message
 from realtime.process import broadcast_sender
 from realtime.process.hub import hub
-from realtime.protocol.serializer import kind4
-from realtime.topics.broadcast import Cast
+from realtime.protocol.serializer import binary_broadcast
+from realtime.topics.broadcast import Broadcast
 from tests.support.socket_client import Client, db
 from tests.support.waiting import auntil
 from tests.zoo.models import Note
@@ -200,7 +200,7 @@ async def test_a_durable_broadcast_of_a_rollback_is_never_sent(listen: Any) -> N
     await realtime.abroadcast("room", "kept", b"3", durable=True)
     frame = await heard(client)
     ids = await db(lambda: list(Message.objects.order_by("pk").values_list("id", flat=True)))
-    assert frame == kind4(TOPIC, "kept", b"3", 0, {"id": str(ids[1])})  # type: ignore[arg-type]
+    assert frame == binary_broadcast(TOPIC, "kept", b"3", 0, {"id": str(ids[1])})  # type: ignore[arg-type]
 
 
 async def test_a_row_that_any_program_inserts_is_sent(listen: Any) -> None:
@@ -501,8 +501,8 @@ async def test_a_flooded_topic_holds_up_neither_another_nor_a_row_change(
     for topic in ("realtime:noisy", "realtime:quiet"):
         await client.join(topic)
     one = hub()
-    taken = [one.cast(Cast("noisy", False, "e", b"1", 1)) for _ in range(3_000)]
-    assert one.cast(Cast("quiet", False, "e", b"2", 1))
+    taken = [one.cast(Broadcast("noisy", False, "e", b"1", 1)) for _ in range(3_000)]
+    assert one.cast(Broadcast("quiet", False, "e", b"2", 1))
     await db(Note.objects.create, title="meanwhile")
     # A topic has its share of the queue and no more.
     assert 900 < sum(taken) < 3_000

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from realtime.delivery.asgi_outbox import Outbox
-from realtime.delivery.frame import Prepared, websocket_frame
-from realtime.delivery.server_adapter import Carrier
+from realtime.delivery.asgi_outbox import AsgiOutbox
+from realtime.delivery.frame import SharedFrame, websocket_frame
+from realtime.delivery.server_adapter import ServerAdapter
 
 
 class Socket:
@@ -55,8 +55,8 @@ eagerness = pytest.mark.parametrize("eager", [False, True])
 async def test_frames_leave_in_order_and_closing_sends_what_waits(eager: bool) -> None:
     socket = Socket()
     socket.open.set()
-    outbox = Outbox(socket.send, 1_000, socket.when_ended, Carrier(eager))
-    for frame in ("a", b"b", Prepared("c")):
+    outbox = AsgiOutbox(socket.send, 1_000, socket.when_ended, ServerAdapter(eager))
+    for frame in ("a", b"b", SharedFrame("c")):
         outbox.put(frame)
     outbox.close()
     outbox.put("too late")
@@ -69,7 +69,7 @@ async def test_frames_leave_in_order_and_closing_sends_what_waits(eager: bool) -
 @eagerness
 async def test_more_than_the_bound_gives_the_socket_up_and_frees_the_memory(eager: bool) -> None:
     socket = Socket()
-    outbox = Outbox(socket.send, 10, socket.when_ended, Carrier(eager))
+    outbox = AsgiOutbox(socket.send, 10, socket.when_ended, ServerAdapter(eager))
     outbox.put("12345678")
     await socket.taken.wait()
     assert not outbox.overflowed
@@ -84,7 +84,7 @@ async def test_more_than_the_bound_gives_the_socket_up_and_frees_the_memory(eage
 async def test_a_burst_before_the_writer_had_its_turn_is_nobodys_slowness() -> None:
     socket = Socket()
     socket.open.set()
-    outbox = Outbox(socket.send, 3, socket.when_ended)
+    outbox = AsgiOutbox(socket.send, 3, socket.when_ended)
     frames = [f"frame {n}" for n in range(20)]
     for frame in frames:
         outbox.put(frame)
@@ -96,7 +96,7 @@ async def test_a_burst_before_the_writer_had_its_turn_is_nobodys_slowness() -> N
 async def test_who_takes_at_once_is_sent_to_at_once_and_costs_no_task() -> None:
     socket = Eager()
     socket.open.set()
-    outbox = Outbox(socket.send, 3, socket.when_ended, Carrier(True))
+    outbox = AsgiOutbox(socket.send, 3, socket.when_ended, ServerAdapter(True))
     for frame in ("a", "b"):
         outbox.put(frame)
         assert socket.sent[-1] == frame
@@ -107,7 +107,7 @@ async def test_who_takes_at_once_is_sent_to_at_once_and_costs_no_task() -> None:
 
 async def test_a_send_that_has_to_wait_after_all_goes_on_in_a_task_and_keeps_the_order() -> None:
     socket = Eager()
-    outbox = Outbox(socket.send, 1_000, socket.when_ended, Carrier(True))
+    outbox = AsgiOutbox(socket.send, 1_000, socket.when_ended, ServerAdapter(True))
     for frame in ("a", "b", "c"):
         outbox.put(frame)
     assert socket.sent == []
@@ -119,7 +119,7 @@ async def test_a_send_that_has_to_wait_after_all_goes_on_in_a_task_and_keeps_the
 
 async def test_a_stopped_outbox_sends_nothing_more() -> None:
     socket = Eager()
-    outbox = Outbox(socket.send, 1_000, socket.when_ended, Carrier(True))
+    outbox = AsgiOutbox(socket.send, 1_000, socket.when_ended, ServerAdapter(True))
     outbox.put("a")
     outbox.put("b")
     await outbox.stop()
@@ -135,7 +135,7 @@ async def test_a_server_that_takes_everything_is_asked_how_much_it_still_holds(
 ) -> None:
     socket, held = Socket(), [0]
     socket.open.set()
-    outbox = Outbox(socket.send, 10, socket.when_ended, Carrier(eager, lambda: held[0]))
+    outbox = AsgiOutbox(socket.send, 10, socket.when_ended, ServerAdapter(eager, lambda: held[0]))
     outbox.put("a")
     while not socket.sent:
         await asyncio.sleep(0)
@@ -150,7 +150,7 @@ async def test_a_server_that_takes_everything_is_asked_how_much_it_still_holds(
 @eagerness
 async def test_who_can_wait_waits_until_half_is_free(eager: bool) -> None:
     socket = Socket()
-    outbox = Outbox(socket.send, 10, socket.when_ended, Carrier(eager))
+    outbox = AsgiOutbox(socket.send, 10, socket.when_ended, ServerAdapter(eager))
     outbox.put("1234")
     outbox.put("5678")
     waiting = asyncio.create_task(outbox.writable())
@@ -169,7 +169,7 @@ async def test_what_sending_raises_ends_the_outbox_and_not_who_puts(eager: bool)
         raise OSError("gone")
 
     socket = Socket()
-    outbox = Outbox(broken, None, socket.when_ended, Carrier(eager))
+    outbox = AsgiOutbox(broken, None, socket.when_ended, ServerAdapter(eager))
     outbox.put("x")
     await socket.end.wait()
     outbox.put("y")
@@ -184,7 +184,7 @@ async def test_what_a_late_send_raises_ends_the_outbox_too(eager: bool) -> None:
         await socket.send(frame)
         raise OSError("gone meanwhile")
 
-    outbox = Outbox(late, None, socket.when_ended, Carrier(eager))
+    outbox = AsgiOutbox(late, None, socket.when_ended, ServerAdapter(eager))
     outbox.put("x")
     await socket.taken.wait()
     assert socket.ended == []
@@ -196,10 +196,12 @@ async def test_what_a_late_send_raises_ends_the_outbox_too(eager: bool) -> None:
 async def test_frames_that_a_carrier_writes_are_not_sent_besides() -> None:
     socket = Socket()
     written: list[bytes] = []
-    outbox = Outbox(socket.send, 1_000, socket.when_ended, Carrier(True, write=taking(written)))
+    outbox = AsgiOutbox(
+        socket.send, 1_000, socket.when_ended, ServerAdapter(True, write=taking(written))
+    )
     outbox.put("text")
     outbox.put(b"bytes")
-    outbox.put(Prepared("shared"))
+    outbox.put(SharedFrame("shared"))
     frames = [websocket_frame(message) for message in ("text", b"bytes", "shared")]
     assert written == frames
     assert not socket.taken.is_set()
@@ -220,9 +222,11 @@ def taking(written: list[bytes]) -> Callable[[bytes], bool]:
 async def test_what_a_carrier_does_not_write_is_sent() -> None:
     socket = Eager()
     socket.open.set()
-    outbox = Outbox(socket.send, 1_000, socket.when_ended, Carrier(True, write=lambda frame: False))
+    outbox = AsgiOutbox(
+        socket.send, 1_000, socket.when_ended, ServerAdapter(True, write=lambda frame: False)
+    )
     outbox.put("one")
-    outbox.put(Prepared("two"))
+    outbox.put(SharedFrame("two"))
     assert socket.sent == ["one", "two"]
     await outbox.stop()
 
@@ -230,8 +234,8 @@ async def test_what_a_carrier_does_not_write_is_sent() -> None:
 async def test_what_a_carrier_wrote_counts_while_it_waits_behind_it() -> None:
     socket = Socket()
     written: list[bytes] = []
-    carrier = Carrier(True, lambda: sum(map(len, written)), taking(written))
-    outbox = Outbox(socket.send, 10, socket.when_ended, carrier)
+    carrier = ServerAdapter(True, lambda: sum(map(len, written)), taking(written))
+    outbox = AsgiOutbox(socket.send, 10, socket.when_ended, carrier)
     outbox.put("12345")
     assert not outbox.overflowed
     outbox.put("12345")
@@ -247,7 +251,7 @@ async def test_a_carrier_that_fails_ends_its_own_outbox_and_raises_nothing() -> 
     def broken(frame: bytes) -> bool:
         raise RuntimeError("broken")
 
-    outbox = Outbox(socket.send, None, socket.when_ended, Carrier(True, write=broken))
+    outbox = AsgiOutbox(socket.send, None, socket.when_ended, ServerAdapter(True, write=broken))
     outbox.put("one")
     outbox.put("two")
     (error,) = socket.ended

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from realtime.delivery.direct_outbox import Line
-from realtime.delivery.frame import Prepared, websocket_frame
+from realtime.delivery.direct_outbox import DirectOutbox
+from realtime.delivery.frame import SharedFrame, websocket_frame
 
 
 class Transport(asyncio.Transport):
@@ -17,7 +17,7 @@ class Transport(asyncio.Transport):
         self.writes: list[bytes] = []
         self.held = b""
         self.open = True
-        self.line: Line | None = None
+        self.line: DirectOutbox | None = None
 
     def write(self, data: Any) -> None:
         if self.open:
@@ -44,9 +44,9 @@ class Transport(asyncio.Transport):
         return b"".join(self.writes)
 
 
-def make(bound: int | None = 1_000) -> tuple[Line, Transport, list[Exception | None]]:
+def make(bound: int | None = 1_000) -> tuple[DirectOutbox, Transport, list[Exception | None]]:
     transport, ended = Transport(), list[Exception | None]()
-    line = transport.line = Line(transport, bound, ended.append)
+    line = transport.line = DirectOutbox(transport, bound, ended.append)
     return line, transport, ended
 
 
@@ -61,18 +61,18 @@ async def turn() -> None:
 
 async def test_what_is_put_in_one_turn_leaves_in_one_write_in_order() -> None:
     line, transport, _ = make()
-    for message in (Prepared("a"), "b", Prepared(b"c")):
+    for message in (SharedFrame("a"), "b", SharedFrame(b"c")):
         line.put(message)
     assert transport.writes == []
     await turn()
     assert transport.writes == [frames("a", "b", b"c")]
-    line.put(Prepared("d"))
+    line.put(SharedFrame("d"))
     await turn()
     assert transport.writes[1:] == [frames("d")]
 
 
 async def test_all_sockets_are_written_the_same_bytes() -> None:
-    shared = Prepared("for everybody")
+    shared = SharedFrame("for everybody")
     made = [make() for _ in range(300)]
     for line, _, _ in made:
         line.put(shared)
@@ -131,7 +131,7 @@ async def test_a_large_burst_is_cut_into_several_writes_and_stops_where_the_clie
     messages = [str(n % 10) * 100_000 for n in range(9)]
     transport.open = False
     for message in messages:
-        line.put(Prepared(message))
+        line.put(SharedFrame(message))
     await turn()
     assert transport.held == frames(*messages[:3])
     transport.drain()

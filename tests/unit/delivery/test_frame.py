@@ -11,7 +11,7 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
-from realtime.delivery.frame import WINDOW_BITS, Prepared, compressed_frame, websocket_frame
+from realtime.delivery.frame import WINDOW_BITS, SharedFrame, compressed_frame, websocket_frame
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535, 65_536, 200_000])
@@ -28,7 +28,7 @@ def test_a_length_counts_bytes_not_characters() -> None:
 
 
 def test_the_frame_is_made_when_it_is_asked_for_and_then_kept() -> None:
-    prepared = Prepared("a message")
+    prepared = SharedFrame("a message")
     assert prepared.made is None
     frame = prepared.frame()
     assert frame is prepared.frame() is prepared.made
@@ -51,15 +51,15 @@ def read(frame: bytes) -> bytes:
 def test_a_compressed_frame_is_read_by_a_library_as_the_message(text: str, times: int) -> None:
     for message in (text * times, (text * times).encode()):
         data = message.encode() if isinstance(message, str) else message
-        assert read(Prepared(message).form(True)) == data
+        assert read(SharedFrame(message).form(True)) == data
 
 
 def test_compression_makes_a_row_smaller_and_leaves_alone_what_it_would_not() -> None:
     row = '{"id":1,"title":"soup"},' * 40
-    prepared = Prepared(row)
+    prepared = SharedFrame(row)
     assert len(prepared.form(True)) < len(row) / 5
     assert prepared.form(True) is prepared.form(True)
     assert prepared.form(False) is prepared.frame() is prepared.made
     assert compressed_frame("short") is None
     noise = shake_128(b"noise").digest(400)
-    assert Prepared(noise).form(True) == websocket_frame(noise)
+    assert SharedFrame(noise).form(True) == websocket_frame(noise)

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.delivery.direct_outbox import Line
-from realtime.delivery.frame import Prepared, websocket_frame
+from realtime.delivery.direct_outbox import DirectOutbox
+from realtime.delivery.frame import SharedFrame, websocket_frame
 from realtime.delivery.outbox import Outgoing
 from realtime.delivery.recipients import Recipients
 from realtime.delivery.write_group import WRITE_BYTES
-from realtime.delivery.write_scheduler import turn_of
+from realtime.delivery.write_scheduler import scheduler_of
 
 # A control frame that the server sends when it likes.
 PING = b"\x89\x03..."
@@ -36,7 +36,7 @@ class Transport(asyncio.Transport):
         super().__init__({"socket": end, "sslcontext": alone or None})
         self._end = end
         self.slow = False
-        self.line: Line | None = None
+        self.line: DirectOutbox | None = None
         self.held = b""
         self.written = 0
 
@@ -98,7 +98,7 @@ class Queue:
         self.frames: list[str] = []
 
     def put(self, frame: Outgoing) -> None:
-        assert isinstance(frame, Prepared)
+        assert isinstance(frame, SharedFrame)
         self.frames.append(str(frame.message))
 
 
@@ -115,7 +115,7 @@ def sockets(count: int, compressed: int = 0, alone: int = 0) -> Iterator[list[Me
             server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_608)
         transport = Transport(server, bool(alone) and place % alone == 5)
         takes = bool(compressed) and place % compressed == 0
-        line = transport.line = Line(transport, None, lambda failure: None, takes)
+        line = transport.line = DirectOutbox(transport, None, lambda failure: None, takes)
         members.append(Member(line, transport, client))
     try:
         yield members
@@ -146,7 +146,7 @@ async def test_all_get_what_is_sent_and_in_one_turn_it_is_sent_together() -> Non
     with sockets(300) as members:
         recipients = everybody(members)
         for message in ("a", "b"):
-            recipients.send(Prepared(message))
+            recipients.send(SharedFrame(message))
         assert all(member.received() == b"" for member in members)
         await turns()
         assert all(member.received() == frames("a", "b") for member in members)
@@ -156,9 +156,9 @@ async def test_all_get_what_is_sent_and_in_one_turn_it_is_sent_together() -> Non
 async def test_one_may_be_left_out() -> None:
     with sockets(40) as members:
         recipients = everybody(members)
-        recipients.send(Prepared("a"), without=members[7])
-        recipients.send(Prepared("b"), without=members[7])
-        recipients.send(Prepared("c"))
+        recipients.send(SharedFrame("a"), without=members[7])
+        recipients.send(SharedFrame("b"), without=members[7])
+        recipients.send(SharedFrame("c"))
         await turns()
         for place, member in enumerate(members):
             assert member.received() == (frames("c") if place == 7 else frames("a", "b", "c"))
@@ -167,10 +167,10 @@ async def test_one_may_be_left_out() -> None:
 async def test_who_leaves_gets_what_was_sent_before_and_nothing_after() -> None:
     with sockets(40) as members:
         recipients = everybody(members)
-        recipients.send(Prepared("a"))
+        recipients.send(SharedFrame("a"))
         recipients.discard(members[3])
         members[3].outlet.put("bye")
-        recipients.send(Prepared("b"))
+        recipients.send(SharedFrame("b"))
         await turns()
         assert members[3].received() == frames("a", "bye")
         assert all(
@@ -181,9 +181,9 @@ async def test_who_leaves_gets_what_was_sent_before_and_nothing_after() -> None:
 async def test_who_comes_gets_nothing_that_was_sent_before() -> None:
     with sockets(40) as members:
         recipients = everybody(members[:-1])
-        recipients.send(Prepared("a"))
+        recipients.send(SharedFrame("a"))
         recipients.add(members[-1])
-        recipients.send(Prepared("b"))
+        recipients.send(SharedFrame("b"))
         await turns()
         assert members[-1].received() == frames("b")
         assert members[0].received() == frames("a", "b")
@@ -193,7 +193,7 @@ async def test_what_a_socket_gets_by_itself_keeps_its_place() -> None:
     with sockets(40) as members:
         recipients = everybody(members)
         members[0].outlet.put("first")
-        recipients.send(Prepared("shared"))
+        recipients.send(SharedFrame("shared"))
         members[0].outlet.put("last")
         members[1].outlet.put("last")
         await turns()
@@ -205,18 +205,18 @@ async def test_a_slow_one_holds_up_nobody_and_gets_it_all_later() -> None:
     with sockets(300) as members:
         recipients = everybody(members)
         slow = members[150]
-        recipients.send(Prepared("a"))
+        recipients.send(SharedFrame("a"))
         await turns()
         slow.transport.slow = True
         slow.transport.write(PING)
         for message in ("b", "c"):
-            recipients.send(Prepared(message))
+            recipients.send(SharedFrame(message))
             await turns()
         assert all(
             member.received() == frames("a", "b", "c") for member in members if member is not slow
         )
         slow.transport.drain()
-        recipients.send(Prepared("d"))
+        recipients.send(SharedFrame("d"))
         await turns()
         assert slow.received() == frames("a", "b", "c", "d")
 
@@ -227,7 +227,7 @@ async def test_a_socket_whose_buffer_is_full_gets_the_rest_by_its_transport() ->
         large = "x" * (WRITE_BYTES - 100)
         messages = [large, large, "y"]
         for message in messages:
-            recipients.send(Prepared(message))
+            recipients.send(SharedFrame(message))
         await turns()
         assert all(member.transport.held for member in members)
         wanted, found = frames(*messages), dict.fromkeys(members, b"")
@@ -249,7 +249,7 @@ async def test_a_socket_whose_buffer_is_full_gets_the_rest_by_its_transport() ->
 async def test_a_descriptor_that_was_given_up_is_never_written_to() -> None:
     with sockets(300) as members:
         recipients = everybody(members)
-        recipients.send(Prepared("a"))
+        recipients.send(SharedFrame("a"))
         gone = members[200]
         gone.outlet.drop()
         # The number is somebody else's at once, as it is when a connection comes.
@@ -259,7 +259,7 @@ async def test_a_descriptor_that_was_given_up_is_never_written_to() -> None:
         client.setblocking(False)
         try:
             assert number in (server.fileno(), client.fileno())
-            recipients.send(Prepared("b"))
+            recipients.send(SharedFrame("b"))
             await turns()
             for end in (server, client):
                 end.setblocking(False)
@@ -276,12 +276,12 @@ async def test_what_is_sent_while_a_batch_is_half_written_follows_it(
     monkeypatch.setattr("realtime.delivery.write_scheduler._SLICE_SECONDS", -1.0)
     with sockets(300) as members:
         recipients = everybody(members)
-        recipients.send(Prepared("a"))
+        recipients.send(SharedFrame("a"))
         await turns(1)
         # A slice is over after 128: these have it, the others do not yet.
         heard = [bool(member.received()) for member in members]
         assert heard.count(True) == 128
-        recipients.send(Prepared("b"))
+        recipients.send(SharedFrame("b"))
         for member in (members[0], members[-1]):
             recipients.discard(member)
             member.outlet.put("bye")
@@ -296,16 +296,16 @@ async def test_what_is_sent_while_a_batch_is_half_written_follows_it(
 async def test_those_who_take_it_compressed_share_that_in_the_same_turn() -> None:
     with sockets(60, compressed=3) as members:
         recipients = everybody(members)
-        messages = Prepared("a" * 1_000), Prepared("b" * 1_000), Prepared("short")
+        messages = SharedFrame("a" * 1_000), SharedFrame("b" * 1_000), SharedFrame("short")
         for message in messages:
             recipients.send(message)
         members[0].outlet.put("c" * 1_000)
         recipients.discard(members[3])
-        recipients.send(Prepared("d" * 1_000))
+        recipients.send(SharedFrame("d" * 1_000))
         await turns()
         for place, member in enumerate(members):
-            own = [Prepared("c" * 1_000)] if place == 0 else []
-            after = [Prepared("d" * 1_000)] if place != 3 else []
+            own = [SharedFrame("c" * 1_000)] if place == 0 else []
+            after = [SharedFrame("d" * 1_000)] if place != 3 else []
             wanted = [message.form(place % 3 == 0) for message in (*messages, *own, *after)]
             assert member.received() == b"".join(wanted)
             assert not member.transport.written
@@ -316,8 +316,8 @@ async def test_members_of_other_servers_are_handed_each_frame() -> None:
     with sockets(20) as members:
         others = [Other(Queue()) for _ in range(20)]
         recipients = everybody([*others, *members])
-        recipients.send(Prepared("a"))
-        recipients.send(Prepared("b"), without=others[0])
+        recipients.send(SharedFrame("a"))
+        recipients.send(SharedFrame("b"), without=others[0])
         await turns()
         assert others[0].outlet.frames == ["a"]
         assert all(other.outlet.frames == ["a", "b"] for other in others[1:])
@@ -335,8 +335,8 @@ class Other:
 async def test_who_is_no_member_is_left_out_of_nothing() -> None:
     with sockets(20) as members:
         recipients = everybody(members)
-        recipients.send(Prepared("a"), without=Other(Queue()))
-        recipients.send(Prepared("b"), without=Other(members[0].outlet))
+        recipients.send(SharedFrame("a"), without=Other(Queue()))
+        recipients.send(SharedFrame("b"), without=Other(members[0].outlet))
         await turns()
         assert all(member.received() == frames("a", "b") for member in members)
 
@@ -356,7 +356,7 @@ async def test_a_transport_that_fails_takes_nothing_from_the_others() -> None:
         broken.outlet.resume()
         broken.transport.get_extra_info("socket").shutdown(socket.SHUT_WR)
         for message in ("a", "b"):
-            recipients.send(Prepared(message))
+            recipients.send(SharedFrame(message))
             await turns()
         others = [member for member in members if member is not broken]
         assert all(member.received() == frames("a", "b") for member in others)
@@ -380,12 +380,12 @@ async def test_two_members_of_one_socket_each_get_theirs() -> None:
     with sockets(20) as members:
         twin = Member(members[0].outlet, members[0].transport, members[0].client)
         recipients = everybody([*members, twin])
-        recipients.send(Prepared("a"))
-        recipients.send(Prepared("b"), without=members[0])
+        recipients.send(SharedFrame("a"))
+        recipients.send(SharedFrame("b"), without=members[0])
         await turns()
         assert members[0].received() == frames("a", "a", "b")
         recipients.discard(members[0])
-        recipients.send(Prepared("c"))
+        recipients.send(SharedFrame("c"))
         await turns()
         assert members[0].received() == frames("c")
 
@@ -429,7 +429,7 @@ def test_whatever_happens_each_gets_what_was_sent_while_it_was_there(
                 text = f"{deed} {number}" + "x" * (0, 100, 300, 3_000)[number % 4]
                 if deed in ("send", "without"):
                     without = member if deed == "without" else None
-                    recipients.send(Prepared(text), without)
+                    recipients.send(SharedFrame(text), without)
                     for one in recipients:
                         if one is not without and one.outlet not in ended:
                             wanted[one.outlet].append(text)
@@ -462,7 +462,7 @@ def test_whatever_happens_each_gets_what_was_sent_while_it_was_there(
             waiting = True
             while waiting:
                 await turns(1)
-                turn = turn_of(asyncio.get_running_loop())
+                turn = scheduler_of(asyncio.get_running_loop())
                 waiting = bool(turn.lines or turn.batches)
                 for member in alone:
                     received[member.outlet] += member.read()
@@ -473,7 +473,9 @@ def test_whatever_happens_each_gets_what_was_sent_while_it_was_there(
                 line = member.outlet
                 received[line] += member.read()
                 found = received[line].replace(PING, b"")
-                expected = b"".join(Prepared(text).form(line.compressed) for text in wanted[line])
+                expected = b"".join(
+                    SharedFrame(text).form(line.compressed) for text in wanted[line]
+                )
                 if line in gone:
                     assert expected.startswith(found)
                 else:

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from realtime.protocol.serializer import (
     MAX_DEPTH,
     BinaryBroadcast,
+    ClientMessage,
     Encoding,
-    Frame,
     FrameError,
     Version,
+    binary_broadcast,
     decode,
     encode,
     fanout,
-    kind4,
     negotiate,
 )
 
@@ -120,11 +120,13 @@ def test_a_number_as_ref_is_taken_for_its_digits() -> None:
 
 
 def test_a_null_payload_counts_as_empty() -> None:
-    assert decode(Version.V2, v2("null")) == Frame("1", "2", "t", "e", {}, b"{}")
+    assert decode(Version.V2, v2("null")) == ClientMessage("1", "2", "t", "e", {}, b"{}")
 
 
 def test_version_1_needs_neither_refs_nor_payload() -> None:
-    assert decode(Version.V1, '{"topic":"t","event":"e"}') == Frame(None, None, "t", "e", {}, b"{}")
+    assert decode(Version.V1, '{"topic":"t","event":"e"}') == ClientMessage(
+        None, None, "t", "e", {}, b"{}"
+    )
 
 
 def test_unknown_keys_of_version_1_are_passed_over() -> None:
@@ -220,7 +222,7 @@ def test_the_json_of_a_kind_3_frame_may_be_any_value() -> None:
 def test_a_kind_0_push_keeps_its_event_and_has_no_fields() -> None:
     data = bytes([0, 1, 2, 1, 8]) + b"1" + b"23" + b"t" + b"phx_join" + b"\x00\x01"
     frame = decode(Version.V2, data)
-    assert frame == Frame(
+    assert frame == ClientMessage(
         "1", "23", "t", "phx_join", BinaryBroadcast("phx_join", b"\x00\x01", Encoding.BINARY, {})
     )
     assert frame.fields == {}
@@ -233,7 +235,7 @@ def test_decoding_raises_nothing_but_frame_errors(version, data) -> None:
     except FrameError as error:
         assert str(error)
     else:
-        assert isinstance(frame, Frame)
+        assert isinstance(frame, ClientMessage)
 
 
 @given(st.binary(max_size=80), st.sampled_from([b"\x00", b"\x03"]))
@@ -290,7 +292,7 @@ def test_a_fanned_out_frame_is_what_encode_would_write(version, topic, event, pa
 @given(texts, texts, texts, texts, st.binary(max_size=20))
 def test_kind_3_frames_round_trip(join_ref, ref, topic, event, body) -> None:
     frame = decode(Version.V2, kind3(join_ref, ref, topic, event, b"", 0, body))
-    assert frame == Frame(
+    assert frame == ClientMessage(
         join_ref or None,
         ref or None,
         topic,
@@ -334,8 +336,10 @@ def test_a_decimal_is_written_digit_for_digit_as_a_number() -> None:
 )
 def test_a_section_too_long_for_its_length_byte_is_refused(topic, event, metadata, named) -> None:
     with pytest.raises(FrameError, match=f"{named} is longer than the 255 bytes"):
-        kind4(topic, event, b"", Encoding.BINARY, metadata)
+        binary_broadcast(topic, event, b"", Encoding.BINARY, metadata)
 
 
 def test_sections_of_255_bytes_fit() -> None:
-    assert kind4("t" * 255, "e" * 255, b"", Encoding.BINARY)[:5] == b"\x04\xff\xff\x00\x00"
+    assert (
+        binary_broadcast("t" * 255, "e" * 255, b"", Encoding.BINARY)[:5] == b"\x04\xff\xff\x00\x00"
+    )

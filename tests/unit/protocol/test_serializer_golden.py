@@ -7,15 +7,15 @@ import pytest
 
 from realtime.protocol.serializer import (
     BinaryBroadcast,
+    ClientMessage,
     Encoding,
-    Frame,
     Version,
+    binary_broadcast,
     broadcast_payload,
     changes_payload,
     decode,
     encode,
     fanout,
-    kind4,
 )
 
 TOPIC = "realtime:room"
@@ -52,7 +52,9 @@ def test_a_client_line_is_read_in_both_serializers(line) -> None:
         f'{{"topic":"{topic}","event":"{event}","payload":{payload},'
         f'"ref":{quoted(ref)},"join_ref":{quoted(join_ref)}}}'
     )
-    expected = Frame(join_ref, ref, topic, event, msgspec.json.decode(payload), payload.encode())
+    expected = ClientMessage(
+        join_ref, ref, topic, event, msgspec.json.decode(payload), payload.encode()
+    )
     assert decode(Version.V2, v2) == expected
     assert decode(Version.V1, v1) == expected
 
@@ -172,18 +174,18 @@ def test_a_replayed_broadcast_says_so_in_its_meta() -> None:
 
 def test_the_verified_bytes_of_a_kind_3_frame_are_read() -> None:
     data = bytes.fromhex("03 01 01 0d 02 00 01") + b"67" + b"realtime:room" + b"ev" + b'{"a":1}'
-    assert decode(Version.V2, data) == Frame(
+    assert decode(Version.V2, data) == ClientMessage(
         "6", "7", TOPIC, "broadcast", BinaryBroadcast("ev", b'{"a":1}', Encoding.JSON, {})
     )
 
 
 def test_a_kind_4_frame_is_written_byte_for_byte() -> None:
-    assert kind4(TOPIC, "ev", b'{"a":1}', Encoding.JSON) == (
+    assert binary_broadcast(TOPIC, "ev", b'{"a":1}', Encoding.JSON) == (
         bytes.fromhex("04 0d 02 00 01") + b'realtime:roomev{"a":1}'
     )
 
 
 def test_a_binary_kind_4_frame_with_metadata_is_written_byte_for_byte() -> None:
-    assert kind4(TOPIC, "é", b"\x00\xff", Encoding.BINARY, {"id": "u"}) == (
+    assert binary_broadcast(TOPIC, "é", b"\x00\xff", Encoding.BINARY, {"id": "u"}) == (
         bytes.fromhex("04 0d 02 0a 00") + b"realtime:room" + "é".encode() + b'{"id":"u"}\x00\xff'
     )

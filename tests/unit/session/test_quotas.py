@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from realtime.session.quotas import ADDRESS, Purse, Quota, Quotas, Rates, network
-from realtime.util.token_bucket import Joint, Rate, TokenBucket
+from realtime.session.quotas import ADDRESS, Quota, QuotaChain, Quotas, Rates, network
+from realtime.util.token_bucket import AllOf, Rate, TokenBucket
 
 
 def rates(**limits: Any) -> Rates:
@@ -23,21 +23,21 @@ def rates(**limits: Any) -> Rates:
     return Rates.derive(**{**given, **limits})
 
 
-def joins(purse: Purse, now: float, attempts: int = 10_000) -> int:
+def joins(purse: QuotaChain, now: float, attempts: int = 10_000) -> int:
     """How many joins are granted before one is not."""
     return next(n for n in range(attempts) if purse.join(now))
 
 
 def test_something_is_taken_from_all_buckets_or_from_none() -> None:
     rich, poor = TokenBucket(Rate(1, 5)), TokenBucket(Rate(1, 2))
-    joint = Joint(rich, poor)
+    joint = AllOf(rich, poor)
     assert [joint.take(0.0) for _ in range(4)] == [-1, -1, 1, 1]
     assert sum(rich.take(0.0) for _ in range(9)) == 3
 
 
 def test_a_connection_alone_meets_its_own_limit_and_not_its_address_s() -> None:
     quotas = Quotas(rates())
-    purse = Purse(Quota(rates()), quotas.address("192.0.2.1", 0.0))
+    purse = QuotaChain(Quota(rates()), quotas.address("192.0.2.1", 0.0))
     assert joins(purse, 0.0) == 2
     assert purse.join(0.0) == "connection"
 
@@ -46,31 +46,31 @@ def test_a_client_that_reconnects_finds_its_address_s_bucket_as_it_left_it() -> 
     quotas = Quotas(rates())
     granted = 0
     for _ in range(1_000):
-        purse = Purse(Quota(rates()), quotas.address("192.0.2.1", 0.0))
+        purse = QuotaChain(Quota(rates()), quotas.address("192.0.2.1", 0.0))
         granted += joins(purse, 0.0)
     assert granted == 2 * ADDRESS.joins.burst
     assert purse.join(0.0) == "address"
-    assert joins(Purse(Quota(rates()), quotas.address("192.0.2.1", 1.0)), 1.0) == 2
+    assert joins(QuotaChain(Quota(rates()), quotas.address("192.0.2.1", 1.0)), 1.0) == 2
 
 
 def test_four_hundred_people_behind_one_address_may_all_come_back_at_once() -> None:
     quotas = Quotas(rates())
     for _ in range(400):
-        assert joins(Purse(Quota(rates()), quotas.address("192.0.2.1", 0.0)), 0.0) == 2
+        assert joins(QuotaChain(Quota(rates()), quotas.address("192.0.2.1", 0.0)), 0.0) == 2
 
 
 def test_another_address_is_not_concerned() -> None:
     quotas = Quotas(rates())
-    while not Purse(quotas.address("192.0.2.1", 0.0)).join(0.0):
+    while not QuotaChain(quotas.address("192.0.2.1", 0.0)).join(0.0):
         pass
-    assert not Purse(quotas.address("192.0.2.2", 0.0)).join(0.0)
-    assert not Purse(quotas.subject("192.0.2.1", 0.0)).join(0.0)
+    assert not QuotaChain(quotas.address("192.0.2.2", 0.0)).join(0.0)
+    assert not QuotaChain(quotas.subject("192.0.2.1", 0.0)).join(0.0)
 
 
 def test_a_key_with_nothing_to_remember_is_forgotten() -> None:
     quotas = Quotas(rates())
     for number in range(100):
-        Purse(quotas.address(f"192.0.2.{number}", 0.0)).join(0.0)
+        QuotaChain(quotas.address(f"192.0.2.{number}", 0.0)).join(0.0)
     assert len(quotas) == 100
     for number in range(60):
         quotas.address("198.51.100.1", 1_000.0 + number)
@@ -80,7 +80,7 @@ def test_a_key_with_nothing_to_remember_is_forgotten() -> None:
 def test_there_are_never_more_keys_than_the_bound_and_the_oldest_goes_first() -> None:
     quotas = Quotas(rates(), most=3)
     for number in range(50):
-        Purse(quotas.address(f"192.0.2.{number}", 0.0)).join(0.0)
+        QuotaChain(quotas.address(f"192.0.2.{number}", 0.0)).join(0.0)
         assert len(quotas) <= 3
     kept = quotas.address("192.0.2.49", 0.0)
     assert not kept.full(0.0)
@@ -90,7 +90,7 @@ def test_what_a_connection_holds_does_not_meet_a_second_one_of_its_key() -> None
     quotas = Quotas(rates(), most=2)
     held = quotas.address("192.0.2.1", 0.0)
     for number in range(10):
-        Purse(quotas.address(f"198.51.100.{number}", 0.0)).join(0.0)
+        QuotaChain(quotas.address(f"198.51.100.{number}", 0.0)).join(0.0)
     assert quotas.address("192.0.2.1", 0.0) is held
 
 
@@ -111,16 +111,18 @@ def test_of_an_ipv6_address_the_network_counts(address: str, party: str) -> None
 
 
 def test_a_client_may_renew_all_its_channels_at_once() -> None:
-    purse = Purse(Quota(rates(channels=100)))
+    purse = QuotaChain(Quota(rates(channels=100)))
     assert all(not purse.renew(0.0) for _ in range(100))
 
 
 @pytest.mark.parametrize("limit", ["joins_per_second", "broadcasts_per_second"])
 def test_where_a_limit_is_off_what_follows_from_it_is_off_too(limit: str) -> None:
-    purse = Purse(Quota(rates(**{limit: None})), Quotas(rates(**{limit: None})).address("a", 0.0))
+    purse = QuotaChain(
+        Quota(rates(**{limit: None})), Quotas(rates(**{limit: None})).address("a", 0.0)
+    )
     assert all(not purse.message(0.0) for _ in range(10_000))
     assert all(not purse.data(0.0, 1_000) for _ in range(10_000))
 
 
 def test_a_frame_of_the_largest_size_is_always_within_the_bytes() -> None:
-    assert not Purse(Quota(rates(frame_bytes=10_000_000))).data(0.0, 10_000_000)
+    assert not QuotaChain(Quota(rates(frame_bytes=10_000_000))).data(0.0, 10_000_000)

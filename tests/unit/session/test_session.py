@@ -12,8 +12,8 @@ from realtime.event_log.position import Position
 from realtime.protocol.errors import CloseCode
 from realtime.protocol.serializer import Encoding, Version
 from realtime.session.channel import Channel, Phase
-from realtime.session.effects import Broadcast, Close, Effect, Join, Leave, Note, Renew, Send
-from realtime.session.quotas import Purse, Quotas
+from realtime.session.effects import Close, Effect, Join, Leave, Note, Renew, Send, SendBroadcast
+from realtime.session.quotas import QuotaChain, Quotas
 from realtime.session.session import SILENCE_SECONDS, Session
 from realtime.topics.rights import ALL
 
@@ -40,7 +40,7 @@ def of(kind: type, effects: list[Effect]) -> list[Any]:
     return [effect for effect in effects if isinstance(effect, kind)]
 
 
-def told_to(effect: Broadcast) -> tuple[Any, ...]:
+def told_to(effect: SendBroadcast) -> tuple[Any, ...]:
     return effect.channel, effect.event, effect.payload, effect.encoding
 
 
@@ -209,7 +209,7 @@ def test_a_stale_or_missing_join_ref_is_tolerated_on_a_push() -> None:
     joined(session, broadcast={"ack": True})
     for join_ref in ("1", None):
         frame = text([join_ref, "7", "realtime:room", "broadcast", {"event": "x"}])
-        assert of(Broadcast, session.receive(frame, 0.0))
+        assert of(SendBroadcast, session.receive(frame, 0.0))
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ def test_a_flood_of_broadcasts_is_refused_by_reply_and_the_channel_lives() -> No
     channel, _ = joined(session)
     frame = text(["6", "7", "realtime:room", "broadcast", {}])
     results = [session.receive(frame, 0.0) for _ in range(3)]
-    assert [len(of(Broadcast, effects)) for effects in results] == [1, 1, 0]
+    assert [len(of(SendBroadcast, effects)) for effects in results] == [1, 1, 0]
     assert of(Leave, results[2]) == []
     assert session.channels == {"realtime:room": channel}
 
@@ -434,14 +434,14 @@ def test_what_a_client_may_do_for_hours_is_no_flood() -> None:
     channel, _ = joined(session)
     said = text(["6", "9", channel.topic, "broadcast", {"type": "broadcast", "pad": "x" * 800}])
     for tenth in range(36_000):
-        assert of(Broadcast, session.receive(said, tenth / 10))
+        assert of(SendBroadcast, session.receive(said, tenth / 10))
         session.receive(beat, tenth / 10)
     assert not session.closing
 
 
 def test_a_shared_quota_refuses_a_join_by_reply_and_names_its_scope() -> None:
     quotas = Quotas(Bounds().rates)
-    while not Purse(quotas.address("a", 0.0)).join(0.0):
+    while not QuotaChain(quotas.address("a", 0.0)).join(0.0):
         pass
     session = Session(
         Version.V2, Bounds(), lambda: AT, last_seen=0.0, shared=(quotas.address("a", 0.0),)
@@ -458,9 +458,9 @@ def test_a_subject_s_broadcasts_are_counted_over_all_its_connections() -> None:
     for _ in range(100):
         session = make(broadcast_burst=10)
         channel, _ = joined(session)
-        channel.purse = Purse(quotas.subject("ada", 0.0))
+        channel.purse = QuotaChain(quotas.subject("ada", 0.0))
         frame = text(["6", "9", channel.topic, "broadcast", {"type": "broadcast", "event": "e"}])
-        said += sum(bool(of(Broadcast, session.receive(frame, 0.0))) for _ in range(20))
+        said += sum(bool(of(SendBroadcast, session.receive(frame, 0.0))) for _ in range(20))
     assert said == 10 * 20
 
 

@@ -11,13 +11,13 @@ from realtime.client_limits import Bounds
 from realtime.event_log.position import Position
 from realtime.protocol.serializer import Version
 from realtime.session.channel import Channel
-from realtime.session.effects import Broadcast, Effect, Join, Leave, Send, Track, WatchPresence
+from realtime.session.effects import Effect, Join, Leave, Send, SendBroadcast, Track, WatchPresence
 from realtime.session.session import LONGEST_TOPIC, Session
-from realtime.topics.rights import ALL, Rights
+from realtime.topics.rights import ALL, TopicRights
 
 AT = Position("e1", 41)
-HEARS = Rights(receive=True)
-WATCHES = Rights(view=True)
+HEARS = TopicRights(receive=True)
+WATCHES = TopicRights(view=True)
 
 
 def make(version: Version = Version.V2, **bounds: Any) -> Session:
@@ -34,7 +34,7 @@ def ask(session: Session, **config: Any) -> list[Effect]:
 
 
 def joined(
-    session: Session, rights: Rights = ALL, state: bytes = b"{}", **config: Any
+    session: Session, rights: TopicRights = ALL, state: bytes = b"{}", **config: Any
 ) -> tuple[Channel, list[Effect]]:
     (join,) = ask(session, **config)
     assert isinstance(join, Join)
@@ -117,9 +117,9 @@ def test_who_may_not_send_is_told_so_and_keeps_the_channel() -> None:
 def test_permissions_that_change_are_those_of_the_next_message() -> None:
     session = make()
     channel, _ = joined(session, HEARS, private=True)
-    assert session.permitted(channel, Rights(receive=True, send=True)) == []
+    assert session.permitted(channel, TopicRights(receive=True, send=True)) == []
     (effect,) = push(session, "broadcast", {"event": "e"})
-    assert isinstance(effect, Broadcast)
+    assert isinstance(effect, SendBroadcast)
 
 
 def test_who_may_see_nobody_any_more_is_told_of_an_empty_room_once() -> None:
@@ -139,7 +139,7 @@ def test_who_did_not_ask_who_is_present_is_not_told_of_an_empty_room() -> None:
 def test_a_channel_that_may_neither_hear_nor_see_ends_by_phx_error() -> None:
     session = make()
     channel, _ = joined(session, ALL, private=True)
-    effects = session.permitted(channel, Rights(send=True, track=True))
+    effects = session.permitted(channel, TopicRights(send=True, track=True))
     system, error = frames(effects)
     assert system[4]["message"] == (
         "You no longer have permission to read from this Channel topic: room"
@@ -206,7 +206,7 @@ def test_who_is_present_himself_is_told_who_else_is() -> None:
 
 def test_who_may_be_present_without_seeing_others_is_not_told_of_them() -> None:
     session = make()
-    channel, _ = joined(session, Rights(receive=True, track=True), private=True)
+    channel, _ = joined(session, TopicRights(receive=True, track=True), private=True)
     (effect,) = track(session, {})
     assert isinstance(effect, Track)
     assert session.presence(channel, b"{}") == []

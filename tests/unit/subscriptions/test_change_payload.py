@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from auth_rls.predicates.kinds import Kind
-from realtime.event_log.event import DatabaseEvent, Row, to_event
+from realtime.event_log.event import DatabaseEvent, RowImage, to_event
 from realtime.subscriptions import change_payload
 from realtime.wal.entry import ColumnInfo, Relation, WalRow
 
@@ -98,7 +98,7 @@ def test_the_same_entry_gives_equal_events() -> None:
 
 
 def test_a_value_that_is_none_of_its_kind_is_left_out_of_the_comparable_values() -> None:
-    image = Row(b'{"id":"abc","title":"x"}', {"id": Kind.INT, "title": Kind.TEXT})
+    image = RowImage(b'{"id":"abc","title":"x"}', {"id": Kind.INT, "title": Kind.TEXT})
     assert dict(image) == {"title": "x"}
     assert image.json() == b'{"id":"abc","title":"x"}'
 

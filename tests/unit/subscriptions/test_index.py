@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from auth_rls.predicates.evaluate import matcher
 from auth_rls.predicates.kinds import Kind
 from auth_rls.predicates.predicate import FALSE, TRUE, All, Any_, Not, Predicate, Select, Test
-from auth_rls.sets.live_set import Shift
-from realtime.event_log.event import DatabaseEvent, Row
-from realtime.subscriptions.index import AudienceKey, Subscription, SubscriptionManager
+from auth_rls.sets.live_set import SetDelta
+from realtime.event_log.event import DatabaseEvent, RowImage
+from realtime.subscriptions.index import AudienceKey, Subscription, SubscriptionIndex
 from realtime.wal.entry import ColumnInfo, Relation
 
 KINDS = {"id": Kind.INT, "owner": Kind.INT, "title": Kind.TEXT}
@@ -28,12 +28,16 @@ RELATION = Relation(
 )
 
 
-def row(**values: Any) -> Row:
-    return Row(json.dumps(values).encode(), KINDS)
+def row(**values: Any) -> RowImage:
+    return RowImage(json.dumps(values).encode(), KINDS)
 
 
 def event(
-    op: str, *, old: Row | None = None, new: Row | None = None, relation: Relation = RELATION
+    op: str,
+    *,
+    old: RowImage | None = None,
+    new: RowImage | None = None,
+    relation: Relation = RELATION,
 ) -> DatabaseEvent:
     return DatabaseEvent(1, 1, relation, op, old, new)
 
@@ -54,16 +58,16 @@ def key(*subscriptions: Subscription, topic: str = "realtime:a") -> AudienceKey:
     return AudienceKey(topic, "2.0.0", subscriptions)
 
 
-def manager() -> tuple[SubscriptionManager[str], list[Exception]]:
+def manager() -> tuple[SubscriptionIndex[str], list[Exception]]:
     failures: list[Exception] = []
-    return SubscriptionManager(lambda _, error: failures.append(error)), failures
+    return SubscriptionIndex(lambda _, error: failures.append(error)), failures
 
 
 def owner(value: int) -> Predicate:
     return Test("owner", "exact", value)
 
 
-def found(subscriptions: SubscriptionManager[str], happened: DatabaseEvent) -> set[str]:
+def found(subscriptions: SubscriptionIndex[str], happened: DatabaseEvent) -> set[str]:
     return {
         member for delivery in subscriptions.match(happened) for member in delivery.audience.members
     }
@@ -223,13 +227,13 @@ def test_the_index_finds_exactly_what_asking_everybody_would_find(
 # --- live sets ----------------------------------------------------------------------------------
 
 
-def live(**changes: Any) -> tuple[SubscriptionManager[str], list[Exception]]:
+def live(**changes: Any) -> tuple[SubscriptionIndex[str], list[Exception]]:
     made, failures = manager()
     made.set("a", key(subscription(live=True, **changes)))
     return made, failures
 
 
-def ops(subscriptions: SubscriptionManager[str], happened: DatabaseEvent) -> list[str]:
+def ops(subscriptions: SubscriptionIndex[str], happened: DatabaseEvent) -> list[str]:
     return [delivery.op for delivery in subscriptions.match(happened)]
 
 
@@ -344,21 +348,21 @@ MINE = Select("app.Member", "owner", TRUE, kind=Kind.INT)
 
 def of_set(
     members: set[object], *subscriptions: Subscription
-) -> tuple[SubscriptionManager[str], Callable[..., None]]:
+) -> tuple[SubscriptionIndex[str], Callable[..., None]]:
     """A manager with these subscriptions, and what moves the set that they look into."""
-    found: SubscriptionManager[str] = SubscriptionManager(lambda *_: None, lambda _: members)
+    found: SubscriptionIndex[str] = SubscriptionIndex(lambda *_: None, lambda _: members)
     for number, item in enumerate(subscriptions):
         found.set(f"channel {number}", key(item, topic=f"realtime:{number}"))
 
     def shift(added: set[object], removed: set[object]) -> None:
         members.difference_update(removed)
         members.update(added)
-        found.follow(MINE, Shift(frozenset(added), frozenset(removed)))
+        found.follow(MINE, SetDelta(frozenset(added), frozenset(removed)))
 
     return found, shift
 
 
-def topics(found: SubscriptionManager[str], change: DatabaseEvent) -> list[str]:
+def topics(found: SubscriptionIndex[str], change: DatabaseEvent) -> list[str]:
     return sorted(delivery.audience.key.topic for delivery in found.match(change))
 
 

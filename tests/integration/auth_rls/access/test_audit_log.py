@@ -14,7 +14,7 @@ from django.test import Client
 from auth_rls import Subject, conf, visible
 from auth_rls.access import audit_log
 from auth_rls.access.authority import row_predicate
-from auth_rls.access.flood import Allowance
+from auth_rls.access.flood import RecordLimit
 from auth_rls.explain.questions import answer, asker, question
 from tests.support.policies import policy, user
 from tests.zoo.models import Note
@@ -26,7 +26,7 @@ MINE = {"owner": "$user.id"}
 
 @pytest.fixture(autouse=True)
 def room_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_log, "_allowance", Allowance(100, 60))
+    monkeypatch.setattr(audit_log, "_allowance", RecordLimit(100, 60))
 
 
 @pytest.fixture

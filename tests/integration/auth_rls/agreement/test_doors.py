@@ -25,7 +25,7 @@ from auth_rls.models import Policy
 from auth_rls.predicates.evaluate import matcher
 from auth_rls.sql.columns import columns_of
 from auth_rls.sql.rows import row_of
-from realtime.event_log.event import Row
+from realtime.event_log.event import RowImage
 from realtime.models import WalEntry
 from tests.support.policies import permission, user
 from tests.zoo.models import Member, Note, Team
@@ -204,12 +204,13 @@ def world(
     ]
 
 
-def captured() -> dict[int, Row]:
+def captured() -> dict[int, RowImage]:
     """The notes as the log has them: by primary key, the images the triggers wrote."""
     kinds = {name: column.kind for name, column in columns_of(Note).items()}
     entries = WalEntry.objects.filter(table_name=Note._meta.db_table)
     return {
-        int(key): Row(image.encode(), kinds) for key, image in entries.values_list("pk_text", "new")
+        int(key): RowImage(image.encode(), kinds)
+        for key, image in entries.values_list("pk_text", "new")
     }
 
 

@@ -30,7 +30,7 @@ from auth_rls.models import Policy
 from auth_rls.predicates.evaluate import matcher
 from auth_rls.sql.columns import columns_of
 from auth_rls.sql.rows import row_of
-from realtime.event_log.event import Row
+from realtime.event_log.event import RowImage
 from realtime.models import WalEntry
 from tests.support.policies import permission
 from tests.support.policy_world import ROWS, SEED, Asker, build, policies
@@ -157,7 +157,7 @@ class World:
         self.askers = build()
         entries = WalEntry.objects.filter(table_name="zoo_specimen").order_by("id")
         raw = entries.values_list("pk_text", "new")
-        self.images = {int(pk): Row(new.encode(), KINDS) for pk, new in raw}
+        self.images = {int(pk): RowImage(new.encode(), KINDS) for pk, new in raw}
         self.stored = {row.pk: row for row in Specimen.objects.all()}
         self.instances = {pk: row_of(row) for pk, row in self.stored.items()}
         assert self.images.keys() == self.stored.keys() == set(range(1, ROWS + 1))

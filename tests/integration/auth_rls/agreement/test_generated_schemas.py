@@ -30,7 +30,7 @@ from auth_rls.predicates.kinds import Kind
 from auth_rls.sql.columns import columns_of
 from auth_rls.sql.rows import row_of
 from realtime import publish
-from realtime.event_log.event import Row
+from realtime.event_log.event import RowImage
 from realtime.models import WalEntry
 from realtime.wal import published, triggers
 from tests.integration.auth_rls.agreement.test_generated_policies import client, keys
@@ -175,7 +175,7 @@ def try_on(model: type[models.Model], askers: list[Asker]) -> None:
     kinds = {name: column.kind for name, column in columns_of(model).items()}
     entries = WalEntry.objects.filter(table_name=table).order_by("id")
     images = {
-        int(pk): Row(new.encode(), kinds) for pk, new in entries.values_list("pk_text", "new")
+        int(pk): RowImage(new.encode(), kinds) for pk, new in entries.values_list("pk_text", "new")
     }
     rows = model._default_manager.all()
     instances = {row.pk: row_of(row) for row in rows}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from auth_rls.predicates.kinds import OPAQUE, Kind
 from auth_rls.predicates.predicate import All, Predicate, Select, Test
 from auth_rls.sets import reader
-from auth_rls.sets.grouping import alike
+from auth_rls.sets.grouping import group_selects
 from auth_rls.sets.reader import read_many, read_members
 from auth_rls.sql.columns import columns_of
 from tests.integration.auth_rls.sql.test_compile import CELLS, KINDS, LITERALS, predicates
@@ -155,7 +155,7 @@ class Upper(models.CharField):  # type: ignore[type-arg]
 )
 def test_keys_and_plain_texts_tell_rows_apart(column: str, told: bool) -> None:
     selects = [Select("zoo.Member", "x", Test(column, "exact", n)) for n in "ab"]
-    groups, alone = alike(selects, reader._is_key, 500)
+    groups, alone = group_selects(selects, reader._is_key, 500)
     assert (bool(groups), bool(alone)) == (told, not told)
 
 

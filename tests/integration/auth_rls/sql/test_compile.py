@@ -43,7 +43,7 @@ from auth_rls.sql.columns import columns_of
 from auth_rls.sql.compile import condition, widened
 from auth_rls.sql.dialects import DIALECTS
 from auth_rls.sql.rows import canonical
-from realtime.event_log.event import Row
+from realtime.event_log.event import RowImage
 from realtime.models import WalEntry
 from tests.support.vendors import on_postgresql, on_sqlite
 from tests.zoo.models import Member, Note, Specimen, Team
@@ -211,11 +211,11 @@ def stored(label: str) -> list[dict[str, object]]:
     ]
 
 
-def captured(pks: list[int]) -> dict[int, Row]:
+def captured(pks: list[int]) -> dict[int, RowImage]:
     """What the triggers wrote of those specimens."""
     entries = WalEntry.objects.filter(table_name="zoo_specimen", op="INSERT")
     raw = entries.filter(pk_text__in=map(str, pks)).values_list("pk_text", "new")
-    return {int(pk): Row(new.encode(), KINDS["zoo.Specimen"]) for pk, new in raw}
+    return {int(pk): RowImage(new.encode(), KINDS["zoo.Specimen"]) for pk, new in raw}
 
 
 def comparable(row: Mapping[str, object]) -> dict[str, object]:

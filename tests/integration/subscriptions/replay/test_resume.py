@@ -16,7 +16,7 @@ from django.db.backends.utils import CursorWrapper
 from auth_rls import Subject
 from auth_rls.models import Policy
 from auth_rls.subjects import tokens
-from realtime.delivery.frame import Prepared
+from realtime.delivery.frame import SharedFrame
 from realtime.delivery.outbox import Outgoing
 from realtime.event_log import sequencer
 from realtime.event_log.event import DatabaseEvent
@@ -27,9 +27,9 @@ from realtime.models import WalEntry
 from realtime.process.hub import hub
 from realtime.protocol.join import Binding, parse_join
 from realtime.protocol.serializer import Version
-from realtime.subscriptions.access_watch import Watch
+from realtime.subscriptions.access_watch import AccessWatch
 from realtime.subscriptions.index import Delivery
-from realtime.subscriptions.manager import Subscribers
+from realtime.subscriptions.manager import SubscriptionManager
 from realtime.subscriptions.replay import feed
 from realtime.subscriptions.request import Request
 from tests.support.socket_client import Client, db
@@ -57,7 +57,7 @@ class FakePort:
         self.outlet, self.direct = self, None
 
     def put(self, frame: Outgoing) -> None:
-        self.frames.append(str(frame.message if isinstance(frame, Prepared) else frame))
+        self.frames.append(str(frame.message if isinstance(frame, SharedFrame) else frame))
 
     async def writable(self) -> None:
         return None
@@ -104,7 +104,7 @@ class Server:
     def __init__(self, ring: int = 1_000, limit: int | None = None) -> None:
         self.log = EventLog(ring)
         self.reader = LogReader("default", self.log)
-        self.subscribers = Subscribers(self.log, self.reader, Watch("default"), limit)
+        self.subscribers = SubscriptionManager(self.log, self.reader, AccessWatch("default"), limit)
 
     async def start(self) -> None:
         await self.subscribers.start()

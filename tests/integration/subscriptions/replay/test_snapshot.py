@@ -26,8 +26,8 @@ from realtime.models import WalEntry
 from realtime.process.hub import hub
 from realtime.protocol.join import parse_join
 from realtime.subscriptions import dependencies
-from realtime.subscriptions.access_watch import Watch
-from realtime.subscriptions.replay.snapshot import Pictures, Unclear
+from realtime.subscriptions.access_watch import AccessWatch
+from realtime.subscriptions.replay.snapshot import SnapshotReader, SnapshotUnavailable
 from realtime.subscriptions.request import Request
 from realtime.wal import published, row_images, triggers
 from realtime.wal.head import read_head
@@ -262,7 +262,7 @@ def service(*bindings: dict[str, Any]) -> Request:
 
 async def picture(at: Position, request: Request) -> list[str]:
     """The titles of the notes as they stood at this place."""
-    pictures = Pictures("default", Watch("default"))
+    pictures = SnapshotReader("default", AccessWatch("default"))
     wanted = {binding.id: None for binding in request.bindings}
     found = await pictures.snapshot(request, at, wanted)
     return sorted(json.loads(row.raw)["title"] for _, rows in found.sets for _, row in rows)
@@ -295,13 +295,13 @@ async def test_what_came_after_the_place_is_undone_numbered_or_not() -> None:
 
 async def test_a_place_that_the_log_does_not_show_is_unclear(granted: Any) -> None:
     at = await db(numbered)
-    with pytest.raises(Unclear):
+    with pytest.raises(SnapshotUnavailable):
         await picture(Position("another", at.seq), NOTES)
-    with pytest.raises(Unclear):
+    with pytest.raises(SnapshotUnavailable):
         await picture(Position(at.epoch, at.seq + 1), NOTES)
     await db(Note.objects.create, title="a")
     await db(WalEntry.objects.update, op="TRUNCATE", old=None, new=None)
-    with pytest.raises(Unclear, match="TRUNCATE"):
+    with pytest.raises(SnapshotUnavailable, match="TRUNCATE"):
         await picture(at, NOTES)
     assert await picture(await db(numbered), NOTES) == ["a"]
 
@@ -333,7 +333,7 @@ async def test_what_was_captured_without_a_column_that_now_decides_is_unclear_un
         asked = Request(Subject.anonymous(), NOTES.bindings)
         # At the first place the row was not there; at the second nobody knows if it was seen.
         assert await picture(at, asked) == []
-        with pytest.raises(Unclear, match="not captured yet"):
+        with pytest.raises(SnapshotUnavailable, match="not captured yet"):
             await picture(middle, asked)
         assert await picture(await db(numbered), asked) == ["c"]
     finally:
@@ -400,13 +400,13 @@ async def test_a_live_snapshot_of_a_user_made_inactive_meanwhile_ends_the_socket
     ada = await db(User.objects.create_user, "ada")
     await hub().ready()
     release = asyncio.Event()
-    look = Pictures._look
+    look = SnapshotReader._look
 
-    async def late(self: Pictures, *args: Any) -> Any:
+    async def late(self: SnapshotReader, *args: Any) -> Any:
         await release.wait()
         return await look(self, *args)
 
-    monkeypatch.setattr(Pictures, "_look", late)
+    monkeypatch.setattr(SnapshotReader, "_look", late)
     client = await opened(token(ada.pk), live=True)
     await db(User.objects.filter(pk=ada.pk).update, is_active=False)
     release.set()

@@ -9,11 +9,11 @@ import pytest
 
 from auth_rls.explain.clauses import (
     WITHHELD,
+    Applicability,
     Candidate,
     Clause,
     Comparison,
     Explanation,
-    Standing,
     explain,
     unasked,
     withheld,
@@ -174,10 +174,10 @@ def test_why_a_policy_does_not_apply_is_said() -> None:
         authenticated=False,
     ).policies
     assert [report.standing for report in reports] == [
-        Standing.DISABLED,
-        Standing.PERMISSION,
-        Standing.AUDIENCE,
-        Standing.BROKEN,
+        Applicability.DISABLED,
+        Applicability.PERMISSION,
+        Applicability.AUDIENCE,
+        Applicability.BROKEN,
     ]
     assert [report.applies for report in reports] == [False, False, False, True]
     assert reports[1].reason == "The subject does not hold zoo.view_note."
@@ -228,7 +228,9 @@ def test_an_add_asks_the_check_and_a_change_shows_it_beside() -> None:
 def test_who_is_not_asked_gets_no_clauses() -> None:
     found = unasked("zoo.view_note", [Candidate(rule(OWN))], allowed=True, because="A superuser.")
     assert found.allowed
-    assert found.policies[0].standing is Standing.NOT_ASKED and found.policies[0].clause is None
+    assert (
+        found.policies[0].standing is Applicability.NOT_ASKED and found.policies[0].clause is None
+    )
 
 
 @pytest.mark.parametrize(("row", "subject"), [(True, True), (True, False), (False, True)])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from auth_rls.predicates.evaluate import matcher
 from auth_rls.predicates.kinds import Kind
 from auth_rls.predicates.predicate import TRUE, All, Any_, Not, Predicate, Select, Test
-from auth_rls.sets.grouping import alike
+from auth_rls.sets.grouping import group_selects
 
 
 def everything(model: str, column: str) -> bool:
@@ -28,14 +28,14 @@ ADMIN = Test("role", "exact", "admin")
 
 def test_selects_that_differ_in_one_value_are_one_group() -> None:
     mine = [of(user(number)) for number in range(3)]
-    (group,), alone = alike(mine, everything, 500)
+    (group,), alone = group_selects(mine, everything, 500)
     assert list(group.selects) == mine
     assert group.where == Test("user", "in", frozenset({0, 1, 2}))
     assert alone == []
 
 
 def test_what_else_they_ask_for_is_asked_of_all() -> None:
-    (group,), alone = alike(
+    (group,), alone = group_selects(
         [of(All((user(number), ADMIN))) for number in range(2)], everything, 500
     )
     assert group.where == All((ADMIN, Test("user", "in", frozenset({0, 1}))))
@@ -45,7 +45,7 @@ def test_what_else_they_ask_for_is_asked_of_all() -> None:
 def test_where_two_values_could_tell_them_apart_the_one_with_more_company_does() -> None:
     crowd = [of(All((user(number), ADMIN))) for number in range(5)]
     other = of(All((user(0), Test("role", "exact", "guest"))))
-    (group,), alone = alike([other, *crowd], everything, 500)
+    (group,), alone = group_selects([other, *crowd], everything, 500)
     assert (list(group.selects), alone) == (crowd, [other])
 
 
@@ -58,7 +58,7 @@ def test_selects_of_another_table_column_prefix_or_kind_are_not_of_the_group() -
         Select("Member", "team", user(2), kind=Kind.TEXT),
         of(All((user(2), ADMIN))),
     ]
-    assert alike([first, *others], everything, 500) == ([], [first, *others])
+    assert group_selects([first, *others], everything, 500) == ([], [first, *others])
 
 
 def test_only_an_equality_that_must_hold_tells_them_apart() -> None:
@@ -72,20 +72,20 @@ def test_only_an_equality_that_must_hold_tells_them_apart() -> None:
         *(Test("user", "in", of(user(number))) for number in range(2)),
     ]
     found = [of(where) for where in wheres]
-    assert alike(found, everything, 500) == ([], found)
+    assert group_selects(found, everything, 500) == ([], found)
 
 
 def test_a_column_that_may_not_tell_rows_apart_does_not() -> None:
     mine = [of(All((user(number), ADMIN))) for number in range(2)]
-    assert alike(mine, lambda model, column: column == "role", 500) == ([], mine)
+    assert group_selects(mine, lambda model, column: column == "role", 500) == ([], mine)
     # A row does not say twice what it holds.
     theirs = [of(user(number), "user") for number in range(2)]
-    assert alike(theirs, everything, 500) == ([], theirs)
+    assert group_selects(theirs, everything, 500) == ([], theirs)
 
 
 def test_a_group_is_no_larger_than_it_may_be_and_what_is_left_alone_stands_alone() -> None:
     mine = [of(user(number)) for number in range(7)]
-    groups, alone = alike(mine, everything, 3)
+    groups, alone = group_selects(mine, everything, 3)
     assert [list(group.selects) for group in groups] == [mine[:3], mine[3:6]]
     assert alone == mine[6:]
 
@@ -93,12 +93,12 @@ def test_a_group_is_no_larger_than_it_may_be_and_what_is_left_alone_stands_alone
 def test_a_long_list_beside_the_key_makes_them_stand_alone() -> None:
     crowd = Test("team", "in", frozenset(range(1_000)))
     mine = [of(All((user(number), crowd)), "id") for number in range(2)]
-    assert alike(mine, everything, 500) == ([], mine)
+    assert group_selects(mine, everything, 500) == ([], mine)
 
 
 def test_selects_that_say_the_same_in_other_words_share_a_key() -> None:
     same = [of(user(1)), of(All((user(1), TRUE))), of(Test("user", "in", frozenset({1})))]
-    (group,), alone = alike([*same, of(user(2))], everything, 500)
+    (group,), alone = group_selects([*same, of(user(2))], everything, 500)
     assert group.of == {1: tuple(same), 2: (of(user(2)),)}
     assert alone == []
 
@@ -124,7 +124,7 @@ def test_each_select_has_the_rows_of_its_group_that_have_its_key(
     wheres: list[Predicate], rows: list[dict[str, int | None]], most: int
 ) -> None:
     wanted = [of(where, "id") for where in wheres]
-    groups, alone = alike(wanted, everything, most)
+    groups, alone = group_selects(wanted, everything, most)
     told = [select for group in groups for select in group.selects]
     assert sorted(map(repr, [*told, *alone])) == sorted(map(repr, dict.fromkeys(wanted)))
     for group in groups:

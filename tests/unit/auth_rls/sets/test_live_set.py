@@ -23,7 +23,7 @@ from auth_rls.predicates.predicate import (
     Test,
 )
 from auth_rls.predicates.selects import direct_selects, resolve
-from auth_rls.sets.live_set import Change, Lookups, Shift
+from auth_rls.sets.live_set import Change, LiveSets, SetDelta
 
 Rows = dict[tuple[str, int], dict[str, Any]]
 COLUMNS = frozenset({"id", "user", "team", "role"})
@@ -118,8 +118,8 @@ def happen(rows: Rows, step: Any) -> Change | None:
     return Change(table, seen, *bare)
 
 
-def filled(rows: Rows, selects: list[Select]) -> Lookups:
-    lookups = Lookups(table_of)
+def filled(rows: Rows, selects: list[Select]) -> LiveSets:
+    lookups = LiveSets(table_of)
 
     def add(select: Select) -> None:
         for inner in direct_selects(select.where):
@@ -155,14 +155,14 @@ def test_after_every_change_a_set_is_what_a_fresh_look_finds(
         shifts = lookups.apply(change)
         for select in shifts.stale:
             shift = lookups.replace(select, fresh(select, rows), True)
-            earlier = shifts.of.get(select, Shift())
+            earlier = shifts.of.get(select, SetDelta())
             added = (earlier.added - shift.removed) | (shift.added - earlier.removed)
             removed = (earlier.removed - shift.added) | (shift.removed - earlier.added)
-            shifts.of[select] = Shift(added, removed)
+            shifts.of[select] = SetDelta(added, removed)
         for select in lookups:
             assert lookups[select].counts == fresh(select, rows)
             assert lookups[select].exact
-            shift = shifts.of.get(select, Shift())
+            shift = shifts.of.get(select, SetDelta())
             assert lookups[select].values == (seen[select] | shift.added) - shift.removed
             assert not shift.added & seen[select] and shift.removed <= seen[select]
             seen[select] = lookups[select].values
@@ -184,7 +184,7 @@ def test_what_a_later_look_found_is_taken_back_to_where_the_log_stands(
         for step in after
         if step[0] not in ("empty", "blind") and (change := happen(rows, step)) is not None
     ]
-    found = Lookups(table_of)
+    found = LiveSets(table_of)
     for select in wanted:
         # Each level by what the one below it was at the place.
         flat = resolve(select.where, lambda inner: found[inner].values)
@@ -202,7 +202,7 @@ def test_the_second_of_two_memberships_may_go_without_the_first() -> None:
         assert change is not None
         shifts = lookups.apply(change)
         assert lookups[of_user(1)].values == left
-        assert shifts.of == ({} if left else {of_user(1): Shift(removed=frozenset({7}))})
+        assert shifts.of == ({} if left else {of_user(1): SetDelta(removed=frozenset({7}))})
 
 
 def test_a_change_touches_the_sets_of_its_own_user_alone() -> None:

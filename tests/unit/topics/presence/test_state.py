@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.topics.presence.state import Entry, PresenceRoom, clean_meta
+from realtime.topics.presence.state import PresenceMeta, PresenceState, clean_meta
 
 
-def entry(id_: str, version: int = 1, key: str = "", **meta: Any) -> Entry:
-    return Entry(id_, version, key or id_, json.dumps(meta).encode())
+def entry(id_: str, version: int = 1, key: str = "", **meta: Any) -> PresenceMeta:
+    return PresenceMeta(id_, version, key or id_, json.dumps(meta).encode())
 
 
 def told(payload: bytes | None) -> Any:
@@ -22,7 +22,7 @@ def told(payload: bytes | None) -> Any:
 
 
 def test_a_member_that_comes_is_told_once_and_is_in_the_state_then() -> None:
-    room = PresenceRoom()
+    room = PresenceState()
     room.put(entry("a", key="ann", n=1))
     assert room.state() == b"{}"
     joins = {"ann": {"metas": [{"phx_ref": "a.1", "n": 1}]}}
@@ -32,7 +32,7 @@ def test_a_member_that_comes_is_told_once_and_is_in_the_state_then() -> None:
 
 
 def test_a_change_is_a_new_meta_joining_and_the_old_one_leaving() -> None:
-    room = PresenceRoom()
+    room = PresenceState()
     room.put(entry("a", n=1))
     room.diff()
     room.put(entry("a", 2, n=2))
@@ -43,7 +43,7 @@ def test_a_change_is_a_new_meta_joining_and_the_old_one_leaving() -> None:
 
 
 def test_several_members_share_a_key_and_leave_one_by_one() -> None:
-    room = PresenceRoom()
+    room = PresenceState()
     room.put(entry("a", key="ann", on="laptop"))
     room.put(entry("b", key="ann", on="phone"))
     assert [meta["on"] for meta in told(room.diff())["joins"]["ann"]["metas"]] == [
@@ -57,7 +57,7 @@ def test_several_members_share_a_key_and_leave_one_by_one() -> None:
 
 
 def test_many_changes_between_two_diffs_are_one() -> None:
-    room = PresenceRoom()
+    room = PresenceState()
     room.put(entry("a", 1))
     room.diff()
     room.put(entry("a", 2))
@@ -71,7 +71,7 @@ def test_many_changes_between_two_diffs_are_one() -> None:
 
 
 def test_what_is_older_than_what_is_known_is_passed_over() -> None:
-    room = PresenceRoom()
+    room = PresenceState()
     room.replace([entry("a", 3)])
     room.diff()
     for version in (1, 2, 3):
@@ -81,7 +81,7 @@ def test_what_is_older_than_what_is_known_is_passed_over() -> None:
 
 
 def test_reading_anew_tells_what_was_missed() -> None:
-    room = PresenceRoom()
+    room = PresenceState()
     room.replace([entry("a"), entry("b")])
     room.diff()
     room.replace([entry("b", 2), entry("c")])
@@ -133,8 +133,8 @@ _steps = st.lists(
 
 @given(_steps)
 def test_whoever_begins_when_ever_ends_with_the_truth(steps: list[tuple[str, str, str]]) -> None:
-    room = PresenceRoom()
-    truth: dict[str, Entry] = {}
+    room = PresenceState()
+    truth: dict[str, PresenceMeta] = {}
     versions = dict.fromkeys("abcd", 0)
     listeners = [Listener(room.state())]
     for what, id_, key in steps:

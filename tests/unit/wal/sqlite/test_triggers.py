@@ -452,9 +452,9 @@ def test_the_writers_own_results_are_not_disturbed(table: Table) -> None:
 # --- PostgreSQL: what the text says; what it does is in test_capture_postgresql ---------------
 
 
-def shape(**fields: Any) -> postgresql.Shape:
+def shape(**fields: Any) -> postgresql.TriggerFunctionSql:
     given: dict[str, Any] = {"types": {}, "whole": True, "table": '"public"."t"', "wal": "w.log"}
-    return postgresql.Shape(relation=relation_of(COLUMNS, "t"), **(given | fields))
+    return postgresql.TriggerFunctionSql(relation=relation_of(COLUMNS, "t"), **(given | fields))
 
 
 def test_the_name_of_a_function_is_short_and_no_other_table_s() -> None:
@@ -474,7 +474,7 @@ def test_a_function_lies_beside_the_log_and_sets_what_its_values_need() -> None:
     assert " SECURITY DEFINER SET search_path TO pg_catalog, pg_temp SET " in create
     assert " SET TimeZone TO 'UTC' SET extra_float_digits TO '1' AS $rowcast$" in create
     assert revoke == 'REVOKE ALL ON FUNCTION w."rowcast_t"() FROM PUBLIC'
-    plain = postgresql.Shape(
+    plain = postgresql.TriggerFunctionSql(
         relation=relation_of(COLUMNS[:1], "t"), types={}, whole=True, table="t", wal="w.log"
     )
     assert "TimeZone" not in plain.function().sql[0]
@@ -482,7 +482,7 @@ def test_a_function_lies_beside_the_log_and_sets_what_its_values_need() -> None:
 
 def test_text_of_the_table_cannot_leave_its_quotes() -> None:
     nasty = (("id", "int8", Kind.INT, ""), ("$rowcast$ ' \\ \"", "text", Kind.TEXT, ""))
-    made = postgresql.Shape(
+    made = postgresql.TriggerFunctionSql(
         relation=relation_of(nasty, "it's"), types={}, whole=True, table="t", wal="w.log"
     )
     create = made.function().sql[0]
