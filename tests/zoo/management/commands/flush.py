@@ -15,7 +15,7 @@ from django.core.management.commands import flush
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from realtime.event_log import sequencer
+from realtime.wal.head import read_head
 
 _HEAD = "realtime_head"
 _ENTRIES = "realtime_wal"
@@ -61,7 +61,7 @@ class Fresh:
         filled = _filled(connection, self.tables) - self.kept.keys()
         _empty(connection, filled | {_HEAD})
         ContentType.objects.clear_cache()
-        sequencer.read_head(connection)
+        read_head(connection)
         return True
 
 
@@ -84,7 +84,7 @@ def _content(connection: BaseDatabaseWrapper, table: str) -> object:
 def _empty(connection: BaseDatabaseWrapper, tables: set[str]) -> None:
     quote = connection.ops.quote_name
     # Triggers write an entry for each row that goes, so the entries go last.
-    ordered = sorted(tables - {_ENTRIES}) + [_ENTRIES]
+    ordered = [*sorted(tables - {_ENTRIES}), _ENTRIES]
     with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             # Neither triggers nor foreign keys have a say.
