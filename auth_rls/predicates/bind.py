@@ -1,9 +1,9 @@
 """Binding: a predicate's references replaced by one subject's values.
 
-A value that the subject does not have, or that cannot be a value of the column's kind, makes its
-comparison unknown, as NULL would: nobody is let in because something was missing.
+A value that the subject does not have, or that is no value of the column's kind, makes its
+comparison unknown, as NULL does: a missing value grants no access.
 
-Pure: who the subject is and where sets come from are the caller's two functions.
+Pure: no Django, no I/O. The caller's two functions know the subject and read the sets.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from auth_rls.predicates.predicate import (
 
 
 class Missing(enum.Enum):
-    """What `value_of` answers when the subject has no such value."""
+    """What `value_of` returns where the subject has no such value."""
 
     MISSING = enum.auto()
 
@@ -43,8 +43,8 @@ def bind(predicate: Predicate, value_of: ValueOf, set_of: SetOf | None = None) -
 
     `value_of` gives a reference's Python value, as an instance's attribute or a token's claim
     holds it; None and MISSING are both NULL. `set_of` gives the values of a select's column, in
-    that column's own kind; `where` is bound already. NULLs among them are passed over, and the
-    prefix is put before them here.
+    that column's own kind; its `where` is bound already. NULLs among them are skipped, and the
+    select's prefix is added here.
     """
     if isinstance(predicate, Const):
         return predicate
@@ -68,8 +68,10 @@ def bind(predicate: Predicate, value_of: ValueOf, set_of: SetOf | None = None) -
 
 
 def member(select: Select, value: object) -> object:
-    """What the outer column is compared with, for one value (not NULL) of the select's column:
-    text with the prefix before it if that column is text, else the value itself."""
+    """What the outer column is compared with, for one value (not NULL) of the select's column.
+
+    If the outer column is text, this is the value as text after the prefix; else the value itself.
+    """
     if select.kind is Kind.TEXT:
         return f"{select.prefix}{value}"
     return value
@@ -89,7 +91,7 @@ def _tuple(column: str, op: str, items: tuple[Any, ...], value_of: ValueOf) -> P
         return _in(column, found)
     if None not in found:
         return Test(column, op, tuple(found))
-    # BETWEEN is two comparisons, and one of them may still say no.
+    # BETWEEN is two comparisons: with one bound unknown, the other can still be false.
     low, high = found
     return All(
         (
@@ -100,7 +102,7 @@ def _tuple(column: str, op: str, items: tuple[Any, ...], value_of: ValueOf) -> P
 
 
 def _in(column: str, items: Iterable[object]) -> Predicate:
-    """As SQL has it: in a list with a NULL the answer is yes or unknown, never no."""
+    """As in SQL: IN a list that holds NULL is true or unknown, never false."""
     values = frozenset(items)
     known = Test(column, "in", values - {None})
     return Any_((known, UNKNOWN)) if None in values else known
@@ -117,7 +119,7 @@ def _scalar(ref: Ref, value_of: ValueOf) -> object:
 
 
 def _canonical(kind: Kind, value: object) -> object:
-    """None for what the subject lacks and for what is no value of that kind."""
+    """The value in its canonical form; None if it is missing or no value of that kind."""
     if value is MISSING:
         return None
     try:

@@ -1,11 +1,11 @@
-"""Moments: dates, times, instants and durations, read from text.
+"""Dates, times, instants and durations, read from text.
 
-Reads what the triggers write, what Django and PostgreSQL print, and what people put into
-policies and filters: ISO 8601 with "T" or a space, with or without a zone. Text without a zone
-is UTC. Digits beyond the microsecond are cut off.
+The readers take the forms that the triggers write, that Django and PostgreSQL print, and that
+policies and filters use: ISO 8601 with "T" or a space, with or without a zone. Text without a zone
+is UTC. Digits beyond the microsecond are cut off. Each reader raises ValueError, whose text gives
+an example of the right form.
 
-Pure: no Django, no I/O, no clock. Every reader raises ValueError whose text says what would be
-right.
+Pure: no Django, no I/O, no clock.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def read_date(value: Any) -> date:
 
 
 def _micro(fraction: str | None) -> int:
-    """Microseconds of a decimal fraction, the rest cut off: it could round into the next day."""
+    """Microseconds of a decimal fraction. Cut off, since rounding could reach the next day."""
     return int((fraction or "").ljust(6, "0")[:6])
 
 

@@ -1,6 +1,8 @@
-"""Predicates in plain English, for people who read policies and did not write them.
+"""Predicates in plain English, for readers of a policy who did not write it.
 
-Pure: it looks at the predicate as parsed, before any subject is known, and evaluates nothing.
+The predicate is described as parsed, before it is bound to a subject. Nothing is evaluated.
+
+Pure: no Django, no I/O.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from auth_rls.predicates.predicate import All, Any_, Const, Not, Predicate, Ref,
 _SHOWN = 5
 _LONGEST = 60
 
-# What stands between column and value; and the same denied.
+# By operator, the words between column and value: affirmed, and denied.
 _VERBS = {
     "exact": ("is", "is not"),
     "in": ("is one of", "is none of"),
@@ -41,7 +43,7 @@ def describe(predicate: Predicate) -> str:
 
 
 def _words(predicate: Predicate, *, inside: bool = False) -> str:
-    """`inside` another connective, so that parentheses may be needed."""
+    """`inside`: part of another connective, so that parentheses are needed."""
     if isinstance(predicate, Const):
         return {True: "always", False: "never", None: "unknown"}[predicate.value]
     if isinstance(predicate, Test):
@@ -94,7 +96,7 @@ def _set(value: object) -> str:
 
 
 def _order(value: object) -> tuple[bool, object]:
-    # Numbers by size, everything else by its text; one list holds one kind.
+    # Numbers by size, all else by its text. The values of one list have one kind.
     number = isinstance(value, int | float)
     return number, value if number else str(value)
 

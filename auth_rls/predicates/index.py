@@ -1,8 +1,8 @@
-"""Index: under which values of a row a predicate has to be looked at at all.
+"""Index: which predicates have to be evaluated on a row, found by the row's values.
 
-Owns the keys of a predicate, and items filed under them. A key on the set behind a select is filed
-once for all items that have it, so that a value which joins a big set costs one entry however many
-items are filed there.
+A predicate's keys are column values of which its rows have at least one. The index finds items by
+these keys. A key can be the set behind a select: all items with that key share one entry for each
+member of the set, so the cost of a new member does not depend on how many items there are.
 
 Pure: no Django, no I/O. It never evaluates a predicate.
 """
@@ -17,14 +17,14 @@ from auth_rls.predicates.predicate import All, Any_, Const, Not, Predicate, Ref,
 Item = TypeVar("Item")
 Keys = frozenset[tuple[str, object]]
 
-# How many values a set is taken to have when one of several conditions is chosen.
+# The number of values that a select's set is assumed to have when keys are chosen.
 _SET_WEIGHT = 16
 
 
 def index_keys(predicate: Predicate) -> Keys | None:
-    """(column, value) pairs of which at least one holds on every row that the predicate is true
-    of; a Select in place of a value means that the column is in its set. None: there is no such
-    set of pairs, every row must be looked at. Empty: no row matches."""
+    """(column, value) pairs of which at least one holds on every row on which the predicate is
+    true; a Select in place of a value means that the column is in its set. None: there are no
+    such pairs, so every row has to be evaluated. Empty: the predicate is true on no row."""
     if isinstance(predicate, Const):
         return None if predicate.value else frozenset()
     if isinstance(predicate, All):
@@ -52,8 +52,8 @@ def index_keys(predicate: Predicate) -> Keys | None:
 
 
 def keys_decide(predicate: Predicate) -> bool:
-    """Whether the predicate is true of every row that has one of its keys, so that finding it by
-    one is all the evaluation there is to do."""
+    """Whether the predicate is true on every row that has one of its keys. Then a row that the
+    index finds needs no evaluation."""
     if isinstance(predicate, Any_):
         return all(map(keys_decide, predicate.parts))
     return (
@@ -68,7 +68,7 @@ def _weight(keys: Keys) -> int:
 
 
 class _Followers(dict[Item, None]):
-    """The items that need a column to be in one set. One of these is itself and no other."""
+    """The items that need a column to be in one set. Compared by identity, unlike a dict."""
 
     __hash__ = object.__hash__  # type: ignore[assignment]
 
@@ -82,8 +82,8 @@ class _Followers(dict[Item, None]):
 class Index(Generic[Item]):
     """Items by the values that they need.
 
-    `members_of` gives the values that a select's set has now. When they change, `follow` has to be
-    told before anything else is asked of the index.
+    `members_of` gives the current values of a select's set. When they change, `follow` must be
+    called before any other method.
     """
 
     __slots__ = ("_by_member", "_by_value", "_followers", "_members_of", "_scanned")
@@ -96,30 +96,30 @@ class Index(Generic[Item]):
         self._scanned: dict[Item, None] = {}
 
     def add(self, item: Item, keys: Keys | None) -> None:
-        """File an item under its keys."""
+        """Add an item under its keys."""
         if keys is None:
             self._scanned[item] = None
             return
         for column, value in keys:
             if not isinstance(value, Select):
-                _file(self._by_value, column, value, item)
+                _insert(self._by_value, column, value, item)
                 continue
             columns = self._followers.setdefault(value, {})
             followers = columns.get(column)
             if followers is None:
                 followers = columns[column] = _Followers()
                 for member in self._members_of(value):
-                    _file(self._by_member, column, member, followers)
+                    _insert(self._by_member, column, member, followers)
             followers[item] = None
 
     def discard(self, item: Item, keys: Keys | None) -> None:
-        """Take out an item that was added with these keys."""
+        """Remove an item that was added with these keys."""
         if keys is None:
             del self._scanned[item]
             return
         for column, value in keys:
             if not isinstance(value, Select):
-                _unfile(self._by_value, column, value, item)
+                _remove(self._by_value, column, value, item)
                 continue
             columns = self._followers[value]
             followers = columns[column]
@@ -127,18 +127,18 @@ class Index(Generic[Item]):
             if followers:
                 continue
             for member in self._members_of(value):
-                _unfile(self._by_member, column, member, followers)
+                _remove(self._by_member, column, member, followers)
             del columns[column]
             if not columns:
                 del self._followers[value]
 
     def follow(self, select: Select, added: Iterable[object], removed: Iterable[object]) -> None:
-        """The set behind a select has changed."""
+        """Record that the set behind a select has gained and lost these members."""
         for column, followers in self._followers.get(select, {}).items():
             for member in removed:
-                _unfile(self._by_member, column, member, followers)
+                _remove(self._by_member, column, member, followers)
             for member in added:
-                _file(self._by_member, column, member, followers)
+                _insert(self._by_member, column, member, followers)
 
     def candidates(self, *rows: Mapping[str, Any] | None) -> Iterable[Item]:
         """The items that may hold for any of these rows, each once."""
@@ -154,26 +154,26 @@ class Index(Generic[Item]):
                 if value is not None and value in members:
                     for followers in members[value]:
                         found.update(followers)
-        # What is scanned may be much, and is in no other place: it is not put into a dict.
+        # No scanned item is in `found`, and there may be many: a dict of them would be waste.
         return (*found, *self._scanned) if self._scanned else found
 
 
 _T = TypeVar("_T")
 
 
-def _file(
-    shelf: dict[str, dict[object, dict[_T, None]]], column: str, value: object, item: _T
+def _insert(
+    table: dict[str, dict[object, dict[_T, None]]], column: str, value: object, item: _T
 ) -> None:
-    shelf.setdefault(column, {}).setdefault(value, {})[item] = None
+    table.setdefault(column, {}).setdefault(value, {})[item] = None
 
 
-def _unfile(
-    shelf: dict[str, dict[object, dict[_T, None]]], column: str, value: object, item: _T
+def _remove(
+    table: dict[str, dict[object, dict[_T, None]]], column: str, value: object, item: _T
 ) -> None:
-    values = shelf[column]
+    values = table[column]
     items = values[value]
     del items[item]
     if not items:
         del values[value]
         if not values:
-            del shelf[column]
+            del table[column]

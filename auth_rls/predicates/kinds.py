@@ -1,8 +1,8 @@
 """Kinds: what sort of value a column holds, and the one Python value that stands for it.
 
-A canonical value is what predicates compare. It is reached from three sides: a literal in a
-policy (`from_literal`), the text of a wire filter (`from_text`) and the JSON of a captured row
-(`from_row`). All three give equal Python values for what the database would call equal.
+Predicates compare canonical values. They are made of a literal in a policy (`from_literal`), of
+the text in a wire filter (`from_text`), of the JSON of a captured row (`from_row`) and of a Python
+value (`from_python`). Values that are equal in the database become equal Python values.
 
 | kind     | canonical value                                                |
 |----------|----------------------------------------------------------------|
@@ -19,7 +19,7 @@ policy (`from_literal`), the text of a wire filter (`from_text`) and the JSON of
 | INET     | str as PostgreSQL prints it                                    |
 | JSON, BINARY | opaque: nothing but "is it NULL" may be asked              |
 
-Pure: no Django, no I/O. How a kind is written in SQL is compile.py's business.
+Pure: no Django, no I/O. The dialects own how a kind is written in SQL.
 """
 
 from __future__ import annotations
@@ -249,7 +249,7 @@ def _uuid(value: Any) -> str:
 
 def _inet(value: Any) -> str:
     if isinstance(value, str):
-        # A host's mask says nothing and PostgreSQL leaves it out.
+        # PostgreSQL leaves out the mask of a single host.
         text = value.removesuffix("/32") if ":" not in value else value.removesuffix("/128")
         try:
             if "%" in text:

@@ -1,10 +1,10 @@
 """Parsing: policy JSON to a predicate, every name and value checked against the table.
 
-What comes out can be evaluated and compiled without further checks, once bound. What is wrong
-is refused here, with a message that names the column or the operator and says what would be
-right, because the author of a policy is looking at it now and nobody will be later.
+A parsed predicate, once bound, is evaluated and compiled without further checks. A mistake is
+refused here, with a message that names the column or the operator and says what would be right,
+because this is when the author of the policy reads it.
 
-Pure: no Django, no I/O. Tables are known by their `TableSchema` alone.
+Pure: no Django, no I/O. A table is described by its `TableSchema`.
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ _CONNECTIVES = ("all", "any", "not")
 
 @dataclass(frozen=True, slots=True)
 class TableSchema:
-    """What a predicate may say about a table: its label "app.Model", and under every name a
-    column goes by, the column's own name and kind."""
+    """What a predicate may name: the table's label "app.Model", and by each name of a column, the
+    column's own name and kind."""
 
     label: str
     columns: Mapping[str, tuple[str, Kind]]
 
 
 class PredicateError(ValueError):
-    """A predicate that is refused: what is wrong, and where in the JSON (`path`)."""
+    """A predicate is refused: `message` says what is wrong, `path` where in the JSON."""
 
     def __init__(self, message: str, path: str = "") -> None:
         super().__init__(f"{path}: {message}" if path else message)
@@ -72,10 +72,10 @@ class PredicateError(ValueError):
 
 
 def parse(json: Any, table: TableSchema, resolve: Callable[[str], TableSchema]) -> Predicate:
-    """The predicate that this JSON value (already decoded) states about rows of `table`.
+    """The predicate on rows of `table` that this JSON value (already decoded) stands for.
 
-    `resolve` gives the schema of an "app.Model" named in a select; it raises LookupError or
-    PredicateError, whose text is passed on, for one that does not exist or may not be read.
+    `resolve` gives the schema of an "app.Model" in a select. It raises LookupError or
+    PredicateError, whose text is passed on, if that does not exist or may not be read.
 
     Raises PredicateError.
     """
@@ -83,7 +83,7 @@ def parse(json: Any, table: TableSchema, resolve: Callable[[str], TableSchema]) 
 
 
 class _Parser:
-    """One run: counts what it has read, so that no predicate outgrows the bounds."""
+    """One parse. Counts conditions, values and selects over the whole predicate."""
 
     def __init__(self, resolve: Callable[[str], TableSchema]) -> None:
         self._resolve = resolve

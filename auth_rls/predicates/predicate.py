@@ -1,9 +1,9 @@
-"""The predicate language: what a row must be like, as a value.
+"""The predicate language: conditions on a row, as values.
 
-Predicates are trees of four nodes. They are parsed from policy JSON, Q objects or wire filters,
-bound to a subject (every reference replaced by a plain value), and then evaluated on rows
-(`evaluate.py`) or compiled to SQL (`compile.py`). Both follow SQL's three-valued logic: a
-comparison with NULL is unknown, and unknown is not true.
+Predicates are trees. They are parsed from policy JSON, Q objects or wire filters, bound to a
+subject (each reference replaced by a plain value), and then evaluated on rows (`evaluate.py`) or
+compiled to SQL (`compile.py`). Both follow SQL's three-valued logic: a comparison with NULL is
+unknown, and unknown is not true.
 
 Pure: no Django, no I/O.
 """
@@ -49,7 +49,7 @@ class Not:
 class Ref:
     """A value of the subject: `$user.id`, `$user.<field>`, `$claims.<path>`, `$role`.
 
-    `kind` is that of the column it is compared with: binding brings the value into it.
+    `kind` is the kind of the column it is compared with; binding converts the value to it.
     """
 
     source: str  # "user", "claims" or "role"
@@ -61,8 +61,8 @@ class Ref:
 class Select:
     """The set of a column's values over the rows of another table that match `where`.
 
-    NULLs are not in it. `kind` is that of the column it is compared with; where that is TEXT,
-    each value is taken as text with `prefix` before it.
+    NULLs are not in it. `kind` is the kind of the column it is compared with; if that is TEXT,
+    each value becomes text after `prefix`.
     """
 
     model: str  # "app.Model"
@@ -78,7 +78,7 @@ class Test:
     a frozenset of them for "in", a pair for "range", a bool for "isnull"; before binding it may
     be a Ref, a Select, or a tuple holding Refs."""
 
-    # By its name pytest would take it for a class of tests wherever it is imported.
+    # Without this, pytest would collect the class, because of its name.
     __test__: ClassVar[bool] = False
 
     column: str
@@ -94,7 +94,7 @@ UNKNOWN = Const(None)
 
 
 def tests(predicate: Predicate) -> Iterator[Test]:
-    """Every comparison in it, left to right; not those inside a select."""
+    """Every comparison of the predicate, left to right; not those inside a select."""
     stack: list[Predicate] = [predicate]
     while stack:
         node = stack.pop()
@@ -112,7 +112,7 @@ def columns(predicate: Predicate) -> frozenset[str]:
 
 
 def selects(predicate: Predicate) -> Iterator[Select]:
-    """Every select in it, each before those inside its own `where`."""
+    """Every select of the predicate, each before the selects inside its own `where`."""
     for test in tests(predicate):
         if isinstance(test.value, Select):
             yield test.value

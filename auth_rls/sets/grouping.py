@@ -1,8 +1,8 @@
-"""Alike: selects that one query can answer, since they differ in one value alone.
+"""Grouping: selects that one query can answer, because they differ in one value alone.
 
-`user == 7` and `user == 8`, all else the same, are rows of one table by one column: read together
-and told apart by that column, they give what each would give by itself. Owns who belongs together;
-which columns may tell rows apart is for the caller, who knows the database.
+`user == 7` and `user == 8`, all else the same, choose rows of one table by one column. One query
+reads the rows of both; that column then tells whose each row is. This module decides which selects
+can share a query. The caller, who knows the database, says which columns can tell rows apart.
 
 Pure: no Django, no I/O. It reads nothing.
 """
@@ -18,15 +18,15 @@ from auth_rls.predicates.kinds import Kind
 from auth_rls.predicates.predicate import All, Predicate, Select, Test, selects, tests
 from auth_rls.predicates.simplify import simplify
 
-# Values in what selects have in common: beside them, the keys of many have to fit into a query.
-_MOST_SHARED = 200
+# Most values in the condition that selects share: a query has to hold the keys beside them.
+_MAX_SHARED_VALUES = 200
 
 IsKey = Callable[[str, str], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What they have in common: all but the value that `key` equals."""
+    """What the selects of a group share: everything but the value that `key` equals."""
 
     model: str
     column: str
@@ -38,14 +38,14 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Selects of one shape, by the value that the key equals in each. Two may say the same."""
+    """Selects of one shape, by the value that the key equals. Equal selects share a value."""
 
     shape: Shape
     of: Mapping[object, tuple[Select, ...]]
 
     @property
     def where(self) -> Predicate:
-        """The rows of any of them."""
+        """The rows that at least one of the selects chooses."""
         return simplify(All((Test(self.shape.key, "in", frozenset(self.of)), self.shape.rest)))
 
     @property
@@ -56,16 +56,16 @@ class Group:
 def group_selects(
     wanted: Iterable[Select], is_key: IsKey, most: int
 ) -> tuple[list[Group], list[Select]]:
-    """Groups of two or more that belong together, each of at most so many keys, and those that
-    stand alone. Selects inside a select make it stand alone.
+    """The selects in groups of at least two and at most `most` keys, and the selects that remain.
 
-    `is_key` says of a model's column whether what it equals to the database it equals here.
+    A select with another select inside is never grouped. `is_key(model, column)` says whether two
+    values of the column are equal in Python exactly when they are equal in the database.
     """
     shapes = {select: dict(_shapes(select, is_key)) for select in dict.fromkeys(wanted)}
     shared = Counter(shape for found in shapes.values() for shape in found)
     groups: dict[Shape, dict[object, tuple[Select, ...]]] = {}
     for select, found in shapes.items():
-        # Where there is a choice, with the most.
+        # Of several shapes, the one that most selects have.
         shape = max(found, key=shared.__getitem__, default=None)
         if shape is not None:
             of = groups.setdefault(shape, {})
@@ -81,10 +81,10 @@ def group_selects(
 
 
 def _shapes(select: Select, is_key: IsKey) -> Iterator[tuple[Shape, object]]:
-    """Every shape that this select has, with its key's value."""
+    """Each shape of this select, with the value of the shape's key."""
     where = simplify(select.where)
     parts = where.parts if isinstance(where, All) else (where,)
-    if any(selects(where)) or sum(map(_size, tests(where))) > _MOST_SHARED:
+    if any(selects(where)) or sum(map(_size, tests(where))) > _MAX_SHARED_VALUES:
         return
     for part in parts:
         if not isinstance(part, Test) or part.op != "exact" or part.column == select.column:

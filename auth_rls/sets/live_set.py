@@ -1,12 +1,13 @@
-"""Lookups: the sets behind selects, brought from one place in the log to the next row by row.
+"""Live sets: the sets behind selects, kept current row by row from the changes in the log.
 
-A lookup counts how many rows give each value, so that the second of two memberships may go without
-the first. It is exact for one place in the log: `apply` takes it over one change, `rewind` back
-from what a database shows now. What one change cannot tell (rows of an outer select when its inner
-set changes, an image without the columns that decide) makes a lookup stale: it keeps its values
-until whoever reads the database brings others.
+A live set counts how many rows give each value, so that a value stays while one row gives it. It
+is exact for one position in the log: `apply` advances it by one change, and `rewind` takes values
+that were just read from the database back to an earlier position. One change does not always
+suffice: when an inner set changes, the rows of the outer select are not in it, and an image can
+lack the columns that decide. The live set then becomes stale and keeps its values until new ones
+are read from the database.
 
-Pure: no Django, no I/O. Where rows are read, who needs a set and when changes come is for callers.
+Pure: no Django, no I/O. Callers read the rows, feed the changes and decide which sets are needed.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One captured change of a row: `old` None for an INSERT, `new` None for a DELETE, both None
-    when the whole table was emptied. `columns` are those that the images have."""
+    """One captured change of a row. `old` is None for an INSERT, `new` for a DELETE, both when
+    the whole table was emptied. `columns` are the columns of the images."""
 
     table: str
     columns: frozenset[str]
@@ -42,7 +43,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class SetDelta:
-    """What joined a set and what left it."""
+    """The values that a change added to a set and removed from it."""
 
     added: frozenset[object] = frozenset()
     removed: frozenset[object] = frozenset()
@@ -56,7 +57,7 @@ _NONE = SetDelta()
 
 @dataclass(slots=True)
 class Shifts:
-    """What one change did: the sets it changed, and those that have to be read again."""
+    """The effect of one change: the sets it changed, and the sets that must be read again."""
 
     of: dict[Select, SetDelta] = field(default_factory=dict)
     stale: list[Select] = field(default_factory=list)
@@ -65,9 +66,9 @@ class Shifts:
 class LiveSet:
     """The values behind one bound select.
 
-    `counts` is how many rows give each value: the same object as long as the lookup lives, for
-    others to look into and not to change. `exact` False: the values are not of the place where the
-    lookup stands, so the next change that concerns it makes it stale.
+    `counts` is how many rows give each value: one object for the life of the set, which others
+    read and never change. `exact` False: the values do not belong to the set's position in the
+    log, so the next change of its rows makes it stale.
     """
 
     __slots__ = ("_frozen", "_judge", "counts", "exact", "keys", "needed", "nested", "select")
@@ -91,8 +92,8 @@ class LiveSet:
         return self._frozen
 
     def shift(self, old: Row | None, new: Row | None) -> SetDelta:
-        """One row changed. A row that leaves and was never counted says that something was
-        missed: the lookup is not exact any more."""
+        """Apply a change of one row. If the old row was never counted, a change was missed, and
+        the set is no longer exact."""
         before, after = self._value(old), self._value(new)
         if before == after:
             return _NONE
@@ -119,7 +120,7 @@ class LiveSet:
         )
 
     def replace(self, counts: Mapping[object, int], exact: bool) -> SetDelta:
-        """Take other values in place of those it has."""
+        """Replace all values."""
         before = self.values
         self.counts.clear()
         self.counts.update(counts)
@@ -135,25 +136,26 @@ class LiveSet:
 
 
 class _Table:
-    """The lookups that read one table."""
+    """The live sets that read one table."""
 
     __slots__ = ("index", "lookups", "needed")
 
     def __init__(self, members_of: MembersOf) -> None:
         self.lookups: dict[LiveSet, None] = {}
         self.index: Index[LiveSet] = Index(members_of)
-        # Of all that ever were here: more than is needed does no harm.
+        # Never shrinks: a column too many only makes `apply` look at each set.
         self.needed: frozenset[str] = frozenset()
 
 
 class LiveSets:
-    """Every lookup of a process, at one place in the log. `table_of` knows tables by model."""
+    """All live sets of a process, at one position in the log. `table_of` gives the table of a
+    model's label."""
 
     def __init__(self, table_of: Callable[[str], str]) -> None:
         self._table_of = table_of
         self._known: dict[Select, LiveSet] = {}
-        self._shelves: dict[str, _Table] = {}
-        # By select, the lookups whose rows are chosen by it.
+        self._tables: dict[str, _Table] = {}
+        # By inner select, the live sets whose `where` uses it.
         self._outer: dict[Select, dict[LiveSet, None]] = {}
 
     def __contains__(self, select: object) -> bool:
@@ -169,38 +171,38 @@ class LiveSets:
         return self._known[select]
 
     def members(self, select: Select) -> Collection[object]:
-        """The live set, for who looks into it often."""
+        """The current values, in a collection that changes with the set."""
         return self._known[select].counts
 
     def reads(self, table: str) -> bool:
-        """Whether any lookup reads this table."""
-        return table in self._shelves
+        """Whether any live set reads this table."""
+        return table in self._tables
 
     def add(self, select: Select, counts: Mapping[object, int], exact: bool) -> LiveSet:
-        """A lookup with these values. Those that its `where` names must be there already."""
+        """Add a live set with these values. The selects inside its `where` must be there."""
         lookup = LiveSet(select, self.members)
         lookup.replace(counts, exact)
         self._known[select] = lookup
-        table = self._table_of(select.model)
-        shelf = self._shelves.get(table)
-        if shelf is None:
-            shelf = self._shelves[table] = _Table(self.members)
-        shelf.lookups[lookup] = None
-        shelf.needed |= lookup.needed
-        shelf.index.add(lookup, lookup.keys)
+        name = self._table_of(select.model)
+        table = self._tables.get(name)
+        if table is None:
+            table = self._tables[name] = _Table(self.members)
+        table.lookups[lookup] = None
+        table.needed |= lookup.needed
+        table.index.add(lookup, lookup.keys)
         for inner in lookup.nested:
             self._outer.setdefault(inner, {})[lookup] = None
         return lookup
 
     def discard(self, select: Select) -> None:
-        """Forget a lookup that no other one names."""
+        """Remove a live set that no other one uses."""
         lookup = self._known[select]
-        table = self._table_of(select.model)
-        shelf = self._shelves[table]
-        del shelf.lookups[lookup]
-        shelf.index.discard(lookup, lookup.keys)
-        if not shelf.lookups:
-            del self._shelves[table]
+        name = self._table_of(select.model)
+        table = self._tables[name]
+        del table.lookups[lookup]
+        table.index.discard(lookup, lookup.keys)
+        if not table.lookups:
+            del self._tables[name]
         for inner in lookup.nested:
             outer = self._outer[inner]
             del outer[lookup]
@@ -209,22 +211,22 @@ class LiveSets:
         del self._known[select]
 
     def apply(self, change: Change) -> Shifts:
-        """Take every lookup over one change, the next one in the log."""
+        """Advance every live set by one change, the next one in the log."""
         shifts = Shifts()
-        shelf = self._shelves.get(change.table)
-        if shelf is None:
+        table = self._tables.get(change.table)
+        if table is None:
             return shifts
         stale: dict[LiveSet, None] = {}
-        concerned: Iterable[LiveSet]
+        affected: Iterable[LiveSet]
         if change.empties:
-            concerned = tuple(shelf.lookups)
-        elif shelf.needed <= change.columns:
-            concerned = shelf.index.candidates(change.old, change.new)
+            affected = tuple(table.lookups)
+        elif table.needed <= change.columns:
+            affected = table.index.candidates(change.old, change.new)
         else:
-            stale.update((one, None) for one in shelf.lookups if not one.needed <= change.columns)
-            told = shelf.index.candidates(change.old, change.new)
-            concerned = [lookup for lookup in told if lookup not in stale]
-        for lookup in concerned:
+            stale.update((one, None) for one in table.lookups if not one.needed <= change.columns)
+            found = table.index.candidates(change.old, change.new)
+            affected = [lookup for lookup in found if lookup not in stale]
+        for lookup in affected:
             if not lookup.exact:
                 stale[lookup] = None
                 continue
@@ -242,35 +244,35 @@ class LiveSets:
         return shifts
 
     def replace(self, select: Select, counts: Mapping[object, int], exact: bool) -> SetDelta:
-        """Bring a lookup the values that were read for where the others stand."""
+        """Give a live set values that were read for the position of the others."""
         shift = self._known[select].replace(counts, exact)
         if shift:
             self._follow(select, shift)
         return shift
 
     def rewind(self, lookups: Collection[LiveSet], changes: Sequence[Change]) -> None:
-        """Take these back over changes that their values have in them, given in log order. Those
-        that they name must stand at the place already."""
-        shelves: dict[str, Index[LiveSet]] = {}
+        """Undo changes that these sets' values include, given in log order. The sets that they
+        select from must be at the earlier position already."""
+        indexes: dict[str, Index[LiveSet]] = {}
         for lookup in lookups:
             table = self._table_of(lookup.select.model)
-            shelves.setdefault(table, Index(self.members)).add(lookup, lookup.keys)
+            indexes.setdefault(table, Index(self.members)).add(lookup, lookup.keys)
         for change in reversed(changes):
-            index = shelves.get(change.table)
+            index = indexes.get(change.table)
             for lookup in () if index is None else index.candidates(change.old, change.new):
                 lookup.shift(change.new, change.old)
 
     def _follow(self, select: Select, shift: SetDelta) -> None:
-        for shelf in self._shelves.values():
-            shelf.index.follow(select, shift.added, shift.removed)
+        for table in self._tables.values():
+            table.index.follow(select, shift.added, shift.removed)
 
     def _with_outer(self, lookups: Iterable[LiveSet]) -> dict[LiveSet, None]:
-        """These and all whose rows they choose, however indirectly."""
+        """These sets and all that depend on them, directly or not."""
         found: dict[LiveSet, None] = {}
-        ahead = list(lookups)
-        while ahead:
-            lookup = ahead.pop()
+        pending = list(lookups)
+        while pending:
+            lookup = pending.pop()
             if lookup not in found:
                 found[lookup] = None
-                ahead.extend(self._outer.get(lookup.select, ()))
+                pending.extend(self._outer.get(lookup.select, ()))
         return found

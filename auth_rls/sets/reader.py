@@ -1,7 +1,7 @@
-"""Members: the sets behind bound selects, read from the database.
+"""The sets behind bound selects, read from the database.
 
-Many that differ in one value alone are read by one query and told apart by it. Everything here
-queries the database that it is told; it keeps nothing, and whose sets they are it does not know.
+Selects that differ in one value are read by one query. Nothing is kept here, and nothing here
+knows about subjects.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from auth_rls.sql.rows import canonical
 
 Counts = dict[object, int]
 
-# Keys in one query, well below SQLite's bound on parameters.
-_BATCH = 500
-_ROWS = 2_000
-# Fields whose values come from the database as they are there: what is equal to it is equal here,
-# and the other way round. A subclass may translate, so it is none of them.
+# Keys in one query, well below SQLite's limit on parameters.
+_KEYS_PER_QUERY = 500
+_FETCHED_ROWS = 2_000
+# Fields that give values as the database holds them, so that values are equal in Python exactly
+# when they are equal in the database. A subclass may convert, so it does not count.
 _PLAIN_FIELDS = frozenset(
     {
         models.AutoField,
@@ -55,17 +55,17 @@ _UNKNOWN: Any = object()
 
 
 def read_members(select: Select, using: str) -> Counts:
-    """How many rows behind a bound select give each value, as the outer column is compared with
-    it. Counted here and not by the database, to whose collation two texts may be one."""
+    """How many rows behind a bound select give each value, in the form that the outer column is
+    compared with. Counted in Python, since the database's collation may make two texts equal."""
     column = _column(select.model, select.column)
     rows = _rows(select.model, select.where).using(using).values_list(column.attname, flat=True)
-    found = (_member(select, column, value) for value in rows.iterator(_ROWS))
+    found = (_member(select, column, value) for value in rows.iterator(_FETCHED_ROWS))
     return Counter(value for value in found if value is not None)
 
 
 def read_many(selects: Iterable[Select], using: str) -> dict[Select, Counts]:
-    """`read_members` of each, in fewer queries where that gives the same."""
-    groups, alone = group_selects(selects, cache(_is_key), _BATCH)
+    """`read_members` of each select, in fewer queries where the result is the same."""
+    groups, alone = group_selects(selects, cache(_is_key), _KEYS_PER_QUERY)
     found: dict[Select, Counts] = {}
     for group in groups:
         try:
@@ -79,11 +79,11 @@ def read_set(select: Select) -> frozenset[object]:
     """The values of a bound select's column, NULL among them, in that column's own kind."""
     column = _column(select.model, select.column)
     rows = _rows(select.model, select.where).values_list(column.attname, flat=True).distinct()
-    return frozenset(_canonical(column, rows.iterator(_ROWS)))
+    return frozenset(_canonical(column, rows.iterator(_FETCHED_ROWS)))
 
 
 class _Ungroupable(Exception):
-    """The database found a row by a key that is none of those asked for."""
+    """The database chose a row whose key equals none of the wanted keys in Python."""
 
 
 def _read_group(group: Group, using: str) -> dict[Select, Counts]:
@@ -92,14 +92,14 @@ def _read_group(group: Group, using: str) -> dict[Select, Counts]:
     rows = _rows(shape.model, group.where).using(using).values_list(key.attname, column.attname)
     like = next(group.selects)
     counts: dict[object, Counts] = {value: {} for value in group.of}
-    # What a value means is found out once: the same ones come by for many keys.
+    # Each value is converted once: the same values come with many keys.
     of_key: dict[object, Counts] = {}
     members: dict[object, object] = {}
-    for raw, value in rows.iterator(_ROWS):
+    for raw, value in rows.iterator(_FETCHED_ROWS):
         into = of_key.get(raw)
         if into is None:
             into = of_key[raw] = counts[_key(key, raw, counts)]
-        # To a dict 1, 1.0 and True are one; as texts they are not.
+        # To a dict 1, 1.0 and True are one key; as texts they differ.
         plain = type(value) in (int, str)
         known = members.get(value, _UNKNOWN) if plain else _UNKNOWN
         if known is _UNKNOWN:
@@ -123,14 +123,14 @@ def _key(column: Column, raw: object, known: Container[object]) -> object:
 
 def _rows(label: str, where: Predicate) -> models.QuerySet[Any]:
     model = model_named(label)
-    # No manager: one that hides rows would make this door differ from the others.
+    # Not a manager's queryset: a manager that hides rows would make the doors differ.
     rows: models.QuerySet[Any] = models.QuerySet(model=model)
     where = simplify(where)
     return rows.none() if where == FALSE else rows.filter(condition(where, model))
 
 
 def _member(select: Select, column: Column, value: object) -> object:
-    """What stands in the set for a value as Django read it; None for what equals nothing."""
+    """The member of the set for a value as Django read it; None if it can equal nothing."""
     try:
         found = canonical(column, value)
     except _REFUSED:
@@ -143,7 +143,7 @@ def _canonical(column: Column, values: Iterable[object]) -> Iterator[object]:
         try:
             yield canonical(column, value)
         except _REFUSED:
-            continue  # A value that is none of its column's kind equals nothing.
+            continue  # A value that is not of its column's kind equals nothing.
 
 
 def _column(label: str, name: str) -> Column:
@@ -151,9 +151,13 @@ def _column(label: str, name: str) -> Column:
 
 
 def _is_key(label: str, name: str) -> bool:
-    """Whether rows may be told apart by this column as the database tells them apart."""
     column = columns_of(model_named(label)).get(name)
-    if column is None or column.collated or column.kind not in (Kind.INT, Kind.TEXT, Kind.UUID):
+    return column is not None and tells_rows_apart(column)
+
+
+def tells_rows_apart(column: Column) -> bool:
+    """Whether values of this column are equal in Python exactly when the database says so."""
+    if column.collated or column.kind not in (Kind.INT, Kind.TEXT, Kind.UUID):
         return False
     field: Any = column.field
     while type(field) in _RELATIONS:

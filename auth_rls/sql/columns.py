@@ -1,7 +1,7 @@
-"""Columns: what Django's models look like to predicates, triggers and clients.
+"""Columns: Django's models as predicates, triggers and clients see them.
 
-Owns the one table from Django field types to kinds and PostgreSQL type names. It reads model
-classes and never the database.
+Owns the table from Django field types to kinds and PostgreSQL type names. It reads model classes
+and never the database.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from auth_rls.predicates.parse import TableSchema
 
 
 class UnsupportedColumn(TypeError):
-    """A field whose column has a type that is not known here."""
+    """A field of a type that has no kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table. `names` are all it goes by in a predicate: column name, field name
-    and attname. `type` is PostgreSQL's name for its type, on every database. `scale` is the
-    number of decimal places of a DECIMAL column, None for other kinds. `collated`: it has a
-    collation of its own, as a key that points to such a column has."""
+    """A column of a table. `names` are its names in a predicate: column name, field name and
+    attname. `type` is PostgreSQL's name of its type, on every database. `scale` is the number of
+    decimal places of a DECIMAL column, None for other kinds. `collated`: the column, or the one
+    that it refers to, has a collation of its own."""
 
     name: str
     attname: str
@@ -71,8 +71,8 @@ _TYPES: dict[str, tuple[Kind, str]] = {
 def columns_of(model: type[models.Model]) -> dict[str, Column]:
     """The columns of the model's own table, by column name, in the order of its fields.
 
-    A child in multi-table inheritance has its own columns only; its parent's are in another
-    table. A column of a type that is not known here is left out: no predicate can name it.
+    A child in multi-table inheritance has only its own columns; its parent's are in another
+    table. A column of an unknown type is left out, so no predicate can name it.
     """
     found = {}
     for field in _fields(model):
@@ -131,7 +131,7 @@ def column_of(field: models.Field[Any, Any]) -> Column:
 
 
 def _value_field(field: Any) -> models.Field[Any, Any]:
-    """The field that says what the column holds: a relation's target, a generated one's output."""
+    """The field that decides the column's type: a relation's target, a generated one's output."""
     while True:
         if field.remote_field is not None:
             field = field.target_field

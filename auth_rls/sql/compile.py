@@ -97,7 +97,7 @@ def _membership(column: Column, select: Select) -> _Condition:
         raise ValueError(f"there is no column {select.column!r} in {select.model}") from None
     # A NULL in the set would make every "not in it" unknown.
     present = _Comparison(F(inner.attname), inner, "isnull", False)
-    # Not a manager's queryset: one that hides rows would make this door differ from the others.
+    # Not a manager's queryset: a manager that hides rows would make the doors differ.
     rows: models.QuerySet[Any] = models.QuerySet(model=source).order_by()
     chosen = _Connective("AND", present, _node(select.where, columns))
     values = rows.filter(Q(chosen)).values_list(
@@ -159,7 +159,7 @@ class _Negation(_Condition):
 
 class _Connective(_Condition):
     def __init__(self, word: str, *parts: _Condition) -> None:
-        # The deepest first: what stands to its left would wait on the parser's stack.
+        # The deepest first, so that the parts before it do not wait on the parser's stack.
         heaviest, *rest = sorted(parts, key=lambda part: -part.weight)
         super().__init__(heaviest, *rest)
         self.word = word
@@ -176,8 +176,8 @@ class _Connective(_Condition):
 
 
 def _joined(word: str, parts: list[str]) -> str:
-    """The parts in parentheses. Many are grouped: to SQLite a chain of n is an expression n
-    deep, and a thousand is too deep."""
+    """The parts in parentheses. Many parts are grouped: to SQLite a chain of n parts is an
+    expression n deep, and a thousand is too deep."""
     head, *rest = parts
     while len(rest) > _CHAIN:
         chunks = [rest[index : index + _CHAIN] for index in range(0, len(rest), _CHAIN)]
@@ -213,9 +213,9 @@ class _Membership(_Condition):
 
 
 class _Member(Expression):
-    """What a subquery selects: the inner column as the outer one is compared with it."""
+    """What a subquery selects: the inner column in the form that the outer one is compared with."""
 
-    # Nobody reads it from Python, so its type matters to nobody.
+    # The value is never read from Python, so any output field will do.
     output_field = models.TextField()
 
     def __init__(self, value: F, outer: Column, inner: Column, prefix: str) -> None:

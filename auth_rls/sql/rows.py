@@ -1,7 +1,7 @@
 """Values of a model instance or of a query, as predicates compare them.
 
-Owns the way from Python values, as Django hands them out, to the canonical values of kinds.py.
-The stream has another way, from captured JSON; both must end at the same value.
+Owns the conversion of the Python values that Django gives to the canonical values of kinds.py. The
+stream converts captured JSON instead; both must give the same value.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from auth_rls.sql.columns import Column, columns_of
 def row_of(instance: models.Model) -> dict[str, object]:
     """The row that saving `instance` would write: column name -> canonical value.
 
-    A column is left out, which makes every comparison with it unknown, where only the database
-    can say its value (an expression, a database default) or where it would refuse the value.
+    A column is left out, so that every comparison with it is unknown, if only the database knows
+    its value (an expression, a database default) or if the database would refuse the value.
     """
     row: dict[str, object] = {}
     stored: Mapping[str, Any] = instance.__dict__

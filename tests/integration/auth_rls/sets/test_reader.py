@@ -16,8 +16,8 @@ from auth_rls.predicates.kinds import OPAQUE, Kind
 from auth_rls.predicates.predicate import All, Predicate, Select, Test
 from auth_rls.sets import reader
 from auth_rls.sets.grouping import group_selects
-from auth_rls.sets.reader import read_many, read_members
-from auth_rls.sql.columns import columns_of
+from auth_rls.sets.reader import read_many, read_members, tells_rows_apart
+from auth_rls.sql.columns import column_of, columns_of
 from tests.integration.auth_rls.sql.test_compile import CELLS, KINDS, LITERALS, predicates
 from tests.support.vendors import on_sqlite
 from tests.zoo.models import Member, Specimen, Team
@@ -155,23 +155,21 @@ class Upper(models.CharField):  # type: ignore[type-arg]
 )
 def test_keys_and_plain_texts_tell_rows_apart(column: str, told: bool) -> None:
     selects = [Select("zoo.Member", "x", Test(column, "exact", n)) for n in "ab"]
-    groups, alone = group_selects(selects, reader._is_key, 500)
+    columns = columns_of(Member)
+    groups, alone = group_selects(
+        selects, lambda _, name: name in columns and tells_rows_apart(columns[name]), 500
+    )
     assert (bool(groups), bool(alone)) == (told, not told)
 
 
-def test_a_field_that_translates_or_blurs_its_values_does_not_tell_rows_apart(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    assert reader._is_key("zoo.Team", "name")
-    assert not reader._is_key(LABEL, "generated")
-    assert not any(reader._is_key(LABEL, name) for name in OTHERS)
+def test_a_field_that_translates_or_blurs_its_values_does_not_tell_rows_apart() -> None:
+    assert tells_rows_apart(columns_of(Team)["name"])
+    specimen = columns_of(Specimen)
+    assert not any(tells_rows_apart(specimen[name]) for name in ("generated", *OTHERS))
     for field in (Upper(max_length=100), models.CharField(db_collation="NOCASE", max_length=100)):
-        with monkeypatch.context() as patched:
-            field.set_attributes_from_name("name")
-            field.model = Team
-            fields = [*Team._meta.local_concrete_fields[:1], field]
-            patched.setattr("auth_rls.sql.columns._fields", lambda model: fields)  # noqa: B023
-            assert not reader._is_key("zoo.Team", "name")
+        field.set_attributes_from_name("name")
+        field.model = Team
+        assert not tells_rows_apart(column_of(field))
 
 
 @on_sqlite
