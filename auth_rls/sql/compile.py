@@ -1,8 +1,7 @@
 """Compilation: a bound predicate as a condition that the database evaluates.
 
-Its truth is that of evaluate.py on every row, unknown included: connectives are rendered by
-nodes of our own, because Django's ~Q takes what is unknown for true. How one comparison is
-written is in dialects.py.
+It has the truth value of evaluate.py on every row, unknown included. Connectives are nodes of our
+own, because Django's ~Q takes unknown for true. The dialects write single comparisons.
 """
 
 from __future__ import annotations
@@ -11,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.apps import apps
-from django.db import NotSupportedError, models
+from django.db import models
 from django.db.models import F, Q
 from django.db.models.expressions import Expression, Subquery
 
+from auth_rls.dialect_registry import dialect_of
 from auth_rls.predicates.predicate import (
     FALSE,
     TRUE,
@@ -30,6 +30,9 @@ from auth_rls.predicates.predicate import (
 from auth_rls.sql import dialects
 from auth_rls.sql.columns import Column, columns_of
 
+WITHOUT_SQL = frozenset({"match", "imatch"})
+"""Operators that no database evaluates as RE2 does."""
+
 # Conditions in a row before they are grouped.
 _CHAIN = 8
 # What a subquery adds to the weight of its WHERE.
@@ -41,15 +44,15 @@ def condition(predicate: Predicate, model: type[models.Model]) -> Q:
 
     References must be bound; selects become subqueries. Works beside joins and in subqueries,
     on SQLite and PostgreSQL. Raises ValueError for a predicate that is not bound, names no
-    column of the model, or uses `match` or `imatch`, which no database does as RE2 does: see
-    `widened`. Other databases raise NotSupportedError when the query runs.
+    column of the model, or has an operator in `WITHOUT_SQL`: see `widened`. Other databases
+    raise NotSupportedError when the query runs.
     """
     return Q(_node(predicate, columns_of(model)))
 
 
 def widened(predicate: Predicate) -> Predicate:
-    """A predicate that compiles and is true wherever this one is: regular expressions are left
-    open. Decide what it lets through with `evaluate.matcher`."""
+    """A predicate that compiles and is true on every row on which this one is: comparisons without
+    SQL are taken as true. `evaluate.matcher` has to decide about the rows that it selects."""
     return _widened(predicate, TRUE)
 
 
@@ -58,7 +61,7 @@ def _widened(predicate: Predicate, generous: Const) -> Predicate:
         return Not(_widened(predicate.part, FALSE if generous == TRUE else TRUE))
     if isinstance(predicate, All | Any_):
         return type(predicate)(tuple(_widened(part, generous) for part in predicate.parts))
-    if isinstance(predicate, Test) and predicate.op in ("match", "imatch"):
+    if isinstance(predicate, Test) and predicate.op in WITHOUT_SQL:
         return generous
     return predicate
 
@@ -83,7 +86,7 @@ def _node(predicate: Predicate, columns: Mapping[str, Column]) -> _Condition:
         isinstance(value, tuple) and any(isinstance(item, Ref) for item in value)
     ):
         raise ValueError(f"{predicate.column}__{predicate.op} is not bound to a subject")
-    if predicate.op in ("match", "imatch"):
+    if predicate.op in WITHOUT_SQL:
         raise ValueError(f"operator {predicate.op!r} has no exact SQL")
     return _Comparison(F(column.attname), column, predicate.op, value)
 
@@ -104,15 +107,6 @@ def _membership(column: Column, select: Select) -> _Condition:
         _Member(F(inner.attname), column, inner, select.prefix)
     )
     return _Membership(F(column.attname), column, Subquery(values), chosen.weight + _SUBQUERY)
-
-
-def _dialect(connection: Any) -> dialects.Dialect:
-    try:
-        return dialects.DIALECTS[connection.vendor]
-    except KeyError:
-        raise NotSupportedError(
-            f"row-level security compiles for SQLite and PostgreSQL, not for {connection.vendor}"
-        ) from None
 
 
 class _Condition(Expression):
@@ -194,7 +188,7 @@ class _Comparison(_Condition):
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
         sql, _ = compiler.compile(self.children[0])
-        text, params = _dialect(connection).compare(self.column, self.op, self.value, sql)
+        text, params = dialect_of(connection).compare(self.column, self.op, self.value, sql)
         return f"({text})", params
 
 
@@ -208,7 +202,7 @@ class _Membership(_Condition):
         operand, values = self.children
         sql, _ = compiler.compile(operand)
         subquery, params = compiler.compile(values)
-        left = _dialect(connection).operand(self.column, sql, ordered=False)
+        left = dialect_of(connection).operand(self.column, sql, ordered=False)
         return f"({left} IN {subquery})", list(params)
 
 
@@ -233,4 +227,4 @@ class _Member(Expression):
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
         sql, _ = compiler.compile(self.value)
-        return _dialect(connection).member(self.outer, self.inner, self.prefix, sql)
+        return dialect_of(connection).member(self.outer, self.inner, self.prefix, sql)

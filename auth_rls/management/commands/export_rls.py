@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connections, router
 
 from auth_rls.access.snapshot import stored_definitions
+from auth_rls.dialect_registry import dialect_of
 from auth_rls.export import catalog
 from auth_rls.export.desired import Export, by_name, wanted
 from auth_rls.export.render import Inexpressible
@@ -41,7 +42,7 @@ class Command(BaseCommand):
             if not (options["apply"] or options["check"]):
                 self._print(self._wanted(database))
                 return
-            if connections[database].vendor != "postgresql":
+            if not dialect_of(connections[database]).exports_policies:
                 raise CommandError(
                     f"Row security is PostgreSQL's; the database {database!r} is "
                     f"{connections[database].display_name}. Without options the statements "
@@ -64,7 +65,7 @@ class Command(BaseCommand):
         if Policy._meta.db_table not in source.introspection.table_names():
             raise CommandError("The table of policies does not exist yet; run `migrate` first.")
         definitions = [*stored_definitions(), *declared_policies()]
-        if connections[using].vendor != "postgresql":
+        if not dialect_of(connections[using]).exports_policies:
             return wanted(definitions, using, by_name)
         return wanted(definitions, using, lambda table: catalog.located(table, using))
 
