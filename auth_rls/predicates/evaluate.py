@@ -1,8 +1,10 @@
 """Evaluation: a bound predicate on one row, in SQL's three-valued logic.
 
 `matcher` turns a predicate into nested functions once, so that a row costs only its comparisons.
-What is computed here must agree with the SQL of compile.py on every row;
-tests/integration/test_compile_agrees.py holds them to it.
+The result must agree with the SQL of compile.py on every row; a differential test compares them.
+
+What a client's filter costs is charged to a `Meter` before the work is done, and a pattern is
+compiled when the first text is put to it: a filter that is never asked costs nothing.
 
 Pure: no Django, no I/O.
 """
@@ -17,7 +19,7 @@ from auth_rls.predicates import patterns
 from auth_rls.predicates.predicate import All, Any_, Const, Not, Predicate, Ref, Select, Test
 
 Matcher = Callable[[Mapping[str, object]], "bool | None"]
-# The values behind a select, as they are whenever a row is judged.
+# The current values behind a select.
 MembersOf = Callable[[Select], Collection[object]]
 
 _MISSING: Any = object()
@@ -30,24 +32,46 @@ _ORDER: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-def matcher(predicate: Predicate, members_of: MembersOf | None = None) -> Matcher:
+class TooCostly(Exception):
+    """A predicate would cost more on a row than its meter has left."""
+
+
+class Meter:
+    """What judging may still cost, in steps of `Pattern.steps`; a step takes a few nanoseconds."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def spend(self, steps: int) -> None:
+        """Charge for work that is about to be done. Raises TooCostly if that is too much."""
+        if steps > self.left:
+            raise TooCostly
+        self.left -= steps
+
+
+def matcher(
+    predicate: Predicate, members_of: MembersOf | None = None, meter: Meter | None = None
+) -> Matcher:
     """A function from a row (column to canonical value) to true, false or None for unknown.
 
-    A column that is None is NULL; one that is absent makes every comparison with it unknown,
-    "is it NULL" too. `members_of` gives the values behind a select, once; they may change as long
-    as the function is used. Raises ValueError for a predicate that is not bound.
+    A column that is None is NULL. An absent column makes every comparison with it unknown, even
+    "is it NULL". `members_of` is called once for each select; the collections that it returns may
+    change while the function is used. The cost of patterns is charged to `meter`, if given; then
+    the function raises TooCostly. Raises ValueError for a predicate that is not bound.
     """
     if isinstance(predicate, Const):
         value = predicate.value
         return lambda row: value
     if isinstance(predicate, Not):
-        return _not(matcher(predicate.part, members_of))
+        return _not(matcher(predicate.part, members_of, meter))
     if isinstance(predicate, All | Any_):
-        parts = tuple(matcher(part, members_of) for part in predicate.parts)
+        parts = tuple(matcher(part, members_of, meter) for part in predicate.parts)
         return _all(parts) if isinstance(predicate, All) else _any(parts)
     if isinstance(predicate.value, Select) and members_of is not None:
         return _among(predicate.column, members_of(predicate.value))
-    return _test(predicate)
+    return _test(predicate, meter)
 
 
 def _not(part: Matcher) -> Matcher:
@@ -86,7 +110,7 @@ def _any(parts: tuple[Matcher, ...]) -> Matcher:
     return match
 
 
-def _test(test: Test) -> Matcher:
+def _test(test: Test, meter: Meter | None) -> Matcher:
     column, op, value = test.column, test.op, test.value
     if isinstance(value, Ref | Select) or (
         isinstance(value, tuple) and any(isinstance(item, Ref) for item in value)
@@ -97,7 +121,7 @@ def _test(test: Test) -> Matcher:
     if op == "in" and not value:
         # SQL: even NULL is not in the empty set.
         return lambda row: False
-    compare = _comparison(op, value)
+    compare = _comparison(op, value, meter)
 
     def match(row: Mapping[str, object]) -> bool | None:
         found = row.get(column)
@@ -137,7 +161,7 @@ def _null_aware(column: str, op: str, value: Any) -> Matcher:
     return match
 
 
-def _comparison(op: str, value: Any) -> Callable[[Any], bool | None]:
+def _comparison(op: str, value: Any, meter: Meter | None) -> Callable[[Any], bool | None]:
     """The test of a value that is not NULL."""
     if op in _ORDER:
         compare = _ORDER[op]
@@ -148,10 +172,8 @@ def _comparison(op: str, value: Any) -> Callable[[Any], bool | None]:
     if op == "range":
         low, high = value
         return lambda found: bool(low <= found <= high)
-    if op in ("like", "ilike"):
-        return patterns.like(value, ignore_case=op == "ilike")
-    if op in ("match", "imatch"):
-        return patterns.regex(value, ignore_case=op == "imatch")
+    if op in patterns.MAKERS:
+        return _pattern(op, value, meter)
     if op == "iexact":
         wanted = patterns.fold(value)
         return lambda found: patterns.fold(found) == wanted
@@ -161,6 +183,20 @@ def _comparison(op: str, value: Any) -> Callable[[Any], bool | None]:
         inner = _within(op[1:], patterns.fold(value))
         return lambda found: inner(patterns.fold(found))
     raise ValueError(f"unknown operator {op!r}")
+
+
+def _pattern(op: str, value: str, meter: Meter | None) -> Callable[[str], bool | None]:
+    pattern: patterns.Pattern | None = None
+
+    def compare(found: str) -> bool | None:
+        nonlocal pattern
+        if pattern is None:
+            pattern = patterns.MAKERS[op](value)
+        if meter is not None:
+            meter.spend(pattern.steps(found))
+        return pattern(found)
+
+    return compare
 
 
 def _within(op: str, value: str) -> Callable[[str], bool]:

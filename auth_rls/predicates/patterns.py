@@ -1,29 +1,71 @@
-"""Patterns: the text operators, each as a function from text to whether it matches.
+"""Patterns: the text operators, each as a test of a text.
 
-All take time linear in the text whatever the pattern, since a pattern is another user's input
-that runs on every row. Letters fold as ASCII does, the rest stay as they are: both databases can
-do exactly that, and no two agree on more.
+A pattern comes from a stranger and is judged on every row, so its cost is bounded. `like` takes
+time linear in the text whatever the pattern; a regular expression takes at most its program's size
+times the text's, and programs are small. `Pattern.steps` says what a text will cost before it is
+judged. Letters fold as ASCII does and all else stays as it is: both databases can do exactly that,
+and no two agree on more.
 
-Pure: the standard library and RE2.
+Pure: the standard library, and RE2 where it is installed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from weakref import WeakValueDictionary
 
-import re2
+try:
+    import re2
+except ImportError:  # the extra [regex] is not installed
+    re2 = None
 
 TextTest = Callable[[str], "bool | None"]
 
-_FOLD = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
-# Bytes of one compiled pattern. Generous to what has been accepted with a tighter bound.
-_REGEX_MEMORY = 1 << 22
+MAX_PROGRAM = 1_500
+"""Instructions of one regular expression."""
+# Bytes that RE2 may use for one regular expression: its program, and states while it runs.
+_REGEX_MEMORY = 1 << 16
+# A search for plain text is so much cheaper by the character than an instruction of a program.
+_PLAIN = 16
+# Instructions that a character is worth where "_" stands between texts in the middle of a pattern.
+_WILD = 30
+_SYNTAX = frozenset("\\.+*?()|[]{}^$")
+
+
+class RegexUnavailable(ValueError):
+    """Regular expressions are not available, since RE2 is not installed."""
+
+
+class Pattern:
+    """A test of a text, and what it costs. True, false, or None for no text of a database."""
+
+    __slots__ = ("__weakref__", "_scale", "_test", "program")
+
+    def __init__(self, test: TextTest, program: int, scale: int = 1) -> None:
+        self._test = test
+        self._scale = scale
+        self.program = program
+        """Its size in instructions."""
+
+    def __call__(self, text: str) -> bool | None:
+        return self._test(text)
+
+    def steps(self, text: str) -> int:
+        """At most how many instructions the test of this text runs."""
+        size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+        return size * self.program // self._scale + 1
 
 
 def fold(text: str) -> str:
     """The text with A-Z as a-z and nothing else changed."""
-    return text.lower() if text.isascii() else text.translate(_FOLD)
+    if text.isascii():
+        return text.lower()
+    return text.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")
+
+
+# --- like ---------------------------------------------------------------------------------------
 
 
 def like_parts(pattern: str) -> list[str | None]:
@@ -56,69 +98,172 @@ def like_parts(pattern: str) -> list[str | None]:
     return parts
 
 
-def like(pattern: str, *, ignore_case: bool = False) -> TextTest:
+def like(pattern: str, *, ignore_case: bool = False) -> Pattern:
     """SQL's LIKE: "%" is any text, "_" any one character, backslash escapes."""
-    parts = like_parts(fold(pattern) if ignore_case else pattern)
-    test = _regex_like(parts) if "" in parts else _plain_like(parts)
-    return (lambda text: test(fold(text))) if ignore_case else test
+    segments = _segments(like_parts(fold(pattern) if ignore_case else pattern))
+    test = _exactly(segments[0]) if len(segments) == 1 else _in_order(segments)
+    program, scale = 1, _PLAIN
+    if ignore_case:
+        program, scale = 1, _PLAIN // 4
+    searched = [segment.length for segment in segments[1:-1] if len(segment.texts) > 1]
+    if searched:
+        program, scale = _WILD + max(searched) // 16, 1
+    return Pattern((lambda text: test(fold(text))) if ignore_case else test, program, scale)
 
 
-def _plain_like(parts: list[str | None]) -> TextTest:
-    """Without "_": the pieces in order, each as early as it can be."""
-    if None not in parts:
-        whole = "".join(part or "" for part in parts)
-        return lambda text: text == whole
-    head = parts[0] or ""
-    tail = parts[-1] or ""
-    middle = [part for part in parts[1:-1] if part is not None]
-    shortest = len(head) + len(tail)
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """What stands between two "%": texts at their places, and "_" in between. `length` is that of
+    what it matches."""
+
+    length: int
+    texts: tuple[tuple[int, str], ...]
+
+    def at(self, text: str, place: int) -> bool:
+        """Whether it matches at this place, where the text is long enough."""
+        return all(text.startswith(piece, place + offset) for offset, piece in self.texts)
+
+    def find(self, text: str, start: int, end: int) -> int:
+        """The first place between these where it matches; -1 for none."""
+        if not self.texts:
+            return start if end - start >= self.length else -1
+        offset, piece = max(self.texts, key=lambda item: len(item[1]))
+        last = end - self.length
+        # Looking at places that the longest text proposes is fast, unless there are many.
+        patience = 16 + (end - start) // (16 * len(self.texts))
+        place = start
+        while place <= last:
+            found = text.find(piece, place + offset, last + offset + len(piece))
+            if found < 0:
+                return -1
+            place = found - offset
+            if self.at(text, place):
+                return place
+            place += 1
+            patience -= 1
+            if not patience:
+                return self._scan(text, place, end)
+        return -1
+
+    def _scan(self, text: str, start: int, end: int) -> int:
+        """`find` in a time that does not depend on what the text is: one number holds the places
+        in the segment that the text may have reached, a bit for each."""
+        literal = 0
+        masks: dict[str, int] = {}
+        for offset, piece in self.texts:
+            for index, char in enumerate(piece, start=offset):
+                masks[char] = masks.get(char, 0) | 1 << index
+                literal |= 1 << index
+        wild = ((1 << self.length) - 1) & ~literal
+        masks = {char: mask | wild for char, mask in masks.items()}
+        reached, whole = 0, 1 << (self.length - 1)
+        for place in range(start, end):
+            reached = (reached << 1 | 1) & masks.get(text[place], wild)
+            if reached & whole:
+                return place + 1 - self.length
+        return -1
+
+
+def _segments(parts: Sequence[str | None]) -> list[_Segment]:
+    segments: list[_Segment] = []
+    length = 0
+    texts: list[tuple[int, str]] = []
+    for part in (*parts, None):
+        if part is None:
+            segments.append(_Segment(length, tuple(texts)))
+            length, texts = 0, []
+        elif part:
+            texts.append((length, part))
+            length += len(part)
+        else:
+            length += 1
+    if parts and parts[-1] is None:
+        segments.append(_Segment(0, ()))
+    return segments
+
+
+def _exactly(segment: _Segment) -> TextTest:
+    """Without "%"."""
+    return lambda text: len(text) == segment.length and segment.at(text, 0)
+
+
+def _in_order(segments: Sequence[_Segment]) -> TextTest:
+    """The first at the beginning, the last at the end, those between as early as they can be."""
+    head, *middle, tail = segments
+    middle = [segment for segment in middle if segment.length]
+    shortest = sum(segment.length for segment in segments)
 
     def test(text: str) -> bool:
-        if len(text) < shortest or not text.startswith(head) or not text.endswith(tail):
+        end = len(text) - tail.length
+        if len(text) < shortest or not head.at(text, 0) or not tail.at(text, end):
             return False
-        position, end = len(head), len(text) - len(tail)
-        for piece in middle:
-            position = text.find(piece, position, end)
-            if position < 0:
+        place = head.length
+        for segment in middle:
+            place = segment.find(text, place, end)
+            if place < 0:
                 return False
-            position += len(piece)
+            place += segment.length
         return True
 
     return test
 
 
-def _regex_like(parts: list[str | None]) -> TextTest:
-    pieces = [".*" if part is None else "." if part == "" else re2.escape(part) for part in parts]
-    return _search(f"^(?:{''.join(pieces)})$", ignore_case=False)
+# --- regular expressions ------------------------------------------------------------------------
+
+# Only those in use: what a closed socket asked for is not kept.
+_compiled: WeakValueDictionary[tuple[str, bool], Pattern] = WeakValueDictionary()
 
 
-def regex(pattern: str, *, ignore_case: bool = False) -> TextTest:
+def regex(pattern: str, *, ignore_case: bool = False) -> Pattern:
     """A search for an RE2 pattern anywhere in the text; "." takes a newline too.
 
-    Raises ValueError for a pattern that RE2 refuses, back-references and look-around among them.
+    Raises ValueError for a pattern that RE2 refuses, back-references and look-around among them,
+    and for one whose program is too large; RegexUnavailable where RE2 is not installed.
     """
-    return _search(pattern, ignore_case=ignore_case)
+    if re2 is None:
+        raise RegexUnavailable(
+            "regular expressions are not available on this server (it lacks google-re2); "
+            "use like or ilike"
+        )
+    found = _compiled.get((pattern, ignore_case))
+    if found is None:
+        found = _compiled[pattern, ignore_case] = _compile(pattern, ignore_case)
+    return found
 
 
-@lru_cache(maxsize=1024)
-def _search(pattern: str, *, ignore_case: bool) -> TextTest:
+def _compile(pattern: str, ignore_case: bool) -> Pattern:
     options = re2.Options()
     options.log_errors = False
     options.dot_nl = True
     options.case_sensitive = not ignore_case
     options.max_mem = _REGEX_MEMORY
     try:
-        search = re2.compile(pattern, options).search
+        compiled = re2.compile(pattern.encode(), options)
     except (re2.error, UnicodeEncodeError) as error:
         reason = error.args[0] if error.args else error
         if isinstance(reason, bytes):
             reason = reason.decode(errors="replace")
         raise ValueError(f"invalid regular expression: {reason}") from None
+    if compiled.programsize > MAX_PROGRAM:
+        raise ValueError("invalid regular expression: pattern too large - compile failed")
+    if not ignore_case and _SYNTAX.isdisjoint(pattern):
+        # A text that stands for itself needs no program.
+        return Pattern(lambda text: pattern in text, 1, _PLAIN)
+    search = compiled.search
 
     def test(text: str) -> bool | None:
         try:
-            return search(text) is not None
+            return search(text.encode()) is not None
         except UnicodeEncodeError:
             return None  # no text that a database holds
 
-    return test
+    return Pattern(test, max(compiled.programsize, 1))
+
+
+MAKERS: Mapping[str, Callable[[str], Pattern]] = {
+    "like": like,
+    "ilike": partial(like, ignore_case=True),
+    "match": regex,
+    "imatch": partial(regex, ignore_case=True),
+}
+"""By operator, what makes its pattern; raises as `regex` does."""
