@@ -17,17 +17,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from auth_rls.dialect_postgresql import Postgresql, type_name
 from auth_rls.export.json_casts import FITS
 from auth_rls.export.quoting import SCHEMA, Function, digest, identifier, literal, shortened
 from auth_rls.export.subject_functions import Users, of_user
 from auth_rls.policy.rules import PolicyRule
 from auth_rls.predicates.kinds import INT_MAX, INT_MIN, Kind
 from auth_rls.predicates.predicate import TRUE, All, Const, Not, Predicate, Ref, Select, Test
-from auth_rls.sql.dialects import FALSE as SQL_FALSE
-from auth_rls.sql.dialects import TRUE as SQL_TRUE
-from auth_rls.sql.dialects import UNKNOWN as SQL_UNKNOWN
-from auth_rls.sql.dialects import Sql
+from auth_rls.sql.dialects.base import FALSE as SQL_FALSE
+from auth_rls.sql.dialects.base import TRUE as SQL_TRUE
+from auth_rls.sql.dialects.base import UNKNOWN as SQL_UNKNOWN
+from auth_rls.sql.dialects.base import Sql
+from auth_rls.sql.dialects.postgresql import Postgresql, type_name
 
 if TYPE_CHECKING:
     from auth_rls.sql.columns import Column

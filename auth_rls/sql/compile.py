@@ -14,7 +14,6 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.expressions import Expression, Subquery
 
-from auth_rls.dialect_registry import dialect_of
 from auth_rls.predicates.predicate import (
     FALSE,
     TRUE,
@@ -27,8 +26,9 @@ from auth_rls.predicates.predicate import (
     Select,
     Test,
 )
-from auth_rls.sql import dialects
 from auth_rls.sql.columns import Column, columns_of
+from auth_rls.sql.dialects import base
+from auth_rls.sql.dialects.registry import dialect_of
 
 WITHOUT_SQL = frozenset({"match", "imatch"})
 """Operators that no database evaluates as RE2 does."""
@@ -137,8 +137,8 @@ class _Constant(_Condition):
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
         if self.value is None:
-            return dialects.UNKNOWN, []
-        return (dialects.TRUE if self.value else dialects.FALSE), []
+            return base.UNKNOWN, []
+        return (base.TRUE if self.value else base.FALSE), []
 
 
 class _Negation(_Condition):

@@ -9,12 +9,12 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connections, router
 
 from auth_rls.access.snapshot import stored_definitions
-from auth_rls.dialect_registry import dialect_of
 from auth_rls.export import catalog
 from auth_rls.export.desired import Export, by_name, wanted
 from auth_rls.export.render import Inexpressible
 from auth_rls.models import Policy
 from auth_rls.policy.declared import declared_policies
+from auth_rls.sql.dialects.registry import dialect_of
 
 
 class Command(BaseCommand):

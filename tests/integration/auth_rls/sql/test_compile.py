@@ -21,7 +21,6 @@ from django.db.models import Count, JSONField, Q, Value
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from auth_rls.dialect_registry import DIALECTS
 from auth_rls.predicates.bind import bind
 from auth_rls.predicates.evaluate import matcher
 from auth_rls.predicates.index import index_keys
@@ -42,6 +41,7 @@ from auth_rls.predicates.predicate import (
 from auth_rls.predicates.simplify import simplify
 from auth_rls.sql.columns import columns_of
 from auth_rls.sql.compile import condition, widened
+from auth_rls.sql.dialects.registry import DIALECTS
 from auth_rls.sql.rows import canonical
 from realtime.event_log.event import RowImage
 from realtime.models import WalEntry

@@ -17,7 +17,7 @@ from auth_rls.predicates.kinds import Kind
 from auth_rls.predicates.parse import parse
 from auth_rls.predicates.predicate import Not, Predicate, Ref, Select, Test
 from auth_rls.sql.columns import columns_of, model_named, schema_of
-from auth_rls.sql.dialects import UNKNOWN
+from auth_rls.sql.dialects.base import UNKNOWN
 from auth_rls.subjects.subject import _primary_key
 from tests.zoo.models import Note
 

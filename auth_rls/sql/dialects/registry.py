@@ -8,9 +8,9 @@ from __future__ import annotations
 from django.db import NotSupportedError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from auth_rls.dialect_postgresql import Postgresql
-from auth_rls.dialect_sqlite import Sqlite
-from auth_rls.sql.dialects import Dialect
+from auth_rls.sql.dialects.base import Dialect
+from auth_rls.sql.dialects.postgresql import Postgresql
+from auth_rls.sql.dialects.sqlite import Sqlite
 
 DIALECTS: dict[str, Dialect] = {"postgresql": Postgresql(), "sqlite": Sqlite()}
 

@@ -5,9 +5,7 @@ NULL unknown to everything but the null tests. Django's own lookups are not used
 between vendors (LIKE on SQLite ignores case) and have exceptions (`exact` of an empty text, of a
 bool, of a large integer).
 
-Values of a column are expected in the form in which Django stores them. `dialect_of` in
-dialect_registry.py gives the dialect of a connection; no other module of this app asks which vendor
-a database is of.
+Values of a column are expected in the form in which Django stores them.
 
 Pure: text and parameters. Nothing here talks to a database.
 """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from auth_rls.predicates import patterns
 from auth_rls.predicates.kinds import Kind
-from auth_rls.sql.dialects import Dialect, Sql
+from auth_rls.sql.dialects.base import Dialect, Sql
 
 if TYPE_CHECKING:
     from auth_rls.sql.columns import Column
