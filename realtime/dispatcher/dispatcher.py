@@ -148,7 +148,7 @@ class Dispatcher:
         that find too many of their topic are lost."""
         if isinstance(message, BroadcastBatch):
             for cast in message.casts:
-                if not self.topics.heard(cast.topic, cast.private):
+                if not self.topics.has_listeners(cast.topic, cast.private):
                     continue
                 if not self._casts.put(cast.room, cast):
                     self.counters.casts_refused += 1
@@ -325,16 +325,16 @@ class Dispatcher:
     def _cast(self, cast: Broadcast) -> None:
         self.counters.casts += 1
         origin = self.topics.listener(cast.origin)
-        for version, room in self.topics.rooms(cast.topic, cast.private):
+        for version, group in self.topics.groups(cast.topic, cast.private):
             encoded = of_cast(cast, version)
             if encoded is None:
                 continue
             frame = SharedFrame(encoded)
-            self.counters.sent(len(room) - (origin in room), len(frame))
+            self.counters.sent(len(group) - (origin in group), len(frame))
             if not cast.id:
-                room.send(frame, without=origin)
+                group.send(frame, without=origin)
                 continue
-            for port in room:
+            for port in group:
                 if port is not origin:
                     port.hear(frame, cast.id)
 

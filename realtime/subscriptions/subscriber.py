@@ -8,25 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from realtime.delivery.outbox import Outgoing, Sink
+from realtime.delivery.outbox import Outgoing
 from realtime.event_log.position import Position
-from realtime.protocol.serializer import Version
+from realtime.topics.listeners import Listener
 from realtime.topics.rights import ALL, TopicRights
 
 
-class Subscriber(Protocol):
-    """One joined channel of a socket, as seen from here."""
+class Subscriber(Listener, Protocol):
+    """One joined channel of a socket: a listener that also receives changes."""
 
     @property
-    def id(self) -> str: ...
-    @property
     def topic(self) -> str: ...
-    @property
-    def version(self) -> Version: ...
-    @property
-    def outlet(self) -> Sink: ...
-    @property
-    def casts(self) -> Sink: ...
     def hear(self, frame: Outgoing, id_: str) -> None: ...
     async def writable(self) -> None: ...
     def resubscribed(self) -> None: ...

@@ -9,8 +9,9 @@ class Broadcast(msgspec.Struct, frozen=True, array_like=True, tag="cast"):
     """A broadcast to a topic (its name without `realtime:`).
 
     `payload` is JSON text when `encoding` is 1, else bytes. `event` is None where a text frame is
-    relayed as it came: `payload` is then the whole of its payload. `origin` is the channel that
-    does not want its own broadcasts back, or "". `id` is that of a stored message, or "".
+    relayed unread: `payload` is then the whole payload of that frame. `origin` is the id of the
+    sending channel if it must not receive its own broadcasts, else "". `id` is the id of a stored
+    message, or "".
     """
 
     topic: str
@@ -23,11 +24,11 @@ class Broadcast(msgspec.Struct, frozen=True, array_like=True, tag="cast"):
 
     @property
     def room(self) -> tuple[str, bool]:
-        """Where it is heard: a public and a private topic of one name are two rooms."""
+        """The topic's name and privacy: a public and a private topic of one name are separate."""
         return self.topic, self.private
 
 
 class BroadcastBatch(msgspec.Struct, frozen=True, array_like=True, tag="casts"):
-    """Broadcasts that travel together, in order."""
+    """Broadcasts that travel in one message, in order."""
 
     casts: list[Broadcast]

@@ -1,7 +1,7 @@
-"""Who listens to which topic's broadcasts, in this process.
+"""The channels of this process that receive broadcasts, by topic.
 
-Pure. A public and a private topic of one name are two rooms: nothing crosses. Those of a room who
-speak the same version of the protocol get the same frames.
+Pure. A public and a private topic of one name are separate: nothing crosses. Within a topic the
+channels are grouped by protocol version, because each group receives the same frames.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ from realtime.protocol.serializer import Version
 
 
 class Listener(Protocol):
+    """A joined channel, as far as topics are concerned: what broadcasts and presence go to."""
+
     @property
     def id(self) -> str: ...
     @property
     def version(self) -> Version: ...
+    @property
+    def outlet(self) -> Sink: ...
     @property
     def casts(self) -> Sink: ...
 
@@ -29,56 +33,56 @@ _sink_of = attrgetter("casts")
 
 
 class TopicListeners(Generic[L]):
-    """Rooms by name and privacy. A listener is in at most one."""
+    """Listeners by topic name and privacy. A listener is in at most one topic."""
 
     def __init__(self) -> None:
-        self._rooms: dict[tuple[str, bool], dict[Version, Recipients[L]]] = {}
-        self._room_of: dict[L, tuple[str, bool]] = {}
-        self._listeners: dict[str, L] = {}
+        self._topics: dict[tuple[str, bool], dict[Version, Recipients[L]]] = {}
+        self._topic_of: dict[L, tuple[str, bool]] = {}
+        self._by_id: dict[str, L] = {}
 
     def __len__(self) -> int:
-        return len(self._rooms)
+        return len(self._topics)
 
     @property
     def listeners(self) -> int:
-        """How many listen, over all rooms."""
-        return len(self._room_of)
+        """The number of listeners, over all topics."""
+        return len(self._topic_of)
 
     def listener(self, id_: str) -> L | None:
-        """Who has this id, if somebody who listens does."""
-        return self._listeners.get(id_)
+        """The listener with this id; None if there is none."""
+        return self._by_id.get(id_)
 
     def join(self, listener: L, topic: str, private: bool) -> None:
-        """Listen to the topic, and to no other any more."""
-        name = (topic, private)
-        if self._room_of.get(listener) == name:
+        """Add the listener to this topic, and remove it from any other."""
+        key = (topic, private)
+        if self._topic_of.get(listener) == key:
             return
         self.leave(listener)
-        room = self._rooms.setdefault(name, {})
-        if listener.version not in room:
-            room[listener.version] = Recipients(_sink_of)
-        room[listener.version].add(listener)
-        self._room_of[listener] = name
-        self._listeners[listener.id] = listener
+        groups = self._topics.setdefault(key, {})
+        if listener.version not in groups:
+            groups[listener.version] = Recipients(_sink_of)
+        groups[listener.version].add(listener)
+        self._topic_of[listener] = key
+        self._by_id[listener.id] = listener
 
     def leave(self, listener: L) -> None:
-        """Stop listening; nothing happens to who did not listen."""
-        name = self._room_of.pop(listener, None)
-        if name is None:
+        """Remove the listener from its topic; does nothing if it is in none."""
+        key = self._topic_of.pop(listener, None)
+        if key is None:
             return
-        del self._listeners[listener.id]
-        room = self._rooms[name]
-        alike = room[listener.version]
-        alike.discard(listener)
-        if not alike:
-            del room[listener.version]
-        if not room:
-            del self._rooms[name]
+        del self._by_id[listener.id]
+        groups = self._topics[key]
+        group = groups[listener.version]
+        group.discard(listener)
+        if not group:
+            del groups[listener.version]
+        if not groups:
+            del self._topics[key]
 
-    def heard(self, topic: str, private: bool) -> bool:
-        """Whether anybody listens."""
-        return (topic, private) in self._rooms
+    def has_listeners(self, topic: str, private: bool) -> bool:
+        """Whether the topic has a listener here."""
+        return (topic, private) in self._topics
 
-    def rooms(self, topic: str, private: bool) -> Iterable[tuple[Version, Recipients[L]]]:
-        """Everybody who listens now, by what they speak."""
-        return self._rooms.get((topic, private), {}).items()
+    def groups(self, topic: str, private: bool) -> Iterable[tuple[Version, Recipients[L]]]:
+        """The topic's listeners, by protocol version."""
+        return self._topics.get((topic, private), {}).items()

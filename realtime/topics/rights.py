@@ -1,7 +1,7 @@
 """What a subject may do on a topic.
 
-Pure. A public topic is open to everybody. On a private one policies say, and nothing is the
-default.
+Pure. A public topic is open to everybody. On a private one policies decide, and without a policy
+nothing is allowed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TopicRights:
-    """Hear broadcasts, send them, see who is present, be present."""
+    """Receive broadcasts, send them, see who is present, be present."""
 
     receive: bool = False
     send: bool = False
@@ -20,7 +20,7 @@ class TopicRights:
 
     @property
     def join(self) -> bool:
-        """Whether there is anything to join for: broadcasts to hear or presence to see."""
+        """Whether the topic may be joined: it needs the right to receive or to view."""
         return self.receive or self.view
 
 

@@ -1,6 +1,6 @@
-"""Stored broadcasts: rows of `realtime_message`, as casts and back.
+"""Stored broadcasts: rows of `realtime_message`, written and read.
 
-A row that is inserted is sent when the log tells of it; the table is read again only for replay.
+An inserted row is sent when its log entry arrives; the table is read again only for replay.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LATEST_MS = 253_402_300_799_000  # the end of the year 9999
 
 
 def cast_of(row: RowImage) -> Broadcast:
-    """The broadcast of a row as the log tells of it."""
+    """The broadcast that a log entry of the table holds."""
     data = row.text("data")
     binary = data != b"null"
     return Broadcast(
@@ -40,9 +40,10 @@ def cast_of(row: RowImage) -> Broadcast:
 
 
 def stored(alias: str, topic: str, since_ms: int, limit: int) -> list[Broadcast]:
-    """The newest `limit` broadcasts to a private topic since then, the oldest first.
+    """The newest `limit` broadcasts to a private topic, the oldest of them first.
 
-    `since_ms` in milliseconds since 1970. In a database thread.
+    `since_ms` is in milliseconds since 1970. Runs in a database thread; raises what the database
+    raises.
     """
     since = _EPOCH + timedelta(milliseconds=min(max(since_ms, 0), _LATEST_MS))
     rows = Message.objects.using(alias).filter(

@@ -1,6 +1,6 @@
-"""Whether somebody may be present with this key and this meta, as far as their shape says.
+"""Which keys and metas a `track` may have.
 
-Pure. Permission and rates are not decided here.
+Pure. Permissions and rates are decided elsewhere.
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why not, with what its text needs."""
+    """The error, and the values for its text."""
 
     error: WireError
     fields: Mapping[str, object] = field(default_factory=dict)
 
 
 def check_track(key: str, raw: bytes, most: int | None) -> bytes | Refused:
-    """The meta in the payload of a `track`, as JSON text: numbers that no double holds are passed
-    on digit for digit. `most` bounds its bytes."""
+    """The meta in the payload of a `track`, as JSON text, or why it is refused.
+
+    The text is not decoded, so numbers beyond a double keep all their digits. `most` bounds its
+    bytes.
+    """
     if key in RESERVED_KEYS:
         return Refused(WireError.TRACK_KEY_RESERVED, {"key": repr(key)})
     if len(key) > LONGEST_KEY:

@@ -1,7 +1,7 @@
-"""Who is present in one topic, as one process knows it and as its listeners have been told.
+"""Who is present in one topic: the current members, and the members last sent to clients.
 
-Pure. Entries come from the log and from the table, each possibly more than once: versions say which
-is the newer. Telling is apart from knowing, so that many changes become one `presence_diff`.
+Pure. Metas come from the log and from the table, each possibly more than once; versions say which
+is newer. The two sets are kept apart so that many changes become one `presence_diff`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-# An object with a member of such a name cannot be kept in a plain object of JavaScript, which
-# clients do; "ids" makes the official client take a state for a row change.
+# Clients keep the keys in a plain JavaScript object, where these names have a meaning already.
+# "ids" makes the official client take a state for a row change.
 RESERVED_KEYS = frozenset(
     {
         "ids",
@@ -32,12 +32,12 @@ RESERVED_KEYS = frozenset(
 
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
-# The server's own names in a meta.
+# Names in a meta that only the server writes.
 _REF, _PREVIOUS = "phx_ref", "phx_ref_prev"
 
 
 class PresenceMeta(msgspec.Struct, frozen=True):
-    """One member at one version. `meta` is a JSON object as text, without names of the server's."""
+    """One member at one version. `meta` is a JSON object as text, without the server's names."""
 
     id: str
     version: int
@@ -46,13 +46,12 @@ class PresenceMeta(msgspec.Struct, frozen=True):
 
     @property
     def ref(self) -> str:
-        """Unique for every version of every member."""
+        """The `phx_ref`: unique for every version of every member."""
         return f"{self.id}.{self.version}"
 
 
 def clean_meta(text: bytes) -> bytes:
-    """A meta as clients send it, without names of the server's. Raises ValueError when it is not
-    a JSON object."""
+    """A client's meta without the server's names. Raises ValueError if it is no JSON object."""
     try:
         cells = _decode(text)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
@@ -63,11 +62,11 @@ def clean_meta(text: bytes) -> bytes:
 
 
 class PresenceState:
-    """What is known (`put`, `remove`) and what was told (`state`, `diff`)."""
+    """`put` and `remove` change the current members; `diff` sends, and `state` is what was sent."""
 
     def __init__(self) -> None:
         self._now: dict[str, PresenceMeta] = {}
-        self._told: dict[str, PresenceMeta] = {}
+        self._sent: dict[str, PresenceMeta] = {}
         self._changed: dict[str, None] = {}
         self._state: bytes | None = None
 
@@ -76,24 +75,24 @@ class PresenceState:
 
     @property
     def changed(self) -> bool:
-        """Whether there is anything that has not been told."""
+        """Whether there is a change that no diff has covered yet."""
         return bool(self._changed)
 
     def put(self, entry: PresenceMeta) -> None:
-        """A member as it is; what is older than what is known is passed over."""
-        known = self._now.get(entry.id)
-        if known is not None and known.version >= entry.version:
+        """Add or update a member. An older version than the current one is ignored."""
+        current = self._now.get(entry.id)
+        if current is not None and current.version >= entry.version:
             return
         self._now[entry.id] = entry
         self._changed[entry.id] = None
 
     def remove(self, id_: str) -> None:
-        """A member is gone."""
+        """Remove a member; does nothing if it is not there."""
         if self._now.pop(id_, None) is not None:
             self._changed[id_] = None
 
     def replace(self, entries: Iterable[PresenceMeta]) -> None:
-        """These are the members, and nobody else is."""
+        """Make these the only members."""
         fresh = {entry.id: entry for entry in entries}
         for id_ in [id_ for id_ in self._now if id_ not in fresh]:
             self.remove(id_)
@@ -103,37 +102,37 @@ class PresenceState:
                 self._changed[entry.id] = None
 
     def state(self) -> bytes:
-        """The payload of a `presence_state`: what everybody has been told so far."""
+        """The payload of a `presence_state`: the members that were sent."""
         if self._state is None:
-            self._state = _listed([(entry, None) for entry in self._told.values()])
+            self._state = _metas_by_key([(entry, None) for entry in self._sent.values()])
         return self._state
 
     def diff(self) -> bytes | None:
-        """The payload of a `presence_diff` that tells what has not been told; None for nothing.
+        """The payload of a `presence_diff` with all changes since the last one; None without any.
 
-        A change of a meta is a new one joining and the old one leaving.
+        A changed meta is in both lists: the new one joins, the old one leaves.
         """
         joins: list[tuple[PresenceMeta, PresenceMeta | None]] = []
         leaves: list[tuple[PresenceMeta, PresenceMeta | None]] = []
         for id_ in self._changed:
-            before, after = self._told.get(id_), self._now.get(id_)
+            before, after = self._sent.get(id_), self._now.get(id_)
             if before == after:
                 continue
             if after is not None:
                 joins.append((after, before))
-                self._told[id_] = after
+                self._sent[id_] = after
             else:
-                del self._told[id_]
+                del self._sent[id_]
             if before is not None:
                 leaves.append((before, None))
         self._changed.clear()
         if not joins and not leaves:
             return None
         self._state = None
-        return b'{"joins":%b,"leaves":%b}' % (_listed(joins), _listed(leaves))
+        return b'{"joins":%b,"leaves":%b}' % (_metas_by_key(joins), _metas_by_key(leaves))
 
 
-def _listed(entries: list[tuple[PresenceMeta, PresenceMeta | None]]) -> bytes:
+def _metas_by_key(entries: list[tuple[PresenceMeta, PresenceMeta | None]]) -> bytes:
     metas: dict[str, list[bytes]] = {}
     for entry, before in entries:
         metas.setdefault(entry.key, []).append(_meta(entry, before))

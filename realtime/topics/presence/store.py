@@ -1,6 +1,7 @@
-"""Who is present, in the table `realtime_presence`. Runs in a database thread.
+"""The table `realtime_presence`. Runs in a database thread.
 
-Rows belong to the process that wrote them and go when it does; the log tells every process of them.
+A row belongs to the process that wrote it and is deleted with that process. The log carries the
+changes of the table to every process.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ _BATCH = 200
 
 
 class ProcessExpired(Exception):
-    """Rows of this process are gone: it was taken for dead."""
+    """The lease of this process expired, and its rows were deleted."""
 
 
 class PresenceRow(msgspec.Struct, frozen=True):
-    """A row to write: a member, where it is present, and whom it asks as."""
+    """A row to write: a member, its topic, and the id of its user, if any."""
 
     entry: PresenceMeta
     topic: str
@@ -33,7 +34,7 @@ class PresenceRow(msgspec.Struct, frozen=True):
 
 
 def read(alias: str, topic: str, private: bool) -> list[PresenceMeta]:
-    """Everybody who is present in a topic, in the order they came."""
+    """The members of a topic, in the order they came. Raises what the database raises."""
     rows = PresenceMember.objects.using(alias).filter(topic=topic, private=private)
     found = rows.order_by("since", "pk").annotate(text=Cast("meta", TextField()))
     return [
@@ -43,8 +44,8 @@ def read(alias: str, topic: str, private: bool) -> list[PresenceMeta]:
 
 
 def online(alias: str, topic: str, private: bool) -> dict[str, list[dict[str, Any]]]:
-    """The metas of everybody present in a topic, by key. Leaves out those whose process has not
-    been heard of for as long as its lease."""
+    """The metas of a topic's members, by key. Members of a process whose lease has expired are
+    left out. Raises what the database raises."""
     rows = PresenceMember.objects.using(alias).filter(
         topic=topic, private=private, process__lease__gte=Now()
     )
@@ -63,8 +64,8 @@ def write(
 ) -> None:
     """Insert, update and delete rows of a process, all or nothing.
 
-    Raises Buried when a row to change is not there, IntegrityError when the process has no row of
-    its own, and what else the database raises.
+    Raises Buried when a row to change is missing, IntegrityError when the process has no row of its
+    own, and whatever else the database raises.
     """
     table = PresenceMember.objects.using(alias)
     with transaction.atomic(using=alias):
@@ -74,7 +75,7 @@ def write(
         table.bulk_create(
             [_model(process, row) for row in new],
             batch_size=_BATCH,
-            # A row may be there already when nobody knew whether an earlier write had passed.
+            # A row exists already where an earlier write passed although it seemed to fail.
             update_conflicts=True,
             unique_fields=["id"],
             update_fields=["process", "version", "meta"],

@@ -1,8 +1,8 @@
-"""Who is present where, as the channels of one process are told.
+"""The presence of the topics that channels of this process listen to.
 
-A topic is read from the table when the first channel here watches it and forgotten with the last;
-in between the log tells what changes. It never writes: what a channel of this process does is
-written by `presence_writer` and comes back through the log, like what any other process does.
+A topic is read from the table for its first listener here and dropped with its last one; in between
+the log brings the changes. Never writes: `presence_writer` writes what channels of this process do,
+and that comes back through the log as what other processes do.
 """
 
 from __future__ import annotations
@@ -12,241 +12,235 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from operator import attrgetter
-from typing import Protocol
 
 from realtime.delivery.frame import SharedFrame
-from realtime.delivery.outbox import Sink
 from realtime.delivery.recipients import Recipients
 from realtime.event_log.event import DatabaseEvent
 from realtime.protocol.serializer import Version
 from realtime.topics.frames import of_presence
+from realtime.topics.listeners import Listener
 from realtime.topics.presence.state import PresenceMeta, PresenceState
 from realtime.topics.presence.store import read
 from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
 
 logger = logging.getLogger("realtime.presence")
 
-Told = Callable[[], None]
+Callback = Callable[[], None]
 _sink_of = attrgetter("outlet")
 
 _RETRY_FIRST = 0.05
 _RETRY_MOST = 5.0
-# A change of a topic costs a frame for each who watches it. From so many on changes wait for each
-# other, a second at the most: a thousand who come at once are then a few frames and not a million.
-_CROWD = 50
-_SECONDS_PER_WATCHER = 0.0005
+# A diff costs one frame for each listener. From this many listeners on, the changes of up to a
+# second go into one diff: a thousand people who come at once are a few frames and not a million.
+_MANY_LISTENERS = 50
+_SECONDS_PER_LISTENER = 0.0005
 _LONGEST_WAIT = 1.0
 
 
-class Watcher(Protocol):
-    """A channel that is told who is present."""
-
-    @property
-    def version(self) -> Version: ...
-    @property
-    def outlet(self) -> Sink: ...
-
-
-class _Room:
-    """A topic that is watched here."""
+class _Topic:
+    """A topic that is loaded here."""
 
     def __init__(self) -> None:
-        self.known = PresenceState()
-        # Those who speak the same version are told by the same frames.
-        self.watchers: dict[Version, Recipients[Watcher]] = {}
+        self.members = PresenceState()
+        # Listeners of one protocol version receive the same frames.
+        self.listeners: dict[Version, Recipients[Listener]] = {}
+        # How many `hold` blocks are running.
         self.holds = 0
         self.loading: asyncio.Task[None] | None = None
-        # What came while the table was being read.
+        # Changes that came while the table was being read; None when it is not being read.
         self.meanwhile: list[DatabaseEvent] | None = None
-        self.told_at = 0.0
+        self.sent_at = 0.0
         self.timer: asyncio.TimerHandle | None = None
-        self.then: list[Told] = []
-
-    @property
-    def wait(self) -> float:
-        """Seconds between two diffs."""
-        count = sum(map(len, self.watchers.values()))
-        return 0.0 if count < _CROWD else min(count * _SECONDS_PER_WATCHER, _LONGEST_WAIT)
+        self.callbacks: list[Callback] = []
 
 
 class PresenceTracker:
-    """All methods are called on one event loop."""
+    """All methods are called on one event loop. `seconds_per_listener` sets how long the changes
+    of a large topic are collected for one diff."""
 
-    def __init__(self, alias: str) -> None:
+    def __init__(self, alias: str, seconds_per_listener: float = _SECONDS_PER_LISTENER) -> None:
+        self.seconds_per_listener = seconds_per_listener
         self._alias = alias
-        self._rooms: dict[tuple[str, bool], _Room] = {}
-        self._room_of: dict[Watcher, tuple[str, bool]] = {}
+        self._topics: dict[tuple[str, bool], _Topic] = {}
+        self._topic_of: dict[Listener, tuple[str, bool]] = {}
         self._changed: dict[tuple[str, bool], None] = {}
-        # Who waits for news of which member: from which version on (None: its end), and what then.
-        self._expected: dict[str, list[tuple[int | None, Told]]] = {}
+        # By member: callbacks, each with the version it waits for (None: until it is gone).
+        self._expected: dict[str, list[tuple[int | None, Callback]]] = {}
 
     def __len__(self) -> int:
-        """How many topics are watched here."""
-        return len(self._rooms)
+        """The number of topics that are loaded here."""
+        return len(self._topics)
 
     @asynccontextmanager
     async def hold(self, topic: str, private: bool) -> AsyncIterator[None]:
-        """Know who is present in a topic while the block runs. Raises what the database raises."""
+        """Keep a topic loaded while the block runs. Raises what the database raises."""
         key = (topic, private)
-        room = self._rooms.get(key)
-        if room is None:
-            room = self._rooms[key] = _Room()
-            room.loading = asyncio.create_task(self._load(key, room), name="rowcast-presence")
-            # Told to whoever waits; nobody may be left.
-            room.loading.add_done_callback(lambda task: task.cancelled() or task.exception())
-        room.holds += 1
+        loaded = self._topics.get(key)
+        if loaded is None:
+            loaded = self._topics[key] = _Topic()
+            loaded.loading = asyncio.create_task(self._load(key, loaded), name="rowcast-presence")
+            # The blocks that wait get the exception; when all were cancelled, nobody reads it.
+            loaded.loading.add_done_callback(lambda task: task.cancelled() or task.exception())
+        loaded.holds += 1
         try:
-            if room.loading is not None:
-                await asyncio.shield(room.loading)
+            if loaded.loading is not None:
+                await asyncio.shield(loaded.loading)
             yield
         finally:
-            room.holds -= 1
-            self._forget_if_idle(key, room)
+            loaded.holds -= 1
+            self._drop_if_idle(key, loaded)
 
-    def join(self, watcher: Watcher, topic: str, private: bool) -> bytes:
-        """Tell this channel from here on, beginning with what is returned: the payload of a
-        `presence_state`. Only while the topic is held."""
-        self.leave(watcher)
+    def join(self, listener: Listener, topic: str, private: bool) -> bytes:
+        """Send the topic's diffs to this channel. Returns the payload of the `presence_state` they
+        continue. Only inside `hold`."""
+        self.leave(listener)
         key = (topic, private)
-        room = self._rooms[key]
-        if watcher.version not in room.watchers:
-            room.watchers[watcher.version] = Recipients(_sink_of)
-        room.watchers[watcher.version].add(watcher)
-        self._room_of[watcher] = key
-        return room.known.state()
+        loaded = self._topics[key]
+        if listener.version not in loaded.listeners:
+            loaded.listeners[listener.version] = Recipients(_sink_of)
+        loaded.listeners[listener.version].add(listener)
+        self._topic_of[listener] = key
+        return loaded.members.state()
 
-    def leave(self, watcher: Watcher) -> None:
-        """Tell it no more; nothing happens to who was not told."""
-        key = self._room_of.pop(watcher, None)
+    def leave(self, listener: Listener) -> None:
+        """Send no more diffs to this channel; does nothing if it receives none."""
+        key = self._topic_of.pop(listener, None)
         if key is None:
             return
-        room = self._rooms[key]
-        alike = room.watchers[watcher.version]
-        alike.discard(watcher)
-        if not alike:
-            del room.watchers[watcher.version]
-        self._forget_if_idle(key, room)
+        loaded = self._topics[key]
+        group = loaded.listeners[listener.version]
+        group.discard(listener)
+        if not group:
+            del loaded.listeners[listener.version]
+        self._drop_if_idle(key, loaded)
 
-    def watches(self, watcher: Watcher) -> bool:
-        """Whether this channel is told."""
-        return watcher in self._room_of
+    def watches(self, listener: Listener) -> bool:
+        """Whether this channel receives diffs."""
+        return listener in self._topic_of
 
-    def expect(self, member: str, version: int | None, then: Told) -> None:
-        """Call `then` when the log has told of this version of a member, or of its end (None), and
-        everybody here knows."""
-        self._expected.setdefault(member, []).append((version, then))
+    def expect(self, member: str, version: int | None, callback: Callback) -> None:
+        """Call back once, when all listeners here were sent this version of a member, or (None)
+        that the member is gone."""
+        self._expected.setdefault(member, []).append((version, callback))
 
     def forget(self, member: str) -> None:
-        """Nothing is to be expected of this member."""
+        """Drop the callbacks of this member."""
         self._expected.pop(member, None)
 
     def take(self, event: DatabaseEvent) -> None:
-        """A change of the table, in the order of the log."""
+        """Apply a change of the table, in the order of the log."""
         row = event.new if event.new is not None else event.old
         if row is None:
-            # Emptied by a TRUNCATE.
+            # A TRUNCATE emptied the table.
             self.reload()
             return
         key = (row["topic"], row["private"])
-        room = self._rooms.get(key)
-        then = self._due(row["id"], None if event.new is None else row["version"])
-        if room is None:
-            for told in then:
-                told()
+        loaded = self._topics.get(key)
+        callbacks = self._due(row["id"], None if event.new is None else row["version"])
+        if loaded is None:
+            for callback in callbacks:
+                callback()
             return
-        room.then += then
-        if room.meanwhile is not None:
-            room.meanwhile.append(event)
+        loaded.callbacks += callbacks
+        if loaded.meanwhile is not None:
+            loaded.meanwhile.append(event)
         else:
-            _apply(room.known, event)
+            _apply(loaded.members, event)
         self._changed[key] = None
 
     def flush(self) -> None:
-        """Tell what has changed, or soon where many watch."""
+        """Send the changes: at once, or a little later where a topic has many listeners."""
         if not self._changed:
             return
         now = asyncio.get_running_loop().time()
         changed, self._changed = self._changed, {}
         for key in changed:
-            room = self._rooms.get(key)
-            if room is None or room.meanwhile is not None or room.timer is not None:
+            loaded = self._topics.get(key)
+            if loaded is None or loaded.meanwhile is not None or loaded.timer is not None:
                 continue
-            due = room.told_at + room.wait
+            due = loaded.sent_at + self._interval(loaded)
             if now >= due:
-                self._tell(key, room)
+                self._send(key, loaded)
             else:
                 loop = asyncio.get_running_loop()
-                room.timer = loop.call_later(due - now, self._tell, key, room)
+                loaded.timer = loop.call_later(due - now, self._send, key, loaded)
 
     def reload(self) -> None:
-        """What was known may be wrong: read every topic again."""
-        for key, room in self._rooms.items():
-            if room.loading is None:
-                task = asyncio.create_task(self._reload(key, room), name="rowcast-presence")
-                room.loading = task
+        """Read every topic again, because changes were missed."""
+        for key, loaded in self._topics.items():
+            if loaded.loading is None:
+                task = asyncio.create_task(self._reload(key, loaded), name="rowcast-presence")
+                loaded.loading = task
 
     async def stop(self) -> None:
-        """Stop reading and waiting."""
+        """Stop reading and sending."""
         tasks = []
-        for room in self._rooms.values():
-            if room.timer is not None:
-                room.timer.cancel()
-            if room.loading is not None:
-                room.loading.cancel()
-                tasks.append(room.loading)
+        for loaded in self._topics.values():
+            if loaded.timer is not None:
+                loaded.timer.cancel()
+            if loaded.loading is not None:
+                loaded.loading.cancel()
+                tasks.append(loaded.loading)
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    # --- telling --------------------------------------------------------------------------------
+    # --- sending --------------------------------------------------------------------------------
 
-    def _tell(self, key: tuple[str, bool], room: _Room) -> None:
-        room.timer = None
-        room.told_at = asyncio.get_running_loop().time()
-        diff = room.known.diff()
+    def _interval(self, loaded: _Topic) -> float:
+        """Seconds between two diffs of a topic."""
+        count = sum(map(len, loaded.listeners.values()))
+        if count < _MANY_LISTENERS:
+            return 0.0
+        return min(count * self.seconds_per_listener, _LONGEST_WAIT)
+
+    def _send(self, key: tuple[str, bool], loaded: _Topic) -> None:
+        loaded.timer = None
+        loaded.sent_at = asyncio.get_running_loop().time()
+        diff = loaded.members.diff()
         if diff is not None:
             topic = f"realtime:{key[0]}"
-            for version, watchers in room.watchers.items():
-                watchers.send(SharedFrame(of_presence(version, topic, diff)))
-        then, room.then = room.then, []
-        for told in then:
-            told()
+            for version, listeners in loaded.listeners.items():
+                listeners.send(SharedFrame(of_presence(version, topic, diff)))
+        callbacks, loaded.callbacks = loaded.callbacks, []
+        for callback in callbacks:
+            callback()
 
-    def _due(self, member: str, version: int | None) -> list[Told]:
+    def _due(self, member: str, version: int | None) -> list[Callback]:
         waiting = self._expected.get(member)
         if waiting is None:
             return []
-        # The end of a member is the end of every version of it.
-        due: list[Told] = []
-        left: list[tuple[int | None, Told]] = []
-        for expected, then in waiting:
+        # When a member is gone, so is every version of it.
+        due: list[Callback] = []
+        left: list[tuple[int | None, Callback]] = []
+        for expected, callback in waiting:
             if version is None or (expected is not None and expected <= version):
-                due.append(then)
+                due.append(callback)
             else:
-                left.append((expected, then))
+                left.append((expected, callback))
         if left:
             self._expected[member] = left
         else:
             del self._expected[member]
         return due
 
-    # --- knowing --------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------------------------
 
-    async def _load(self, key: tuple[str, bool], room: _Room) -> None:
-        room.meanwhile = []
+    async def _load(self, key: tuple[str, bool], loaded: _Topic) -> None:
+        loaded.meanwhile = []
         try:
             entries = await in_database_thread(read, self._alias, *key)
         except BaseException:
-            # Nothing is known: who asks next reads anew.
-            if self._rooms.get(key) is room:
-                del self._rooms[key]
-            for told in room.then:
-                told()
+            # The next `hold` reads again.
+            if self._topics.get(key) is loaded:
+                del self._topics[key]
+            for callback in loaded.callbacks:
+                callback()
             raise
-        self._learn(key, room, entries)
+        self._replace(key, loaded, entries)
 
-    async def _reload(self, key: tuple[str, bool], room: _Room) -> None:
+    async def _reload(self, key: tuple[str, bool], loaded: _Topic) -> None:
         wait = _RETRY_FIRST
         while True:
-            room.meanwhile = []
+            loaded.meanwhile = []
             try:
                 entries = await in_database_thread(read, self._alias, *key)
             except DATABASE_ERRORS as error:
@@ -254,34 +248,34 @@ class PresenceTracker:
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, _RETRY_MOST)
                 continue
-            self._learn(key, room, entries)
+            self._replace(key, loaded, entries)
             return
 
-    def _learn(self, key: tuple[str, bool], room: _Room, entries: list[PresenceMeta]) -> None:
-        # What the log tells of the rows that were read is older than they are, and passed over.
-        room.known.replace(entries)
-        meanwhile, room.meanwhile = room.meanwhile or [], None
+    def _replace(self, key: tuple[str, bool], loaded: _Topic, entries: list[PresenceMeta]) -> None:
+        # Changes in `meanwhile` that are older than the rows read are ignored by their version.
+        loaded.members.replace(entries)
+        meanwhile, loaded.meanwhile = loaded.meanwhile or [], None
         for event in meanwhile:
-            _apply(room.known, event)
-        room.loading = None
-        self._tell(key, room)
+            _apply(loaded.members, event)
+        loaded.loading = None
+        self._send(key, loaded)
 
-    def _forget_if_idle(self, key: tuple[str, bool], room: _Room) -> None:
-        if room.watchers or room.holds or self._rooms.get(key) is not room:
+    def _drop_if_idle(self, key: tuple[str, bool], loaded: _Topic) -> None:
+        if loaded.listeners or loaded.holds or self._topics.get(key) is not loaded:
             return
-        del self._rooms[key]
-        if room.timer is not None:
-            room.timer.cancel()
-        if room.loading is not None:
-            room.loading.cancel()
-        then, room.then = room.then, []
-        for told in then:
-            told()
+        del self._topics[key]
+        if loaded.timer is not None:
+            loaded.timer.cancel()
+        if loaded.loading is not None:
+            loaded.loading.cancel()
+        callbacks, loaded.callbacks = loaded.callbacks, []
+        for callback in callbacks:
+            callback()
 
 
-def _apply(known: PresenceState, event: DatabaseEvent) -> None:
+def _apply(members: PresenceState, event: DatabaseEvent) -> None:
     row = event.new
     if row is not None:
-        known.put(PresenceMeta(row["id"], row["version"], row["key"], row.text("meta")))
+        members.put(PresenceMeta(row["id"], row["version"], row["key"], row.text("meta")))
     elif event.old is not None:
-        known.remove(event.old["id"])
+        members.remove(event.old["id"])

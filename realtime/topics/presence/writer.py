@@ -1,7 +1,8 @@
-"""Writes who of this process's channels is present, many at a time.
+"""Writes the presence of this process's channels, many rows at a time.
 
-What a channel wants last is what is written; what it wanted in between nobody need see. The rows
-hang on the row of the process, so they are written once that is there, and again when it was lost.
+Only what a channel tracked last is written; earlier calls that were not written yet are skipped.
+The rows reference the row of the process: they are written once it exists, and again after it was
+lost.
 """
 
 from __future__ import annotations
@@ -21,30 +22,31 @@ from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
 
 logger = logging.getLogger("realtime.presence")
 
-# How long changes are collected, beyond what the write before them took.
+# How long changes are collected, beside the time that the write before them took.
 _COLLECT_SECONDS = 0.005
 _RETRY_FIRST = 0.1
 _RETRY_MOST = 5.0
 _MOST = 1_000
 
-Told = Callable[[str | None], None]
+Done = Callable[[str | None], None]
 
 
 @dataclass(slots=True)
 class _Tracked:
-    """A channel that is, or was, present. `row` None: it is not any more."""
+    """A channel that is or was present. `row` is None when it is so no longer."""
 
     id: str
     row: PresenceRow | None = None
-    # What the table has: False after the process was taken for dead.
+    # What the table has; None after the lease of the process expired.
     written: PresenceRow | None = None
-    waiting: list[Told] = field(default_factory=list)
+    waiting: list[Done] = field(default_factory=list)
 
 
 class PresenceWriter:
     """One per server process; all methods are called on its event loop.
 
-    `told` callbacks get None when everybody in this process knows, or why it cannot be stored.
+    `done` callbacks get None when all listeners in this process were sent the change, or the reason
+    why it cannot be stored.
     """
 
     def __init__(self, alias: str, process: str, rooms: PresenceTracker) -> None:
@@ -56,48 +58,48 @@ class PresenceWriter:
         self._wake = asyncio.Event()
         self._registered = asyncio.Event()
         self._generation = 0
-        # One count for all: a channel that comes again is not taken for what it was.
+        # One count for all: an id that is used again does not repeat a version.
         self._versions = count(1)
         self._failing = False
 
     def __len__(self) -> int:
-        """How many channels of this process are present."""
+        """The number of channels of this process that are present."""
         return sum(member.row is not None for member in self._members.values())
 
-    def track(self, row: PresenceRow, told: Told) -> None:
-        """Be present as this row says, in place of what was there. Its version is given here."""
+    def track(self, row: PresenceRow, done: Done) -> None:
+        """Make a channel present with this row, in place of its former one. Sets the version."""
         id_ = row.entry.id
         member = self._members.setdefault(id_, _Tracked(id_))
         if member.row is not None and member.row.entry.meta == row.entry.meta:
-            # Nothing changes; but what is on its way has to arrive first.
+            # Nothing changes, but an earlier call that is not finished comes first.
             if member.waiting:
-                self._expect(member, told)
+                self._expect(member, done)
             else:
-                told(None)
+                done(None)
             return
         member.row = _at(row, next(self._versions))
-        self._expect(member, told)
+        self._expect(member, done)
         self._mark(member)
 
-    def untrack(self, id_: str, told: Told | None = None) -> None:
-        """Be present no more."""
+    def untrack(self, id_: str, done: Done | None = None) -> None:
+        """Make a channel present no longer."""
         member = self._members.get(id_)
         if member is None or member.row is None:
-            if told is not None:
-                told(None)
+            if done is not None:
+                done(None)
             return
         member.row = None
-        if told is not None:
-            self._expect(member, told)
+        if done is not None:
+            self._expect(member, done)
         self._mark(member)
 
     def registered(self) -> None:
-        """The process has a row, and it is a new one: nothing hangs on it yet."""
+        """Called when the process has a new row, to which no presence row belongs yet."""
         self._generation += 1
         for member in self._members.values():
             member.written = None
             if member.row is not None:
-                # Rows that were deleted with the old one are not to be taken for these.
+                # A new version: deletions of the former rows must not remove these.
                 member.row = _at(member.row, next(self._versions))
                 self._mark(member)
         self._registered.set()
@@ -119,7 +121,7 @@ class PresenceWriter:
             except asyncio.CancelledError:
                 raise
             except (IntegrityError, ProcessExpired):
-                # Taken for dead. The next renewal makes a new row and calls `registered`.
+                # The lease expired. The next renewal makes a new row and calls `registered`.
                 self._registered.clear()
                 self._again(batch)
             except DATABASE_ERRORS as error:
@@ -137,7 +139,7 @@ class PresenceWriter:
         try:
             await self._store(batch)
         except (DataError, ValueError) as error:
-            # A value that the database does not take, such as a NUL: of whom, it does not say.
+            # The database refuses a value, such as a NUL, and does not say of which row.
             if len(batch) == 1:
                 self._refuse(batch[0], error)
                 return
@@ -157,7 +159,7 @@ class PresenceWriter:
         if new or changed or gone:
             await in_database_thread(write, self._alias, self._process, new, changed, gone)
         if generation != self._generation:
-            # Whether this was written before the old row went or after, nobody can say.
+            # It is unknown whether the old row was deleted before or after this write.
             self._again(batch)
             return
         for member in batch:
@@ -165,34 +167,34 @@ class PresenceWriter:
             member.written = wanted[member.id]
             if member.row is None and member.written is None:
                 if not was_written:
-                    # It came and went before anybody could see it.
-                    self._tell(member, None)
+                    # Tracked and untracked before it was written.
+                    self._answer(member, None)
                 if member.id not in self._dirty:
                     self._members.pop(member.id, None)
 
     def _refuse(self, member: _Tracked, error: Exception) -> None:
         logger.info("presence refused: %s", error, extra={"action": "presence_refused"})
         member.row = member.written
-        self._tell(member, str(error).partition("\n")[0])
+        self._answer(member, str(error).partition("\n")[0])
         if member.row is None:
             self._members.pop(member.id, None)
 
-    def _expect(self, member: _Tracked, told: Told) -> None:
-        member.waiting.append(told)
+    def _expect(self, member: _Tracked, done: Done) -> None:
+        member.waiting.append(done)
         version = None if member.row is None else member.row.entry.version
 
         def then() -> None:
-            if told in member.waiting:
-                member.waiting.remove(told)
-                told(None)
+            if done in member.waiting:
+                member.waiting.remove(done)
+                done(None)
 
         self._rooms.expect(member.id, version, then)
 
-    def _tell(self, member: _Tracked, problem: str | None) -> None:
+    def _answer(self, member: _Tracked, problem: str | None) -> None:
         self._rooms.forget(member.id)
         waiting, member.waiting = member.waiting, []
-        for told in waiting:
-            told(problem)
+        for done in waiting:
+            done(problem)
 
     def _mark(self, member: _Tracked) -> None:
         self._dirty[member.id] = None
