@@ -1,4 +1,4 @@
-"""What a project calls from its own Python code."""
+"""The functions for a project's own Python code."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _encode = msgspec.json.Encoder(decimal_format="number").encode
 def broadcast(
     topic: str, event: str, payload: Any, *, private: bool = False, durable: bool = False
 ) -> None:
-    """Send an event to everybody who listens to a topic.
+    """Send an event to all listeners of a topic.
 
-    `topic` is its name without `realtime:`; a `private` topic is another room than the public one
-    of the same name. `payload` is anything that is JSON (dates, UUIDs, decimals and dataclasses
-    become what msgspec makes of them), or `bytes`. Inside a transaction it is sent on commit; then,
-    and from an event loop, what goes wrong is logged and not raised.
+    `topic` is its name without `realtime:`; a `private` topic is separate from the public one of
+    the same name. `payload` is anything that is JSON (dates, UUIDs, decimals and dataclasses are
+    encoded by msgspec), or `bytes`. Inside a transaction it is sent on commit; then, and from an
+    event loop, errors are logged and not raised.
 
     `durable`: written to the log in the same transaction, so it is ordered with the changes of that
     transaction, never sent for a rollback, and can be replayed (if private) until it is pruned.
 
-    Raises TypeError for a payload that is no JSON, ValueError for a topic or an event that is
+    Raises TypeError for a payload that is not JSON, ValueError for a topic or an event that is
     empty or a payload over LIMITS["payload_bytes"], and ConnectionError or TimeoutError when the
     channel layer does not answer.
     """
@@ -59,16 +59,16 @@ async def abroadcast(
 def head() -> int:
     """The sequence number of the last event in the log; 0 for an empty log. One query.
 
-    What was committed a moment ago may not be numbered yet.
+    A change that was committed a moment ago may not have a number yet.
     """
     return read_head(connections[conf.current().DATABASE]).seq
 
 
 def presence(topic: str, *, private: bool = False) -> dict[str, list[dict[str, Any]]]:
-    """Who is present in a topic (its name without `realtime:`): for each key its metas, in the
-    order they came. One query.
+    """The presence of a topic (its name without `realtime:`): for each key its metas, in the order
+    they came. One query.
 
-    A private topic is another room than the public one of the same name. Who came a moment ago may
+    A private topic is separate from the public one of the same name. A `track` of a moment ago may
     not be stored yet.
     """
     return presence_store.online(conf.current().DATABASE, topic, private)
@@ -80,7 +80,7 @@ async def apresence(topic: str, *, private: bool = False) -> dict[str, list[dict
 
 
 def make_cast(topic: str, event: str, payload: Any, private: bool) -> Broadcast:
-    """A broadcast that may be sent. Raises as `broadcast` does."""
+    """A checked broadcast. Raises TypeError and ValueError as `broadcast` does."""
     for name, value in (("topic", topic), ("event", event)):
         if not isinstance(value, str):
             raise TypeError(f"{name} must be a string, not {type(value).__name__}")

@@ -1,13 +1,13 @@
-"""The channel layer as a bus between processes: bytes of ours, one message per batch.
+"""The channel layer as a bus between processes: one message of bytes per batch.
 
-Each server process has one channel in the group `realtime.events`; sockets have none. The layer
-may lose, double, delay or reorder a message: every batch says where it stands, so the dispatcher
-notices and reads the log itself. Without a layer the bus reaches its own process only.
+Each server process has one channel in the group `realtime.events`; sockets have none. The layer may
+lose, repeat, delay or reorder a message: every batch carries its position in the log, so the
+dispatcher notices and reads the log itself. Without a layer the bus reaches its own process only.
 
-A layer gives no sign when it has forgotten a group, or stopped to listen after a reconnect. So a
-process that has heard nothing for a while says something itself: who does not hear that joins
-again. Nothing here waits for a layer longer than a moment; while one does not answer, sending fails
-at once and a task of the bus keeps asking.
+A layer does not report that it has forgotten a group, or that it stopped listening after a
+reconnect. So a process that has received nothing for a while sends a probe; a process that does not
+receive a probe joins the group again. Every call of the layer has a short timeout; while the layer
+does not answer, sending fails at once and a task of the bus keeps trying.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -32,27 +33,36 @@ logger = logging.getLogger("realtime.bus")
 GROUP = "realtime.events"
 _MESSAGE_TYPE = "realtime.batch"
 
-# How long the layer may take for one call, and a message from here to here.
-_CALL_SECONDS = 1.0
-_RETRY_SECONDS = 1.0
 _MOMENT_SECONDS = 0.001
-# A message of anybody ends the silence of everybody, so about one probe passes in this time,
-# however many processes there are.
-_SILENCE_SECONDS = 4.0
-# A layer forgets members that are not added again (`group_expiry`, a day unless set).
+# Layers forget group members that are not added again (`group_expiry`, a day by default).
 _REFRESH_SECONDS = 60.0
-# Joining in vain this often, while sending works, the layer itself is stuck.
-_PATIENCE = 3
-# Redis cuts a subscriber off when a few of these wait for it. Servers read the log instead.
+# After so many joins without receiving anything, while sending works, the layer object is stuck.
+_VAIN_JOINS = 3
+# Redis disconnects a subscriber for which a few of these wait. A larger batch is sent without its
+# rows, and servers read them from the log.
 _MOST_BYTES = 4 * 1024 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Durations in seconds.
+
+    `call` bounds one call of the layer, and how long a probe may take to come back. `silence`:
+    a process that has received nothing for so long sends a probe. All processes receive it, so
+    about one probe is sent in this time, however many processes there are.
+    """
+
+    call: float = 1.0
+    retry: float = 1.0
+    silence: float = 4.0
+
+
 class Probe(msgspec.Struct, frozen=True, array_like=True, tag="probe"):
-    """Says nothing. Who hears it is on the bus."""
+    """Has no content. A process that receives it is on the bus."""
 
 
 class LayerDown(ConnectionError):
-    """The channel layer does not answer; what was to be sent was not."""
+    """The channel layer does not answer; the message was not sent."""
 
 
 Message = Batch | BroadcastBatch
@@ -69,33 +79,38 @@ class Bus:
         receive: Callable[[Message], None],
         counters: Counters | None = None,
         busy: Callable[[], bool] = lambda: False,
+        timing: Timing = Timing(),
+        most_bytes: int = _MOST_BYTES,
     ) -> None:
-        """`busy`: whether broadcasts wait where they are received. Where that is here alone, more
-        are held back until it is not: in the queue of who sends, which refuses what is too much."""
+        """`receive` is called with each message. `busy` says whether received broadcasts wait in
+        this process: if it is the only one, further broadcasts stay in the sender's queue, which
+        has a bound. A batch of more than `most_bytes` is sent without its rows."""
         self._alias = alias
+        self._timing = timing
+        self._most_bytes = most_bytes
         self._busy = busy
         self._layer: Any = own_layer(alias)
         self._receive = receive
         self.counters = Counters() if counters is None else counters
         self._trouble: str | None = None
-        self._mute = False
+        self._layer_down = False
         self._recovery: asyncio.Task[None] | None = None
         # Only when joined:
         self._keeper: asyncio.Task[None] | None = None
         self._listener: asyncio.Task[None] | None = None
         self._channel = ""
         self._added_at = 0.0
-        self._heard_at = 0.0
-        self._heard = asyncio.Event()
-        self._doubted = asyncio.Event()
+        self._received_at = 0.0
+        self._received = asyncio.Event()
+        self._check = asyncio.Event()
 
     @property
     def healthy(self) -> bool:
-        """Whether what is sent arrives, as far as this process knows."""
+        """Whether the layer works, as far as this process knows."""
         return self._trouble is None
 
     async def join(self) -> None:
-        """Start to receive. Returns when this process hears itself, or when the layer fails."""
+        """Start to receive. Returns after the first probe came back, or the layer failed."""
         if self._layer is None or self._keeper is not None:
             return
         answered = asyncio.Event()
@@ -112,26 +127,26 @@ class Bus:
         await self._let_go(self._layer)
 
     def doubt(self) -> None:
-        """Something did not come that should have: find out whether anything does."""
-        self._doubted.set()
+        """A message that should have come did not: send a probe now."""
+        self._check.set()
 
     async def publish(self, message: Message) -> None:
         """Send to every process, this one included. Raises LayerDown, or what the layer raises."""
-        if self._mute:
+        if self._layer_down:
             raise LayerDown("the channel layer does not answer")
         if isinstance(message, BroadcastBatch):
             while self._busy() and self._is_alone():
                 await asyncio.sleep(_MOMENT_SECONDS)
             if self._is_alone():
-                self._hear(message)
+                self._deliver(message)
                 return
         elif self._layer is None:
-            self._hear(message)
+            self._deliver(message)
             return
         try:
             await self._send(message)
         except Exception as error:
-            self._mute = True
+            self._layer_down = True
             self._failed(error)
             if self._keeper is not None:
                 self.doubt()
@@ -142,8 +157,8 @@ class Bus:
     # --- sending --------------------------------------------------------------------------------
 
     def _is_alone(self) -> bool:
-        """Whether what is sent would come back to here and to nobody else, some turns of the loop
-        later, which is nearly half of the time until the first socket is written to."""
+        """Whether this process is the only receiver. Then it need not wait for the layer to bring a
+        message back, which is nearly half of the time until the first socket is written to."""
         layer = self._layer
         if layer is None:
             return True
@@ -151,29 +166,29 @@ class Bus:
             return False
         waiting = layer.channels.get(self._channel)
         return layer.groups.get(GROUP, {}).keys() == {self._channel} and (
-            # What was sent before comes before.
+            # A message that is still on its way must come first.
             waiting is None or waiting.empty()
         )
 
     async def _send(self, message: Message | Probe) -> None:
         body = _encode(message)
-        if len(body) > _MOST_BYTES and isinstance(message, Batch) and message.rows:
+        if len(body) > self._most_bytes and isinstance(message, Batch) and message.rows:
             body = _encode(Batch(message.epoch, message.rows[-1].seq, [], []))
-        async with asyncio.timeout(_CALL_SECONDS):
+        async with asyncio.timeout(self._timing.call):
             await self._layer.group_send(GROUP, {"type": _MESSAGE_TYPE, "b": body})
-        self._mute = False
+        self._layer_down = False
 
     async def _recover(self) -> None:
-        # For a process that only sends. One that listens has the keeper.
-        while self._mute:
-            await asyncio.sleep(_RETRY_SECONDS)
+        # For a process that only sends. One that receives has the keeper.
+        while self._layer_down:
+            await asyncio.sleep(self._timing.retry)
             try:
                 await self._send(Probe())
             except Exception as error:
                 self._failed(error)
         self._works()
 
-    # --- hearing --------------------------------------------------------------------------------
+    # --- receiving --------------------------------------------------------------------------------
 
     async def _keep(self, answered: asyncio.Event) -> None:
         vain = 0
@@ -181,27 +196,27 @@ class Bus:
             try:
                 if self._listener is None:
                     await self._enter()
-                if await self._hears():
+                if await self._receives_probe():
                     vain = 0
                     self._works()
                     answered.set()
-                    await self._settled()
+                    await self._until_silence()
                     continue
-                # Sent, and not heard by the sender.
+                # The probe was sent and did not come back.
                 vain += 1
-                self._failed(LayerDown("nothing is heard from it"))
+                self._failed(LayerDown("nothing is received from it"))
             except Exception as error:
                 self._failed(error)
             answered.set()
             await self._exit()
-            if vain >= _PATIENCE:
+            if vain >= _VAIN_JOINS:
                 vain = 0
                 await self._replace_layer()
-            await asyncio.sleep(_RETRY_SECONDS)
+            await asyncio.sleep(self._timing.retry)
             self.counters.rejoins += 1
 
     async def _enter(self) -> None:
-        async with asyncio.timeout(_CALL_SECONDS):
+        async with asyncio.timeout(self._timing.call):
             self._channel = await self._layer.new_channel()
             await self._add()
         self._listener = asyncio.create_task(self._listen(self._channel), name="rowcast-listener")
@@ -214,35 +229,35 @@ class Bus:
         listener, self._listener = self._listener, None
         channel, self._channel = self._channel, ""
         if listener is not None:
-            # A layer that does not answer may hold up even the cancelling.
+            # A layer that does not answer may delay even the cancellation.
             listener.cancel()
-            await asyncio.wait({listener}, timeout=_CALL_SECONDS)
+            await asyncio.wait({listener}, timeout=self._timing.call)
         if channel:
             try:
-                async with asyncio.timeout(_CALL_SECONDS):
+                async with asyncio.timeout(self._timing.call):
                     await self._layer.group_discard(GROUP, channel)
             except Exception as error:
                 logger.debug("group not left: %s", error, extra={"action": "bus_leave_failed"})
 
-    async def _hears(self) -> bool:
-        self._heard.clear()
-        self._doubted.clear()
+    async def _receives_probe(self) -> bool:
+        self._received.clear()
+        self._check.clear()
         await self._send(Probe())
         try:
-            async with asyncio.timeout(_CALL_SECONDS):
-                await self._heard.wait()
+            async with asyncio.timeout(self._timing.call):
+                await self._received.wait()
         except TimeoutError:
             return False
         return True
 
-    async def _settled(self) -> None:
-        """Return when hearing has to be proved again. Raises what the listener raised."""
+    async def _until_silence(self) -> None:
+        """Return when it is time for a probe. Raises what the listener raised."""
         assert self._listener is not None
         loop = asyncio.get_running_loop()
-        silence = _SILENCE_SECONDS * random.uniform(1.0, 1.5)
-        doubted = asyncio.create_task(self._doubted.wait())
+        silence = self._timing.silence * random.uniform(1.0, 1.5)
+        doubted = asyncio.create_task(self._check.wait())
         try:
-            while (left := self._heard_at + silence - loop.time()) > 0:
+            while (left := self._received_at + silence - loop.time()) > 0:
                 done, _ = await asyncio.wait(
                     (self._listener, doubted),
                     timeout=left,
@@ -253,33 +268,33 @@ class Bus:
                 if doubted in done:
                     return
                 if loop.time() - self._added_at > _REFRESH_SECONDS:
-                    async with asyncio.timeout(_CALL_SECONDS):
+                    async with asyncio.timeout(self._timing.call):
                         await self._add()
         finally:
             doubted.cancel()
 
     async def _listen(self, channel: str) -> None:
-        # Takes as fast as the layer gives: what waits in a layer may be dropped there.
+        # As fast as the layer delivers: messages that wait in a layer may be dropped there.
         while True:
-            self._take(await self._layer.receive(channel))
+            self._decode(await self._layer.receive(channel))
 
-    def _take(self, message: dict[str, Any]) -> None:
+    def _decode(self, message: dict[str, Any]) -> None:
         try:
             decoded = _decode(message["b"])
         except (KeyError, TypeError, msgspec.MsgspecError):
             logger.warning("a message on the bus is not ours", extra={"action": "bus_foreign"})
             return
-        self._hear(decoded)
+        self._deliver(decoded)
 
-    def _hear(self, message: Message | Probe) -> None:
-        self._heard_at = asyncio.get_running_loop().time()
-        self._heard.set()
+    def _deliver(self, message: Message | Probe) -> None:
+        self._received_at = asyncio.get_running_loop().time()
+        self._received.set()
         if not isinstance(message, Probe):
             self.counters.heard += 1
             self._receive(message)
 
     async def _replace_layer(self) -> None:
-        # Its locks or its receiving task may be what is stuck; nothing of it is kept.
+        # Its locks or its receiving task may be stuck, so nothing of it is kept.
         old, self._layer = self._layer, own_layer(self._alias)
         await self._let_go(old)
 
@@ -287,7 +302,7 @@ class Bus:
         if layer is get_channel_layer(self._alias):
             return
         try:
-            async with asyncio.timeout(_CALL_SECONDS):
+            async with asyncio.timeout(self._timing.call):
                 await let_go(layer)
         except Exception as error:
             logger.debug("layer not closed: %s", error, extra={"action": "bus_close_failed"})

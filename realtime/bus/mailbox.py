@@ -18,9 +18,9 @@ _RETRY_SECONDS = 1.0
 
 
 class Mailbox:
-    """A channel with a fixed name, and a way to send to others. On one event loop.
+    """A channel with a fixed name that receives, and sends to others. On one event loop.
 
-    The names have no "!", so that on Redis each is a queue of its own.
+    The names contain no "!", so that on Redis each is a queue of its own.
     """
 
     def __init__(self, alias: str, name: str, receive: Callable[[dict[str, Any]], None]) -> None:
@@ -30,15 +30,15 @@ class Mailbox:
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Start to receive. Nothing happens without a layer, or when it is open already."""
+        """Start to receive. Does nothing without a layer, or when it is open already."""
         if self._layer is None or self._task is not None:
             return
         self._task = asyncio.create_task(self._listen(), name="rowcast-mailbox")
-        # Its subscription goes out before anything that is sent from here on.
+        # The subscription is sent before anything that the caller sends next.
         await asyncio.sleep(0)
 
     async def close(self) -> None:
-        """Stop to receive, and let go of the layer."""
+        """Stop receiving, and close the layer."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=CALL_SECONDS)
@@ -49,8 +49,8 @@ class Mailbox:
                     await let_go(self._layer)
 
     async def send(self, channel: str, message: dict[str, Any]) -> None:
-        """Raises ConnectionError without a layer, TimeoutError when it does not answer, or what
-        the layer raises."""
+        """Send to a channel. Raises ConnectionError without a layer, TimeoutError when it does not
+        answer, or what the layer raises."""
         if self._layer is None:
             raise ConnectionError("there is no channel layer")
         async with asyncio.timeout(CALL_SECONDS):

@@ -13,7 +13,7 @@ from realtime.wal.entry import Relation, WalRow
 class Batch(msgspec.Struct, frozen=True, array_like=True, tag="log"):
     """Consecutive entries after `after`, with the relations they name.
 
-    Without rows it says where the head of this epoch is: a resync if the epoch is a new one.
+    Without rows it names the head of this epoch; a new epoch means a resync.
     """
 
     epoch: str

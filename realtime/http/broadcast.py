@@ -1,7 +1,7 @@
-"""Broadcasts over HTTP: one at a time or many, JSON or bytes, from any origin.
+"""Broadcasts over HTTP: one or many per request, JSON or bytes, from any origin.
 
-A browser's session is not looked at, so that no other page can speak for its user; a token, an
-opaque key or nobody asks.
+A browser's session does not count, so that no other site can send in the name of its user. The
+subject comes from a token or an opaque key; without one it is anonymous.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _decode_any = msgspec.json.Decoder(Any).decode
 
 
 class _Answer(Exception):
-    """What is answered instead."""
+    """Ends the request with this answer."""
 
     def __init__(self, status: int, body: dict[str, Any]) -> None:
         super().__init__(status)
@@ -63,7 +63,7 @@ class _Answer(Exception):
 
 
 def _open(view: View) -> Callable[..., Any]:
-    """The frame of both views: preflight, method, errors, and headers for every answer."""
+    """Wraps both views: preflight, method, errors, and the headers of every answer."""
 
     @csrf_exempt
     @authenticates_itself
@@ -94,7 +94,7 @@ def _open(view: View) -> Callable[..., Any]:
 @_open
 async def batch(request: HttpRequest) -> HttpResponse:
     """`{"messages": [{"topic", "event", "payload", "private"?, "id"?}, ...]}`. 202; messages to
-    private topics that the sender may not send to are passed over in silence."""
+    private topics that the sender may not send to are skipped without an error."""
     subject = await _subject(request)
     messages = _messages(_body(request))
     _spend_quota(request, subject, len(messages))
@@ -120,7 +120,7 @@ async def single(request: HttpRequest, *, topic: str, event: str) -> HttpRespons
         body = body or b"{}"
         _read(body, _decode_any)
     private, persist = _flag(request, "private"), _flag(request, "persist")
-    # A time to live is for a server that keeps some longer than others; here all go with the log.
+    # A time to live has no meaning here: all stored messages are pruned with the log.
     persist = persist or "persist[ttl]" in request.GET
     errors = {} if topic.removeprefix(PREFIX) else {"topic": [_BLANK]}
     if persist and not private:
@@ -140,15 +140,15 @@ async def single(request: HttpRequest, *, topic: str, event: str) -> HttpRespons
 
 
 def _as_sent(request: HttpRequest, topic: str, event: str) -> tuple[str, str]:
-    """Topic and event, parted where the sender did: a slash of a name is sent as `%2F`. The path
-    that Django gives is decoded and shows no difference; in it the last `/events/` parts them."""
+    """Topic and event, split where the sender did: a slash in a name is sent as `%2F`. Django's
+    path is decoded and does not show the difference; in it the last `/events/` splits them."""
     if not isinstance(request, ASGIRequest):
         return topic, event
-    # A server need not give it.
+    # Servers may leave it out.
     path: bytes = request.scope.get("raw_path") or b""
     sent = unquote(path.rpartition(_EVENTS.encode())[2].decode("latin-1"))
     names, ending = f"{topic}{_EVENTS}{event}", f"{_EVENTS}{sent}"
-    # Whoever rewrote the one path and not the other is not followed.
+    # Something rewrote one of the paths and not the other: Django's path counts.
     if not sent or not names.endswith(ending):
         return topic, event
     return names.removesuffix(ending), sent
@@ -157,7 +157,7 @@ def _as_sent(request: HttpRequest, topic: str, event: str) -> tuple[str, str]:
 async def _subject(request: HttpRequest) -> Subject:
     settings = conf.current()
     headers = [
-        # What browsers send as `apikey` is `x-api-key` at the door of the socket.
+        # The header that browsers send as `apikey` is `x-api-key` in a handshake.
         (b"x-api-key" if name.lower() == "apikey" else name.lower().encode(), value.encode())
         for name, value in request.headers.items()
     ]
@@ -175,14 +175,14 @@ async def _subject(request: HttpRequest) -> Subject:
         raise _Answer(401, {"message": "Unauthorized"}) from None
 
 
-# The quotas of those who send over HTTP; a WSGI server may ask from several threads.
+# The quotas of HTTP senders. Under WSGI several threads use them.
 _lock = threading.Lock()
 _known: tuple[conf.Settings, Quotas] | None = None
 
 
 def _spend_quota(request: HttpRequest, subject: Subject, messages: int) -> None:
-    """Take these messages from the quotas of the sender's address and user. The service role is the
-    operator's own."""
+    """Take these messages from the quotas of the sender's address and user; the service role has
+    none."""
     global _known
     if subject.role == SERVICE_ROLE:
         return
@@ -221,7 +221,7 @@ def _body(request: HttpRequest) -> bytes:
 
 def _read(text: bytes, decode: Callable[[bytes], Any]) -> Any:
     try:
-        # All of it, also what `decode` passes over: others have to be able to read it.
+        # All of it, also what `decode` skips: every receiver must be able to read it.
         check_json(text, "The body")
         return decode(text)
     except FrameError as error:
@@ -257,7 +257,7 @@ def _messages(body: bytes) -> list[Broadcast]:
 
 
 def _message(item: msgspec.Raw) -> Broadcast | dict[str, list[str]]:
-    """One message of a batch, or what is wrong with which of its fields."""
+    """One message of a batch, or its errors by field."""
     try:
         fields = _decode_batch(item)
     except msgspec.MsgspecError:

@@ -1,4 +1,4 @@
-"""The HTTP side: health for load balancers and container probes, metrics for Prometheus."""
+"""Health for load balancers and container probes, metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ logger = logging.getLogger("realtime.health")
 
 _START_SECONDS = 1.0
 _DATABASE_SECONDS = 5.0
-# Without a layer events come later and nothing is lost.
+# Without a layer events come later and none is lost.
 _LAYER_SECONDS = 30.0
 
-_watchman = CachedProbe()
+_layer_probe = CachedProbe()
 
 
 @never_cache
 @require_safe
 async def health(request: HttpRequest) -> JsonResponse:
-    """200 while changes reach clients, 503 when they do not. Tells no names and no addresses.
+    """200 while changes reach clients, 503 when they do not. Contains no names and no addresses.
 
     `status` is "ok", "degraded" (200: the layer is down, servers read the log instead) or "down".
     """
     await _start(request)
-    layer, numbering = await asyncio.gather(_watchman.look(), _numbering())
+    layer, numbering = await asyncio.gather(_layer_probe.look(), _numbering())
     tailer: dict[str, Any] = {"lag_ms": None, "backlog": None, "leader": None}
     if numbering is not None:
         tailer = {
@@ -52,7 +52,7 @@ async def health(request: HttpRequest) -> JsonResponse:
     down = (
         numbering is None
         or (numbering.leader is None and numbering.lag_ms > status.IDLE_MS)
-        or _watchman.down_for > _LAYER_SECONDS
+        or _layer_probe.down_for > _LAYER_SECONDS
     )
     degraded = layer.state == "down"
     body: dict[str, Any] = {
@@ -65,8 +65,8 @@ async def health(request: HttpRequest) -> JsonResponse:
 
 
 async def _start(request: HttpRequest) -> None:
-    """Start the embedded tailer as the first socket would: where a load balancer sends nobody to
-    a server that is not healthy, there would never be one."""
+    """Start the embedded tailer as the first socket would: behind a load balancer that sends no
+    socket to an unhealthy server there would never be one."""
     if not (conf.current().embedded and isinstance(request, ASGIRequest)):
         return
     starting = asyncio.ensure_future(hub().ready())
@@ -88,16 +88,16 @@ async def _numbering() -> status.Numbering | None:
 @never_cache
 @require_safe
 async def metrics(request: HttpRequest) -> HttpResponse:
-    """Prometheus' text, for staff and for tokens and keys of role service_role. What it tells of
-    processes names hosts."""
+    """Prometheus' text, for staff and for tokens and keys of role service_role, because it names
+    hosts."""
     try:
         refusal = await _not_an_operator(request)
         if refusal is not None:
             return refusal
     except DATABASE_ERRORS as error:
-        logger.debug("who asks cannot be read: %s", error, extra={"action": "metrics_failed"})
+        logger.debug("the subject cannot be read: %s", error, extra={"action": "metrics_failed"})
         return JsonResponse({"error": "The database cannot be read"}, status=503)
-    # A worker of a WSGI server has no sockets and no loop that lasts.
+    # A WSGI worker has no sockets and no lasting event loop.
     mine = hub() if isinstance(request, ASGIRequest) else None
     try:
         text, content_type = render(mine, await _status())
@@ -107,8 +107,7 @@ async def metrics(request: HttpRequest) -> HttpResponse:
 
 
 async def _not_an_operator(request: HttpRequest) -> JsonResponse | None:
-    """None for those who may look; what to answer to everybody else. Raises what the database
-    raises."""
+    """None for an operator; the refusal for everybody else. Raises what the database raises."""
     headers = [
         (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
         for name, value in request.headers.items()

@@ -1,6 +1,6 @@
-"""Whether the channel layer works: something is sent to ourselves, and heard.
+"""Whether the channel layer works: this process sends itself a message.
 
-The answer is kept for a moment, so that many questions cost the layer one message.
+The result is kept for two seconds, so that many health checks cost the layer one message.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,14 +19,14 @@ from realtime.bus.mailbox import Mailbox
 
 State = Literal["ok", "down", "in-memory", "none"]
 
-# Sent again and again: a layer may not have subscribed us yet, or send to several hosts in turn.
+# Sent repeatedly: the layer may not have subscribed yet, or may use several hosts in rotation.
 _AGAIN_SECONDS = 0.25
 _KEEP_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """What a probe found; `ms` is the way there and back, `error` why there was none."""
+    """The result of a probe. `ms` is the round trip; `error` is why there was none."""
 
     state: State
     ms: float | None = None
@@ -33,7 +34,7 @@ class Layer:
 
 
 async def probe(timeout: float = 2.0) -> Layer:
-    """Ask the layer now. Never raises; takes `timeout` seconds at most, and a moment."""
+    """Probe now. Never raises; takes little more than `timeout` seconds."""
     alias = conf.current().CHANNEL_LAYER
     try:
         if not reaches_others(alias):
@@ -43,11 +44,11 @@ async def probe(timeout: float = 2.0) -> Layer:
     heard = asyncio.Event()
     nonce = secrets.token_hex(8)
 
-    def take(message: dict[str, Any]) -> None:
+    def receive(message: dict[str, Any]) -> None:
         if message.get("nonce") == nonce:
             heard.set()
 
-    box = Mailbox(alias, f"realtime.probe.{nonce}", take)
+    box = Mailbox(alias, f"realtime.probe.{nonce}", receive)
     began = time.perf_counter()
     try:
         async with asyncio.timeout(timeout):
@@ -68,17 +69,18 @@ async def probe(timeout: float = 2.0) -> Layer:
 
 
 class CachedProbe:
-    """Remembers what the last probe found and since when the layer has been down."""
+    """Keeps the last result, and since when the layer has been down."""
 
-    def __init__(self) -> None:
+    def __init__(self, probe: Callable[[], Awaitable[Layer]] = probe) -> None:
+        self._probe = probe
         self._found: Layer | None = None
         self._at = 0.0
         self._down_since: float | None = None
 
     async def look(self) -> Layer:
-        """A fresh enough answer."""
+        """A result that is at most two seconds old."""
         if self._found is None or time.monotonic() - self._at > _KEEP_SECONDS:
-            found = await probe()
+            found = await self._probe()
             self._found, self._at = found, time.monotonic()
             if found.state != "down":
                 self._down_since = None

@@ -1,8 +1,8 @@
-"""Metrics for Prometheus: every name there is, and where its figure comes from.
+"""Metrics for Prometheus: their names, and the source of each figure.
 
-`METRICS` is the one list of names; docs/operations.md explains them and a test compares the two.
-Figures of this process come from its hub, those of the installation from the database, where every
-process finds the same. Counts nothing itself, and needs prometheus-client only to write the text.
+`METRICS` is the only list of names; docs/operations.md explains them and a test compares the two.
+Figures of this process come from its hub, those of the installation from the database, the same in
+every process. Counts nothing itself, and needs prometheus-client only to write the text.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ INSTALL = "Metrics need prometheus-client: pip install 'django-rowcast[metrics]'
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One name, as it appears in the text. `source` says where its figure comes from: the name of
-    a counter of the process, or a key of what `_of_process` or `_of_installation` found."""
+    """One name, as it appears in the text. `source` is the name of a counter of the process, or a
+    key in the result of `_of_process` or `_of_installation`."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -107,14 +107,14 @@ INSTALLATION = (
 )
 METRICS = (*PROCESS, *INSTALLATION)
 
-# By labels: none, or the values in the order the metric names them.
+# By label values, in the order of the metric's labels; () without labels.
 Figures = Mapping[tuple[str, ...], float] | Histogram
 
 
 def render(hub: Hub | None, status: Status | None) -> tuple[str, str]:
     """The text and its content type. Raises LookupError without prometheus-client.
 
-    `hub` None: the process has no sockets; `status` None: the database cannot be read.
+    `hub` is None where the process has no sockets, `status` where the database cannot be read.
     """
     if prometheus_client is None:
         raise LookupError(INSTALL)
@@ -126,7 +126,7 @@ def render(hub: Hub | None, status: Status | None) -> tuple[str, str]:
 
 
 class _Reader:
-    """What prometheus-client calls a collector."""
+    """A collector, as prometheus-client calls it."""
 
     def __init__(self, figures: Mapping[str, Figures]) -> None:
         self._figures = figures
@@ -172,8 +172,8 @@ def _of_process(hub: Hub) -> dict[str, Figures]:
         "layer_up": hub.bus.healthy,
         "draining": hub.draining,
         "quota_keys": len(hub.quotas),
-        "outbox": hub.pulse.highest_water,
-        "delay": hub.pulse.longest_delay,
+        "outbox": hub.loop_monitor.highest_water,
+        "delay": hub.loop_monitor.longest_delay,
         "evaluated": dispatcher.subscribers.evaluated,
     }
     figures: dict[str, Figures] = {}
@@ -184,7 +184,7 @@ def _of_process(hub: Hub) -> dict[str, Figures]:
         if isinstance(value, Histogram):
             figures[metric.name] = value
         elif metric.labels:
-            # Two labels stand in one key: "joins_per_second/address".
+            # Keys hold two labels: "joins_per_second/address".
             figures[metric.name] = {tuple(key.split("/")): n for key, n in value.items()}
         else:
             figures[metric.name] = {(): value}

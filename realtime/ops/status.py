@@ -1,6 +1,6 @@
-"""What can be said about a running installation, read from its database.
+"""The status of a running installation, read from its database.
 
-Everything comes from tables, so any process can tell, on any machine. Changes nothing. Runs in a
+Everything comes from tables, so any process on any machine can read it. Changes nothing. Runs in a
 database thread; raises what the database raises.
 """
 
@@ -20,12 +20,13 @@ from realtime.wal import clock
 
 # A health check does not count further than this.
 COUNT_MOST = 10_000
-# How long entries may wait before nobody is taken to number them. A standby takes over in less.
+# Entries that wait longer than this have no leader: a standby takes over in less.
 IDLE_MS = 5_000
 
 
 class Numbering(msgspec.Struct, frozen=True):
-    """Whether the log keeps up. `lag_ms` is the age of the oldest entry without a number."""
+    """The state of numbering. `lag_ms` is the age of the oldest entry without a number; `leader`
+    is None when no process numbers."""
 
     epoch: str
     head: int
@@ -36,7 +37,7 @@ class Numbering(msgspec.Struct, frozen=True):
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """What is kept of the log. `bytes` is None where the database does not tell."""
+    """The part of the log that is kept. `bytes` is None where the database does not tell."""
 
     entries: int
     oldest_seq: int | None
@@ -44,8 +45,8 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 class ProcessStatus(msgspec.Struct, frozen=True):
-    """A process that runs, as it was `seen_ms` ago. `behind` is how many events it had yet to
-    hand on."""
+    """A running process, as of `seen_ms` ago. `behind` is the number of events it had yet to
+    deliver."""
 
     id: str
     kind: str
@@ -66,7 +67,7 @@ class ProcessStatus(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """The whole picture."""
+    """Numbering, storage, processes; `heals` counts their reads of missed entries."""
 
     numbering: Numbering
     stored: Stored
@@ -75,7 +76,7 @@ class Status(msgspec.Struct, frozen=True):
 
     @property
     def leaderless(self) -> bool:
-        """Nobody numbers, and there is something to number."""
+        """Whether entries wait and no process numbers them."""
         return self.numbering.leader is None and self.numbering.backlog > 0
 
 
@@ -89,12 +90,12 @@ def read(alias: str, most: int | None = None) -> Status:
 
 
 def read_numbering(alias: str, most: int | None = None) -> Numbering:
-    """How far the log is numbered and who numbers it. Counts a backlog up to `most` entries."""
+    """How far the log is numbered, and by which leader. Counts a backlog up to `most` entries."""
     connection = connections[alias]
     head = LogHead.objects.using(alias).first() or LogHead(epoch="")
     now = clock.now_us(connection)
     with connection.cursor() as cursor:
-        # The lowest id is about the oldest, and an index knows it.
+        # The lowest id is about the oldest entry, and an index finds it.
         cursor.execute("SELECT captured_us FROM realtime_wal WHERE seq IS NULL ORDER BY id LIMIT 1")
         oldest = cursor.fetchone()
         backlog = 0
@@ -117,11 +118,11 @@ def read_numbering(alias: str, most: int | None = None) -> Numbering:
 
 
 def _leads(connection: BaseDatabaseWrapper, head: LogHead, now_us: int, lag_ms: int) -> bool:
-    """Whether the leader that the head row names numbers."""
+    """Whether the leader in the head row still numbers."""
     if not head.leader or head.lease_until_us > now_us:
         return bool(head.leader)
-    # On SQLite a leader with nothing to do does not renew: it is one while its process lives and
-    # entries do not wait for it.
+    # On SQLite an idle leader does not renew its lease: it counts while its process runs and no
+    # entries wait.
     idle = connection.vendor == "sqlite" and lag_ms < IDLE_MS
     return idle and not leadership.is_gone(head.leader)
 
@@ -156,5 +157,5 @@ def _stored(connection: BaseDatabaseWrapper) -> Stored:
         if connection.vendor == "postgresql":
             cursor.execute("SELECT pg_total_relation_size('realtime_wal')")
             size = int(cursor.fetchone()[0])
-    # Numbers have no gaps, so nothing has to be counted.
+    # Numbers have no gaps, so no count is needed.
     return Stored(0 if first is None else last - first + 1, first, size)

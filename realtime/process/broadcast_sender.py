@@ -1,8 +1,8 @@
 """Broadcasts from Python: from any view, task or shell, in any process.
 
-In a server process the hub sends. Elsewhere a thread of this process's own does, on an event loop
-of its own, so that it makes no difference whether the caller has one. Where there is no layer that
-reaches the servers (the embedded shape, and this is another process) the log carries the broadcast.
+In a server process the hub sends. Elsewhere a background thread with its own event loop does, so
+that the caller needs none. Where no layer reaches the servers (another process, in the embedded
+shape) the log carries the broadcast.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ def on_a_loop() -> bool:
     return True
 
 
-# --- the way out --------------------------------------------------------------------------------
+# --- routes -------------------------------------------------------------------------------------
 
 Future = Any  # concurrent.futures.Future[None]
 
 
 def _route() -> Callable[[Broadcast], Future | None] | None:
-    """How a broadcast leaves this process; None where only the log does."""
+    """What sends a broadcast from this process; None where it must go through the log."""
     hub = running_hub()
     if hub is not None:
         return hub.cast_from_anywhere
     if reaches_others(conf.current().CHANNEL_LAYER):
-        return _postman().send
+        return _sender().send
     return None
 
 
@@ -78,52 +78,38 @@ def send_now(cast: Broadcast, *, quietly: bool) -> None:
 
 
 class _BackgroundSender:
-    """A thread with an event loop and a layer of its own."""
+    """A thread with its own event loop and layer. It ends with the process."""
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
-        self.alias = conf.current().CHANNEL_LAYER
+        self._pid = os.getpid()
+        self._alias = conf.current().CHANNEL_LAYER
         self._loop = asyncio.new_event_loop()
         self._bus: Bus | None = None
-        thread = threading.Thread(
-            target=self._loop.run_forever, name="rowcast-postman", daemon=True
-        )
+        thread = threading.Thread(target=self._loop.run_forever, name="rowcast-sender", daemon=True)
         thread.start()
+
+    @property
+    def usable(self) -> bool:
+        """False in a forked process, which has no thread of its parent, and after a change of the
+        settings."""
+        return self._pid == os.getpid() and self._alias == conf.current().CHANNEL_LAYER
 
     def send(self, cast: Broadcast) -> Future:
         return asyncio.run_coroutine_threadsafe(self._publish(cast), self._loop)
 
     async def _publish(self, cast: Broadcast) -> None:
         if self._bus is None:
-            self._bus = Bus(self.alias, lambda message: None)
+            self._bus = Bus(self._alias, lambda message: None)
         await self._bus.publish(BroadcastBatch([cast]))
-
-    def stop(self) -> None:
-        async def leave() -> None:
-            if self._bus is not None:
-                await self._bus.leave()
-
-        asyncio.run_coroutine_threadsafe(leave(), self._loop).result(_SEND_SECONDS)
-        self._loop.call_soon_threadsafe(self._loop.stop)
 
 
 _lock = threading.Lock()
 _one: _BackgroundSender | None = None
 
 
-def _postman() -> _BackgroundSender:
+def _sender() -> _BackgroundSender:
     global _one
     with _lock:
-        # A thread does not live on in a process that was forked.
-        if _one is None or _one.pid != os.getpid() or _one.alias != conf.current().CHANNEL_LAYER:
+        if _one is None or not _one.usable:
             _one = _BackgroundSender()
         return _one
-
-
-def close_postman() -> None:
-    """Let go of the layer, at a test's end."""
-    global _one
-    with _lock:
-        if _one is not None and _one.pid == os.getpid():
-            _one.stop()
-        _one = None

@@ -1,7 +1,7 @@
-"""Keeps the row of this process alive for as long as the process is.
+"""Renews the row of this process while the process runs.
 
-Every server, tailer and worker runs one task that reports what the process does and extends its
-lease. Never decides what a process does; the rows are those of `realtime.roster`.
+Each server, tailer and worker runs one task that writes the process's figures into its row and
+extends its lease. Decides nothing; `realtime.roster` owns the rows.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 from realtime import conf
 from realtime.event_log.read_holds import holds
+from realtime.event_log.tailer import Tailer
 from realtime.models import Process
 from realtime.process.maintenance import Maintenance
 from realtime.process.registry import Registration, Report
@@ -23,26 +23,21 @@ from realtime.util.database_threads import (
     in_database_thread,
 )
 
-if TYPE_CHECKING:
-    from realtime.event_log.tailer import Tailer
-    from realtime.process.hub import Hub
-
 logger = logging.getLogger("realtime.processes")
 
 RENEW_SECONDS = 5.0
-# A hold that sinks is announced at once, but a storm of them not more often than this.
+# A read hold on older entries renews the row at once, but not more often than this.
 _ANNOUNCE_SECONDS = 0.5
 
 
-async def keep(hub: Hub) -> None:
-    """Keep the row of a server process until cancelled."""
+async def keep(id_: str, report: Callable[[], Report], on_new_row: Callable[[], None]) -> None:
+    """Keep the row of a server process until cancelled. `on_new_row` is called after each renewal
+    that had to make the row."""
     alias = conf.current().DATABASE
-    registration = Registration(alias, hub.id, Process.Kind.SERVER)
+    registration = Registration(alias, id_, Process.Kind.SERVER)
     upkeep = Maintenance(alias)
     try:
-        await keep_row(
-            registration, lambda: _of_server(hub), upkeep.beat, born=hub.presence.registered
-        )
+        await keep_row(registration, report, upkeep.beat, on_new_row)
     finally:
         await upkeep.close()
 
@@ -52,8 +47,12 @@ async def keep_tailer(tailer: Tailer) -> None:
     alias = conf.current().DATABASE
     registration = Registration(alias, tailer.id, Process.Kind.TAILER)
     upkeep = Maintenance(alias)
+
+    def report() -> Report:
+        return Report(position=tailer.position, tailing=True, leading=tailer.leading)
+
     try:
-        await keep_row(registration, lambda: _of_tailer(tailer), upkeep.beat)
+        await keep_row(registration, report, upkeep.beat)
     finally:
         await upkeep.close()
 
@@ -61,70 +60,56 @@ async def keep_tailer(tailer: Tailer) -> None:
 async def keep_row(
     registration: Registration,
     report: Callable[[], Report],
-    beat: Callable[[Report], Awaitable[None]] | None = None,
-    born: Callable[[], None] = lambda: None,
+    after_renewal: Callable[[Report], Awaitable[None]] | None = None,
+    on_new_row: Callable[[], None] = lambda: None,
 ) -> None:
-    """Renew a row until cancelled, then delete it. `beat` is awaited after every renewal, `born`
-    called after one that made the row.
+    """Renew a row until cancelled, then delete it.
 
-    Outlives the database; one line is logged when it fails and one when it works again.
+    Goes on while the database fails; one line is logged when it fails and one when it works again.
     """
     loop = asyncio.get_running_loop()
-    sunk = asyncio.Event()
+    renew_now = asyncio.Event()
 
-    def sink() -> None:
-        # Called by readers, which a loop that has ended must not trouble.
+    def hold_sank() -> None:
+        # Called by reading threads, which may outlive the loop.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(sunk.set)
+            loop.call_soon_threadsafe(renew_now.set)
 
-    unwatch = holds.watch(sink)
+    unwatch = holds.watch(hold_sank)
     failing = False
     try:
         while True:
-            sunk.clear()
-            said = report()
+            renew_now.clear()
+            written = report()
             try:
-                kept = await in_database_thread(registration.renew, said)
+                existed = await in_database_thread(registration.renew, written)
             except DATABASE_ERRORS as error:
-                if not failing:
-                    logger.warning(
-                        "the row of this process cannot be renewed: %s",
-                        error,
-                        extra={"action": "lease_failing"},
-                    )
+                _note(error, failing)
                 failing = True
             else:
-                if failing:
-                    logger.info("the row can be renewed again", extra={"action": "lease_works"})
+                _note(None, failing)
                 failing = False
-                if not kept:
-                    born()
-                if beat is not None:
-                    await beat(said)
+                if not existed:
+                    on_new_row()
+                if after_renewal is not None:
+                    await after_renewal(written)
             await asyncio.sleep(_ANNOUNCE_SECONDS)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RENEW_SECONDS - _ANNOUNCE_SECONDS):
-                    await sunk.wait()
+                    await renew_now.wait()
     finally:
         unwatch()
-        # Without this the row goes when its lease runs out.
+        # If this fails, the row goes when its lease expires.
         with contextlib.suppress(*DATABASE_ERRORS):
             await finish_in_database_thread(registration.leave)
 
 
-def _of_server(hub: Hub) -> Report:
-    dispatcher = hub.dispatcher
-    tailer = hub.tailer
-    return Report(
-        position=hub.position.seq,
-        connections=hub.connections,
-        channels=dispatcher.topics.listeners,
-        subscriptions=len(dispatcher.subscribers),
-        tailing=tailer is not None,
-        leading=tailer is not None and tailer.leading,
-        counters=dispatcher.counters.flat(),
-    )
-
-
-def _of_tailer(tailer: Tailer) -> Report:
-    return Report(position=tailer.position, tailing=True, leading=tailer.leading)
+def _note(error: Exception | None, failing: bool) -> None:
+    if error is not None and not failing:
+        logger.warning(
+            "the row of this process cannot be renewed: %s",
+            error,
+            extra={"action": "lease_failing"},
+        )
+    elif error is None and failing:
+        logger.info("the row can be renewed again", extra={"action": "lease_works"})

@@ -1,6 +1,6 @@
-"""What one server process has once: the dispatcher, its end of the bus, the embedded tailer.
+"""What a server process has once: the dispatcher, its end of the bus, the embedded tailer.
 
-Started by the first socket, since not every ASGI server tells an application that it starts. A
+Started by the first socket, because not every ASGI server tells an application that it starts. A
 start that fails (no database yet) is tried again by the next join.
 """
 
@@ -12,8 +12,8 @@ import secrets
 import threading
 import weakref
 from collections import Counter
+from collections.abc import Callable
 from itertools import count
-from typing import Protocol
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
@@ -29,6 +29,7 @@ from realtime.event_log.position import Position
 from realtime.event_log.tailer import Tailer
 from realtime.process import heartbeat
 from realtime.process.loop_monitor import LoopMonitor
+from realtime.process.registry import Report
 from realtime.process.remote_reader import RemoteReader
 from realtime.process.shutdown import StopSignal
 from realtime.session.quotas import QuotaChain, Quotas
@@ -41,7 +42,7 @@ from realtime.util.fair_queue import FairQueue
 
 logger = logging.getLogger("realtime.hub")
 
-# Broadcasts that wait for the bus: in all, and of one topic; and what travels together.
+# Broadcasts that wait for the bus: in all, and of one topic; and those that travel together.
 _CASTS = 10_000
 _CASTS_OF_TOPIC = 1_000
 _CASTS_AT_ONCE = 100
@@ -49,21 +50,13 @@ _BYTES_AT_ONCE = 256 * 1024
 _PUBLISH_SECONDS = 10.0
 _STOP_SECONDS = 10.0
 
-# A graceful stop. Clients come back about a second after they were closed, so the closes are
-# spread, or the next server meets all of them at once; and a supervisor kills after ten seconds.
+# A graceful stop. Clients reconnect about a second after they were closed, so the closes are
+# spread: otherwise the next server gets all of them at once. A supervisor kills after ten seconds.
 _SPREAD_SECONDS = 3.0
 _SECONDS_PER_SOCKET = 0.01
-_FAREWELL_SECONDS = 3.0
+_CLOSE_SECONDS = 3.0
 _DRAIN_SECONDS = 9.0
 _LOOK_SECONDS = 0.02
-
-
-class Guest(Protocol):
-    """A connected socket, as the hub sees it."""
-
-    outbox: Outbox
-
-    def disconnect(self) -> None: ...
 
 
 class Hub:
@@ -86,12 +79,13 @@ class Hub:
             self.counters,
             lambda: self.dispatcher.busy,
         )
-        # What a client left long ago is read by a worker, where there is one.
-        self._remote = RemoteReader(self.dispatcher.reader, self._alias, settings.CHANNEL_LAYER)
-        self.dispatcher.reader.deep = self._remote.from_table
+        # Long ranges of the log are read by a worker where one runs.
+        self.remote = RemoteReader(self.dispatcher.reader, self._alias, settings.CHANNEL_LAYER)
+        self.dispatcher.reader.deep = self.remote.from_table
         self.draining = False
-        self.sockets: set[Guest] = set()
-        self.pulse = LoopMonitor(self._loop, self.counters, self._fullest)
+        #: The outbox of each open socket, and what starts its close.
+        self.sockets: dict[Outbox, Callable[[], None]] = {}
+        self.loop_monitor = LoopMonitor(self._loop, self.counters, self._fullest)
         self.connections = 0
         self.addresses: Counter[str] = Counter()
         self.bounds = bounds_of(settings)
@@ -111,7 +105,7 @@ class Hub:
         self._signal.install()
 
     def enter(self, address: str, total: int | None, per_address: int | None) -> str | None:
-        """Count a connection in; where there is no place for it, the limit that says so."""
+        """Count a connection in. Returns the limit that has no place for it, None if all have."""
         if total is not None and self.connections >= total:
             return "connections/process"
         if address and per_address is not None and self.addresses[address] >= per_address:
@@ -128,32 +122,32 @@ class Hub:
             del self.addresses[address]
 
     def purse_of(self, subject: Subject, now: float) -> QuotaChain | None:
-        """What a subject's connections and channels share; None for nobody in particular, and for
-        the operator's own programs."""
+        """The quotas that a subject's connections and channels share. None for a subject without a
+        user id, and for the service role."""
         if subject.role == SERVICE_ROLE or subject.user_id is None:
             return None
         return QuotaChain(self.quotas.subject(str(subject.user_id), now))
 
     def _fullest(self) -> int:
-        return max((guest.outbox.size for guest in self.sockets), default=0)
+        return max((outbox.size for outbox in self.sockets), default=0)
 
     @property
     def running(self) -> bool:
-        """Whether it was started and not stopped."""
+        """Whether it has been started and not stopped."""
         return self._started and not self._loop.is_closed()
 
     @property
     def position(self) -> Position:
-        """The last event this process has handed out."""
+        """The position of the last event that this process has delivered."""
         return self.dispatcher.position
 
     @property
     def tailer(self) -> Tailer | None:
-        """The embedded tailer, where there is one."""
+        """The embedded tailer; None without one."""
         return self._tailer
 
     def new_id(self) -> str:
-        """A name for a channel, unique over all processes."""
+        """An id for a channel, unique over all processes."""
         return f"{self.id}-{next(self._numbers)}"
 
     async def ready(self) -> None:
@@ -161,7 +155,7 @@ class Hub:
         async with self._starting:
             if self._started:
                 return
-            # On the bus first: what is published while we look for the head waits in the inbox.
+            # The bus first: what is published while the head is read waits in the inbox.
             await self.bus.join()
             if self._settings.embedded:
                 await in_database_thread(self._number_backlog)
@@ -170,36 +164,49 @@ class Hub:
             if self._settings.embedded:
                 self._start_tailer()
             self._present = asyncio.create_task(self.presence.run(), name="rowcast-present")
-            self._keeper = asyncio.create_task(heartbeat.keep(self), name="rowcast-row")
-            self.pulse.start()
+            self._keeper = asyncio.create_task(
+                heartbeat.keep(self.id, self._report, self.presence.registered), name="rowcast-row"
+            )
+            self.loop_monitor.start()
             self._started = True
 
     def _number_backlog(self) -> None:
-        # What waits was committed before anybody listened here. Numbered now, it lies behind the
-        # head that the first subscriber starts from, and does not reach him as if it were new.
+        # Waiting entries were committed before any channel here subscribed. They are numbered now,
+        # so that the first subscription starts behind them and does not get them as new ones.
         while sequencer.number(connections[self._alias]):
             continue
 
+    def _report(self) -> Report:
+        return Report(
+            position=self.position.seq,
+            connections=self.connections,
+            channels=self.dispatcher.topics.listeners,
+            subscriptions=len(self.dispatcher.subscribers),
+            tailing=self._tailer is not None,
+            leading=self._tailer is not None and self._tailer.leading,
+            counters=self.counters.flat(),
+        )
+
     async def drain(self) -> None:
-        """Take nobody in any more, close every socket with 1012 one after another, and stop."""
+        """Refuse new sockets, close the open ones with 1012 one after another, and stop."""
         self.draining = True
-        guests = list(self.sockets)
-        logger.info("stopping: %s sockets to close", len(guests), extra={"action": "draining"})
-        spread = min(_SPREAD_SECONDS, len(guests) * _SECONDS_PER_SOCKET)
-        begun = self._loop.time()
-        for number, guest in enumerate(guests):
-            await asyncio.sleep(begun + spread * number / len(guests) - self._loop.time())
-            guest.disconnect()
-        waited_for = self._loop.time() + _FAREWELL_SECONDS
-        while self.sockets and self._loop.time() < waited_for:
+        closes = list(self.sockets.values())
+        logger.info("stopping: %s sockets to close", len(closes), extra={"action": "draining"})
+        spread = min(_SPREAD_SECONDS, len(closes) * _SECONDS_PER_SOCKET)
+        started = self._loop.time()
+        for number, close in enumerate(closes):
+            await asyncio.sleep(started + spread * number / len(closes) - self._loop.time())
+            close()
+        deadline = self._loop.time() + _CLOSE_SECONDS
+        while self.sockets and self._loop.time() < deadline:
             await asyncio.sleep(_LOOK_SECONDS)
         await self.stop()
 
     async def stop(self) -> None:
         """Stop everything that was started."""
         self._signal.uninstall()
-        self.pulse.stop()
-        # The keeper last: with its row goes whoever is still present here.
+        self.loop_monitor.stop()
+        # The row last: its presence rows are deleted with it.
         for task in (self._present, self._keeper):
             if task is not None:
                 task.cancel()
@@ -211,13 +218,13 @@ class Hub:
             self._caster.cancel()
             await asyncio.gather(self._caster, return_exceptions=True)
         await self.dispatcher.stop()
-        await self._remote.close()
+        await self.remote.close()
         await self.bus.leave()
         self._started = False
 
     def cast(self, cast: Broadcast) -> bool:
-        """Broadcast, in the order of calling within a topic; False when too many of it already
-        wait to be sent."""
+        """Broadcast, in the order of the calls within a topic. False when too many broadcasts of
+        the topic wait already."""
         if not self._casts.put(cast.room, cast):
             self.counters.casts_refused += 1
             return False
@@ -226,7 +233,7 @@ class Hub:
         return True
 
     def cast_from_anywhere(self, cast: Broadcast) -> None:
-        """`cast` from any thread of this process; on the loop itself at once.
+        """`cast` from any thread of this process.
 
         Raises RuntimeError, on the loop, when too many wait.
         """
@@ -237,7 +244,7 @@ class Hub:
         self._loop.call_soon_threadsafe(self.cast, cast)
 
     def remove(self, port: Subscriber) -> None:
-        """Forget a channel altogether; it is present no more."""
+        """Remove a channel from subscriptions, topics and presence."""
         self.dispatcher.remove(port)
         self.presence.untrack(port.id)
 
@@ -254,7 +261,7 @@ class Hub:
             try:
                 await self.bus.publish(BroadcastBatch(together))
             except LayerDown:
-                # It was not sent. Those who listen here can hear it all the same.
+                # It was not sent, but listeners of this process can still receive it.
                 self.dispatcher.receive(BroadcastBatch(together))
             except Exception as error:
                 # The bus has logged the outage; broadcasts are best effort.
@@ -262,12 +269,12 @@ class Hub:
 
     def _start_tailer(self) -> None:
         self._tailer = Tailer(self._alias, self._settings.POLL_INTERVAL, self._publish)
-        # A daemon: a server that ends does not wait for it, and numbering is all or nothing.
+        # A daemon thread: numbering is a transaction, so a server need not wait for it to end.
         self._thread = threading.Thread(target=self._tailer.run, name="rowcast-tailer", daemon=True)
         self._thread.start()
 
     def _publish(self, batch: Batch) -> None:
-        # Waits, so that batches keep their order and an outage is noticed.
+        # Waits, so that batches keep their order and a failure is noticed.
         future = asyncio.run_coroutine_threadsafe(self.bus.publish(batch), self._loop)
         future.result(_PUBLISH_SECONDS)
 
@@ -300,7 +307,7 @@ def hub() -> Hub:
 
 
 def running_hub() -> Hub | None:
-    """A hub of this process that is at work, from any thread; None where there is none."""
+    """A running hub of this process, from any thread; None without one."""
     for found in tuple(_hubs.values()):
         if found.running:
             return found

@@ -1,7 +1,7 @@
-"""How punctual the event loop is, and how full the fullest outbox: looked at a few times a second.
+"""Two figures that are sampled by a timer: the lateness of the event loop, and the fullest outbox.
 
-One timer. Owns the two figures that nobody counts because nobody does them; keeps the largest of
-the last minute or so, so that a look once in fifteen seconds misses nothing. Changes nothing.
+Keeps the largest values of about the last minute, so that a scrape every fifteen seconds misses
+none. Changes nothing.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Callable
 from realtime.util.counters import Counters
 
 _EVERY_SECONDS = 0.25
-# Outboxes are looked at less often, since there may be thousands.
+# Outboxes are sampled at every fourth beat, because there may be thousands.
 _OUTBOX_EVERY = 4
 _WINDOW_SECONDS = 30.0
 
 
 class Peak:
-    """The largest of what was seen in this window and the one before."""
+    """The largest value of this window and the one before. Times are in seconds."""
 
     __slots__ = ("_before", "_ends", "_now", "_window")
 
@@ -27,25 +27,25 @@ class Peak:
         self._before = self._now = 0.0
         self._ends = float("-inf")
 
-    def see(self, value: float, now: float) -> None:
-        self._turn(now)
+    def add(self, value: float, now: float) -> None:
+        self._roll(now)
         self._now = max(self._now, value)
 
     def at(self, now: float) -> float:
-        self._turn(now)
+        self._roll(now)
         return max(self._before, self._now)
 
-    def _turn(self, now: float) -> None:
+    def _roll(self, now: float) -> None:
         if now < self._ends:
             return
-        # After a long silence neither window says anything any more.
+        # After a long pause the last window is too old to count.
         self._before = self._now if now < self._ends + self._window else 0.0
         self._now = 0.0
         self._ends = now + self._window
 
 
 class LoopMonitor:
-    """One per event loop. `fullest` gives the bytes in the fullest outbox."""
+    """One per event loop. `fullest` returns the bytes in the fullest outbox."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, counters: Counters, fullest: Callable[[], int]
@@ -60,21 +60,22 @@ class LoopMonitor:
 
     @property
     def longest_delay(self) -> float:
-        """The most seconds by which the loop was late lately."""
+        """The most seconds by which a timer was late, in the last minute."""
         return self._delay.at(self._loop.time())
 
     @property
     def highest_water(self) -> int:
-        """The most bytes that waited for one client lately."""
-        self._outbox.see(self._fullest(), self._loop.time())
+        """The most bytes that waited for one client, in the last minute."""
+        self._outbox.add(self._fullest(), self._loop.time())
         return int(self._outbox.at(self._loop.time()))
 
     def start(self) -> None:
-        """Begin to look. Nothing happens when it has begun."""
+        """Start the timer; does nothing if it runs."""
         if self._timer is None:
             self._next()
 
     def stop(self) -> None:
+        """Stop the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -87,8 +88,8 @@ class LoopMonitor:
         now = self._loop.time()
         late = max(0.0, now - self._due)
         self._counters.loop_delays.add(late)
-        self._delay.see(late, now)
+        self._delay.add(late, now)
         self._beats += 1
         if self._beats % _OUTBOX_EVERY == 0:
-            self._outbox.see(self._fullest(), now)
+            self._outbox.add(self._fullest(), now)
         self._next()

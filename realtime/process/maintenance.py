@@ -1,7 +1,7 @@
-"""What the leader sees to beside numbering: that the log is pruned.
+"""The leader's duties beside numbering: it has the log pruned, and it wakes workers.
 
-A worker does it where one lives, else the leader itself, chunk by chunk in a database thread. Also
-wakes workers: Channels starts a worker's consumer only when something arrives for it.
+A worker prunes where one runs, else the leader itself, chunk by chunk in a database thread. Workers
+must be woken because Channels starts a worker's consumer with the first message for it.
 """
 
 from __future__ import annotations
@@ -24,38 +24,40 @@ from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
 logger = logging.getLogger("realtime.upkeep")
 
 PRUNE_SECONDS = 600.0
-# A leader that starts is not the only one to be busy then.
+# A process that has just started has other work.
 _FIRST_SECONDS = 60.0
 
 
 class Maintenance:
     """One per process that may lead. On one event loop."""
 
-    def __init__(self, alias: str) -> None:
+    def __init__(self, alias: str, first_seconds: float = _FIRST_SECONDS) -> None:
+        """`first_seconds`: when a new leader prunes for the first time."""
         self._alias = alias
+        self._first_seconds = first_seconds
         layer = conf.current().CHANNEL_LAYER
         self._reaches = reaches_others(layer)
-        self._post = Mailbox(layer, f"realtime.upkeep.{secrets.token_hex(8)}", _ignore)
+        self._mailbox = Mailbox(layer, f"realtime.upkeep.{secrets.token_hex(8)}", _ignore)
         self._due = 0.0
         self._led = False
         self._pruning: asyncio.Task[Pruned | None] | None = None
 
     async def beat(self, report: Report) -> None:
-        """Called after every renewal of the row; does nothing unless this process leads."""
+        """Called after each renewal of the process row; does nothing unless this process leads."""
         now = asyncio.get_running_loop().time()
         if not report.leading:
             self._led = False
             return
         if not self._led:
             self._led = True
-            self._due = now + _FIRST_SECONDS
+            self._due = now + self._first_seconds
         await self._send(WORKERS, {"type": "wake"})
         if now >= self._due:
             self._due = now + PRUNE_SECONDS
             await self.prune()
 
     async def prune(self) -> None:
-        """Have the log pruned by a worker, or begin to do it here."""
+        """Ask a worker to prune the log, or start to prune it here."""
         try:
             workers = await in_database_thread(registry.workers, self._alias)
         except DATABASE_ERRORS:
@@ -66,27 +68,27 @@ class Maintenance:
             self._pruning = asyncio.create_task(prune_gently(self._alias), name="rowcast-prune")
 
     async def close(self) -> None:
-        """Stop what was begun."""
+        """Stop pruning and close the mailbox."""
         if self._pruning is not None:
             self._pruning.cancel()
             await asyncio.gather(self._pruning, return_exceptions=True)
-        await self._post.close()
+        await self._mailbox.close()
 
     async def _send(self, channel: str, message: dict[str, str]) -> bool:
         if not self._reaches:
             return False
         try:
-            await self._post.send(channel, message)
+            await self._mailbox.send(channel, message)
         except Exception as error:
-            # The bus tells of an outage; a full queue means that nobody listens.
+            # The bus logs outages; a full queue means that no worker runs.
             logger.debug("not sent to %s: %s", channel, error, extra={"action": "errand_unsent"})
             return False
         return True
 
 
 async def prune_gently(alias: str, older_than: timedelta | None = None) -> Pruned | None:
-    """One run, which lets go of its thread between chunks. None when it could not be finished;
-    the reason is logged."""
+    """Prune once, with a pause between chunks that frees the database thread. None when it could
+    not be finished; the reason is logged."""
     steps = pruning.steps(alias, older_than)
     pruned = Pruned(0, 0)
     try:
@@ -109,4 +111,4 @@ async def prune_gently(alias: str, older_than: timedelta | None = None) -> Prune
 
 
 def _ignore(message: dict[str, object]) -> None:
-    """Nothing is sent to a leader."""
+    """A leader receives nothing."""

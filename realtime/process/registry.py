@@ -1,8 +1,8 @@
-"""The rows of the processes that run, with their leases, in the database.
+"""The rows of the running processes, with their leases, in the database.
 
-A process renews its row every few seconds and deletes the rows of those that did not, so what a
-process holds ends with it, however it ended. Times are the database's, since the clocks of several
-machines differ. Everything here runs in a database thread.
+A process renews its row every few seconds and deletes rows whose lease has expired, so what a
+process holds is released even after a crash. Times are the database's, because the clocks of
+several machines differ. Everything here runs in a database thread.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LEASE_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a process says about itself."""
+    """The figures that a process writes into its row."""
 
     position: int = 0
     connections: int = 0
@@ -48,21 +48,21 @@ class Registration:
         self.alias = alias
         self.id = id_
         self.kind = kind
-        # Who stops to wait for a renewal does not stop the renewal: it must not come after the end.
-        self._turn = threading.Lock()
+        # A renewal goes on when its task is cancelled, and must not write the row after `leave`.
+        self._lock = threading.Lock()
         self._left = False
 
     def renew(self, report: Report) -> bool:
-        """Write the report and extend the lease. False when there was no row: it is made, and
-        whatever hung on an earlier one is gone. After `leave` nothing is written."""
-        with self._turn:
+        """Write the report and extend the lease. False when there was no row: it was made, and what
+        referenced a former one is gone. After `leave` nothing is written."""
+        with self._lock:
             return self._left or self._renew(report)
 
     def _renew(self, report: Report) -> bool:
         self._expire()
         behind = 0
         if self.kind == Process.Kind.SERVER:
-            # Now, not when somebody asks: by then the head has moved on and the report has not.
+            # Computed now: later the head would be newer than the report.
             seqs = LogHead.objects.using(self.alias).values_list("seq", flat=True)
             behind = max(0, (seqs.first() or 0) - report.position)
         said = {
@@ -96,8 +96,8 @@ class Registration:
         return False
 
     def leave(self) -> None:
-        """Delete the row: this process holds nothing any more."""
-        with self._turn:
+        """Delete the row, with everything that references it."""
+        with self._lock:
             self._left = True
             self._leave()
 
@@ -106,18 +106,18 @@ class Registration:
             self._delete(self.id)
 
     def _delete(self, id_: str) -> None:
-        # Those who are present at it go with it.
+        # Its presence rows first.
         PresenceMember.objects.using(self.alias).filter(process=id_).delete()
         Process.objects.using(self.alias).filter(pk=id_).delete()
 
     def _expire(self) -> None:
-        # Looked for first: a DELETE takes the write lock on SQLite even when it finds nothing.
-        # One by one, so that two who do this at once cannot wait for each other.
+        # Read first: on SQLite a DELETE takes the write lock even when it finds nothing. One by
+        # one, so that two processes that do this at once cannot wait for each other.
         rows = Process.objects.using(self.alias)
         expired = rows.filter(lease__lt=Now()).order_by("pk")
         for id_, kind, host, pid in list(expired.values_list("id", "kind", "host", "pid")):
             with transaction.atomic(using=self.alias):
-                # Taken in hand by an update, so that a renewal at this moment waits and then finds
+                # The update locks the row: a renewal at the same moment either waits and then finds
                 # no row, or comes first and keeps it.
                 dead = rows.filter(pk=id_, lease__lt=Now()).update(leading=False)
                 if dead:
@@ -133,19 +133,19 @@ class Registration:
 
 
 def alive(alias: str) -> QuerySet[Process]:
-    """The processes whose lease is good."""
+    """The processes whose lease has not expired."""
     return Process.objects.using(alias).filter(lease__gte=Now())
 
 
 def workers(alias: str) -> list[str]:
-    """The ids of the living workers."""
+    """The ids of the workers whose lease has not expired."""
     rows = alive(alias).filter(kind=Process.Kind.WORKER).order_by("pk")
     return list(rows.values_list("pk", flat=True))
 
 
 def lowest_needed(alias: str) -> int | None:
-    """The lowest seq that a living process still has to read: what a replay holds, and what a
-    server has not handed on yet. None if nobody needs anything."""
+    """The lowest seq that a running process still has to read, for a replay or because a server
+    has not delivered it yet. None if there is none."""
     needed = []
     for kind, position, holding_seq in alive(alias).values_list("kind", "position", "holding_seq"):
         if holding_seq is not None:

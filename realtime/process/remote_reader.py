@@ -1,7 +1,7 @@
-"""Reading deep into the log through a worker, so that a server's own threads stay free.
+"""Reading long ranges of the log through a worker, so that a server's own threads stay free.
 
-A range deeper than a few thousand events is asked for chunk by chunk from a living worker. One that
-does not answer in time costs a moment, once: the server reads itself and leaves that worker alone
+A range of more than a few thousand events is read chunk by chunk from a running worker. If the
+worker does not answer in time, the server reads the range itself and does not ask that worker again
 for a while. Both ways give the same events (RT-E1).
 """
 
@@ -12,14 +12,14 @@ import logging
 import random
 import secrets
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
 from realtime.bus.mailbox import Mailbox
 from realtime.event_log.event import DatabaseEvent
+from realtime.event_log.reader import LogReader
 from realtime.process import registry
 from realtime.process.worker_messages import Answer, box_of, decode_answer
 from realtime.util.database_threads import in_database_thread
-from realtime.wal.entry import Relation, WalRow
 
 logger = logging.getLogger("realtime.reading")
 
@@ -29,22 +29,23 @@ _FORGET_SECONDS = 5.0
 _AVOID_SECONDS = 30.0
 
 
-class Reader(Protocol):
-    """The part of LogReader that is needed here."""
-
-    def learn(self, relations: list[Relation]) -> None: ...
-    def events(self, rows: list[WalRow]) -> list[DatabaseEvent]: ...
-    async def from_table(self, after: int, upto: int) -> list[DatabaseEvent]: ...
-
-
 class RemoteReader:
-    """Reads like `reader`, and through a worker where that is worth it. On one event loop."""
+    """Reads ranges of more than `deep` events through a worker, others by `reader`. On one event
+    loop. A worker has `answer_seconds` to answer."""
 
-    def __init__(self, reader: Reader, alias: str, layer: str, deep: int = DEEP) -> None:
+    def __init__(
+        self,
+        reader: LogReader,
+        alias: str,
+        layer: str,
+        deep: int = DEEP,
+        answer_seconds: float = _ANSWER_SECONDS,
+    ) -> None:
+        self.deep = deep
         self._reader = reader
         self._alias = alias
-        self._deep = deep
-        self._box = Mailbox(layer, f"realtime.reply.{secrets.token_hex(8)}", self._take)
+        self._answer_seconds = answer_seconds
+        self._mailbox = Mailbox(layer, f"realtime.reply.{secrets.token_hex(8)}", self._take)
         self._numbers = count(1)
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._workers: list[str] = []
@@ -52,11 +53,11 @@ class RemoteReader:
         self._avoided: dict[str, float] = {}
 
     async def from_table(self, after: int, upto: int) -> list[DatabaseEvent]:
-        """Some events right after `after`; none if the next one is not kept any more.
+        """Some of the events right after `after`; none if the next one has been pruned.
 
         Raises what the database raises.
         """
-        if upto - after > self._deep:
+        if upto - after > self.deep:
             answer = await self._ask(after, upto)
             if answer is not None:
                 self._reader.learn(answer.relations)
@@ -64,21 +65,21 @@ class RemoteReader:
         return await self._reader.from_table(after, upto)
 
     async def close(self) -> None:
-        """Let go of the layer."""
-        await self._box.close()
+        """Close the mailbox."""
+        await self._mailbox.close()
 
     async def _ask(self, after: int, upto: int) -> Answer | None:
         worker = await self._worker()
         if worker is None:
             return None
-        await self._box.open()
+        await self._mailbox.open()
         number = next(self._numbers)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                question = {"type": "read", "id": number, "reply": self._box.name}
-                await self._box.send(box_of(worker), {**question, "after": after, "upto": upto})
+            async with asyncio.timeout(self._answer_seconds):
+                question = {"type": "read", "id": number, "reply": self._mailbox.name}
+                await self._mailbox.send(box_of(worker), {**question, "after": after, "upto": upto})
                 answer = await future
         except Exception as error:
             self._avoid(worker, str(error) or type(error).__name__)
@@ -88,7 +89,7 @@ class RemoteReader:
         if answer.error:
             self._avoid(worker, answer.error)
             return None
-        # An answer that does not fit would be a gap; the table knows better.
+        # An answer that begins elsewhere would leave a gap: read the table instead.
         fits = not answer.rows or answer.rows[0].seq == after + 1
         return answer if fits else None
 

@@ -1,9 +1,9 @@
-"""The graceful stop: on SIGTERM this process says goodbye first, then its server goes on to end.
+"""The graceful stop: on SIGTERM this process closes its sockets first, then the server stops.
 
-ASGI tells an application nothing of a stop before the server acts on it: daphne cancels every
-application without a close frame, uvicorn closes all sockets in one breath. So a handler stands
-before the server's own while the process has a hub. SIGINT is left alone: who presses Ctrl-C does
-not want to wait. A second SIGTERM does not wait either.
+A server does not tell an ASGI application that it stops: daphne cancels every application without a
+close frame, uvicorn closes all sockets at once. So while the process has a hub, a handler runs
+before the server's own. SIGINT is left to the server, because a person waits for it. A second
+SIGTERM stops without waiting.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ logger = logging.getLogger("realtime.hub")
 
 
 class StopSignal:
-    """Runs `drain` on `loop` at the first SIGTERM, then does what was done before at SIGTERM."""
+    """Runs `drain` on `loop` at the first SIGTERM, for `most` seconds at the most, then the former
+    handler."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, drain: Callable[[], Awaitable[None]], most: float
@@ -34,7 +35,8 @@ class StopSignal:
         self._task: asyncio.Task[None] | None = None
 
     def install(self) -> None:
-        """Stand before the present handler. Nothing where Python cannot, or SIGTERM is ignored."""
+        """Take the place of the present handler. Does nothing outside the main thread, or where
+        SIGTERM is ignored or handled by something other than Python."""
         if threading.current_thread() is not threading.main_thread():
             return
         previous = signal.getsignal(signal.SIGTERM)
@@ -45,7 +47,7 @@ class StopSignal:
         self._installed = True
 
     def uninstall(self) -> None:
-        """Put the former handler back, unless somebody else has taken the place."""
+        """Put the former handler back, unless another one was installed since."""
         if self._installed and signal.getsignal(signal.SIGTERM) == self._handle:
             signal.signal(signal.SIGTERM, self._previous)
         self._installed = False

@@ -1,9 +1,9 @@
 """`manage.py runworker realtime`: heavy reading and pruning, away from the socket processes.
 
 Channels starts the consumer with the first message on the channel `realtime`, which a leader sends
-every few seconds. From then on this process has a row, by which servers find it, and a box of its
-own, so that one worker and no other gets a question, whatever the layer. Numbers nothing and holds
-no sockets.
+every few seconds. From then on this process has a row, by which servers find it, and a mailbox of
+its own, so that a question reaches exactly one worker on any layer. Numbers nothing and has no
+sockets.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ logger = logging.getLogger("realtime.worker")
 # Bytes of row images in one answer; a single larger row goes alone.
 _ANSWER_BYTES = 1_048_576
 _AT_ONCE = 2
-# Questions that wait longer than their askers do are not worth an answer.
+# More questions than this would be answered after their server has given up.
 _WAITING = 64
-# What has not ended so long after SIGTERM is told again.
+# Seconds after SIGTERM until tasks that have not ended are cancelled again.
 _AGAIN_SECONDS = 5.0
 
 
 class RealtimeWorker(AsyncConsumer):
-    """One per worker process. Questions: `wake`, `prune`, and `read` with `id`, `reply` (the
-    asker's channel), `after` and `upto`."""
+    """One per worker process. Messages: `wake`, `prune`, and `read` with `id`, `reply` (the
+    channel of the server), `after` and `upto`."""
 
     async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
         settings = conf.current()
@@ -50,18 +50,18 @@ class RealtimeWorker(AsyncConsumer):
         self.id = secrets.token_hex(8)
         self._alias = settings.DATABASE
         self._relations = Relations()
-        self._turn = asyncio.Semaphore(_AT_ONCE)
+        self._slots = asyncio.Semaphore(_AT_ONCE)
         self._jobs: set[asyncio.Task[None]] = set()
         self._pruning = False
         self._reads = 0
         self._prunes = 0
-        self._box = Mailbox(settings.CHANNEL_LAYER, box_of(self.id), self._take)
+        self._mailbox = Mailbox(settings.CHANNEL_LAYER, box_of(self.id), self._take)
         registration = Registration(self._alias, self.id, Process.Kind.WORKER)
         keeper = asyncio.create_task(keep_row(registration, self._report), name="rowcast-row")
         logger.info("worker %s is ready", self.id, extra={"action": "worker_ready"})
         try:
             with _ending_on_sigterm():
-                await self._box.open()
+                await self._mailbox.open()
                 while True:
                     self._take(await receive())
         finally:
@@ -69,7 +69,7 @@ class RealtimeWorker(AsyncConsumer):
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._box.close()
+            await self._mailbox.close()
             logger.info("worker %s has ended", self.id, extra={"action": "worker_ended"})
 
     def _report(self) -> Report:
@@ -117,7 +117,7 @@ class RealtimeWorker(AsyncConsumer):
             self._pruning = False
 
     async def _read(self, number: int, reply: str, after: int, upto: int) -> None:
-        async with self._turn:
+        async with self._slots:
             try:
                 rows = await in_database_thread(
                     read_rows, self._alias, self._relations, after, upto
@@ -130,10 +130,10 @@ class RealtimeWorker(AsyncConsumer):
                 answer = Answer(number, rows, [self._relations[id_] for id_ in used])
             body = encode_answer(answer)
         try:
-            await self._box.send(reply, {"type": ANSWER_TYPE, "b": body})
+            await self._mailbox.send(reply, {"type": ANSWER_TYPE, "b": body})
             self._reads += 1
         except Exception as error:
-            # Who asked reads for itself.
+            # The server reads the log itself.
             logger.warning("not answered: %s", error, extra={"action": "answer_unsent"})
 
 
@@ -149,8 +149,8 @@ def _bounded(rows: list[Any]) -> list[Any]:
 
 @contextlib.contextmanager
 def _ending_on_sigterm() -> Any:
-    """While the block runs, SIGTERM ends the process the way Ctrl-C does: Channels' runworker
-    knows only that one, and would be cut off in the middle of its work."""
+    """While the block runs, SIGTERM ends the process as Ctrl-C does. Channels' runworker handles
+    only SIGINT, and SIGTERM would cut off its work."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -161,8 +161,8 @@ def _ending_on_sigterm() -> Any:
         signal.raise_signal(signal.SIGINT)
 
     def again() -> None:
-        # Who runs the loop cancels everything once, and a client library that waits for its server
-        # may take that for a time-out of its own, and go on.
+        # runworker cancels all tasks once, and a client library that waits for its server may take
+        # that for a time-out of its own, and go on.
         for task in asyncio.all_tasks(loop):
             task.cancel()
         loop.call_later(_AGAIN_SECONDS, again)

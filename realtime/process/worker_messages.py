@@ -1,4 +1,4 @@
-"""What servers and workers say to each other, and the channels they say it on."""
+"""The messages between servers and workers, and their channels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 from realtime.wal.entry import Relation, WalRow
 
-# The name that `manage.py runworker` is given, and the box of one worker.
+# The channel that `manage.py runworker` is given.
 WORKERS = "realtime"
 ANSWER_TYPE = "realtime.rows"
 
@@ -17,9 +17,9 @@ def box_of(worker: str) -> str:
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
-    """Entries right after what was asked for, with the relations they name; or why there are none.
+    """The entries after the requested position, with the relations they name; or an error.
 
-    No rows and no error: the next entry is not kept any more.
+    No rows and no error: the next entry has been pruned.
     """
 
     id: int

@@ -108,7 +108,7 @@ class RealtimeConsumer(AsyncConsumer):
                     await self._serve(settings, receive)
         finally:
             self._hub.leave(address)
-            self._hub.sockets.discard(self)
+            self._hub.sockets.pop(vars(self).get("outbox"), None)  # type: ignore[call-overload]
             self._let_go()
 
     # --- one socket's life ----------------------------------------------------------------------
@@ -145,7 +145,7 @@ class RealtimeConsumer(AsyncConsumer):
             {"type": "websocket.accept", "subprotocol": self._admitted.subprotocol}
         )
         self.outbox = self._open_outbox(limits.outbox_bytes)
-        self._hub.sockets.add(self)
+        self._hub.sockets[self.outbox] = self.disconnect
         if self._hub.draining:
             self.disconnect()
         self.set_timer()

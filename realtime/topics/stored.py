@@ -67,14 +67,14 @@ def _cast(topic: str, row: Mapping[str, Any]) -> Broadcast:
 
 
 async def store_async(cast: Broadcast, *, kept: bool = True) -> None:
-    """`store` for async callers, in the thread whose transaction they may have open."""
+    """`store` for async callers, in the thread that may have their transaction open."""
     await sync_to_async(store, thread_sensitive=True)(cast, kept=kept)
 
 
 def store(cast: Broadcast, *, kept: bool = True) -> Message:
     """Write a broadcast to the log, in the transaction that is open if there is one.
 
-    With `kept` False it only passes through: no row stays. Raises what the database raises.
+    With `kept` False only the log entry stays and no row. Raises what the database raises.
     """
     alias = conf.current().DATABASE
     binary = cast.encoding == Encoding.BINARY

@@ -1,8 +1,8 @@
-"""What one process has done since it began: plain whole numbers that only rise.
+"""What one process has done since it started: whole numbers that only rise.
 
-Whoever does a thing counts it here, on the event loop; anybody may read. Counts by audience and by
-batch rather than by socket and by row, so that counting costs the delivery path next to nothing.
-Keeps no history and knows no names of metrics.
+Written on the event loop, at the place where the thing happens; read from anywhere. The delivery
+path counts per audience and per batch, not per socket and per row, so counting costs almost
+nothing. Keeps no history and has no names of metrics.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 
 
 class Histogram:
-    """How often values fell between bounds; the last place is for those above all of them."""
+    """Counts of values between bounds; the last count is of those above all bounds."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -26,11 +26,6 @@ class Histogram:
     def add(self, value: float) -> None:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
-
-    @property
-    def observed(self) -> int:
-        """How many values there were."""
-        return sum(self.counts)
 
 
 def _batches() -> Histogram:
@@ -45,21 +40,21 @@ def _delays() -> Histogram:
 class Counters:
     """One per process."""
 
-    #: Batches and broadcasts heard on the bus.
+    #: Batches and broadcasts received from the bus.
     heard: int = 0
-    #: Broadcasts handed to those who listen.
+    #: Broadcasts handed to listeners.
     casts: int = 0
     #: Broadcasts refused or dropped because too many of their topic waited.
     casts_refused: int = 0
     #: Events handed to the subscription manager.
     events: int = 0
-    #: Of these, events that somebody got.
+    #: Of these, events that at least one channel received.
     matched: int = 0
     #: Times that entries were missing and were read from the log.
     heals: int = 0
     #: Entries those reads brought.
     healed_events: int = 0
-    #: Times the watch compared this process with the head of the log.
+    #: Comparisons of this process with the head of the log.
     watch_reads: int = 0
     #: Messages that found the inbox full; their entries are read from the log.
     inbox_full: int = 0
@@ -67,15 +62,15 @@ class Counters:
     layer_failures: int = 0
     #: Times this process joined the group again.
     rejoins: int = 0
-    #: Times everybody here was told to read their rows again.
+    #: Times all channels were told to read their rows again.
     resyncs: int = 0
     #: Frames handed to sockets: changes, broadcasts, replies. One frame to ten sockets counts ten.
     frames_out: int = 0
     #: Of these, changes.
     delivered: int = 0
-    #: What those frames hold; a text counts by its characters.
+    #: The size of those frames; of a text in characters.
     bytes_out: int = 0
-    #: Messages of clients, and what they hold.
+    #: Messages of clients, and their size.
     frames_in: int = 0
     bytes_in: int = 0
     #: Channels that were sent what came after a cursor, or a live set anew.
@@ -85,13 +80,13 @@ class Counters:
     snapshot_rows: int = 0
     #: Broadcasts that this process put on the bus.
     broadcasts_sent: int = 0
-    #: Changes of who is present, of every process.
+    #: Presence changes, of every process.
     presence: int = 0
     #: Joins that were answered with ok.
     joins: int = 0
     #: Sockets that were accepted.
     accepted: int = 0
-    #: What was refused, by the name of the limit and whose it is: "joins_per_second/address".
+    #: Refusals, by the limit and its scope: "joins_per_second/address".
     limits: Counter[str] = field(default_factory=Counter)
     #: Credentials that were refused, by where: "handshake" or "channel".
     auth_failures: Counter[str] = field(default_factory=Counter)
@@ -105,12 +100,12 @@ class Counters:
     loop_delays: Histogram = field(default_factory=_delays)
 
     def sent(self, sockets: int, size: int) -> None:
-        """A frame was handed to so many sockets."""
+        """A frame of this size was handed to so many sockets."""
         self.frames_out += sockets
         self.bytes_out += sockets * size
 
     def flat(self) -> dict[str, int]:
-        """The plain numbers and the sums of the others, as the row of the process holds them."""
+        """The numbers, and the sums of the counters by key, for the process row."""
         found: dict[str, int] = {}
         for item in fields(self):
             value = getattr(self, item.name)

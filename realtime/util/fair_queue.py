@@ -1,6 +1,6 @@
-"""A queue that serves many senders in turn, so that one who sends much holds up nobody else.
+"""A queue that serves its keys round robin, so that a busy key delays no other.
 
-Pure. Items of one key keep their order; keys take turns.
+Pure. Items of one key keep their order.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ T = TypeVar("T")
 class FairQueue(Generic[T]):
     """At most `each` items of one key and `total` in all.
 
-    When it is full, the key that has most waiting gives way: its newest item is dropped for one of
-    a key that has less.
+    When it is full, the newest item of the longest key is dropped for one of a shorter key.
     """
 
     def __init__(self, total: int, each: int) -> None:
@@ -29,12 +28,12 @@ class FairQueue(Generic[T]):
         return self._size
 
     def put(self, key: Hashable, item: T) -> bool:
-        """False, and not queued, when this key has its share already."""
+        """Queue an item. False, and not queued, when this key has its share already."""
         queue = self._queues.get(key)
         waiting = 0 if queue is None else len(queue)
         if waiting >= self._each:
             return False
-        if self._size >= self._total and not self._give_way(waiting):
+        if self._size >= self._total and not self._make_room(waiting):
             return False
         if queue is None:
             queue = self._queues[key] = deque()
@@ -43,22 +42,22 @@ class FairQueue(Generic[T]):
         return True
 
     def pop(self) -> T:
-        """The next item of the key whose turn it is. Raises IndexError when nothing waits."""
+        """The first item of the next key. Raises IndexError when the queue is empty."""
         key = next(iter(self._queues), None)
         if key is None:
-            raise IndexError("nothing waits")
+            raise IndexError("the queue is empty")
         queue = self._queues.pop(key)
         item = queue.popleft()
         if queue:
-            # Behind all others: a dict keeps its order.
+            # To the end: a dict keeps its order.
             self._queues[key] = queue
         self._size -= 1
         return item
 
-    def _give_way(self, waiting: int) -> bool:
-        most = max(self._queues.values(), key=len)
-        if len(most) <= waiting + 1:
+    def _make_room(self, waiting: int) -> bool:
+        longest = max(self._queues.values(), key=len)
+        if len(longest) <= waiting + 1:
             return False
-        most.pop()
+        longest.pop()
         self._size -= 1
         return True

@@ -1,4 +1,4 @@
-"""Ending tasks that may not want to end."""
+"""Ending tasks that do not end at the first cancellation."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Any
 _AGAIN_SECONDS = 1.0
 
 
-async def cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel tasks until they have ended. Once is not enough: a client library that waits for its
-    server may take a cancellation for a time-out of its own, and go on."""
+async def cancelled(
+    tasks: Iterable[asyncio.Task[Any]], again_seconds: float = _AGAIN_SECONDS
+) -> None:
+    """Cancel tasks, again every `again_seconds`, until they have ended. Once is not enough: a
+    client library that waits for its server may take a cancellation for a time-out of its own."""
     left = set(tasks)
     while left:
         for task in left:
             task.cancel()
-        done, left = await asyncio.wait(left, timeout=_AGAIN_SECONDS)
+        done, left = await asyncio.wait(left, timeout=again_seconds)
         for task in done:
-            # Whatever it ended with, nobody waits for it any more.
+            # Retrieved, so that asyncio does not log it.
             if not task.cancelled():
                 task.exception()

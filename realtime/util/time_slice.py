@@ -1,6 +1,6 @@
-"""Long work on the event loop in small pieces, so that others have their turn in between.
+"""Long work on the event loop, interrupted so that other tasks run in between.
 
-Says when to stop for a moment; what is safe to interrupt is for whoever works.
+Decides when to interrupt; the caller decides where that is safe.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ SLICE_SECONDS = 0.005
 
 
 class TimeSlice:
-    """One piece of work. Whoever waits on the loop waits about as long as a slice."""
+    """The time slice of one piece of work. Other tasks wait about `SLICE_SECONDS` for the loop."""
 
     __slots__ = ("_began",)
 
@@ -20,11 +20,11 @@ class TimeSlice:
         self._began = time.perf_counter()
 
     def begin(self) -> None:
-        """A slice begins here: somebody else had the loop just now."""
+        """Start a slice: other tasks have just had the loop."""
         self._began = time.perf_counter()
 
     async def pause(self) -> None:
-        """Let others have their turn if the slice is over."""
+        """Let other tasks run if the slice is over."""
         if time.perf_counter() - self._began > SLICE_SECONDS:
             await asyncio.sleep(0)
             self._began = time.perf_counter()

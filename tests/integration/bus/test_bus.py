@@ -13,8 +13,7 @@ import msgspec
 import pytest
 from django.test import override_settings
 
-from realtime.bus import bus as room
-from realtime.bus.bus import Bus, LayerDown, Message
+from realtime.bus.bus import GROUP, Bus, LayerDown, Message, Timing
 from realtime.bus.layers import let_go, own_layer
 from realtime.event_log.batch import Batch
 from realtime.topics.broadcast import Broadcast, BroadcastBatch
@@ -25,6 +24,8 @@ from tests.support.waiting import auntil
 
 KINDS = ("memory", "core", "pubsub")
 REDIS_KINDS = ("core", "pubsub")
+# The same bus, quicker to give up and to try again.
+IMPATIENT = Timing(call=0.5, retry=0.05, silence=0.2)
 
 
 def batch(number: int, body: bytes = b"{}") -> Batch:
@@ -38,9 +39,9 @@ def cast(number: int) -> BroadcastBatch:
 class End:
     """One process's end of the bus, with what it received."""
 
-    def __init__(self) -> None:
+    def __init__(self, timing: Timing = IMPATIENT, **options: Any) -> None:
         self.got: list[Message] = []
-        self.bus = Bus("default", self.got.append)
+        self.bus = Bus("default", self.got.append, timing=timing, **options)
 
     @property
     def numbers(self) -> list[int]:
@@ -59,20 +60,12 @@ def own_redis(tmp_path: Path) -> Iterator[Redis]:
         yield server
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same bus, quicker to give up and to try again."""
-    monkeypatch.setattr(room, "_CALL_SECONDS", 0.5)
-    monkeypatch.setattr(room, "_RETRY_SECONDS", 0.05)
-    monkeypatch.setattr(room, "_SILENCE_SECONDS", 0.2)
-
-
 @pytest.fixture
-async def ends() -> AsyncIterator[Callable[[], End]]:
+async def ends() -> AsyncIterator[Callable[..., End]]:
     made: list[End] = []
 
-    def make() -> End:
-        made.append(End())
+    def make(**options: Any) -> End:
+        made.append(End(**options))
         return made[-1]
 
     yield make
@@ -111,14 +104,12 @@ async def test_who_only_sends_need_not_join(layer: str, ends: Any) -> None:
     assert sender.got == []
 
 
-async def test_more_than_a_layer_holds_passes_through(
-    redis: Redis, ends: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_more_than_a_layer_holds_passes_through(redis: Redis, ends: Any) -> None:
     # Four hundred calls, of which none may be taken for a failure.
-    monkeypatch.setattr(room, "_CALL_SECONDS", 10.0)
+    patient = Timing(call=10.0, retry=0.05, silence=0.2)
     # The core layer drops what is sent while 100 messages wait for a process.
     with over("core", redis.url):
-        listener, sender = ends(), ends()
+        listener, sender = ends(timing=patient), ends(timing=patient)
         await listener.bus.join()
         for number in range(1, 401):
             await sender.bus.publish(batch(number))
@@ -137,10 +128,9 @@ async def test_after_leaving_nothing_arrives(layer: str, ends: Any) -> None:
 
 
 async def test_a_batch_too_big_for_a_layer_is_announced_instead_of_sent(
-    layer: str, ends: Any, monkeypatch: pytest.MonkeyPatch
+    layer: str, ends: Any
 ) -> None:
-    monkeypatch.setattr(room, "_MOST_BYTES", 1000)
-    end = ends()
+    end = ends(most_bytes=1000)
     await end.bus.join()
     await end.bus.publish(batch(7, b"x" * 1001))
     await auntil(lambda: end.got)
@@ -154,7 +144,7 @@ async def test_a_foreign_message_is_ignored(
     await end.bus.join()
     foreign = own_layer("default")
     for message in ({"type": "chat"}, {"type": "chat", "b": b"\xc1"}, {"type": "chat", "b": 5}):
-        await foreign.group_send(room.GROUP, message)
+        await foreign.group_send(GROUP, message)
     await let_go(foreign)
     await end.bus.publish(batch(1))
     await auntil(lambda: end.got)
@@ -217,7 +207,7 @@ async def test_what_waits_in_an_in_memory_layer_is_not_overtaken(ends: Any) -> N
         one = ends()
         await one.bus.join()
         layer = own_layer("default")
-        (channel,) = layer.groups[room.GROUP]
+        (channel,) = layer.groups[GROUP]
         for number in range(1, 6):
             # Does not wait, so the process has had no turn to take them.
             body = msgspec.msgpack.encode(cast(number))
@@ -333,30 +323,38 @@ async def test_a_layer_that_is_stuck_is_replaced(
     kind: str, redis: Redis, ends: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with over(kind, redis.url):
+        backend = type(own_layer("default"))
+        works, receiving, forever = backend.receive, [], asyncio.Event()
+
+        async def receive(layer: Any, channel: str) -> Any:
+            if layer not in receiving:
+                receiving.append(layer)
+            if layer is receiving[0]:
+                await forever.wait()
+            return await works(layer, channel)
+
+        monkeypatch.setattr(backend, "receive", receive)
         end = ends()
-        stuck = end.bus._layer
-        forever = asyncio.Event()
-
-        async def receive(channel: str) -> Any:
-            await forever.wait()
-
-        monkeypatch.setattr(stuck, "receive", receive)
         await end.bus.join()
         assert not end.bus.healthy
         await arrives(end, end, 1)
-        assert end.bus._layer is not stuck
+        assert len(receiving) == 2
 
 
-async def test_silence_is_broken_by_one_process_for_all(
-    redis: Redis, ends: Any, monkeypatch: pytest.MonkeyPatch
+async def test_a_silence_ends_with_a_probe_that_nobody_above_the_bus_gets(
+    redis: Redis, ends: Any
 ) -> None:
     with over("pubsub", redis.url):
         one, two = ends(), ends()
         await one.bus.join()
         await two.bus.join()
-        for end in (one, two):
-            heard_at = end.bus._heard_at
-            await auntil(lambda end=end, then=heard_at: end.bus._heard_at > then)
-        # What keeps the bus awake is for the bus alone.
+        observer = own_layer("default")
+        channel = await observer.new_channel()
+        await observer.group_add(GROUP, channel)
+        async with asyncio.timeout(30):
+            for _ in range(3):
+                message = await observer.receive(channel)
+                assert msgspec.msgpack.decode(message["b"]) == ["probe"]
+        await let_go(observer)
         assert one.got == two.got == []
         assert one.bus.healthy and two.bus.healthy

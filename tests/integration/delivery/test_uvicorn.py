@@ -224,7 +224,9 @@ async def test_nor_does_a_socket_that_was_served(ws: Any, granted: Any) -> None:
             gc.disable()
             try:
                 link = await client(f"{address}realtime/v1/websocket?vsn=2.0.0")
-                (consumer,) = map(weakref.ref, hub().sockets)
+                (disconnect,) = hub().sockets.values()
+                consumer = weakref.ref(disconnect.__self__)
+                del disconnect
                 if leave == "after nonsense":
                     await link.send("no frame at all")
                     await link.send(json.dumps(["1", "1", "phoenix", "access_token", {}]))

@@ -7,7 +7,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -34,12 +34,6 @@ TOPIC = "realtime:room"
 
 def token(sub: object = "a", role: str = "authenticated", **claims: Any) -> str:
     return tokens.sign({"sub": str(sub), "role": role, "exp": int(time.time()) + 60, **claims})
-
-
-@pytest.fixture(autouse=True)
-def no_postman() -> Iterator[None]:
-    yield
-    broadcast_sender.close_postman()
 
 
 @pytest.fixture
