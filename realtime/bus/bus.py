@@ -73,20 +73,23 @@ _decode = msgspec.msgpack.Decoder(Batch | BroadcastBatch | Probe).decode
 class Bus:
     """One process's end of the bus. All methods are called on its event loop."""
 
+    timing = Timing()
+
     def __init__(
         self,
         alias: str,
         receive: Callable[[Message], None],
         counters: Counters | None = None,
         busy: Callable[[], bool] = lambda: False,
-        timing: Timing = Timing(),
+        timing: Timing | None = None,
         most_bytes: int = _MOST_BYTES,
     ) -> None:
         """`receive` is called with each message. `busy` says whether received broadcasts wait in
         this process: if it is the only one, further broadcasts stay in the sender's queue, which
         has a bound. A batch of more than `most_bytes` is sent without its rows."""
         self._alias = alias
-        self._timing = timing
+        if timing is not None:
+            self.timing = timing
         self._most_bytes = most_bytes
         self._busy = busy
         self._layer: Any = own_layer(alias)
@@ -174,14 +177,14 @@ class Bus:
         body = _encode(message)
         if len(body) > self._most_bytes and isinstance(message, Batch) and message.rows:
             body = _encode(Batch(message.epoch, message.rows[-1].seq, [], []))
-        async with asyncio.timeout(self._timing.call):
+        async with asyncio.timeout(self.timing.call):
             await self._layer.group_send(GROUP, {"type": _MESSAGE_TYPE, "b": body})
         self._layer_down = False
 
     async def _recover(self) -> None:
         # For a process that only sends. One that receives has the keeper.
         while self._layer_down:
-            await asyncio.sleep(self._timing.retry)
+            await asyncio.sleep(self.timing.retry)
             try:
                 await self._send(Probe())
             except Exception as error:
@@ -212,11 +215,11 @@ class Bus:
             if vain >= _VAIN_JOINS:
                 vain = 0
                 await self._replace_layer()
-            await asyncio.sleep(self._timing.retry)
+            await asyncio.sleep(self.timing.retry)
             self.counters.rejoins += 1
 
     async def _enter(self) -> None:
-        async with asyncio.timeout(self._timing.call):
+        async with asyncio.timeout(self.timing.call):
             self._channel = await self._layer.new_channel()
             await self._add()
         self._listener = asyncio.create_task(self._listen(self._channel), name="rowcast-listener")
@@ -231,10 +234,10 @@ class Bus:
         if listener is not None:
             # A layer that does not answer may delay even the cancellation.
             listener.cancel()
-            await asyncio.wait({listener}, timeout=self._timing.call)
+            await asyncio.wait({listener}, timeout=self.timing.call)
         if channel:
             try:
-                async with asyncio.timeout(self._timing.call):
+                async with asyncio.timeout(self.timing.call):
                     await self._layer.group_discard(GROUP, channel)
             except Exception as error:
                 logger.debug("group not left: %s", error, extra={"action": "bus_leave_failed"})
@@ -244,7 +247,7 @@ class Bus:
         self._check.clear()
         await self._send(Probe())
         try:
-            async with asyncio.timeout(self._timing.call):
+            async with asyncio.timeout(self.timing.call):
                 await self._received.wait()
         except TimeoutError:
             return False
@@ -254,7 +257,7 @@ class Bus:
         """Return when it is time for a probe. Raises what the listener raised."""
         assert self._listener is not None
         loop = asyncio.get_running_loop()
-        silence = self._timing.silence * random.uniform(1.0, 1.5)
+        silence = self.timing.silence * random.uniform(1.0, 1.5)
         doubted = asyncio.create_task(self._check.wait())
         try:
             while (left := self._received_at + silence - loop.time()) > 0:
@@ -268,7 +271,7 @@ class Bus:
                 if doubted in done:
                     return
                 if loop.time() - self._added_at > _REFRESH_SECONDS:
-                    async with asyncio.timeout(self._timing.call):
+                    async with asyncio.timeout(self.timing.call):
                         await self._add()
         finally:
             doubted.cancel()
@@ -302,7 +305,7 @@ class Bus:
         if layer is get_channel_layer(self._alias):
             return
         try:
-            async with asyncio.timeout(self._timing.call):
+            async with asyncio.timeout(self.timing.call):
                 await let_go(layer)
         except Exception as error:
             logger.debug("layer not closed: %s", error, extra={"action": "bus_close_failed"})

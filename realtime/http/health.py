@@ -30,7 +30,7 @@ _DATABASE_SECONDS = 5.0
 # Without a layer events come later and none is lost.
 _LAYER_SECONDS = 30.0
 
-_layer_probe = CachedProbe()
+layer_probe = CachedProbe()
 
 
 @never_cache
@@ -41,7 +41,7 @@ async def health(request: HttpRequest) -> JsonResponse:
     `status` is "ok", "degraded" (200: the layer is down, servers read the log instead) or "down".
     """
     await _start(request)
-    layer, numbering = await asyncio.gather(_layer_probe.look(), _numbering())
+    layer, numbering = await asyncio.gather(layer_probe.look(), _numbering())
     tailer: dict[str, Any] = {"lag_ms": None, "backlog": None, "leader": None}
     if numbering is not None:
         tailer = {
@@ -52,7 +52,7 @@ async def health(request: HttpRequest) -> JsonResponse:
     down = (
         numbering is None
         or (numbering.leader is None and numbering.lag_ms > status.IDLE_MS)
-        or _layer_probe.down_for > _LAYER_SECONDS
+        or layer_probe.down_for > _LAYER_SECONDS
     )
     degraded = layer.state == "down"
     body: dict[str, Any] = {

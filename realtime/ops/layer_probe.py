@@ -71,17 +71,22 @@ async def probe(timeout: float = 2.0) -> Layer:
 class CachedProbe:
     """Keeps the last result, and since when the layer has been down."""
 
-    def __init__(self, probe: Callable[[], Awaitable[Layer]] = probe) -> None:
+    def __init__(
+        self,
+        probe: Callable[[], Awaitable[Layer]] = probe,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._probe = probe
+        self._clock = clock
         self._found: Layer | None = None
         self._at = 0.0
         self._down_since: float | None = None
 
     async def look(self) -> Layer:
         """A result that is at most two seconds old."""
-        if self._found is None or time.monotonic() - self._at > _KEEP_SECONDS:
+        if self._found is None or self._clock() - self._at > _KEEP_SECONDS:
             found = await self._probe()
-            self._found, self._at = found, time.monotonic()
+            self._found, self._at = found, self._clock()
             if found.state != "down":
                 self._down_since = None
             elif self._down_since is None:
@@ -91,4 +96,4 @@ class CachedProbe:
     @property
     def down_for(self) -> float:
         """Seconds since the layer was first found down; 0 when it is not."""
-        return 0.0 if self._down_since is None else time.monotonic() - self._down_since
+        return 0.0 if self._down_since is None else self._clock() - self._down_since

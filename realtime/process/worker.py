@@ -31,8 +31,6 @@ from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
 
 logger = logging.getLogger("realtime.worker")
 
-# Bytes of row images in one answer; a single larger row goes alone.
-_ANSWER_BYTES = 1_048_576
 _AT_ONCE = 2
 # More questions than this would be answered after their server has given up.
 _WAITING = 64
@@ -43,6 +41,9 @@ _AGAIN_SECONDS = 5.0
 class RealtimeWorker(AsyncConsumer):
     """One per worker process. Messages: `wake`, `prune`, and `read` with `id`, `reply` (the
     channel of the server), `after` and `upto`."""
+
+    #: Bytes of row images in one answer; a single larger row goes alone.
+    answer_bytes = 1_048_576
 
     async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
         settings = conf.current()
@@ -60,7 +61,7 @@ class RealtimeWorker(AsyncConsumer):
         keeper = asyncio.create_task(keep_row(registration, self._report), name="rowcast-row")
         logger.info("worker %s is ready", self.id, extra={"action": "worker_ready"})
         try:
-            with _ending_on_sigterm():
+            with ending_on_sigterm():
                 await self._mailbox.open()
                 while True:
                     self._take(await receive())
@@ -125,7 +126,9 @@ class RealtimeWorker(AsyncConsumer):
             except DATABASE_ERRORS as error:
                 answer = Answer(number, [], [], str(error) or type(error).__name__)
             else:
-                rows = _bounded(rows) if rows and rows[0].seq == after + 1 else []
+                rows = (
+                    _bounded(rows, self.answer_bytes) if rows and rows[0].seq == after + 1 else []
+                )
                 used = sorted({row.relation_id for row in rows})
                 answer = Answer(number, rows, [self._relations[id_] for id_ in used])
             body = encode_answer(answer)
@@ -137,18 +140,18 @@ class RealtimeWorker(AsyncConsumer):
             logger.warning("not answered: %s", error, extra={"action": "answer_unsent"})
 
 
-def _bounded(rows: list[Any]) -> list[Any]:
+def _bounded(rows: list[Any], most: int) -> list[Any]:
     """The first rows that fit into one answer, at least one."""
     size = 0
     for place, row in enumerate(rows):
         size += len(row.old or b"") + len(row.new or b"")
-        if size > _ANSWER_BYTES and place:
+        if size > most and place:
             return rows[:place]
     return rows
 
 
 @contextlib.contextmanager
-def _ending_on_sigterm() -> Any:
+def ending_on_sigterm(again_seconds: float = _AGAIN_SECONDS) -> Any:
     """While the block runs, SIGTERM ends the process as Ctrl-C does. Channels' runworker handles
     only SIGINT, and SIGTERM would cut off its work."""
     if threading.current_thread() is not threading.main_thread():
@@ -157,7 +160,7 @@ def _ending_on_sigterm() -> Any:
     loop = asyncio.get_running_loop()
 
     def end() -> None:
-        loop.call_later(_AGAIN_SECONDS, again)
+        loop.call_later(again_seconds, again)
         signal.raise_signal(signal.SIGINT)
 
     def again() -> None:
@@ -165,7 +168,7 @@ def _ending_on_sigterm() -> Any:
         # that for a time-out of its own, and go on.
         for task in asyncio.all_tasks(loop):
             task.cancel()
-        loop.call_later(_AGAIN_SECONDS, again)
+        loop.call_later(again_seconds, again)
 
     try:
         loop.add_signal_handler(signal.SIGTERM, end)

@@ -12,7 +12,7 @@ import pytest
 from django.db import connection
 from django.test import override_settings
 
-from realtime.bus import bus as bus_room
+from realtime.bus.bus import Bus, Timing
 from realtime.dispatcher import dispatcher as dispatcher_room
 from realtime.event_log.batch import Batch
 from realtime.event_log.table import backlog
@@ -33,9 +33,7 @@ REDIS_KINDS = ("core", "pubsub")
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same process, quicker to doubt."""
-    monkeypatch.setattr(bus_room, "_CALL_SECONDS", 0.5)
-    monkeypatch.setattr(bus_room, "_RETRY_SECONDS", 0.1)
-    monkeypatch.setattr(bus_room, "_SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(Bus, "timing", Timing(call=0.5, retry=0.1, silence=0.5))
     monkeypatch.setattr(dispatcher_room, "_WATCH_SECONDS", 0.2)
     monkeypatch.setattr(dispatcher_room, "_WATCH_ALONE_SECONDS", 0.05)
 

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("wal")
 
 @pytest.fixture(autouse=True)
 async def fresh(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
-    monkeypatch.setattr(health, "_watchman", CachedProbe())
+    monkeypatch.setattr(health, "layer_probe", CachedProbe())
     with override_settings(REALTIME={"TAILER": "external"}):
         yield
     await close_connections()
@@ -108,10 +108,11 @@ async def test_a_layer_that_is_down_degrades_at_first(monkeypatch: pytest.Monkey
     async def down() -> Layer:
         return Layer("down", error="redis://:secret@10.0.0.1 refused")
 
-    monkeypatch.setattr("realtime.ops.layer_probe.probe", down)
+    now = 1000.0
+    monkeypatch.setattr(health, "layer_probe", CachedProbe(down, clock=lambda: now))
     code, body = await ask()
     assert (code, body["status"], body["layer"]) == (200, "degraded", "down")
-    monkeypatch.setattr(health, "_LAYER_SECONDS", -1.0)
+    now += 31
     code, body = await ask()
     assert (code, body["status"]) == (503, "down")
     assert "secret" not in str(body)

@@ -24,12 +24,12 @@ from realtime.event_log.reader import LogReader
 from realtime.event_log.ring import EventLog
 from realtime.models import Process, WalEntry
 from realtime.ops.layer_probe import probe
-from realtime.process import heartbeat, maintenance, registry, remote_reader, worker
+from realtime.process import heartbeat, registry, worker
 from realtime.process.hub import hub
 from realtime.process.maintenance import Maintenance
 from realtime.process.registry import Registration, Report
 from realtime.process.remote_reader import RemoteReader
-from realtime.process.worker_messages import box_of
+from realtime.process.worker import RealtimeWorker
 from realtime.routing import worker_routes
 from realtime.util.database_threads import close_connections
 from tests.support import redis as redises
@@ -112,9 +112,9 @@ async def _send(message: dict[str, Any]) -> None:
 class Asking:
     """A server's readers: through a worker from 3 events on, and its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
         self.own = LogReader("default", EventLog(10))
-        self.remote = RemoteReader(self.own, "default", "default", deep=3)
+        self.remote = RemoteReader(self.own, "default", "default", deep=3, **options)
 
     async def all(self, upto: int) -> list[DatabaseEvent]:
         found: list[DatabaseEvent] = []
@@ -168,7 +168,7 @@ async def test_a_few_events_are_not_worth_asking_for(asking: Asking) -> None:
 async def test_large_rows_come_in_answers_of_bounded_size(
     asking: Asking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "_ANSWER_BYTES", 10_000)
+    monkeypatch.setattr(RealtimeWorker, "answer_bytes", 10_000)
     await db(write, 10, "x" * 4_000)
     async with Working() as working:
         assert len(await asking.remote.from_table(0, 10)) == 2
@@ -179,7 +179,7 @@ async def test_large_rows_come_in_answers_of_bounded_size(
 async def test_a_row_larger_than_an_answer_goes_alone(
     asking: Asking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "_ANSWER_BYTES", 10)
+    monkeypatch.setattr(RealtimeWorker, "answer_bytes", 10)
     await db(write, 5, "x" * 100)
     async with Working():
         assert [event.seq for event in await asking.all(5)] == [1, 2, 3, 4, 5]
@@ -199,13 +199,14 @@ async def test_without_a_worker_the_server_reads_itself(asking: Asking) -> None:
 
 
 async def test_a_worker_that_does_not_answer_costs_a_moment_once(
-    asking: Asking, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(remote_reader, "_ANSWER_SECONDS", 0.05)
+    asking = Asking(answer_seconds=0.05)
     await db(write, 2_500)
     silent = Registration("default", "silent", Process.Kind.WORKER)
     await db(silent.renew, Report())
     assert len(await asking.all(2_500)) == 2_500
+    await asking.remote.close()
     assert [record.action for record in caplog.records] == ["worker_silent"]
 
 
@@ -223,9 +224,9 @@ async def test_a_worker_that_cannot_read_is_not_waited_for(
 
 
 async def test_a_client_that_resumes_far_behind_is_read_for_by_a_worker(
-    closing_hub: None, granted: Any, monkeypatch: pytest.MonkeyPatch
+    closing_hub: None, granted: Any
 ) -> None:
-    monkeypatch.setattr(hub()._remote, "_deep", 3)
+    hub().remote.deep = 3
     await db(granted, "view_note")
     await db(write, 1)
     begin = await db(api.head)
@@ -258,11 +259,6 @@ async def test_a_worker_that_ends_has_no_row(layer: str) -> None:
 # --- what the leader asks for ---------------------------------------------------------------------
 
 
-@pytest.fixture
-def due(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maintenance, "_FIRST_SECONDS", 0.0)
-
-
 def write_old(count: int) -> None:
     write(count)
     WalEntry.objects.update(commit_us=1)
@@ -275,9 +271,9 @@ async def nothing_kept() -> None:
 
 
 @pytest.mark.parametrize("layer", ["core", "pubsub"], indirect=True)
-async def test_a_leader_lets_a_worker_prune(layer: str, due: None) -> None:
+async def test_a_leader_lets_a_worker_prune(layer: str) -> None:
     await db(write_old, 20)
-    leader = Maintenance("default")
+    leader = Maintenance("default", first_seconds=0.0)
     async with Working() as working:
         await leader.beat(Report(leading=True))
         await working.did("prunes")
@@ -285,17 +281,17 @@ async def test_a_leader_lets_a_worker_prune(layer: str, due: None) -> None:
     await leader.close()
 
 
-async def test_a_leader_without_a_worker_prunes_itself(due: None) -> None:
+async def test_a_leader_without_a_worker_prunes_itself() -> None:
     await db(write_old, 20)
-    leader = Maintenance("default")
+    leader = Maintenance("default", first_seconds=0.0)
     await leader.beat(Report(leading=True))
     await nothing_kept()
     await leader.close()
 
 
-async def test_who_does_not_lead_prunes_nothing(due: None) -> None:
+async def test_who_does_not_lead_prunes_nothing() -> None:
     await db(write_old, 20)
-    standby = Maintenance("default")
+    standby = Maintenance("default", first_seconds=0.0)
     await standby.beat(Report(leading=False))
     await standby.close()
     assert await db(WalEntry.objects.count) == 20
@@ -342,7 +338,7 @@ def test_runworker_does_its_work_and_ends_cleanly_on_sigterm(redis: Redis, tmp_p
             asyncio.run(_wake(program.process))
             (id_,) = registry.workers("default")
             write_old(20)
-            asyncio.run(_prune(id_))
+            asyncio.run(_prune())
         until(lambda: not WalEntry.objects.exists(), "pruning")
         program.process.send_signal(signal.SIGTERM)
         assert program.process.wait(PATIENCE_SECONDS) == 0, program.said
@@ -358,8 +354,6 @@ import django
 django.setup()
 from realtime import worker
 
-worker._AGAIN_SECONDS = 0.05
-
 async def stubborn():
     for _ in range(3):
         try:
@@ -370,7 +364,7 @@ async def stubborn():
 
 async def main():
     others = asyncio.create_task(stubborn())
-    with worker._ending_on_sigterm():
+    with worker.ending_on_sigterm(again_seconds=0.05):
         print("ready", flush=True)
         await asyncio.Event().wait()
 
@@ -412,8 +406,8 @@ async def _wake(process: subprocess.Popen[bytes]) -> None:
     await close_connections()
 
 
-async def _prune(id_: str) -> None:
+async def _prune() -> None:
     leader = Maintenance("default")
-    assert await leader._send(box_of(id_), {"type": "prune"})
+    await leader.prune()
     await leader.close()
     await close_connections()

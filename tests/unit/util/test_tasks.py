@@ -5,16 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-import pytest
-
 from realtime.util import tasks
 
 
-async def test_a_task_that_swallows_a_cancellation_is_ended_all_the_same(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(tasks, "_AGAIN_SECONDS", 0.01)
-
+async def test_a_task_that_swallows_a_cancellation_is_ended_all_the_same() -> None:
     async def stubborn() -> None:
         for _ in range(3):
             with contextlib.suppress(asyncio.CancelledError):
@@ -26,7 +20,7 @@ async def test_a_task_that_swallows_a_cancellation_is_ended_all_the_same(
 
     running = [asyncio.create_task(stubborn()), asyncio.create_task(ordinary())]
     await asyncio.sleep(0)
-    await tasks.cancelled(running)
+    await tasks.cancelled(running, again_seconds=0.01)
     assert all(task.done() for task in running)
 
 

@@ -12,7 +12,6 @@ import realtime
 from realtime.models import PresenceMember, Process
 from realtime.process import registry
 from realtime.process.hub import hub
-from realtime.topics.presence import tracker
 from tests.support.socket_client import Client, db
 from tests.support.waiting import auntil
 
@@ -193,11 +192,9 @@ async def test_rows_that_another_process_writes_are_told_here(here: Any) -> None
     assert metas((await diff(ann))["leaves"], "bob") == [{"n": 1}]
 
 
-async def test_a_crowd_that_comes_at_once_is_told_in_few_frames(
-    here: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_crowd_that_comes_at_once_is_told_in_few_frames(here: Any) -> None:
     # However slow the machine is, what comes within a second is one frame.
-    monkeypatch.setattr(tracker, "_SECONDS_PER_WATCHER", 0.1)
+    hub().dispatcher.presence.seconds_per_listener = 0.1
     watcher, _ = await here("watcher")
     crowd = [(await here(f"m{n}"))[0] for n in range(60)]
     for client in crowd:
