@@ -1,6 +1,6 @@
-/** Calling what the page gave us. */
+/** Calls of the page's callbacks. */
 
-/** Calls a page's callback; what it throws is reported and stops nothing else. */
+/** Calls a callback. An exception is reported and stops nothing else. */
 export function call(callback, ...args) {
   try {
     callback(...args);
@@ -9,7 +9,7 @@ export function call(callback, ...args) {
   }
 }
 
-/** Tells of a fault as if nobody had caught it. */
+/** Reports an error as the browser reports an uncaught one. */
 export function report(error) {
   (globalThis.reportError ?? console.error)(error);
 }

@@ -1,4 +1,4 @@
-/** A topic on a connection: joining it, what arrives on it, what is sent to it. */
+/** A channel: one topic on a connection. Joins it, hands on what arrives, and sends. */
 
 import { call, report } from "./callbacks.js";
 import { changeOf } from "./change.js";
@@ -13,28 +13,28 @@ import { Tracking } from "./tracking.js";
 /**
  * @typedef {object} ChannelOptions
  * @property {boolean} [private] Asks the topic's policies who may do what. A public topic of the
- *   same name is another room.
+ *   same name is separate.
  * @property {boolean} [self] Also hands back what this page broadcasts.
  * @property {boolean} [ack] Asks for a receipt of each broadcast: what `send` returns then waits.
  * @property {{since: number|Date, limit?: number}} [replay] Stored broadcasts to hand out first, of
  *   a private topic: the newest `limit` (at most 25) since then, in milliseconds since 1970. They
  *   come with `meta.replayed`. A rejoin asks again, and a page gets each `meta.id` once.
- * @property {string} [presenceKey] Under what this page is listed among those who are there; pages
- *   of one person can share it. Default: one of its own, which it keeps.
- * @property {boolean} [resume] `false` begins every rejoin with the changes that come then, and
- *   says nothing of what was missed: for pages that read their rows again whenever it is "live".
+ * @property {string} [presenceKey] The presence key of this page; several pages of one person can share
+ *   it. Default: a random key.
+ * @property {boolean} [resume] `false` begins every rejoin at the head and does not report what
+ *   was missed: for pages that read their rows again whenever the channel is "live".
  */
 
 /**
- * How a channel is:
+ * The status of a channel:
  *
  * - "idle": not subscribed yet.
- * - "joining": asked for, now or as soon as there is a connection.
- * - "catching up": joined; what came since the cursor, or a snapshot, is under way.
+ * - "joining": the join is sent, or will be as soon as there is a connection.
+ * - "catching up": joined; the changes since the cursor, or a snapshot, are on their way.
  * - "live": joined; changes arrive as they are committed.
- * - "resynced": joined, and changes arrive, but some were missed that never will. It lasts until
- *   what `onResync` returned has settled; then the channel is "live".
- * - "errored": not joined; it will be tried again.
+ * - "resynced": joined, and changes arrive, but earlier ones are lost. It lasts until the result of
+ *   `onResync` has settled; then the channel is "live".
+ * - "errored": not joined; the channel tries again by itself.
  * - "closed": not joined: for good after `unsubscribe`, else until a new token or connection.
  *
  * @typedef {"idle"|"joining"|"catching up"|"live"|"resynced"|"errored"|"closed"} ChannelStatus
@@ -160,7 +160,7 @@ export class Channel {
     this.#onResync = onResync;
     this.#since = since;
     this.#state = "waiting";
-    this.#tell("joining");
+    this.#setStatus("joining");
     this.#join();
     return this;
   }
@@ -174,7 +174,7 @@ export class Channel {
     this.#tracking.end();
     this.#replies.end("unsubscribed");
     this.#link.forget();
-    this.#tell("closed");
+    this.#setStatus("closed");
   }
 
   /**
@@ -248,12 +248,12 @@ export class Channel {
     clearTimeout(this.#timer);
     this.#state = "waiting";
     this.#replies.end("the connection was lost");
-    this.#tell("errored", new Error(reason || "connection lost"));
+    this.#setStatus("errored", new Error(reason || "connection lost"));
   }
 
   /** @private */
   _heard(head) {
-    if (this.#state === "joined") this.#progress.heard(head);
+    if (this.#state === "joined") this.#progress.head(head);
   }
 
   /** @private */
@@ -283,7 +283,7 @@ export class Channel {
     } else if (event === "postgres_changes") {
       this.#changed(payload);
     } else {
-      if (event === "system" && this.#state === "joined") this.#told(payload);
+      if (event === "system" && this.#state === "joined") this.#system(payload);
       else if (event === "presence_state") this.#report(this.#presence.replace(payload));
       else if (event === "presence_diff") this.#differs(payload);
       else if (event === "broadcast" && this.#stored.isRepeated(payload.meta)) return;
@@ -324,7 +324,7 @@ export class Channel {
     if (this.#joinToken !== null) payload.access_token = this.#joinToken;
     this.#link.send(encodeFrame(this.#joinRef, this.#joinRef, this.#topic, "phx_join", payload));
     this.#timer = setTimeout(() => this.#timedOut(), REPLY_TIMEOUT_MS);
-    if (this.#status !== "joining") this.#tell("joining");
+    if (this.#status !== "joining") this.#setStatus("joining");
   }
 
   #answered({ status, response }) {
@@ -348,20 +348,20 @@ export class Channel {
     this.#link.settled();
     if (this.#link.token() !== this.#joinToken) this._tokenChanged();
     this.#tracking.again();
-    // Joined again without a place to go on from: what came meanwhile is lost.
+    // Joined again without a position to resume at: changes in between are lost.
     const isGap = this.#wasJoined && asked.length > 0 && this.#asked.every(({ since }) => since == null);
     this.#wasJoined = true;
     if (isGap && this.#options.resume !== false) this.#resync();
     else this.#settle();
   }
 
-  /** What the server says of a replay or a snapshot. */
-  #told({ extension, message, status, seq }) {
+  /** A message of the server about the channel: a replay, a snapshot, an error. */
+  #system({ extension, message, status, seq }) {
     if (extension === "resume" && message === "resync required") {
       this.#progress.resynced(seq);
       this.#resync();
     } else if (extension === "snapshot" && status === "ok") {
-      if (this.#progress.pictured()) this.#resync();
+      if (this.#progress.snapshotCame()) this.#resync();
       this.#progress.ended("snapshot", seq);
       this.#settle();
     } else if (extension === "resume" && status === "ok") {
@@ -371,11 +371,11 @@ export class Channel {
     }
   }
 
-  /** The page has to read its rows again; until it has, the channel is not called live. */
+  /** The page has to read its rows again. The channel is not "live" until it has. */
   #resync() {
     const refetch = (this.#refetches += 1);
     this.#refetching = refetch;
-    this.#tell("resynced");
+    this.#setStatus("resynced");
     let done;
     try {
       done = this.#onResync();
@@ -391,18 +391,18 @@ export class Channel {
     else finish();
   }
 
-  /** Joined: says how the channel is now. */
+  /** Joined: sets the status that is true now. */
   #settle() {
     const status = this.#progress.pending ? "catching up"
       : this.#refetching !== null ? "resynced"
       : "live";
-    if (status !== this.#status) this.#tell(status);
+    if (status !== this.#status) this.#setStatus(status);
   }
 
   #changed({ ids, data }) {
     if (this.#state !== "joined") return;
     const change = changeOf(ids, data);
-    if (change.snapshot && this.#progress.pictured()) this.#resync();
+    if (change.snapshot && this.#progress.snapshotCame()) this.#resync();
     this.#progress.passed(data.seq);
     this.#changeBindings().forEach(({ id, config, callback }, index) => {
       if (!ids.includes(id)) return;
@@ -428,7 +428,7 @@ export class Channel {
   #differs(payload) {
     if (!this.#wantsPresence) return;
     this.#report(this.#presence.change(payload));
-    // A rejoin brings a state, which says all that the diffs said.
+    // A rejoin brings a new state, which covers the diffs.
     if (this.#presence.isOverfull) this.#retry("the server did not say who is there");
   }
 
@@ -450,14 +450,14 @@ export class Channel {
     this.#state = "waiting";
     this.#replies.end(message);
     this.#timer = setTimeout(() => this.#join(), this.#link.backoff.next());
-    this.#tell("errored", new Error(message));
+    this.#setStatus("errored", new Error(message));
   }
 
   #shut() {
     clearTimeout(this.#timer);
     this.#state = "shut";
     this.#replies.end("the server closed the channel");
-    this.#tell("closed", new Error("the server closed the channel"));
+    this.#setStatus("closed", new Error("the server closed the channel"));
     this.#link.refused();
   }
 
@@ -476,13 +476,13 @@ export class Channel {
     return this.#bindings.filter((binding) => binding.type === "postgres_changes");
   }
 
-  #tell(status, error) {
+  #setStatus(status, error) {
     this.#status = status;
     call(this.#onStatus, status, error);
   }
 }
 
-/** A key for this page alone. `crypto.randomUUID` is there on secure pages only. */
+/** A random key. `crypto.randomUUID` exists on secure pages only. */
 function randomKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");

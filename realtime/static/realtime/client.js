@@ -16,12 +16,12 @@
  *
  * It joins, rejoins after every lost connection (waiting 1, 2, 5, then 10 s, each varied by a
  * quarter so that many pages do not return at once), keeps the connection alive, notices when it
- * is dead, and hands new tokens to the server.
+ * is dead, and sends new tokens to the server.
  *
- * It keeps no rows, but every channel keeps its place in the server's log. After a loss it asks
- * for what came since, and the page gets each change once and in order, as if nothing had been:
- * "joining", "catching up", "live". Where the server cannot give what was missed (its log does not
- * reach back so far, or is another one), the status is "resynced" and `onResync` is called: only
+ * It keeps no rows, but every channel keeps its position in the server's log. After a loss it asks
+ * for what came since, and the page gets each change once and in order:
+ * "joining", "catching up", "live". Where the server no longer has what was missed (its log was
+ * pruned, or is another one), the status is "resynced" and `onResync` is called: only
  * then need a page read its rows again. The first time it reads them once it is "live", or it
  * goes on from a cursor that it kept with its rows: `subscribe(callback, { since: cursor })`.
  *
@@ -157,7 +157,7 @@ export class Client {
     const topic = PREFIX + name;
     const existing = this.#channels.get(topic);
     if (existing) {
-      // A public topic and a private one of the same name are different rooms.
+      // A public and a private topic of one name are separate.
       if ("private" in options && Boolean(options.private) !== existing.isPrivate) {
         throw new TypeError(`${name} is open as a ${existing.isPrivate ? "private" : "public"} topic`);
       }
@@ -277,7 +277,7 @@ export class Client {
     for (const channel of this.#channels.values()) channel._disconnected(reason);
   }
 
-  /** The network or the tab came back: do not wait out the back-off. */
+  /** The network or the tab is back: connect now instead of waiting. */
   #wakeUp() {
     if (globalThis.document?.visibilityState === "hidden") return;
     if (this.#wanted && this.#status.status === "closed") this.#open();

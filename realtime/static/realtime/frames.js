@@ -1,4 +1,4 @@
-/** Frames of serializer 2.0.0, in and out. Knows shapes; what an event means is said elsewhere. */
+/** Encodes and decodes frames of serializer 2.0.0. Knows their shape, not what an event means. */
 
 import { isObject } from "./json.js";
 
@@ -61,7 +61,7 @@ function decodeBroadcast(bytes) {
 
 function textOf(bytes) {
   try {
-    // Without ignoreBOM a decoder drops U+FEFF from the front of what is part of a name.
+    // Without ignoreBOM a decoder drops U+FEFF from the start of a name.
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch {
     throw new SyntaxError("a frame that is not UTF-8");
@@ -108,7 +108,7 @@ export function isBytes(value) {
   return ArrayBuffer.isView(value) || Object.prototype.toString.call(value) === "[object ArrayBuffer]";
 }
 
-/** What a view shows of its buffer is what is sent, not the buffer. */
+/** The bytes of a payload: of a view only its part of the buffer. */
 function bytesOf(data) {
   return ArrayBuffer.isView(data)
     ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength)

@@ -1,9 +1,9 @@
 /**
- * Who is in a topic, as the server tells it: one state, and then diffs. Pure: it is told what the
- * server sent and returns what the page should hear.
+ * Who is in a topic: the server sends one state, and then diffs. Pure: the methods take what the
+ * server sent and return the reports for the page.
  *
- * A key (a person, say) has a meta for each of its connections, known by the server's `phx_ref`.
- * The page sees it as `presence_ref`, as in the official clients.
+ * A key (a person, say) has a meta for each of its connections, identified by the server's
+ * `phx_ref`. The page gets it as `presence_ref`, as in the official clients.
  */
 
 import { equal, isObject } from "./json.js";
@@ -11,47 +11,47 @@ import { equal, isObject } from "./json.js";
 const MOST_HELD = 500;
 
 /**
- * @typedef {{presence_ref: string} & Record<string, unknown>} Meta What one connection told of
- *   itself by `track`, and the server's name for it.
+ * @typedef {{presence_ref: string} & Record<string, unknown>} Meta What one connection
+ *   tracked, and the server's ref for it.
  */
 
 /**
  * @typedef {object} PresenceReport
  * @property {"sync"|"join"|"leave"} event
- * @property {string} [key] Whose metas came or went; absent for "sync".
- * @property {Meta[]} [currentPresences] The other metas of this key, there before and after.
- * @property {Meta[]} [newPresences] Of a "join": what came.
- * @property {Meta[]} [leftPresences] Of a "leave": what went.
+ * @property {string} [key] The key whose metas came or went; absent for "sync".
+ * @property {Meta[]} [currentPresences] The other metas of this key, unchanged.
+ * @property {Meta[]} [newPresences] Of a "join": the new metas.
+ * @property {Meta[]} [leftPresences] Of a "leave": the former metas.
  */
 
 export class Presence {
   #metas = new Map();
   #held = [];
-  // What this page tracks again, as {key, meta}, and its old meta: kept although the server has it
-  // no more, or still there beside the new one to come.
+  // The meta that this page tracks again after a reconnect, as {key, meta}. Its old meta is either
+  // kept although the server has it no longer (absent), or still there beside the new one (stale).
   #returning = null;
   #absent = null;
   #stale = null;
-  // Refs whose end is no news: another meta stands in for them.
+  // Refs that leave without a report: another meta has taken their place.
   #silent = new Set();
 
-  /** @returns {Record<string, Meta[]>} Without a prototype, for keys are whatever people chose. */
+  /** @returns {Record<string, Meta[]>} Without a prototype, because keys may be any text. */
   get state() {
     const state = Object.create(null);
     for (const [key, metas] of this.#metas) state[key] = [...metas];
     return state;
   }
 
-  /** @returns {boolean} Whether more diffs came before the state than are worth keeping. */
+  /** @returns {boolean} Whether too many diffs came before the state to keep them. */
   get isOverfull() {
     return this.#held !== null && this.#held.length >= MOST_HELD;
   }
 
   /**
-   * A join begins: its state will come, and diffs are kept until then.
+   * A join begins. Diffs are kept until its state comes.
    *
-   * @param {?{key: string, meta: object}} mine What this page will track again. That it is missing
-   *   from the state, or goes when the server notices, is then no leave; that it comes back no join.
+   * @param {?{key: string, meta: object}} mine What this page will track again. Its absence from
+   *   the state is then not reported as a leave, nor its return as a join.
    */
   begin(mine) {
     this.#held = [];
@@ -59,14 +59,14 @@ export class Presence {
     this.#absent = this.#stale = null;
   }
 
-  /** @returns {PresenceReport[]} What the whole state, compared with what was known, amounts to. */
+  /** @returns {PresenceReport[]} The differences between the new state and the former one. */
   replace(payload) {
     const now = read(payload);
     const reports = [];
     for (const key of new Set([...this.#metas.keys(), ...now.keys()])) {
-      const before = this.#told(this.#metas.get(key) ?? []);
+      const before = this.#reported(this.#metas.get(key) ?? []);
       const after = now.get(key) ?? [];
-      const { came, gone } = compare(before, this.#told(after));
+      const { came, gone } = compare(before, this.#reported(after));
       const absent = this.#await(key, before, after, gone);
       if (absent) {
         gone.splice(gone.indexOf(absent), 1);
@@ -86,14 +86,14 @@ export class Presence {
     return [...reports, { event: "sync" }];
   }
 
-  /** @returns {PresenceReport[]} What the diff amounts to; nothing while the state is awaited. */
+  /** @returns {PresenceReport[]} The effect of a diff; empty while the state is awaited. */
   change(payload) {
     if (this.#held === null) return [...this.#apply(payload), { event: "sync" }];
     if (!this.isOverfull) this.#held.push(payload);
     return [];
   }
 
-  /** What was to be tracked again will not be: it left when the connection was lost. */
+  /** The page does not track its meta again: it left when the connection was lost. */
   giveUp() {
     const absent = this.#absent;
     const key = this.#returning?.key;
@@ -132,16 +132,16 @@ export class Presence {
     const stay = metas.filter((meta) => !gone.includes(meta));
     if (stay.length) this.#metas.set(key, stay);
     else this.#metas.delete(key);
-    const news = this.#told(gone);
+    const news = this.#reported(gone);
     for (const ref of refs) this.#silent.delete(ref);
     return news.length ? [left(key, stay, news)] : [];
   }
 
-  #told(metas) {
+  #reported(metas) {
     return metas.filter((meta) => !this.#silent.has(meta.presence_ref));
   }
 
-  /** Finds my old meta, if I am to be tracked again. Returns it when the server has it no more. */
+  /** Finds the old meta of this page. Returns it when the server has it no longer. */
   #await(key, before, after, gone) {
     const mine = this.#returning;
     if (mine?.key !== key) return null;
@@ -160,7 +160,7 @@ const joined = (key, currentPresences, newPresences) =>
 const left = (key, currentPresences, leftPresences) =>
   ({ event: "leave", key, currentPresences, leftPresences });
 
-/** Metas by key, as a server sent them. What has not the right shape is passed over. */
+/** Metas by key. Entries without the right shape are skipped. */
 function read(payload) {
   const entries = isObject(payload) ? Object.entries(payload) : [];
   const found = new Map();
@@ -177,8 +177,8 @@ function read(payload) {
 }
 
 /**
- * What differs between two lists of metas. The same meta under another ref is somebody who lost the
- * connection as well, and is back: neither gone nor come.
+ * The differences between two lists of metas. An equal meta under another ref is a page that has
+ * reconnected: neither gone nor come.
  */
 function compare(before, after) {
   const refs = (metas) => new Set(metas.map(refOf));
@@ -193,7 +193,7 @@ function compare(before, after) {
   return { came, gone };
 }
 
-/** Whether a meta is what was tracked, be there more to it that the server added. */
+/** Whether a meta contains everything that was tracked; the server may have added to it. */
 function shows(meta, tracked) {
   const isThere = (name) => Object.hasOwn(meta, name) && equal(meta[name], tracked[name]);
   return Object.keys(tracked).every(isThere);

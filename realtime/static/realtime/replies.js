@@ -1,18 +1,18 @@
-/** Answers that are waited for, by the `ref` of what was asked. */
+/** Replies that a channel waits for, by the `ref` of the message they answer. */
 
 export const REPLY_TIMEOUT_MS = 10000;
 
-/** The connection or the join ended before the answer came: it may or may not have been done. */
+/** The connection or the join ended before the reply: the server may or may not have acted. */
 export class Lost extends Error {}
 
-/** What waits for an answer on one channel. Each wait ends: answered, too late, or all at once. */
+/** The replies that one channel waits for. Each wait ends: by a reply, a timeout, or `end`. */
 export class Replies {
   #waiting = new Map();
 
   /**
    * @param {string} ref
-   * @returns {Promise<object>} What the server answered; rejected with its reason (and with all it
-   *   said as `cause`), or because no answer came in time, or by `end`.
+   * @returns {Promise<object>} The server's response. Rejected with its reason (the whole response
+   *   is the `cause`), when no reply came in time, or by `end`.
    */
   to(ref) {
     const answer = {};
@@ -25,7 +25,7 @@ export class Replies {
     return answer.promise;
   }
 
-  /** An answer came; one that nobody waits for is no news. */
+  /** A reply came. Ignored when nothing waits for it. */
   came(ref, { status, response }) {
     const waiting = this.#waiting.get(ref);
     if (!waiting) return;
@@ -35,7 +35,7 @@ export class Replies {
     else waiting.reject(new Error(reasonOf(response) ?? "refused", { cause: response }));
   }
 
-  /** No more answers will come: all waits are rejected. To a page that awaits none it is no fault. */
+  /** No more replies will come: rejects all waits. A page that does not await them sees no error. */
   end(message) {
     for (const { promise, reject, timer } of this.#waiting.values()) {
       clearTimeout(timer);
@@ -46,7 +46,7 @@ export class Replies {
   }
 }
 
-/** @returns {string|undefined} Why the server said no. */
+/** @returns {string|undefined} The reason of an error reply. */
 export function reasonOf(response) {
   const reason = typeof response === "string" ? response : response?.reason;
   return typeof reason === "string" ? reason : undefined;

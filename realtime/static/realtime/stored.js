@@ -1,15 +1,15 @@
-/** Stored broadcasts: which a channel asks for, and which of them the page has had. */
+/** Stored broadcasts: what a channel asks for, and which of them the page has received. */
 
 const MOST_REMEMBERED = 1000;
 
 export class Stored {
-  /** @type {?{since: number, limit?: number}} What every join asks for; null: none. */
+  /** @type {?{since: number, limit?: number}} Sent with every join; null for none. */
   replay = null;
   #had = new Set();
 
   /**
    * @param {import("./channel.js").ChannelOptions} options
-   * @throws {TypeError} when they ask for what no server gives.
+   * @throws {TypeError} when they are not valid.
    */
   constructor({ replay, private: isPrivate }) {
     if (!replay) return;
@@ -21,11 +21,11 @@ export class Stored {
     this.replay = { ...replay, since };
   }
 
-  /** Whether a broadcast with this metadata is one that the page has had. */
+  /** Whether the page has received a broadcast with this metadata before. */
   isRepeated(meta) {
     const id = meta?.id;
     if (!this.replay || typeof id !== "string") return false;
-    // Only the server's own repetitions are dropped: others may write into a live one what they like.
+    // Only the server's repetitions are dropped: the metadata of a live broadcast may be forged.
     if (this.#had.has(id)) return meta.replayed === true;
     this.#had.add(id);
     if (this.#had.size > MOST_REMEMBERED) this.#had.delete(this.#had.values().next().value);

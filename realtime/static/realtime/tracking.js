@@ -1,10 +1,10 @@
-/** What a page shows of itself on one channel, and goes on showing over every new connection. */
+/** What a page tracks on one channel, and tracks again after every reconnect. */
 
 import { report } from "./callbacks.js";
 import { equal } from "./json.js";
 import { Lost } from "./replies.js";
 
-/** One call of `track` (with a meta) or of `untrack` (with null). "Sent": its answer is awaited. */
+/** One call of `track` (with a meta) or of `untrack` (with null). `isSent`: its reply is awaited. */
 class Call {
   isSent = false;
   isAnswered = false;
@@ -31,15 +31,15 @@ export class Tracking {
   #shown = null;
 
   /**
-   * @param {(payload: object) => Promise<object>} ask Sends to the server, which answers.
-   * @param {() => void} refused Called when the server does not take what was tracked before.
+   * @param {(payload: object) => Promise<object>} ask Sends to the server; resolves with its reply.
+   * @param {() => void} refused Called when the server refuses to track a former meta again.
    */
   constructor(ask, refused) {
     this.#ask = ask;
     this.#refused = refused;
   }
 
-  /** @returns {?object} What is to be shown; null for nothing. */
+  /** @returns {?object} The meta to show; null for none. */
   get meta() {
     return this.#latest?.meta ?? null;
   }
@@ -47,10 +47,10 @@ export class Tracking {
   /**
    * Shows `meta`, or with null nothing, from now on.
    *
-   * @returns {Promise<void>} Resolved when the server has it, however many connections that takes;
-   *   rejected when it refuses, and then what it accepted before is kept. A call that is overtaken
-   *   before it was sent ends as the later one does; one that repeats what is
-   *   under way is not sent.
+   * @returns {Promise<void>} Resolved when the server has it, even if that takes several
+   *   connections; rejected when it refuses, and then the former meta is kept. A call that is
+   *   replaced before it was sent ends as the later one does. A call that repeats the one under
+   *   way is not sent.
    */
   set(meta, isJoined) {
     const overtaken = this.#latest;
@@ -59,17 +59,17 @@ export class Tracking {
     this.#latest = call;
     if (overtaken && !overtaken.isSent && !overtaken.isAnswered) overtaken.resolve(call.promise);
     if (isJoined) this.#send(call);
-    // Without a connection nobody sees this page anyway.
+    // Without a connection this page is not present.
     else if (meta === null) call.resolve();
     return call.promise;
   }
 
-  /** Joined: what was shown, or waits to be, is sent. */
+  /** Joined: sends the meta that was shown, or waits to be. */
   again() {
     if (this.meta !== null) this.#send(this.#latest);
   }
 
-  /** The channel is left for good. */
+  /** The channel was unsubscribed. */
   end() {
     const call = this.#latest;
     this.#latest = this.#shown = null;
@@ -114,7 +114,7 @@ export class Tracking {
     this.#latest.resolve();
   }
 
-  /** Nobody waits for this answer. The next join tries again, for a right may come back. */
+  /** The page awaits no reply here. The next join tries again: the right may have been given back. */
   #wasRefusedAgain(call, error) {
     if (call !== this.#latest) return;
     report(new Error(`not tracked again: ${error.message}`, { cause: error }));
