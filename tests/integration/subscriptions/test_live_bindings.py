@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from auth_rls import Subject
 from auth_rls.models import Policy
 from auth_rls.subjects import tokens
+from realtime.event_log.table import backlog
 from realtime.process.hub import close_hub, hub
 from realtime.util.database_threads import close_connections
 from realtime.wal import published, triggers
@@ -172,8 +173,8 @@ async def everything_handed_out() -> None:
         return backlog(connections["default"]), read_head(connections["default"]).seq
 
     while True:
-        backlog, head = await db(pending)
-        if not backlog and hub().position.seq == head:
+        waiting, head = await db(pending)
+        if not waiting and hub().position.seq == head:
             return
         await asyncio.sleep(0.01)
 
