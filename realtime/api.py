@@ -38,22 +38,22 @@ def broadcast(
     empty or a payload over LIMITS["payload_bytes"], and ConnectionError or TimeoutError when the
     channel layer does not answer.
     """
-    cast = make_cast(topic, event, payload, private)
+    message = make_broadcast(topic, event, payload, private)
     if durable:
-        store(cast)
+        store(message)
     elif _in_transaction():
         alias = conf.current().DATABASE
-        transaction.on_commit(lambda: send_now(cast, quietly=True), using=alias)
+        transaction.on_commit(lambda: send_now(message, quietly=True), using=alias)
     else:
-        send_now(cast, quietly=on_a_loop())
+        send_now(message, quietly=on_a_loop())
 
 
 async def abroadcast(
     topic: str, event: str, payload: Any, *, private: bool = False, durable: bool = False
 ) -> None:
     """`broadcast` for async callers: waits without blocking the event loop."""
-    cast = make_cast(topic, event, payload, private)
-    await (store_async(cast) if durable else send(cast))
+    message = make_broadcast(topic, event, payload, private)
+    await (store_async(message) if durable else send(message))
 
 
 def head() -> int:
@@ -79,7 +79,7 @@ async def apresence(topic: str, *, private: bool = False) -> dict[str, list[dict
     return await sync_to_async(presence, thread_sensitive=True)(topic, private=private)
 
 
-def make_cast(topic: str, event: str, payload: Any, private: bool) -> Broadcast:
+def make_broadcast(topic: str, event: str, payload: Any, private: bool) -> Broadcast:
     """A checked broadcast. Raises TypeError and ValueError as `broadcast` does."""
     for name, value in (("topic", topic), ("event", event)):
         if not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""The bus between processes: our own bytes on the channel layer, one message per batch.
+"""The bus between processes: one message of bytes on the channel layer per batch.
 
-Never looks into what it carries, and never promises that it arrives: the Dispatcher does.
+Never reads what it carries, and does not guarantee delivery: the Dispatcher does.
 """

@@ -129,7 +129,7 @@ class Bus:
         self._keeper = self._recovery = None
         await self._let_go(self._layer)
 
-    def doubt(self) -> None:
+    def check_soon(self) -> None:
         """A message that should have come did not: send a probe now."""
         self._check.set()
 
@@ -152,7 +152,7 @@ class Bus:
             self._layer_down = True
             self._failed(error)
             if self._keeper is not None:
-                self.doubt()
+                self.check_soon()
             elif self._recovery is None or self._recovery.done():
                 self._recovery = asyncio.create_task(self._recover(), name="rowcast-bus-recovery")
             raise

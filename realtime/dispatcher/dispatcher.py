@@ -34,10 +34,10 @@ from realtime.subscriptions.index import Delivery
 from realtime.subscriptions.manager import SubscriptionManager
 from realtime.subscriptions.subscriber import Subscriber
 from realtime.topics.broadcast import Broadcast, BroadcastBatch
-from realtime.topics.frames import of_cast
+from realtime.topics.frames import of_broadcast
 from realtime.topics.listeners import TopicListeners
 from realtime.topics.presence.tracker import PresenceTracker
-from realtime.topics.stored import cast_of
+from realtime.topics.stored import broadcast_of
 from realtime.util.counters import Counters
 from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
 from realtime.util.fair_queue import FairQueue
@@ -62,7 +62,7 @@ class Source(Protocol):
 
     @property
     def healthy(self) -> bool: ...
-    def doubt(self) -> None: ...
+    def check_soon(self) -> None: ...
 
 
 class Dispatcher:
@@ -150,7 +150,7 @@ class Dispatcher:
             for cast in message.casts:
                 if not self.topics.has_listeners(cast.topic, cast.private):
                     continue
-                if not self._casts.put(cast.room, cast):
+                if not self._casts.put(cast.topic_key, cast):
                     self.counters.casts_refused += 1
             self._news.set()
             return
@@ -209,7 +209,7 @@ class Dispatcher:
             behind = head.epoch != now.epoch or head.seq > now.seq
             if behind and (now == before or not self._fed):
                 if self._bus is not None and self._fed:
-                    self._bus.doubt()
+                    self._bus.check_soon()
                 self.receive(Batch(head.epoch, head.seq, [], []))
             before = now
 
@@ -311,7 +311,7 @@ class Dispatcher:
 
     def _message(self, event: DatabaseEvent) -> None:
         if event.new is not None:
-            self._cast(cast_of(event.new))
+            self._cast(broadcast_of(event.new))
 
     def _member(self, event: DatabaseEvent) -> None:
         self.counters.presence += 1
@@ -326,7 +326,7 @@ class Dispatcher:
         self.counters.casts += 1
         origin = self.topics.listener(cast.origin)
         for version, group in self.topics.groups(cast.topic, cast.private):
-            encoded = of_cast(cast, version)
+            encoded = of_broadcast(cast, version)
             if encoded is None:
                 continue
             frame = SharedFrame(encoded)

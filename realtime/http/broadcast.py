@@ -98,9 +98,9 @@ async def batch(request: HttpRequest) -> HttpResponse:
     subject = await _subject(request)
     messages = _messages(_body(request))
     _spend_quota(request, subject, len(messages))
-    for cast in messages:
-        if await _may_send(subject, cast.topic, cast.private):
-            await send(cast)
+    for message in messages:
+        if await _may_send(subject, message.topic, message.private):
+            await send(message)
     return HttpResponse(status=202)
 
 
@@ -129,13 +129,13 @@ async def single(request: HttpRequest, *, topic: str, event: str) -> HttpRespons
     if errors:
         raise _Answer(422, {"errors": errors})
     encoding = Encoding.JSON if kind == _JSON else Encoding.BINARY
-    cast = Broadcast(topic.removeprefix(PREFIX), private, event, body, encoding)
-    if not await _may_send(subject, cast.topic, private):
+    message = Broadcast(topic.removeprefix(PREFIX), private, event, body, encoding)
+    if not await _may_send(subject, message.topic, private):
         raise _Answer(403, {"message": "Unauthorized"})
     if persist:
-        await store_async(cast)
+        await store_async(message)
     else:
-        await send(cast)
+        await send(message)
     return HttpResponse(status=202)
 
 

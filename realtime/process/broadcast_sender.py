@@ -26,13 +26,13 @@ logger = logging.getLogger("realtime.broadcast")
 _SEND_SECONDS = 5.0
 
 
-async def send(cast: Broadcast) -> None:
+async def send(message: Broadcast) -> None:
     """Send one broadcast. Raises ConnectionError, TimeoutError or RuntimeError when it cannot be
     sent."""
     way = _route()
     if way is None:
-        await store_async(cast, kept=False)
-    elif (future := way(cast)) is not None:
+        await store_async(message, kept=False)
+    elif (future := way(message)) is not None:
         await asyncio.wait_for(asyncio.wrap_future(future), _SEND_SECONDS)
 
 
@@ -54,13 +54,13 @@ def _route() -> Callable[[Broadcast], Future | None] | None:
     """What sends a broadcast from this process; None where it must go through the log."""
     hub = running_hub()
     if hub is not None:
-        return hub.cast_from_anywhere
+        return hub.broadcast_from_any_thread
     if reaches_others(conf.current().CHANNEL_LAYER):
         return _sender().send
     return None
 
 
-def send_now(cast: Broadcast, *, quietly: bool) -> None:
+def send_now(message: Broadcast, *, quietly: bool) -> None:
     """`send` for callers that are not async. On an event loop it does not wait for the answer.
 
     Raises as `send` does, unless `quietly`: then a failure is logged.
@@ -68,8 +68,8 @@ def send_now(cast: Broadcast, *, quietly: bool) -> None:
     try:
         way = _route()
         if way is None:
-            store(cast, kept=False)
-        elif (future := way(cast)) is not None and not on_a_loop():
+            store(message, kept=False)
+        elif (future := way(message)) is not None and not on_a_loop():
             future.result(_SEND_SECONDS)
     except Exception as error:
         if not quietly:
@@ -94,13 +94,13 @@ class _BackgroundSender:
         settings."""
         return self._pid == os.getpid() and self._alias == conf.current().CHANNEL_LAYER
 
-    def send(self, cast: Broadcast) -> Future:
-        return asyncio.run_coroutine_threadsafe(self._publish(cast), self._loop)
+    def send(self, message: Broadcast) -> Future:
+        return asyncio.run_coroutine_threadsafe(self._publish(message), self._loop)
 
-    async def _publish(self, cast: Broadcast) -> None:
+    async def _publish(self, message: Broadcast) -> None:
         if self._bus is None:
             self._bus = Bus(self._alias, lambda message: None)
-        await self._bus.publish(BroadcastBatch([cast]))
+        await self._bus.publish(BroadcastBatch([message]))
 
 
 _lock = threading.Lock()

@@ -43,9 +43,9 @@ from realtime.util.fair_queue import FairQueue
 logger = logging.getLogger("realtime.hub")
 
 # Broadcasts that wait for the bus: in all, and of one topic; and those that travel together.
-_CASTS = 10_000
-_CASTS_OF_TOPIC = 1_000
-_CASTS_AT_ONCE = 100
+_MOST_WAITING = 10_000
+_MOST_OF_TOPIC = 1_000
+_AT_ONCE = 100
 _BYTES_AT_ONCE = 256 * 1024
 _PUBLISH_SECONDS = 10.0
 _STOP_SECONDS = 10.0
@@ -97,9 +97,9 @@ class Hub:
         self._thread: threading.Thread | None = None
         self.presence = PresenceWriter(self._alias, self.id, self.dispatcher.presence)
         self._present: asyncio.Task[None] | None = None
-        self._casts: FairQueue[Broadcast] = FairQueue(_CASTS, _CASTS_OF_TOPIC)
-        self._cast_waits = asyncio.Event()
-        self._caster: asyncio.Task[None] | None = None
+        self._waiting: FairQueue[Broadcast] = FairQueue(_MOST_WAITING, _MOST_OF_TOPIC)
+        self._some_wait = asyncio.Event()
+        self._sending: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._signal = StopSignal(self._loop, self.drain, _DRAIN_SECONDS)
         self._signal.install()
@@ -160,7 +160,7 @@ class Hub:
             if self._settings.embedded:
                 await in_database_thread(self._number_backlog)
             await self.dispatcher.start(self.bus)
-            self._caster = asyncio.create_task(self._send_casts(), name="rowcast-casts")
+            self._sending = asyncio.create_task(self._send_waiting(), name="rowcast-broadcasts")
             if self._settings.embedded:
                 self._start_tailer()
             self._present = asyncio.create_task(self.presence.run(), name="rowcast-present")
@@ -214,49 +214,49 @@ class Hub:
         if self._tailer is not None and self._thread is not None:
             self._tailer.stop()
             await asyncio.to_thread(self._thread.join, _STOP_SECONDS)
-        if self._caster is not None:
-            self._caster.cancel()
-            await asyncio.gather(self._caster, return_exceptions=True)
+        if self._sending is not None:
+            self._sending.cancel()
+            await asyncio.gather(self._sending, return_exceptions=True)
         await self.dispatcher.stop()
         await self.remote.close()
         await self.bus.leave()
         self._started = False
 
-    def cast(self, cast: Broadcast) -> bool:
+    def broadcast(self, message: Broadcast) -> bool:
         """Broadcast, in the order of the calls within a topic. False when too many broadcasts of
         the topic wait already."""
-        if not self._casts.put(cast.room, cast):
+        if not self._waiting.put(message.topic_key, message):
             self.counters.casts_refused += 1
             return False
-        self._cast_waits.set()
+        self._some_wait.set()
         self.counters.broadcasts_sent += 1
         return True
 
-    def cast_from_anywhere(self, cast: Broadcast) -> None:
-        """`cast` from any thread of this process.
+    def broadcast_from_any_thread(self, message: Broadcast) -> None:
+        """`broadcast` from any thread of this process.
 
         Raises RuntimeError, on the loop, when too many wait.
         """
         if threading.get_ident() == self._thread_id:
-            if not self.cast(cast):
-                raise RuntimeError(f"too many broadcasts to {cast.topic!r} wait to be sent")
+            if not self.broadcast(message):
+                raise RuntimeError(f"too many broadcasts to {message.topic!r} wait to be sent")
             return
-        self._loop.call_soon_threadsafe(self.cast, cast)
+        self._loop.call_soon_threadsafe(self.broadcast, message)
 
     def remove(self, port: Subscriber) -> None:
         """Remove a channel from subscriptions, topics and presence."""
         self.dispatcher.remove(port)
         self.presence.untrack(port.id)
 
-    async def _send_casts(self) -> None:
+    async def _send_waiting(self) -> None:
         while True:
-            if not self._casts:
-                self._cast_waits.clear()
-                await self._cast_waits.wait()
+            if not self._waiting:
+                self._some_wait.clear()
+                await self._some_wait.wait()
             together: list[Broadcast] = []
             size = 0
-            while self._casts and len(together) < _CASTS_AT_ONCE and size < _BYTES_AT_ONCE:
-                together.append(self._casts.pop())
+            while self._waiting and len(together) < _AT_ONCE and size < _BYTES_AT_ONCE:
+                together.append(self._waiting.pop())
                 size += len(together[-1].payload)
             try:
                 await self.bus.publish(BroadcastBatch(together))

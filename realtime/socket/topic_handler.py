@@ -121,7 +121,9 @@ class TopicHandler:
         if effect.persist and port is not None:
             self._socket.start(self._store(effect, port, cast), channel)
             return
-        self._socket.perform(self._socket.session.speaker.relayed(effect, self._hub.cast(cast)))
+        self._socket.perform(
+            self._socket.session.speaker.relayed(effect, self._hub.broadcast(cast))
+        )
 
     async def _store(self, effect: SendBroadcast, port: ChannelSubscriber, cast: Broadcast) -> None:
         cast = msgspec.structs.replace(cast, id=str(uuid.uuid4()))

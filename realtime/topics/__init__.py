@@ -1,4 +1,4 @@
 """Topics: broadcasts, the rights on private topics, and who listens.
 
-Never knows a table of the project; row changes are the business of `realtime.subscriptions`.
+Never reads a table of the project; `realtime.subscriptions` handles row changes.
 """

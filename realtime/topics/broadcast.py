@@ -23,7 +23,7 @@ class Broadcast(msgspec.Struct, frozen=True, array_like=True, tag="cast"):
     id: str = ""
 
     @property
-    def room(self) -> tuple[str, bool]:
+    def topic_key(self) -> tuple[str, bool]:
         """The topic's name and privacy: a public and a private topic of one name are separate."""
         return self.topic, self.private
 

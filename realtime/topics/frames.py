@@ -12,25 +12,25 @@ from realtime.protocol.serializer import Encoding, FrameError, Version
 from realtime.topics.broadcast import Broadcast
 
 
-def of_cast(cast: Broadcast, version: Version) -> str | bytes | None:
+def of_broadcast(message: Broadcast, version: Version) -> str | bytes | None:
     """The frame of a broadcast, or None where this serializer cannot carry it."""
-    topic = f"realtime:{cast.topic}"
-    if cast.event is None:
-        return serializer.fanout(version, topic, "broadcast", cast.payload)
-    meta = {"id": cast.id} if cast.id else None
-    if cast.encoding == Encoding.JSON:
-        payload = serializer.broadcast_payload(cast.event, cast.payload, meta)
+    topic = f"realtime:{message.topic}"
+    if message.event is None:
+        return serializer.fanout(version, topic, "broadcast", message.payload)
+    meta = {"id": message.id} if message.id else None
+    if message.encoding == Encoding.JSON:
+        payload = serializer.broadcast_payload(message.event, message.payload, meta)
         return serializer.fanout(version, topic, "broadcast", payload)
-    return _binary(cast, version, topic, meta)
+    return _binary(message, version, topic, meta)
 
 
-def of_replayed(cast: Broadcast, version: Version, join_ref: str | None) -> str | bytes | None:
+def of_replayed(message: Broadcast, version: Version, join_ref: str | None) -> str | bytes | None:
     """The frame of a stored broadcast for one channel that has just joined, or None where this
     serializer cannot carry it."""
-    topic = f"realtime:{cast.topic}"
-    meta = {"replayed": True, "id": cast.id}
-    if cast.encoding == Encoding.JSON:
-        payload = serializer.broadcast_payload(cast.event or "", cast.payload, meta)
+    topic = f"realtime:{message.topic}"
+    meta = {"replayed": True, "id": message.id}
+    if message.encoding == Encoding.JSON:
+        payload = serializer.broadcast_payload(message.event or "", message.payload, meta)
         return serializer.encode(
             version,
             join_ref=join_ref,
@@ -39,7 +39,7 @@ def of_replayed(cast: Broadcast, version: Version, join_ref: str | None) -> str 
             event="broadcast",
             payload=msgspec.Raw(payload),
         )
-    return _binary(cast, version, topic, meta)
+    return _binary(message, version, topic, meta)
 
 
 def of_presence(version: Version, topic: str, diff: bytes) -> str:
@@ -48,13 +48,13 @@ def of_presence(version: Version, topic: str, diff: bytes) -> str:
 
 
 def _binary(
-    cast: Broadcast, version: Version, topic: str, meta: Mapping[str, Any] | None
+    message: Broadcast, version: Version, topic: str, meta: Mapping[str, Any] | None
 ) -> bytes | None:
     if version is Version.V1:
         return None
     try:
         return serializer.binary_broadcast(
-            topic, cast.event or "", cast.payload, Encoding.BINARY, meta
+            topic, message.event or "", message.payload, Encoding.BINARY, meta
         )
     except FrameError:
         # Names longer than a binary frame can carry: nobody who joined by one can be meant.

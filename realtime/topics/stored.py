@@ -25,7 +25,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST_MS = 253_402_300_799_000  # the end of the year 9999
 
 
-def cast_of(row: RowImage) -> Broadcast:
+def broadcast_of(row: RowImage) -> Broadcast:
     """The broadcast that a log entry of the table holds."""
     data = row.text("data")
     binary = data != b"null"
@@ -66,30 +66,30 @@ def _cast(topic: str, row: Mapping[str, Any]) -> Broadcast:
     )
 
 
-async def store_async(cast: Broadcast, *, kept: bool = True) -> None:
+async def store_async(message: Broadcast, *, kept: bool = True) -> None:
     """`store` for async callers, in the thread that may have their transaction open."""
-    await sync_to_async(store, thread_sensitive=True)(cast, kept=kept)
+    await sync_to_async(store, thread_sensitive=True)(message, kept=kept)
 
 
-def store(cast: Broadcast, *, kept: bool = True) -> Message:
+def store(message: Broadcast, *, kept: bool = True) -> Message:
     """Write a broadcast to the log, in the transaction that is open if there is one.
 
     With `kept` False only the log entry stays and no row. Raises what the database raises.
     """
     alias = conf.current().DATABASE
-    binary = cast.encoding == Encoding.BINARY
-    named = {"id": cast.id} if cast.id else {}
-    message = Message(
+    binary = message.encoding == Encoding.BINARY
+    named = {"id": message.id} if message.id else {}
+    row = Message(
         **named,
-        topic=cast.topic,
-        private=cast.private,
-        event=cast.event or "",
-        payload=None if binary else msgspec.json.decode(cast.payload),
-        data=cast.payload if binary else None,
+        topic=message.topic,
+        private=message.private,
+        event=message.event or "",
+        payload=None if binary else msgspec.json.decode(message.payload),
+        data=message.payload if binary else None,
         kept=kept,
     )
     with transaction.atomic(using=alias):
-        message.save(using=alias, force_insert=True)
+        row.save(using=alias, force_insert=True)
         if not kept:
-            Message.objects.using(alias).filter(pk=message.pk).delete()
-    return message
+            Message.objects.using(alias).filter(pk=row.pk).delete()
+    return row

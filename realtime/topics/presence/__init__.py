@@ -1,4 +1,4 @@
-"""Presence: who is in a topic, as stored, as known to this process, and as clients were told.
+"""Presence: who is in a topic, in the table, in this process, and as last sent to clients.
 
-Never decides who may watch or track; `realtime.topics.rights` says it.
+Never decides who may view presence or track; `realtime.topics.rights` does.
 """

@@ -495,8 +495,8 @@ async def test_a_flooded_topic_holds_up_neither_another_nor_a_row_change(
     for topic in ("realtime:noisy", "realtime:quiet"):
         await client.join(topic)
     one = hub()
-    taken = [one.cast(Broadcast("noisy", False, "e", b"1", 1)) for _ in range(3_000)]
-    assert one.cast(Broadcast("quiet", False, "e", b"2", 1))
+    taken = [one.broadcast(Broadcast("noisy", False, "e", b"1", 1)) for _ in range(3_000)]
+    assert one.broadcast(Broadcast("quiet", False, "e", b"2", 1))
     await db(Note.objects.create, title="meanwhile")
     # A topic has its share of the queue and no more.
     assert 900 < sum(taken) < 3_000
