@@ -15,14 +15,13 @@ from typing import Any
 
 import pytest
 
+from tests.acceptance.support import node_client
+from tests.acceptance.support.base_databases import Ground, ground
+from tests.acceptance.support.node_client import Node
+from tests.acceptance.support.orm_process import Hand
+from tests.acceptance.support.server import Server, copy_database, make_database, running
 from tests.support import redis as redises
 from tests.support.redis import Redis
-
-from . import node_client
-from .ground import Ground, ground
-from .hand import Hand
-from .node_client import Node
-from .server import Server, copy_database, make_database, running
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from .conftest import World
-from .hand import Hand
-from .server import PATIENCE, Server, token
+from tests.acceptance.conftest import World
+from tests.acceptance.support.orm_process import Hand
+from tests.acceptance.support.server import PATIENCE, Server, token
 
 TESTS = Path(__file__).parent / "client_js"
 NOTES = {"event": "*", "schema": "public", "table": "zoo_note"}

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from .conftest import World
-from .server import Server, token
-from .test_client_js import TESTS, Line, Page, node
+from tests.acceptance.conftest import World
+from tests.acceptance.support.server import Server, token
+from tests.acceptance.test_client_js import TESTS, Line, Page, node
 
 
 class Room(Page):

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from .conftest import World
-from .hand import Hand
-from .peer import Peer
-from .server import token
+from tests.acceptance.conftest import World
+from tests.acceptance.support.orm_process import Hand
+from tests.acceptance.support.raw_client import Peer
+from tests.acceptance.support.server import token
 
 ALL = {"event": "*", "schema": "public", "table": "zoo_note"}
 

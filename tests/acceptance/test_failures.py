@@ -18,15 +18,20 @@ from typing import Any
 
 import pytest
 
+from tests.acceptance.conftest import stand
+from tests.acceptance.support.base_databases import Ground, ground
+from tests.acceptance.support.deployment import Deployment, Program, deployed
+from tests.acceptance.support.final_checks import (
+    Row,
+    check_follower,
+    check_log,
+    longest_lag,
+    until_numbered,
+)
+from tests.acceptance.support.resuming_client import Follower
+from tests.acceptance.support.server import PATIENCE, SERVICE_KEY, token
 from tests.support import redis as redises
 from tests.support.redis import Redis
-
-from .conftest import stand
-from .deployment import Deployment, Program, deployed
-from .follower import Follower
-from .ground import Ground, ground
-from .reckoning import Row, check_follower, check_log, longest_lag, until_numbered
-from .server import PATIENCE, SERVICE_KEY, token
 
 figures = logging.getLogger("rowcast.figures")
 

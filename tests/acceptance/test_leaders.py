@@ -17,11 +17,10 @@ from typing import Any
 
 import pytest
 
+from tests.acceptance.support.base_databases import Ground, ground
+from tests.acceptance.support.deployment import FarHand, Program
+from tests.acceptance.support.server import ROOT, copy_database, environment
 from tests.support.waiting import until
-
-from .deployment import FarHand, Program
-from .ground import Ground, ground
-from .server import ROOT, copy_database, environment
 
 KILLED_SECONDS = 5.0
 PAUSED_SECONDS = 10.0

@@ -12,15 +12,14 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 
+from tests.acceptance.conftest import stand
+from tests.acceptance.support.base_databases import Ground
+from tests.acceptance.support.deployment import Deployment, Program, deployed
+from tests.acceptance.support.final_checks import check_follower, check_log, until_numbered
+from tests.acceptance.support.raw_client import Peer
+from tests.acceptance.support.resuming_client import TABLE, Follower
+from tests.acceptance.support.server import PATIENCE, SERVICE_KEY, free_port, token
 from tests.support.redis import Redis
-
-from .conftest import stand
-from .deployment import Deployment, Program, deployed
-from .follower import TABLE, Follower
-from .ground import Ground
-from .peer import Peer
-from .reckoning import check_follower, check_log, until_numbered
-from .server import PATIENCE, SERVICE_KEY, free_port, token
 
 LAYERS = ("core", "pubsub")
 KINDS = ("daphne", "uvicorn", "fanout")

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from .conftest import World
-from .node_client import Node
-from .server import SERVICE_KEY, token
+from tests.acceptance.conftest import World
+from tests.acceptance.support.node_client import Node
+from tests.acceptance.support.server import SERVICE_KEY, token
 
 ALL = {"event": "*", "schema": "public", "table": "zoo_note"}
 LIBRARIES = [

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from .conftest import World
-from .node_client import Node
-from .server import SERVICE_KEY, token
+from tests.acceptance.conftest import World
+from tests.acceptance.support.node_client import Node
+from tests.acceptance.support.server import SERVICE_KEY, token
 
 VERSIONS = ["1.0.0", "2.0.0"]
 _rooms = itertools.count()

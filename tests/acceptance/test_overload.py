@@ -16,10 +16,9 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
+from tests.acceptance.support.raw_client import Peer
+from tests.acceptance.support.server import ANON_KEY, PATIENCE, Server, token
 from tests.fuzz.feed import entries, scrambled
-
-from .peer import Peer
-from .server import ANON_KEY, PATIENCE, Server, token
 
 ALL = {"event": "*", "schema": "public", "table": "zoo_note"}
 MINE = {**ALL, "filter": "title=like.mine%"}

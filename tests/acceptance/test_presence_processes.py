@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 
 from realtime.process.registry import LEASE_SECONDS
+from tests.acceptance.support.base_databases import Ground
+from tests.acceptance.support.deployment import Deployment, deployed
+from tests.acceptance.support.node_client import Node
+from tests.acceptance.support.raw_client import Peer
+from tests.acceptance.support.server import SERVICE_KEY
+from tests.acceptance.support.soak import Soak
 from tests.support.redis import Redis
-
-from .deployment import Deployment, deployed
-from .ground import Ground
-from .node_client import Node
-from .peer import Peer
-from .server import SERVICE_KEY
-from .soak import Soak
 
 # A lease, until somebody looks, and until it is told.
 _GONE_SECONDS = LEASE_SECONDS + 20

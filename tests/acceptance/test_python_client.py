@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from .conftest import World
-from .node_client import Node
-from .server import ANON_KEY, ROOT, token
+from tests.acceptance.conftest import World
+from tests.acceptance.support.node_client import Node
+from tests.acceptance.support.server import ANON_KEY, ROOT, token
 
 FOLDER = Path(__file__).resolve().parent / "python"
 _names = itertools.count()

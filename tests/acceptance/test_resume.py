@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from .conftest import World
-from .hand import Hand
-from .node_client import Node
-from .peer import Frame, Peer
-from .server import token
+from tests.acceptance.conftest import World
+from tests.acceptance.support.node_client import Node
+from tests.acceptance.support.orm_process import Hand
+from tests.acceptance.support.raw_client import Frame, Peer
+from tests.acceptance.support.server import token
 
 ALL = {"event": "*", "schema": "public", "table": "zoo_note"}
 

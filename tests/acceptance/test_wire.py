@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from .conftest import World
-from .peer import Peer
-from .server import SERVICE_KEY, Server, token
+from tests.acceptance.conftest import World
+from tests.acceptance.support.raw_client import Peer
+from tests.acceptance.support.server import SERVICE_KEY, Server, token
 
 ALL = {"event": "*", "schema": "public", "table": "zoo_note"}
 VERSIONS = pytest.mark.parametrize("vsn", ["1.0.0", "2.0.0"])

@@ -18,8 +18,7 @@ from realtime.socket import credentials
 from realtime.socket.credentials import Kind
 from realtime.socket.handshake import _first
 from realtime.socket.origin import OriginRule
-
-from .feed import EXAMPLES, entries, fuzzed, mutated
+from tests.fuzz.feed import EXAMPLES, entries, fuzzed, mutated
 
 NOW = 1_700_000_000.0
 GENUINE = {entry for entry in entries("tokens") if isinstance(entry, str)}

@@ -8,8 +8,7 @@ from typing import Any
 from auth_rls.predicates.kinds import Kind
 from auth_rls.predicates.parse import PredicateError, TableSchema, parse
 from auth_rls.predicates.predicate import columns
-
-from .feed import fuzzed
+from tests.fuzz.feed import fuzzed
 
 NOTE = TableSchema(
     "zoo.Note",

@@ -11,7 +11,7 @@ from django.test import AsyncClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .feed import EXAMPLES, entries, scrambled
+from tests.fuzz.feed import EXAMPLES, entries, scrambled
 
 pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
 REFUSALS = {400, 403, 413, 415, 422}

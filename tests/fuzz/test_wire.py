@@ -32,8 +32,7 @@ from realtime.session.effects import (
 )
 from realtime.session.session import Session
 from realtime.topics.rights import ALL
-
-from .feed import EXAMPLES, fuzzed, mutated
+from tests.fuzz.feed import EXAMPLES, fuzzed, mutated
 
 AT = Position("e", 41)
 COLUMNS = {

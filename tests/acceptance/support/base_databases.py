@@ -16,10 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.support.server import PATIENCE, ROOT, environment
 from tests.support import postgres
 from tests.support.postgres import Postgres
-
-from .server import PATIENCE, ROOT, environment
 
 _TEMPLATE = "rowcast_template"
 _numbers = itertools.count(1)

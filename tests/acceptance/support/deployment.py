@@ -18,10 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from tests.acceptance.support.orm_process import Hand
+from tests.acceptance.support.server import PATIENCE, ROOT, SECRET_KEY, Server
 from tests.support.redis import Redis
-
-from .hand import Hand
-from .server import PATIENCE, ROOT, SECRET_KEY, Server
 
 _LOOK_SECONDS = 0.02
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .deployment import Deployment
-from .follower import Follower
-from .hand import Hand
-from .server import PATIENCE
+from tests.acceptance.support.deployment import Deployment
+from tests.acceptance.support.orm_process import Hand
+from tests.acceptance.support.resuming_client import Follower
+from tests.acceptance.support.server import PATIENCE
 
 Row = dict[str, Any]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .server import ANON_KEY, PATIENCE, Server
+from tests.acceptance.support.server import ANON_KEY, PATIENCE, Server
 
 FOLDER = Path(__file__).resolve().parent.parent / "node"
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .server import ROOT, environment
+from tests.acceptance.support.server import ROOT, environment
 
 
 class Hand:
@@ -66,7 +66,7 @@ def _serve() -> None:
     import django
 
     django.setup()
-    from . import deeds
+    from tests.acceptance.support import orm_commands as deeds
 
     for line in sys.stdin:
         name, args, options = json.loads(line)

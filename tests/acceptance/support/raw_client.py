@@ -15,7 +15,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from .server import ANON_KEY, PATIENCE, Server
+from tests.acceptance.support.server import ANON_KEY, PATIENCE, Server
 
 
 @dataclass(frozen=True, slots=True)

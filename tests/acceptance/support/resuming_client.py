@@ -17,7 +17,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
-from .server import ANON_KEY, PATIENCE, Server
+from tests.acceptance.support.server import ANON_KEY, PATIENCE, Server
 
 TABLE = {"event": "*", "schema": "public", "table": "zoo_note"}
 _AGAIN_SECONDS = 0.2

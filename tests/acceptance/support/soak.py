@@ -18,7 +18,7 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from .server import ANON_KEY, Server
+from tests.acceptance.support.server import ANON_KEY, Server
 
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
