@@ -15,23 +15,7 @@ from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Bounds on what one client may ask of a process. None switches a limit off."""
-
-    connections: int | None = None
-    connections_per_address: int | None = None
-    channels_per_connection: int | None = 100
-    joins_per_second: float | None = 50
-    broadcasts_per_second: float | None = 10
-    broadcast_burst: float | None = 100
-    presence_per_30_seconds: int | None = 30
-    payload_bytes: int | None = 65_536
-    frame_bytes: int | None = 1_048_576
-    outbox_bytes: int | None = 4_194_304
-    snapshot_rows: int | None = 10_000
-    replay_events: int | None = 100_000
+from realtime.client_limits import Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

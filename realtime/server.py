@@ -1,12 +1,11 @@
 """uvicorn with a fast path: `uvicorn --ws realtime.server:FanoutProtocol project.asgi:application`.
 
-Serves every ASGI application as uvicorn's own protocol does. One that knows the extension
-`rowcast.fanout` may ask for a line to its socket, and hand over frames that it shares with other
-sockets (`line.py`). From then on everything that is sent goes by the line, in the order of calling,
-and uncompressed unless the server offers compression (`--ws-per-message-deflate true`, which is
-uvicorn's default) and the client took it: then once for all who did, which is why this server only
-offers it without context takeover. Control frames, the handshakes, limits and time-outs remain
-uvicorn's.
+Serves every ASGI application as uvicorn's own protocol does. An application that knows the
+extension `rowcast.fanout` may open a direct outbox for its socket, and put frames into it that it
+shares with other sockets. From then on every message goes by that outbox, in the order of the
+calls. Frames are compressed where the server offers it (`--ws-per-message-deflate true`, uvicorn's
+default) and the client accepts: once for all such clients, so compression is offered without
+context takeover only. Control frames, handshakes, limits and time-outs remain uvicorn's.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ EXTENSION = "rowcast.fanout"
 _DEFLATE = [
     ServerPerMessageDeflateFactory(
         server_no_context_takeover=True,
-        # What clients compress is read without keeping a window for each of them either.
+        # Messages of clients are inflated without a window kept for each client, either.
         client_no_context_takeover=True,
         server_max_window_bits=WINDOW_BITS,
         client_max_window_bits=WINDOW_BITS,
@@ -56,30 +55,30 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
         if not self.close_sent:
-            # The application runs in the next turn of the loop at the earliest.
+            # The application runs in the next iteration of the loop at the earliest.
             self._offers = cast(dict[str, Any], self.scope["extensions"])
             self._offers[EXTENSION] = {"open": self.open_line}
 
     def open_line(
         self, bound: int | None, ended: Callable[[Exception | None], None]
     ) -> DirectOutbox:
-        """After the accept: the way for prepared frames. At most `bound` bytes wait in it."""
+        """The direct outbox of this socket, after the accept. At most `bound` bytes wait in it."""
         line = DirectOutbox(self.transport, bound, ended, self._compressed)
         self._line = line
         if self.disconnected or self.close_sent or self.transport.is_closing():
             line.drop()
         elif line.fd >= 0:
-            # Who writes beside the transport has to know whenever that holds anything at all.
-            # (With TLS nobody does, and asyncio's takes 0 for always full.)
+            # Writes beside the transport must stop whenever its buffer holds a byte. (With TLS
+            # there are none, and asyncio's transport takes 0 for always full.)
             self.transport.set_write_buffer_limits(high=0)
             if not self.writable.is_set():
-                # It holds something already, of which it told the protocol before.
+                # Its buffer holds bytes already: `pause_writing` was called before.
                 line.hold()
         return line
 
     @property
     def _compressed(self) -> bool:
-        """Whether the client takes what is compressed for all."""
+        """Whether the client takes messages that are compressed once for all."""
         return any(
             isinstance(extension, PerMessageDeflate)
             and extension.local_max_window_bits >= WINDOW_BITS
@@ -91,7 +90,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
     async def send(self, message: Any) -> None:
         line = self._line
         if line is not None and message["type"] == "websocket.close":
-            # It follows what waits, and waits for nothing: a slow client is to find it there.
+            # The close frame follows the frames that wait, without waiting: a slow client reads it.
             line.finish()
             self.writable.set()
             if self.transport.get_write_buffer_size():
@@ -127,8 +126,8 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         if self._abort_timer is not None:
             self._abort_timer.cancel()
         super().connection_lost(exc)
-        # It leads back here, and what goes in circles waits for a full garbage collection: half a
-        # second of standing still for every ten thousand sockets that have gone.
+        # It refers back to this object. Objects in a circle wait for a full garbage collection,
+        # which stops the process for half a second for every ten thousand sockets that have gone.
         self._offers.pop(EXTENSION, None)
 
     def handle_close(self, event: Any) -> None:

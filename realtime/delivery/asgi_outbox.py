@@ -1,8 +1,8 @@
-"""What waits to be sent to one socket by ASGI: in order, and never more than its bound of bytes.
+"""The outbox of one socket behind any ASGI server: frames in order, bounded in bytes.
 
-Knows nothing of protocols. Past the bound the socket is given up: `overflowed` is set and
-everything that waits is dropped, because its client can resume and memory cannot. While the client
-takes what it is sent nothing waits here, and there is no task either.
+When more than the bound waits, `overflowed` is set and everything that waits is dropped: a client
+can resume, memory cannot. While the client takes what it is sent, nothing waits here and there is
+no task.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Send = Callable[[str | bytes], Coroutine[Any, Any, None]]
 
 
 class AsgiOutbox:
-    """Anybody on the loop puts into it. `ended` is called once: when it was closed and all is sent,
-    when it overflowed, or with what sending raised."""
+    """Used on one event loop. `ended` is called once: when the outbox was closed and everything is
+    sent, when it overflowed, or with the error of a send."""
 
     __slots__ = (
         "_bound",
@@ -51,8 +51,8 @@ class AsgiOutbox:
         ended: Callable[[Exception | None], None],
         carrier: ServerAdapter = UNKNOWN,
     ) -> None:
-        """`carrier`: what is known of the server. With an eager one `send` is begun by whoever
-        puts, which saves a task for every frame that need not wait (`benchmarks.fanout`).
+        """`carrier`: the abilities of the server. With an eager one `put` begins the send itself,
+        which saves a task for every frame that need not wait (`benchmarks.fanout`).
         """
         self._send = send
         self._bound = bound
@@ -69,12 +69,12 @@ class AsgiOutbox:
 
     @property
     def direct(self) -> None:
-        """A server that is not ours is handed each frame for each socket."""
+        """None: frames cannot be written to several such sockets together."""
         return None
 
     @property
     def size(self) -> int:
-        """Bytes that wait; a text counts as its number of characters."""
+        """Bytes that wait; a text counts by its characters."""
         return self._bytes
 
     def put(self, frame: Outgoing) -> None:
@@ -82,13 +82,13 @@ class AsgiOutbox:
         if self._closing or self.overflowed or self._over:
             return
         if self._write is not None and self._writer is None:
-            # Nothing of ours waits while there is no writer.
+            # Nothing waits here while there is no writer.
             made = frame if isinstance(frame, SharedFrame) else SharedFrame(frame)
             data = made.frame()
             try:
                 written = self._write(data)
             except Exception as error:
-                # Whatever is wrong with one socket is no business of who has something for it.
+                # The error of one socket must not reach the sender of a frame for many.
                 self._end(error)
                 return
             if written:
@@ -104,13 +104,13 @@ class AsgiOutbox:
             self._frames = deque()
         self._frames.append(message)
         self._bytes += len(message)
-        # Only a client that holds up a send is slow. A burst that the writer has not even begun to
-        # send is ours: it is handed over when the loop comes round.
+        # A client is slow only while a send to it waits. A burst that the writer has not begun to
+        # send is handed to the server in the next iteration of the loop.
         if self._bound is not None and self._sending and self._bytes > self._bound:
             self._give_up()
 
     async def writable(self) -> None:
-        """Wait until less than half the bound is taken. For those who can wait (replays)."""
+        """Wait until less than half the bound waits. Replays use it."""
         if self._bound is None:
             return
         half = self._bound * _HALF
@@ -118,25 +118,23 @@ class AsgiOutbox:
             if self._room is None:
                 self._room = asyncio.Event()
             await self._room.wait()
-        # Nobody tells when a transport's buffer has drained, so it is asked again.
+        # A transport does not report that its buffer has drained, so it is polled.
         while self._unsent() > half and not self._over and not self._closing:
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
     def close(self) -> None:
-        """Take no more; `ended` is called when what waits is sent."""
+        """Take no more frames; `ended` is called when those that wait are sent."""
         self._closing = True
         if self._writer is None:
             self._end(None)
 
     async def stop(self) -> None:
-        """Send nothing more, and tell nobody."""
+        """Send nothing more, without a call of `ended`."""
         self._over = True
         self._wake()
         writer = self._writer
         if writer is not None:
             await cancelled([writer])
-        # Both lead to whom this belongs to: nothing is to go in circles (`server.py`).
-        self._ended, self._send = _nobody, _nothing
 
     def _begin(self, message: str | bytes) -> None:
         sending = self._send(message)
@@ -145,7 +143,7 @@ class AsgiOutbox:
         except StopIteration:
             self._look_beyond()
         except Exception as error:
-            # A client that is gone is no business of who has something for it.
+            # The error of one socket must not reach the sender of a frame for many.
             self._end(error)
         else:
             self._bytes = len(message)
@@ -201,16 +199,8 @@ class AsgiOutbox:
             room.set()
 
 
-def _nobody(failure: Exception | None) -> None:
-    """Nobody is told."""
-
-
-async def _nothing(message: str | bytes) -> None:
-    """Nothing is sent."""
-
-
 class _Rest:
-    """What is left of a coroutine whose first step was taken outside a task."""
+    """The rest of a coroutine whose first step ran outside a task."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, None], waits_for: Any) -> None:
         self._coroutine = coroutine

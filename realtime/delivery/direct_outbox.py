@@ -1,15 +1,14 @@
-"""The fast way to one socket: prepared frames, written straight to its connection.
+"""The direct outbox of one socket: shared frames, written to the connection without ASGI.
 
-Knows frames and transports, nothing of servers or protocols. Frames that are put within one turn
-of the event loop leave in one write at its end. What the kernel does not take is left to the
-transport, and until the transport has got rid of it, further frames wait here, as references to
-what all sockets share. More than the bound of those, and the socket is given up: its client can
-resume.
+Frames that are put within one iteration of the event loop leave in one write at its end. Bytes that
+the kernel does not take are left to the transport; until the transport has sent them, further
+frames wait here, as references to frames that all sockets share. When more than the bound waits,
+the socket is ended: its client can resume.
 
-Writing to the file descriptor saves what `transport.write` costs above the system call, about a
-quarter of a write (`benchmarks.fanout`). It happens only while the transport holds nothing, so the
-order of bytes is kept; who opens a line tells it by `hold` and `resume`, and before the connection
-is closed by `drop`.
+A write to the file descriptor saves what `transport.write` costs beside the system call, about a
+quarter of a write (`benchmarks.fanout`). It happens only while the transport's buffer is empty, so
+the order of bytes is kept. The protocol that opens the outbox calls `hold` and `resume` for its
+transport, and `drop` before the connection is closed.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ _HALF = 0.5
 
 
 class DirectOutbox:
-    """Everything is called on the event loop of the transport.
+    """Used on the event loop of the transport.
 
-    `first`, `more`, `odd`, `fd`, `compressed`, `wires` and `transport` are for the turn and the
-    server.
+    `first`, `more`, `odd`, `fd`, `compressed`, `wires` and `transport` are for the write scheduler
+    and the server.
     """
 
     __slots__ = (
@@ -38,12 +37,12 @@ class DirectOutbox:
         "_bound",
         "_closing",
         "_ended",
+        "_ends_when_sent",
         "_gone",
         "_held",
         "_lines",
         "_room",
-        "_telling",
-        "_turn",
+        "_scheduler",
         "_waiting",
         "compressed",
         "fd",
@@ -62,23 +61,24 @@ class DirectOutbox:
         ended: Callable[[Exception | None], None],
         compressed: bool = False,
     ) -> None:
-        """`ended` is called when the line was closed and all was sent, or when it was given up.
+        """`ended` is called when the outbox was closed and everything is sent, or when it
+        overflowed.
 
-        `compressed`: the client takes what was compressed for itself alone (`prepared.py`).
+        `compressed`: the client takes messages that were compressed without context.
         """
-        self._turn = turn = scheduler_of(asyncio.get_running_loop())
-        # Always the same list: one look-up less for each frame.
-        self._lines = turn.lines
-        # Where it gets the frames of many, and its place there.
+        self._scheduler = scheduler = scheduler_of(asyncio.get_running_loop())
+        # The scheduler's own list, which it never replaces: one look-up less for each frame.
+        self._lines = scheduler.lines
+        # The write groups that it is in, and its index in each.
         self.wires: dict[WriteGroup, int] = {}
         self.compressed = compressed
         self._bound = bound
         self._ended = ended
         self._room: asyncio.Event | None = None
         self._waiting = 0
-        self._held = self._closing = self._gone = self._telling = False
+        self._held = self._closing = self._gone = self._ends_when_sent = False
         self.overflowed = False
-        # Held, closing or gone: frames take the longer way.
+        # Paused, closing or gone: frames take the slow path.
         self.odd = False
         self.first: SharedFrame | None = None
         self.more: list[SharedFrame] | None = None
@@ -87,28 +87,29 @@ class DirectOutbox:
 
     @property
     def size(self) -> int:
-        """Bytes that wait for a slow client, here and in the transport; 0 for any other."""
+        """Bytes that wait for a slow client, here and in the transport; 0 for other clients."""
         return self._waiting + self.transport.get_write_buffer_size() if self._held else 0
 
     @property
     def direct(self) -> WriteScheduler | None:
-        """What writes to it together with others; None where that is not possible now."""
-        return None if self.odd or self.fd < 0 else self._turn
+        """The scheduler that writes to several sockets together; None while that is impossible."""
+        return None if self.odd or self.fd < 0 else self._scheduler
 
     def put(self, frame: Outgoing) -> None:
-        """Send a frame at the end of this turn. After `close` or an overflow it is dropped."""
+        """Send a frame at the end of this iteration of the loop. After `close` or an overflow it is
+        dropped."""
         if self.odd or type(frame) is not SharedFrame:
-            self._put_oddly(frame)
+            self._put_slowly(frame)
             return
         if self.first is None:
-            turn = self._turn
-            if turn.batches:
-                # What many get was there before this.
-                turn.pull(self)
+            scheduler = self._scheduler
+            if scheduler.batches:
+                # Frames that it shares with others were put before this one.
+                scheduler.pull(self)
         if self.first is None:
             lines = self._lines
             if not lines:
-                self._turn.soon()
+                self._scheduler.soon()
             lines.append(self)
             self.first = frame
         elif self.more is None:
@@ -116,10 +117,10 @@ class DirectOutbox:
         else:
             self.more.append(frame)
 
-    def _put_oddly(self, frame: Outgoing) -> None:
+    def _put_slowly(self, frame: Outgoing) -> None:
         if not isinstance(frame, SharedFrame):
             frame = SharedFrame(frame)
-            # What cannot be sent is the business of who puts it, and of nobody else.
+            # Encoded here, so that a frame that cannot be encoded fails in its sender.
             frame.frame()
         if not self.odd:
             self.put(frame)
@@ -139,46 +140,45 @@ class DirectOutbox:
             self._ended(None)
 
     def flush(self) -> None:
-        """Write what waits, as far as the client takes it."""
+        """Write the frames that wait, as far as the client takes them."""
         while self.first is not None and not self._held and not self._gone:
             self._write(self._take(WRITE_BYTES))
 
     def finish(self) -> None:
-        """Take no more, and leave all that waits to the transport, for its order's sake."""
-        self._leave_wires()
+        """Take no more frames; those that wait go to the transport, which keeps their order."""
+        self._leave_groups()
         self._closing = self.odd = True
         if self.first is not None and not self._gone:
             self.transport.write(self._take(None))
 
     def close(self) -> None:
-        """Take no more; `ended` is called when what waits is sent."""
+        """Take no more frames; `ended` is called when those that wait are sent."""
         if self._closing or self._gone:
             return
-        self._leave_wires()
+        self._leave_groups()
         self.flush()
         self._closing = self.odd = True
         if self._held:
-            self._telling = True
+            self._ends_when_sent = True
         else:
             self._ended(None)
 
     def drop(self) -> None:
-        """Forget what waits and take no more: the connection is given up, or gone."""
-        self._leave_wires()
+        """Forget the frames that wait and take no more: the connection is ended, or gone."""
+        self._leave_groups()
         self._gone = self.odd = True
         self.first = self.more = None
         self._waiting = 0
         self._wake()
 
     async def stop(self) -> None:
-        """Forget what waits and tell nobody; as for an outbox."""
+        """Forget the frames that wait, without a call of `ended`."""
+        self._ends_when_sent = False
         if not self._closing:
             self.drop()
-        # Whom it told holds the line: nothing is to go in circles (`server.py`).
-        self._ended = _nobody
 
     async def writable(self) -> None:
-        """Wait until less than half the bound waits. For those who can wait (replays)."""
+        """Wait until less than half the bound waits. Replays use it."""
         self.flush()
         while self._bound is not None and self._held and not (self._gone or self._closing):
             if self._waiting + self.transport.get_write_buffer_size() <= self._bound * _HALF:
@@ -188,15 +188,15 @@ class DirectOutbox:
             await self._room.wait()
 
     def hold(self) -> None:
-        """The transport holds bytes: the client, or the way to it, is slow."""
-        self._leave_wires()
+        """The transport's buffer is not empty: the client, or the network, is slow."""
+        self._leave_groups()
         self._held = self.odd = True
         self._waiting = 0
         if self.first is not None:
             self._waiting = sum(map(len, self._forms([self.first, *(self.more or ())])))
 
     def resume(self) -> None:
-        """The transport holds nothing any more."""
+        """The transport's buffer is empty again."""
         self._held = False
         self._waiting = 0
         if not self._gone:
@@ -206,11 +206,11 @@ class DirectOutbox:
         if self._held:
             return
         self._wake()
-        if self._telling and not self._gone:
-            self._telling = False
+        if self._ends_when_sent and not self._gone:
+            self._ends_when_sent = False
             self._ended(None)
 
-    def _leave_wires(self) -> None:
+    def _leave_groups(self) -> None:
         for wire in tuple(self.wires):
             wire.release(self)
 
@@ -220,7 +220,7 @@ class DirectOutbox:
             room.set()
 
     def _take(self, most: int | None) -> bytes:
-        """Whole frames from the front, about `most` bytes of them."""
+        """Whole frames from the front, about `most` bytes of them; None: all."""
         assert self.first is not None
         if self.more is None:
             data, self.first = self.first.form(self.compressed), None
@@ -229,10 +229,10 @@ class DirectOutbox:
         forms = self._forms(waiting)
         count, size = len(waiting), 0
         if most is not None:
-            for place, form in enumerate(forms):
+            for index, form in enumerate(forms):
                 size += len(form)
                 if size >= most:
-                    count = place + 1
+                    count = index + 1
                     break
         self.first = waiting[count] if count < len(waiting) else None
         self.more = waiting[count + 1 :] or None
@@ -250,16 +250,12 @@ class DirectOutbox:
                 sent = 0
             if sent == len(data):
                 return
-        # Calls `hold` when it cannot get rid of it.
+        # Leads to a call of `hold` when the kernel does not take all of it.
         self.transport.write(memoryview(data)[sent:])
 
 
-def _nobody(failure: Exception | None) -> None:
-    """Nobody is told."""
-
-
 def _descriptor(transport: asyncio.Transport) -> int:
-    """The connection's own, where bytes may be written to it as they are; else -1."""
+    """The file descriptor of a connection that carries bytes unencrypted; else -1."""
     if transport.get_extra_info("sslcontext") is not None:
         return -1
     socket = transport.get_extra_info("socket")

@@ -1,8 +1,8 @@
-"""Closing a socket with the code that is meant.
+"""Sends the close frame of a socket, with any code.
 
-Autobahn, which daphne speaks WebSocket through, lets an application close with 1000 and 3000 to
-4999 only, and a server that restarts has to say 1012. Its close frame is made directly then. That
-is not part of any interface: where it cannot be reached, the socket ends without a code.
+Autobahn, daphne's WebSocket library, lets an application close with 1000 and 3000 to 4999 only; a
+server that restarts must say 1012. Such a close frame is made with autobahn's own method, which is
+not a public interface: where it is missing, the socket ends without a code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _APPLICATION = range(3000, 5000)
 
 
 async def send_close(send: Callable[[dict[str, Any]], Awaitable[None]], code: CloseCode) -> None:
-    """Close through this ASGI `send`. Raises what sending raises."""
+    """Close the socket of this ASGI `send`. Raises what `send` raises."""
     # Daphne's `send` is bound to the protocol of the connection.
     protocol = send.args[0] if isinstance(send, functools.partial) and send.args else None
     make_frame = getattr(protocol, "sendCloseFrame", None)

@@ -1,9 +1,10 @@
-"""A message for many sockets: encoded once, its WebSocket frame made once, and compressed once.
+"""A message for many sockets: encoded once, framed once, and compressed once.
 
-Pure. A frame is made when the first socket asks for it, so servers that make their own cost nothing
-here. It is neither masked nor fragmented, so the same bytes are good for every client of a server
-(RFC 6455, section 5). Compressed it refers to nothing that was sent before ("no context takeover",
-RFC 7692, section 7.1.1), so the same bytes are good for every client that agreed to that.
+Pure. The WebSocket frame is made when the first socket needs it, so servers that make their own
+cost nothing here. It is neither masked nor fragmented, so the same bytes are valid for every client
+of a server (RFC 6455, section 5). The compressed frame refers to no earlier message ("no context
+takeover", RFC 7692, section 7.1.1), so the same bytes are valid for every client that agreed to
+that.
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ _TEXT, _BINARY = 0x81, 0x82  # final, and nothing reserved is set
 _COMPRESSED = 0x40
 _SHORT, _MEDIUM = 125, 0xFFFF
 
-#: How far back compressed data refers, as a power of two. A client has to allow for as much.
+#: How far back compressed data refers, as a power of two. A client must allow this window.
 WINDOW_BITS = 12
-# Below this many bytes compression saves next to nothing.
+# Below this many bytes compression saves almost nothing.
 _WORTHWHILE = 256
 _END_OF_BLOCK = b"\x00\x00\xff\xff"
 
 
 def websocket_frame(message: str | bytes) -> bytes:
-    """The frame a server sends for this message."""
+    """The WebSocket frame of a server for this message."""
     if isinstance(message, str):
         return _frame(_TEXT, message.encode())
     return _frame(_BINARY, message)
 
 
 def compressed_frame(message: str | bytes) -> bytes | None:
-    """The same, compressed; None where that would save nothing."""
+    """The same frame, compressed; None where compression would save nothing."""
     payload, head = (message.encode(), _TEXT) if isinstance(message, str) else (message, _BINARY)
     if len(payload) < _WORTHWHILE:
         return None
@@ -49,7 +50,7 @@ def _frame(head: int, payload: bytes) -> bytes:
 
 
 class SharedFrame:
-    """One message, shared by everybody it goes to. `made` is its frame as soon as there is one."""
+    """One message, shared by all its recipients. `made` is its frame, once there is one."""
 
     __slots__ = ("_compressed", "made", "message")
 
@@ -60,7 +61,7 @@ class SharedFrame:
 
     @classmethod
     def made_of(cls, plain: bytes, compressed: bytes | None) -> SharedFrame:
-        """Frames that were made before, as one; `compressed` may lack where nobody is to get it."""
+        """One that holds frames made before; `compressed` None where no recipient takes it."""
         made = cls(b"")
         made.made, made._compressed = plain, compressed
         return made
@@ -69,14 +70,14 @@ class SharedFrame:
         return len(self.message)
 
     def frame(self) -> bytes:
-        """The same bytes each time."""
+        """The plain frame: the same bytes each time."""
         made = self.made
         if made is None:
             made = self.made = websocket_frame(self.message)
         return made
 
     def form(self, compressed: bool) -> bytes:
-        """The frame for a socket that agreed to compression, or did not. The same each time."""
+        """The frame for a socket with or without compression: the same bytes each time."""
         if not compressed:
             return self.frame()
         data = self._compressed

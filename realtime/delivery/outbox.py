@@ -1,4 +1,4 @@
-"""The interfaces of what takes the frames of one socket. Pure."""
+"""Outbox interfaces: objects that take the frames of one socket. Pure."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any, Protocol
 
 from realtime.delivery.frame import SharedFrame
 
-# What goes to a socket: for it alone, or shared.
+# A frame for one socket alone, or a shared one.
 Outgoing = str | bytes | SharedFrame
 
 
 class Sink(Protocol):
-    """Takes the frames of one member of something. `direct` is what writes to it together with
-    others, and None while it can only be put to."""
+    """Takes the frames of one recipient. `direct` is the scheduler that writes to it together with
+    others, None while frames can only be put one by one."""
 
     @property
     def direct(self) -> Any: ...
@@ -20,7 +20,7 @@ class Sink(Protocol):
 
 
 class Outbox(Sink, Protocol):
-    """What takes the frames of one socket: an outbox, or a line of a server of ours."""
+    """Takes the frames of one socket: by ASGI, or directly where the server is our own."""
 
     overflowed: bool
 

@@ -1,51 +1,41 @@
-"""Who gets the same frames: a set in the order of joining, and the quickest way to all of it.
+"""Recipients: a set of members that get the same frames, in the order of joining.
 
-Pure. Where a member's outlet can be written to together with others (a line of our own server), the
-member is on a wire: handing a frame to all of those is one call, however many there are. To
-everybody else, and to anybody while it is not possible, a frame is put one by one.
+Pure. Outboxes of our own server can be written to together: their members are in a write group, and
+one call hands a frame to all of them. To every other member, and to a member whose outbox cannot be
+written to directly at the moment, a frame is put one by one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from realtime.delivery.frame import SharedFrame
 from realtime.delivery.outbox import Sink
 
-# Fewer are not worth a wire.
+if TYPE_CHECKING:
+    from realtime.delivery.direct_outbox import DirectOutbox
+    from realtime.delivery.write_scheduler import WriteGroup, WriteScheduler
+
+# A write group costs more than it saves for fewer.
 _MANY = 16
-
-
-class Wire(Protocol):
-    """Sinks that one frame is written to in one pass, each for a member."""
-
-    def add(self, sink: Any, member: Any) -> bool: ...
-    def remove(self, sink: Any) -> Any: ...
-
-
-class Turn(Protocol):
-    """Writes what has to be written, soon. Where a sink says it is `direct`, it gives this."""
-
-    def wire(self, apart: dict[Any, None]) -> Wire: ...
-    def share(self, wire: Any, frame: SharedFrame, without: Any = None) -> None: ...
 
 
 R = TypeVar("R")
 
 
 class Recipients(Generic[R]):
-    """`sink_of` gives a member's outlet. One that was direct once stays the member's."""
+    """`sink_of` gives the outbox of a member, which does not change once it was written to
+    directly."""
 
-    __slots__ = ("_apart", "_members", "_sink_of", "_turn", "_wire")
+    __slots__ = ("_group", "_members", "_single", "_sink_of")
 
     def __init__(self, sink_of: Callable[[R], Sink]) -> None:
         self._sink_of = sink_of
         self._members: dict[R, None] = {}
-        # Those that are on no wire. The members themselves while there is none.
-        self._apart = self._members
-        self._turn: Turn | None = None
-        self._wire: Wire | None = None
+        # The members that are in no write group; the same dict as `_members` while there is none.
+        self._single = self._members
+        self._group: WriteGroup | None = None
 
     def __len__(self) -> int:
         return len(self._members)
@@ -57,46 +47,48 @@ class Recipients(Generic[R]):
         return member in self._members
 
     def add(self, member: R) -> None:
-        """From here on it gets what is sent."""
+        """The member gets every frame that is sent from here on."""
         if member not in self._members:
-            self._members[member] = self._apart[member] = None
+            self._members[member] = self._single[member] = None
 
     def discard(self, member: R) -> None:
-        """From here on it gets nothing that is sent; nothing happens to who is not here."""
+        """The member gets no frame that is sent from here on. No error for one that is not here."""
         if member not in self._members:
             return
         del self._members[member]
-        if self._wire is None:
+        if self._group is None:
             return
-        if member in self._apart:
-            del self._apart[member]
+        if member in self._single:
+            del self._single[member]
         else:
-            self._wire.remove(self._sink_of(member))
+            self._group.remove(self._direct_outbox(member))
 
     def send(self, frame: SharedFrame, without: R | None = None) -> None:
-        """Hand a frame to everybody but one; never waits."""
+        """Hand a frame to every member but `without`; never waits."""
         sink_of = self._sink_of
-        if self._wire is not None or len(self._members) >= _MANY:
-            self._sort()
-        for member in self._apart:
+        if self._group is not None or len(self._members) >= _MANY:
+            self._regroup()
+        for member in self._single:
             if member is not without:
                 sink_of(member).put(frame)
-        if self._turn is not None:
-            wired = without in self._members and without not in self._apart
-            other = sink_of(without) if without is not None and wired else None
-            self._turn.share(self._wire, frame, other)
+        if self._group is not None:
+            grouped = without in self._members and without not in self._single
+            other = self._direct_outbox(without) if without is not None and grouped else None
+            self._group.turn.share(self._group, frame, other)
 
-    def _sort(self) -> None:
-        """Put on the wire whoever can be there."""
+    def _direct_outbox(self, member: R) -> DirectOutbox:
+        # Members of a group are those whose outbox said that it is direct.
+        return cast("Line", self._sink_of(member))
+
+    def _regroup(self) -> None:
+        """Move every member whose outbox can be written to directly to the write group."""
         sink_of = self._sink_of
-        for member in tuple(self._apart):
-            sink = sink_of(member)
-            turn: Turn | None = sink.direct
-            if turn is None:
+        for member in tuple(self._single):
+            scheduler: WriteScheduler | None = sink_of(member).direct
+            if scheduler is None:
                 continue
-            if self._wire is None:
-                self._turn = turn
-                self._apart = dict(self._members)
-                self._wire = turn.wire(self._apart)
-            if self._wire.add(sink, member):
-                del self._apart[member]
+            if self._group is None:
+                self._single = dict(self._members)
+                self._group = scheduler.wire(self._single)
+            if self._group.add(self._direct_outbox(member), member):
+                del self._single[member]

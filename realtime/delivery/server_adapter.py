@@ -1,15 +1,15 @@
-"""What is known of the server behind an ASGI `send`, beyond what ASGI says.
+"""Server adapters: abilities of the server behind an ASGI `send` that ASGI does not describe.
 
-A server that pushes back makes `send` wait, and nobody need ask. Daphne takes everything at once
-into its transport's buffer, without bound, so there the buffer itself is looked at. And daphne is
-handed frames instead of messages: by `send` each is framed anew for each socket, what is larger
-than what daphne takes from clients (1 MiB) is an error, and Twisted never writes without having
-asked the selector before and after. A frame that is made already, put into a socket whose transport
-holds nothing, costs an eighth of that (`benchmarks.fanout --only daphne`). What comes for a socket
-later in the same turn of the loop is left to the transport, which joins it to one write.
+A server with back-pressure makes `send` wait, and nothing more is needed. Daphne puts everything
+into its transport's buffer at once, without bound, so the size of that buffer is read. Daphne is
+also given finished frames instead of messages: its `send` makes a frame anew for each socket, fails
+for messages larger than it accepts from clients (1 MiB), and Twisted asks the selector before and
+after each write. A finished frame, written to a socket whose transport buffer is empty, costs an
+eighth of that (`benchmarks.fanout --only daphne`). Further frames for the socket in the same
+iteration of the loop are left to the transport, which joins them to one write.
 
-That is not part of any interface. Each thing is used where all that it needs is found as expected;
-where anything is not, or a middleware has put itself between, messages go by ASGI alone.
+None of this is a public interface. Each ability is used only where everything that it needs is
+found as expected; otherwise, and behind a middleware that wraps `send`, messages go by ASGI alone.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-# Their `send` awaits nothing but a transport that is full, and asks for no current task.
+# Their `send` waits only for a full transport, and does not need a current task.
 _PLAIN = (
     "uvicorn.protocols.websockets.websockets_sansio_impl",
     "uvicorn.protocols.websockets.wsproto_impl",
 )
 _DAPHNE = ("daphne.ws_protocol", "WebSocketProtocol"), ("daphne.server", "Server.handle_reply")
-# Those of connections that carry bytes as they are. TLS has others, and so have wrappers.
+# Transports that carry bytes unencrypted. TLS and wrappers have others.
 _BARE = ("twisted.internet.tcp", "twisted.internet.unix")
 
 
@@ -37,14 +37,13 @@ def _nothing_waits() -> int:
 
 @dataclass(frozen=True, slots=True)
 class ServerAdapter:
-    """A server, as far as one socket of it is concerned. The default is one of which nothing is
-    known."""
+    """The abilities of a server for one of its sockets. The default has none."""
 
-    #: `send` may be begun by whoever has a frame, outside any task of its own.
+    #: `send` may be begun outside any task of its own.
     eager: bool = False
     #: Bytes that wait behind `send`.
     unsent: Callable[[], int] = _nothing_waits
-    #: Sends a WebSocket frame as it is, in its turn; False where the message has to go by `send`.
+    #: Sends a finished WebSocket frame; False where the message has to go by `send`.
     write: Callable[[bytes], bool] | None = None
 
 
@@ -52,14 +51,14 @@ UNKNOWN = ServerAdapter()
 
 
 class _TickCounter:
-    """Counts the turns of an event loop in which anything is written."""
+    """Counts the iterations of an event loop in which frames are written."""
 
     def __init__(self) -> None:
         self._number = 0
         self._over = True
 
     def now(self) -> int:
-        """The number of this one."""
+        """The number of this iteration."""
         if self._over:
             self._over = False
             self._number += 1
@@ -74,9 +73,9 @@ _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _TickCounter] = WeakKeyDict
 
 
 def carrier_of(send: Any) -> ServerAdapter:
-    """What is known of the server this ASGI `send` belongs to. A doubt knows nothing.
+    """The adapter of the server that this ASGI `send` belongs to; in doubt, one without abilities.
 
-    Called on the loop of the server.
+    Called on the event loop of the server.
     """
     if not isinstance(send, functools.partial):
         return ServerAdapter(eager=type(getattr(send, "__self__", None)).__module__ in _PLAIN)
@@ -113,15 +112,15 @@ def _writer(protocol: Any, transport: Any) -> Callable[[bytes], bool] | None:
     turns = _turns.setdefault(loop, _TickCounter())
     is_open = protocol.STATE_OPEN
     bare = type(transport).__module__ in _BARE and _has_buffer(transport) and not transport.TLS
-    # The socket and not its descriptor, which may be another's once it is closed. Twisted forgets
-    # the socket of a client that has gone.
+    # The socket and not its descriptor, whose number may be used again once it is closed. Twisted
+    # drops the socket of a client that has gone.
     socket = getattr(transport, "socket", None) if bare else None
     last = 0
 
     def write(frame: bytes) -> bool:
         nonlocal last
         if protocol.state != is_open or protocol.send_queue:
-            # A close frame may have been sent, which nothing may follow.
+            # No frame may follow a close frame, which may have been sent.
             return False
         turn = turns.now()
         if socket is None or turn == last or transport._tempDataLen or transport.dataBuffer:
@@ -131,13 +130,13 @@ def _writer(protocol: Any, transport: Any) -> Callable[[bytes], bool] | None:
         try:
             sent = socket.send(frame)
         except OSError:
-            # Full or broken: the transport finds out which.
+            # Full or broken: the transport will see which.
             sent = 0
         if sent != len(frame):
             try:
                 transport.write(frame[sent:])
             except Exception:
-                # With half a frame sent, nothing that follows could be read.
+                # After half a frame, no further frame could be read.
                 transport.abortConnection()
                 raise
         return True
@@ -146,9 +145,9 @@ def _writer(protocol: Any, transport: Any) -> Callable[[bytes], bool] | None:
 
 
 def is_gone(error: BaseException) -> bool:
-    """Whether a send failed because the client has left, which is nobody's fault.
+    """Whether a send failed because the client has gone.
 
-    By the specification that is an OSError. Daphne lets through what autobahn raises, told here by
-    its name: under another server there may be no autobahn.
+    ASGI says OSError. Daphne raises autobahn's own exception, which is recognised by its name,
+    since autobahn need not be installed under another server.
     """
     return isinstance(error, OSError) or type(error).__name__ == "Disconnected"

@@ -1,4 +1,4 @@
-"""Sockets that all get the same frames, and the frames that wait for them."""
+"""Write groups: sockets that get the same frames, and batches of frames that wait for them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from realtime.delivery.direct_outbox import DirectOutbox
     from realtime.delivery.write_scheduler import WriteScheduler
 
-# A burst is joined to writes of about so many bytes.
+# About how many bytes of a burst are joined to one write.
 WRITE_BYTES = 262_144
-# How many sockets are written to between two looks at the clock.
+# How many sockets are written to between two readings of the clock.
 SOCKETS_A_LOOK = 128
 
 
 class _Encoding:
-    """Sockets that get the same bytes, each with the member it stands for."""
+    """The sockets of a group that get the same bytes, each with its member."""
 
     __slots__ = ("compressed", "fds", "lines", "members")
 
@@ -31,21 +31,21 @@ class _Encoding:
 
 
 class WriteGroup:
-    """Sockets that all get the same frames: those that take them compressed, and the others.
+    """A write group: sockets that get the same frames, plain or compressed.
 
-    Each line is in it once. One that is not to be written to directly any more goes, and its member
-    with it, to those who are `apart`.
+    Each outbox is in it once. The member of one that may not be written to directly any more is put
+    back among the `single` ones of the recipients.
     """
 
-    __slots__ = ("_apart", "strands", "turn")
+    __slots__ = ("_single", "strands", "turn")
 
-    def __init__(self, turn: WriteScheduler, apart: dict[Any, None]) -> None:
+    def __init__(self, turn: WriteScheduler, single: dict[Any, None]) -> None:
         self.turn = turn
-        self._apart = apart
+        self._single = single
         self.strands = _Encoding(False), _Encoding(True)
 
     def add(self, line: DirectOutbox, member: Hashable) -> bool:
-        """False where the line is here already, for another member."""
+        """False where the outbox is here already, for another member."""
         if self in line.wires:
             return False
         self.turn.fix(self)
@@ -57,29 +57,29 @@ class WriteGroup:
         return True
 
     def remove(self, line: DirectOutbox) -> Any:
-        """Returns the member it stood for. What was shared before is still sent to it."""
+        """Returns the member of the outbox. Frames that were shared before are still sent to it."""
         self.turn.fix(self)
         self.turn.pull(line)
         strand = self.strands[line.compressed]
         last = strand.lines[-1]
-        place = line.wires.pop(self)
+        index = line.wires.pop(self)
         if last is not line:
             self.turn.pull(last)
-            last.wires[self] = place
-            strand.lines[place], strand.fds[place] = last, last.fd
-        member, strand.members[place] = strand.members[place], strand.members[-1]
+            last.wires[self] = index
+            strand.lines[index], strand.fds[index] = last, last.fd
+        member, strand.members[index] = strand.members[index], strand.members[-1]
         strand.lines.pop()
         strand.fds.pop()
         strand.members.pop()
         return member
 
     def release(self, line: DirectOutbox) -> None:
-        """Remove a line that is not to be written to directly."""
-        self._apart[self.remove(line)] = None
+        """Remove an outbox that may not be written to directly."""
+        self._single[self.remove(line)] = None
 
 
 class WriteBatch:
-    """Frames for the sockets of some stretches of a wire's strands."""
+    """Frames for the sockets of some index ranges (`stretches`) of a group."""
 
     __slots__ = (
         "_made",
@@ -99,9 +99,9 @@ class WriteBatch:
         self.stretches = [(each, 0, len(each.fds)) for each in wire.strands if each.fds]
         self.frames: list[SharedFrame] = []
         self.size = 0
-        # Members of the wire that get all this by themselves.
+        # Outboxes of the group that these frames were put to one by one.
         self.pulled: list[DirectOutbox] = []
-        # Takes no more frames: the wire is another by now, or some sockets have these already.
+        # Takes no more frames: the group has changed, or some sockets have these already.
         self.fixed = self.begun = False
         self._made: dict[bool, bytes] = {}
         if without is not None and wire in without.wires:
@@ -119,17 +119,17 @@ class WriteBatch:
         return self.size + len(frame.frame()) > WRITE_BYTES
 
     def cut(self, line: DirectOutbox) -> bool:
-        """Leave this line out; False where it is not to come, or was."""
-        place, mine = line.wires[self.wire], self.wire.strands[line.compressed]
+        """Leave this outbox out; False where it is not among those still to be written."""
+        index, mine = line.wires[self.wire], self.wire.strands[line.compressed]
         for number, (strand, start, stop) in enumerate(self.stretches):
-            if strand is mine and start <= place < stop:
-                halves = (strand, start, place), (strand, place + 1, stop)
+            if strand is mine and start <= index < stop:
+                halves = (strand, start, index), (strand, index + 1, stop)
                 self.stretches[number : number + 1] = [half for half in halves if half[1] < half[2]]
                 return True
         return False
 
     def next(self) -> tuple[_Encoding, int, int]:
-        """Some places; they count as written from here on."""
+        """The next range; it counts as written from here on."""
         self.begun = self.fixed = True
         strand, start, stop = self.stretches[0]
         end = min(start + SOCKETS_A_LOOK, stop)
@@ -137,8 +137,8 @@ class WriteBatch:
         return strand, start, end
 
     def settle(self) -> None:
-        """Put all this to everybody who has not got it, each by itself: as one frame, for there
-        may be thousands of both."""
+        """Put the frames to every outbox that has not got them, as one frame: there may be
+        thousands of both."""
         rest = [line for strand, start, stop in self.stretches for line in strand.lines[start:stop]]
         if rest:
             compressed = self.data(True) if self.wire.strands[True].fds else None
@@ -147,7 +147,7 @@ class WriteBatch:
                 line.put(whole)
 
     def data(self, compressed: bool) -> bytes:
-        """All frames. There will be no others."""
+        """The bytes of all frames; none may be added afterwards."""
         made = self._made.get(compressed)
         if made is None:
             made = b"".join([frame.form(compressed) for frame in self.frames])

@@ -1,15 +1,15 @@
-"""What one event loop writes to its sockets at the end of a turn.
+"""The write scheduler: what one event loop writes to its sockets at the end of an iteration.
 
-Two kinds of work. A line that frames were put to is written by itself. A frame for many is kept as
-a batch instead: one list of bytes, and the descriptors that it goes to, packed in an array. At ten
-thousand sockets what a process knows of each lies in no cache any more, so a fan-out that looks at
-a socket's objects pays more for looking than for anything else but the system call; a batch looks
-at four bytes (`benchmarks.fanout --sockets 10000`).
+There are two kinds of work. An outbox that frames were put to is written by itself. A frame for
+many is kept as a batch: the frames, and the file descriptors of the recipients in a packed array.
+With ten thousand sockets the objects of a socket are in no CPU cache, and to touch them costs more
+than anything but the system call; a batch touches four bytes a socket
+(`benchmarks.fanout --sockets 10000`).
 
-A line has its frames in order, and in one write: one that gets anything else while a batch with
-frames for it waits is taken out of the batch, together with those. So is one that may not be
-written to directly any more. That leaves no moment in which a batch knows a descriptor that its
-line has given up. While a batch is being written, over several turns, the next one waits behind it.
+An outbox gets its frames in order and in one write. One that is given another frame while a batch
+for it waits is taken out of that batch, with the batch's frames put to it first. The same happens
+to one that may not be written to directly any more, so no batch ever holds a descriptor that its
+outbox has given up. A batch may be written over several iterations; the next batch waits for it.
 """
 
 from __future__ import annotations
@@ -30,38 +30,38 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("realtime.turn")
 
-# One turn of the loop writes for so long; others want their turn too.
+# Seconds of writing in one iteration of the loop, which has other work too.
 _SLICE_SECONDS = 0.01
-# Lines with frames of their own, and holes in a batch, up to which a batch is worth having.
+# Outboxes with frames of their own, and gaps in a batch, up to which a batch is worth its cost.
 _FEW = 64
 
 
 class WriteScheduler:
-    """Everything is called on the loop it belongs to."""
+    """One per event loop, used on that loop."""
 
     __slots__ = ("__weakref__", "_due", "batches", "lines")
 
     def __init__(self) -> None:
         self._due = False
-        #: Lines that have something to write.
+        #: Outboxes that have frames of their own to write.
         self.lines: list[DirectOutbox] = []
         #: The first is written first. For `Line.put`, which would call us for nothing without.
         self.batches: list[WriteBatch] = []
 
     def soon(self) -> None:
-        """There is something to write."""
+        """Write in the next iteration of the loop."""
         if not self._due:
             self._due = True
             asyncio.get_running_loop().call_soon(self._flush)
 
-    def wire(self, apart: dict[Any, None]) -> WriteGroup:
-        """A wire without anybody; who leaves it because it has to is put to `apart`."""
-        return WriteGroup(self, apart)
+    def wire(self, single: dict[Any, None]) -> WriteGroup:
+        """An empty write group; members that it has to release are put into `single`."""
+        return WriteGroup(self, single)
 
     def share(
         self, wire: WriteGroup, frame: SharedFrame, without: DirectOutbox | None = None
     ) -> None:
-        """Send a frame to everybody on a wire but one, at the end of this turn."""
+        """Send a frame to every socket of a group but one, at the end of this iteration."""
         last = self.batches[-1] if self.batches else None
         if last is not None:
             if last.takes(wire, frame, without):
@@ -70,7 +70,7 @@ class WriteScheduler:
                     line.put(frame)
                 return
             if not (last.begun or last.full(frame)):
-                # Who is to get both gets them in one write.
+                # A socket that gets both batches gets them in one write.
                 self._settle()
         if len(self.lines) > _FEW:
             for strand in wire.strands:
@@ -87,27 +87,27 @@ class WriteScheduler:
                 self.pull(line)
 
     def fix(self, wire: WriteGroup) -> None:
-        """The wire is about to change."""
+        """The group is about to change: its batches take no more frames."""
         for batch in self.batches:
             if batch.wire is wire:
                 batch.fixed = True
 
     def pull(self, line: DirectOutbox) -> None:
-        """Put what batches have for a line to that line itself, if there is such a thing."""
-        holes = 0
+        """Put the frames that batches hold for an outbox to that outbox itself."""
+        gaps = 0
         frames: list[SharedFrame] = []
         for batch in self.batches:
             if batch.wire in line.wires and batch.cut(line):
                 batch.pulled.append(line)
                 frames += batch.frames
-            holes += len(batch.stretches)
+            gaps += len(batch.stretches)
         for frame in frames:
             line.put(frame)
-        if holes > _FEW:
+        if gaps > _FEW:
             self._settle()
 
     def _settle(self) -> None:
-        """Have no batches: what is left of them is put to each line."""
+        """Dissolve all batches: their frames are put to each outbox."""
         batches = self.batches.copy()
         self.batches.clear()
         for batch in batches:
@@ -124,12 +124,12 @@ class WriteScheduler:
             if self.batches:
                 self._write_batches(until)
         finally:
-            # Whatever happened to one, the others have theirs.
+            # An error with one socket must not keep the others waiting.
             if self.lines or self.batches:
                 self.soon()
 
     def _write_batches(self, until: float) -> None:
-        # The innermost loop of a fan-out: nothing is called in it but the kernel.
+        # The innermost loop of a fan-out: it calls nothing but the kernel.
         write = os.write
         while self.batches:
             batch = self.batches[0]
@@ -144,12 +144,12 @@ class WriteScheduler:
                 try:
                     sent = write(fd, data)
                 except OSError:
-                    # Full or broken: the transport finds out which.
+                    # Full or broken: the transport will see which.
                     sent = 0
                 if sent != size:
                     short.append((fd, sent))
             if short:
-                # Lines first: what a transport does about it may move them to other places.
+                # All outboxes first: what a transport does may change their indices.
                 lines = [strand.lines[strand.fds.index(fd, start, end)] for fd, _ in short]
                 for line, (_, sent) in zip(lines, short, strict=True):
                     _leave(line, data[sent:])
@@ -175,14 +175,14 @@ class WriteScheduler:
                         continue
                     line.first = None
                     if first is not last or line.compressed is not compressed:
-                        # Neighbours mostly get the same frame.
+                        # Neighbours mostly have the same frame.
                         last, compressed = first, line.compressed
                         frame = first.form(compressed)
                         size = len(frame)
                     try:
                         sent = write(line.fd, frame)
                     except OSError:
-                        # Full, broken, or none of its own (-1): the transport finds out which.
+                        # Full, broken, or without a descriptor (-1): the transport will see which.
                         sent = 0
                     if sent != size:
                         _leave(line, frame[sent:])
@@ -191,11 +191,11 @@ class WriteScheduler:
 
 
 def _leave(line: DirectOutbox, rest: bytes) -> None:
-    """Leave to the transport what the kernel did not take."""
+    """Give the transport the bytes that the kernel did not take."""
     try:
         line.transport.write(rest)
     except Exception:
-        # With half a frame sent, nothing that follows could be read.
+        # After half a frame, no further frame could be read.
         logger.exception("a socket cannot be written to", extra={"action": "write_failed"})
         line.drop()
         line.transport.abort()
@@ -205,7 +205,7 @@ _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, WriteScheduler] = WeakKeyDi
 
 
 def scheduler_of(loop: asyncio.AbstractEventLoop) -> WriteScheduler:
-    """The one of this loop."""
+    """The write scheduler of this event loop."""
     turn = _turns.get(loop)
     if turn is None:
         turn = _turns[loop] = WriteScheduler()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where the process stands in the log."""
+    """A place in the log: the last event that a process has delivered."""
 
     epoch: str
     seq: int

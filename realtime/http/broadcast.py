@@ -26,10 +26,10 @@ from auth_rls.subjects.subject import SERVICE_ROLE, Subject
 from auth_rls.subjects.tokens import TokenError
 from realtime import conf
 from realtime.process.broadcast_sender import send
-from realtime.process.hub import bounds_of, hub
+from realtime.process.hub import hub
 from realtime.protocol.errors import WireError
 from realtime.protocol.serializer import PREFIX, Encoding, FrameError, check_json
-from realtime.session.quotas import QuotaChain, Quotas
+from realtime.session.quotas import QuotaChain, Quotas, Rates
 from realtime.socket import credentials
 from realtime.subscriptions.planner import Planner
 from realtime.topics.broadcast import Broadcast
@@ -189,7 +189,7 @@ def _spend_quota(request: HttpRequest, subject: Subject, messages: int) -> None:
     settings, now = conf.current(), time.monotonic()
     with _lock:
         if _known is None or _known[0] is not settings:
-            _known = (settings, Quotas(bounds_of(settings).rates))
+            _known = (settings, Quotas(Rates.of(settings.LIMITS)))
         held = []
         if address := request.META.get("REMOTE_ADDR", ""):
             held.append(_known[1].address(address, now))

@@ -20,7 +20,6 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from auth_rls.subjects.subject import SERVICE_ROLE, Subject
 from realtime import conf
 from realtime.bus.bus import Bus, LayerDown
-from realtime.client_limits import Bounds
 from realtime.delivery.outbox import Outbox
 from realtime.dispatcher.dispatcher import Dispatcher
 from realtime.event_log import sequencer
@@ -32,7 +31,7 @@ from realtime.process.loop_monitor import LoopMonitor
 from realtime.process.registry import Report
 from realtime.process.remote_reader import RemoteReader
 from realtime.process.shutdown import StopSignal
-from realtime.session.quotas import QuotaChain, Quotas
+from realtime.session.quotas import QuotaChain, Quotas, Rates
 from realtime.subscriptions.subscriber import Subscriber
 from realtime.topics.broadcast import Broadcast, BroadcastBatch
 from realtime.topics.presence.writer import PresenceWriter
@@ -88,8 +87,7 @@ class Hub:
         self.loop_monitor = LoopMonitor(self._loop, self.counters, self._fullest)
         self.connections = 0
         self.addresses: Counter[str] = Counter()
-        self.bounds = bounds_of(settings)
-        self.quotas = Quotas(self.bounds.rates)
+        self.quotas = Quotas(Rates.of(settings.LIMITS))
         self._numbers = count(1)
         self._starting = asyncio.Lock()
         self._started = False
@@ -121,7 +119,7 @@ class Hub:
         if not self.addresses[address]:
             del self.addresses[address]
 
-    def purse_of(self, subject: Subject, now: float) -> QuotaChain | None:
+    def quotas_of(self, subject: Subject, now: float) -> QuotaChain | None:
         """The quotas that a subject's connections and channels share. None for a subject without a
         user id, and for the service role."""
         if subject.role == SERVICE_ROLE or subject.user_id is None:
@@ -277,21 +275,6 @@ class Hub:
         # Waits, so that batches keep their order and a failure is noticed.
         future = asyncio.run_coroutine_threadsafe(self.bus.publish(batch), self._loop)
         future.result(_PUBLISH_SECONDS)
-
-
-def bounds_of(settings: conf.Settings) -> Bounds:
-    """The limits of one connection under these settings."""
-    limits = settings.LIMITS
-    return Bounds(
-        channels=limits.channels_per_connection,
-        joins_per_second=limits.joins_per_second,
-        broadcasts_per_second=limits.broadcasts_per_second,
-        broadcast_burst=limits.broadcast_burst,
-        presence_per_30_seconds=limits.presence_per_30_seconds,
-        payload_bytes=limits.payload_bytes,
-        frame_bytes=limits.frame_bytes,
-        private_only=settings.PRIVATE_ONLY,
-    )
 
 
 _hubs: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = weakref.WeakKeyDictionary()

@@ -1,7 +1,7 @@
-"""Cursors: the place in the log a client names with `since`.
+"""Cursors: the position in the log that a client names with `since`.
 
-A client may name an event by its `seq` (an integer or its digits), by "<epoch>:<seq>", or by its
-`commit_timestamp`. Pure; whether the place is still kept is the Event Log's business.
+A client names an event by its `seq` (an integer or its digits), by "<epoch>:<seq>", or by its
+`commit_timestamp`. Pure: whether the log still keeps that position is not decided here.
 """
 
 from __future__ import annotations
@@ -26,23 +26,19 @@ _SEQ_MAX = 2**63 - 1
 class Cursor:
     """The last event a client has: its `seq`, or its commit time in microseconds since 1970.
 
-    With neither, what the client sent names no place, and it has to resync. `epoch` is None when
-    the client named none.
+    With neither, the value that the client sent could not be read, and the client has to resync.
+    `epoch` is None when the client named none.
     """
 
     seq: int | None = None
     commit_us: int | None = None
     epoch: str | None = None
 
-    @property
-    def names_a_place(self) -> bool:
-        return self.seq is not None or self.commit_us is not None
-
 
 def parse_cursor(value: Any) -> Cursor | None:
     """The cursor in a binding's `since`. None for null, which asks for nothing; never raises.
 
-    Whatever cannot be read is Cursor(): silently starting live would lose events.
+    A value that cannot be read gives Cursor(): to start live without a word would lose events.
     """
     if value is None:
         return None

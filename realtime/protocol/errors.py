@@ -1,13 +1,13 @@
-"""Errors as clients meet them: each with the one reply or close code it becomes.
+"""Errors as clients get them: the reply text or the close code of each.
 
-Owns the texts and codes; it raises nothing and sends nothing. Three choices are deliberate and
-differ from the official server (PROTOCOL section 2):
+Owns the texts and codes; raises nothing and sends nothing. Three choices differ from the official
+server on purpose:
 
-* Throttling answers by reply and never by `phx_close`: the JavaScript client never rejoins a
-  channel after a close, so one busy second would silence it for good.
-* An expired token, or a permission lost, ends the channel with `phx_error`: the client rejoins by
-  itself, with the fresh token if it has one, and is refused by reply if it has none.
-* A broadcast without permission is answered by an error reply when the client asked for one.
+* Throttling is a reply and never `phx_close`: the JavaScript client never rejoins a channel after
+  a close, so one busy second would silence it for good.
+* An expired token or a lost permission ends the channel with `phx_error`: the client rejoins by
+  itself, with a fresh token if it has one, and is refused by reply if it has none.
+* A broadcast without permission gets an error reply if the client asked for replies.
 """
 
 from __future__ import annotations
@@ -35,11 +35,6 @@ class CloseCode(enum.IntEnum):
         """A short text, which fits a close frame's 123 bytes."""
         return _MEANINGS[self]
 
-    @property
-    def http_status(self) -> int | None:
-        """The plain HTTP status of the same refusal before the upgrade; None if it has none."""
-        return _STATUSES.get(self)
-
 
 _MEANINGS = {
     CloseCode.RESTART: "server restart",
@@ -50,130 +45,66 @@ _MEANINGS = {
     CloseCode.TOO_MANY: "too many connections or joins",
     CloseCode.SLOW_CONSUMER: "slow consumer: resume by since",
 }
-_STATUSES = {
-    CloseCode.TOKEN_REFUSED: 401,
-    CloseCode.ORIGIN_REFUSED: 403,
-    CloseCode.TOO_MANY: 429,
-}
-
-
-class Ends(enum.Enum):
-    """What an error ends, beyond the answer to what caused it."""
-
-    NOTHING = "nothing"
-    CHANNEL = "channel"  # by phx_error, after which clients rejoin
 
 
 class WireError(enum.Enum):
-    """Every error a channel can be told of: its code ("" for none), its text, what it ends.
+    """The errors of channels: a code ("" for none) and a text.
 
-    A text may hold fields in braces, which `reason` and `text` fill. Errors of tokens are made
-    by `token_reason` instead, since the token room owns their codes and texts.
+    A text may hold fields in braces, which `reason` and `text` fill. The texts of token errors
+    belong to `auth_rls`; `token_reason` makes replies of them.
     """
 
-    UNMATCHED_TOPIC = ("", "unmatched topic", Ends.NOTHING)
-    TOPIC_NAME_REQUIRED = (
-        "TopicNameRequired",
-        "You must provide a topic name",
-        Ends.NOTHING,
-    )
-    MALFORMED_MESSAGE = ("MalformedMessage", "{detail}", Ends.NOTHING)
+    UNMATCHED_TOPIC = ("", "unmatched topic")
+    TOPIC_NAME_REQUIRED = ("TopicNameRequired", "You must provide a topic name")
     UNAUTHORIZED = (
         "Unauthorized",
         "You do not have permissions to read from this Channel topic: {topic}",
-        Ends.NOTHING,
     )
     PERMISSION_LOST = (
         "Unauthorized",
         "You no longer have permission to read from this Channel topic: {topic}",
-        Ends.CHANNEL,
     )
     WRITE_UNAUTHORIZED = (
         "Unauthorized",
         "You do not have permissions to write to this Channel topic: {topic}",
-        Ends.NOTHING,
     )
-    PRIVATE_ONLY = (
-        "PrivateOnly",
-        "This project only allows private channels",
-        Ends.NOTHING,
-    )
-    TOO_MANY_CHANNELS = ("ChannelRateLimitReached", "Too many channels", Ends.NOTHING)
-    TOO_MANY_JOINS = ("ClientJoinRateLimitReached", "Too many joins per second", Ends.NOTHING)
-    TOO_MANY_MESSAGES = (
-        "MessageRateLimitReached",
-        "Too many messages per second",
-        Ends.NOTHING,
-    )
-    TOO_MANY_PRESENCE_MESSAGES = (
-        "PresenceRateLimitReached",
-        "Client presence rate limit exceeded",
-        Ends.NOTHING,
-    )
-    PAYLOAD_TOO_LARGE = ("", "payload_size_exceeded", Ends.NOTHING)
-    TOPIC_NAME_TOO_LONG = (
-        "TopicNameTooLong",
-        "A topic name has at most {most} characters",
-        Ends.NOTHING,
-    )
+    PRIVATE_ONLY = ("PrivateOnly", "This project only allows private channels")
+    TOO_MANY_CHANNELS = ("ChannelRateLimitReached", "Too many channels")
+    TOO_MANY_JOINS = ("ClientJoinRateLimitReached", "Too many joins per second")
+    TOO_MANY_MESSAGES = ("MessageRateLimitReached", "Too many messages per second")
+    TOO_MANY_PRESENCE_MESSAGES = ("PresenceRateLimitReached", "Client presence rate limit exceeded")
+    PAYLOAD_TOO_LARGE = ("", "payload_size_exceeded")
+    TOPIC_NAME_TOO_LONG = ("TopicNameTooLong", "A topic name has at most {most} characters")
     TRACK_UNAUTHORIZED = (
         "Unauthorized",
         "You do not have permissions to track presence on this Channel topic: {topic}",
-        Ends.NOTHING,
     )
     TRACK_KEY_RESERVED = (
         "",
         "Presence key {key} is reserved: clients could not read it; choose another",
-        Ends.NOTHING,
     )
-    TRACK_KEY_TOO_LONG = (
-        "",
-        "Presence key is too long: at most {most} characters",
-        Ends.NOTHING,
-    )
-    TRACK_NOT_STORED = ("", "Presence could not be stored: {detail}", Ends.NOTHING)
-    BROADCAST_NOT_STORED = ("", "The broadcast could not be stored: {detail}", Ends.NOTHING)
-    TRACK_NOT_A_MAP = ("", "Presence track payload must be a map", Ends.NOTHING)
-    TRACK_TOO_LARGE = ("", "Track message size exceeded", Ends.NOTHING)
-    REPLAY_FAILED = (
-        "UnableToReplayMessages",
-        "Realtime was unable to replay messages",
-        Ends.NOTHING,
-    )
-    REPLAY_INVALID = (
-        "UnableToReplayMessages",
-        "Replay params are not valid",
-        Ends.NOTHING,
-    )
-    REPLAY_PUBLIC = (
-        "UnableToReplayMessages",
-        "Replay is not allowed for public channels",
-        Ends.NOTHING,
-    )
+    TRACK_KEY_TOO_LONG = ("", "Presence key is too long: at most {most} characters")
+    TRACK_NOT_STORED = ("", "Presence could not be stored: {detail}")
+    BROADCAST_NOT_STORED = ("", "The broadcast could not be stored: {detail}")
+    TRACK_NOT_A_MAP = ("", "Presence track payload must be a map")
+    TRACK_TOO_LARGE = ("", "Track message size exceeded")
+    REPLAY_INVALID = ("UnableToReplayMessages", "Replay params are not valid")
+    REPLAY_PUBLIC = ("UnableToReplayMessages", "Replay is not allowed for public channels")
     CHANGES_TIMEOUT = (
         "PostgresChangesSubscribeTimeout",
         "Timed out after {timeout_ms}ms waiting for the postgres_changes subscription",
-        Ends.NOTHING,
     )
+    CHANGES_REFUSED = ("RealtimeDisabledForConfiguration", "{detail}")
     DATABASE_UNREACHABLE = (
         "UnableToConnectToProject",
         "Realtime was unable to connect to the project database",
-        Ends.NOTHING,
     )
-    RESTARTING = (
-        "RealtimeRestarting",
-        "Realtime is restarting, please standby",
-        Ends.NOTHING,
-    )
-    UNKNOWN = ("", "Unknown Error on Channel", Ends.NOTHING)
+    RESTARTING = ("RealtimeRestarting", "Realtime is restarting, please standby")
+    UNKNOWN = ("", "Unknown Error on Channel")
 
     @property
     def code(self) -> str:
         return self.value[0]
-
-    @property
-    def ends(self) -> Ends:
-        return self.value[2]
 
     def text(self, **fields: object) -> str:
         """The text alone, as a `system` message carries it. Raises KeyError for a missing field."""
@@ -189,7 +120,7 @@ class WireError(enum.Enum):
 
 
 def token_reason(code: str, text: str) -> str:
-    """The `reason` of an error reply for a code and a text that stand in no table here."""
+    """The `reason` of an error reply: "code: text", or the text alone without a code."""
     return f"{code}: {text}" if code else text
 
 

@@ -1,8 +1,8 @@
-"""Wire filters: `column=op.value,...` as text, and the predicate it stands for.
+"""Filters: the text `column=op.value,...` of a binding, and the predicate it stands for.
 
-Owns the grammar of PROTOCOL section 1.11. Reading has two steps: `read` splits the text into
-conditions without knowing any table, `parse_filter` types them by a table's columns. What is
-malformed is one exception, `FilterError`, in the words the official server uses where it has any.
+Reading has two steps: `read` splits the text into conditions without knowing any table, and
+`parse_filter` gives them the types of a table's columns. Every error is a `FilterError`, with the
+official server's text where it has one.
 
 Pure: no Django, no I/O, no evaluation.
 """
@@ -26,13 +26,13 @@ MAX_ITEMS = 100
 """Values in one `in` list."""
 
 MAX_CONDITIONS = 100
-"""Conditions in one filter; every event on the table may be put to each."""
+"""Conditions in one filter; each may be evaluated for every event of the table."""
 
 MAX_PATTERN = 1_000
 """Characters of one `like` or `match` pattern."""
 
 _WHITE = " \t\n\r\f\v"
-# What a filter is cut by is looked for, not every character looked at: a join may hold a megabyte.
+# Separators are searched for instead of walking over characters: a join may hold a megabyte.
 _MARK = re.compile(r'[",()]')
 _ITEM_MARK = re.compile(r'[",]')
 _QUOTED = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -42,7 +42,8 @@ _TEXT = frozenset({Kind.TEXT})
 
 
 class FilterError(ValueError):
-    """The filter does not fit its table. The text is what the official server calls Exception."""
+    """The filter does not fit its table; `exception` is the text of the official server's
+    Exception."""
 
     def __init__(self, message: str, state: str = "P0001 (raise_exception)") -> None:
         super().__init__(message)
@@ -51,7 +52,7 @@ class FilterError(ValueError):
 
 
 class FilterSyntaxError(FilterError):
-    """The filter cannot be read, whatever the table."""
+    """The filter cannot be read, for any table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,30 +96,30 @@ def read(text: str) -> tuple[Condition, ...]:
 
 def _split(text: str) -> Iterator[str]:
     """Cuts at commas outside quotes and parentheses. A quote opens only where a value begins."""
-    depth = start = place = 0
-    while (mark := _MARK.search(text, place)) is not None:
-        at, char, place = mark.start(), mark[0], mark.end()
+    depth = start = position = 0
+    while (mark := _MARK.search(text, position)) is not None:
+        at, char, position = mark.start(), mark[0], mark.end()
         if char == '"':
-            last = _last_dark(text, start, at)
+            last = _last_visible(text, start, at)
             if (at > start and text[at - 1] == ".") or (last >= start and text[last] in "(,"):
                 quoted = _QUOTED.match(text, at)
                 if quoted is None:
                     break
-                place = quoted.end()
+                position = quoted.end()
         elif char != ",":
             depth = max(0, depth + (char == "(") - (char == ")"))
         elif depth == 0:
             yield text[start:at]
-            start = place
+            start = position
     yield text[start:]
 
 
-def _last_dark(text: str, start: int, end: int) -> int:
-    """The place of the last character before `end` that is not white; `start - 1` for none."""
-    place = end - 1
-    while place >= start and text[place] in _WHITE:
-        place -= 1
-    return place
+def _last_visible(text: str, start: int, end: int) -> int:
+    """The index of the last character before `end` that is not white; `start - 1` for none."""
+    index = end - 1
+    while index >= start and text[index] in _WHITE:
+        index -= 1
+    return index
 
 
 def _condition(segment: str) -> Condition:
@@ -139,7 +140,7 @@ def _condition(segment: str) -> Condition:
 
 
 def _unquote(text: str) -> str:
-    """The text inside quotes that span all of it, unescaped; anything else as it stands."""
+    """The unescaped text inside quotes that span all of it; any other text unchanged."""
     if len(text) < 2 or text[0] != '"':
         return text
     inner, escaped = [], False
@@ -160,17 +161,17 @@ def _items(value: str) -> list[str]:
     if not inner:
         return []
     items: list[str] = []
-    start = place = 0
-    while (mark := _ITEM_MARK.search(inner, place)) is not None:
-        at, place = mark.start(), mark.end()
+    start = position = 0
+    while (mark := _ITEM_MARK.search(inner, position)) is not None:
+        at, position = mark.start(), mark.end()
         if mark[0] == ",":
             items.append(inner[start:at].strip(_WHITE))
-            start = place
-        elif _last_dark(inner, start, at) < start:
+            start = position
+        elif _last_visible(inner, start, at) < start:
             quoted = _QUOTED.match(inner, at)
             if quoted is None:
                 break
-            place = quoted.end()
+            position = quoted.end()
     items.append(inner[start:].strip(_WHITE))
     return [_unquote(item) for item in items]
 
@@ -227,7 +228,7 @@ def _in(condition: Condition, kind: Kind) -> Predicate:
 
 
 def _isdistinct(condition: Condition, kind: Kind) -> Predicate:
-    # In a text column the word is a text like any other.
+    # In a text column "null" is a text like any other.
     if kind is not Kind.TEXT and condition.value.strip(_WHITE).lower() == "null":
         return Not(Test(condition.column, "isnull", True))
     return _distinct(condition, kind)
@@ -286,7 +287,7 @@ def _regex_problem(pattern: str, ignore_case: bool) -> str | None:
 
 
 def _problem(make: Callable[..., object], pattern: str, ignore_case: bool) -> str | None:
-    """What is wrong with a pattern: made now as every event will need it, within its memory."""
+    """What is wrong with a pattern. It is compiled now, as events will need it, within bounds."""
     try:
         make(pattern, ignore_case=ignore_case)
     except ValueError as error:

@@ -1,10 +1,9 @@
-"""Joins: what a `phx_join` asks for, read as leniently as clients write it.
+"""Joins: the payload of `phx_join`, read leniently.
 
-Owns the join payload of PROTOCOL section 1.6 with the bindings of CONTRACT section 5. A join is
-never refused for its shape: a field of the wrong type counts as absent, and a binding that can
-never deliver carries the text of the `system` message that says so.
+A join is never refused for its shape: a field of the wrong type counts as absent, and a binding
+that can never deliver carries the text of the `system` message that says so.
 
-Pure: no Django, no I/O. It decides nothing about permission.
+Pure: no Django, no I/O. Permissions are not decided here.
 """
 
 from __future__ import annotations
@@ -55,14 +54,14 @@ class BindingError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class SnapshotOption:
-    """First the rows as they are now, at most `limit` of them if given."""
+    """The rows as they are now are sent first, at most `limit` of them if given."""
 
     limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BroadcastReplay:
-    """Stored broadcasts to send first. `since` in milliseconds since 1970; None: not valid."""
+    """Stored broadcasts are sent first. `since` is in milliseconds since 1970; None: not valid."""
 
     since: int | None
     limit: int = MOST_REPLAYED
@@ -73,7 +72,8 @@ class Binding:
     """One entry of `postgres_changes`. `schema` and `table` may be "*"; `event` too.
 
     `echoed` holds event, schema, table and filter exactly as sent, with only the keys sent.
-    `error` is the text for a binding that is wrong whatever the table; then nothing else counts.
+    `error` is the text for a binding that is wrong for every table; the other fields are then
+    without meaning.
     """
 
     id: int
@@ -89,11 +89,11 @@ class Binding:
     error: str | None = None
 
     def echo(self) -> dict[str, Any]:
-        """The binding in the join reply. Clients compare it with what they sent, key by key."""
+        """The binding in the join reply, which clients compare with the binding they sent."""
         return {"id": self.id, **self.echoed}
 
     def covers(self, schema: str, table: str) -> bool:
-        """Whether the binding is about this table."""
+        """Whether the binding includes this table."""
         return self.schema in (ANY, schema) and self.table in (ANY, table)
 
     def predicate(self, columns: Mapping[str, Kind]) -> Predicate:
@@ -132,10 +132,11 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class JoinConfig:
-    """What a channel was joined with. The defaults are those of a join without `config`.
+    """The configuration of a channel. The defaults are those of a join without `config`.
 
-    `presence_key` "" asks the server to make one up; `access_token` None means the connection's.
-    With `wait` the join reply is held until the changes flow, at most `wait_timeout_ms`.
+    `presence_key` "" asks the server for one; `access_token` None means the connection's.
+    With `wait` the reply to a join with bindings depends on them: it is an error when one of them
+    can never deliver, or when they are not subscribed within `wait_timeout_ms`.
     """
 
     broadcast_self: bool = False
@@ -176,8 +177,8 @@ def parse_join(payload: Any) -> JoinConfig:
 def token_in(payload: Mapping[str, Any]) -> str | None:
     """The token of a join or an `access_token` event; None for none, which keeps the one in use.
 
-    `user_token` wins over `access_token`. An opaque key (`sb_...`) is no token: clients send it
-    when nobody is signed in.
+    `user_token` wins over `access_token`. An opaque key (`sb_...`) is not a token: clients send it
+    when no user is signed in.
     """
     for name in ("user_token", "access_token"):
         token = payload.get(name)
@@ -198,17 +199,17 @@ def binding_id(*parameters: Any) -> int:
 def _bindings(value: Any) -> tuple[Binding, ...]:
     items = [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
     taken: dict[int, bytes] = {}
-    # The first one too many is kept to carry the error; the rest would only cost time.
+    # The first beyond the maximum is kept, to carry the error; more would only cost time.
     items = items[: MAX_BINDINGS + 1]
-    return tuple(_binding(item, place, taken) for place, item in enumerate(items))
+    return tuple(_binding(item, index, taken) for index, item in enumerate(items))
 
 
-def _binding(item: dict[str, Any], place: int, taken: dict[int, bytes]) -> Binding:
+def _binding(item: dict[str, Any], index: int, taken: dict[int, bytes]) -> Binding:
     event = _event(item)
     schema, table, filter_ = (_text(item.get(key)) for key in ("schema", "table", "filter"))
     echoed = {key: item[key] for key in _ECHOED if key in item}
     select = item.get("select")
-    error = _error(item, place, schema, table, filter_)
+    error = _error(item, index, schema, table, filter_)
     if schema is None:
         schema = ANY if table is None else "public"
     rest = [item.get(key) for key in ("select", "since", "snapshot", "live")]
@@ -228,7 +229,7 @@ def _binding(item: dict[str, Any], place: int, taken: dict[int, bytes]) -> Bindi
 
 
 def _free_id(taken: dict[int, bytes], *parameters: Any) -> int:
-    """Equal bindings of a channel share an id; different ones never do, even if hashes meet."""
+    """Equal bindings of a channel share an id; different ones never do, even if hashes collide."""
     text = _encode(parameters)
     found = binding_id(*parameters)
     while taken.setdefault(found, text) != text:
@@ -237,10 +238,10 @@ def _free_id(taken: dict[int, bytes], *parameters: Any) -> int:
 
 
 def _error(
-    item: Mapping[str, Any], place: int, schema: str | None, table: str | None, filter_: str | None
+    item: Mapping[str, Any], index: int, schema: str | None, table: str | None, filter_: str | None
 ) -> str | None:
-    """The official text for what is wrong with a binding on its own, in the official order."""
-    if place >= MAX_BINDINGS:
+    """The official text for an error of the binding itself, tested in the official order."""
+    if index >= MAX_BINDINGS:
         return f"Too many postgres_changes bindings in one channel. Maximum {MAX_BINDINGS}"
     select = item.get("select")
     if select is not None and not (
@@ -309,7 +310,7 @@ def _positive(value: Any) -> int | None:
 def _key(value: Any) -> str:
     if isinstance(value, str):
         return value
-    # A number or a boolean is a key too, as the text it has in JSON.
+    # A number or a boolean counts as its JSON text.
     return _encode(value).decode() if isinstance(value, int | float) else ""
 
 

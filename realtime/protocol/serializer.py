@@ -1,8 +1,8 @@
-"""Frames: what the wire says in both serializers, text or bytes in, frames out and back.
+"""The serializers: messages of clients decoded, frames for clients encoded.
 
-Owns the shapes of PROTOCOL section 1.3: the V1 object, the V2 array and the binary kinds. It knows
-nothing of what an event means, keeps no state and does no I/O. Whatever is malformed is one
-exception, `FrameError`, whose text may be logged or shown to the client as it stands.
+Owns the V1 object, the V2 array and the binary kinds. The meaning of events, state and I/O are
+elsewhere. Every malformed message is a `FrameError`, whose text may be logged or shown to the
+client unchanged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PREFIX = "realtime:"
 """What the name of a topic begins with on the wire."""
 
 MAX_DEPTH = 64
-"""Levels of nesting a frame's payload may have: what we relay, others must be able to parse."""
+"""Levels of nesting a payload may have: other clients must be able to parse what is relayed."""
 
 _KIND_PUSH = 0
 _KIND_USER_BROADCAST_PUSH = 3
@@ -33,23 +33,23 @@ class FrameError(ValueError):
 
 
 class Version(enum.Enum):
-    """The serializer a connection speaks, chosen once by its `vsn` parameter."""
+    """The serializer of a connection, chosen by its `vsn` parameter."""
 
     V1 = "1.0.0"
     V2 = "2.0.0"
 
 
 class Encoding(enum.IntEnum):
-    """What the payload of a binary broadcast is."""
+    """The type of a binary broadcast's payload."""
 
     BINARY = 0
     JSON = 1
 
 
 class BinaryBroadcast(msgspec.Struct, frozen=True):
-    """A broadcast as it came in a binary frame.
+    """A broadcast that came in a binary frame.
 
-    `payload` are the bytes as sent; with Encoding.JSON they have been checked to be JSON, so they
+    `payload` holds the bytes as sent; with Encoding.JSON they have been checked to be JSON, so they
     may be spliced into a text frame.
     """
 
@@ -75,7 +75,7 @@ class ClientMessage(msgspec.Struct, frozen=True):
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The payload as an object; of a binary frame, which has no fields, an empty one."""
+        """The payload as an object; empty for a binary frame, which has no fields."""
         return {} if isinstance(self.payload, BinaryBroadcast) else self.payload
 
 
@@ -109,9 +109,9 @@ def negotiate(vsn: str | None) -> Version:
 
 
 def decode(version: Version, data: str | bytes) -> ClientMessage:
-    """Reads one WebSocket message: `str` for a text message, `bytes` for a binary one.
+    """Decode one WebSocket message: `str` for a text message, `bytes` for a binary one.
 
-    Raises FrameError, and nothing else, for whatever is not a frame of this version.
+    Raises FrameError, and nothing else, for a message that this version does not have.
     """
     if isinstance(data, bytes):
         if version is Version.V1:
@@ -143,7 +143,7 @@ def _text_payload(raw: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def check_json(raw: bytes, what: str) -> None:
-    """Raises FrameError, which says `what`, unless this is JSON that others can read too."""
+    """Raises FrameError, which names `what`, unless this is JSON that clients can parse."""
     _json(raw, _decode_any, what)
 
 
@@ -151,7 +151,7 @@ def _json(raw: bytes, decoder: Any, what: str) -> Any:
     try:
         value = decoder(raw)
     except msgspec.ValidationError as error:
-        # The path inside a payload is the sender's business; what was expected is enough.
+        # The path inside the payload is left out: the text says what was expected.
         raise FrameError(f"{what}: {str(error).partition(' - at ')[0]}") from None
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise FrameError(f"{what} is not JSON: {error}") from None
@@ -163,7 +163,7 @@ def _json(raw: bytes, decoder: Any, what: str) -> Any:
 
 
 def _deeper(value: Any, limit: int) -> bool:
-    """Whether containers nest more than `limit` deep; goes level by level, never recursing."""
+    """Whether containers nest more than `limit` deep; level by level, without recursion."""
     level = [value]
     for _ in range(limit):
         level = [child for parent in level for child in _children(parent)]
@@ -181,7 +181,7 @@ def _children(value: Any) -> Iterator[Any]:
 
 
 def _explain(error: Exception, version: Version) -> str:
-    """msgspec's own text, with the position in the array replaced by the part's name."""
+    """msgspec's own text, with the index in the array replaced by the part's name."""
     if isinstance(error, RecursionError):
         return "the frame is nested too deeply"
     if isinstance(error, UnicodeError):
@@ -224,7 +224,7 @@ def _decode_broadcast(data: bytes) -> ClientMessage:
 
 
 def _sections(data: bytes, start: int, names: Sequence[str]) -> tuple[list[str], bytes]:
-    """The named texts that begin at `start`, whose lengths stand from byte 1 on, and the rest."""
+    """The named texts, from `start` on with lengths from byte 1 on, and the bytes after them."""
     if len(data) < start:
         raise FrameError(f"binary frame is cut short: {len(data)} of {start} header bytes")
     texts = []
@@ -263,7 +263,7 @@ def encode(
 
 
 def fanout(version: Version, topic: str, event: str, payload: bytes) -> str:
-    """A frame for everybody on a topic, made once per version around a payload already JSON."""
+    """A frame for all listeners of a topic, made once per version around a JSON payload."""
     names = _encode(topic), _encode(event)
     if version is Version.V2:
         return (b"[null,null,%b,%b,%b]" % (*names, payload)).decode()
@@ -272,7 +272,7 @@ def fanout(version: Version, topic: str, event: str, payload: bytes) -> str:
 
 
 def changes_payload(ids: Sequence[int], data: bytes) -> bytes:
-    """The payload of a `postgres_changes` frame: the binding ids it is for, and the change."""
+    """The payload of a `postgres_changes` frame: ids of bindings, and the change."""
     return b'{"ids":%b,"data":%b}' % (_encode(ids), data)
 
 
@@ -294,7 +294,7 @@ def binary_broadcast(
     encoding: Encoding,
     metadata: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """A broadcast as binary frame, the only one V2 clients read; V1 clients read none.
+    """A broadcast as a binary frame: the only kind that V2 clients read. V1 clients read none.
 
     Raises FrameError when topic, event or metadata take more than 255 bytes of UTF-8.
     """

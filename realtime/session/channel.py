@@ -29,16 +29,19 @@ class Channel:
     token: str | None
     presence_limit: TokenBucket
     phase: Phase = Phase.JOINING
+    #: When a join that waits for its bindings is given up, as `now`; None for one that does not.
+    join_until: float | None = None
+    #: When the token expires, in seconds since 1970.
     expires_at: float | None = None
     rights: TopicRights = NONE
-    #: What the channel is known by where it is present.
+    #: The name of its presence.
     key: str = ""
-    #: Whether the client is told who is present.
+    #: Whether the client gets presence events.
     watching: bool = False
-    # What its subject shares with the subject's other channels.
-    purse: QuotaChain | None = None
+    #: The quotas of its subject, shared with the subject's other channels.
+    quotas: QuotaChain | None = None
 
     @property
     def name(self) -> str:
-        """The topic as people and policies know it, without `realtime:`."""
+        """The topic without `realtime:`, as policies name it."""
         return self.topic[len(PREFIX) :]

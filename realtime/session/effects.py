@@ -1,7 +1,6 @@
-"""What a session wants done, and the channels it speaks of.
+"""Effects: what a session asks the shell to do.
 
-Pure values: a session returns them, the consumer performs them. They have a room of their own
-because both sides need them and neither needs the other.
+Pure values: the session returns them, the consumer performs them.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Unsubscribe this channel, now: nothing may be delivered to it any more."""
+    """Unsubscribe this channel at once: nothing is delivered to it any more."""
 
     channel: Channel
 
@@ -49,9 +48,11 @@ class Renew:
 
 @dataclass(frozen=True, slots=True)
 class SendBroadcast:
-    """Relay to the topic, then call `broadcast`. `event` None: `payload` is the whole payload of a
-    text frame. `frame` is what is to be answered. `persist`: store it, so that it is part of the
-    log and can be replayed."""
+    """Relay to the topic, then call `relayed` or `not_stored`.
+
+    `event` None: `payload` is the whole payload of a text frame. The reply is to `frame`.
+    `persist`: store the broadcast in the log, from where it can be replayed.
+    """
 
     channel: Channel
     event: str | None
@@ -63,8 +64,8 @@ class SendBroadcast:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """Be present with this meta, a JSON object as text; None: no more. When everybody here has
-    been told, call `tracked`."""
+    """Track this meta, a JSON object as text; None untracks. Call `tracked` when the listeners of
+    this process have the difference."""
 
     channel: Channel
     meta: bytes | None
@@ -73,15 +74,15 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class WatchPresence:
-    """The client wants to be told who is present: call `presence` with it."""
+    """Subscribe the channel to presence, then call `presence` with the state."""
 
     channel: Channel
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something for the log: an action key and a text without secrets. `limit` names the limit
-    that was met and whose it is."""
+    """A log record: an action key and a text without secrets. `limit` is the limit that was reached
+    and its scope: "<key of LIMITS>/<scope>"."""
 
     action: str
     text: str

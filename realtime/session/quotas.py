@@ -1,10 +1,10 @@
-"""Quotas: buckets that connections share, so that reconnecting earns a client nothing.
+"""Quotas: token buckets per connection, per address and per subject.
 
-Owns which buckets a connection draws from beside its own: those of its address and of its subject,
-multiples of what one connection may do. Many people may sit behind one address, and one person at
-many tabs, so the multiples of a burst (everybody comes back after a restart) are far larger than
-those of what lasts. Keeps no more than a bounded number of keys, and none that has nothing to
-remember.
+A connection takes tokens from its own buckets and from those it shares with others of its address
+and of its subject, so reconnecting gains nothing. The shared rates are multiples of what one
+connection may do. Many people may use one address, and one person many tabs; after a restart all
+of them come back at once. The multiples of the burst are therefore far larger than those of the
+rate. The number of keys is bounded, and a full bucket is forgotten.
 
 Pure: the time is an argument.
 """
@@ -17,14 +17,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
+from realtime.client_limits import Limits
 from realtime.util.token_bucket import AllOf, Rate, TokenBucket
 
-# Addresses or subjects remembered; above that the one heard of longest ago is forgotten.
+# Addresses and subjects remembered; above that the one used longest ago is forgotten.
 MOST_KEYS = 50_000
 
 
 class Share(NamedTuple):
-    """How many times what one connection may do, in the long run and at once."""
+    """Multiples of what one connection may do: of the rate, and of the burst."""
 
     rate: float
     burst: float
@@ -36,8 +37,8 @@ class Share(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """Joins cost most and are rare, broadcasts cost little and go on; traffic is whatever comes
-    in, of which one connection may send many times what it needs."""
+    """The multiples of one scope. Joins cost most and are rare; broadcasts cost little and go on.
+    Traffic is every message that comes in."""
 
     scope: str
     joins: Share
@@ -47,13 +48,13 @@ class Shares(NamedTuple):
 
 
 OWN = Shares("connection", Share(1, 1), Share(1, 1), Share(1, 1), Share(1, 1))
-SUBJECT = Shares("subject", Share(2, 40), Share(10, 20), Share(2, 2), Share(10, 10))
-ADDRESS = Shares("address", Share(10, 400), Share(500, 500), Share(20, 20), Share(20, 20))
+SUBJECT = Shares("subject", Share(2, 40), Share(2, 10), Share(2, 2), Share(10, 10))
+ADDRESS = Shares("address", Share(10, 400), Share(100, 250), Share(20, 20), Share(20, 20))
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What one connection may do. Renewals are new tokens for its channels."""
+    """How often one connection may do what. Renewals are new tokens for its channels."""
 
     joins: Rate
     renewals: Rate
@@ -63,41 +64,33 @@ class Rates:
     bytes: Rate
 
     @classmethod
-    def derive(
-        cls,
-        *,
-        joins_per_second: float | None,
-        channels: int | None,
-        broadcasts_per_second: float | None,
-        broadcast_burst: float | None,
-        presence_per_30_seconds: float | None,
-        payload_bytes: int | None,
-        frame_bytes: int | None,
-    ) -> Rates:
-        """Messages and bytes follow from the others: many times what those allow, so that only a
-        flood meets them. Where one is unlimited, so is what follows from it."""
+    def of(cls, limits: Limits) -> Rates:
+        """The rates that follow from the limits. Messages and bytes are many times what the other
+        limits need, so only a flood reaches them; where one of those is off, these are too."""
+        joins_per_second = limits.joins_per_second
+        broadcasts_per_second = limits.broadcasts_per_second
         messages = data = None
         if joins_per_second is not None and broadcasts_per_second is not None:
-            messages = 20 * (joins_per_second + broadcasts_per_second)
-            if frame_bytes is not None and payload_bytes is not None:
-                data = max(frame_bytes, 2 * broadcasts_per_second * payload_bytes)
+            messages = 10 * (joins_per_second + broadcasts_per_second)
+            if limits.frame_bytes is not None and limits.payload_bytes is not None:
+                data = max(limits.frame_bytes, broadcasts_per_second * limits.payload_bytes)
         joins = Rate.of(joins_per_second)
         # A client renews all its channels at once, each by a message.
-        many = channels or 1_000
-        renewals = Rate.of(joins_per_second, max(joins.burst, 4.0 * many))
-        presence = presence_per_30_seconds
+        channels = limits.channels_per_connection or 1_000
+        renewals = Rate.of(joins_per_second, max(joins.burst, 4.0 * channels))
+        presence = limits.presence_per_30_seconds
         return cls(
             joins=joins,
             renewals=renewals,
-            broadcasts=Rate.of(broadcasts_per_second, broadcast_burst),
-            presence=Rate.per_window(None if presence is None else presence * many, 30.0),
-            messages=Rate.of(messages, None if messages is None else 10 * messages),
-            bytes=Rate.of(data, None if data is None else 16 * data),
+            broadcasts=Rate.of(broadcasts_per_second, limits.broadcast_burst),
+            presence=Rate.per_window(None if presence is None else presence * channels, 30.0),
+            messages=Rate.of(messages, None if messages is None else 20 * messages),
+            bytes=Rate.of(data, None if data is None else 8 * data),
         )
 
 
 class Quota:
-    """The buckets of one holder: a connection, an address, a subject."""
+    """The buckets of one connection, address or subject."""
 
     __slots__ = (
         "__weakref__",
@@ -119,11 +112,11 @@ class Quota:
         self.presence = TokenBucket(shares.presence.of(rates.presence))
         self.messages = TokenBucket(shares.traffic.of(rates.messages))
         self.bytes = TokenBucket(shares.traffic.of(rates.bytes))
-        # To connect costs about what a join costs.
+        # A handshake costs about as much as a join.
         self.handshakes = TokenBucket(shares.joins.of(rates.joins))
 
     def full(self, now: float) -> bool:
-        """Whether nothing is drawn: then a new one would be no different."""
+        """Whether every bucket is full: then a new quota would be no different."""
         return (
             self.joins.full(now)
             and self.renewals.full(now)
@@ -136,8 +129,8 @@ class Quota:
 
 
 class QuotaChain:
-    """What one connection draws from: its own quota and those it shares. A method returns ""
-    when it was granted, else the scope of the quota that had too little left."""
+    """Several quotas used together, such as a connection's own and its address's. A method returns
+    "" when every quota allows it, else the scope of the first that does not."""
 
     __slots__ = (
         "_broadcasts",
@@ -187,8 +180,8 @@ class Quotas:
     def __init__(self, rates: Rates, most: int = MOST_KEYS) -> None:
         self._rates = rates
         self._most = most
-        # Those with something to remember, the one asked for longest ago first; and those that a
-        # connection holds, which must not meet a second one under their key.
+        # Quotas that are not full, the one used longest ago first; and those that a connection
+        # holds, of which there must never be a second under the same key.
         self._known: OrderedDict[tuple[str, str], Quota] = OrderedDict()
         self._held: WeakValueDictionary[tuple[str, str], Quota] = WeakValueDictionary()
 
@@ -196,25 +189,25 @@ class Quotas:
         return len(self._known)
 
     def address(self, address: str, now: float) -> Quota:
-        """What everybody at this address shares."""
+        """The quota of all connections from this address."""
         return self._of(ADDRESS, network(address), now)
 
     def subject(self, subject: str, now: float) -> Quota:
-        """What all connections and channels of this subject share."""
+        """The quota of all connections and channels of this subject."""
         return self._of(SUBJECT, subject, now)
 
     def _of(self, shares: Shares, key: str, now: float) -> Quota:
-        place = (shares.scope, key)
-        found = self._held.get(place)
+        name = (shares.scope, key)
+        found = self._held.get(name)
         if found is None:
-            found = self._held[place] = Quota(self._rates, shares)
-        self._known[place] = found
-        self._known.move_to_end(place)
+            found = self._held[name] = Quota(self._rates, shares)
+        self._known[name] = found
+        self._known.move_to_end(name)
         self._forget(now)
         return found
 
     def _forget(self, now: float) -> None:
-        # A few at each call: every key is looked at again before long, and no call is a slow one.
+        # Two at each call: every key is examined again before long, and no call is slow.
         for _ in range(2):
             oldest = next(iter(self._known))
             if len(self._known) > self._most or (
@@ -226,8 +219,8 @@ class Quotas:
 
 
 def network(address: str) -> str:
-    """The part of an address that one party holds: of IPv6 the first 64 bits, since whoever has
-    one address there has them all. Anything that is no address stands for itself."""
+    """The part of an address that one party holds: of IPv6 the first 64 bits, since one host can
+    use all addresses below them. A text that is no address is returned as it is."""
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

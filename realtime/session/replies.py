@@ -1,7 +1,6 @@
-"""The frames that one client is told alone: answers, refusals, lifecycle, system messages.
+"""Frames for one client alone: replies, refusals, lifecycle events, `system` messages.
 
-Pure. What is to be said is the session's business; how it looks in either serializer is
-`protocol`'s.
+Pure. The session decides what is sent; `protocol` decides how either serializer writes it.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ from realtime.session.effects import Effect, Note, Send
 Payload = Mapping[str, Any] | msgspec.Raw
 
 
-# The names that limits have in the settings, where an error is about one.
+# The keys of LIMITS that errors are about.
 _LIMITS = {
     WireError.TOO_MANY_CHANNELS: "channels_per_connection",
     WireError.TOO_MANY_JOINS: "joins_per_second",
     WireError.TOO_MANY_MESSAGES: "broadcasts_per_second",
     WireError.TOO_MANY_PRESENCE_MESSAGES: "presence_per_30_seconds",
     WireError.PAYLOAD_TOO_LARGE: "payload_bytes",
-    WireError.TRACK_TOO_LARGE: "payload_bytes",
+    WireError.TRACK_TOO_LARGE: "presence_meta_bytes",
 }
 
 
 class Replies:
-    """In the serializer of one socket."""
+    """Makes frames in the serializer of one socket."""
 
     __slots__ = ("_version",)
 
@@ -42,18 +41,18 @@ class Replies:
         self._version = version
 
     def reply(self, frame: ClientMessage, status: str, response: Mapping[str, Any]) -> Send:
-        """The answer to a frame."""
+        """The reply to a frame."""
         payload = {"status": status, "response": response}
         return self._frame(frame.join_ref, frame.ref, frame.topic, "phx_reply", payload)
 
     def join_reply(self, channel: Channel, status: str, response: Mapping[str, Any]) -> Send:
-        """The answer to the join of a channel."""
+        """The reply to the join of a channel."""
         payload = {"status": status, "response": response}
         ref = channel.join_reply_ref
         return self._frame(channel.join_ref, ref, channel.topic, "phx_reply", payload)
 
     def push(self, channel: Channel, event: str, payload: Payload) -> Send:
-        """Something that nobody asked for."""
+        """An event of the server on a channel."""
         return self._frame(channel.join_ref, None, channel.topic, event, payload)
 
     def system(
@@ -68,7 +67,7 @@ class Replies:
     def placed(
         self, channel: Channel, extension: str, message: str, at: Position, **more: int
     ) -> Send:
-        """A `system` message about a place in the log."""
+        """A `system` message that names a position in the log."""
         payload = {
             "status": "ok",
             "extension": extension,
@@ -81,14 +80,14 @@ class Replies:
 
     def lifecycle(self, channel: Channel, event: str) -> Send:
         """`phx_close` or `phx_error`."""
-        # Clients heed these only under the ref of the join they belong to.
+        # Clients ignore these unless they carry the ref of the join.
         return self._frame(channel.join_ref, channel.join_ref, channel.topic, event, {})
 
     def subscribed(
         self, channel: Channel, problems: Sequence[str], *, working: bool
     ) -> list[Effect]:
-        """What is told of a channel's bindings: of each that cannot work why not, then that the
-        others do."""
+        """The `system` messages about a channel's bindings: one error per problem, then the success
+        if some binding is `working`."""
         extension = "postgres_changes"
         effects: list[Effect] = []
         for problem in problems:
@@ -100,11 +99,11 @@ class Replies:
         return effects
 
     def fail(self, frame: ClientMessage, response: Mapping[str, Any]) -> list[Effect]:
-        """The error that answers a frame, if it asked for an answer."""
+        """The error reply to a frame, if the frame has a ref to reply to."""
         return [] if frame.ref is None else [self.reply(frame, "error", response)]
 
     def refuse(self, frame: ClientMessage, error: WireError, **fields: object) -> list[Effect]:
-        """Refuse what a frame wants, and note it; where a limit did it, the connection's."""
+        """An error reply and a log record; a limit behind the error is the connection's."""
         return self.over(frame, error, "connection", fields)
 
     def over(
@@ -114,7 +113,7 @@ class Replies:
         scope: str,
         fields: Mapping[str, object] = MappingProxyType({}),
     ) -> list[Effect]:
-        """Refuse for a limit whose bucket is of this scope, and note it."""
+        """An error reply and a log record for a limit of this scope."""
         name = _LIMITS.get(error)
         limit = "" if name is None else f"{name}/{scope}"
         note = Note("refused", f"{frame.topic}: {error.reason(**fields)}", limit)

@@ -1,11 +1,12 @@
-"""What a client says on the topics of its channels: broadcasts, and that it is present.
+"""Topic events: broadcasts and presence messages from a client.
 
-Pure: (frame, now) in, effects out, as with the session whose part this is. Performing them is the
-consumer's, which then says by `relayed`, `not_stored` and `tracked` what became of it.
+Pure, a part of the session: a frame and the time in, effects out. The shell performs the effects
+and reports the results with `relayed`, `not_stored` and `tracked`.
 """
 
 from __future__ import annotations
 
+from realtime.client_limits import Limits
 from realtime.protocol.errors import WireError
 from realtime.protocol.serializer import BinaryBroadcast, ClientMessage, Encoding
 from realtime.session.channel import Channel, Phase
@@ -16,56 +17,56 @@ from realtime.topics.presence import rules
 
 
 class TopicEvents:
-    """One per socket. `purse` are the socket's quotas; `most` bounds the bytes of a payload."""
+    """One per socket, with the socket's replies and quotas."""
 
-    __slots__ = ("_most", "_purse", "_says")
+    __slots__ = ("_limits", "_quotas", "_replies")
 
-    def __init__(self, says: Replies, purse: QuotaChain, most: int | None) -> None:
-        self._says = says
-        self._purse = purse
-        self._most = most
+    def __init__(self, replies: Replies, quotas: QuotaChain, limits: Limits) -> None:
+        self._replies = replies
+        self._quotas = quotas
+        self._limits = limits
 
     def broadcast(self, channel: Channel, frame: ClientMessage, now: float) -> list[Effect]:
-        """The client sends to the topic."""
+        """The client broadcasts to the topic."""
         if channel.phase is not Phase.JOINED:
-            return self._says.fail(frame, WireError.UNMATCHED_TOPIC.response())
+            return self._replies.fail(frame, WireError.UNMATCHED_TOPIC.response())
         payload = frame.payload
         if isinstance(payload, BinaryBroadcast):
             event, body, encoding = payload.event, payload.payload, payload.encoding
-            # Clients ask for it on private channels only.
+            # Only broadcasts of private channels are stored.
             persist = channel.config.private and bool(payload.metadata.get("persist"))
         else:
             event, body, encoding, persist = None, frame.raw, Encoding.JSON, False
         if not channel.rights.send:
-            return self._says.refuse(frame, WireError.WRITE_UNAUTHORIZED, topic=channel.name)
-        limit = self._most
+            return self._replies.refuse(frame, WireError.WRITE_UNAUTHORIZED, topic=channel.name)
+        limit = self._limits.payload_bytes
         if limit is not None and len(body) > limit:
-            return self._says.refuse(frame, WireError.PAYLOAD_TOO_LARGE)
+            return self._replies.refuse(frame, WireError.PAYLOAD_TOO_LARGE)
         if scope := self._may_broadcast(channel, now):
-            return self._says.over(frame, WireError.TOO_MANY_MESSAGES, scope)
+            return self._replies.over(frame, WireError.TOO_MANY_MESSAGES, scope)
         return [SendBroadcast(channel, event, body, encoding, frame, persist)]
 
     def presence(self, channel: Channel, frame: ClientMessage, now: float) -> list[Effect]:
-        """The client is present on the topic, or is not any more."""
+        """The client tracks or untracks its presence on the topic."""
         if channel.phase is not Phase.JOINED:
-            return self._says.fail(frame, WireError.UNMATCHED_TOPIC.response())
+            return self._replies.fail(frame, WireError.UNMATCHED_TOPIC.response())
         asked = frame.fields.get("event")
         event = asked.lower() if isinstance(asked, str) else ""
         if event not in ("track", "untrack"):
             reason = f"unknown presence event {asked!r}: expected track or untrack"
-            return self._says.fail(frame, {"reason": reason})
+            return self._replies.fail(frame, {"reason": reason})
         if scope := self._may_track(channel, now):
-            return self._says.over(frame, WireError.TOO_MANY_PRESENCE_MESSAGES, scope)
+            return self._replies.over(frame, WireError.TOO_MANY_PRESENCE_MESSAGES, scope)
         if event == "untrack":
             return [Track(channel, None, frame)]
         if not channel.rights.track:
-            return self._says.refuse(frame, WireError.TRACK_UNAUTHORIZED, topic=channel.name)
-        meta = rules.check_track(channel.key, frame.raw, self._most)
+            return self._replies.refuse(frame, WireError.TRACK_UNAUTHORIZED, topic=channel.name)
+        meta = rules.check_track(channel.key, frame.raw, self._limits.presence_meta_bytes)
         if isinstance(meta, rules.Refused):
-            return self._says.refuse(frame, meta.error, **meta.fields)
+            return self._replies.refuse(frame, meta.error, **meta.fields)
         effects: list[Effect] = [Track(channel, meta, frame)]
         if not channel.watching:
-            # Who is present himself sees who else is.
+            # A client that tracks gets presence events, as with the official server.
             channel.watching = True
             if channel.rights.view:
                 effects.insert(0, WatchPresence(channel))
@@ -74,37 +75,37 @@ class TopicEvents:
     def relayed(
         self, effect: SendBroadcast, taken: bool, stored: str | None = None
     ) -> list[Effect]:
-        """A broadcast was relayed (and stored, under this id), or there was no room for it."""
+        """A broadcast was relayed, and stored under the id `stored`; or the queue was full."""
         if not taken:
-            return self._says.over(effect.frame, WireError.TOO_MANY_MESSAGES, "process")
+            return self._replies.over(effect.frame, WireError.TOO_MANY_MESSAGES, "process")
         if not effect.channel.config.broadcast_ack:
             return []
-        return [self._says.reply(effect.frame, "ok", {"id": stored} if stored else {})]
+        return [self._replies.reply(effect.frame, "ok", {"id": stored} if stored else {})]
 
     def not_stored(self, effect: SendBroadcast, detail: str) -> list[Effect]:
-        """A broadcast could not be stored, so it was not sent either."""
-        return self._says.refuse(effect.frame, WireError.BROADCAST_NOT_STORED, detail=detail)
+        """A broadcast could not be stored, and was not relayed."""
+        return self._replies.refuse(effect.frame, WireError.BROADCAST_NOT_STORED, detail=detail)
 
     def tracked(self, effect: Track, problem: str | None = None) -> list[Effect]:
-        """Everybody here has been told of a presence, or it could not be stored."""
+        """The difference was delivered in this process, or `problem` says why it was not stored."""
         if effect.channel.phase is Phase.GONE:
             return []
         if problem is not None:
-            return self._says.refuse(effect.frame, WireError.TRACK_NOT_STORED, detail=problem)
-        return [] if effect.frame.ref is None else [self._says.reply(effect.frame, "ok", {})]
+            return self._replies.refuse(effect.frame, WireError.TRACK_NOT_STORED, detail=problem)
+        return [] if effect.frame.ref is None else [self._replies.reply(effect.frame, "ok", {})]
 
     def _may_broadcast(self, channel: Channel, now: float) -> str:
-        """As a purse answers."""
-        scope = self._purse.broadcast(now)
-        if not scope and channel.purse is not None:
-            scope = channel.purse.broadcast(now)
+        """ "" when the broadcast is allowed, else the scope of the quota that refuses it."""
+        scope = self._quotas.broadcast(now)
+        if not scope and channel.quotas is not None:
+            scope = channel.quotas.broadcast(now)
         return scope
 
     def _may_track(self, channel: Channel, now: float) -> str:
         if not channel.presence_limit.take(now):
             return "channel"
-        # A channel that is joined again has a fresh limit; those it shares are as they were.
-        scope = self._purse.presence(now)
-        if not scope and channel.purse is not None:
-            scope = channel.purse.presence(now)
+        # A rejoined channel has a fresh limit; the shared quotas go on.
+        scope = self._quotas.presence(now)
+        if not scope and channel.quotas is not None:
+            scope = channel.quotas.presence(now)
         return scope

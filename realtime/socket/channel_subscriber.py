@@ -1,8 +1,13 @@
-"""A joined channel of a socket, as the dispatcher sees it: somewhere to deliver to."""
+"""A joined channel as a subscriber: changes, broadcasts and notices are delivered to it.
+
+Also owns `Socket`, the part of a connection that subscribers, joins and topics use.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections import OrderedDict
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 from realtime.delivery.outbox import Outbox, Outgoing, Sink
 from realtime.event_log.position import Position
@@ -12,20 +17,26 @@ from realtime.session.effects import Effect
 from realtime.session.session import Session
 from realtime.topics.rights import TopicRights
 
+# Ids of stored broadcasts that one channel remembers to skip. An id goes when the log delivers its
+# broadcast; one whose delivery was lost must not stay for the life of the socket.
+_MOST_SKIPPED = 1_000
+
 
 class Socket(Protocol):
-    """What a port needs of the consumer it belongs to."""
+    """One connection, as its channels use it."""
 
     session: Session
     outbox: Outbox
 
     def perform(self, effects: list[Effect]) -> None: ...
+    def start(self, work: Coroutine[Any, Any, None], channel: Channel) -> None: ...
     def permit(self, channel: Channel, rights: TopicRights) -> None: ...
     def close(self, code: CloseCode) -> None: ...
+    def set_timer(self) -> None: ...
 
 
 class PendingBroadcasts:
-    """Broadcasts that come before the join is answered, with the ids of those that are stored."""
+    """Keeps the broadcasts that come before the join is answered, each with its id if stored."""
 
     __slots__ = ("frames",)
 
@@ -35,11 +46,11 @@ class PendingBroadcasts:
         self.frames: list[tuple[str, Outgoing]] = []
 
     def put(self, frame: Outgoing) -> None:
-        """Keep one that is stored nowhere."""
+        """Keep a broadcast that is not stored."""
         self.hold(frame, "")
 
     def hold(self, frame: Outgoing, id_: str) -> None:
-        """Keep one that is stored."""
+        """Keep a stored broadcast."""
         self.frames.append((id_, frame))
 
 
@@ -48,7 +59,7 @@ class ChannelSubscriber:
 
     __slots__ = (
         "_channel",
-        "_passed_over",
+        "_skipped",
         "_socket",
         "casts",
         "id",
@@ -63,35 +74,46 @@ class ChannelSubscriber:
     ) -> None:
         self._socket = socket
         self._channel = channel
-        #: Takes frames of row changes, and whatever else; never waits.
+        #: Takes every frame but broadcasts; never waits.
         self.outlet = socket.outbox
-        #: Takes broadcasts that are stored nowhere: the outlet once the join is answered.
+        #: Takes broadcasts that are not stored: the outlet, once the join is answered.
         self.casts: Sink = PendingBroadcasts()
         self.id = id_
-        #: Whom the channel asks as, if anybody.
+        #: The user of the channel's token, if it has one.
         self.user_id = user_id
         self.topic = channel.topic
         self.version = socket.session.version
-        # Stored ones that are not for this channel when the log tells of them.
-        self._passed_over: set[str] = set()
+        # Stored broadcasts that are not delivered when they come from the log.
+        self._skipped: OrderedDict[str, None] = OrderedDict()
 
     def hear(self, frame: Outgoing, id_: str) -> None:
-        """Queue a stored broadcast, unless it is one to pass over."""
+        """Queue a stored broadcast, unless it is to be skipped."""
         if isinstance(self.casts, PendingBroadcasts):
             self.casts.hold(frame, id_)
-        elif id_ in self._passed_over:
-            self._passed_over.discard(id_)
+        elif id_ in self._skipped:
+            del self._skipped[id_]
         else:
             self.outlet.put(frame)
 
-    def pass_over(self, id_: str) -> None:
-        """Do not queue this stored broadcast when it comes: the channel sent it itself."""
-        self._passed_over.add(id_)
+    def skip(self, id_: str) -> None:
+        """Do not queue this stored broadcast when it comes: the client has it already."""
+        self._skipped[id_] = None
+        if len(self._skipped) > _MOST_SKIPPED:
+            self._skipped.popitem(last=False)
+
+    def forget(self, id_: str) -> None:
+        """This stored broadcast will not come."""
+        self._skipped.pop(id_, None)
+
+    def forget_all(self) -> None:
+        """No stored broadcast will come any more."""
+        self._skipped.clear()
 
     def answered(self, replayed: frozenset[str]) -> None:
-        """The join is answered, and these stored broadcasts were sent with it."""
+        """The join is answered, and these stored broadcasts were sent with the reply."""
         held, self.casts = self.casts, self.outlet
-        self._passed_over |= replayed
+        for id_ in replayed:
+            self.skip(id_)
         if isinstance(held, PendingBroadcasts):
             for id_, frame in held.frames:
                 self.hear(frame, id_)
@@ -101,11 +123,11 @@ class ChannelSubscriber:
         await self.outlet.writable()
 
     def resubscribed(self) -> None:
-        """What the channel's subject may see has changed."""
+        """The rows that the channel's subject may see have changed."""
         self._socket.perform(self._socket.session.resubscribed(self._channel))
 
     def caught_up(self, at: Position) -> None:
-        """All that came since the channel's cursors was delivered."""
+        """Everything since the channel's cursors was delivered."""
         self._socket.perform(self._socket.session.caught_up(self._channel, at))
 
     def snapshot(self, at: Position, count: int, complete: bool) -> None:
@@ -117,9 +139,9 @@ class ChannelSubscriber:
         self._socket.perform(self._socket.session.resync(self._channel, at))
 
     def permitted(self, rights: TopicRights) -> None:
-        """What the channel's subject may do on its private topic, now."""
+        """The rights of the channel's subject on its private topic, from here on."""
         self._socket.permit(self._channel, rights)
 
     def revoked(self) -> None:
-        """The channel's user may not ask any more."""
+        """The channel's user was deactivated or deleted."""
         self._socket.close(CloseCode.TOKEN_REFUSED)

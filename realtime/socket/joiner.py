@@ -11,7 +11,6 @@ import time
 import uuid
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from typing import Protocol
 
 from auth_rls.subjects.subject import Subject
 from auth_rls.subjects.tokens import ExpiredToken
@@ -20,19 +19,12 @@ from realtime.protocol.errors import WireError
 from realtime.session.channel import Channel, Phase
 from realtime.session.effects import Renew
 from realtime.socket import credentials
-from realtime.socket.channel_subscriber import ChannelSubscriber
-from realtime.socket.channel_subscriber import Socket as PortSocket
+from realtime.socket.channel_subscriber import ChannelSubscriber, Socket
 from realtime.socket.handshake import Admitted
 from realtime.socket.topic_handler import TopicHandler
 from realtime.subscriptions.request import Request
 from realtime.topics.rights import ALL
 from realtime.util.database_threads import in_database_thread
-
-
-class Socket(PortSocket, Protocol):
-    """What is needed of the consumer."""
-
-    def set_timer(self) -> None: ...
 
 
 class Joiner:
@@ -81,8 +73,8 @@ class Joiner:
         used = channel.token
         subject, read = await self._subject(used)
         now = self._loop.time()
-        channel.purse = self._hub.purse_of(subject, now)
-        if channel.purse is not None and (scope := channel.purse.join(now)):
+        channel.quotas = self._hub.quotas_of(subject, now)
+        if channel.quotas is not None and (scope := channel.quotas.join(now)):
             reason = WireError.TOO_MANY_JOINS.reason()
             self._perform(self._session.refused(channel, reason, f"joins_per_second/{scope}"))
             return
@@ -147,7 +139,7 @@ class Joiner:
         port = self._ports.get(channel)
         if port is None or channel.token != token:
             return
-        channel.purse = self._hub.purse_of(subject, self._loop.time())
+        channel.quotas = self._hub.quotas_of(subject, self._loop.time())
         request = _request(channel, subject, read)
         subscribed = await self._hub.dispatcher.subscribers.add(port, request)
         if self._ports.get(channel) is not port:

@@ -1,23 +1,20 @@
-"""What the channels of one socket say and hear on their topics: broadcasts, presence, and what they
-may do there.
+"""Topics of one socket: relays its broadcasts, tracks its presence, and applies its rights.
 
-Performs the session's effects that concern topics; joins and tokens are `joiner`'s.
+Performs the effects of the session that concern topics; joins and tokens are in `joiner`.
 """
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from typing import Any, Protocol
 
 import msgspec
 
 from realtime import conf
 from realtime.process.hub import Hub
 from realtime.session.channel import Channel
-from realtime.session.effects import Effect, SendBroadcast, Track
-from realtime.session.session import Session
-from realtime.socket.channel_subscriber import ChannelSubscriber
+from realtime.session.effects import SendBroadcast, Track
+from realtime.socket.channel_subscriber import ChannelSubscriber, Socket
 from realtime.topics.broadcast import Broadcast
 from realtime.topics.frames import of_replayed
 from realtime.topics.presence.state import PresenceMeta
@@ -27,17 +24,13 @@ from realtime.topics.stored import store, stored
 from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
 
 
-class Socket(Protocol):
-    """What is needed of the consumer."""
-
-    session: Session
-
-    def perform(self, effects: list[Effect]) -> None: ...
-    def start(self, work: Any, channel: Channel) -> None: ...
-
-
 class TopicHandler:
-    """One per socket. `ports` are those of its joined channels, kept by the consumer."""
+    """Handles the topics of `socket`; `ports` are the subscribers of its joined channels.
+
+    Has no state of its own, and the socket keeps no reference to it: see `connection`.
+    """
+
+    __slots__ = ("_hub", "_ports", "_socket")
 
     def __init__(
         self, socket: Socket, hub: Hub, ports: Mapping[Channel, ChannelSubscriber]
@@ -47,7 +40,7 @@ class TopicHandler:
         self._ports = ports
 
     async def replayed(self, channel: Channel) -> dict[str, str | bytes]:
-        """Stored broadcasts for a channel that asks for them, by id."""
+        """The frames of the stored broadcasts that a channel asks for, by id."""
         replay = channel.config.replay
         assert replay is not None and replay.since is not None
         alias = conf.current().DATABASE
@@ -59,16 +52,17 @@ class TopicHandler:
         return {id_: frame for id_, frame in found.items() if frame is not None}
 
     def permit(self, channel: Channel, rights: TopicRights) -> None:
-        """What the channel's subject may do on its private topic, from here on."""
+        """Apply the rights of the channel's subject on its private topic, from here on."""
         self._socket.perform(self._socket.session.permitted(channel, rights))
         port = self._ports.get(channel)
         if port is None:
             return
-        dispatcher, room = self._hub.dispatcher, (channel.name, channel.config.private)
+        dispatcher, topic = self._hub.dispatcher, (channel.name, channel.config.private)
         if rights.receive:
-            dispatcher.topics.join(port, *room)
+            dispatcher.topics.join(port, *topic)
         else:
             dispatcher.topics.leave(port)
+            port.forget_all()
         if not rights.view:
             dispatcher.presence.leave(port)
         elif channel.watching and not dispatcher.presence.watches(port):
@@ -77,24 +71,29 @@ class TopicHandler:
             self._hub.presence.untrack(port.id)
 
     async def watch(self, channel: Channel) -> None:
-        presence, room = self._hub.dispatcher.presence, (channel.name, channel.config.private)
-        async with presence.hold(*room):
+        """Subscribe the channel to presence, and send its `presence_state`."""
+        presence, topic = self._hub.dispatcher.presence, (channel.name, channel.config.private)
+        async with presence.hold(*topic):
             port = self._ports.get(channel)
             if port is None or not channel.rights.view or presence.watches(port):
                 return
-            self._socket.perform(self._socket.session.presence(channel, presence.join(port, *room)))
+            self._socket.perform(
+                self._socket.session.presence(channel, presence.join(port, *topic))
+            )
 
     def track(self, effect: Track) -> None:
+        """Track or untrack the presence of a channel, then report it to the session."""
         channel = effect.channel
         port = self._ports.get(channel)
         if port is None:
             return
+        socket = self._socket
 
-        def told(problem: str | None) -> None:
-            self._socket.perform(self._socket.session.speaker.tracked(effect, problem))
+        def done(problem: str | None) -> None:
+            socket.perform(socket.session.topic_events.tracked(effect, problem))
 
         if effect.meta is None:
-            self._hub.presence.untrack(port.id, told)
+            self._hub.presence.untrack(port.id, done)
             return
         self._hub.presence.track(
             PresenceRow(
@@ -103,10 +102,11 @@ class TopicHandler:
                 channel.config.private,
                 port.user_id,
             ),
-            told,
+            done,
         )
 
     def broadcast(self, effect: SendBroadcast) -> None:
+        """Relay a broadcast, or store it if it is to persist; then report it to the session."""
         channel = effect.channel
         port = self._ports.get(channel)
         origin = "" if channel.config.broadcast_self or port is None else port.id
@@ -121,18 +121,19 @@ class TopicHandler:
         if effect.persist and port is not None:
             self._socket.start(self._store(effect, port, cast), channel)
             return
-        self._socket.perform(
-            self._socket.session.speaker.relayed(effect, self._hub.broadcast(cast))
-        )
+        relayed = self._hub.broadcast(cast)
+        self._socket.perform(self._socket.session.topic_events.relayed(effect, relayed))
 
     async def _store(self, effect: SendBroadcast, port: ChannelSubscriber, cast: Broadcast) -> None:
+        topic_events = self._socket.session.topic_events
         cast = msgspec.structs.replace(cast, id=str(uuid.uuid4()))
-        if not effect.channel.config.broadcast_self:
-            port.pass_over(cast.id)
+        if not effect.channel.config.broadcast_self and effect.channel.rights.receive:
+            port.skip(cast.id)
         try:
             await in_database_thread(store, cast)
         except (ValueError, *DATABASE_ERRORS) as error:
+            port.forget(cast.id)
             detail = str(error).partition("\n")[0]
-            self._socket.perform(self._socket.session.speaker.not_stored(effect, detail))
+            self._socket.perform(topic_events.not_stored(effect, detail))
         else:
-            self._socket.perform(self._socket.session.speaker.relayed(effect, True, cast.id))
+            self._socket.perform(topic_events.relayed(effect, True, cast.id))

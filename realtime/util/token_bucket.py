@@ -1,7 +1,7 @@
-"""Limits: how much of something a client may do, as arithmetic on given times.
+"""Token buckets: how often something may happen, as arithmetic on given times.
 
-Pure: the time is an argument, in seconds of any clock that never goes back, so that tests need
-no waiting. Buckets are not safe to share among threads.
+Pure: the time is an argument, in seconds of any monotonic clock, so tests need no waiting. A bucket
+must not be shared among threads.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many per second in the long run, and so many at once. None per second: unlimited.
+    """Tokens earned per second, and the most that are held at once. None per second: unlimited.
 
     Raises ValueError for a rate or a burst that is not positive.
     """
@@ -35,12 +35,12 @@ class Rate:
 
     @classmethod
     def per_window(cls, count: float | None, seconds: float) -> Rate:
-        """At most `count` at once, earned back over a window of so many seconds."""
+        """At most `count` at once, earned back over `seconds`."""
         return cls(None, 1.0) if count is None else cls(count / seconds, max(1.0, count))
 
 
 class TokenBucket:
-    """What is left of a Rate. Full at first; refills with time, never above the burst."""
+    """The tokens left of a Rate. Full at first; refilled by time, never above the burst."""
 
     __slots__ = ("_level", "_rate", "_then")
 
@@ -50,7 +50,7 @@ class TokenBucket:
         self._then = -math.inf
 
     def take(self, now: float, n: float = 1.0) -> bool:
-        """Take `n` if they are there; if not, take nothing and answer False."""
+        """Take `n` tokens; False, and none taken, when there are fewer."""
         if self._rate.per_second is None:
             return True
         self._refill(now, self._rate.per_second)
@@ -60,27 +60,18 @@ class TokenBucket:
         return True
 
     def give(self, n: float = 1.0) -> None:
-        """Put back what was taken and not used."""
+        """Put back tokens that were taken and not used."""
         self._level = min(self._rate.burst, self._level + n)
 
-    def wait(self, now: float, n: float = 1.0) -> float:
-        """Seconds until `take(n)` would succeed; 0 if now, infinity if more than the burst."""
-        if self._rate.per_second is None:
-            return 0.0
-        self._refill(now, self._rate.per_second)
-        if n > self._rate.burst:
-            return math.inf
-        return max(0.0, (n - self._level) / self._rate.per_second)
-
     def full(self, now: float) -> bool:
-        """Whether nothing is taken that time has not given back."""
+        """Whether the bucket holds its whole burst."""
         if self._rate.per_second is None:
             return True
         self._refill(now, self._rate.per_second)
         return self._level >= self._rate.burst
 
     def _refill(self, now: float, per_second: float) -> None:
-        # A clock that stepped back earns nothing, and does not earn the same time twice.
+        # A clock that steps back earns nothing, and no span of time is counted twice.
         if now > self._then:
             earned = (now - self._then) * per_second
             self._level = min(self._rate.burst, self._level + earned)
@@ -88,7 +79,7 @@ class TokenBucket:
 
 
 class AllOf:
-    """Several buckets drawn from at once: something is taken from all of them or from none."""
+    """Several buckets used together: tokens are taken from all of them or from none."""
 
     __slots__ = ("buckets",)
 
@@ -96,40 +87,10 @@ class AllOf:
         self.buckets = buckets
 
     def take(self, now: float, n: float = 1.0) -> int:
-        """Take `n` from each. -1 when done, else the place of the first that had too little."""
-        for place, bucket in enumerate(self.buckets):
+        """Take `n` from each: -1 on success, else the index of the first that had too few."""
+        for index, bucket in enumerate(self.buckets):
             if not bucket.take(now, n):
-                for earlier in self.buckets[:place]:
+                for earlier in self.buckets[:index]:
                     earlier.give(n)
-                return place
+                return index
         return -1
-
-
-class ByteBudget:
-    """Bytes accepted and not yet given back, against a bound. None: no bound."""
-
-    __slots__ = ("_bound", "held")
-
-    def __init__(self, bound: int | None) -> None:
-        self._bound = bound
-        self.held = 0
-
-    def add(self, size: int) -> bool:
-        """Hold `size` more bytes. False, and nothing held, when that would pass the bound.
-
-        One item larger than the bound passes when nothing is held: it could never pass else.
-        """
-        if self._bound is not None and self.held and self.held + size > self._bound:
-            return False
-        self.held += size
-        return True
-
-    def release(self, size: int) -> None:
-        """Give back `size` bytes. Raises ValueError when fewer are held."""
-        if size > self.held:
-            raise ValueError(f"cannot release {size} of {self.held} bytes held")
-        self.held -= size
-
-    def clear(self) -> None:
-        """Give back everything, as when the client has shown that it read it all."""
-        self.held = 0

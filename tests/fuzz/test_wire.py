@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from auth_rls.predicates.evaluate import matcher
 from auth_rls.predicates.kinds import Kind
-from realtime.client_limits import Bounds
+from realtime.client_limits import Limits
 from realtime.event_log.position import Position
 from realtime.protocol import serializer
 from realtime.protocol.cursor import Cursor, parse_cursor
@@ -121,11 +121,11 @@ def answer(session: Session, effects: list[Effect], problem: bool) -> None:
                 assert channel.phase is Phase.GONE
             case SendBroadcast():
                 assert effect.channel.phase is Phase.JOINED and isinstance(effect.payload, bytes)
-                readable(session.version, session.speaker.relayed(effect, not problem))
+                readable(session.version, session.topic_events.relayed(effect, not problem))
             case Track():
                 assert effect.meta is None or isinstance(msgspec.json.decode(effect.meta), dict)
                 readable(
-                    session.version, session.speaker.tracked(effect, "no" if problem else None)
+                    session.version, session.topic_events.tracked(effect, "no" if problem else None)
                 )
             case WatchPresence(channel):
                 readable(session.version, session.presence(channel, b"{}"))
@@ -138,7 +138,7 @@ def test_a_session_answers_whatever_comes_and_goes_on(version: Version) -> None:
     @settings(max_examples=EXAMPLES)
     @given(st.lists(mutated(name), min_size=1, max_size=12), st.booleans())
     def run(messages: list[str | bytes], problem: bool) -> None:
-        session = Session(version, Bounds(), lambda: AT, last_seen=0.0)
+        session = Session(version, Limits(), lambda: AT, last_seen=0.0)
         config = {"broadcast": {"ack": True}, "presence": {"enabled": True}}
         first = serializer.encode(
             version,
@@ -212,5 +212,5 @@ def test_a_cursor_names_a_place_or_none_and_is_never_an_error(data: str) -> None
         cursor = parse_cursor(value)
         assert (cursor is None) is (value is None)
         if cursor is not None and cursor != Cursor():
-            assert cursor.names_a_place
+            assert cursor.seq is not None or cursor.commit_us is not None
             assert cursor.seq is None or 0 <= cursor.seq < 2**63

@@ -6,14 +6,7 @@ import string
 
 import pytest
 
-from realtime.protocol.errors import (
-    CloseCode,
-    Ends,
-    WireError,
-    connect_parameters,
-    inspect,
-    token_reason,
-)
+from realtime.protocol.errors import CloseCode, WireError, connect_parameters, inspect, token_reason
 
 
 @pytest.mark.parametrize(
@@ -80,12 +73,6 @@ def test_a_token_error_is_a_code_and_a_text() -> None:
     )
 
 
-def test_throttling_ends_nothing() -> None:
-    throttling = [error for error in WireError if error.name.startswith("TOO_MANY")]
-    assert throttling
-    assert {error.ends for error in throttling} == {Ends.NOTHING}
-
-
 def test_close_codes_are_those_of_the_contract() -> None:
     assert {int(code) for code in CloseCode} == {4401, 4403, 4408, 4413, 4429, 4430, 1012}
 
@@ -93,15 +80,6 @@ def test_close_codes_are_those_of_the_contract() -> None:
 @pytest.mark.parametrize("code", CloseCode)
 def test_a_meaning_fits_a_close_frame(code) -> None:
     assert 0 < len(code.meaning.encode()) <= 123
-
-
-def test_refusals_before_the_upgrade_have_an_http_status() -> None:
-    statuses = {code: code.http_status for code in CloseCode if code.http_status}
-    assert statuses == {
-        CloseCode.TOKEN_REFUSED: 401,
-        CloseCode.ORIGIN_REFUSED: 403,
-        CloseCode.TOO_MANY: 429,
-    }
 
 
 @pytest.mark.parametrize(

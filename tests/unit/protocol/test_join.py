@@ -344,11 +344,6 @@ def test_a_cursor_is_read_in_every_form_and_an_unreadable_one_is_kept_as_such(se
     assert on_table(since=sent).since == meant
 
 
-def test_only_a_cursor_that_was_read_names_a_place() -> None:
-    assert Cursor(seq=0).names_a_place and Cursor(commit_us=0).names_a_place
-    assert not Cursor().names_a_place
-
-
 # --- errors -------------------------------------------------------------------------------------
 
 UNABLE = "Unable to subscribe to changes with given parameters. "

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from realtime.client_limits import Limits
 from realtime.session.quotas import ADDRESS, Quota, QuotaChain, Quotas, Rates, network
 from realtime.util.token_bucket import AllOf, Rate, TokenBucket
 
@@ -13,14 +14,14 @@ from realtime.util.token_bucket import AllOf, Rate, TokenBucket
 def rates(**limits: Any) -> Rates:
     given = {
         "joins_per_second": 2,
-        "channels": 10,
+        "channels_per_connection": 10,
         "broadcasts_per_second": 1,
         "broadcast_burst": 5,
         "presence_per_30_seconds": 3,
         "payload_bytes": 100,
         "frame_bytes": 1_000,
     }
-    return Rates.derive(**{**given, **limits})
+    return Rates.of(Limits(**{**given, **limits}))
 
 
 def joins(purse: QuotaChain, now: float, attempts: int = 10_000) -> int:
@@ -111,7 +112,7 @@ def test_of_an_ipv6_address_the_network_counts(address: str, party: str) -> None
 
 
 def test_a_client_may_renew_all_its_channels_at_once() -> None:
-    purse = QuotaChain(Quota(rates(channels=100)))
+    purse = QuotaChain(Quota(rates(channels_per_connection=100)))
     assert all(not purse.renew(0.0) for _ in range(100))
 
 

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from realtime.client_limits import Bounds
+from realtime.client_limits import Limits
 from realtime.event_log.position import Position
 from realtime.protocol.errors import CloseCode
 from realtime.protocol.serializer import Encoding, Version
 from realtime.session.channel import Channel, Phase
 from realtime.session.effects import Close, Effect, Join, Leave, Note, Renew, Send, SendBroadcast
-from realtime.session.quotas import QuotaChain, Quotas
+from realtime.session.quotas import SUBJECT, QuotaChain, Quotas, Rates
 from realtime.session.session import SILENCE_SECONDS, Session
 from realtime.topics.rights import ALL
 
 AT = Position("e1", 41)
 
 
-def make(version: Version = Version.V2, **bounds: Any) -> Session:
-    return Session(version, Bounds(**bounds), lambda: AT, last_seen=0.0)
+def make(version: Version = Version.V2, private_only: bool = False, **limits: Any) -> Session:
+    return Session(version, Limits(**limits), lambda: AT, last_seen=0.0, private_only=private_only)
 
 
 def text(frame: list[Any]) -> str:
@@ -46,11 +47,14 @@ def told_to(effect: SendBroadcast) -> tuple[Any, ...]:
 
 def joined(session: Session, **kwargs: Any) -> tuple[Channel, list[Effect]]:
     (join,) = of(Join, session.receive(join_frame(**kwargs), 0.0))
-    bindings = [binding.echo() for binding in join.channel.config.bindings]
-    effects = session.joined(
-        join.channel, bindings=bindings, problems=[], expires_at=None, at=AT, rights=ALL
+    return join.channel, answer(session, join.channel)
+
+
+def answer(session: Session, channel: Channel, problems: Sequence[str] = ()) -> list[Effect]:
+    bindings = [binding.echo() for binding in channel.config.bindings]
+    return session.joined(
+        channel, bindings=bindings, problems=problems, expires_at=None, at=AT, rights=ALL
     )
-    return join.channel, effects
 
 
 def test_a_join_is_answered_before_anything_else_is_pushed() -> None:
@@ -287,7 +291,7 @@ def test_a_token_that_comes_while_joining_is_kept_for_after() -> None:
 
 
 def test_too_many_channels_are_refused_and_the_old_ones_stay() -> None:
-    session = make(channels=1)
+    session = make(channels_per_connection=1)
     joined(session)
     (reply,) = frames(session.receive(join_frame("realtime:b", "7"), 0.0))
     assert reply[4]["response"]["reason"] == "ChannelRateLimitReached: Too many channels"
@@ -315,7 +319,7 @@ def test_a_text_broadcast_is_relayed_as_it_came() -> None:
     frame = '["6","7","realtime:room","broadcast",{"n":12345678901234567890.10}]'
     (effect,) = session.receive(frame, 0.0)
     assert told_to(effect) == (channel, None, b'{"n":12345678901234567890.10}', Encoding.JSON)
-    assert session.speaker.relayed(effect, True) == []
+    assert session.topic_events.relayed(effect, True) == []
 
 
 def test_a_binary_broadcast_is_acknowledged_when_asked_for() -> None:
@@ -324,7 +328,7 @@ def test_a_binary_broadcast_is_acknowledged_when_asked_for() -> None:
     data = b'\x03\x01\x01\x0d\x02\x00\x0167realtime:roomev{"a":1}'
     (effect,) = session.receive(data, 0.0)
     assert told_to(effect) == (channel, "ev", b'{"a":1}', Encoding.JSON)
-    assert frames(session.speaker.relayed(effect, True)) == [
+    assert frames(session.topic_events.relayed(effect, True)) == [
         ["6", "7", "realtime:room", "phx_reply", {"status": "ok", "response": {}}]
     ]
 
@@ -333,7 +337,7 @@ def test_a_broadcast_that_finds_no_room_is_refused_by_reply() -> None:
     session = make()
     joined(session, broadcast={"ack": True})
     (effect,) = session.receive(text(["6", "7", "realtime:room", "broadcast", {}]), 0.0)
-    (reply,) = frames(session.speaker.relayed(effect, False))
+    (reply,) = frames(session.topic_events.relayed(effect, False))
     assert reply[4]["status"] == "error"
     assert reply[4]["response"]["reason"].startswith("MessageRateLimitReached: ")
 
@@ -440,11 +444,11 @@ def test_what_a_client_may_do_for_hours_is_no_flood() -> None:
 
 
 def test_a_shared_quota_refuses_a_join_by_reply_and_names_its_scope() -> None:
-    quotas = Quotas(Bounds().rates)
+    quotas = Quotas(Rates.of(Limits()))
     while not QuotaChain(quotas.address("a", 0.0)).join(0.0):
         pass
     session = Session(
-        Version.V2, Bounds(), lambda: AT, last_seen=0.0, shared=(quotas.address("a", 0.0),)
+        Version.V2, Limits(), lambda: AT, last_seen=0.0, shared=(quotas.address("a", 0.0),)
     )
     effects = session.receive(join_frame(), 0.0)
     assert frames(effects)[0][4]["response"]["reason"].startswith("ClientJoinRateLimitReached")
@@ -453,15 +457,15 @@ def test_a_shared_quota_refuses_a_join_by_reply_and_names_its_scope() -> None:
 
 
 def test_a_subject_s_broadcasts_are_counted_over_all_its_connections() -> None:
-    quotas = Quotas(Bounds(broadcast_burst=10).rates)
+    quotas = Quotas(Rates.of(Limits(broadcast_burst=10)))
     said = 0
     for _ in range(100):
         session = make(broadcast_burst=10)
         channel, _ = joined(session)
-        channel.purse = QuotaChain(quotas.subject("ada", 0.0))
+        channel.quotas = QuotaChain(quotas.subject("ada", 0.0))
         frame = text(["6", "9", channel.topic, "broadcast", {"type": "broadcast", "event": "e"}])
         said += sum(bool(of(SendBroadcast, session.receive(frame, 0.0))) for _ in range(20))
-    assert said == 10 * 20
+    assert said == 10 * SUBJECT.broadcasts.burst
 
 
 def test_new_tokens_without_end_are_refused_by_reply_and_change_nothing() -> None:
@@ -475,3 +479,61 @@ def test_new_tokens_without_end_are_refused_by_reply_and_change_nothing() -> Non
     assert 100 <= renewals < 1_000
     assert channel.token == f"t{renewals - 1}"
     assert frames(effects)[0][4]["status"] == "error"
+
+
+# --- joins that wait for their bindings ---------------------------------------------------------
+
+BINDING = {"event": "*", "schema": "public", "table": "t"}
+
+
+def waiting(session: Session, timeout: int = 100, **config: Any) -> Channel:
+    config = {"postgres_changes": [BINDING], **config}
+    options = {"wait": True, "timeout": timeout}
+    frame = join_frame(postgres_changes_options=options, **config)
+    (effect,) = of(Join, session.receive(frame, 0.0))
+    return effect.channel
+
+
+def test_a_join_that_waits_is_refused_when_its_time_is_over() -> None:
+    session = make()
+    channel = waiting(session, timeout=100)
+    assert session.due_in(0.0, 0.0) == pytest.approx(0.1)
+    assert session.tick(0.09, 0.0) == []
+    effects = session.tick(0.1, 0.0)
+    assert of(Leave, effects) == [Leave(channel)]
+    reply = frames(effects)[0]
+    assert reply[4]["status"] == "error"
+    assert reply[4]["response"]["reason"] == (
+        "PostgresChangesSubscribeTimeout: "
+        "Timed out after 100ms waiting for the postgres_changes subscription"
+    )
+
+
+def test_a_join_that_waits_is_refused_for_a_binding_that_can_never_deliver() -> None:
+    session = make()
+    effects = answer(session, waiting(session), problems=["no such table"])
+    reason = frames(effects)[0][4]["response"]["reason"]
+    assert reason == "RealtimeDisabledForConfiguration: no such table"
+    assert session.channels == {}
+
+
+def test_a_join_that_waited_with_success_has_no_deadline_any_more() -> None:
+    session = make()
+    effects = answer(session, waiting(session))
+    assert frames(effects)[0][4]["status"] == "ok"
+    assert session.tick(1.0, 0.0) == []
+
+
+@pytest.mark.parametrize("config", [{"postgres_changes": []}, {"postgres_changes": None}])
+def test_a_join_without_bindings_has_nothing_to_wait_for(config: dict[str, Any]) -> None:
+    session = make()
+    channel = waiting(session, **config)
+    assert session.tick(50.0, 0.0) == []
+    assert channel.topic in session.channels
+
+
+def test_a_join_that_does_not_wait_succeeds_in_spite_of_a_problem() -> None:
+    session = make()
+    (effect,) = of(Join, session.receive(join_frame(postgres_changes=[BINDING]), 0.0))
+    effects = answer(session, effect.channel, problems=["no such table"])
+    assert frames(effects)[0][4]["status"] == "ok"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from realtime.client_limits import Bounds
+from realtime.client_limits import Limits
 from realtime.event_log.position import Position
 from realtime.protocol.serializer import Version
 from realtime.session.channel import Channel
@@ -20,8 +20,8 @@ HEARS = TopicRights(receive=True)
 WATCHES = TopicRights(view=True)
 
 
-def make(version: Version = Version.V2, **bounds: Any) -> Session:
-    return Session(version, Bounds(**bounds), lambda: AT, last_seen=0.0)
+def make(version: Version = Version.V2, **limits: Any) -> Session:
+    return Session(version, Limits(**limits), lambda: AT, last_seen=0.0)
 
 
 def frames(effects: list[Effect]) -> list[Any]:
@@ -159,7 +159,7 @@ def test_a_presence_is_answered_when_everybody_here_knows(version: Version) -> N
     (effect,) = session.receive(envelope(version, "presence", payload), 0.0)
     assert isinstance(effect, Track)
     assert (effect.channel, effect.meta) == (channel, b'{"n":1}')
-    (reply,) = frames(session.speaker.tracked(effect))
+    (reply,) = frames(session.topic_events.tracked(effect))
     body = reply[4] if version is Version.V2 else reply["payload"]
     assert body == {"status": "ok", "response": {}}
 
@@ -245,7 +245,7 @@ def test_a_meta_is_an_object(meta: Any) -> None:
 
 
 def test_a_meta_that_is_too_large_is_refused() -> None:
-    session = make(payload_bytes=20)
+    session = make(presence_meta_bytes=20)
     joined(session, presence={"enabled": True})
     assert reason(track(session, {"x": "y" * 20})) == "Track message size exceeded"
 
@@ -287,7 +287,10 @@ def test_a_presence_that_cannot_be_stored_is_answered_with_why() -> None:
     joined(session, presence={"enabled": True})
     (effect,) = track(session, {})
     assert isinstance(effect, Track)
-    assert reason(session.speaker.tracked(effect, "a NUL")) == "Presence could not be stored: a NUL"
+    assert (
+        reason(session.topic_events.tracked(effect, "a NUL"))
+        == "Presence could not be stored: a NUL"
+    )
 
 
 def test_what_comes_of_a_channel_that_is_gone_is_told_nobody() -> None:
@@ -296,5 +299,5 @@ def test_what_comes_of_a_channel_that_is_gone_is_told_nobody() -> None:
     (effect,) = track(session, {})
     assert isinstance(effect, Track)
     session.receive(json.dumps(["6", "9", "realtime:room", "phx_leave", {}]), 0.0)
-    assert session.speaker.tracked(effect) == session.presence(channel, b"{}") == []
+    assert session.topic_events.tracked(effect) == session.presence(channel, b"{}") == []
     assert session.permitted(channel, ALL) == []

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.util.token_bucket import ByteBudget, Rate, TokenBucket
+from realtime.util.token_bucket import Rate, TokenBucket
 
 
 def taken(bucket: TokenBucket, now: float, attempts: int) -> int:
@@ -50,15 +50,6 @@ def test_no_rate_is_no_limit() -> None:
     bucket = TokenBucket(Rate.of(None))
     assert taken(bucket, 0.0, 10_000) == 10_000
     assert bucket.take(0.0, 1e12)
-    assert bucket.wait(0.0, 1e12) == 0.0
-
-
-def test_the_wait_is_the_time_until_enough_is_there() -> None:
-    bucket = TokenBucket(Rate(10, 10))
-    assert bucket.wait(0.0) == 0.0
-    taken(bucket, 0.0, 10)
-    assert bucket.wait(0.0, 5) == pytest.approx(0.5)
-    assert bucket.wait(0.0, 11) == math.inf
 
 
 @pytest.mark.parametrize(
@@ -92,32 +83,3 @@ def test_no_schedule_gets_more_than_burst_plus_rate(per_second, burst, steps) ->
         now += pause
         total += n if bucket.take(now, n) else 0
         assert total <= burst + per_second * now + 1e-6
-
-
-def test_a_byte_budget_refuses_what_would_pass_its_bound() -> None:
-    budget = ByteBudget(10)
-    assert budget.add(6)
-    assert not budget.add(5)
-    assert budget.held == 6
-    budget.release(6)
-    assert budget.add(10)
-
-
-def test_a_byte_budget_lets_one_item_larger_than_itself_pass_alone() -> None:
-    budget = ByteBudget(10)
-    assert budget.add(25)
-    assert not budget.add(1)
-
-
-def test_a_byte_budget_without_bound_takes_everything() -> None:
-    budget = ByteBudget(None)
-    assert budget.add(10**12) and budget.add(10**12)
-    budget.clear()
-    assert budget.held == 0
-
-
-def test_more_bytes_than_are_held_cannot_be_released() -> None:
-    with pytest.raises(ValueError, match="cannot release 2 of 1"):
-        budget = ByteBudget(5)
-        budget.add(1)
-        budget.release(2)

@@ -1,0 +1,334 @@
+"""A connection: one admitted socket, from its accept to its close.
+
+Performs the effects of its session: sends through the outbox, keeps the one timer, and starts the
+joins and topic work of its channels.
+
+Nothing here refers to the connection in a circle once it has ended: joiners and topic handlers are
+made for each use, and the outbox holds `_End` instead of the connection. Objects in a circle wait
+for a full garbage collection, which stops the process for half a second for every ten thousand
+sockets that have gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+from auth_rls.subjects.tokens import TokenError
+from realtime import conf
+from realtime.delivery.asgi_outbox import AsgiOutbox
+from realtime.delivery.farewell import send_close
+from realtime.delivery.outbox import Outbox
+from realtime.delivery.server_adapter import carrier_of, is_gone
+from realtime.event_log.position import Position
+from realtime.process.hub import Hub
+from realtime.protocol.errors import CloseCode, WireError
+from realtime.session.channel import Channel, Phase
+from realtime.session.effects import (
+    Close,
+    Effect,
+    Join,
+    Leave,
+    Note,
+    Renew,
+    Send,
+    SendBroadcast,
+    Track,
+    WatchPresence,
+)
+from realtime.session.quotas import Quota
+from realtime.session.session import Session
+from realtime.socket.channel_subscriber import ChannelSubscriber
+from realtime.socket.handshake import Admitted
+from realtime.socket.joiner import Joiner
+from realtime.socket.topic_handler import TopicHandler
+from realtime.subscriptions.request import Revoked
+from realtime.topics.rights import TopicRights
+from realtime.util.database_threads import DATABASE_ERRORS
+from realtime.util.time_slice import TimeSlice
+
+logger = logging.getLogger("realtime.consumer")
+
+# How long a close waits for a client that does not read.
+_CLOSE_SECONDS = 2.0
+
+AsgiSend = Callable[[dict[str, Any]], Awaitable[None]]
+AsgiReceive = Callable[[], Awaitable[dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What the handshake found out. `generation` is that of the permissions the subject was read
+    with; `shared` are the quotas of the client's address."""
+
+    admitted: Admitted
+    generation: int
+    settings: conf.Settings
+    shared: Sequence[Quota]
+
+
+class _End:
+    """Ends a connection: called once its outbox is empty or full, or with the error of a send.
+
+    Its task is in `receive` most of the time, and is cancelled there.
+    """
+
+    __slots__ = ("_task", "failure", "reached")
+
+    def __init__(self) -> None:
+        self._task = asyncio.current_task()
+        self.failure: Exception | None = None
+        self.reached = False
+
+    def __call__(self, failure: Exception | None = None) -> None:
+        if self.reached:
+            return
+        self.reached = True
+        self.failure = failure
+        if self._task is not None and asyncio.current_task() is not self._task:
+            self._task.cancel()
+
+    def absorb(self) -> bool:
+        """Take back the cancellation of `__call__`; False where something else cancelled too."""
+        return self.reached and self._task is not None and not self._task.uncancel()
+
+
+class Connection:
+    """One per admitted socket. Created in its task, after the accept."""
+
+    def __init__(
+        self, hub: Hub, admission: Admission, scope: Mapping[str, Any], send: AsgiSend
+    ) -> None:
+        settings, limits = admission.settings, admission.settings.LIMITS
+        self._hub = hub
+        self._admission = admission
+        self._asgi_send = send
+        self._loop = asyncio.get_running_loop()
+        self._counters = hub.counters
+        self._ports: dict[Channel, ChannelSubscriber] = {}
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._logged: set[str] = set()
+        self._code: CloseCode | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._end = _End()
+        self.session = Session(
+            version=admission.admitted.version,
+            limits=limits,
+            position=partial(_position, hub, self._ports),
+            last_seen=self._loop.time(),
+            shared=admission.shared,
+            private_only=settings.PRIVATE_ONLY,
+        )
+        self.outbox = _open_outbox(scope, send, limits.outbox_bytes, self._end)
+
+    async def serve(self, receive: AsgiReceive) -> None:
+        """Serve the socket until its end, and close it."""
+        self._counters.accepted += 1
+        self._hub.sockets[self.outbox] = self.disconnect
+        try:
+            if self._hub.draining:
+                self.disconnect()
+            self.set_timer()
+            await self._read_until_end(receive)
+            await self._close()
+        finally:
+            self._hub.sockets.pop(self.outbox, None)
+
+    async def _read_until_end(self, receive: AsgiReceive) -> None:
+        try:
+            await self._read(receive)
+        except Exception as error:
+            self._end.failure = error
+        except asyncio.CancelledError:
+            if not self._end.absorb():
+                raise
+        finally:
+            self._end.reached = True
+            self._stop()
+            await self.outbox.stop()
+
+    async def _read(self, receive: AsgiReceive) -> None:
+        counters = self._counters
+        slice_ = TimeSlice()
+        while not self._end.reached:
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            if message["type"] == "websocket.receive":
+                text = message.get("text")
+                data = text if text is not None else message.get("bytes") or b""
+                counters.frames_in += 1
+                counters.bytes_in += len(data)
+                self.perform(self.session.receive(data, self._loop.time()))
+            # Messages that have come already are received without a pause.
+            await slice_.pause()
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for job in self._jobs:
+            job.cancel()
+        for port in self._ports.values():
+            self._hub.remove(port)
+        self._ports.clear()
+
+    async def _close(self) -> None:
+        if self.outbox.overflowed:
+            self._code = CloseCode.SLOW_CONSUMER
+            self._note(Note("slow_consumer", "outbox full", "outbox_bytes/connection"))
+        if self._code is not None:
+            self._counters.closes[str(int(self._code))] += 1
+            await self._send_close(self._code)
+        elif self._end.failure is not None and not is_gone(self._end.failure):
+            # Not a send to a client that has gone: an error of the server.
+            logger.error("socket failed", exc_info=self._end.failure, extra={"action": "failed"})
+
+    async def _send_close(self, code: CloseCode) -> None:
+        try:
+            await asyncio.wait_for(send_close(self._asgi_send, code), _CLOSE_SECONDS)
+        except (TimeoutError, RuntimeError):
+            # The client does not read: the end of the application closes the socket.
+            return
+        except Exception as error:
+            if not is_gone(error):
+                raise
+
+    # --- effects --------------------------------------------------------------------------------
+
+    def perform(self, effects: list[Effect]) -> None:
+        """Perform the effects of the session, in order."""
+        for effect in effects:
+            match effect:
+                case Send(frame):
+                    self._counters.frames_out += 1
+                    self._counters.bytes_out += len(frame)
+                    self.outbox.put(frame)
+                case Join(channel):
+                    self.start(self._joiner.join(channel), channel)
+                    if channel.join_until is not None:
+                        self.set_timer()
+                case Leave(channel):
+                    port = self._ports.pop(channel, None)
+                    if port is not None:
+                        self._hub.remove(port)
+                case Renew(channel, token):
+                    self.start(self._joiner.renew(channel, token), channel)
+                case SendBroadcast():
+                    self._topics.broadcast(effect)
+                case Track():
+                    self._topics.track(effect)
+                case WatchPresence(channel):
+                    self.start(self._topics.watch(channel), channel)
+                case Note():
+                    self._note(effect)
+                case Close(code):
+                    self._code = code
+                    self.outbox.close()
+                    # A client that reads nothing does not delay the end of its socket.
+                    self._loop.call_later(_CLOSE_SECONDS, self._end)
+
+    def permit(self, channel: Channel, rights: TopicRights) -> None:
+        """Apply the rights of the channel's subject on its private topic, from here on."""
+        self._topics.permit(channel, rights)
+
+    def close(self, code: CloseCode) -> None:
+        """End the socket; frames that were queued before are still sent."""
+        self.perform(self.session.close(code))
+
+    def disconnect(self) -> None:
+        """End the socket because the server stops."""
+        self.perform(self.session.disconnect())
+
+    @property
+    def _topics(self) -> TopicHandler:
+        return TopicHandler(self, self._hub, self._ports)
+
+    @property
+    def _joiner(self) -> Joiner:
+        return Joiner(
+            self,
+            self._hub,
+            self._ports,
+            self._topics,
+            self._admission.admitted,
+            self._admission.generation,
+            self._admission.settings.API_KEYS,
+        )
+
+    def _note(self, note: Note) -> None:
+        self._counters.notes[note.action] += 1
+        if note.limit:
+            self._counters.limits[note.limit] += 1
+        # Once at INFO for each socket and action: a client may repeat its mistakes without end.
+        level = logging.DEBUG if note.action in self._logged else logging.INFO
+        self._logged.add(note.action)
+        # The text holds what clients sent: a line break in it must not begin a line of the log.
+        text = note.text if note.text.isprintable() else repr(note.text)[1:-1]
+        logger.log(level, "%s: %s", note.action, text, extra={"action": note.action})
+
+    def start(self, work: Coroutine[Any, Any, None], channel: Channel) -> None:
+        """Run work for a channel beside the reading of messages; its failure ends the channel."""
+        task = asyncio.create_task(self._guard(work, channel), name="rowcast-join")
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+
+    async def _guard(self, work: Coroutine[Any, Any, None], channel: Channel) -> None:
+        try:
+            await work
+        except TokenError as error:
+            self.perform(self._token_refused(channel, error))
+        except Revoked:
+            self._counters.auth_failures["channel"] += 1
+            self.close(CloseCode.TOKEN_REFUSED)
+        except DATABASE_ERRORS as error:
+            logger.warning("a join failed: %s", error, extra={"action": "join_failed"})
+            reason = WireError.DATABASE_UNREACHABLE.reason()
+            self.perform(self.session.ended(channel, reason))
+        except Exception:
+            logger.exception("a join failed", extra={"action": "join_failed"})
+            self.perform(self.session.ended(channel, WireError.UNKNOWN.reason()))
+
+    def _token_refused(self, channel: Channel, error: TokenError) -> list[Effect]:
+        self._counters.auth_failures["channel"] += 1
+        if channel.phase is Phase.JOINING:
+            return self.session.refused(channel, str(error))
+        return self.session.ended(channel, error.reason)
+
+    # --- time -----------------------------------------------------------------------------------
+
+    def set_timer(self) -> None:
+        """Set the one timer of this socket to when the session has something to do."""
+        if self._timer is not None:
+            self._timer.cancel()
+        due = self.session.due_in(self._loop.time(), time.time())
+        self._timer = self._loop.call_later(due, self._tick)
+
+    def _tick(self) -> None:
+        self.perform(self.session.tick(self._loop.time(), time.time()))
+        if not self.session.closing:
+            self.set_timer()
+
+
+def _open_outbox(scope: Mapping[str, Any], send: AsgiSend, bound: int | None, end: _End) -> Outbox:
+    # Our own server takes shared frames; any other is sent ASGI messages.
+    extensions: Mapping[str, Any] = scope.get("extensions") or {}
+    fanout = extensions.get("rowcast.fanout")
+    if fanout is not None:
+        return cast(Outbox, fanout["open"](bound, end))
+    return AsgiOutbox(partial(_send_frame, send), bound, end, carrier_of(send))
+
+
+async def _send_frame(send: AsgiSend, frame: str | bytes) -> None:
+    key = "text" if isinstance(frame, str) else "bytes"
+    await send({"type": "websocket.send", key: frame})
+
+
+def _position(hub: Hub, ports: Mapping[Channel, ChannelSubscriber]) -> Position | None:
+    """How far a socket has been served; None while one of its channels is catching up."""
+    replaying = hub.dispatcher.subscribers.replaying
+    return None if any(map(replaying, ports.values())) else hub.position
