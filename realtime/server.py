@@ -43,7 +43,7 @@ _DEFLATE = [
 class FanoutProtocol(WebSocketsSansIOProtocol):
     """One connection."""
 
-    _line: DirectOutbox | None = None
+    _outbox: DirectOutbox | None = None
     _abort_timer: asyncio.TimerHandle | None = None
 
     def __init__(self, config: Config, *arguments: Any, **named: Any) -> None:
@@ -57,24 +57,24 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         if not self.close_sent:
             # The application runs in the next iteration of the loop at the earliest.
             self._offers = cast(dict[str, Any], self.scope["extensions"])
-            self._offers[EXTENSION] = {"open": self.open_line}
+            self._offers[EXTENSION] = {"open": self.open_outbox}
 
-    def open_line(
+    def open_outbox(
         self, bound: int | None, ended: Callable[[Exception | None], None]
     ) -> DirectOutbox:
         """The direct outbox of this socket, after the accept. At most `bound` bytes wait in it."""
-        line = DirectOutbox(self.transport, bound, ended, self._compressed)
-        self._line = line
+        outbox = DirectOutbox(self.transport, bound, ended, self._compressed)
+        self._outbox = outbox
         if self.disconnected or self.close_sent or self.transport.is_closing():
-            line.drop()
-        elif line.fd >= 0:
+            outbox.drop()
+        elif outbox.fd >= 0:
             # Writes beside the transport must stop whenever its buffer holds a byte. (With TLS
             # there are none, and asyncio's transport takes 0 for always full.)
             self.transport.set_write_buffer_limits(high=0)
             if not self.writable.is_set():
                 # Its buffer holds bytes already: `pause_writing` was called before.
-                line.hold()
-        return line
+                outbox.pause_writing()
+        return outbox
 
     @property
     def _compressed(self) -> bool:
@@ -88,18 +88,18 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
     # --- the application ------------------------------------------------------------------------
 
     async def send(self, message: Any) -> None:
-        line = self._line
-        if line is not None and message["type"] == "websocket.close":
+        outbox = self._outbox
+        if outbox is not None and message["type"] == "websocket.close":
             # The close frame follows the frames that wait, without waiting: a slow client reads it.
-            line.finish()
+            outbox.finish()
             self.writable.set()
             if self.transport.get_write_buffer_size():
                 self._abort_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
-        elif line is not None and message["type"] == "websocket.send" and not self.close_sent:
+        elif outbox is not None and message["type"] == "websocket.send" and not self.close_sent:
             if not self.disconnected:
                 text = message.get("text")
-                line.put(text if text is not None else message["bytes"])
-                line.flush()
+                outbox.put(text if text is not None else message["bytes"])
+                outbox.flush()
             await self.writable.wait()
             if self.disconnected:
                 raise ClientDisconnected
@@ -110,19 +110,19 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self._line is not None:
-            self._line.hold()
+        if self._outbox is not None:
+            self._outbox.pause_writing()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._line is not None:
-            self._line.resume()
+        if self._outbox is not None:
+            self._outbox.resume_writing()
 
     # --- ends: no frame may follow a close frame ------------------------------------------------
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._line is not None:
-            self._line.drop()
+        if self._outbox is not None:
+            self._outbox.drop()
         if self._abort_timer is not None:
             self._abort_timer.cancel()
         super().connection_lost(exc)
@@ -131,21 +131,21 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         self._offers.pop(EXTENSION, None)
 
     def handle_close(self, event: Any) -> None:
-        if self._line is not None:
-            self._line.drop()
+        if self._outbox is not None:
+            self._outbox.drop()
         super().handle_close(event)
 
     def handle_parser_exception(self) -> None:
-        if self._line is not None:
-            self._line.drop()
+        if self._outbox is not None:
+            self._outbox.drop()
         super().handle_parser_exception()
 
     def keepalive_timeout(self) -> None:
-        if self._line is not None:
-            self._line.drop()
+        if self._outbox is not None:
+            self._outbox.drop()
         super().keepalive_timeout()
 
     def shutdown(self) -> None:
-        if self._line is not None:
-            self._line.finish()
+        if self._outbox is not None:
+            self._outbox.finish()
         super().shutdown()

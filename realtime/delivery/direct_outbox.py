@@ -7,8 +7,8 @@ the socket is ended: its client can resume.
 
 A write to the file descriptor saves what `transport.write` costs beside the system call, about a
 quarter of a write (`benchmarks.fanout`). It happens only while the transport's buffer is empty, so
-the order of bytes is kept. The protocol that opens the outbox calls `hold` and `resume` for its
-transport, and `drop` before the connection is closed.
+the order of bytes is kept. The protocol that opens the outbox calls `pause_writing` and
+`resume_writing` for its transport, and `drop` before the connection is closed.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _HALF = 0.5
 class DirectOutbox:
     """Used on the event loop of the transport.
 
-    `first`, `more`, `odd`, `fd`, `compressed`, `wires` and `transport` are for the write scheduler
-    and the server.
+    `first`, `more`, `slow_path`, `fd`, `compressed`, `groups` and `transport` are for the write
+    scheduler and the server.
     """
 
     __slots__ = (
@@ -39,19 +39,19 @@ class DirectOutbox:
         "_ended",
         "_ends_when_sent",
         "_gone",
-        "_held",
-        "_lines",
+        "_outboxes",
+        "_paused",
         "_room",
         "_scheduler",
         "_waiting",
         "compressed",
         "fd",
         "first",
+        "groups",
         "more",
-        "odd",
         "overflowed",
+        "slow_path",
         "transport",
-        "wires",
     )
 
     def __init__(
@@ -68,18 +68,18 @@ class DirectOutbox:
         """
         self._scheduler = scheduler = scheduler_of(asyncio.get_running_loop())
         # The scheduler's own list, which it never replaces: one look-up less for each frame.
-        self._lines = scheduler.lines
+        self._outboxes = scheduler.outboxes
         # The write groups that it is in, and its index in each.
-        self.wires: dict[WriteGroup, int] = {}
+        self.groups: dict[WriteGroup, int] = {}
         self.compressed = compressed
         self._bound = bound
         self._ended = ended
         self._room: asyncio.Event | None = None
         self._waiting = 0
-        self._held = self._closing = self._gone = self._ends_when_sent = False
+        self._paused = self._closing = self._gone = self._ends_when_sent = False
         self.overflowed = False
         # Paused, closing or gone: frames take the slow path.
-        self.odd = False
+        self.slow_path = False
         self.first: SharedFrame | None = None
         self.more: list[SharedFrame] | None = None
         self.transport = transport
@@ -88,29 +88,29 @@ class DirectOutbox:
     @property
     def size(self) -> int:
         """Bytes that wait for a slow client, here and in the transport; 0 for other clients."""
-        return self._waiting + self.transport.get_write_buffer_size() if self._held else 0
+        return self._waiting + self.transport.get_write_buffer_size() if self._paused else 0
 
     @property
     def direct(self) -> WriteScheduler | None:
         """The scheduler that writes to several sockets together; None while that is impossible."""
-        return None if self.odd or self.fd < 0 else self._scheduler
+        return None if self.slow_path or self.fd < 0 else self._scheduler
 
     def put(self, frame: Outgoing) -> None:
         """Send a frame at the end of this iteration of the loop. After `close` or an overflow it is
         dropped."""
-        if self.odd or type(frame) is not SharedFrame:
+        if self.slow_path or type(frame) is not SharedFrame:
             self._put_slowly(frame)
             return
         if self.first is None:
             scheduler = self._scheduler
             if scheduler.batches:
                 # Frames that it shares with others were put before this one.
-                scheduler.pull(self)
+                scheduler.withdraw(self)
         if self.first is None:
-            lines = self._lines
-            if not lines:
-                self._scheduler.soon()
-            lines.append(self)
+            outboxes = self._outboxes
+            if not outboxes:
+                self._scheduler.request_flush()
+            outboxes.append(self)
             self.first = frame
         elif self.more is None:
             self.more = [frame]
@@ -122,7 +122,7 @@ class DirectOutbox:
             frame = SharedFrame(frame)
             # Encoded here, so that a frame that cannot be encoded fails in its sender.
             frame.frame()
-        if not self.odd:
+        if not self.slow_path:
             self.put(frame)
             return
         if self._closing or self._gone:
@@ -141,13 +141,13 @@ class DirectOutbox:
 
     def flush(self) -> None:
         """Write the frames that wait, as far as the client takes them."""
-        while self.first is not None and not self._held and not self._gone:
+        while self.first is not None and not self._paused and not self._gone:
             self._write(self._take(WRITE_BYTES))
 
     def finish(self) -> None:
         """Take no more frames; those that wait go to the transport, which keeps their order."""
         self._leave_groups()
-        self._closing = self.odd = True
+        self._closing = self.slow_path = True
         if self.first is not None and not self._gone:
             self.transport.write(self._take(None))
 
@@ -157,8 +157,8 @@ class DirectOutbox:
             return
         self._leave_groups()
         self.flush()
-        self._closing = self.odd = True
-        if self._held:
+        self._closing = self.slow_path = True
+        if self._paused:
             self._ends_when_sent = True
         else:
             self._ended(None)
@@ -166,7 +166,7 @@ class DirectOutbox:
     def drop(self) -> None:
         """Forget the frames that wait and take no more: the connection is ended, or gone."""
         self._leave_groups()
-        self._gone = self.odd = True
+        self._gone = self.slow_path = True
         self.first = self.more = None
         self._waiting = 0
         self._wake()
@@ -180,30 +180,30 @@ class DirectOutbox:
     async def writable(self) -> None:
         """Wait until less than half the bound waits. Replays use it."""
         self.flush()
-        while self._bound is not None and self._held and not (self._gone or self._closing):
+        while self._bound is not None and self._paused and not (self._gone or self._closing):
             if self._waiting + self.transport.get_write_buffer_size() <= self._bound * _HALF:
                 return
             if self._room is None:
                 self._room = asyncio.Event()
             await self._room.wait()
 
-    def hold(self) -> None:
+    def pause_writing(self) -> None:
         """The transport's buffer is not empty: the client, or the network, is slow."""
         self._leave_groups()
-        self._held = self.odd = True
+        self._paused = self.slow_path = True
         self._waiting = 0
         if self.first is not None:
             self._waiting = sum(map(len, self._forms([self.first, *(self.more or ())])))
 
-    def resume(self) -> None:
+    def resume_writing(self) -> None:
         """The transport's buffer is empty again."""
-        self._held = False
+        self._paused = False
         self._waiting = 0
         if not self._gone:
-            self.odd = self._closing
-            while self.first is not None and not self._held:
+            self.slow_path = self._closing
+            while self.first is not None and not self._paused:
                 self._write(self._take(WRITE_BYTES))
-        if self._held:
+        if self._paused:
             return
         self._wake()
         if self._ends_when_sent and not self._gone:
@@ -211,8 +211,8 @@ class DirectOutbox:
             self._ended(None)
 
     def _leave_groups(self) -> None:
-        for wire in tuple(self.wires):
-            wire.release(self)
+        for group in tuple(self.groups):
+            group.release(self)
 
     def _wake(self) -> None:
         room, self._room = self._room, None
@@ -250,7 +250,7 @@ class DirectOutbox:
                 sent = 0
             if sent == len(data):
                 return
-        # Leads to a call of `hold` when the kernel does not take all of it.
+        # Leads to a call of `pause_writing` when the kernel does not take all of it.
         self.transport.write(memoryview(data)[sent:])
 
 

@@ -74,11 +74,11 @@ class Recipients(Generic[R]):
         if self._group is not None:
             grouped = without in self._members and without not in self._single
             other = self._direct_outbox(without) if without is not None and grouped else None
-            self._group.turn.share(self._group, frame, other)
+            self._group.scheduler.send(self._group, frame, other)
 
     def _direct_outbox(self, member: R) -> DirectOutbox:
         # Members of a group are those whose outbox said that it is direct.
-        return cast("Line", self._sink_of(member))
+        return cast("DirectOutbox", self._sink_of(member))
 
     def _regroup(self) -> None:
         """Move every member whose outbox can be written to directly to the write group."""
@@ -89,6 +89,6 @@ class Recipients(Generic[R]):
                 continue
             if self._group is None:
                 self._single = dict(self._members)
-                self._group = scheduler.wire(self._single)
+                self._group = scheduler.group(self._single)
             if self._group.add(self._direct_outbox(member), member):
                 del self._single[member]

@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
+
+from realtime.protocol.errors import CloseCode
 
 # Their `send` waits only for a full transport, and does not need a current task.
 _PLAIN = (
@@ -29,6 +31,9 @@ _PLAIN = (
 _DAPHNE = ("daphne.ws_protocol", "WebSocketProtocol"), ("daphne.server", "Server.handle_reply")
 # Transports that carry bytes unencrypted. TLS and wrappers have others.
 _BARE = ("twisted.internet.tcp", "twisted.internet.unix")
+# Autobahn, daphne's WebSocket library, lets an application close with these codes only.
+_NORMAL = 1000
+_APPLICATION = range(3000, 5000)
 
 
 def _nothing_waits() -> int:
@@ -69,7 +74,7 @@ class _TickCounter:
         self._over = True
 
 
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _TickCounter] = WeakKeyDictionary()
+_tick_counters: WeakKeyDictionary[asyncio.AbstractEventLoop, _TickCounter] = WeakKeyDictionary()
 
 
 def carrier_of(send: Any) -> ServerAdapter:
@@ -109,7 +114,7 @@ def _writer(protocol: Any, transport: Any) -> Callable[[bytes], bool] | None:
     if not known or not hasattr(transport, "write"):
         return None
     loop = asyncio.get_running_loop()
-    turns = _turns.setdefault(loop, _TickCounter())
+    ticks = _tick_counters.setdefault(loop, _TickCounter())
     is_open = protocol.STATE_OPEN
     bare = type(transport).__module__ in _BARE and _has_buffer(transport) and not transport.TLS
     # The socket and not its descriptor, whose number may be used again once it is closed. Twisted
@@ -122,11 +127,11 @@ def _writer(protocol: Any, transport: Any) -> Callable[[bytes], bool] | None:
         if protocol.state != is_open or protocol.send_queue:
             # No frame may follow a close frame, which may have been sent.
             return False
-        turn = turns.now()
-        if socket is None or turn == last or transport._tempDataLen or transport.dataBuffer:
+        tick = ticks.now()
+        if socket is None or tick == last or transport._tempDataLen or transport.dataBuffer:
             transport.write(frame)
             return True
-        last = turn
+        last = tick
         try:
             sent = socket.send(frame)
         except OSError:
@@ -151,3 +156,18 @@ def is_gone(error: BaseException) -> bool:
     since autobahn need not be installed under another server.
     """
     return isinstance(error, OSError) or type(error).__name__ == "Disconnected"
+
+
+async def send_close(send: Callable[[dict[str, Any]], Awaitable[None]], code: CloseCode) -> None:
+    """Close the socket of this ASGI `send` with any code. Raises what `send` raises.
+
+    A code that autobahn does not allow, such as 1012, goes into a close frame made with autobahn's
+    own method. Where that is missing, the socket ends without a code.
+    """
+    # Daphne's `send` is bound to the protocol of the connection.
+    protocol = send.args[0] if isinstance(send, functools.partial) and send.args else None
+    make_frame = getattr(protocol, "sendCloseFrame", None)
+    if make_frame is not None and code != _NORMAL and code not in _APPLICATION:
+        make_frame(code=int(code), reasonUtf8=code.meaning.encode(), isReply=False)
+        return
+    await send({"type": "websocket.close", "code": int(code), "reason": code.meaning})

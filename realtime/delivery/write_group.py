@@ -21,12 +21,12 @@ SOCKETS_A_LOOK = 128
 class _Encoding:
     """The sockets of a group that get the same bytes, each with its member."""
 
-    __slots__ = ("compressed", "fds", "lines", "members")
+    __slots__ = ("compressed", "fds", "members", "outboxes")
 
     def __init__(self, compressed: bool) -> None:
         self.compressed = compressed
         self.fds = array("i")
-        self.lines: list[DirectOutbox] = []
+        self.outboxes: list[DirectOutbox] = []
         self.members: list[Any] = []
 
 
@@ -37,114 +37,118 @@ class WriteGroup:
     back among the `single` ones of the recipients.
     """
 
-    __slots__ = ("_single", "strands", "turn")
+    __slots__ = ("_single", "encodings", "scheduler")
 
-    def __init__(self, turn: WriteScheduler, single: dict[Any, None]) -> None:
-        self.turn = turn
+    def __init__(self, scheduler: WriteScheduler, single: dict[Any, None]) -> None:
+        self.scheduler = scheduler
         self._single = single
-        self.strands = _Encoding(False), _Encoding(True)
+        self.encodings = _Encoding(False), _Encoding(True)
 
-    def add(self, line: DirectOutbox, member: Hashable) -> bool:
+    def add(self, outbox: DirectOutbox, member: Hashable) -> bool:
         """False where the outbox is here already, for another member."""
-        if self in line.wires:
+        if self in outbox.groups:
             return False
-        self.turn.fix(self)
-        strand = self.strands[line.compressed]
-        line.wires[self] = len(strand.lines)
-        strand.lines.append(line)
-        strand.fds.append(line.fd)
-        strand.members.append(member)
+        self.scheduler.freeze(self)
+        encoding = self.encodings[outbox.compressed]
+        outbox.groups[self] = len(encoding.outboxes)
+        encoding.outboxes.append(outbox)
+        encoding.fds.append(outbox.fd)
+        encoding.members.append(member)
         return True
 
-    def remove(self, line: DirectOutbox) -> Any:
+    def remove(self, outbox: DirectOutbox) -> Any:
         """Returns the member of the outbox. Frames that were shared before are still sent to it."""
-        self.turn.fix(self)
-        self.turn.pull(line)
-        strand = self.strands[line.compressed]
-        last = strand.lines[-1]
-        index = line.wires.pop(self)
-        if last is not line:
-            self.turn.pull(last)
-            last.wires[self] = index
-            strand.lines[index], strand.fds[index] = last, last.fd
-        member, strand.members[index] = strand.members[index], strand.members[-1]
-        strand.lines.pop()
-        strand.fds.pop()
-        strand.members.pop()
+        self.scheduler.freeze(self)
+        self.scheduler.withdraw(outbox)
+        encoding = self.encodings[outbox.compressed]
+        last = encoding.outboxes[-1]
+        index = outbox.groups.pop(self)
+        if last is not outbox:
+            self.scheduler.withdraw(last)
+            last.groups[self] = index
+            encoding.outboxes[index], encoding.fds[index] = last, last.fd
+        member, encoding.members[index] = encoding.members[index], encoding.members[-1]
+        encoding.outboxes.pop()
+        encoding.fds.pop()
+        encoding.members.pop()
         return member
 
-    def release(self, line: DirectOutbox) -> None:
+    def release(self, outbox: DirectOutbox) -> None:
         """Remove an outbox that may not be written to directly."""
-        self._single[self.remove(line)] = None
+        self._single[self.remove(outbox)] = None
 
 
 class WriteBatch:
-    """Frames for the sockets of some index ranges (`stretches`) of a group."""
+    """Frames for the sockets of some index ranges of a group."""
 
     __slots__ = (
         "_made",
         "begun",
-        "fixed",
         "frames",
-        "pulled",
+        "frozen",
+        "group",
+        "ranges",
         "size",
-        "stretches",
-        "wire",
+        "withdrawn",
         "without",
     )
 
-    def __init__(self, wire: WriteGroup, without: DirectOutbox | None) -> None:
-        self.wire = wire
+    def __init__(self, group: WriteGroup, without: DirectOutbox | None) -> None:
+        self.group = group
         self.without = without
-        self.stretches = [(each, 0, len(each.fds)) for each in wire.strands if each.fds]
+        self.ranges = [(each, 0, len(each.fds)) for each in group.encodings if each.fds]
         self.frames: list[SharedFrame] = []
         self.size = 0
         # Outboxes of the group that these frames were put to one by one.
-        self.pulled: list[DirectOutbox] = []
+        self.withdrawn: list[DirectOutbox] = []
         # Takes no more frames: the group has changed, or some sockets have these already.
-        self.fixed = self.begun = False
+        self.frozen = self.begun = False
         self._made: dict[bool, bytes] = {}
-        if without is not None and wire in without.wires:
+        if without is not None and group in without.groups:
             self.cut(without)
 
     def add(self, frame: SharedFrame) -> None:
         self.frames.append(frame)
         self.size += len(frame.frame())
 
-    def takes(self, wire: WriteGroup, frame: SharedFrame, without: DirectOutbox | None) -> bool:
-        same = self.wire is wire and self.without is without
-        return same and not self.fixed and not self.full(frame)
+    def takes(self, group: WriteGroup, frame: SharedFrame, without: DirectOutbox | None) -> bool:
+        same = self.group is group and self.without is without
+        return same and not self.frozen and not self.full(frame)
 
     def full(self, frame: SharedFrame) -> bool:
         return self.size + len(frame.frame()) > WRITE_BYTES
 
-    def cut(self, line: DirectOutbox) -> bool:
+    def cut(self, outbox: DirectOutbox) -> bool:
         """Leave this outbox out; False where it is not among those still to be written."""
-        index, mine = line.wires[self.wire], self.wire.strands[line.compressed]
-        for number, (strand, start, stop) in enumerate(self.stretches):
-            if strand is mine and start <= index < stop:
-                halves = (strand, start, index), (strand, index + 1, stop)
-                self.stretches[number : number + 1] = [half for half in halves if half[1] < half[2]]
+        index, mine = outbox.groups[self.group], self.group.encodings[outbox.compressed]
+        for number, (encoding, start, stop) in enumerate(self.ranges):
+            if encoding is mine and start <= index < stop:
+                halves = (encoding, start, index), (encoding, index + 1, stop)
+                self.ranges[number : number + 1] = [half for half in halves if half[1] < half[2]]
                 return True
         return False
 
     def next(self) -> tuple[_Encoding, int, int]:
         """The next range; it counts as written from here on."""
-        self.begun = self.fixed = True
-        strand, start, stop = self.stretches[0]
+        self.begun = self.frozen = True
+        encoding, start, stop = self.ranges[0]
         end = min(start + SOCKETS_A_LOOK, stop)
-        self.stretches[:1] = [(strand, end, stop)] if end < stop else []
-        return strand, start, end
+        self.ranges[:1] = [(encoding, end, stop)] if end < stop else []
+        return encoding, start, end
 
-    def settle(self) -> None:
+    def dissolve(self) -> None:
         """Put the frames to every outbox that has not got them, as one frame: there may be
         thousands of both."""
-        rest = [line for strand, start, stop in self.stretches for line in strand.lines[start:stop]]
+        rest = [
+            outbox
+            for encoding, start, stop in self.ranges
+            for outbox in encoding.outboxes[start:stop]
+        ]
         if rest:
-            compressed = self.data(True) if self.wire.strands[True].fds else None
+            compressed = self.data(True) if self.group.encodings[True].fds else None
             whole = SharedFrame.made_of(self.data(False), compressed)
-            for line in rest:
-                line.put(whole)
+            for outbox in rest:
+                outbox.put(whole)
 
     def data(self, compressed: bool) -> bytes:
         """The bytes of all frames; none may be added afterwards."""

@@ -28,7 +28,7 @@ from realtime.delivery.write_group import SOCKETS_A_LOOK, WriteBatch, WriteGroup
 if TYPE_CHECKING:
     from realtime.delivery.direct_outbox import DirectOutbox
 
-logger = logging.getLogger("realtime.turn")
+logger = logging.getLogger("realtime.scheduler")
 
 # Seconds of writing in one iteration of the loop, which has other work too.
 _SLICE_SECONDS = 0.01
@@ -39,79 +39,79 @@ _FEW = 64
 class WriteScheduler:
     """One per event loop, used on that loop."""
 
-    __slots__ = ("__weakref__", "_due", "batches", "lines")
+    __slots__ = ("__weakref__", "_due", "batches", "outboxes")
 
     def __init__(self) -> None:
         self._due = False
         #: Outboxes that have frames of their own to write.
-        self.lines: list[DirectOutbox] = []
+        self.outboxes: list[DirectOutbox] = []
         #: The first is written first. For `Line.put`, which would call us for nothing without.
         self.batches: list[WriteBatch] = []
 
-    def soon(self) -> None:
+    def request_flush(self) -> None:
         """Write in the next iteration of the loop."""
         if not self._due:
             self._due = True
             asyncio.get_running_loop().call_soon(self._flush)
 
-    def wire(self, single: dict[Any, None]) -> WriteGroup:
+    def group(self, single: dict[Any, None]) -> WriteGroup:
         """An empty write group; members that it has to release are put into `single`."""
         return WriteGroup(self, single)
 
-    def share(
-        self, wire: WriteGroup, frame: SharedFrame, without: DirectOutbox | None = None
+    def send(
+        self, group: WriteGroup, frame: SharedFrame, without: DirectOutbox | None = None
     ) -> None:
         """Send a frame to every socket of a group but one, at the end of this iteration."""
         last = self.batches[-1] if self.batches else None
         if last is not None:
-            if last.takes(wire, frame, without):
+            if last.takes(group, frame, without):
                 last.add(frame)
-                for line in last.pulled:
-                    line.put(frame)
+                for outbox in last.withdrawn:
+                    outbox.put(frame)
                 return
             if not (last.begun or last.full(frame)):
                 # A socket that gets both batches gets them in one write.
-                self._settle()
-        if len(self.lines) > _FEW:
-            for strand in wire.strands:
-                for line in strand.lines:
-                    if line is not without:
-                        line.put(frame)
+                self._dissolve()
+        if len(self.outboxes) > _FEW:
+            for encoding in group.encodings:
+                for outbox in encoding.outboxes:
+                    if outbox is not without:
+                        outbox.put(frame)
             return
-        batch = WriteBatch(wire, without)
+        batch = WriteBatch(group, without)
         batch.add(frame)
         self.batches.append(batch)
-        self.soon()
-        for line in tuple(self.lines):
-            if line.first is not None:
-                self.pull(line)
+        self.request_flush()
+        for outbox in tuple(self.outboxes):
+            if outbox.first is not None:
+                self.withdraw(outbox)
 
-    def fix(self, wire: WriteGroup) -> None:
+    def freeze(self, group: WriteGroup) -> None:
         """The group is about to change: its batches take no more frames."""
         for batch in self.batches:
-            if batch.wire is wire:
-                batch.fixed = True
+            if batch.group is group:
+                batch.frozen = True
 
-    def pull(self, line: DirectOutbox) -> None:
+    def withdraw(self, outbox: DirectOutbox) -> None:
         """Put the frames that batches hold for an outbox to that outbox itself."""
         gaps = 0
         frames: list[SharedFrame] = []
         for batch in self.batches:
-            if batch.wire in line.wires and batch.cut(line):
-                batch.pulled.append(line)
+            if batch.group in outbox.groups and batch.cut(outbox):
+                batch.withdrawn.append(outbox)
                 frames += batch.frames
-            gaps += len(batch.stretches)
+            gaps += len(batch.ranges)
         for frame in frames:
-            line.put(frame)
+            outbox.put(frame)
         if gaps > _FEW:
-            self._settle()
+            self._dissolve()
 
-    def _settle(self) -> None:
+    def _dissolve(self) -> None:
         """Dissolve all batches: their frames are put to each outbox."""
         batches = self.batches.copy()
         self.batches.clear()
         for batch in batches:
-            batch.settle()
+            batch.dissolve()
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -119,28 +119,28 @@ class WriteScheduler:
         self._due = False
         until = time.perf_counter() + _SLICE_SECONDS
         try:
-            if self.lines:
-                self._write_lines(until)
+            if self.outboxes:
+                self._write_outboxes(until)
             if self.batches:
                 self._write_batches(until)
         finally:
             # An error with one socket must not keep the others waiting.
-            if self.lines or self.batches:
-                self.soon()
+            if self.outboxes or self.batches:
+                self.request_flush()
 
     def _write_batches(self, until: float) -> None:
         # The innermost loop of a fan-out: it calls nothing but the kernel.
         write = os.write
         while self.batches:
             batch = self.batches[0]
-            if not batch.stretches:
+            if not batch.ranges:
                 del self.batches[0]
                 continue
-            strand, start, end = batch.next()
-            data = batch.data(strand.compressed)
+            encoding, start, end = batch.next()
+            data = batch.data(encoding.compressed)
             size = len(data)
             short: list[tuple[int, int]] = []
-            for fd in strand.fds[start:end]:
+            for fd in encoding.fds[start:end]:
                 try:
                     sent = write(fd, data)
                 except OSError:
@@ -150,63 +150,65 @@ class WriteScheduler:
                     short.append((fd, sent))
             if short:
                 # All outboxes first: what a transport does may change their indices.
-                lines = [strand.lines[strand.fds.index(fd, start, end)] for fd, _ in short]
-                for line, (_, sent) in zip(lines, short, strict=True):
-                    _leave(line, data[sent:])
+                outboxes = [
+                    encoding.outboxes[encoding.fds.index(fd, start, end)] for fd, _ in short
+                ]
+                for outbox, (_, sent) in zip(outboxes, short, strict=True):
+                    _give_to_transport(outbox, data[sent:])
             if time.perf_counter() > until:
                 return
 
-    def _write_lines(self, until: float) -> None:
-        lines = self.lines.copy()
-        self.lines.clear()
-        waiting = iter(lines)
+    def _write_outboxes(self, until: float) -> None:
+        outboxes = self.outboxes.copy()
+        self.outboxes.clear()
+        waiting = iter(outboxes)
         write = os.write
         last, compressed, frame, size = None, False, b"", 0
         try:
-            for start in range(0, len(lines), SOCKETS_A_LOOK):
+            for start in range(0, len(outboxes), SOCKETS_A_LOOK):
                 if start and time.perf_counter() > until:
                     return
-                for line in islice(waiting, SOCKETS_A_LOOK):
-                    first = line.first
-                    if first is None or line.odd:
+                for outbox in islice(waiting, SOCKETS_A_LOOK):
+                    first = outbox.first
+                    if first is None or outbox.slow_path:
                         continue
-                    if line.more is not None:
-                        line.flush()
+                    if outbox.more is not None:
+                        outbox.flush()
                         continue
-                    line.first = None
-                    if first is not last or line.compressed is not compressed:
+                    outbox.first = None
+                    if first is not last or outbox.compressed is not compressed:
                         # Neighbours mostly have the same frame.
-                        last, compressed = first, line.compressed
+                        last, compressed = first, outbox.compressed
                         frame = first.form(compressed)
                         size = len(frame)
                     try:
-                        sent = write(line.fd, frame)
+                        sent = write(outbox.fd, frame)
                     except OSError:
                         # Full, broken, or without a descriptor (-1): the transport will see which.
                         sent = 0
                     if sent != size:
-                        _leave(line, frame[sent:])
+                        _give_to_transport(outbox, frame[sent:])
         finally:
-            self.lines[:0] = waiting
+            self.outboxes[:0] = waiting
 
 
-def _leave(line: DirectOutbox, rest: bytes) -> None:
+def _give_to_transport(outbox: DirectOutbox, rest: bytes) -> None:
     """Give the transport the bytes that the kernel did not take."""
     try:
-        line.transport.write(rest)
+        outbox.transport.write(rest)
     except Exception:
         # After half a frame, no further frame could be read.
         logger.exception("a socket cannot be written to", extra={"action": "write_failed"})
-        line.drop()
-        line.transport.abort()
+        outbox.drop()
+        outbox.transport.abort()
 
 
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, WriteScheduler] = WeakKeyDictionary()
+_schedulers: WeakKeyDictionary[asyncio.AbstractEventLoop, WriteScheduler] = WeakKeyDictionary()
 
 
 def scheduler_of(loop: asyncio.AbstractEventLoop) -> WriteScheduler:
     """The write scheduler of this event loop."""
-    turn = _turns.get(loop)
-    if turn is None:
-        turn = _turns[loop] = WriteScheduler()
-    return turn
+    scheduler = _schedulers.get(loop)
+    if scheduler is None:
+        scheduler = _schedulers[loop] = WriteScheduler()
+    return scheduler

@@ -50,7 +50,7 @@ class Renew:
 class SendBroadcast:
     """Relay to the topic, then call `relayed` or `not_stored`.
 
-    `event` None: `payload` is the whole payload of a text frame. The reply is to `frame`.
+    `event` None: `payload` is the whole payload of a text frame. The reply is to `message`.
     `persist`: store the broadcast in the log, from where it can be replayed.
     """
 
@@ -58,7 +58,7 @@ class SendBroadcast:
     event: str | None
     payload: bytes
     encoding: Encoding
-    frame: ClientMessage
+    message: ClientMessage
     persist: bool = False
 
 
@@ -69,7 +69,7 @@ class Track:
 
     channel: Channel
     meta: bytes | None
-    frame: ClientMessage
+    message: ClientMessage
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,10 +40,10 @@ class Replies:
     def __init__(self, version: Version) -> None:
         self._version = version
 
-    def reply(self, frame: ClientMessage, status: str, response: Mapping[str, Any]) -> Send:
-        """The reply to a frame."""
+    def reply(self, message: ClientMessage, status: str, response: Mapping[str, Any]) -> Send:
+        """The reply to a message."""
         payload = {"status": status, "response": response}
-        return self._frame(frame.join_ref, frame.ref, frame.topic, "phx_reply", payload)
+        return self._frame(message.join_ref, message.ref, message.topic, "phx_reply", payload)
 
     def join_reply(self, channel: Channel, status: str, response: Mapping[str, Any]) -> Send:
         """The reply to the join of a channel."""
@@ -64,7 +64,7 @@ class Replies:
             return self._frame(None, None, name, "system", payload)
         return self.push(channel, "system", payload)
 
-    def placed(
+    def system_at(
         self, channel: Channel, extension: str, message: str, at: Position, **more: int
     ) -> Send:
         """A `system` message that names a position in the log."""
@@ -98,17 +98,17 @@ class Replies:
             effects.append(self.system(channel.name, channel, "ok", extension, message))
         return effects
 
-    def fail(self, frame: ClientMessage, response: Mapping[str, Any]) -> list[Effect]:
-        """The error reply to a frame, if the frame has a ref to reply to."""
-        return [] if frame.ref is None else [self.reply(frame, "error", response)]
+    def fail(self, message: ClientMessage, response: Mapping[str, Any]) -> list[Effect]:
+        """The error reply to a message, if the message has a ref to reply to."""
+        return [] if message.ref is None else [self.reply(message, "error", response)]
 
-    def refuse(self, frame: ClientMessage, error: WireError, **fields: object) -> list[Effect]:
+    def refuse(self, message: ClientMessage, error: WireError, **fields: object) -> list[Effect]:
         """An error reply and a log record; a limit behind the error is the connection's."""
-        return self.over(frame, error, "connection", fields)
+        return self.over(message, error, "connection", fields)
 
     def over(
         self,
-        frame: ClientMessage,
+        message: ClientMessage,
         error: WireError,
         scope: str,
         fields: Mapping[str, object] = MappingProxyType({}),
@@ -116,8 +116,8 @@ class Replies:
         """An error reply and a log record for a limit of this scope."""
         name = _LIMITS.get(error)
         limit = "" if name is None else f"{name}/{scope}"
-        note = Note("refused", f"{frame.topic}: {error.reason(**fields)}", limit)
-        return [note, *self.fail(frame, error.response(**fields))]
+        note = Note("refused", f"{message.topic}: {error.reason(**fields)}", limit)
+        return [note, *self.fail(message, error.response(**fields))]
 
     def _frame(
         self, join_ref: str | None, ref: str | None, topic: str, event: str, payload: Payload

@@ -79,35 +79,35 @@ class Session:
         if scope := self._quotas.data(now, len(data)):
             return self._close(CloseCode.TOO_MANY, f"bytes_per_second/{scope}")
         try:
-            frame = serializer.decode(self.version, data)
+            message = serializer.decode(self.version, data)
         except FrameError as error:
             text = self._replies.system("phoenix", None, "error", "system", f"Bad frame: {error}")
             return [Note("bad_frame", str(error)), text]
-        if frame.topic == "phoenix":
-            return self._phoenix(frame)
-        if frame.event == "phx_join":
-            return self._join(frame, now)
-        if frame.event == "phx_leave":
-            return self._leave(frame)
-        channel = self.channels.get(frame.topic)
+        if message.topic == "phoenix":
+            return self._phoenix(message)
+        if message.event == "phx_join":
+            return self._join(message, now)
+        if message.event == "phx_leave":
+            return self._leave(message)
+        channel = self.channels.get(message.topic)
         if channel is None:
-            return self._replies.fail(frame, WireError.UNMATCHED_TOPIC.response())
-        event = frame.event.lower()
+            return self._replies.fail(message, WireError.UNMATCHED_TOPIC.response())
+        event = message.event.lower()
         if event == "access_token":
-            return self._access_token(channel, frame, now)
+            return self._access_token(channel, message, now)
         if event == "broadcast":
-            return self.topic_events.broadcast(channel, frame, now)
+            return self.topic_events.broadcast(channel, message, now)
         if event == "presence":
-            return self.topic_events.presence(channel, frame, now)
-        return self._replies.fail(frame, {"reason": f"unknown event {frame.event!r}"})
+            return self.topic_events.presence(channel, message, now)
+        return self._replies.fail(message, {"reason": f"unknown event {message.event!r}"})
 
-    def _phoenix(self, frame: ClientMessage) -> list[Effect]:
-        if frame.event != "heartbeat":
-            return self._replies.fail(frame, WireError.UNMATCHED_TOPIC.response())
+    def _phoenix(self, message: ClientMessage) -> list[Effect]:
+        if message.event != "heartbeat":
+            return self._replies.fail(message, WireError.UNMATCHED_TOPIC.response())
         at = self.position()
         # Without a position while a channel has not been served everything up to it.
         response = {} if at is None or self._joining() else {"epoch": at.epoch, "seq": at.seq}
-        return [self._replies.reply(frame, "ok", response)]
+        return [self._replies.reply(message, "ok", response)]
 
     def _joining(self) -> bool:
         return any(
@@ -115,27 +115,27 @@ class Session:
             for channel in self.channels.values()
         )
 
-    def _join(self, frame: ClientMessage, now: float) -> list[Effect]:
-        if not frame.topic.startswith(PREFIX):
-            reply = ClientMessage(None, frame.ref, frame.topic, frame.event, frame.payload)
+    def _join(self, message: ClientMessage, now: float) -> list[Effect]:
+        if not message.topic.startswith(PREFIX):
+            reply = ClientMessage(None, message.ref, message.topic, message.event, message.payload)
             return self._replies.fail(reply, WireError.UNMATCHED_TOPIC.response())
-        if frame.topic == PREFIX:
-            return self._replies.fail(frame, WireError.TOPIC_NAME_REQUIRED.response())
-        if len(frame.topic) > len(PREFIX) + LONGEST_TOPIC:
+        if message.topic == PREFIX:
+            return self._replies.fail(message, WireError.TOPIC_NAME_REQUIRED.response())
+        if len(message.topic) > len(PREFIX) + LONGEST_TOPIC:
             # No part of the name is repeated or logged.
             response = WireError.TOPIC_NAME_TOO_LONG.response(most=LONGEST_TOPIC)
-            return self._replies.fail(frame, response)
+            return self._replies.fail(message, response)
         if scope := self._quotas.join(now):
-            return self._replies.over(frame, WireError.TOO_MANY_JOINS, scope)
-        effects = self._end_earlier_join(frame.topic)
-        config = parse_join(frame.fields)
+            return self._replies.over(message, WireError.TOO_MANY_JOINS, scope)
+        effects = self._end_earlier_join(message.topic)
+        config = parse_join(message.fields)
         refusal = self._refusal_of(config)
         if refusal is not None:
-            return [*effects, *self._replies.refuse(frame, refusal)]
+            return [*effects, *self._replies.refuse(message, refusal)]
         channel = Channel(
-            topic=frame.topic,
-            join_ref=frame.join_ref if frame.join_ref is not None else frame.ref,
-            join_reply_ref=frame.ref,
+            topic=message.topic,
+            join_ref=message.join_ref if message.join_ref is not None else message.ref,
+            join_reply_ref=message.ref,
             config=config,
             token=config.access_token,
             presence_limit=TokenBucket(
@@ -145,7 +145,7 @@ class Session:
             watching=config.presence_enabled,
             key=config.presence_key,
         )
-        self.channels[frame.topic] = channel
+        self.channels[message.topic] = channel
         return [*effects, Join(channel)]
 
     def _end_earlier_join(self, topic: str) -> list[Effect]:
@@ -172,22 +172,22 @@ class Session:
             return WireError.REPLAY_INVALID
         return None
 
-    def _leave(self, frame: ClientMessage) -> list[Effect]:
-        channel = self.channels.get(frame.topic)
-        reply = self._replies.reply(frame, "ok", {})
+    def _leave(self, message: ClientMessage) -> list[Effect]:
+        channel = self.channels.get(message.topic)
+        reply = self._replies.reply(message, "ok", {})
         if channel is None:
             return [reply]
-        if frame.join_ref is not None and frame.join_ref != channel.join_ref:
+        if message.join_ref is not None and message.join_ref != channel.join_ref:
             # A late leave of an earlier join of this topic.
             return [reply]
         return [*self._drop(channel), reply, self._replies.lifecycle(channel, "phx_close")]
 
-    def _access_token(self, channel: Channel, frame: ClientMessage, now: float) -> list[Effect]:
-        token = token_in(frame.fields)
+    def _access_token(self, channel: Channel, message: ClientMessage, now: float) -> list[Effect]:
+        token = token_in(message.fields)
         if token is None or token == channel.token:
             return []
         if scope := self._quotas.renew(now):
-            return self._replies.over(frame, WireError.TOO_MANY_JOINS, scope)
+            return self._replies.over(message, WireError.TOO_MANY_JOINS, scope)
         channel.token = token
         if channel.phase is Phase.JOINING:
             return []
@@ -285,20 +285,20 @@ class Session:
         """Events are lost to this channel: its client must read its rows again."""
         if self.channels.get(channel.topic) is not channel or not channel.config.bindings:
             return []
-        return [self._replies.placed(channel, "resume", "resync required", at)]
+        return [self._replies.system_at(channel, "resume", "resync required", at)]
 
     def caught_up(self, channel: Channel, at: Position) -> list[Effect]:
         """The channel was sent everything since its cursors."""
         if self.channels.get(channel.topic) is not channel:
             return []
-        return [self._replies.placed(channel, "resume", "caught up", at)]
+        return [self._replies.system_at(channel, "resume", "caught up", at)]
 
     def snapshot(self, channel: Channel, at: Position, count: int, complete: bool) -> list[Effect]:
         """The channel was sent `count` rows of its snapshots; not all of them unless `complete`."""
         if self.channels.get(channel.topic) is not channel:
             return []
         message = "snapshot complete" if complete else "snapshot truncated"
-        return [self._replies.placed(channel, "snapshot", message, at, count=count)]
+        return [self._replies.system_at(channel, "snapshot", message, at, count=count)]
 
     def ended(self, channel: Channel, message: str) -> list[Effect]:
         """End the channel by phx_error: clients rejoin it, with the token they then have."""

@@ -1,6 +1,6 @@
 """Topic events: broadcasts and presence messages from a client.
 
-Pure, a part of the session: a frame and the time in, effects out. The shell performs the effects
+Pure, a part of the session: a message and the time in, effects out. The shell performs the effects
 and reports the results with `relayed`, `not_stored` and `tracked`.
 """
 
@@ -26,45 +26,45 @@ class TopicEvents:
         self._quotas = quotas
         self._limits = limits
 
-    def broadcast(self, channel: Channel, frame: ClientMessage, now: float) -> list[Effect]:
+    def broadcast(self, channel: Channel, message: ClientMessage, now: float) -> list[Effect]:
         """The client broadcasts to the topic."""
         if channel.phase is not Phase.JOINED:
-            return self._replies.fail(frame, WireError.UNMATCHED_TOPIC.response())
-        payload = frame.payload
+            return self._replies.fail(message, WireError.UNMATCHED_TOPIC.response())
+        payload = message.payload
         if isinstance(payload, BinaryBroadcast):
             event, body, encoding = payload.event, payload.payload, payload.encoding
             # Only broadcasts of private channels are stored.
             persist = channel.config.private and bool(payload.metadata.get("persist"))
         else:
-            event, body, encoding, persist = None, frame.raw, Encoding.JSON, False
+            event, body, encoding, persist = None, message.raw, Encoding.JSON, False
         if not channel.rights.send:
-            return self._replies.refuse(frame, WireError.WRITE_UNAUTHORIZED, topic=channel.name)
+            return self._replies.refuse(message, WireError.WRITE_UNAUTHORIZED, topic=channel.name)
         limit = self._limits.payload_bytes
         if limit is not None and len(body) > limit:
-            return self._replies.refuse(frame, WireError.PAYLOAD_TOO_LARGE)
+            return self._replies.refuse(message, WireError.PAYLOAD_TOO_LARGE)
         if scope := self._may_broadcast(channel, now):
-            return self._replies.over(frame, WireError.TOO_MANY_MESSAGES, scope)
-        return [SendBroadcast(channel, event, body, encoding, frame, persist)]
+            return self._replies.over(message, WireError.TOO_MANY_MESSAGES, scope)
+        return [SendBroadcast(channel, event, body, encoding, message, persist)]
 
-    def presence(self, channel: Channel, frame: ClientMessage, now: float) -> list[Effect]:
+    def presence(self, channel: Channel, message: ClientMessage, now: float) -> list[Effect]:
         """The client tracks or untracks its presence on the topic."""
         if channel.phase is not Phase.JOINED:
-            return self._replies.fail(frame, WireError.UNMATCHED_TOPIC.response())
-        asked = frame.fields.get("event")
+            return self._replies.fail(message, WireError.UNMATCHED_TOPIC.response())
+        asked = message.fields.get("event")
         event = asked.lower() if isinstance(asked, str) else ""
         if event not in ("track", "untrack"):
             reason = f"unknown presence event {asked!r}: expected track or untrack"
-            return self._replies.fail(frame, {"reason": reason})
+            return self._replies.fail(message, {"reason": reason})
         if scope := self._may_track(channel, now):
-            return self._replies.over(frame, WireError.TOO_MANY_PRESENCE_MESSAGES, scope)
+            return self._replies.over(message, WireError.TOO_MANY_PRESENCE_MESSAGES, scope)
         if event == "untrack":
-            return [Track(channel, None, frame)]
+            return [Track(channel, None, message)]
         if not channel.rights.track:
-            return self._replies.refuse(frame, WireError.TRACK_UNAUTHORIZED, topic=channel.name)
-        meta = rules.check_track(channel.key, frame.raw, self._limits.presence_meta_bytes)
+            return self._replies.refuse(message, WireError.TRACK_UNAUTHORIZED, topic=channel.name)
+        meta = rules.check_track(channel.key, message.raw, self._limits.presence_meta_bytes)
         if isinstance(meta, rules.Refused):
-            return self._replies.refuse(frame, meta.error, **meta.fields)
-        effects: list[Effect] = [Track(channel, meta, frame)]
+            return self._replies.refuse(message, meta.error, **meta.fields)
+        effects: list[Effect] = [Track(channel, meta, message)]
         if not channel.watching:
             # A client that tracks gets presence events, as with the official server.
             channel.watching = True
@@ -77,22 +77,22 @@ class TopicEvents:
     ) -> list[Effect]:
         """A broadcast was relayed, and stored under the id `stored`; or the queue was full."""
         if not taken:
-            return self._replies.over(effect.frame, WireError.TOO_MANY_MESSAGES, "process")
+            return self._replies.over(effect.message, WireError.TOO_MANY_MESSAGES, "process")
         if not effect.channel.config.broadcast_ack:
             return []
-        return [self._replies.reply(effect.frame, "ok", {"id": stored} if stored else {})]
+        return [self._replies.reply(effect.message, "ok", {"id": stored} if stored else {})]
 
     def not_stored(self, effect: SendBroadcast, detail: str) -> list[Effect]:
         """A broadcast could not be stored, and was not relayed."""
-        return self._replies.refuse(effect.frame, WireError.BROADCAST_NOT_STORED, detail=detail)
+        return self._replies.refuse(effect.message, WireError.BROADCAST_NOT_STORED, detail=detail)
 
     def tracked(self, effect: Track, problem: str | None = None) -> list[Effect]:
         """The difference was delivered in this process, or `problem` says why it was not stored."""
         if effect.channel.phase is Phase.GONE:
             return []
         if problem is not None:
-            return self._replies.refuse(effect.frame, WireError.TRACK_NOT_STORED, detail=problem)
-        return [] if effect.frame.ref is None else [self._replies.reply(effect.frame, "ok", {})]
+            return self._replies.refuse(effect.message, WireError.TRACK_NOT_STORED, detail=problem)
+        return [] if effect.message.ref is None else [self._replies.reply(effect.message, "ok", {})]
 
     def _may_broadcast(self, channel: Channel, now: float) -> str:
         """ "" when the broadcast is allowed, else the scope of the quota that refuses it."""

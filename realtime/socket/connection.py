@@ -22,9 +22,8 @@ from typing import Any, cast
 from auth_rls.subjects.tokens import TokenError
 from realtime import conf
 from realtime.delivery.asgi_outbox import AsgiOutbox
-from realtime.delivery.farewell import send_close
 from realtime.delivery.outbox import Outbox
-from realtime.delivery.server_adapter import carrier_of, is_gone
+from realtime.delivery.server_adapter import carrier_of, is_gone, send_close
 from realtime.event_log.position import Position
 from realtime.process.hub import Hub
 from realtime.protocol.errors import CloseCode, WireError

@@ -13,10 +13,10 @@ from typing import Any
 from channels.consumer import AsyncConsumer
 
 from realtime import conf
-from realtime.socket.connection import Admission, AsgiReceive, AsgiSend, Connection
 from realtime.process.hub import Hub, hub
 from realtime.protocol.errors import CloseCode, WireError
 from realtime.session.quotas import Quota, network
+from realtime.socket.connection import Admission, AsgiReceive, AsgiSend, Connection
 from realtime.socket.handshake import Refusal, admit, refuse
 from realtime.util.database_threads import DATABASE_ERRORS
 

@@ -25,7 +25,7 @@ class Transport(asyncio.Transport):
             return
         self.held += bytes(data)
         assert self.line is not None
-        self.line.hold()
+        self.line.pause_writing()
 
     def get_write_buffer_size(self) -> int:
         return len(self.held)
@@ -37,7 +37,7 @@ class Transport(asyncio.Transport):
             self.writes.append(self.held)
             self.held = b""
             assert self.line is not None
-            self.line.resume()
+            self.line.resume_writing()
 
     @property
     def sent(self) -> bytes:

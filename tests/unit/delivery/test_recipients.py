@@ -50,7 +50,7 @@ class Transport(asyncio.Transport):
             self.held += bytes(data)
             assert self.line is not None
             if began:
-                self.line.hold()
+                self.line.pause_writing()
 
     def get_write_buffer_size(self) -> int:
         return len(self.held)
@@ -64,7 +64,7 @@ class Transport(asyncio.Transport):
             assert self.line is not None
             assert not (whole and self.held)
             if not self.held:
-                self.line.resume()
+                self.line.resume_writing()
 
 
 @dataclass(eq=False)
@@ -237,7 +237,7 @@ async def test_a_socket_whose_buffer_is_full_gets_the_rest_by_its_transport() ->
                 member.transport.slow = False
                 sent = member.transport.get_extra_info("socket").send(member.transport.held)
                 member.transport.held = member.transport.held[sent:]
-            member.outlet.resume()
+            member.outlet.resume_writing()
             await turns(1)
             found[member] += member.received()
             while member.transport.held:
@@ -353,7 +353,7 @@ async def test_a_transport_that_fails_takes_nothing_from_the_others() -> None:
 
         broken.transport.write = fail  # type: ignore[method-assign]
         broken.transport.abort = lambda: None  # type: ignore[method-assign]
-        broken.outlet.resume()
+        broken.outlet.resume_writing()
         broken.transport.get_extra_info("socket").shutdown(socket.SHUT_WR)
         for message in ("a", "b"):
             recipients.send(SharedFrame(message))
@@ -462,8 +462,8 @@ def test_whatever_happens_each_gets_what_was_sent_while_it_was_there(
             waiting = True
             while waiting:
                 await turns(1)
-                turn = scheduler_of(asyncio.get_running_loop())
-                waiting = bool(turn.lines or turn.batches)
+                scheduler = scheduler_of(asyncio.get_running_loop())
+                waiting = bool(scheduler.outboxes or scheduler.batches)
                 for member in alone:
                     received[member.outlet] += member.read()
                     if member.outlet not in gone:
