@@ -11,8 +11,8 @@ import tempfile
 
 from realtime_project.settings import *  # noqa: F403
 from realtime_project.settings import INSTALLED_APPS, database, sqlite
+from tests.support.tokens import SECRET_KEY as SECRET_KEY
 
-SECRET_KEY = "a-test-key-that-is-long-enough-for-hs256"
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.zoo"]
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 

@@ -17,7 +17,8 @@ import pytest
 
 from tests.acceptance.conftest import World
 from tests.acceptance.support.orm_process import Hand
-from tests.acceptance.support.server import PATIENCE, Server, token
+from tests.acceptance.support.server import PATIENCE, Server
+from tests.support.tokens import token
 
 TESTS = Path(__file__).parent / "client_js"
 NOTES = {"event": "*", "schema": "public", "table": "zoo_note"}

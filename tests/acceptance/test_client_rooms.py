@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from tests.acceptance.conftest import World
-from tests.acceptance.support.server import Server, token
+from tests.acceptance.support.server import Server
 from tests.acceptance.test_client_js import TESTS, Line, Page, node
+from tests.support.tokens import token
 
 
 class Room(Page):

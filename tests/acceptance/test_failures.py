@@ -29,9 +29,10 @@ from tests.acceptance.support.final_checks import (
     until_numbered,
 )
 from tests.acceptance.support.resuming_client import Follower
-from tests.acceptance.support.server import PATIENCE, SERVICE_KEY, token
+from tests.acceptance.support.server import PATIENCE, SERVICE_KEY
 from tests.support import redis as redises
 from tests.support.redis import Redis
+from tests.support.tokens import token
 
 figures = logging.getLogger("rowcast.figures")
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.acceptance.support.orm_process import Hand
 from tests.acceptance.support.raw_client import Peer
-from tests.acceptance.support.server import token
+from tests.support.tokens import token
 
 ALL = {"event": "*", "schema": "public", "table": "zoo_note"}
 # How many changes each writer commits at a time.

@@ -18,8 +18,9 @@ from tests.acceptance.support.deployment import Deployment, Program, deployed
 from tests.acceptance.support.final_checks import check_follower, check_log, until_numbered
 from tests.acceptance.support.raw_client import Peer
 from tests.acceptance.support.resuming_client import TABLE, Follower
-from tests.acceptance.support.server import PATIENCE, SERVICE_KEY, free_port, token
+from tests.acceptance.support.server import PATIENCE, SERVICE_KEY, free_port
 from tests.support.redis import Redis
+from tests.support.tokens import token
 
 LAYERS = ("core", "pubsub")
 KINDS = ("daphne", "uvicorn", "fanout")

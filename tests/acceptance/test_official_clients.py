@@ -14,7 +14,8 @@ import pytest
 
 from tests.acceptance.conftest import World
 from tests.acceptance.support.node_client import Node
-from tests.acceptance.support.server import SERVICE_KEY, token
+from tests.acceptance.support.server import SERVICE_KEY
+from tests.support.tokens import token
 
 ALL = {"event": "*", "schema": "public", "table": "zoo_note"}
 LIBRARIES = [

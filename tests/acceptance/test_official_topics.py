@@ -9,7 +9,8 @@ import pytest
 
 from tests.acceptance.conftest import World
 from tests.acceptance.support.node_client import Node
-from tests.acceptance.support.server import SERVICE_KEY, token
+from tests.acceptance.support.server import SERVICE_KEY
+from tests.support.tokens import token
 
 VERSIONS = ["1.0.0", "2.0.0"]
 _rooms = itertools.count()

@@ -17,8 +17,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from tests.acceptance.support.raw_client import Peer
-from tests.acceptance.support.server import ANON_KEY, PATIENCE, Server, token
+from tests.acceptance.support.server import ANON_KEY, PATIENCE, Server
 from tests.fuzz.feed import entries, scrambled
+from tests.support.tokens import token
 
 ALL = {"event": "*", "schema": "public", "table": "zoo_note"}
 MINE = {**ALL, "filter": "title=like.mine%"}

@@ -14,7 +14,8 @@ import pytest
 
 from tests.acceptance.conftest import World
 from tests.acceptance.support.node_client import Node
-from tests.acceptance.support.server import ANON_KEY, ROOT, token
+from tests.acceptance.support.server import ANON_KEY, ROOT
+from tests.support.tokens import token
 
 FOLDER = Path(__file__).resolve().parent / "python"
 _names = itertools.count()

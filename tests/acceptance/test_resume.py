@@ -13,7 +13,7 @@ from tests.acceptance.conftest import World
 from tests.acceptance.support.node_client import Node
 from tests.acceptance.support.orm_process import Hand
 from tests.acceptance.support.raw_client import Frame, Peer
-from tests.acceptance.support.server import token
+from tests.support.tokens import token
 
 ALL = {"event": "*", "schema": "public", "table": "zoo_note"}
 

@@ -17,7 +17,8 @@ from websockets.exceptions import InvalidStatus
 
 from tests.acceptance.conftest import World
 from tests.acceptance.support.raw_client import Peer
-from tests.acceptance.support.server import SERVICE_KEY, Server, token
+from tests.acceptance.support.server import SERVICE_KEY, Server
+from tests.support.tokens import token
 
 ALL = {"event": "*", "schema": "public", "table": "zoo_note"}
 VERSIONS = pytest.mark.parametrize("vsn", ["1.0.0", "2.0.0"])

@@ -1,0 +1,1 @@
+"""Helpers that tests of every level share; no test is in here."""

@@ -13,6 +13,8 @@ from urllib.parse import quote
 
 from django.db import connection
 
+from tests.support.tokens import SECRET_KEY
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -52,7 +54,7 @@ def environment(redis: str = "") -> dict[str, str]:
     variables = {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "tests.settings_server",
-        "DJANGO_SECRET_KEY": "a-test-key-that-is-long-enough-for-hs256",
+        "DJANGO_SECRET_KEY": SECRET_KEY,
         "REDIS_URL": redis,
         "PYTHONUNBUFFERED": "1",
     }

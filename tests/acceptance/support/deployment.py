@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.acceptance.support.orm_process import Hand
-from tests.acceptance.support.server import PATIENCE, ROOT, SECRET_KEY, Server
+from tests.acceptance.support.server import PATIENCE, ROOT, Server
 from tests.support.redis import Redis
+from tests.support.tokens import SECRET_KEY
 
 _LOOK_SECONDS = 0.02
 

@@ -20,10 +20,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jwt
+from tests.support.tokens import SECRET_KEY
 
 ROOT = Path(__file__).resolve().parents[3]
-SECRET_KEY = "an-acceptance-key-that-is-long-enough-for-hs256"
 ANON_KEY = "sb_publishable_test"
 SERVICE_KEY = "sb_secret_test"
 
@@ -84,12 +83,6 @@ def copy_database(template: Path, path: Path) -> Path:
         if source.exists():
             shutil.copy(source, f"{path}{suffix}")
     return path
-
-
-def token(sub: object, role: str = "authenticated", ttl: float = 3600, **claims: Any) -> str:
-    """A token that the servers accept, valid for `ttl` seconds; negative: expired so long ago."""
-    payload = {"sub": str(sub), "role": role, "exp": int(time.time() + ttl), **claims}
-    return jwt.encode(payload, SECRET_KEY, algorithm="HS256")
 
 
 def free_port() -> int:

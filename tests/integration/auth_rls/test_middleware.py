@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -17,8 +15,8 @@ from django.views.decorators.http import require_POST
 
 from auth_rls import visible
 from auth_rls.middleware import SubjectMiddleware, authenticates_itself
-from auth_rls.subjects import tokens
 from tests.support.policies import policy, user
+from tests.support.tokens import bearer, token
 from tests.zoo.models import Note
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
@@ -53,15 +51,6 @@ urlpatterns = [
     path("async", told_async),
     path("post", require_POST(told)),
 ]
-
-
-def token(sub: Any = None, role: str = "authenticated", ttl: int = 60) -> str:
-    claims = {"role": role, "exp": int(time.time()) + ttl}
-    return tokens.sign(claims if sub is None else {**claims, "sub": str(sub)})
-
-
-def bearer(value: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {value}"}
 
 
 def test_a_session_is_its_user() -> None:

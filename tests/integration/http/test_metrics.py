@@ -14,8 +14,8 @@ from django.test import Client as SyncClient
 from realtime.ops import metrics, status
 from realtime.ops.metrics import INSTALLATION, METRICS, PROCESS
 from realtime.process.hub import hub
-from tests.integration.socket.test_consumer import token
 from tests.support.socket_client import Client, db
+from tests.support.tokens import token
 from tests.support.waiting import auntil
 from tests.zoo.models import Note
 

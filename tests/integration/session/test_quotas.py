@@ -17,6 +17,7 @@ from realtime.protocol.errors import CloseCode
 from realtime.session.quotas import ADDRESS
 from realtime.topics.broadcast import Broadcast
 from tests.support.socket_client import Client, db
+from tests.support.tokens import token
 from tests.support.waiting import auntil
 from tests.zoo.models import Note
 
@@ -155,7 +156,6 @@ async def test_who_reconnects_finds_the_same_limit_and_then_no_door(settings: An
 
 
 async def test_a_user_s_joins_are_counted_over_all_their_connections(settings: Any) -> None:
-    from tests.integration.socket.test_consumer import token
 
     settings.REALTIME = {"LIMITS": {"joins_per_second": 0.001}}
     hers = token("ada")

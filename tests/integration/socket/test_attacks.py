@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,23 +17,19 @@ from django.db import connection
 
 import realtime
 from auth_rls.models import Policy
-from auth_rls.subjects import tokens
 from realtime import publish
 from realtime.event_log import sequencer
 from realtime.models import WalEntry
 from realtime.process.hub import hub
 from realtime.wal import published, triggers
 from tests.support.socket_client import Client, closed, db
+from tests.support.tokens import token
 from tests.support.waiting import auntil
 from tests.zoo.models import Member, Note, Team
 
 pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
 
 TABLE = {"event": "*", "schema": "public", "table": "zoo_note"}
-
-
-def token(sub: object, role: str = "authenticated", **claims: Any) -> str:
-    return tokens.sign({"sub": str(sub), "role": role, "exp": int(time.time()) + 60, **claims})
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,20 +14,16 @@ from django.db import connection, transaction
 from django.test import Client as Browser
 
 from auth_rls.models import Policy
-from auth_rls.subjects import tokens
 from realtime.event_log.table import backlog
 from realtime.process.hub import hub
 from realtime.protocol.errors import CloseCode
 from realtime.wal.head import read_head
 from tests.support.socket_client import Client, application, closed, db
+from tests.support.tokens import token
 from tests.support.waiting import auntil
 from tests.zoo.models import Member, Note, Team
 
 pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
-
-
-def token(sub: object, role: str = "authenticated", ttl: float = 60, **claims: Any) -> str:
-    return tokens.sign({"sub": str(sub), "role": role, "exp": int(time.time() + ttl), **claims})
 
 
 async def user(name: str, **fields: Any) -> User:

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from auth_rls import Subject
 from auth_rls.models import Policy
-from auth_rls.subjects import tokens
 from realtime.event_log.table import backlog
 from realtime.process.hub import close_hub, hub
 from realtime.util.database_threads import close_connections
@@ -26,13 +25,9 @@ from realtime.wal import published, triggers
 from realtime.wal.head import read_head
 from tests.support.live_client import Keeper, expected
 from tests.support.socket_client import Client, db
+from tests.support.tokens import token
 from tests.support.waiting import auntil
 from tests.zoo.models import Member, Note, Team
-
-
-def token(sub: object, role: str = "authenticated") -> str:
-    return tokens.sign({"sub": str(sub), "role": role, "exp": int(time.time() + 600)})
-
 
 POLICIES: list[Any] = [
     {"is_public": True},

@@ -21,8 +21,9 @@ from auth_rls.models import Policy
 from auth_rls.subjects import tokens
 from realtime.models import WalEntry
 from realtime.process.hub import hub
-from tests.integration.subscriptions.test_live_bindings import everything_handed_out, token
+from tests.integration.subscriptions.test_live_bindings import everything_handed_out
 from tests.support.socket_client import Client, db
+from tests.support.tokens import token
 from tests.zoo.models import Member, Note, Team
 
 pytestmark = pytest.mark.usefixtures("wal", "closing_hub")

@@ -17,23 +17,19 @@ from django.test import AsyncClient, override_settings
 
 import realtime
 from auth_rls.models import Policy
-from auth_rls.subjects import tokens
 from realtime.models import Message
 from realtime.process import broadcast_sender
 from realtime.process.hub import hub
 from realtime.protocol.serializer import binary_broadcast
 from realtime.topics.broadcast import Broadcast
 from tests.support.socket_client import Client, db
+from tests.support.tokens import token
 from tests.support.waiting import auntil
 from tests.zoo.models import Note
 
 pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
 
 TOPIC = "realtime:room"
-
-
-def token(sub: object = "a", role: str = "authenticated", **claims: Any) -> str:
-    return tokens.sign({"sub": str(sub), "role": role, "exp": int(time.time()) + 60, **claims})
 
 
 @pytest.fixture
@@ -374,7 +370,7 @@ async def test_private_topics_need_permission_to_send(listen: Any) -> None:
     await db(allow, "receive_broadcast")
     await db(allow, "send_broadcast", {"topic": "$claims.room"})
     client = await listen(config={"private": True})
-    good, bad = token(room="room"), token(room="other")
+    good, bad = token("a", room="room"), token("a", room="other")
     single = f"{BATCH}/room/events/e?private=true"
     answer = await post(single, {"n": 0}, authorization=f"Bearer {bad}")
     assert (answer.status_code, answer.json()) == (403, {"message": "Unauthorized"})

@@ -12,9 +12,9 @@ from django.db import connection
 from django.test import override_settings
 
 from auth_rls.models import Policy
-from auth_rls.subjects import tokens
 from realtime.models import Topic
 from tests.support.socket_client import Client, closed, db
+from tests.support.tokens import token
 from tests.zoo.models import Member, Team
 
 pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
@@ -22,10 +22,6 @@ pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
 TOPIC = "realtime:room"
 MESSAGE = {"type": "broadcast", "event": "ping", "payload": {"n": 1}}
 REFUSED = "Unauthorized: You do not have permissions to read from this Channel topic: room"
-
-
-def token(sub: object, role: str = "authenticated", **claims: Any) -> str:
-    return tokens.sign({"sub": str(sub), "role": role, "exp": int(time.time()) + 60, **claims})
 
 
 @pytest.fixture

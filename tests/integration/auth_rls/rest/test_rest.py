@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,8 @@ from auth_rls.rest import (
     PolicyPermission,
     SubjectAuthentication,
 )
-from auth_rls.subjects import tokens
 from tests.support.policies import policy, user
+from tests.support.tokens import bearer, token
 from tests.zoo.models import Member, Note, Team
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
@@ -513,9 +512,8 @@ def test_outside_of_a_view_nothing_is_guarded(api: APIClient, ada: User) -> None
 # Who asks
 
 
-def token(sub: Any, role: str = "authenticated") -> dict[str, str]:
-    claims = {"sub": str(sub), "role": role, "exp": int(time.time()) + 60, "team": "red"}
-    return {"authorization": f"Bearer {tokens.sign(claims)}"}
+def by_token(sub: Any, role: str = "authenticated") -> dict[str, str]:
+    return bearer(token(sub, role, team="red"))
 
 
 @pytest.mark.parametrize("middleware", [True, False])
@@ -526,7 +524,7 @@ def test_a_token_is_its_user_and_its_claims(
         settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if name != MIDDLEWARE]
     policy({"all": [MINE, {"title": "$claims.team"}]})
     note("red", bob), note("blue", bob), note("red", ada)
-    answer = api.get("/by-token/", headers=token(bob.pk))
+    answer = api.get("/by-token/", headers=by_token(bob.pk))
     assert [row["owner"] for row in answer.json()] == [bob.pk]
 
 
@@ -535,7 +533,7 @@ def test_a_token_needs_no_csrf_token_and_a_session_does(ada: User) -> None:
     client = APIClient(enforce_csrf_checks=True)
     client.force_login(ada)
     assert client.post("/by-token/", {"title": "x"}).status_code == 403
-    assert client.post("/by-token/", {"title": "x"}, headers=token(ada.pk)).status_code == 201
+    assert client.post("/by-token/", {"title": "x"}, headers=by_token(ada.pk)).status_code == 201
 
 
 @pytest.mark.parametrize("middleware", [True, False])
@@ -550,8 +548,8 @@ def test_a_token_that_is_refused_is_a_401(api: APIClient, settings: Any, middlew
 def test_with_the_middleware_a_token_keeps_its_claims_in_any_view(ada: User) -> None:
     policy({"title": "$claims.team"})
     note("red"), note("blue")
-    assert titles(APIClient().get("/notes/", headers=token(ada.pk))) == ["red"]
-    assert titles(APIClient().get("/notes/", headers=token("elsewhere-7"))) == ["red"]
+    assert titles(APIClient().get("/notes/", headers=by_token(ada.pk))) == ["red"]
+    assert titles(APIClient().get("/notes/", headers=by_token("elsewhere-7"))) == ["red"]
 
 
 def test_a_view_that_takes_no_session_is_not_answered_for_it(api: APIClient, ada: User) -> None:
@@ -563,7 +561,7 @@ def test_a_view_that_takes_no_session_is_not_answered_for_it(api: APIClient, ada
 
 def test_the_service_role_and_superusers_are_not_asked(bob: User) -> None:
     note("bob's", bob)
-    assert titles(APIClient().get("/by-token/", headers=token("x", "service_role"))) == ["bob's"]
+    assert titles(APIClient().get("/by-token/", headers=by_token("x", "service_role"))) == ["bob's"]
     root = APIClient()
     root.force_login(user("root", is_superuser=True))
     assert titles(root.get("/notes/")) == ["bob's"]

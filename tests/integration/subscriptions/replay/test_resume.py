@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +14,6 @@ from django.db.backends.utils import CursorWrapper
 
 from auth_rls import Subject
 from auth_rls.models import Policy
-from auth_rls.subjects import tokens
 from realtime.delivery.frame import SharedFrame
 from realtime.delivery.outbox import Outgoing
 from realtime.event_log import sequencer
@@ -37,10 +35,6 @@ from tests.support.waiting import auntil
 from tests.zoo.models import Member, Note, Team
 
 pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
-
-
-def token(sub: object, role: str = "authenticated") -> str:
-    return tokens.sign({"sub": str(sub), "role": role, "exp": int(time.time() + 60)})
 
 
 class FakePort:

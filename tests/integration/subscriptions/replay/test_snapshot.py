@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ from hypothesis import strategies as st
 from auth_rls import Subject
 from auth_rls.predicates.evaluate import matcher
 from auth_rls.predicates.predicate import All, Any_, Const, Not, Predicate, Test
-from auth_rls.subjects import tokens
 from realtime.event_log import sequencer
 from realtime.event_log.position import Position
 from realtime.models import WalEntry
@@ -33,15 +31,12 @@ from realtime.wal import published, row_images, triggers
 from realtime.wal.head import read_head
 from tests.integration.wal.test_values import BYTES, FULL
 from tests.support.socket_client import Client, db
+from tests.support.tokens import token
 from tests.support.vendors import on_sqlite
 from tests.support.waiting import auntil
 from tests.zoo.models import Note, Specimen
 
 pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
-
-
-def token(sub: object, role: str = "authenticated") -> str:
-    return tokens.sign({"sub": str(sub), "role": role, "exp": int(time.time() + 60)})
 
 
 async def opened(asker: str | None = None, **binding: Any) -> Client:

@@ -13,6 +13,7 @@ from realtime.models import PresenceMember, Process
 from realtime.process import registry
 from realtime.process.hub import hub
 from tests.support.socket_client import Client, db
+from tests.support.tokens import token
 from tests.support.waiting import auntil
 
 pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
@@ -139,7 +140,6 @@ async def test_a_public_and_a_private_topic_of_one_name_are_two_rooms(here: Any)
 
 
 def _service() -> str:
-    from tests.integration.socket.test_consumer import token
 
     return token("job", role="service_role")
 

@@ -40,7 +40,8 @@ def auth(settings: Any) -> Callable[..., None]:
     return configure
 
 
-def token(claims: Any = None, key: Any = KEY, algorithm: str = "HS256", **header: Any) -> str:
+def signed(claims: Any = None, key: Any = KEY, algorithm: str = "HS256", **header: Any) -> str:
+    """A token of any claims, key, algorithm and header; `support.tokens.token` makes the usual."""
     return jwt.encode(GOOD if claims is None else claims, key, algorithm, headers=header or None)
 
 
@@ -72,7 +73,7 @@ HS256 = b'{"alg":"HS256"}'
 
 
 def test_a_good_token_gives_its_claims() -> None:
-    assert tokens.verify(token(), now=NOW) == GOOD
+    assert tokens.verify(signed(), now=NOW) == GOOD
 
 
 @pytest.mark.parametrize(
@@ -85,17 +86,17 @@ def test_a_good_token_gives_its_claims() -> None:
         "garbage",
         "a.b.c",
         "sb_publishable_x",
-        token() + ".extra",
-        token()[:40],
-        "Bearer " + token(),
-        token() + "\0",
-        "\0" + token(),
+        signed() + ".extra",
+        signed()[:40],
+        "Bearer " + signed(),
+        signed() + "\0",
+        "\0" + signed(),
         "tökén.ä.ö",
         "eyJhbGciOiJIUzI1NiJ9.\ud800.x",
         None,
         7,
         b"a.b.c",
-        token({**GOOD, "padding": "x" * 20_000}),
+        signed({**GOOD, "padding": "x" * 20_000}),
         raw(b"[]", b"{}"),
         raw(b"\xff\xfe", b"{}"),
         raw(b"[" * 9_000, b"{}"),
@@ -135,12 +136,12 @@ def test_no_bytes_whatever_raise_anything_but_a_token_error(header: bytes, paylo
 @pytest.mark.parametrize(
     "text",
     [
-        token(key="another-key-that-is-long-enough-for-hs256"),
-        token().rpartition(".")[0] + ".",
-        token().rpartition(".")[0] + "." + "A" * 43,
-        ".".join((token().split(".")[0], token({**GOOD, "sub": "8"}).split(".")[1]))
+        signed(key="another-key-that-is-long-enough-for-hs256"),
+        signed().rpartition(".")[0] + ".",
+        signed().rpartition(".")[0] + "." + "A" * 43,
+        ".".join((signed().split(".")[0], signed({**GOOD, "sub": "8"}).split(".")[1]))
         + "."
-        + token().split(".")[2],
+        + signed().split(".")[2],
     ],
     ids=["another key", "empty", "zeros", "payload of another"],
 )
@@ -149,7 +150,7 @@ def test_a_wrong_signature_is_refused(text: str) -> None:
 
 
 def test_a_wrong_signature_is_said_before_anything_about_the_claims() -> None:
-    text = token({"exp": 1}, key="another-key-that-is-long-enough-for-hs256")
+    text = signed({"exp": 1}, key="another-key-that-is-long-enough-for-hs256")
     assert refusal(text) == BAD_SIGNATURE
 
 
@@ -169,40 +170,40 @@ def test_a_token_without_an_algorithm_is_refused() -> None:
 @pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
 def test_every_hmac_algorithm_can_be_allowed(auth: Any, algorithm: str) -> None:
     auth(JWT_ALGORITHMS=[algorithm])
-    assert tokens.verify(token(algorithm=algorithm), now=NOW)["sub"] == "7"
+    assert tokens.verify(signed(algorithm=algorithm), now=NOW)["sub"] == "7"
 
 
 def test_an_expired_token_says_how_long_ago() -> None:
     with pytest.raises(tokens.ExpiredToken) as caught:
-        tokens.verify(token(), now=GOOD["exp"] + 42.7)
+        tokens.verify(signed(), now=GOOD["exp"] + 42.7)
     assert str(caught.value) == "InvalidJWTToken: Token has expired 42 seconds ago"
     assert caught.value.handshake_reason == "Token has expired"
 
 
 def test_a_token_expires_at_the_very_second() -> None:
-    tokens.verify(token(), now=GOOD["exp"] - 0.001)
-    assert refusal(token(), now=GOOD["exp"]).endswith("Token has expired 0 seconds ago")
+    tokens.verify(signed(), now=GOOD["exp"] - 0.001)
+    assert refusal(signed(), now=GOOD["exp"]).endswith("Token has expired 0 seconds ago")
 
 
 def test_a_decimal_expiry_is_rounded() -> None:
-    assert tokens.verify(token({**GOOD, "exp": NOW + 9.6}), now=NOW)["exp"] == NOW + 10
+    assert tokens.verify(signed({**GOOD, "exp": NOW + 9.6}), now=NOW)["exp"] == NOW + 10
 
 
 @pytest.mark.parametrize("missing", ["role", "exp"])
 def test_role_and_exp_are_required(missing: str) -> None:
     without = {name: value for name, value in GOOD.items() if name != missing}
-    assert refusal(token(without)) == FIELDS
+    assert refusal(signed(without)) == FIELDS
     assert refusal(raw(HS256, json.dumps({**GOOD, missing: None}).encode())) == FIELDS
 
 
 @pytest.mark.parametrize("role", [7, True, ["authenticated"], {"name": "anon"}])
 def test_a_role_that_is_no_string_counts_as_missing(role: Any) -> None:
-    assert refusal(token({**GOOD, "role": role})) == FIELDS
+    assert refusal(signed({**GOOD, "role": role})) == FIELDS
 
 
 @pytest.mark.parametrize("role", ["", "admin", "postgres", "Authenticated", "service_role "])
 def test_an_unknown_role_is_refused(role: str) -> None:
-    assert refusal(token({**GOOD, "role": role})) == (
+    assert refusal(signed({**GOOD, "role": role})) == (
         "InvalidJWTToken: role must be one of anon, authenticated, service_role"
     )
 
@@ -218,7 +219,7 @@ def test_an_expiry_beyond_every_number_is_refused() -> None:
 
 
 def test_a_token_that_is_not_valid_yet_is_refused() -> None:
-    text = token({**GOOD, "nbf": int(NOW) + 5})
+    text = signed({**GOOD, "nbf": int(NOW) + 5})
     assert refusal(text) == "InvalidJWTToken: Token is not valid yet"
     assert tokens.verify(text, now=NOW + 5)["sub"] == "7"
 
@@ -231,7 +232,7 @@ def test_iat_and_nbf_must_be_numbers(name: str) -> None:
 
 def test_the_leeway_stretches_both_ends(auth: Any) -> None:
     auth(JWT_LEEWAY=30)
-    text = token({**GOOD, "nbf": int(NOW) + 20})
+    text = signed({**GOOD, "nbf": int(NOW) + 20})
     assert tokens.verify(text, now=NOW)
     assert tokens.verify(text, now=GOOD["exp"] + 29)
     assert refusal(text, now=GOOD["exp"] + 30).endswith("expired 30 seconds ago")
@@ -240,7 +241,7 @@ def test_the_leeway_stretches_both_ends(auth: Any) -> None:
 @pytest.mark.parametrize("audience", ["app", ["x", "app"]])
 def test_an_accepted_audience_passes(auth: Any, audience: Any) -> None:
     auth(JWT_AUDIENCE=["app", "other"])
-    assert tokens.verify(token({**GOOD, "aud": audience}), now=NOW)
+    assert tokens.verify(signed({**GOOD, "aud": audience}), now=NOW)
 
 
 @pytest.mark.parametrize("audience", [None, "x", ["x"], [], 7, [7], {"app": 1}])
@@ -251,31 +252,31 @@ def test_another_audience_is_refused(auth: Any, audience: Any) -> None:
 
 
 def test_an_audience_nobody_asked_about_is_no_matter() -> None:
-    assert tokens.verify(token({**GOOD, "aud": "authenticated"}), now=NOW)
+    assert tokens.verify(signed({**GOOD, "aud": "authenticated"}), now=NOW)
 
 
 @pytest.mark.parametrize("issuer", [None, "https://evil.example", ["https://id.example"], 7])
 def test_another_issuer_is_refused(auth: Any, issuer: Any) -> None:
     auth(JWT_ISSUER="https://id.example")
-    assert tokens.verify(token({**GOOD, "iss": "https://id.example"}), now=NOW)
+    assert tokens.verify(signed({**GOOD, "iss": "https://id.example"}), now=NOW)
     text = raw(HS256, json.dumps({**GOOD, "iss": issuer}).encode())
     assert refusal(text) == "InvalidJWTToken: Token issuer is not accepted"
 
 
 def test_the_role_claim_can_have_another_name(auth: Any) -> None:
     auth(ROLE_CLAIM="https://example.com/role")
-    assert tokens.verify(token({"https://example.com/role": "anon", "exp": GOOD["exp"]}), now=NOW)
-    assert "`https://example.com/role` and `exp` are required" in refusal(token())
+    assert tokens.verify(signed({"https://example.com/role": "anon", "exp": GOOD["exp"]}), now=NOW)
+    assert "`https://example.com/role` and `exp` are required" in refusal(signed())
 
 
 def test_an_older_secret_key_is_good_while_django_lists_it(settings: Any) -> None:
     settings.AUTH_RLS = {}
     settings.SECRET_KEY = "the-new-secret-key-which-is-long-enough"
     settings.SECRET_KEY_FALLBACKS = [KEY]
-    assert tokens.verify(token(), now=NOW)
-    assert tokens.verify(token(key=settings.SECRET_KEY), now=NOW)
+    assert tokens.verify(signed(), now=NOW)
+    assert tokens.verify(signed(key=settings.SECRET_KEY), now=NOW)
     settings.SECRET_KEY_FALLBACKS = []
-    assert refusal(token()) == BAD_SIGNATURE
+    assert refusal(signed()) == BAD_SIGNATURE
 
 
 def test_a_signed_token_verifies_and_other_libraries_read_it() -> None:
@@ -320,22 +321,22 @@ def test_a_key_of_the_set_is_chosen_by_its_name(auth: Any, private: Any, algorit
         ]
     }
     auth(JWT_ALGORITHMS=[algorithm], JWKS=jwk_set)
-    signed = token(key=private[algorithm], algorithm=algorithm, kid="mine")
-    assert tokens.verify(signed, now=NOW)["sub"] == "7"
+    text = signed(key=private[algorithm], algorithm=algorithm, kid="mine")
+    assert tokens.verify(text, now=NOW)["sub"] == "7"
     for kid in ("other", "unknown", ""):
-        assert refusal(token(key=private[algorithm], algorithm=algorithm, kid=kid)) == NO_SIGNER
+        assert refusal(signed(key=private[algorithm], algorithm=algorithm, kid=kid)) == NO_SIGNER
 
 
 def test_an_ed448_key_serves_as_well(auth: Any) -> None:
     key = ed448.Ed448PrivateKey.generate()
     auth(JWT_ALGORITHMS=["EdDSA"], JWKS={"keys": [public_jwk(key, "EdDSA", "k")]})
-    assert tokens.verify(token(key=key, algorithm="EdDSA", kid="k"), now=NOW)
+    assert tokens.verify(signed(key=key, algorithm="EdDSA", kid="k"), now=NOW)
 
 
 def test_a_token_that_names_no_key_is_checked_with_the_only_one(auth: Any, private: Any) -> None:
     one = public_jwk(private["RS256"], "RS256", "one")
     auth(JWT_ALGORITHMS=["RS256"], JWKS={"keys": [one]})
-    text = token(key=private["RS256"], algorithm="RS256")
+    text = signed(key=private["RS256"], algorithm="RS256")
     assert tokens.verify(text, now=NOW)
     auth(JWT_ALGORITHMS=["RS256"], JWKS={"keys": [one, {**one, "kid": "two"}]})
     assert refusal(text) == NO_SIGNER
@@ -367,8 +368,8 @@ def test_a_public_key_is_never_taken_for_a_shared_secret(auth: Any, private: Any
 def test_an_rsa_key_that_names_its_algorithm_checks_no_other(auth: Any, private: Any) -> None:
     jwk = public_jwk(private["RS256"], "RS256", "k", alg="RS256")
     auth(JWT_ALGORITHMS=["RS256", "RS512"], JWKS={"keys": [jwk]})
-    assert tokens.verify(token(key=private["RS256"], algorithm="RS256", kid="k"), now=NOW)
-    assert refusal(token(key=private["RS256"], algorithm="RS512", kid="k")) == NO_SIGNER
+    assert tokens.verify(signed(key=private["RS256"], algorithm="RS256", kid="k"), now=NOW)
+    assert refusal(signed(key=private["RS256"], algorithm="RS512", kid="k")) == NO_SIGNER
 
 
 def test_keys_a_token_brings_along_are_not_looked_at(auth: Any, private: Any) -> None:
@@ -376,7 +377,7 @@ def test_keys_a_token_brings_along_are_not_looked_at(auth: Any, private: Any) ->
     stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     auth(JWT_ALGORITHMS=["RS256"], JWKS={"keys": [mine]})
     brought = public_jwk(stranger, "RS256", "k")
-    forged = token(key=stranger, algorithm="RS256", kid="k", jwk=brought, jku="https://evil.test")
+    forged = signed(key=stranger, algorithm="RS256", kid="k", jwk=brought, jku="https://evil.test")
     assert refusal(forged) == BAD_SIGNATURE
 
 
@@ -389,18 +390,18 @@ def test_keys_for_encryption_do_not_check_signatures(auth: Any, private: Any) ->
 def test_a_private_key_in_the_set_serves_by_its_public_half(auth: Any, private: Any) -> None:
     jwk = jwt.get_algorithm_by_name("RS256").to_jwk(private["RS256"], as_dict=True)
     auth(JWT_ALGORITHMS=["RS256"], JWKS={"keys": [{**jwk, "kid": "k"}]})
-    assert tokens.verify(token(key=private["RS256"], algorithm="RS256", kid="k"), now=NOW)
+    assert tokens.verify(signed(key=private["RS256"], algorithm="RS256", kid="k"), now=NOW)
 
 
 def test_a_shared_secret_in_the_set_is_found_by_name_else_the_jwt_key_serves(auth: Any) -> None:
     other = "the-secret-in-the-key-set-is-long-enough"
     jwk = {"kty": "oct", "kid": "old", "k": _base64url(other.encode()).decode()}
     auth(JWKS={"keys": [jwk]})
-    assert tokens.verify(token(key=other, kid="old"), now=NOW)
-    assert tokens.verify(token(kid="unknown"), now=NOW)
-    assert tokens.verify(token(), now=NOW)
-    assert refusal(token(kid="old")) == BAD_SIGNATURE
-    assert refusal(token(key=other)) == BAD_SIGNATURE
+    assert tokens.verify(signed(key=other, kid="old"), now=NOW)
+    assert tokens.verify(signed(kid="unknown"), now=NOW)
+    assert tokens.verify(signed(), now=NOW)
+    assert refusal(signed(kid="old")) == BAD_SIGNATURE
+    assert refusal(signed(key=other)) == BAD_SIGNATURE
 
 
 # A key set at a URL
@@ -459,7 +460,7 @@ def test_a_remote_set_is_fetched_once_and_kept(auth: Any, private: Any, endpoint
     endpoint.document = {"keys": [public_jwk(private["ES256"], "ES256", "k")]}
     auth(JWT_ALGORITHMS=["ES256"], JWKS_URL=endpoint.url)
     for _ in range(3):
-        assert tokens.verify(token(key=private["ES256"], algorithm="ES256", kid="k"), now=NOW)
+        assert tokens.verify(signed(key=private["ES256"], algorithm="ES256", kid="k"), now=NOW)
     assert endpoint.asked == 1
 
 
@@ -518,7 +519,7 @@ def test_what_is_no_key_set_leaves_tokens_unchecked(
 ) -> None:
     endpoint.document = document
     auth(JWT_ALGORITHMS=["ES256"], JWKS_URL=endpoint.url)
-    text = token(key=private["ES256"], algorithm="ES256", kid="k")
+    text = signed(key=private["ES256"], algorithm="ES256", kid="k")
     assert refusal(text) == NO_SIGNER
     assert refusal(text) == NO_SIGNER
     assert endpoint.asked == 1
@@ -536,7 +537,7 @@ def test_a_remote_set_brings_no_shared_secrets(auth: Any, private: Any, endpoint
     secret = {"kty": "oct", "kid": "s", "k": _base64url(b"x" * 40).decode()}
     endpoint.document = {"keys": [secret, public_jwk(private["ES256"], "ES256", "k")]}
     auth(JWT_ALGORITHMS=["ES256", "HS256"], JWKS_URL=endpoint.url)
-    assert refusal(token(key="x" * 40, kid="s")) == BAD_SIGNATURE
+    assert refusal(signed(key="x" * 40, kid="s")) == BAD_SIGNATURE
     assert endpoint.asked == 0
 
 
@@ -609,7 +610,7 @@ def test_a_thread_does_not_wait_for_anothers_renewal(private: Any) -> None:
 
 async def test_a_remote_set_is_never_asked_on_an_event_loop(auth: Any, private: Any) -> None:
     auth(JWT_ALGORITHMS=["ES256"], JWKS_URL="https://id.example/jwks")
-    text = token(key=private["ES256"], algorithm="ES256", kid="k")
+    text = signed(key=private["ES256"], algorithm="ES256", kid="k")
     with pytest.raises(SynchronousOnlyOperation):
         tokens.verify(text, now=NOW)
 
