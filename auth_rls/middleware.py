@@ -12,7 +12,6 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from asgiref.sync import sync_to_async
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, JsonResponse
@@ -56,7 +55,10 @@ class SubjectMiddleware(SyncAsyncMiddleware):
     `await request.asubject()`, as with `request.auser()`.
     """
 
-    def call(self, request: HttpRequest) -> Any:
+    def blocks(self, request: HttpRequest) -> bool:
+        return "HTTP_AUTHORIZATION" in request.META
+
+    def before(self, request: HttpRequest) -> HttpResponseBase | None:
         try:
             token = bearer_token(request)
             _set(request, None if token is None else Subject.from_token(token))
@@ -64,19 +66,12 @@ class SubjectMiddleware(SyncAsyncMiddleware):
             if not _is_left_to_its_view(request):
                 return _refused(error)
             _become(request, Subject.anonymous())
-        return _varied(self.get_response(request))
+        return None
 
-    async def acall(self, request: HttpRequest) -> Any:
-        try:
-            token = bearer_token(request)
-            # A thread also for what touches no database: fetching a key set is I/O too.
-            verify = sync_to_async(Subject.from_token, thread_sensitive=True)
-            _set(request, None if token is None else await verify(token))
-        except TokenError as error:
-            if not _is_left_to_its_view(request):
-                return _refused(error)
-            _become(request, Subject.anonymous())
-        return _varied(await self.get_response(request))
+    def after(self, response: HttpResponseBase) -> HttpResponseBase:
+        # A request with a token reads no cookie, so nothing else tells caches whose answer it is.
+        patch_vary_headers(response, ["Authorization"])
+        return response
 
 
 def _set(request: Any, subject: Subject | None) -> None:
@@ -122,10 +117,4 @@ async def _of_session(request: Any) -> Subject:
 def _refused(error: TokenError) -> HttpResponseBase:
     response = JsonResponse({"error": error.handshake_reason}, status=401)
     response["WWW-Authenticate"] = 'Bearer error="invalid_token"'
-    return _varied(response)
-
-
-def _varied(response: HttpResponseBase) -> HttpResponseBase:
-    # A request with a token reads no cookie, so nothing else tells caches whose answer it is.
-    patch_vary_headers(response, ["Authorization"])
     return response

@@ -1,21 +1,24 @@
-"""Where a middleware stands: in a chain of sync calls or of async ones.
+"""The base of a middleware that works in a chain of sync calls and in one of async calls.
 
-Owns that a request is answered in the chain's own way, with no thread between.
+Owns the calling: a subclass is written once, and no chain is adapted to the other by a thread.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 
-class SyncAsyncMiddleware(ABC):
-    """A middleware that does in `call` and in `acall` what it does around `get_response`."""
+class SyncAsyncMiddleware:
+    """Calls `before`, then the rest of the chain within `around`, then `after`.
+
+    Subclasses override those of the three that they need.
+    """
 
     sync_capable = True
     async_capable = True
@@ -28,13 +31,38 @@ class SyncAsyncMiddleware(ABC):
         if self._is_async:
             markcoroutinefunction(self)
 
+    def before(self, request: HttpRequest) -> HttpResponseBase | None:
+        """Prepare the request. A response that is returned is the answer, and the rest of the
+        chain is not called."""
+
+    def blocks(self, request: HttpRequest) -> bool:
+        """Whether `before` may wait for the database or the network for this request. In an async
+        chain it is then called in a thread."""
+        return False
+
+    def around(self, request: HttpRequest) -> AbstractContextManager[Any]:
+        """The context in which the rest of the chain is called."""
+        return nullcontext()
+
+    def after(self, response: HttpResponseBase) -> HttpResponseBase:
+        """What is answered for a response, be it from `before` or from the rest of the chain."""
+        return response
+
     def __call__(self, request: HttpRequest) -> Any:
-        return self.acall(request) if self._is_async else self.call(request)
+        if self._is_async:
+            return self._answer_async(request)
+        response = self.before(request)
+        if response is None:
+            with self.around(request):
+                response = self.get_response(request)
+        return self.after(response)
 
-    @abstractmethod
-    def call(self, request: HttpRequest) -> Any:
-        """Answer in a chain of sync calls."""
-
-    @abstractmethod
-    async def acall(self, request: HttpRequest) -> Any:
-        """Answer in a chain of async ones."""
+    async def _answer_async(self, request: HttpRequest) -> HttpResponseBase:
+        if self.blocks(request):
+            response = await sync_to_async(self.before, thread_sensitive=True)(request)
+        else:
+            response = self.before(request)
+        if response is None:
+            with self.around(request):
+                response = await self.get_response(request)
+        return self.after(response)

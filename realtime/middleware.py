@@ -1,12 +1,13 @@
 """Each request's user as the actor of what its view writes.
 
-Owns who that is. The user is read only when something is written, so a page that is only read
-costs no look at the session.
+Owns which user that is. The user is read only when something is written, so a request that only
+reads costs no query of the session.
 """
 
 from __future__ import annotations
 
 import functools
+from contextlib import AbstractContextManager
 from typing import Any
 
 from django.http import HttpRequest
@@ -17,23 +18,19 @@ from realtime.wal.actor import acting, actor_name
 
 
 class ActorMiddleware(SyncAsyncMiddleware):
-    """Put it behind Django's AuthenticationMiddleware, and behind SubjectMiddleware if there."""
+    """Put it behind Django's AuthenticationMiddleware, and behind SubjectMiddleware if that is in
+    use."""
 
-    def call(self, request: HttpRequest) -> Any:
-        with acting(functools.partial(_who, request)):
-            return self.get_response(request)
-
-    async def acall(self, request: HttpRequest) -> Any:
-        with acting(functools.partial(_who, request)):
-            return await self.get_response(request)
+    def around(self, request: HttpRequest) -> AbstractContextManager[Any]:
+        return acting(functools.partial(_actor_of, request))
 
 
-def _who(request: HttpRequest) -> str | None:
-    """The request's user; else, of a token that names no Django user, its user id or role."""
+def _actor_of(request: HttpRequest) -> str | None:
+    """The request's user; for a token that names no Django user, its user id or its role."""
     user = getattr(request, "user", None)
     if user is not None and user.is_authenticated:
         return actor_name(user)
-    # REST framework leaves there what authenticated a request.
+    # REST framework puts what authenticated a request into `auth`.
     for found in (getattr(request, "auth", None), getattr(request, "subject", None)):
         if isinstance(found, Subject) and found.role != ANON:
             return str(found.user_id) if found.user_id is not None else found.role
