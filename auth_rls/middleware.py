@@ -1,17 +1,19 @@
 """`request.subject`: who asks, by a Bearer token or by the Django session.
 
-Owns which of the two a request is. A request with a token is that token's and no session's: its
-`request.user` is the token's user, whatever cookies came along, and as no browser sends a token
-by itself, it needs no CSRF token. A token that is refused ends in a 401; it is never taken for
-nobody. Verifying tokens is `Subject`'s.
+Owns which of the two a request is. A request with a token is no session's: its subject is the
+token's, and `request.user` is anonymous, whatever cookies came along. So a token opens no view that
+was written for sessions, and none of the admin. A view that takes tokens says so by
+`accepts_tokens`. A token that is refused ends in a 401; such a request is never taken for an
+anonymous one. Verifying tokens is the work of `Subject`.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+from asgiref.sync import iscoroutinefunction
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, JsonResponse
@@ -19,19 +21,25 @@ from django.http.response import HttpResponseBase
 from django.urls import Resolver404, resolve
 from django.utils.cache import patch_vary_headers
 from django.utils.functional import SimpleLazyObject
+from django.views.decorators.csrf import csrf_exempt, csrf_protect
 
 from auth_rls.middleware_base import SyncAsyncMiddleware
 from auth_rls.subjects.subject import Subject
 from auth_rls.subjects.tokens import MalformedToken, TokenError
 
 SCHEME = "bearer"
-_MARK = "authenticates_itself"
+_OWN_KEYS = "authenticates_itself"
+# Where the middleware leaves the subject of a token that it has verified.
+_BY_TOKEN = "_auth_rls_token_subject"
+_ADMIN = "admin"
 _View = TypeVar("_View", bound=Callable[..., Any])
 
 
 def bearer_token(request: Any) -> str | None:
-    """The token of `Authorization: Bearer`; None where the request shows none. Raises TokenError
-    where it shows one that is empty or more than one."""
+    """The token of `Authorization: Bearer`, or None without such a header.
+
+    Raises TokenError where the header holds no token or more than one.
+    """
     words = request.META.get("HTTP_AUTHORIZATION", "").split()
     if not words or words[0].lower() != SCHEME:
         return None
@@ -41,10 +49,34 @@ def bearer_token(request: Any) -> str | None:
     return token
 
 
+def accepts_tokens(view: _View) -> _View:
+    """Mark a view that takes Bearer tokens as it takes sessions.
+
+    In it, `request.user` is the token's user. Such a request needs no CSRF token, because no
+    browser sends a Bearer token by itself; a request without one is checked as ever. In views of
+    Django's admin the mark has no effect.
+    """
+    guarded = csrf_protect(view)
+    answer: Callable[..., Any]
+    if iscoroutinefunction(view):
+
+        async def answer_async(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            return await (view if _let_in(request) else guarded)(request, *args, **kwargs)
+
+        answer = answer_async
+    else:
+
+        def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            return (view if _let_in(request) else guarded)(request, *args, **kwargs)
+
+    # The middleware comes before the view and knows nothing of the token; `guarded` checks instead.
+    return cast(_View, csrf_exempt(functools.wraps(view)(answer)))
+
+
 def authenticates_itself(view: _View) -> _View:
-    """Mark a view that reads `Authorization: Bearer` in a way of its own, such as keys that are
-    no JWT: a value that the middleware would refuse is left to it, in a request of nobody's."""
-    setattr(view, _MARK, True)
+    """Mark a view that reads `Authorization: Bearer` by itself, such as keys that are no JWT: a
+    value that the middleware would refuse is left to the view, in an anonymous request."""
+    setattr(view, _OWN_KEYS, True)
     return view
 
 
@@ -59,13 +91,26 @@ class SubjectMiddleware(SyncAsyncMiddleware):
         return "HTTP_AUTHORIZATION" in request.META
 
     def before(self, request: HttpRequest) -> HttpResponseBase | None:
+        if not hasattr(request, "user"):
+            raise ImproperlyConfigured(
+                "auth_rls.middleware.SubjectMiddleware must stand behind "
+                "django.contrib.auth.middleware.AuthenticationMiddleware in MIDDLEWARE."
+            )
         try:
             token = bearer_token(request)
-            _set(request, None if token is None else Subject.from_token(token))
+            subject = None if token is None else Subject.from_token(token)
         except TokenError as error:
             if not _is_left_to_its_view(request):
                 return _refused(error)
-            _become(request, Subject.anonymous())
+            _set_subject(request, Subject.anonymous())
+            _set_user(request, None)
+            return None
+        if subject is None:
+            _use_session(request)
+        else:
+            _set_subject(request, subject)
+            _set_user(request, None)
+            setattr(request, _BY_TOKEN, subject)
         return None
 
     def after(self, response: HttpResponseBase) -> HttpResponseBase:
@@ -74,31 +119,38 @@ class SubjectMiddleware(SyncAsyncMiddleware):
         return response
 
 
-def _set(request: Any, subject: Subject | None) -> None:
-    if not hasattr(request, "user"):
-        raise ImproperlyConfigured(
-            "auth_rls.middleware.SubjectMiddleware must stand behind "
-            "django.contrib.auth.middleware.AuthenticationMiddleware in MIDDLEWARE."
-        )
-    if subject is None:
-        request.subject = SimpleLazyObject(lambda: Subject.from_user(request.user))
-        request.asubject = functools.partial(_of_session, request)
-        return
-    _become(request, subject)
-    # What Django's CsrfViewMiddleware and REST framework's session authentication look at.
-    request._dont_enforce_csrf_checks = True
+def _let_in(request: HttpRequest) -> bool:
+    """Whether the request came with a token; its user is then the request's."""
+    subject = getattr(request, _BY_TOKEN, None)
+    match = request.resolver_match
+    if subject is None or match is None or _ADMIN in match.app_names:
+        return False
+    _set_user(request, subject.user)
+    return True
 
 
-def _become(request: Any, subject: Subject) -> None:
-    user = AnonymousUser() if subject.user is None else subject.user
+def _use_session(request: Any) -> None:
+    async def asubject() -> Subject:
+        return Subject.from_user(await request.auser())
 
-    async def auser() -> Any:
-        return user
+    request.subject = SimpleLazyObject(lambda: Subject.from_user(request.user))
+    request.asubject = asubject
 
+
+def _set_subject(request: Any, subject: Subject) -> None:
     async def asubject() -> Subject:
         return subject
 
     request.subject, request.asubject = subject, asubject
+
+
+def _set_user(request: Any, user: Any) -> None:
+    """Make `user` the request's; None stands for nobody."""
+    user = AnonymousUser() if user is None else user
+
+    async def auser() -> Any:
+        return user
+
     request.user, request.auser = user, auser
 
 
@@ -107,11 +159,7 @@ def _is_left_to_its_view(request: Any) -> bool:
         found = resolve(request.path_info, getattr(request, "urlconf", None))
     except Resolver404:
         return False
-    return getattr(found.func, _MARK, False)
-
-
-async def _of_session(request: Any) -> Subject:
-    return Subject.from_user(await request.auser())
+    return getattr(found.func, _OWN_KEYS, False)
 
 
 def _refused(error: TokenError) -> HttpResponseBase:

@@ -6,15 +6,19 @@ import json
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.contrib import admin
+from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, JsonResponse
 from django.test import AsyncClient, Client, RequestFactory
-from django.urls import path
+from django.urls import include, path
+from django.utils.decorators import method_decorator
+from django.views import View
 from django.views.decorators.http import require_POST
 
 from auth_rls import visible
-from auth_rls.middleware import SubjectMiddleware, authenticates_itself
+from auth_rls.middleware import SubjectMiddleware, accepts_tokens, authenticates_itself
 from tests.support.policies import policy, user
 from tests.support.tokens import bearer, token
 from tests.zoo.models import Note
@@ -45,8 +49,24 @@ def own_keys(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"shown": request.headers["authorization"], "user": request.user.username})
 
 
+@method_decorator(accepts_tokens, name="dispatch")
+class Told(View):
+    def post(self, request: HttpRequest) -> JsonResponse:
+        return told(request)
+
+
+pages = ([path("page", accepts_tokens(told))], "admin")
+
 urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("admin-like/", include(pages)),
+    path("page", login_required(told, login_url="/login")),
     path("own", own_keys),
+    path("both", accepts_tokens(told)),
+    path("both-async", accepts_tokens(told_async)),
+    path("both-class", Told.as_view()),
+    path("both-logged-in", login_required(accepts_tokens(told), login_url="/login")),
+    path("both-inside", accepts_tokens(login_required(told, login_url="/login"))),
     path("sync", told),
     path("async", told_async),
     path("post", require_POST(told)),
@@ -70,7 +90,7 @@ def test_nobody_is_anonymous() -> None:
     assert (answer["role"], answer["id"], answer["user"]) == ("anon", None, "")
 
 
-def test_a_token_is_its_user_whatever_session_came_along() -> None:
+def test_a_token_is_its_subject_and_no_user_whatever_session_came_along() -> None:
     ada, bob = user("ada"), user("bob")
     policy({"owner": "$user.id"})
     Note.objects.create(title="ada's", owner=ada)
@@ -78,7 +98,7 @@ def test_a_token_is_its_user_whatever_session_came_along() -> None:
     client = Client()
     client.force_login(bob)
     answer = client.get("/sync", headers=bearer(token(ada.pk))).json()
-    assert (answer["id"], answer["user"], answer["seen"]) == (ada.pk, "ada", ["ada's"])
+    assert (answer["id"], answer["user"], answer["seen"]) == (ada.pk, "", ["ada's"])
 
 
 def test_a_token_of_nobody_we_know_is_no_session_user_either() -> None:
@@ -127,13 +147,67 @@ def test_another_scheme_is_not_ours_to_judge() -> None:
     assert answer["user"] == "ada"
 
 
-def test_a_session_still_needs_its_csrf_token_and_a_bearer_needs_none() -> None:
+def root() -> User:
+    return User.objects.create_superuser("root", password="x")
+
+
+def test_a_token_opens_no_view_that_was_written_for_sessions() -> None:
+    value = bearer(token(root().pk))
+    for path_ in ("/page", "/admin/auth/user/", "/admin/"):
+        assert Client().get(path_, headers=value).status_code == 302
+
+
+def test_a_token_opens_no_admin_beside_the_session_of_somebody_who_may_not_enter() -> None:
+    client = Client()
+    client.force_login(user("bob"))
+    assert client.get("/admin/auth/user/", headers=bearer(token(root().pk))).status_code == 302
+
+
+def test_a_token_writes_nothing_in_the_admin_even_without_csrf_checks() -> None:
+    value = bearer(token(root().pk))
+    form = {"username": "backdoor", "usable_password": "false"}
+    assert Client().post("/admin/auth/user/add/", form, headers=value).status_code == 302
+    strict = Client(enforce_csrf_checks=True)
+    assert strict.post("/admin/auth/user/add/", form, headers=value).status_code == 403
+    assert not User.objects.filter(username="backdoor").exists()
+
+
+def test_a_token_replaces_no_csrf_token() -> None:
     ada = user()
     client = Client(enforce_csrf_checks=True)
+    assert client.post("/post", headers=bearer(token(ada.pk))).status_code == 403
     client.force_login(ada)
     assert client.post("/post").status_code == 403
+    assert client.post("/post", headers=bearer(token(ada.pk))).status_code == 403
     assert client.post("/post", headers={"authorization": "Basic YTpi"}).status_code == 403
-    assert client.post("/post", headers=bearer(token(ada.pk))).json()["user"] == "ada"
+
+
+@pytest.mark.parametrize("where", ["/both", "/both-class", "/both-async", "/both-inside"])
+def test_a_view_that_accepts_tokens_gets_their_user_without_a_csrf_token(where: str) -> None:
+    ada, bob = user("ada"), user("bob")
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(bob)
+    answer = client.post(where, headers=bearer(token(ada.pk))).json()
+    assert (answer["id"], answer["user"]) == (ada.pk, "ada")
+
+
+@pytest.mark.parametrize("where", ["/both", "/both-class", "/both-async", "/both-inside"])
+def test_a_view_that_accepts_tokens_still_asks_sessions_for_a_csrf_token(where: str) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(user())
+    assert client.post(where).status_code == 403
+    assert client.post(where, headers={"authorization": "Basic YTpi"}).status_code == 403
+    assert Client().post(where, headers=bearer("x")).status_code == 401
+
+
+def test_what_stands_before_a_view_that_accepts_tokens_sees_nobody() -> None:
+    value = bearer(token(user().pk))
+    assert Client().get("/both-logged-in", headers=value).status_code == 302
+
+
+def test_no_view_of_an_admin_accepts_tokens() -> None:
+    answer = Client().get("/admin-like/page", headers=bearer(token(root().pk))).json()
+    assert answer["user"] == ""
 
 
 def test_caches_are_told_that_the_answer_depends_on_the_token() -> None:
@@ -169,7 +243,9 @@ async def test_async_views_get_the_same_subject() -> None:
     assert json.loads(answer.content) == {
         "role": "authenticated",
         "id": other.pk,
-        "user": "bob",
+        "user": "",
     }
+    answer = await client.post("/both-async", headers=bearer(token(other.pk)))
+    assert json.loads(answer.content)["user"] == "bob"
     assert (await client.get("/async", headers=bearer("x"))).status_code == 401
     assert json.loads((await client.get("/sync")).content)["user"] == "ada"
