@@ -35,15 +35,22 @@ ALGORITHMS: Final = (
 )
 KEYS: Final = (
     *("JWT_KEY", "JWT_ALGORITHMS", "JWKS", "JWKS_URL", "JWT_AUDIENCE", "JWT_ISSUER"),
-    *("JWT_LEEWAY", "USER_ID_CLAIM", "ROLE_CLAIM", "LOG_EVENTS"),
+    *("JWT_LEEWAY", "USER_ID_CLAIM", "USER_FIELD", "ROLE_CLAIM", "DEFAULT_ROLE", "ROLE_MAP"),
+    *("REQUIRED_CLAIMS", "SERVICE_ROLE_TOKENS", "LOG_EVENTS"),
 )
+ROLES: Final = ("anon", "authenticated", "service_role")
 EVENTS: Final = ("applied", "denied", "bypassed")
+_BYPASSING: Final = ("own", "any", "never")
 
 
 @dataclass(frozen=True, slots=True)
 class AuthSettings:
-    """AUTH_RLS as it is used. `secrets` check the HS algorithms, the first one signs;
-    `log_events` are the kinds of event to log."""
+    """AUTH_RLS as it is used.
+
+    `secrets` check the HS algorithms; the first one signs. `user_id_claims` are tried in order.
+    `role_map` is read in its own order. `maps_foreign_users`: whether AUTH_RLS says which user a
+    token stands for that a key of JWKS has signed. `log_events` are the kinds of event to log.
+    """
 
     secrets: tuple[Key, ...]
     algorithms: tuple[str, ...]
@@ -51,8 +58,14 @@ class AuthSettings:
     audiences: frozenset[str]
     issuers: frozenset[str]
     leeway: float
-    user_id_claim: str
+    user_id_claims: tuple[str, ...]
+    user_field: str
+    maps_foreign_users: bool
     role_claim: str
+    default_role: str | None
+    role_map: tuple[tuple[str | int | bool, str], ...]
+    required_claims: tuple[tuple[str, Any], ...]
+    service_role_tokens: str
     log_events: frozenset[str]
 
 
@@ -74,8 +87,14 @@ def current() -> AuthSettings:
         audiences=_names(given, "JWT_AUDIENCE"),
         issuers=_names(given, "JWT_ISSUER"),
         leeway=_leeway(given.get("JWT_LEEWAY", 0)),
-        user_id_claim=_claim(given, "USER_ID_CLAIM", "sub"),
-        role_claim=_claim(given, "ROLE_CLAIM", "role"),
+        user_id_claims=_user_id_claims(given.get("USER_ID_CLAIM", "sub")),
+        user_field=_text(given, "USER_FIELD", "pk", "the name of a field of the user model"),
+        maps_foreign_users="USER_ID_CLAIM" in given or "USER_FIELD" in given,
+        role_claim=_text(given, "ROLE_CLAIM", "role", "the name of a claim"),
+        default_role=_default_role(given.get("DEFAULT_ROLE", "authenticated")),
+        role_map=_role_map(given.get("ROLE_MAP", {})),
+        required_claims=_required_claims(given.get("REQUIRED_CLAIMS", {})),
+        service_role_tokens=_service_role_tokens(given.get("SERVICE_ROLE_TOKENS", "own")),
         log_events=_events(given.get("LOG_EVENTS", False)),
     )
 
@@ -200,11 +219,66 @@ def _leeway(value: Any) -> float:
     return float(seconds)
 
 
-def _claim(given: Mapping[str, Any], key: str, default: str) -> str:
+def _text(given: Mapping[str, Any], key: str, default: str, what: str) -> str:
     value = given.get(key, default)
     if not isinstance(value, str) or not value:
-        raise ImproperlyConfigured(f'AUTH_RLS["{key}"] must be the name of a claim.')
+        raise ImproperlyConfigured(f'AUTH_RLS["{key}"] must be {what}.')
     return value
+
+
+def _user_id_claims(value: Any) -> tuple[str, ...]:
+    names = [value] if isinstance(value, str) else value
+    if (
+        not isinstance(names, list | tuple)
+        or not names
+        or not all(isinstance(name, str) and name for name in names)
+    ):
+        raise ImproperlyConfigured(
+            'AUTH_RLS["USER_ID_CLAIM"] must be the name of a claim, or a list of names.'
+        )
+    return tuple(names)
+
+
+def _default_role(value: Any) -> str | None:
+    # A token that names no role must not become a trusted program.
+    if value is not None and value not in ("anon", "authenticated"):
+        raise ImproperlyConfigured(
+            f'AUTH_RLS["DEFAULT_ROLE"] must be "anon", "authenticated" or None, not {value!r}.'
+        )
+    return None if value is None else str(value)
+
+
+def _role_map(value: Any) -> tuple[tuple[str | int | bool, str], ...]:
+    if not isinstance(value, Mapping) or not all(
+        isinstance(claimed, str | int) and role in ROLES for claimed, role in value.items()
+    ):
+        raise ImproperlyConfigured(
+            'AUTH_RLS["ROLE_MAP"] must be a dict from values of the role claim to roles '
+            f'({", ".join(ROLES)}), such as {{"staff": "authenticated"}}.'
+        )
+    return tuple(value.items())
+
+
+def _required_claims(value: Any) -> tuple[tuple[str, Any], ...]:
+    if (
+        not isinstance(value, Mapping)
+        or not all(isinstance(name, str) and name for name in value)
+        or None in value.values()
+    ):
+        raise ImproperlyConfigured(
+            'AUTH_RLS["REQUIRED_CLAIMS"] must be a dict from claims to the values they must have, '
+            'such as {"token_type": "access"}.'
+        )
+    return tuple(value.items())
+
+
+def _service_role_tokens(value: Any) -> str:
+    if value not in _BYPASSING:
+        raise ImproperlyConfigured(
+            'AUTH_RLS["SERVICE_ROLE_TOKENS"] must be "own" (tokens signed with JWT_KEY), "any" or '
+            f'"never", not {value!r}.'
+        )
+    return str(value)
 
 
 def _events(value: Any) -> frozenset[str]:

@@ -19,6 +19,7 @@ from django.db import models
 from auth_rls import conf
 from auth_rls.access import audit_log, authority
 from auth_rls.access.snapshot import PolicySnapshot, permission_name
+from auth_rls.claims import claim_at, put_claim
 from auth_rls.explain.clauses import Candidate, Explanation, explain, unasked
 from auth_rls.explain.doors import DoorVerdict, Question, ask_all
 from auth_rls.models import Policy
@@ -34,7 +35,7 @@ from auth_rls.policy.definition import (
 )
 from auth_rls.sql.rows import row_of
 from auth_rls.subjects import tokens
-from auth_rls.subjects.subject import ANON, AUTHENTICATED, SERVICE_ROLE, Subject
+from auth_rls.subjects.subject import ANON, AUTHENTICATED, SERVICE_ROLE, Subject, user_id_of
 
 
 class ExplainError(ValueError):
@@ -265,18 +266,20 @@ def _of_token(token: str) -> Asker:
 def _of_claims(user: Any, claims: Mapping[str, Any], role: str | None) -> Asker:
     settings = conf.current()
     meant = dict(claims)
+    user_id_claim, role_claim = settings.user_id_claims[0], settings.role_claim
     for claim, value, field in (
-        (settings.user_id_claim, None if user is None else str(user.pk), "user"),
-        (settings.role_claim, role, "role"),
+        (user_id_claim, None if user is None else user_id_of(user), "user"),
+        (role_claim, role, "role"),
     ):
-        if value is not None and str(meant.setdefault(claim, value)) != value:
+        if value is None:
+            continue
+        if claim_at(meant, claim) is None:
+            put_claim(meant, claim, value)
+        elif str(claim_at(meant, claim)) != value:
             raise ExplainError("claims", f"The claim {claim!r} says another {field} than is given.")
-    named = meant.get(settings.user_id_claim)
-    if meant.setdefault(settings.role_claim, AUTHENTICATED if named else ANON) not in tokens.ROLES:
-        raise ExplainError(
-            "claims",
-            f"The claim {settings.role_claim!r} is one of {', '.join(tokens.ROLES)}.",
-        )
+    if claim_at(meant, role_claim) is None:
+        named = any(claim_at(meant, name) for name in settings.user_id_claims)
+        put_claim(meant, role_claim, AUTHENTICATED if named else ANON)
     try:
         return _with_words(Subject.from_claims(meant))
     except tokens.TokenError as error:

@@ -31,6 +31,7 @@ from auth_rls.policy.definition import (
 )
 from auth_rls.predicates.kinds import Kind
 from auth_rls.sql.columns import columns_of, model_named
+from auth_rls.subjects import tokens
 
 PREFIX: Final = "rowcast: "
 """Begins the name of every policy that is ours."""
@@ -150,6 +151,7 @@ def _user_table(users: Users) -> Table:
 def _users(locate: Locate, notes: list[str]) -> Users:
     model = get_user_model()
     settings = conf.current()
+    _refuse_claims_beyond_sql(settings)
     key = columns_of(model).get(str(model._meta.pk.column))
     if key is None or key.kind not in subject_functions.KEY_TYPES:
         raise Inexpressible(
@@ -171,9 +173,32 @@ def _users(locate: Locate, notes: list[str]) -> Users:
         active=active,
         superuser=_flag(model, "is_superuser", notes),
         holding=_holding(model, locate, notes),
-        user_id_claim=settings.user_id_claim,
+        user_id_claim=settings.user_id_claims[0],
         role_claim=settings.role_claim,
+        default_role=settings.default_role,
+        # SQL does not learn which key signed the claims, so any may be another issuer's.
+        mapped=settings.key_source is None or settings.maps_foreign_users,
+        may_bypass=tokens.may_bypass(own=settings.key_source is None),
     )
+
+
+def _refuse_claims_beyond_sql(settings: conf.AuthSettings) -> None:
+    """Raises Inexpressible for settings by which claims are read as SQL does not read them."""
+    for key, unsuited in (
+        ("USER_ID_CLAIM", len(settings.user_id_claims) > 1 or _dotted(settings.user_id_claims[0])),
+        ("USER_FIELD", settings.user_field != "pk"),
+        ("ROLE_CLAIM", _dotted(settings.role_claim)),
+        ("ROLE_MAP", bool(settings.role_map)),
+        ("REQUIRED_CLAIMS", bool(settings.required_claims)),
+    ):
+        if unsuited:
+            raise Inexpressible(
+                f'AUTH_RLS["{key}"] says how claims are read in a way that SQL has no words for.'
+            )
+
+
+def _dotted(claim: str) -> bool:
+    return "." in claim and "/" not in claim
 
 
 def _flag(model: type[models.Model], name: str, notes: list[str]) -> str | bool:

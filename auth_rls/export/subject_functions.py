@@ -17,6 +17,7 @@ from auth_rls.export.json_casts import FITS
 from auth_rls.export.quoting import SCHEMA, Function, identifier, literal
 from auth_rls.predicates.kinds import Kind
 
+ROLES = ("anon", "authenticated", "service_role")
 KEY_TYPES: Mapping[Kind, str] = {Kind.INT: "int8", Kind.TEXT: "text", Kind.UUID: "uuid"}
 """What a user's primary key may be."""
 
@@ -45,7 +46,12 @@ class Holding:
 class Users:
     """The user table, quoted, and what is known of its rows: `active` and `superuser` name the
     columns that say so, or are what is true of every user. Without `holding` nobody is found to
-    hold a permission."""
+    hold a permission.
+
+    `default_role` is the role of claims that name none, None for no subject. `mapped`: whether the
+    user id claim names a row of this table. `may_bypass`: whether claims may say that row security
+    does not apply, by their role or by a superuser.
+    """
 
     table: str
     key: str
@@ -55,6 +61,9 @@ class Users:
     holding: Holding | None
     user_id_claim: str
     role_claim: str
+    default_role: str | None
+    mapped: bool
+    may_bypass: bool
 
 
 # Valid as jsonb too, which takes no text with NUL or half a surrogate pair: neither do tokens.
@@ -67,13 +76,20 @@ _ASKER = """
 DECLARE
   claims json := {schema}.claims();
   claim json := claims -> {user_id_claim};
+  claimed text;
   named text;
   active boolean;
   superuser boolean;
 BEGIN
   bypasses := false;
-  IF json_typeof(claims -> {role_claim}) IS DISTINCT FROM 'string'
-    OR claims ->> {role_claim} NOT IN ('anon', 'authenticated', 'service_role') THEN
+  IF json_typeof(claims) IS DISTINCT FROM 'object' THEN
+    RETURN;
+  END IF;
+  claimed := CASE coalesce(json_typeof(claims -> {role_claim}), 'null')
+    WHEN 'null' THEN {default_role}
+    WHEN 'string' THEN claims ->> {role_claim}
+  END;
+  IF claimed IS NULL OR claimed NOT IN ({roles}) THEN
     RETURN;
   END IF;
   named := CASE json_typeof(claim)
@@ -85,15 +101,18 @@ BEGIN
     RETURN;
   END IF;
   SELECT u.{key}, {is_active}, {is_superuser} INTO person, active, superuser
-    FROM {table} AS u WHERE {is_named};
+    FROM {table} AS u WHERE {mapped} AND {is_named};
   IF FOUND AND active IS NOT TRUE THEN
     person := NULL;
     RETURN;
   END IF;
-  role := claims ->> {role_claim};
+  IF NOT {mapped} AND {fits} THEN
+    named := NULL;
+  END IF;
+  role := claimed;
   id := CASE WHEN person IS NULL THEN to_json(named) ELSE to_json(person) END;
-  bypasses := role = 'service_role'
-    OR (role = 'authenticated' AND person IS NOT NULL AND superuser IS TRUE);
+  bypasses := {may_bypass} AND (role = 'service_role'
+    OR (role = 'authenticated' AND person IS NOT NULL AND superuser IS TRUE));
   IF role = 'anon' THEN
     person := NULL;
   END IF;
@@ -143,6 +162,7 @@ def functions(users: Users) -> list[Function]:
 
 
 def _asker(users: Users, fit: str) -> str:
+    fits = f"{SCHEMA}.{fit}(to_json(named)) IS NOT NULL"
     named = f"u.{identifier(users.key)} = {SCHEMA}.{fit}(to_json(named))"
     if users.kind is Kind.INT:
         # "+7" and " 7" are numbers, and name nobody.
@@ -153,6 +173,11 @@ def _asker(users: Users, fit: str) -> str:
         schema=SCHEMA,
         user_id_claim=literal(users.user_id_claim),
         role_claim=literal(users.role_claim),
+        default_role="NULL" if users.default_role is None else literal(users.default_role),
+        roles=", ".join(map(literal, ROLES if users.may_bypass else ROLES[:-1])),
+        mapped=str(users.mapped).lower(),
+        may_bypass=str(users.may_bypass).lower(),
+        fits=fits,
         key=identifier(users.key),
         is_active=_flag(users.active),
         is_superuser=_flag(users.superuser),

@@ -1,8 +1,9 @@
 """Keys that check signatures, and which algorithms each may check.
 
-Owns reading secrets and JSON Web Key Sets into keys, and finding the one a token asks for. A key
-is tied to the algorithms of its own type, so a token can never have a public key used as a
-shared secret. Never decides which algorithms are allowed, never fetches, never looks at claims.
+Owns reading secrets and JSON Web Key Sets into keys, and finding the key that a token names. A key
+is tied to the algorithms of its own type, so no token can have a public key used as a shared
+secret. Which algorithms are allowed is decided elsewhere; nothing is fetched here, and no claim is
+read.
 """
 
 from __future__ import annotations
@@ -35,19 +36,22 @@ class KeySetError(Exception):
 
 
 class KeySource(Protocol):
-    """Where verifying keys are looked up."""
+    """A place in which keys are looked up."""
 
     def find(self, kid: str | None, algorithm: str) -> Key | None:
-        """The key to check a token with, or None. KeySetError when there is no set to look in."""
+        """The key to check a token with, or None. Raises KeySetError when there is no set to look
+        in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One verifying key and the algorithms it may check."""
+    """One key and the algorithms it may check. `own`: this project's own secret, which nobody else
+    signs with."""
 
     kid: str | None
     algorithms: frozenset[str]
     material: Any = field(repr=False, compare=False)
+    own: bool = False
 
     def verifies(self, algorithm: str, message: bytes, signature: bytes) -> bool:
         """Whether `signature` is this key's, made with `algorithm`."""
@@ -57,15 +61,18 @@ class Key:
 
 
 def secret(value: str | bytes) -> Key:
-    """A shared secret as a key. KeySetError when it is empty, or is a public key or certificate
-    put there by mistake (whoever knows a public key could sign with it)."""
+    """This project's shared secret as a key.
+
+    Raises KeySetError when it is empty, and when it is a public key or certificate put there by
+    mistake: everybody who knows the public key could sign with it.
+    """
     try:
         material = jwt.get_algorithm_by_name("HS256").prepare_key(value)
     except jwt.InvalidKeyError as error:
         raise KeySetError(str(error)) from None
     if not material:
         raise KeySetError("the key is empty")
-    return Key(None, HMAC_ALGORITHMS, material)
+    return Key(None, HMAC_ALGORITHMS, material, own=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +83,12 @@ class KeySet:
 
     @classmethod
     def parse(cls, document: Any, *, secrets: bool, skip_broken: bool = False) -> KeySet:
-        """Reads a JWKS document. Keys meant for encryption and keys of unknown types are passed
-        over; shared secrets (`oct`) too unless `secrets`. A key that cannot be read is a
-        KeySetError, or with `skip_broken` a line in the log."""
+        """The keys of a JWKS document.
+
+        Keys for encryption and keys of unknown types are left out, and so are shared secrets
+        (`oct`) unless `secrets` is true. Raises KeySetError for a key that cannot be read; with
+        `skip_broken` such a key is left out with a line in the log.
+        """
         listed = document.get("keys") if isinstance(document, Mapping) else None
         if not isinstance(listed, list | tuple):
             raise KeySetError('a JWKS is an object with a list "keys"')
@@ -101,8 +111,11 @@ class KeySet:
         return cls(tuple(keys))
 
     def find(self, kid: str | None, algorithm: str) -> Key | None:
-        """The key named `kid` if it may check `algorithm`. A token that names no key is checked
-        with the only key there is for its algorithm; between several it is not guessed."""
+        """The key named `kid` if it may check `algorithm`.
+
+        A token that names no key is checked with the only key for its algorithm. Where there are
+        several the answer is None.
+        """
         suited = [key for key in self.keys if algorithm in key.algorithms]
         if kid is not None:
             return next((key for key in suited if key.kid == kid), None)

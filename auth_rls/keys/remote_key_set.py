@@ -1,7 +1,7 @@
 """A JSON Web Key Set kept at a URL.
 
-Owns fetching, caching and renewing it, in the thread that asks and never on an event loop. What
-a key is and which token it suits is `keys.py`.
+Owns fetching, keeping and renewing it, in a thread of its own. What a key is, and which token it
+suits, is decided in `keys`.
 """
 
 from __future__ import annotations
@@ -15,29 +15,32 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from typing import IO, Any, Final
 from urllib.parse import urlsplit
-
-from django.core.exceptions import SynchronousOnlyOperation
 
 from auth_rls.keys.key_set import Key, KeySet, KeySetError
 
 logger = logging.getLogger("auth_rls.jwks")
 
 TTL_SECONDS: Final = 600.0
-# Also how long an attacker who makes up key names waits between two fetches.
+# Also the time between two fetches that an attacker who invents key names can cause.
 REFETCH_SECONDS: Final = 15.0
+# How long one read from the endpoint may take; a fetch may take twice that.
 TIMEOUT_SECONDS: Final = 5.0
+# How long the first tokens of a process wait for the first set.
+FIRST_SECONDS: Final = 5.0
 MAX_BYTES: Final = 262_144
 
 
 class RemoteKeySet:
-    """A key set at a URL, fetched in the calling thread when first needed.
+    """A key set at a URL, fetched by a thread of its own when a token first needs it.
 
-    It is renewed after `TTL_SECONDS`, and sooner when a token names a key not in it, but never
-    asked for more than once in `REFETCH_SECONDS`. One thread fetches; the others go on with the
-    keys known so far, or wait where there are none. While the endpoint is down the last known
-    keys serve. Raises ValueError for a URL that is neither https nor this machine's.
+    It is fetched again after `TTL_SECONDS`, and sooner when a token names a key that is not in it,
+    but not more often than once in `REFETCH_SECONDS`. Meanwhile tokens are checked with the keys
+    known so far: those of known keys never wait, those of unknown keys are refused. While the
+    endpoint is down the last known keys serve. Raises ValueError for a URL that is neither https
+    nor on this machine.
     """
 
     def __init__(
@@ -46,56 +49,81 @@ class RemoteKeySet:
         *,
         fetch: Callable[[str], bytes] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        first_seconds: float = FIRST_SECONDS,
     ) -> None:
         check_url(url)
         self.url = url
         self._fetch = fetch or _fetch
         self._clock = clock
+        self._first_seconds = first_seconds
         self._lock = threading.Lock()
         self._known: KeySet | None = None
         self._fetched_at = float("-inf")
         self._asked_at = float("-inf")
+        self._fetching: Future[None] | None = None
 
     def find(self, kid: str | None, algorithm: str) -> Key | None:
-        """As `KeySet.find`. Blocks on the network at times: raises SynchronousOnlyOperation on an
-        event loop, KeySetError when the set was never fetched and cannot be now."""
-        _refuse_on_event_loop()
+        """As `KeySet.find`. Raises KeySetError while no set has been fetched.
+
+        Only before the first set is known a call waits, for `first_seconds` from the beginning of
+        the fetch, and not on an event loop; await `loaded` there.
+        """
         known = self._known
         if known is None:
-            known = self._renew(wait=True)
+            known = self._first()
+            if known is None:
+                raise KeySetError(f"no key set could be fetched from {self.url}")
         elif self._clock() - self._fetched_at >= TTL_SECONDS:
-            known = self._renew(wait=False) or known
-        if known is None:
-            raise KeySetError(f"no key set could be fetched from {self.url}")
+            self._renew()
         key = known.find(kid, algorithm)
         if key is None:
-            renewed = self._renew(wait=True)
-            key = None if renewed is None else renewed.find(kid, algorithm)
+            self._renew()
         return key
 
-    def _renew(self, *, wait: bool) -> KeySet | None:
-        """The set after an attempt to fetch it, if one is due and no other thread is at it."""
-        if not self._lock.acquire(blocking=wait):
-            return self._known
-        try:
+    async def loaded(self) -> None:
+        """Return when a set is known, when fetching it has failed, or after `first_seconds`."""
+        fetching = None if self._known is not None else self._renew()
+        if fetching is not None:
+            await asyncio.wait({asyncio.wrap_future(fetching)}, timeout=self._first_seconds)
+
+    def _first(self) -> KeySet | None:
+        fetching = self._renew()
+        if fetching is not None and not _on_event_loop():
+            waited = self._clock() - self._asked_at
+            wait({fetching}, timeout=max(self._first_seconds - waited, 0.0))
+        return self._known
+
+    def _renew(self) -> Future[None] | None:
+        """Begin a fetch if one is due. The fetch that is under way, if there is one."""
+        with self._lock:
+            if self._fetching is not None:
+                return self._fetching
             if self._clock() - self._asked_at < REFETCH_SECONDS:
-                return self._known
+                return None
             self._asked_at = self._clock()
-            try:
-                document = json.loads(self._fetch(self.url))
-                fetched = KeySet.parse(document, secrets=False, skip_broken=True)
-                if not fetched.keys:
-                    raise KeySetError("it holds no key that checks signatures")
-            except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
-                self._failed(f"{type(error).__name__}: {error}")
-            except KeySetError as error:
-                self._failed(str(error))
-            else:
-                self._known = fetched
-                self._fetched_at = self._clock()
-            return self._known
+            self._fetching = Future()
+            self._fetching.set_running_or_notify_cancel()
+            # Daemonic: an endpoint that hangs does not keep the process from ending.
+            threading.Thread(
+                target=self._run, args=(self._fetching,), name="rowcast-jwks", daemon=True
+            ).start()
+            return self._fetching
+
+    def _run(self, fetching: Future[None]) -> None:
+        try:
+            document = json.loads(self._fetch(self.url))
+            fetched = KeySet.parse(document, secrets=False, skip_broken=True)
+            if not fetched.keys:
+                raise KeySetError("it holds no key that checks signatures")
+            self._known, self._fetched_at = fetched, self._clock()
+        except KeySetError as error:
+            self._failed(str(error))
+        except Exception as error:
+            self._failed(f"{type(error).__name__}: {error}")
         finally:
-            self._lock.release()
+            with self._lock:
+                self._fetching = None
+            fetching.set_result(None)
 
     def _failed(self, why: str) -> None:
         serving = "no token can be checked" if self._known is None else "the last known keys serve"
@@ -108,15 +136,12 @@ class RemoteKeySet:
         )
 
 
-def _refuse_on_event_loop() -> None:
+def _on_event_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return
-    raise SynchronousOnlyOperation(
-        "A token checked against JWKS_URL may wait for the network: call this from a thread, "
-        "for example with asgiref.sync.sync_to_async."
-    )
+        return False
+    return True
 
 
 def check_url(url: str) -> None:

@@ -1,8 +1,8 @@
-"""Who asks: a role, the claims it came with, and the Django user behind it, if there is one.
+"""Who asks: a role, the claims it came with, and the Django user behind them, if there is one.
 
-Owns turning a verified token, a Django user or nobody into one frozen value that policies are
-bound to. It reads the user from the database (so: call it in a database thread, never on an
-event loop) and never decides what a subject may see.
+Owns turning a verified token, a Django user or nobody into one frozen value that policies are bound
+to. It reads the user from the database, so it is called in a database thread and never on an event
+loop. What a subject may see is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 
 from auth_rls import conf
+from auth_rls.claims import claim_at, put_claim
 from auth_rls.predicates.kinds import Kind, from_text
 from auth_rls.subjects import tokens
 
@@ -24,18 +25,22 @@ ANON: Final = "anon"
 AUTHENTICATED: Final = "authenticated"
 SERVICE_ROLE: Final = "service_role"
 
+# More users than this have no text in common but by mistake.
+_MOST_ALIKE: Final = 10
+
 
 class Claims(Mapping[str, Any]):
     """Claims that cannot be changed: nested objects are `Claims` too, arrays are tuples.
 
-    Two are equal when their JSON is, key order apart. So `1` and `true`, which Python holds
-    equal, make different claims: a verdict cached for one must never answer for the other.
+    Two are equal when their JSON is, in any order of keys. So `1` and `true`, which are equal in
+    Python, make different claims: a verdict cached for one must not answer for the other.
     """
 
     __slots__ = ("_items", "_text")
 
     def __init__(self, claims: Mapping[str, Any] | None = None) -> None:
-        """Copies `claims` (JSON values only). ValueError when nested deeper than 64 levels."""
+        """Copies `claims`, which hold JSON values only. Raises ValueError when they are nested
+        deeper than 64 levels."""
         self._items: dict[str, Any] = {
             str(name): _frozen(value, 1) for name, value in (claims or {}).items()
         }
@@ -86,13 +91,14 @@ def _frozen(value: Any, depth: int) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Who asks. Compare and hash freely: the user object itself does not take part.
+    """Who asks. Compared and hashed by value, without the user object.
 
     `role` is "anon", "authenticated" or "service_role". `user_id` is the primary key of the
-    Django user, or the user id claim as text where no such user exists, or None. `expires_at`
-    is from when on the token is refused, in seconds since 1970, or None: its `exp` and the
-    leeway. `bypasses_rls` is settled when the subject is made;
-    `dataclasses.replace(subject, user=...)` settles it anew.
+    Django user, or the user id claim as text where no such user exists, or None. `expires_at` is
+    the moment from which the token is refused, in seconds since 1970: its `exp` and the leeway;
+    None for a subject without a token. `may_bypass`: whether the way in which it came allows that
+    row-level security does not apply to it. `bypasses_rls` is computed when the subject is made,
+    and again by `dataclasses.replace(subject, user=...)`. Raises ValueError for no such role.
     """
 
     role: str
@@ -100,6 +106,7 @@ class Subject:
     user_id: Any = None
     user: Any = field(default=None, compare=False, repr=False)
     expires_at: float | None = None
+    may_bypass: bool = True
     bypasses_rls: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
@@ -112,47 +119,63 @@ class Subject:
             and bool(getattr(self.user, "is_active", False))
             and bool(getattr(self.user, "is_superuser", False))
         )
-        # A token of role anon is a step down on purpose: its user's rank does not lift it.
+        # A token of role anon is a step down on purpose, also for a superuser.
         bypasses = self.role == SERVICE_ROLE or (self.role == AUTHENTICATED and superuser)
-        object.__setattr__(self, "bypasses_rls", bypasses)
+        object.__setattr__(self, "bypasses_rls", self.may_bypass and bypasses)
 
     @classmethod
     def from_token(cls, token: str) -> Subject:
-        """The subject a JWT stands for. Reads the user from the database.
+        """The subject that a JWT stands for. Queries the database for the user.
 
         Raises `tokens.TokenError` when the token is refused or its user is inactive. A user id
         claim that names no Django user is no error: such a subject holds no Django permission.
         """
-        return cls.from_claims(tokens.verify(token))
+        return cls.from_verified(tokens.verified(token))
 
     @classmethod
     def from_claims(cls, claims: Mapping[str, Any]) -> Subject:
-        """The subject that the claims of a verified token stand for. They must name a role.
+        """The subject that a token of our own with these claims would stand for.
 
         Raises as `from_token` does for what a token's claims must not be.
         """
+        return cls.from_verified(
+            tokens.VerifiedToken(dict(claims), tokens.role_of(claims, own=True), own=True)
+        )
+
+    @classmethod
+    def from_verified(cls, token: tokens.VerifiedToken) -> Subject:
+        """As `from_token`, for a token whose signature and claims have been checked."""
         settings = conf.current()
-        role = claims[settings.role_claim]
-        named = _user_id_text(claims.get(settings.user_id_claim), settings.user_id_claim)
+        named = _named(token.claims, settings)
         try:
-            frozen = Claims(claims)
+            frozen = Claims(token.claims)
         except (ValueError, RecursionError):
             raise tokens.MalformedToken from None
-        user = None if named is None else _active_user(named)
+        # A number that another issuer gave to somebody is not the number of a user of ours, unless
+        # a setting says so.
+        mapped = token.own or settings.maps_foreign_users
+        user = None if named is None or not mapped else _active_user(named, settings.user_field)
+        if user is not None:
+            user_id = user.pk
+        elif named is None or _may_name_another(named, mapped, settings):
+            user_id = None
+        else:
+            user_id = named
         return cls(
-            role=role,
+            role=token.role,
             claims=frozen,
-            user_id=named if user is None else user.pk,
+            user_id=user_id,
             # With role anon the token asks as nobody in particular: no permission is held.
-            user=None if role == ANON else user,
-            # With the leeway: what was just let in must not be thrown out at once.
-            expires_at=claims["exp"] + settings.leeway if "exp" in claims else None,
+            user=None if token.role == ANON else user,
+            # With the leeway: a token that was just accepted must not be refused at once.
+            expires_at=token.claims["exp"] + settings.leeway if "exp" in token.claims else None,
+            may_bypass=tokens.may_bypass(own=token.own),
         )
 
     @classmethod
     def from_user(cls, user: Any) -> Subject:
-        """The subject of a Django user; one that is anonymous, inactive or unsaved asks as
-        `anonymous()`. Makes no query."""
+        """The subject of a Django user; `anonymous()` for one that is anonymous, inactive or
+        unsaved. Makes no query."""
         if (
             user is None
             or not user.is_authenticated
@@ -161,12 +184,14 @@ class Subject:
         ):
             return cls.anonymous()
         settings = conf.current()
-        claims = Claims({settings.user_id_claim: str(user.pk), settings.role_claim: AUTHENTICATED})
-        return cls(role=AUTHENTICATED, claims=claims, user_id=user.pk, user=user)
+        claims: dict[str, Any] = {}
+        put_claim(claims, settings.user_id_claims[0], user_id_of(user))
+        put_claim(claims, settings.role_claim, AUTHENTICATED)
+        return cls(role=AUTHENTICATED, claims=Claims(claims), user_id=user.pk, user=user)
 
     @classmethod
     def anonymous(cls) -> Subject:
-        """Nobody: role anon."""
+        """Nobody in particular: role anon."""
         return cls.of_role(ANON)
 
     @classmethod
@@ -176,33 +201,90 @@ class Subject:
 
     @classmethod
     def of_role(cls, role: str) -> Subject:
-        """A subject that is only a role, as opaque keys name one. ValueError for no such role."""
-        return cls(role=role, claims=Claims({conf.current().role_claim: role}))
+        """A subject that is only a role, as an opaque key names one. Raises ValueError for no such
+        role."""
+        claims: dict[str, Any] = {}
+        put_claim(claims, conf.current().role_claim, role)
+        return cls(role=role, claims=Claims(claims))
 
 
-def _user_id_text(claim: Any, name: str) -> str | None:
-    """The user id claim as text. Absent, null and empty all mean that the token names nobody."""
-    if claim is None or claim == "":
-        return None
-    if isinstance(claim, str):
-        return claim
-    if isinstance(claim, int) and not isinstance(claim, bool):
-        return str(claim)
-    raise tokens.InvalidToken(f"Field `{name}` must be a string or an integer")
+def user_id_of(user: Any) -> str:
+    """What a token says in its user id claim to stand for `user`, by the setting USER_FIELD."""
+    field = conf.current().user_field
+    return str(user.pk if field == "pk" else getattr(user, field))
 
 
-def _active_user(named: str) -> Any:
-    """The active Django user whose primary key is `named`, or None where there is none."""
+def _named(claims: Mapping[str, Any], settings: conf.AuthSettings) -> str | None:
+    """The user id claim as text, of several the first. Absent, null and empty all mean that the
+    token names nobody."""
+    for name in settings.user_id_claims:
+        claim = claim_at(claims, name)
+        if claim is None or claim == "":
+            continue
+        if isinstance(claim, str):
+            return claim
+        if isinstance(claim, int) and not isinstance(claim, bool):
+            return str(claim)
+        raise tokens.InvalidToken(f"Field `{name}` must be a string or an integer")
+    return None
+
+
+def _may_name_another(named: str, mapped: bool, settings: conf.AuthSettings) -> bool:
+    """Whether `named`, which is no Django user's, would pass for the primary key of one in a
+    policy's `$user.id`."""
+    if mapped and settings.user_field == "pk":
+        return False
+    return field_value(get_user_model()._meta.pk, named) is not None
+
+
+def _active_user(named: str, field_name: str) -> Any:
+    """The active Django user who is called `named`, or None where there is none.
+
+    Raises InvalidToken for an inactive user and for a name that several users have.
+    """
     model = get_user_model()
-    key = _primary_key(model, named)
-    if key is None:
+    field: Any = model._meta.pk if field_name == "pk" else model._meta.get_field(field_name)
+    value = field_value(field, named)
+    if value is None:
         return None
-    user = model._default_manager.filter(pk=key).first()
-    # A default manager may hide users (soft deletion): hidden is not the same as unknown.
-    exists = user is not None or model._base_manager.filter(pk=key).exists()
+    where = {field.name: value}
+    # Some databases compare text without regard to case, so what they find is compared again.
+    found = [
+        user
+        for user in model._default_manager.filter(**where)[:_MOST_ALIKE]
+        if getattr(user, field.attname) == value
+    ]
+    if len(found) > 1:
+        raise tokens.InvalidToken("The user of this token is not unique")
+    user = found[0] if found else None
+    # A default manager may hide users (soft deletion); a hidden user counts as inactive.
+    exists = user is not None or model._base_manager.filter(**where).exists()
     if exists and not getattr(user, "is_active", False):
         raise tokens.InvalidToken("The user of this token is inactive")
     return user
+
+
+def field_value(field: Any, named: str) -> Any:
+    """`named` as a value of a model's field, or None if it cannot be one.
+
+    A value has one spelling that names it; so "7" is 7, and " 7" and "07" are nothing.
+    """
+    while field.remote_field is not None:
+        field = field.target_field
+    if "\0" in named:
+        return None  # PostgreSQL takes no NUL in text
+    try:
+        value = field.to_python(named)
+        field.run_validators(value)
+    except (ValidationError, ValueError, TypeError, OverflowError):
+        return None
+    # int() also reads " 7", "0_7" and digits of other scripts.
+    if isinstance(value, int) and str(value) != named:
+        return None
+    # UUID() reads more than policies take for a UUID.
+    if isinstance(value, UUID) and _uuid_text(named) != str(value):
+        return None
+    return value
 
 
 def _uuid_text(named: str) -> object:
@@ -210,24 +292,3 @@ def _uuid_text(named: str) -> object:
         return from_text(Kind.UUID, named)
     except ValueError:
         return None
-
-
-def _primary_key(model: Any, named: str) -> Any:
-    """`named` as a value of the user model's primary key, or None if it cannot be one."""
-    pk = model._meta.pk
-    while pk.remote_field is not None:
-        pk = pk.target_field
-    if "\0" in named:
-        return None  # PostgreSQL takes no NUL in text
-    try:
-        key = pk.to_python(named)
-        pk.run_validators(key)
-    except (ValidationError, ValueError, TypeError, OverflowError):
-        return None
-    # int() also reads " 7", "0_7" and digits of other scripts; only "7" names user 7.
-    if isinstance(key, int) and str(key) != named:
-        return None
-    # UUID() reads as much; what names a user is what a policy would take for a UUID.
-    if isinstance(key, UUID) and _uuid_text(named) != str(key):
-        return None
-    return key

@@ -1,7 +1,12 @@
 """JSON Web Tokens: whose signature they bear, and whether their claims are acceptable.
 
-Owns the rules a token must meet and the words a refused one is refused with, which clients
-know and show. Never touches the database and never decides who a token stands for.
+Owns the rules that a token must meet, and the texts of refusals, which clients know and show. Never
+queries the database and never decides which user a token stands for.
+
+PyJWT takes tokens apart and checks signatures. Claims are checked here and not by `jwt.decode`,
+because several keys may be tried for one token, because each refusal has a text of the protocol's
+own, and because what databases and policies cannot hold (half a surrogate pair, NUL, nesting
+without end, moments beyond all clocks) has to end here.
 """
 
 from __future__ import annotations
@@ -10,26 +15,37 @@ import base64
 import json
 import math
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Final, NoReturn
 
 import jwt
 
 from auth_rls import conf
+from auth_rls.claims import claim_at, same_json
+from auth_rls.conf import ROLES as ROLES
 from auth_rls.keys import key_set
+from auth_rls.keys.remote_key_set import RemoteKeySet
 
-ROLES: Final = ("anon", "authenticated", "service_role")
-
-# Above what any HTTP server takes as one header line, so a larger one came in a frame.
+# Above what any HTTP server takes as one header line, so a larger token came in a frame.
 MAX_TOKEN_CHARS: Final = 16_384
-# Far deeper than any real token, far from the interpreter's own recursion limit.
+# Far deeper than any real token, and far from the interpreter's recursion limit.
 MAX_CLAIM_DEPTH: Final = 64
-# The largest integer a double holds exactly: no clock reads more seconds.
+# The largest integer that a double holds exactly: no clock reads more seconds.
 _MAX_MOMENT: Final = 2**53
+# Explicit types of JWTs (RFC 8725) that are access tokens, or say nothing of their use.
+_TYPES: Final = frozenset({"jwt", "at+jwt"})
+# Claims in which issuers write the use of a token, and the uses that give no access.
+_USE_CLAIMS: Final = frozenset({"token_type", "token_use", "typ", "type"})
+_NO_ACCESS: Final = frozenset({"refresh", "offline", "sliding_refresh", "logout"})
 
 
 class TokenError(Exception):
-    """A token is refused. `code` and `reason` are the protocol's own words; `str()` is both, as
-    a join is refused; `handshake_reason` is what a refused connection is told."""
+    """A token is refused.
+
+    `code` and `reason` are the protocol's own texts. `str()` is both, which is the answer to a
+    refused join; `handshake_reason` is the answer to a refused connection.
+    """
 
     code: ClassVar[str] = "InvalidJWTToken"
     default_reason: ClassVar[str] = "The token is not valid"
@@ -44,11 +60,11 @@ class TokenError(Exception):
 
 
 class InvalidToken(TokenError):
-    """Well made and well signed, but its claims are not acceptable."""
+    """Well made and well signed, but the claims are not acceptable."""
 
 
 class ExpiredToken(InvalidToken):
-    """Its time has run out, `seconds` ago."""
+    """The token was valid until `seconds` ago."""
 
     def __init__(self, seconds: int) -> None:
         self.seconds = seconds
@@ -74,24 +90,43 @@ class SignatureRefused(TokenError):
 
 
 class SignerUnavailable(TokenError):
-    """There is no key for it: its algorithm is not allowed, its key name is not known, or the
-    key set cannot be had."""
+    """There is no key for the token: its algorithm is not allowed, its key name is not known, or
+    the key set could not be read."""
 
     code = "JwtSignerError"
     default_reason = "Failed to generate JWT signer, check your JWT secret or JWKS configuration"
 
 
-def verify(token: str, *, now: float | None = None) -> dict[str, Any]:
-    """The claims of a token that is genuine and in force; `exp` is a whole number in them.
+@dataclass(frozen=True, slots=True)
+class VerifiedToken:
+    """A token that is genuine and in force. `role` is one of ROLES, whatever the claim says; `own`:
+    signed with this project's own secret."""
 
-    `now` is in seconds since 1970, the clock's by default. Raises TokenError for every token
-    that is not acceptable and nothing else on account of the token. With JWKS_URL it may wait
-    for the network, so it raises SynchronousOnlyOperation on an event loop.
+    claims: dict[str, Any]
+    role: str
+    own: bool
+
+
+def verify(token: str, *, now: float | None = None) -> dict[str, Any]:
+    """The claims of a token that is genuine and in force, as `verified` has them."""
+    return verified(token, now=now).claims
+
+
+def verified(token: str, *, now: float | None = None) -> VerifiedToken:
+    """What a token says, once it is found to be genuine and in force; `exp` is a whole number in
+    its claims.
+
+    `now` is in seconds since 1970, by default the clock's time. Raises TokenError for every token
+    that is not acceptable, and nothing else on account of the token. With JWKS_URL the very first
+    call in a process may wait some seconds for the key set; on an event loop it never waits (see
+    `keys_loaded`).
     """
     settings = conf.current()
-    claims = _claims(_payload(token, settings))
+    payload, own = _payload(token, settings)
+    claims = _claims(payload)
     moment = time.time() if now is None else now
-    _check_role_and_expiry(claims, settings, moment)
+    _check_expiry(claims, settings, moment)
+    role = role_of(claims, own=own)
     _check_start(claims, settings, moment)
     if settings.audiences and not settings.audiences.intersection(_audiences(claims)):
         raise InvalidToken("Token audience is not accepted")
@@ -99,7 +134,41 @@ def verify(token: str, *, now: float | None = None) -> dict[str, Any]:
         issuer = claims.get("iss")
         if not isinstance(issuer, str) or issuer not in settings.issuers:
             raise InvalidToken("Token issuer is not accepted")
-    return claims
+    _check_use(claims, settings)
+    return VerifiedToken(claims, role, own)
+
+
+def role_of(claims: Mapping[str, Any], *, own: bool) -> str:
+    """The role that claims stand for, one of ROLES; `own`: of a token signed with our own secret.
+
+    Raises InvalidToken for a role that does not exist, and for `service_role` where
+    SERVICE_ROLE_TOKENS does not take it from such a token.
+    """
+    settings = conf.current()
+    value = claim_at(claims, settings.role_claim)
+    role = _mapped_role(value, settings)
+    if role is None:
+        if not isinstance(value, str):
+            raise InvalidToken(f"Fields `{settings.role_claim}` and `exp` are required in JWT")
+        raise InvalidToken(f"{settings.role_claim} must be one of {', '.join(ROLES)}")
+    if role == "service_role" and not may_bypass(own=own):
+        raise InvalidToken("The role service_role is not accepted from this token")
+    return role
+
+
+def may_bypass(*, own: bool) -> bool:
+    """Whether a token may give its subject more than the policies do. `own`: it is signed with our
+    own secret."""
+    accepted = conf.current().service_role_tokens
+    return accepted == "any" or (accepted == "own" and own)
+
+
+async def keys_loaded() -> None:
+    """Wait until a key set at JWKS_URL has been read once or could not be read. Without a URL, and
+    once a set is known, this returns at once. Occupies no thread."""
+    source = conf.current().key_source
+    if isinstance(source, RemoteKeySet):
+        await source.loaded()
 
 
 def sign(claims: dict[str, Any]) -> str:
@@ -121,8 +190,8 @@ def sign(claims: dict[str, Any]) -> str:
     return b".".join((message, _base64url(signature))).decode("ascii")
 
 
-def _payload(token: Any, settings: conf.AuthSettings) -> bytes:
-    """The payload, once the signature is found to be right."""
+def _payload(token: Any, settings: conf.AuthSettings) -> tuple[bytes, bool]:
+    """The payload, once the signature is found to be right, and whether our own secret made it."""
     if not isinstance(token, str) or len(token) > MAX_TOKEN_CHARS:
         raise MalformedToken
     if not token.isascii() or token.count(".") != 2:
@@ -139,8 +208,9 @@ def _payload(token: Any, settings: conf.AuthSettings) -> bytes:
     message = token.rpartition(".")[0].encode("ascii")
     for key in _candidates(settings, header.get("kid"), algorithm):
         if key.verifies(algorithm, message, parts["signature"]):
-            payload: bytes = parts["payload"]
-            return payload
+            if not _is_access_type(header.get("typ")):
+                raise InvalidToken("Token type is not accepted")
+            return parts["payload"], key.own
     raise SignatureRefused
 
 
@@ -175,8 +245,8 @@ def _claims(payload: bytes) -> dict[str, Any]:
 
 
 def _deeper(value: Any, limit: int) -> bool:
-    """Whether containers nest more than `limit` deep; goes level by level, never recursing. How
-    deep the parser itself goes differs between versions of Python."""
+    """Whether containers nest more than `limit` deep. Goes level by level, without recursion: how
+    deep the parser goes differs between versions of Python."""
     level = [value]
     for _ in range(limit):
         level = [
@@ -195,8 +265,8 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _storable(value: Any) -> bool:
-    """Whether all text in it is text that a database takes. Escapes can spell half a surrogate
-    pair, or NUL, either of which would only fail much later, in somebody's query."""
+    """Whether a database takes all text in `value`. Escapes can spell half a surrogate pair, or
+    NUL, either of which would fail much later, in a query."""
     if isinstance(value, str):
         value.encode("utf-8")  # UnicodeEncodeError, a ValueError, for half a pair
         return "\0" not in value
@@ -207,19 +277,48 @@ def _storable(value: Any) -> bool:
     return True
 
 
-def _check_role_and_expiry(
-    claims: dict[str, Any], settings: conf.AuthSettings, moment: float
-) -> None:
-    role, expiry = claims.get(settings.role_claim), claims.get("exp")
-    if not isinstance(role, str) or expiry is None:
+def _is_access_type(value: Any) -> bool:
+    # Of tokens made for something else, such as "logout+jwt", the signature is right as well.
+    if value is None:
+        return True
+    return isinstance(value, str) and value.lower().removeprefix("application/") in _TYPES
+
+
+def _check_expiry(claims: dict[str, Any], settings: conf.AuthSettings, moment: float) -> None:
+    expiry = claims.get("exp")
+    if expiry is None:
         raise InvalidToken(f"Fields `{settings.role_claim}` and `exp` are required in JWT")
     if not _is_moment(expiry):
         raise InvalidToken("Token expiration time is invalid")
     claims["exp"] = round(expiry)
     if moment >= claims["exp"] + settings.leeway:
         raise ExpiredToken(int(moment - claims["exp"]))
-    if role not in ROLES:
-        raise InvalidToken(f"{settings.role_claim} must be one of {', '.join(ROLES)}")
+
+
+def _mapped_role(value: Any, settings: conf.AuthSettings) -> str | None:
+    """The role for a value of the role claim; None where it stands for none."""
+    if value is None:
+        return settings.default_role
+    # Groups and roles of identity providers are lists. Only what the map names counts of them.
+    listed = value if isinstance(value, list | tuple) and settings.role_map else [value]
+    for claimed, role in settings.role_map:
+        if any(same_json(claimed, each) for each in listed):
+            return role
+    if listed is value:
+        return settings.default_role
+    return value if isinstance(value, str) and value in ROLES else None
+
+
+def _check_use(claims: dict[str, Any], settings: conf.AuthSettings) -> None:
+    for name, wanted in settings.required_claims:
+        if not same_json(claim_at(claims, name), wanted):
+            raise InvalidToken(f"Field `{name}` is not as required")
+    # What a setting demands of one of these claims, it has been held against above.
+    demanded = {name for name, _ in settings.required_claims}
+    for name in _USE_CLAIMS - demanded:
+        use = claims.get(name)
+        if isinstance(use, str) and use.lower() in _NO_ACCESS:
+            raise InvalidToken(f"A token of use {use!r} gives no access")
 
 
 def _check_start(claims: dict[str, Any], settings: conf.AuthSettings, moment: float) -> None:

@@ -11,6 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from auth_rls import conf
+from auth_rls.claims import put_claim
 from auth_rls.subjects import tokens
 
 _TTL: Final = re.compile(r"(?:[0-9]{1,9}[smhd])+")
@@ -20,12 +21,14 @@ _LONGEST: Final = 100 * 365 * 86_400
 
 class Command(BaseCommand):
     help = "Print a JSON Web Token signed with this project's key."
-    # It reads the settings only: no database, and a failing check elsewhere is no obstacle.
+    # The command reads settings only: it needs no database, and no check to pass.
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
-            "--sub", metavar="ID", help="whom the token stands for: a user's primary key"
+            "--sub",
+            metavar="ID",
+            help="the user whom the token stands for: the primary key, or the field USER_FIELD",
         )
         parser.add_argument(
             "--role", default="authenticated", help=f"one of {', '.join(tokens.ROLES)}"
@@ -51,7 +54,7 @@ class Command(BaseCommand):
             )
         token = _signed(_claims(options, settings))
         try:
-            # What is printed has passed the same check as at the door.
+            # A token that is printed has passed the check of every connection.
             tokens.verify(token)
         except tokens.TokenError as error:
             raise CommandError(f"Such a token would be refused: {error.reason}.") from None
@@ -70,17 +73,21 @@ def _claims(options: dict[str, Any], settings: conf.AuthSettings) -> dict[str, A
     if role not in tokens.ROLES:
         raise CommandError(f"--role must be one of {', '.join(tokens.ROLES)}, not {role!r}.")
     if not named and role == "authenticated":
-        raise CommandError("--sub is missing: whom shall the token stand for?")
+        raise CommandError("--sub is missing: the user whom the token stands for.")
     now = int(time.time())
-    claims: dict[str, Any] = {settings.role_claim: role}
+    user_id_claim = settings.user_id_claims[0]
+    claims: dict[str, Any] = {}
+    for required, value in settings.required_claims:
+        put_claim(claims, required, value)
+    put_claim(claims, settings.role_claim, role)
     if named:
-        claims[settings.user_id_claim] = named
+        put_claim(claims, user_id_claim, named)
     if settings.issuers:
         claims["iss"] = min(settings.issuers)
     if settings.audiences:
         claims["aud"] = min(settings.audiences)
     claims |= {"iat": now, "exp": now + _ttl(options["ttl"])}
-    options_of = {settings.role_claim: "--role", settings.user_id_claim: "--sub", "exp": "--ttl"}
+    options_of = {settings.role_claim: "--role", user_id_claim: "--sub", "exp": "--ttl"}
     for text in options["claim"]:
         name, value = _claim(text)
         if name in options_of:
@@ -109,5 +116,5 @@ def _ttl(text: str) -> int:
     parts = re.findall(r"([0-9]+)([smhd])", text)
     seconds = sum(int(number) * _SECONDS[unit] for number, unit in parts)
     if not 0 < seconds <= _LONGEST:
-        raise CommandError(f"--ttl must be more than nothing and at most 100 years, not {text!r}.")
+        raise CommandError(f"--ttl must be longer than 0s and at most 100 years, not {text!r}.")
     return seconds

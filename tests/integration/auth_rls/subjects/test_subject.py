@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import dataclasses
 import time
@@ -15,7 +16,7 @@ from django.db import models
 
 from auth_rls import Subject
 from auth_rls.subjects import tokens
-from auth_rls.subjects.subject import Claims, _primary_key
+from auth_rls.subjects.subject import Claims, field_value
 from tests.support.tokens import token
 
 pytestmark = pytest.mark.django_db
@@ -138,6 +139,104 @@ def test_the_user_id_claim_can_have_another_name(settings: Any, ada: User) -> No
     assert Subject.from_user(ada).claims == {"rank": "authenticated", "user_id": str(ada.pk)}
 
 
+def test_of_several_user_id_claims_the_first_that_names_somebody_counts(
+    settings: Any, ada: User
+) -> None:
+    settings.AUTH_RLS = {"USER_ID_CLAIM": ["app.user", "uid", "sub"]}
+    bob = User.objects.create_user("bob")
+    for claims in (
+        {"app": {"user": ada.pk}, "uid": str(bob.pk)},
+        {"app": {"user": None}, "uid": str(ada.pk), "sub": "x"},
+        {"app": "x", "uid": "", "sub": str(ada.pk)},
+    ):
+        assert Subject.from_token(token(**claims)).user == ada
+    unknown = Subject.from_token(token(uid="nobody", sub=str(ada.pk)))
+    assert (unknown.user, unknown.user_id) == (None, "nobody")
+    assert Subject.from_user(ada).claims["app"] == {"user": str(ada.pk)}
+
+
+def test_a_token_may_name_its_user_by_another_field(settings: Any, ada: User) -> None:
+    settings.AUTH_RLS = {"USER_ID_CLAIM": "email", "USER_FIELD": "email"}
+    User.objects.update(email="ada@example.com")
+    ada.refresh_from_db()
+    assert Subject.from_token(token(email="ada@example.com")).user == ada
+    assert Subject.from_user(ada).claims["email"] == "ada@example.com"
+    for other in ("ADA@example.com", "ada@example.com ", "ada@example", str(ada.pk), "", None):
+        assert Subject.from_token(token(email=other)).user is None
+
+
+def test_a_name_that_is_no_users_never_passes_for_the_key_of_one(settings: Any, ada: User) -> None:
+    settings.AUTH_RLS = {"USER_ID_CLAIM": "username", "USER_FIELD": "username"}
+    assert Subject.from_token(token(username="ada")).user == ada
+    for named in (str(ada.pk), "999999", "7"):
+        subject = Subject.from_token(token(username=named))
+        assert (subject.user, subject.user_id) == (None, None)
+    assert Subject.from_token(token(username="auth0|7")).user_id == "auth0|7"
+
+
+def test_a_name_that_two_users_have_is_refused(settings: Any, ada: User) -> None:
+    settings.AUTH_RLS = {"USER_ID_CLAIM": "email", "USER_FIELD": "email"}
+    User.objects.create_user("ada2", is_active=False)
+    User.objects.update(email="ada@example.com")
+    with pytest.raises(tokens.InvalidToken, match="not unique"):
+        Subject.from_token(token(email="ada@example.com"))
+
+
+def test_an_inactive_user_is_refused_by_whatever_field_it_is_named(
+    settings: Any, ada: User
+) -> None:
+    settings.AUTH_RLS = {"USER_ID_CLAIM": "username", "USER_FIELD": "username"}
+    User.objects.update(is_active=False)
+    with pytest.raises(tokens.InvalidToken, match="inactive"):
+        Subject.from_token(token(username="ada"))
+
+
+FOREIGN_SECRET = "the-secret-of-another-issuer-is-long-enough"
+FOREIGN = {
+    "JWKS": {
+        "keys": [
+            {
+                "kty": "oct",
+                "kid": "theirs",
+                "k": base64.urlsafe_b64encode(FOREIGN_SECRET.encode()).rstrip(b"=").decode(),
+            }
+        ]
+    }
+}
+
+
+def foreign(**claims: Any) -> str:
+    given = {"exp": int(time.time()) + 600, "role": "authenticated", **claims}
+    return jwt.encode(given, FOREIGN_SECRET, "HS256", headers={"kid": "theirs"})
+
+
+def test_the_numbers_of_another_issuer_are_no_users_unless_a_setting_says_so(
+    settings: Any, ada: User
+) -> None:
+    User.objects.update(is_superuser=True)
+    settings.AUTH_RLS = FOREIGN
+    subject = Subject.from_token(foreign(sub=str(ada.pk)))
+    assert (subject.user, subject.user_id, subject.bypasses_rls) == (None, None, False)
+    assert Subject.from_token(foreign(sub="auth0|7")).user_id == "auth0|7"
+    assert Subject.from_token(token(ada.pk)).user == ada
+    for explicit in ({"USER_FIELD": "pk"}, {"USER_ID_CLAIM": "sub"}):
+        settings.AUTH_RLS = {**FOREIGN, **explicit}
+        assert Subject.from_token(foreign(sub=str(ada.pk))).user == ada
+
+
+def test_a_superuser_bypasses_by_a_foreign_token_only_where_a_setting_says_so(
+    settings: Any, ada: User
+) -> None:
+    User.objects.update(is_superuser=True)
+    mapped = {**FOREIGN, "USER_FIELD": "pk"}
+    for accepted, theirs, ours in (("own", False, True), ("any", True, True), ("never", 0, 0)):
+        settings.AUTH_RLS = {**mapped, "SERVICE_ROLE_TOKENS": accepted}
+        assert Subject.from_token(foreign(sub=str(ada.pk))).bypasses_rls == bool(theirs)
+        assert Subject.from_token(token(ada.pk)).bypasses_rls == bool(ours)
+    subject = Subject.from_token(foreign(sub=str(ada.pk)))
+    assert not dataclasses.replace(subject, user=ada).bypasses_rls
+
+
 def test_a_user_is_a_subject_without_a_query(ada: User, django_assert_num_queries: Any) -> None:
     with django_assert_num_queries(0):
         subject = Subject.from_user(ada)
@@ -199,19 +298,15 @@ def test_claims_equal_only_where_their_json_is() -> None:
     assert copy.deepcopy(Claims({"a": [{"b": 1}]})) == {"a": [{"b": 1}]}
 
 
-def test_only_the_canonical_text_names_a_key() -> None:
-    class Holder:
-        def __init__(self, field: models.Field) -> None:
-            self._meta = type("Meta", (), {"pk": field})
-
+def test_only_the_canonical_text_names_a_value() -> None:
     key = uuid.uuid4()
     by_uuid = models.UUIDField(primary_key=True)
-    assert _primary_key(Holder(by_uuid), str(key)) == key
-    assert _primary_key(Holder(by_uuid), str(key).upper()) == key
-    assert _primary_key(Holder(by_uuid), "7") is None
+    assert field_value(by_uuid, str(key)) == key
+    assert field_value(by_uuid, str(key).upper()) == key
+    assert field_value(by_uuid, "7") is None
     by_text = models.CharField(primary_key=True, max_length=5)
-    assert _primary_key(Holder(by_text), "ada") == "ada"
-    assert _primary_key(Holder(by_text), "longer") is None
-    assert _primary_key(Holder(by_text), "a\0") is None
-    assert _primary_key(Holder(User._meta.pk), "7") == 7
-    assert _primary_key(Holder(User._meta.pk), "07") is None
+    assert field_value(by_text, "ada") == "ada"
+    assert field_value(by_text, "longer") is None
+    assert field_value(by_text, "a\0") is None
+    assert field_value(User._meta.pk, "7") == 7
+    assert field_value(User._meta.pk, "07") is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -15,7 +16,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
+from django.core.exceptions import ImproperlyConfigured
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +24,7 @@ from auth_rls import conf
 from auth_rls.keys import remote_key_set
 from auth_rls.keys.key_set import KeySet, KeySetError
 from auth_rls.subjects import tokens
+from tests.support.waiting import until
 
 KEY = "a-test-key-that-is-long-enough-for-hs512-too-if-it-is-written-out-in-full"
 NOW = 1_800_000_000.0
@@ -189,15 +191,27 @@ def test_a_decimal_expiry_is_rounded() -> None:
     assert tokens.verify(signed({**GOOD, "exp": NOW + 9.6}), now=NOW)["exp"] == NOW + 10
 
 
-@pytest.mark.parametrize("missing", ["role", "exp"])
-def test_role_and_exp_are_required(missing: str) -> None:
-    without = {name: value for name, value in GOOD.items() if name != missing}
+def test_exp_is_required() -> None:
+    without = {name: value for name, value in GOOD.items() if name != "exp"}
     assert refusal(signed(without)) == FIELDS
-    assert refusal(raw(HS256, json.dumps({**GOOD, missing: None}).encode())) == FIELDS
+    assert refusal(raw(HS256, json.dumps({**GOOD, "exp": None}).encode())) == FIELDS
 
 
-@pytest.mark.parametrize("role", [7, True, ["authenticated"], {"name": "anon"}])
-def test_a_role_that_is_no_string_counts_as_missing(role: Any) -> None:
+NO_ROLE = [{name: GOOD[name] for name in ("sub", "exp")}, {**GOOD, "role": None}]
+
+
+@pytest.mark.parametrize("claims", NO_ROLE, ids=["absent", "null"])
+def test_a_token_without_a_role_has_the_default_role_or_is_refused(auth: Any, claims: Any) -> None:
+    text = raw(HS256, json.dumps(claims).encode())
+    assert tokens.verified(text, now=NOW).role == "authenticated"
+    auth(DEFAULT_ROLE="anon")
+    assert tokens.verified(text, now=NOW).role == "anon"
+    auth(DEFAULT_ROLE=None)
+    assert refusal(text) == FIELDS
+
+
+@pytest.mark.parametrize("role", [7, True, ["authenticated"], [], {"name": "anon"}])
+def test_a_role_that_is_no_string_is_refused(role: Any) -> None:
     assert refusal(signed({**GOOD, "role": role})) == FIELDS
 
 
@@ -264,9 +278,100 @@ def test_another_issuer_is_refused(auth: Any, issuer: Any) -> None:
 
 
 def test_the_role_claim_can_have_another_name(auth: Any) -> None:
-    auth(ROLE_CLAIM="https://example.com/role")
-    assert tokens.verify(signed({"https://example.com/role": "anon", "exp": GOOD["exp"]}), now=NOW)
+    auth(ROLE_CLAIM="https://example.com/role", DEFAULT_ROLE=None)
+    named = {"https://example.com/role": "anon", "exp": GOOD["exp"]}
+    assert tokens.verified(signed(named), now=NOW).role == "anon"
     assert "`https://example.com/role` and `exp` are required" in refusal(signed())
+
+
+@pytest.mark.parametrize(
+    ("claims", "role"),
+    [
+        ({"app": {"role": "anon"}}, "anon"),
+        ({"app.role": "anon", "app": {"role": "service_role"}}, "anon"),
+        ({"app": {"role": None}}, "authenticated"),
+        ({"app": "anon"}, "authenticated"),
+        ({"role": "anon"}, "authenticated"),
+    ],
+)
+def test_the_role_claim_can_be_a_path(auth: Any, claims: Any, role: str) -> None:
+    auth(ROLE_CLAIM="app.role")
+    assert tokens.verified(signed({**claims, "exp": GOOD["exp"]}), now=NOW).role == role
+
+
+@pytest.mark.parametrize(
+    ("value", "role"),
+    [
+        ("boss", "service_role"),
+        ("guest", "anon"),
+        ("authenticated", "authenticated"),
+        (["x", "guest", "boss"], "service_role"),
+        (["x", "guest"], "anon"),
+        (["x", "service_role"], "authenticated"),
+        ([], "authenticated"),
+        (True, "anon"),
+    ],
+    ids=repr,
+)
+def test_a_map_gives_roles_to_values_and_to_those_in_a_list(
+    auth: Any, value: Any, role: str
+) -> None:
+    auth(ROLE_MAP={"boss": "service_role", "guest": "anon", True: "anon"})
+    assert tokens.verified(signed({**GOOD, "role": value}), now=NOW).role == role
+
+
+@pytest.mark.parametrize("value", ["Boss", "x", 1, 1.0, False, {"boss": 1}], ids=repr)
+def test_what_the_map_does_not_name_is_refused(auth: Any, value: Any) -> None:
+    auth(ROLE_MAP={"boss": "service_role", True: "service_role"})
+    assert refusal(signed({**GOOD, "role": value})).startswith("InvalidJWTToken: ")
+
+
+def test_a_claim_can_be_demanded(auth: Any) -> None:
+    auth(REQUIRED_CLAIMS={"token_type": "access", "app.verified": True})
+    good = {**GOOD, "token_type": "access", "app": {"verified": True}}
+    assert tokens.verify(signed(good), now=NOW) == good
+    for wrong in (
+        {"token_type": "refresh"},
+        {"token_type": None},
+        {"token_type": ["access"]},
+        {"app": {"verified": 1}},
+        {"app": {"verified": "true"}},
+        {"app": {}},
+    ):
+        assert " is not as required" in refusal(signed({**good, **wrong}))
+    assert refusal(signed()) == "InvalidJWTToken: Field `token_type` is not as required"
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        {"token_type": "refresh"},
+        {"token_use": "refresh"},
+        {"typ": "Refresh"},
+        {"typ": "Offline"},
+        {"typ": "Logout"},
+        {"type": "refresh"},
+    ],
+)
+def test_a_token_that_is_by_its_own_words_no_access_token_is_refused(claim: Any) -> None:
+    assert "gives no access" in refusal(signed({**GOOD, **claim}))
+
+
+@pytest.mark.parametrize("claim", [{"token_type": "access"}, {"token_use": "id"}, {"typ": "ID"}])
+def test_other_words_about_its_use_do_no_harm(claim: Any) -> None:
+    assert tokens.verify(signed({**GOOD, **claim}), now=NOW)
+
+
+@pytest.mark.parametrize("kind", ["logout+jwt", "secevent+jwt", "dpop+jwt", "JOSE", "", 7])
+def test_a_token_made_for_something_else_is_refused(kind: Any) -> None:
+    header = json.dumps({"alg": "HS256", "typ": kind}).encode()
+    assert "InvalidJWTToken" in refusal(raw(header, json.dumps(GOOD).encode()))
+
+
+@pytest.mark.parametrize("kind", ["JWT", "jwt", "at+jwt", "application/at+jwt", None])
+def test_an_access_token_may_say_that_it_is_one(kind: Any) -> None:
+    header = json.dumps({"alg": "HS256", "typ": kind}).encode()
+    assert tokens.verify(raw(header, json.dumps(GOOD).encode()), now=NOW) == GOOD
 
 
 def test_an_older_secret_key_is_good_while_django_lists_it(settings: Any) -> None:
@@ -404,6 +509,34 @@ def test_a_shared_secret_in_the_set_is_found_by_name_else_the_jwt_key_serves(aut
     assert refusal(signed(key=other)) == BAD_SIGNATURE
 
 
+SERVICE = {"role": "service_role", "exp": GOOD["exp"]}
+NO_SERVICE = "InvalidJWTToken: The role service_role is not accepted from this token"
+
+
+def test_only_our_own_key_makes_a_token_of_the_service_role(auth: Any, private: Any) -> None:
+    secret = "the-secret-in-the-key-set-is-long-enough"
+    shared = {"kty": "oct", "kid": "s", "k": _base64url(secret.encode()).decode()}
+    keys = {"keys": [public_jwk(private["RS256"], "RS256", "k"), shared]}
+    foreign = signed(SERVICE, key=private["RS256"], algorithm="RS256", kid="k")
+    by_secret = signed(SERVICE, key=secret, kid="s")
+    auth(JWT_ALGORITHMS=["HS256", "RS256"], JWKS=keys)
+    assert tokens.verified(signed(SERVICE), now=NOW).role == "service_role"
+    assert refusal(foreign) == refusal(by_secret) == NO_SERVICE
+    auth(JWT_ALGORITHMS=["HS256", "RS256"], JWKS=keys, SERVICE_ROLE_TOKENS="any")
+    for text in (foreign, by_secret, signed(SERVICE)):
+        assert tokens.verified(text, now=NOW).role == "service_role"
+    auth(JWT_ALGORITHMS=["HS256", "RS256"], JWKS=keys, SERVICE_ROLE_TOKENS="never")
+    for text in (foreign, by_secret, signed(SERVICE)):
+        assert refusal(text) == NO_SERVICE
+
+
+def test_no_mapped_value_of_a_foreign_token_makes_the_service_role(auth: Any, private: Any) -> None:
+    keys = {"keys": [public_jwk(private["RS256"], "RS256", "k")]}
+    auth(JWT_ALGORITHMS=["RS256"], JWKS=keys, ROLE_MAP={"boss": "service_role"})
+    claims = {"role": ["boss"], "exp": GOOD["exp"]}
+    assert refusal(signed(claims, key=private["RS256"], algorithm="RS256", kid="k")) == NO_SERVICE
+
+
 # A key set at a URL
 
 
@@ -464,7 +597,7 @@ def test_a_remote_set_is_fetched_once_and_kept(auth: Any, private: Any, endpoint
     assert endpoint.asked == 1
 
 
-def test_an_unknown_key_name_fetches_again_but_not_more_often_than_allowed(
+def test_an_unknown_key_name_is_refused_and_fetches_again_but_not_more_often_than_allowed(
     private: Any, endpoint: Any
 ) -> None:
     clock = Clock()
@@ -476,19 +609,19 @@ def test_an_unknown_key_name_fetches_again_but_not_more_often_than_allowed(
         assert remote.find("new", "ES256") is None
     assert endpoint.asked == 1
     clock.now += remote_key_set.REFETCH_SECONDS
-    assert remote.find("new", "ES256") is not None
+    until(lambda: remote.find("new", "ES256") is not None)
     assert remote.find("old", "ES256") is None
     assert endpoint.asked == 2
 
 
-def test_a_set_grown_old_is_fetched_again(private: Any, endpoint: Any) -> None:
+def test_a_set_grown_old_serves_while_it_is_fetched_again(private: Any, endpoint: Any) -> None:
     clock = Clock()
     remote = remote_key_set.RemoteKeySet(endpoint.url, clock=clock)
     endpoint.document = {"keys": [public_jwk(private["ES256"], "ES256", "k")]}
     assert remote.find("k", "ES256") is not None
     clock.now += remote_key_set.TTL_SECONDS
     assert remote.find("k", "ES256") is not None
-    assert endpoint.asked == 2
+    until(lambda: endpoint.asked == 2)
 
 
 def test_the_last_known_keys_serve_while_the_endpoint_is_down(
@@ -502,6 +635,8 @@ def test_the_last_known_keys_serve_while_the_endpoint_is_down(
     clock.now += remote_key_set.TTL_SECONDS
     for _ in range(3):
         assert remote.find("k", "ES256") is not None
+    until(lambda: caplog.records)
+    assert remote.find("k", "ES256") is not None
     assert endpoint.asked == 2
     assert [record.getMessage() for record in caplog.records] == [
         f"JWKS_URL {endpoint.url} could not be read, the last known keys serve: "
@@ -583,36 +718,92 @@ def test_many_threads_share_one_fetch(private: Any) -> None:
     assert len(found) == 5 and None not in found
 
 
-def test_a_thread_does_not_wait_for_anothers_renewal(private: Any) -> None:
-    document = json.dumps({"keys": [public_jwk(private["ES256"], "ES256", "k")]}).encode()
-    started, go_on = threading.Event(), threading.Event()
-    fetches: list[str] = []
+class Hanging:
+    """An endpoint that answers `document` at first, and then hangs until it is released."""
+
+    def __init__(self, document: Any, answers: int = 1) -> None:
+        self.document = json.dumps(document).encode()
+        self.answers = answers
+        self.fetches = 0
+        self.released = threading.Event()
+
+    def __call__(self, url: str) -> bytes:
+        self.fetches += 1
+        if self.fetches > self.answers:
+            assert self.released.wait(30)
+        return self.document
+
+
+@pytest.fixture
+def hanging(private: Any) -> Iterator[Hanging]:
+    endpoint = Hanging({"keys": [public_jwk(private["ES256"], "ES256", "k")]})
+    yield endpoint
+    endpoint.released.set()
+
+
+URL = "https://id.example/jwks"
+
+
+def test_while_the_endpoint_hangs_known_keys_serve_and_unknown_ones_are_refused(
+    hanging: Hanging,
+) -> None:
     clock = Clock()
-
-    def fetch(url: str) -> bytes:
-        fetches.append(url)
-        if len(fetches) == 2:
-            started.set()
-            assert go_on.wait(10)
-        return document
-
-    remote = remote_key_set.RemoteKeySet("https://id.example/jwks", fetch=fetch, clock=clock)
-    remote.find("k", "ES256")
+    remote = remote_key_set.RemoteKeySet(URL, fetch=hanging, clock=clock)
+    assert remote.find("k", "ES256") is not None
     clock.now += remote_key_set.TTL_SECONDS
-    renewing = threading.Thread(target=lambda: remote.find("k", "ES256"))
-    renewing.start()
-    assert started.wait(10)
-    assert remote.find("k", "ES256") is not None  # would hang here, were it to wait
-    go_on.set()
-    renewing.join(10)
-    assert len(fetches) == 2
+    for made_up in range(20):  # the test would hang here, were one of them to wait
+        assert remote.find(f"made-up-{made_up}", "ES256") is None
+        assert remote.find("k", "ES256") is not None
+    until(lambda: hanging.fetches == 2)
+    clock.now += remote_key_set.TTL_SECONDS
+    assert remote.find("made-up", "ES256") is None
+    assert hanging.fetches == 2  # the fetch that hangs is the only one
+    hanging.released.set()
+    until(lambda: remote.find("made-up", "ES256") is None and hanging.fetches == 3)
 
 
-async def test_a_remote_set_is_never_asked_on_an_event_loop(auth: Any, private: Any) -> None:
-    auth(JWT_ALGORITHMS=["ES256"], JWKS_URL="https://id.example/jwks")
-    text = signed(key=private["ES256"], algorithm="ES256", kid="k")
-    with pytest.raises(SynchronousOnlyOperation):
-        tokens.verify(text, now=NOW)
+def test_before_the_first_set_a_token_waits_no_longer_than_allowed(hanging: Hanging) -> None:
+    hanging.answers = 0
+    remote = remote_key_set.RemoteKeySet(URL, fetch=hanging, first_seconds=0.01)
+    for _ in range(3):
+        with pytest.raises(KeySetError):
+            remote.find("k", "ES256")
+    assert hanging.fetches == 1
+    hanging.released.set()
+    until(lambda: _found(remote))
+
+
+def _found(remote: remote_key_set.RemoteKeySet) -> bool:
+    try:
+        return remote.find("k", "ES256") is not None
+    except KeySetError:
+        return False
+
+
+async def test_on_an_event_loop_nothing_waits_but_who_awaits_the_first_set(
+    hanging: Hanging,
+) -> None:
+    hanging.answers = 0
+    remote = remote_key_set.RemoteKeySet(URL, fetch=hanging)
+    with pytest.raises(KeySetError):
+        remote.find("k", "ES256")
+    waiting = asyncio.ensure_future(remote.loaded())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    hanging.released.set()
+    await asyncio.wait_for(waiting, 30)
+    assert remote.find("k", "ES256") is not None
+    await remote.loaded()
+
+
+async def test_a_first_set_that_does_not_come_is_awaited_for_a_bounded_time(
+    hanging: Hanging,
+) -> None:
+    hanging.answers = 0
+    remote = remote_key_set.RemoteKeySet(URL, fetch=hanging, first_seconds=0.01)
+    await asyncio.wait_for(remote.loaded(), 30)
+    with pytest.raises(KeySetError):
+        remote.find("k", "ES256")
 
 
 # Settings
@@ -644,6 +835,16 @@ async def test_a_remote_set_is_never_asked_on_an_event_loop(auth: Any, private: 
         ({"JWT_LEEWAY": -1}, "JWT_LEEWAY"),
         ({"JWT_LEEWAY": float("nan")}, "JWT_LEEWAY"),
         ({"USER_ID_CLAIM": ""}, "USER_ID_CLAIM"),
+        ({"USER_ID_CLAIM": []}, "USER_ID_CLAIM"),
+        ({"USER_ID_CLAIM": ["sub", 7]}, "USER_ID_CLAIM"),
+        ({"USER_FIELD": None}, "USER_FIELD"),
+        ({"DEFAULT_ROLE": "service_role"}, "DEFAULT_ROLE"),
+        ({"DEFAULT_ROLE": ""}, "DEFAULT_ROLE"),
+        ({"ROLE_MAP": {"boss": "admin"}}, "ROLE_MAP"),
+        ({"ROLE_MAP": ["boss"]}, "ROLE_MAP"),
+        ({"REQUIRED_CLAIMS": ["aal"]}, "REQUIRED_CLAIMS"),
+        ({"REQUIRED_CLAIMS": {"aal": None}}, "REQUIRED_CLAIMS"),
+        ({"SERVICE_ROLE_TOKENS": True}, "SERVICE_ROLE_TOKENS"),
         ({"ROLE_CLAIM": None}, "ROLE_CLAIM"),
     ],
 )
