@@ -19,7 +19,6 @@ from django.db import models
 from auth_rls import conf
 from auth_rls.access import audit_log, authority
 from auth_rls.access.snapshot import PolicySnapshot, permission_name
-from auth_rls.claims import claim_at, put_claim
 from auth_rls.explain.clauses import Candidate, Explanation, explain, unasked
 from auth_rls.explain.doors import DoorVerdict, Question, ask_all
 from auth_rls.models import Policy
@@ -35,6 +34,7 @@ from auth_rls.policy.definition import (
 )
 from auth_rls.sql.rows import row_of
 from auth_rls.subjects import tokens
+from auth_rls.subjects.claims import claim_at, put_claim
 from auth_rls.subjects.subject import ANON, AUTHENTICATED, SERVICE_ROLE, Subject, user_id_of
 
 

@@ -82,7 +82,7 @@ DECLARE
   superuser boolean;
 BEGIN
   bypasses := false;
-  IF json_typeof(claims) IS DISTINCT FROM 'object' THEN
+  IF json_typeof(claims) IS DISTINCT FROM 'object' OR claims::text = '{{}}' THEN
     RETURN;
   END IF;
   claimed := CASE coalesce(json_typeof(claims -> {role_claim}), 'null')

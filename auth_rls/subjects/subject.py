@@ -17,9 +17,9 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 
 from auth_rls import conf
-from auth_rls.claims import claim_at, put_claim
 from auth_rls.predicates.kinds import Kind, from_text
 from auth_rls.subjects import tokens
+from auth_rls.subjects.claims import claim_at, put_claim
 
 ANON: Final = "anon"
 AUTHENTICATED: Final = "authenticated"

@@ -22,10 +22,10 @@ from typing import Any, ClassVar, Final, NoReturn
 import jwt
 
 from auth_rls import conf
-from auth_rls.claims import claim_at, same_json
 from auth_rls.conf import ROLES as ROLES
 from auth_rls.keys import key_set
 from auth_rls.keys.remote_key_set import RemoteKeySet
+from auth_rls.subjects.claims import claim_at, same_json
 
 # Above what any HTTP server takes as one header line, so a larger token came in a frame.
 MAX_TOKEN_CHARS: Final = 16_384

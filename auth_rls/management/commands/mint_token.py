@@ -11,8 +11,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from auth_rls import conf
-from auth_rls.claims import put_claim
 from auth_rls.subjects import tokens
+from auth_rls.subjects.claims import put_claim
 
 _TTL: Final = re.compile(r"(?:[0-9]{1,9}[smhd])+")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

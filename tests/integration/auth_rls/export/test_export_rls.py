@@ -257,7 +257,8 @@ def test_claims_that_name_nobody_see_nothing() -> None:
         [],
         "null",
         {"role": "postgres"},
-        {"role": None},
+        {"role": ["anon"]},
+        {"role": "service_role ", "n": 1},
         {"role": "authenticated", "sub": "9"},
         {"role": "anon", "sub": 9},
         {"role": "service_role", "sub": 9},
@@ -266,6 +267,59 @@ def test_claims_that_name_nobody_see_nothing() -> None:
         assert seen(claims) == set(), claims
     with pytest.raises(Exception, match="invalid input syntax for type json"):
         seen("{")
+
+
+@on_postgresql
+def test_claims_without_a_role_have_the_default_role(settings: Any) -> None:
+    policy(True, audience="authenticated")
+    Note.objects.create(title="a")
+    export("--apply")
+    assert seen({"sub": "x"}) == seen({"sub": "x", "role": None}) == {"a"}
+    settings.AUTH_RLS = {"DEFAULT_ROLE": None}
+    export("--apply")
+    assert seen({"sub": "x"}) == seen({"sub": "x", "role": None}) == set()
+
+
+@on_postgresql
+def test_claims_that_another_issuer_may_have_signed_bypass_nothing_and_are_no_user(
+    settings: Any,
+) -> None:
+    root = user("root", is_superuser=True)
+    policy({"owner": "$user.id"}, audience="authenticated")
+    Note.objects.create(title="root's", owner=root)
+    Note.objects.create(title="b")
+    keys = {"keys": [{"kty": "oct", "kid": "k", "k": "c2VjcmV0" * 8}]}
+    asked = {"role": "authenticated", "sub": str(root.pk)}
+    settings.AUTH_RLS = {"JWKS": keys}
+    export("--apply")
+    assert seen({"role": "service_role"}) == seen(asked) == set()
+    settings.AUTH_RLS = {"JWKS": keys, "USER_FIELD": "pk"}
+    export("--apply")
+    assert seen({"role": "service_role"}) == set()
+    assert seen(asked) == {"root's"}
+    settings.AUTH_RLS = {"JWKS": keys, "USER_FIELD": "pk", "SERVICE_ROLE_TOKENS": "any"}
+    export("--apply")
+    assert seen({"role": "service_role"}) == seen(asked) == {"root's", "b"}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"USER_ID_CLAIM": ["uid", "sub"]},
+        {"USER_ID_CLAIM": "app.user"},
+        {"USER_FIELD": "email"},
+        {"ROLE_CLAIM": "app.role"},
+        {"ROLE_MAP": {"boss": "service_role"}},
+        {"REQUIRED_CLAIMS": {"aal": "aal2"}},
+    ],
+    ids=lambda keys: next(iter(keys)),
+)
+@on_postgresql
+def test_claims_that_sql_would_read_otherwise_are_not_exported(settings: Any, keys: Any) -> None:
+    policy(True)
+    settings.AUTH_RLS = keys
+    with pytest.raises(CommandError, match=next(iter(keys))):
+        export()
 
 
 @on_postgresql

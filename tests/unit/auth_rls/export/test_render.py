@@ -18,7 +18,7 @@ from auth_rls.predicates.parse import parse
 from auth_rls.predicates.predicate import Not, Predicate, Ref, Select, Test
 from auth_rls.sql.columns import columns_of, model_named, schema_of
 from auth_rls.sql.dialects.base import UNKNOWN
-from auth_rls.subjects.subject import _primary_key
+from auth_rls.subjects.subject import field_value
 from tests.zoo.models import Note
 
 USERS = Users(
@@ -30,6 +30,9 @@ USERS = Users(
     holding=None,
     user_id_claim="sub",
     role_claim="role",
+    default_role="authenticated",
+    mapped=True,
+    may_bypass=True,
 )
 NOTES = Table('"public"."zoo_note"', columns_of(Note))
 
@@ -172,8 +175,4 @@ def test_a_key_to_a_collated_column_is_collated_itself() -> None:
     ],
 )
 def test_a_user_s_uuid_is_spelled_as_policies_spell_it(named: str, found: bool) -> None:
-    class Model:
-        class _meta:
-            pk = models.UUIDField()
-
-    assert (_primary_key(Model, named) is not None) is found
+    assert (field_value(models.UUIDField(), named) is not None) is found
