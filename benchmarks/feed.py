@@ -70,7 +70,7 @@ class Feed:
 
         from realtime.event_log import sequencer
         from realtime.event_log.batch import Batch
-        from realtime.event_log.table import Relations, read_rows
+        from realtime.event_log.table import read_rows, relations
         from realtime.util.database_threads import in_database_thread
 
         here = self.dispatcher.position
@@ -83,13 +83,12 @@ class Feed:
             while sequencer.number(connections["default"], 1_000):
                 pass
             head = read_head(connections["default"])
-            relations = Relations()
-            rows = read_rows("default", relations, here.seq, head.seq)
+            rows = read_rows("default", here.seq, head.seq)
             return [relations[id_] for id_ in {row.relation_id for row in rows}], rows
 
-        relations, rows = await in_database_thread(read)
+        shapes, rows = await in_database_thread(read)
         began = time.perf_counter()
-        self.dispatcher.receive(Batch(here.epoch, here.seq, rows, relations))
+        self.dispatcher.receive(Batch(here.epoch, here.seq, rows, shapes))
         while self.last.frames == done:
             await asyncio.sleep(0)
         return time.perf_counter() - began

@@ -26,6 +26,8 @@ from realtime.models import (
     WalEntry,
     WalRelation,
 )
+from realtime.utf8 import repaired
+from realtime.wal.vendor import vendor_of
 
 # Characters shown of one value, and of a whole document.
 MAX_VALUE = 500
@@ -208,18 +210,14 @@ def _actors(word: str) -> list[str]:
 
 def _image(entry: WalEntry, column: str) -> SafeString | str:
     using = entry._state.db or "default"
-    as_bytes = (
-        "CAST(%(expressions)s AS BLOB)"
-        if connections[using].vendor == "sqlite"
-        else "CONVERT_TO(%(expressions)s, 'UTF8')"
-    )
+    as_bytes = vendor_of(connections[using]).as_bytes("%(expressions)s")
     raw = Func(column, template=as_bytes, output_field=models.BinaryField())
     found = WalEntry.objects.using(using).filter(pk=entry.pk).values_list(raw, flat=True).first()
     if found is None:
         return "-"
     return format_html(
         '<pre style="margin:0;white-space:pre-wrap;overflow-wrap:anywhere">{}</pre>',
-        pretty(bytes(found).decode(errors="replace")),
+        pretty(repaired(found).decode()),
     )
 
 

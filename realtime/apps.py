@@ -13,9 +13,12 @@ class RealtimeConfig(AppConfig):
 
     def ready(self) -> None:
         from realtime import checks, redaction  # noqa: F401  (checks register themselves)
-        from realtime.models import Message, PresenceMember
+        from realtime.models import Message, PresenceMember, RandomId
         from realtime.subscriptions import explain_door
         from realtime.wal import actor_capture, published, triggers
+        from realtime.wal.vendor import vendor_of
+
+        RandomId.sql_on = lambda connection: vendor_of(connection).random_uuid
 
         # A message that is deleted later was sent all the same.
         published.follow(Message, ops=["INSERT"])

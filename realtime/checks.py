@@ -5,7 +5,6 @@ Checks without the database tag read declarations and settings only.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,8 +19,7 @@ from realtime import conf
 from realtime.conf import settings
 from realtime.socket.origin import OriginRule
 from realtime.wal import published, triggers
-
-_RECURSIVE = re.compile(r"recursive_triggers\s*=\s*'?(on|1|true|yes)\b", re.IGNORECASE)
+from realtime.wal.vendor import supported, supports, vendor_of
 
 
 @register()
@@ -57,7 +55,8 @@ def check_policies(databases: Sequence[str] | None = None, **kwargs: Any) -> lis
 
 @register(Tags.models)
 def check_published(**kwargs: Any) -> list[CheckMessage]:
-    """E001 no table of its own, E002 a column of unknown type, E003 an unknown column name."""
+    """E001 no table of its own, E002 a column of unknown type, E003 an unknown column name, E006
+    a column that seems to hold a secret and is not named."""
     found: list[CheckMessage] = []
     for entry in published.declared():
         problem = published.problem(entry)
@@ -68,8 +67,8 @@ def check_published(**kwargs: Any) -> list[CheckMessage]:
 
 @register()
 def check_database_setting(**kwargs: Any) -> list[CheckMessage]:
-    """E004 REALTIME["DATABASE"] names no database, or one that cannot be captured; W002 SQLite
-    where INSERT OR REPLACE escapes capture; W003 datetimes that are not stored in UTC."""
+    """E004 REALTIME["DATABASE"] names no database, or one that cannot be captured; and what the
+    vendor's own checks say of its settings."""
     alias = settings.DATABASE
     if alias not in django_settings.DATABASES:
         known = ", ".join(map(repr, django_settings.DATABASES))
@@ -81,42 +80,15 @@ def check_database_setting(**kwargs: Any) -> list[CheckMessage]:
             )
         ]
     connection = connections[alias]
-    if connection.vendor not in triggers.VENDORS:
+    if not supports(connection):
         return [
             Error(
                 f"Changes cannot be captured on {connection.display_name}.",
-                hint=f"Supported: {', '.join(sorted(triggers.VENDORS))}.",
+                hint=f"Supported: {supported()}.",
                 id="realtime.E004",
             )
         ]
-    return _check_sqlite(alias) if connection.vendor == "sqlite" else []
-
-
-def _check_sqlite(alias: str) -> list[CheckMessage]:
-    found: list[CheckMessage] = []
-    options = connections[alias].settings_dict.get("OPTIONS", {})
-    if not _RECURSIVE.search(options.get("init_command") or ""):
-        found.append(
-            Warning(
-                "Without recursive_triggers SQLite deletes rows on INSERT OR REPLACE that no "
-                "trigger sees, so their deletion is not captured.",
-                hint=(
-                    f"Set DATABASES[{alias!r}]['OPTIONS']['init_command'] = "
-                    "'PRAGMA recursive_triggers=ON;' (together with what it has now)."
-                ),
-                id="realtime.W002",
-            )
-        )
-    if django_settings.USE_TZ and connections[alias].timezone_name != "UTC":
-        found.append(
-            Warning(
-                f"DATABASES[{alias!r}] stores datetimes in {connections[alias].timezone_name}; "
-                "SQLite keeps no zone with them, and they are captured as UTC.",
-                hint=f"Remove TIME_ZONE from DATABASES[{alias!r}].",
-                id="realtime.W003",
-            )
-        )
-    return found
+    return vendor_of(connection).check(alias)
 
 
 @register(Tags.database)
@@ -127,7 +99,7 @@ def check_triggers(databases: Sequence[str] | None = None, **kwargs: Any) -> lis
     before the first migration.
     """
     alias = settings.DATABASE
-    if alias not in (databases or ()) or connections[alias].vendor not in triggers.VENDORS:
+    if alias not in (databases or ()) or not supports(connections[alias]):
         return []
     try:
         if not triggers.log_exists(alias):

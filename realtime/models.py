@@ -1,16 +1,18 @@
 """Tables of the log: what was captured, in which shape, how far it is numbered, and who runs.
 
 The log's rows are written by database triggers and by the sequencer; no code path saves them.
-Processes write their own rows, through `realtime.roster`, and say who is present; whoever wants a
-broadcast to be part of a transaction inserts a message.
+Processes write their own rows, through `realtime.roster`, and say who is present. A
+program that wants a broadcast to be part of its transaction inserts a message.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -187,26 +189,18 @@ class RandomId(models.Func):
     """A random UUID, made by the database: rows are inserted by other programs too."""
 
     output_field = models.UUIDField()
+    # SQL for it on a connection's database. Set when the app is ready, by what knows vendors.
+    sql_on: ClassVar[Callable[[BaseDatabaseWrapper], str]]
 
-    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        # Version 4, variant 1, as Django stores it there: 32 digits.
-        digits = "hex(randomblob(%d))"
-        variant = "substr('89ab', 1 + (random() & 3), 1)"
-        sql = (
-            f"lower({digits % 6} || '4' || substr({digits % 2}, 2) || {variant}"
-            f" || substr({digits % 2}, 2) || {digits % 6})"
-        )
-        return sql, []
-
-    def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        return "gen_random_uuid()", []
+    def as_sql(self, compiler: Any, connection: Any, *args: Any, **context: Any) -> Any:
+        return RandomId.sql_on(connection), []
 
 
 class Message(models.Model):
     """A broadcast that is part of the log: ordered with the changes of its transaction, never sent
     for a rollback, and kept for replay until it is pruned.
 
-    Inserting a row sends it, whoever inserts it. `data` are bytes to send in place of `payload`.
+    Inserting a row sends it, from any program. `data` are bytes to send in place of `payload`.
     """
 
     # In the order of insertion, which times of day are not: a transaction has only one.

@@ -72,7 +72,3 @@ class PollingWake:
 
     def forget(self) -> None:
         """Nothing is remembered."""
-
-
-def wake_for(connection: BaseDatabaseWrapper) -> SqliteChangeDetector | PollingWake:
-    return SqliteChangeDetector(connection) if connection.vendor == "sqlite" else PollingWake()

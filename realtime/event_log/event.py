@@ -2,7 +2,7 @@
 
 Pure: the same WAL entry and relation always give the same event (RT-E1), which never changes
 once made (RT-E3). Row images are kept as the JSON text the trigger wrote, so that numbers of any
-size reach the wire digit for digit; they are decoded once, when somebody asks for a value.
+size reach the wire digit for digit; they are decoded once, when a value is asked for.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from auth_rls.predicates.kinds import Kind, from_row
+from realtime.utf8 import repaired
 from realtime.wal.entry import Relation, WalRow
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -52,7 +53,7 @@ class RowImage(Mapping[str, Any]):
 
     @property
     def decoded(self) -> bool:
-        """Whether anybody has asked for a value yet."""
+        """Whether any value has been asked for yet."""
         return self._values is not None
 
     def __getitem__(self, name: str) -> Any:
@@ -82,6 +83,11 @@ class RowImage(Mapping[str, Any]):
             return self.raw
         cells = _decode_raw(self.raw)
         return _encode({name: cells[name] for name in columns if name in cells})
+
+
+def row_of(image: Any, relation: Relation) -> RowImage:
+    """The row of an image as a database driver gives it: bytes of any kind."""
+    return RowImage(repaired(image), relation.kinds)
 
 
 class DatabaseEvent(msgspec.Struct, frozen=True):

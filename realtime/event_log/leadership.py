@@ -1,4 +1,4 @@
-"""Who numbers: one tailer leads, the others stand by.
+"""Leadership: one tailer numbers, the others stand by.
 
 The lease stands in the head row: a term, the leader's id, and a time by the database's clock, the
 only one they share. It is taken by one conditional UPDATE, which raises the term. Numbering locks
@@ -29,14 +29,22 @@ from dataclasses import dataclass
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from realtime.wal.clock import now_us_sql
+from realtime.wal.vendor import vendor_of
 
 logger = logging.getLogger("realtime.leadership")
 
 # Killed, the leader is replaced within 3 s; it may miss one renewal and a slow publication.
 LEASE_SECONDS = 3.0
-RENEW_SECONDS = 1.0
-# How long entries may wait on SQLite for a leader whose lease ran out while it was idle.
-GRACE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """In seconds. `renew`: between renewals. `grace`: how long entries may wait for a leader whose
+    lease ran out while it was idle, where an idle leader does not renew."""
+
+    renew: float = 1.0
+    grace: float = 1.0
+
 
 _LEASE_US = int(LEASE_SECONDS * 1_000_000)
 
@@ -82,7 +90,7 @@ class LeaseState:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What a tailer is: the leader, or standing by while `leader` (empty: nobody yet) leads."""
+    """What a tailer is: the leader, or standing by while `leader` leads (empty: none yet)."""
 
     leading: bool
     leader: str
@@ -135,8 +143,11 @@ def _namespace() -> str:
 class Leadership:
     """One tailer's part in it. Called from the tailer's thread; raises what the database raises."""
 
-    def __init__(self, on_change: Callable[[Role], None] | None = None) -> None:
+    def __init__(
+        self, on_change: Callable[[Role], None] | None = None, timing: Timing | None = None
+    ) -> None:
         self.id = new_id()
+        self._timing = timing or Timing()
         self.claim: Claim | None = None
         self._on_change = on_change
         self._role: Role | None = None
@@ -163,11 +174,11 @@ class Leadership:
         leader = standing.claim.leader
         lives = _lives(leader) if leader else False
         free = lives is False
-        late = waiting and self._waited(standing, seq) >= GRACE_SECONDS
-        # Who has just started takes a lead that is not renewed, unless the leader is known to be
-        # idle: else the first event after a container was replaced would have to wait.
+        late = waiting and self._waited(standing, seq) >= self._timing.grace
+        # A tailer that has just started takes a lead that is not renewed, unless the leader is
+        # known to be idle: else the first event after a container was replaced would have to wait.
         started = self._first and lives is None
-        wanted = late or started or connection.vendor != "sqlite"
+        wanted = late or started or vendor_of(connection).renews_idle_leases
         self._first = False
         if (free or (standing.run_out and wanted)) and self._take(connection, standing, free):
             self._announce(Role(True, self.id))
@@ -177,10 +188,10 @@ class Leadership:
 
     def renew(self, connection: BaseDatabaseWrapper) -> None:
         """Renew if it is time to; finds out when the lead was lost."""
-        if self.claim is None or connection.vendor == "sqlite":
+        if self.claim is None or not vendor_of(connection).renews_idle_leases:
             return
         moment = time.monotonic()
-        if moment - self._renewed < RENEW_SECONDS:
+        if moment - self._renewed < self._timing.renew:
             return
         with connection.cursor() as cursor:
             sql = _RENEW.format(now=now_us_sql(connection))
@@ -202,7 +213,7 @@ class Leadership:
                 cursor.execute(_RELEASE, [claim.term, claim.leader])
 
     def _waited(self, standing: LeaseState, seq: int) -> float:
-        """For how many seconds, by our clock, entries have waited and nobody numbered."""
+        """For how many seconds, by our clock, entries have waited without being numbered."""
         state = (standing.claim, seq)
         if self._waiting is None or self._waiting[0] != state:
             self._waiting = (state, time.monotonic())
@@ -223,7 +234,7 @@ class Leadership:
     def _announce(self, role: Role) -> None:
         if role == self._role:
             return
-        # Whoever merely watches others change places has nothing to say about itself.
+        # A change of leader among others is no news about this tailer.
         changed = self._role is None or self._role.leading != role.leading
         self._role = role
         if not changed:

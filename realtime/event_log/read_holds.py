@@ -1,7 +1,8 @@
-"""From where on this process still reads the log, so that nobody prunes it away underneath.
+"""From where on this process still reads the log, so that what it needs is not pruned.
 
 Pure state, safe from any thread. `realtime.processes` announces the lowest hold in the row of the
-process; without the announcement a pruned range is still noticed and told as "resync required".
+process; without the announcement a pruned range is still noticed, and clients are sent "resync
+required".
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class Hold:
         self.after = after
 
     def move(self, after: int) -> None:
-        """Let go of everything up to and including `after`."""
+        """No longer hold anything up to and including `after`."""
         self.after = after
 
 
@@ -29,7 +30,7 @@ class ReadHolds:
 
     def __init__(self) -> None:
         self._held: set[Hold] = set()
-        # No hold is below this that the watchers have not been told of. Exact when `lowest` is
+        # No hold is below this that the watchers have not been called for. Exact when `lowest` is
         # asked for, which is seldom: thousands may resume at once.
         self._floor: int | None = None
         self._watchers: list[Callable[[], object]] = []
@@ -44,7 +45,7 @@ class ReadHolds:
 
     @contextmanager
     def reading(self, after: int) -> Iterator[Hold]:
-        """Hold everything after this seq while the block runs. Those who watch are told when the
+        """Hold everything after this seq while the block runs. Watchers are called when the
         lowest hold sinks."""
         hold = Hold(after)
         with self._lock:

@@ -15,7 +15,8 @@ from django.db import connections
 
 from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.ring import EventLog
-from realtime.event_log.table import BATCH, Relations, read_later, read_rows, seq_at
+from realtime.event_log.table import BATCH, read_later, read_rows, seq_at
+from realtime.event_log.table import relations as known_relations
 from realtime.util.database_threads import in_database_thread
 from realtime.wal.entry import Relation, WalRow
 from realtime.wal.head import Head, read_head
@@ -39,14 +40,13 @@ Read = Callable[[int, int], Awaitable[list[DatabaseEvent]]]
 class LogReader:
     """Reads behind one process's Event Log. Every method may raise DATABASE_ERRORS.
 
-    `deep` reads ranges for replays; it is `from_table` unless somebody puts a reader in its place
-    that does so elsewhere.
+    `deep` reads ranges for replays; it is `from_table` unless a reader that does so elsewhere is
+    put in its place.
     """
 
     def __init__(self, alias: str, log: EventLog) -> None:
         self.alias = alias
         self._log = log
-        self._relations = Relations()
         self.deep: Read = self.from_table
         self._running: dict[Hashable, asyncio.Task[Any]] = {}
         self._next: dict[Hashable, asyncio.Task[Any]] = {}
@@ -54,11 +54,11 @@ class LogReader:
 
     def learn(self, relations: Iterable[Relation]) -> None:
         """Take relations that came with a batch, so that they need not be read."""
-        self._relations.add(relations)
+        known_relations.add(relations)
 
     def events(self, rows: Iterable[WalRow]) -> list[DatabaseEvent]:
         """Entries whose relations are known, as events."""
-        return self._relations.events(rows)
+        return known_relations.events(rows)
 
     async def head(self) -> Head:
         """How far the log is numbered."""
@@ -77,7 +77,7 @@ class LogReader:
 
     async def from_table(self, after: int, upto: int) -> list[DatabaseEvent]:
         """Some events right after `after`; none if the next one is not kept any more."""
-        rows = await in_database_thread(read_rows, self.alias, self._relations, after, upto)
+        rows = await in_database_thread(read_rows, self.alias, after, upto)
         return self.events(rows) if rows and rows[0].seq == after + 1 else []
 
     async def since(
@@ -171,11 +171,11 @@ class LogReader:
         if among.get(key) is task:
             del among[key]
         if not task.cancelled():
-            # Told to whoever waits; nobody may be left.
+            # Those who wait get the exception; where none is left, asyncio would log it.
             task.exception()
 
     def _read_tables(self, tables: frozenset[str], after: int) -> list[DatabaseEvent]:
-        return self.events(read_later(self.alias, self._relations, tables, after))
+        return self.events(read_later(self.alias, tables, after))
 
 
 async def _task(read: Callable[[], Awaitable[T]]) -> T:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 from realtime.event_log.event import DatabaseEvent
+from realtime.event_log.position import Position
 from realtime.wal.head import Head
 
 _MOST_SETS = 64
@@ -33,6 +34,16 @@ class EventLog:
 
     def __len__(self) -> int:
         return len(self._ring)
+
+    @property
+    def head(self) -> Head:
+        """Where the ring ends, as the head row would say it."""
+        return Head(self.epoch, self.seq, self.commit_us)
+
+    @property
+    def position(self) -> Position:
+        """Where the ring ends, as sockets and cursors say it."""
+        return Position(self.epoch, self.seq)
 
     def start(self, head: Head) -> None:
         """Forget everything and stand at this head (start-up, or a new epoch)."""

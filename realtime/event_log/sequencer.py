@@ -4,9 +4,9 @@ Ids of the WAL table are drawn before their transaction commits, so they are not
 cannot serve as a cursor. Here a single statement numbers what one snapshot shows. Transactions are
 ordered by their largest id: if one transaction waited for another (they wrote the same row), it
 drew its last id after the other had committed, so its entries are numbered later. Entries that
-become visible afterwards are numbered afterwards, which holds up nobody else.
+become visible afterwards are numbered afterwards, and hold up no others.
 
-The head row is locked first. Whoever numbers, numbers alone; a second sequencer waits and then sees
+The head row is locked first, so one sequencer numbers at a time; a second one waits and then sees
 only what is left, since on PostgreSQL (READ COMMITTED) every statement has a snapshot of its own.
 Never reads business tables; never deletes.
 """
@@ -20,21 +20,21 @@ from typing import Any
 from django.db import OperationalError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from realtime.event_log import leadership, numbering_sql, visibility
+from realtime.event_log import leadership, numbering_sql
 from realtime.event_log.leadership import Claim, Deposed, LeaseState
 from realtime.event_log.table import BATCH
-from realtime.event_log.visibility import Horizon
 from realtime.wal.clock import now_us_sql
 from realtime.wal.head import Head, read_head
+from realtime.wal.vendor import Numbering, vendor_of
 
-# The horizon is a shortcut, so now and then everything is looked at, but for at most this part of
-# the time.
+# What a vendor's numbering remembers is a shortcut, so now and then everything is looked at, but
+# for at most this part of the time.
 _EVERYTHING_SECONDS = 10.0
 _EVERYTHING_SHARE = 0.05
 
 
 def number(connection: BaseDatabaseWrapper, limit: int = BATCH) -> int:
-    """Number up to about `limit` entries, whoever leads; how many were numbered."""
+    """Number up to about `limit` entries, with or without the lead; how many were numbered."""
     return Sequencer().number(connection, limit)
 
 
@@ -48,27 +48,36 @@ class Look:
 
 
 class Sequencer:
-    """Looks and numbers. What it remembers is a shortcut and may be forgotten at any time."""
+    """Looks and numbers, on one database.
 
-    def __init__(self) -> None:
-        self._horizon: Horizon | None = None
-        self._everything_at = 0.0
+    What it remembers is a shortcut and may be forgotten at any time. `everything_seconds`: after
+    how long, at the latest, a look is at the whole backlog again. `numbering` finds the entries and
+    is believed as long; by default it is made by the vendor of the first connection that comes.
+    """
+
+    def __init__(
+        self,
+        everything_seconds: float = _EVERYTHING_SECONDS,
+        numbering: Numbering | None = None,
+    ) -> None:
+        self._numbering = numbering
+        self._everything_seconds = everything_seconds
+        self._everything_at = 0.0 if numbering is None else time.monotonic() + everything_seconds
 
     def forget(self) -> None:
         """Look at everything next time. For a new connection: the server may be another one."""
-        self._horizon = None
+        if self._numbering is not None:
+            self._numbering.forget()
 
     def look(self, connection: BaseDatabaseWrapper) -> Look:
         """The log as committed, in one statement."""
-        postgresql = connection.vendor == "postgresql"
+        numbering = self._numbering_on(connection)
         if time.monotonic() >= self._everything_at:
-            self._horizon = None
-        everything = self._horizon is None
-        waiting, parameters = visibility.any_row(self._horizon)
+            numbering.forget()
+        everything = numbering.looks_at_everything
+        waiting, parameters = numbering.waiting()
         sql = numbering_sql.LOOK.format(
-            now=now_us_sql(connection),
-            snapshot=visibility.SNAPSHOT if postgresql else "NULL",
-            waiting=waiting,
+            now=now_us_sql(connection), snapshot=numbering.snapshot, waiting=waiting
         )
         began = time.monotonic()
         with connection.cursor() as cursor:
@@ -79,17 +88,15 @@ class Sequencer:
             return self.look(connection)
         if everything:
             ended = time.monotonic()
-            pause = max(_EVERYTHING_SECONDS, (ended - began) / _EVERYTHING_SHARE)
+            pause = max(self._everything_seconds, (ended - began) / _EVERYTHING_SHARE)
             self._everything_at = ended + pause
         look = Look(Head(*row[:3]), LeaseState(Claim(row[3], row[4]), row[5]), bool(row[7]))
-        if postgresql:
-            seen = visibility.parse(row[6])
-            if self._horizon is not None and seen.next < self._horizon.next:
-                # Another server, with a past of its own, has taken over the address.
-                self._horizon = None
+        if row[6] is not None:
+            if numbering.went_back(row[6]):
+                numbering.forget()
                 return self.look(connection)
             if not look.waiting:
-                self._horizon = seen
+                numbering.remember(row[6])
         return look
 
     def number(
@@ -102,12 +109,10 @@ class Sequencer:
         """
         mine: list[Any] = [] if claim is None else [claim.term, claim.leader]
         where = "" if claim is None else numbering_sql.MINE
+        numbering = self._numbering_on(connection)
         with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-            locked = self._lock(cursor, connection, where, mine)
-            if locked is None:
-                raise Deposed
-            seq, commit_us, snapshot = locked
-            placed, parameters = self._placed(connection)
+            seq, commit_us, snapshot = self._lock(cursor, connection, where, mine)
+            placed, parameters = numbering.placed()
             sql = numbering_sql.NUMBER.format(placed=placed)
             cursor.execute(sql, [seq, commit_us, commit_us, *parameters, limit])
             count = int(cursor.rowcount)
@@ -118,29 +123,25 @@ class Sequencer:
                 if cursor.rowcount == 0:
                     raise OperationalError("entries were deleted while they were being numbered")
         if snapshot is not None and count < limit:
-            self._horizon = visibility.parse(snapshot)
+            numbering.remember(snapshot)
         return count
 
-    def _placed(self, connection: BaseDatabaseWrapper) -> tuple[str, list[Any]]:
-        if connection.vendor == "sqlite":
-            return numbering_sql.PLACED_SQLITE, []
-        backlog, parameters = visibility.rows(numbering_sql.COLUMNS, self._horizon)
-        return numbering_sql.PLACED.format(backlog=backlog), parameters
+    def _numbering_on(self, connection: BaseDatabaseWrapper) -> Numbering:
+        if self._numbering is None:
+            self._numbering = vendor_of(connection).numbering()
+        return self._numbering
 
     def _lock(
         self, cursor: Any, connection: BaseDatabaseWrapper, where: str, mine: list[Any]
-    ) -> tuple[int, int, str | None] | None:
+    ) -> tuple[int, int, str | None]:
         """Take the lock that makes what follows one decision. Returns where the head stands and,
-        on PostgreSQL, a snapshot no newer than what is numbered next; None if it is not ours."""
-        if connection.vendor == "postgresql":
-            # Without a new version of the row, of which an open transaction would keep every one.
-            lock = numbering_sql.LOCK.format(snapshot=visibility.SNAPSHOT, mine=where)
-        else:
-            cursor.execute(f"UPDATE realtime_head SET seq = seq WHERE id = 1{where}", mine)
-            lock = f"SELECT seq, commit_us, NULL FROM realtime_head WHERE id = 1{where}"
-        cursor.execute(lock, mine)
+        where there is one, a snapshot no newer than what is numbered next. Raises Deposed."""
+        for statement in self._numbering_on(connection).lock(where):
+            cursor.execute(statement, mine)
         row: tuple[int, int, str | None] | None = cursor.fetchone()
-        if row is None and not mine:
-            read_head(connection)
-            return self._lock(cursor, connection, where, mine)
-        return row
+        if row is not None:
+            return row
+        if mine:
+            raise Deposed
+        read_head(connection)
+        return self._lock(cursor, connection, where, mine)

@@ -6,14 +6,15 @@ Every function runs in a database thread. Never numbers, never deletes.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
 
 import msgspec
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from realtime.event_log.event import DatabaseEvent, to_event
+from realtime.utf8 import repaired_or_none
 from realtime.wal.entry import Relation, WalRow
+from realtime.wal.vendor import vendor_of
 
 BATCH = 1_000
 
@@ -35,12 +36,13 @@ def read_entries(
     connection: BaseDatabaseWrapper, after: int, upto: int, limit: int = BATCH
 ) -> list[WalRow]:
     """Numbered entries with after < seq <= upto, in order, at most `limit` of them."""
-    # As bytes: a text that is not valid UTF-8 must not stop the log.
-    as_bytes = "CAST({} AS BLOB)" if connection.vendor == "sqlite" else "CONVERT_TO({}, 'UTF8')"
-    sql = _READ.format(old=as_bytes.format("old"), new=as_bytes.format("new"))
+    vendor = vendor_of(connection)
+    sql = _READ.format(old=vendor.as_bytes("old"), new=vendor.as_bytes("new"))
     with connection.cursor() as cursor:
         cursor.execute(sql, [after, upto, limit])
-        return [WalRow(*row[:4], _utf8(row[4]), _utf8(row[5])) for row in cursor]
+        return [
+            WalRow(*row[:4], repaired_or_none(row[4]), repaired_or_none(row[5])) for row in cursor
+        ]
 
 
 def seq_at(connection: BaseDatabaseWrapper, commit_us: int) -> int | None:
@@ -111,18 +113,15 @@ class Relations:
         return [to_event(row, self._known[row.relation_id]) for row in rows]
 
 
-def read_rows(
-    alias: str, relations: Relations, after: int, upto: int, limit: int = BATCH
-) -> list[WalRow]:
+# The process's own. Ids are made from what they name, so databases may share them.
+relations = Relations()
+
+
+def read_rows(alias: str, after: int, upto: int, limit: int = BATCH) -> list[WalRow]:
     """Numbered entries after `after`, their relations loaded. In a database thread."""
     rows = read_entries(connections[alias], after, upto, limit)
     relations.load(alias, {row.relation_id for row in rows})
     return rows
-
-
-def _utf8(value: Any) -> bytes | None:
-    # A text that is not valid UTF-8 must not stop the log.
-    return None if value is None else bytes(value).decode(errors="replace").encode()
 
 
 _LATER = """
@@ -132,7 +131,7 @@ WHERE table_name IN ({tables}) AND {which} ORDER BY {order} LIMIT %s
 
 
 def read_later(
-    alias: str, relations: Relations, tables: Collection[str], after: int, limit: int = _MOST_LATER
+    alias: str, tables: Collection[str], after: int, limit: int = _MOST_LATER
 ) -> list[WalRow]:
     """The entries of these tables that do not stand at or before `after`, in the order of each
     row's history: the numbered ones, then with seq 0 those that have no number yet.
@@ -140,22 +139,29 @@ def read_later(
     Raises OverflowError for more than `limit`. In a database thread.
     """
     connection = connections[alias]
-    as_bytes = "CAST({} AS BLOB)" if connection.vendor == "sqlite" else "CONVERT_TO({}, 'UTF8')"
+    as_bytes = vendor_of(connection).as_bytes
     marks = ", ".join(["%s"] * len(tables))
     rows: list[WalRow] = []
     with connection.cursor() as cursor:
         # What is numbered between the two is read twice rather than not at all.
         for which, order, place in (("seq IS NULL", "id", []), ("seq > %s", "seq", [after])):
             sql = _LATER.format(
-                old=as_bytes.format("old"),
-                new=as_bytes.format("new"),
+                old=as_bytes("old"),
+                new=as_bytes("new"),
                 tables=marks,
                 which=which,
                 order=order,
             )
             cursor.execute(sql, [*tables, *place, limit + 1])
             found = [
-                WalRow(seq or 0, commit_us or 0, relation, op, _utf8(old), _utf8(new))
+                WalRow(
+                    seq or 0,
+                    commit_us or 0,
+                    relation,
+                    op,
+                    repaired_or_none(old),
+                    repaired_or_none(new),
+                )
                 for seq, commit_us, relation, op, old, new in cursor
             ]
             rows = found + rows

@@ -19,18 +19,18 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import DatabaseError, InterfaceError
 
 from realtime.event_log.batch import Batch
-from realtime.event_log.change_detector import wake_for
 from realtime.event_log.leadership import Deposed, Leadership, Role
 from realtime.event_log.sequencer import Look, Sequencer
-from realtime.event_log.table import BATCH, Relations, read_rows
+from realtime.event_log.table import BATCH, read_rows, relations
 from realtime.wal.head import Head, renew_epoch
+from realtime.wal.vendor import vendor_of
 
 logger = logging.getLogger("realtime.tailer")
 
 # After an event the next is likely near, so looks come faster for a while.
 _BUSY_LOOKS = 200
 _BUSY_FRACTION = 0.25
-# A standby that follows nobody looks for nothing but a lead to take.
+# A standby that does not follow looks for nothing but a lead to take.
 _STANDBY_SECONDS = 0.1
 _BACKOFF_FIRST = 0.05
 _BACKOFF_MOST = 5.0
@@ -64,7 +64,6 @@ class Tailer:
         self._publish = publish
         self._follow = follow
         self._stop = threading.Event()
-        self._relations = Relations()
         self._leadership = Leadership(on_role)
         self._sequencer = Sequencer()
         self._position: Head | None = None
@@ -102,7 +101,8 @@ class Tailer:
 
     def run(self) -> None:
         """Tail until stopped, then give up the lead."""
-        wake = wake_for(connections[self._alias])
+        connection = connections[self._alias]
+        wake = vendor_of(connection).change_detector(connection)
         busy = 0
         backoff = _BACKOFF_FIRST
         try:
@@ -126,8 +126,8 @@ class Tailer:
             self._close()
 
     def drain(self) -> int:
-        """Number and publish everything that is visible now, whoever leads; how many entries were
-        numbered. Raises what the database raises."""
+        """Number and publish everything that is visible now, with or without the lead; how many
+        entries were numbered. Raises what the database raises."""
         connection = connections[self._alias]
         numbered = 0
         step = BATCH
@@ -196,14 +196,14 @@ class Tailer:
             return
         while position.seq < head.seq:
             self._leadership.renew(connection)
-            rows = read_rows(self._alias, self._relations, position.seq, head.seq)
+            rows = read_rows(self._alias, position.seq, head.seq)
             if not rows:
                 # Pruned underneath us: dispatchers will see the gap and say so.
                 self._position = head
                 return
             used = {row.relation_id for row in rows}
-            relations = [self._relations[id_] for id_ in sorted(used)]
-            self._send(Batch(head.epoch, position.seq, rows, relations))
+            shapes = [relations[id_] for id_ in sorted(used)]
+            self._send(Batch(head.epoch, position.seq, rows, shapes))
             position = Head(head.epoch, rows[-1].seq, rows[-1].commit_us)
             self._position = position
 
@@ -240,8 +240,7 @@ class Tailer:
             return
         # What fails here is made good by the lease, which runs out.
         with contextlib.suppress(DatabaseError, InterfaceError, OSError):
-            if connection.vendor == "sqlite":
-                connection.connection.execute(f"PRAGMA busy_timeout = {_RELEASE_WAIT_MS}")
+            vendor_of(connection).limit_lock_wait(connection, _RELEASE_WAIT_MS)
             self._leadership.release(connection)
 
     def _close(self) -> None:

@@ -1,10 +1,10 @@
 """Where to look for entries without a number on PostgreSQL, so that a look costs what is new.
 
 An open transaction anywhere on the server keeps dead rows alive, and its own rows are there before
-they can be seen. Who searches the backlog from its beginning passes over both at every look: an
-hour of one idle transaction and a look takes seconds. So a sequencer remembers a snapshot of which
-it numbered everything. What becomes visible later belongs to a transaction that snapshot knew as
-running, or to a newer one; of the former, those still running are passed over unread.
+they can be seen. A search of the backlog from its beginning passes over both at every look: after
+an hour of one idle transaction a look takes seconds. So a sequencer remembers a snapshot of which
+it numbered everything. What becomes visible later belongs to a transaction that this snapshot knew
+as running, or to a newer one; of the former, those still running are passed over unread.
 
 The fragments below decide within the statement they stand in, and by its snapshot: a transaction
 found finished by one statement and read by the next would let a dependent one overtake it.

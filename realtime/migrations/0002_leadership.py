@@ -1,11 +1,12 @@
 from django.db import migrations, models
 
+from realtime.wal.vendor import supports, vendor_of
 
-def leave_seq_out_of_statistics(apps, schema_editor):
-    # Whether entries without a number are many or none changes many times a second. A planner that
-    # believes a moment's sample reads the whole log to find the next few.
-    if schema_editor.connection.vendor == "postgresql":
-        schema_editor.execute("ALTER TABLE realtime_wal ALTER COLUMN seq SET STATISTICS 0")
+
+def tune_log(apps, schema_editor):
+    if supports(schema_editor.connection):
+        for statement in vendor_of(schema_editor.connection).tune_log:
+            schema_editor.execute(statement)
 
 
 class Migration(migrations.Migration):
@@ -45,5 +46,5 @@ class Migration(migrations.Migration):
                 name="realtime_wal_backlog",
             ),
         ),
-        migrations.RunPython(leave_seq_out_of_statistics, migrations.RunPython.noop),
+        migrations.RunPython(tune_log, migrations.RunPython.noop),
     ]

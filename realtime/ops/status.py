@@ -17,6 +17,7 @@ from realtime.event_log import leadership
 from realtime.models import LogHead, Process
 from realtime.process import registry
 from realtime.wal import clock
+from realtime.wal.vendor import vendor_of
 
 # A health check does not count further than this.
 COUNT_MOST = 10_000
@@ -121,9 +122,9 @@ def _leads(connection: BaseDatabaseWrapper, head: LogHead, now_us: int, lag_ms: 
     """Whether the leader in the head row still numbers."""
     if not head.leader or head.lease_until_us > now_us:
         return bool(head.leader)
-    # On SQLite an idle leader does not renew its lease: it counts while its process runs and no
-    # entries wait.
-    idle = connection.vendor == "sqlite" and lag_ms < IDLE_MS
+    # Where an idle leader does not renew its lease, it counts while its process runs and no entries
+    # wait.
+    idle = not vendor_of(connection).renews_idle_leases and lag_ms < IDLE_MS
     return idle and not leadership.is_gone(head.leader)
 
 
@@ -153,9 +154,6 @@ def _stored(connection: BaseDatabaseWrapper) -> Stored:
     with connection.cursor() as cursor:
         cursor.execute("SELECT MIN(seq), MAX(seq) FROM realtime_wal")
         first, last = cursor.fetchone()
-        size = None
-        if connection.vendor == "postgresql":
-            cursor.execute("SELECT pg_total_relation_size('realtime_wal')")
-            size = int(cursor.fetchone()[0])
+    size = vendor_of(connection).log_bytes(connection)
     # Numbers have no gaps, so no count is needed.
     return Stored(0 if first is None else last - first + 1, first, size)

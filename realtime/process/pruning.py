@@ -1,8 +1,8 @@
 """Deletes entries and broadcasts beyond retention, and relations that nothing names any more.
 
-By ranges of seq and in short transactions, so that writers get their turn; never an entry without a
-number, and never one that a living process still has to read. The head keeps the last seq, so
-numbering goes on even when nothing is left. Runs in a database thread.
+By ranges of seq and in short transactions, so that writers can write between them; never an entry
+without a number, and never one that a living process still has to read. The head keeps the last
+seq, so numbering goes on even when nothing is left. Runs in a database thread.
 """
 
 from __future__ import annotations
@@ -22,20 +22,16 @@ from realtime.event_log.table import seq_at
 from realtime.models import Message, WalEntry, WalRelation
 from realtime.process import registry
 from realtime.wal import clock
+from realtime.wal.vendor import vendor_of
 
-# A chunk grows or shrinks until it takes about this long.
-_CHUNK_SECONDS = 0.05
-_CHUNK_FIRST = 500
-_CHUNK_MOST = 20_000
 # Rest after a chunk, in chunk times: SQLite serves writers in no order, and one that waits looks
 # again only after a while.
 _REST = 1.0
 _REST_LEAST = 0.005
 # Relations wait for writers that have not committed; the next run tries again.
 _WAITS = 20
-_WAIT_SECONDS = 0.1
-# Any number, the same in every process.
-_LOCK = 0x526F7763
+# Broadcasts deleted at once.
+_MESSAGES = 500
 
 
 class AnotherPrunes(RuntimeError):
@@ -46,8 +42,9 @@ class AnotherPrunes(RuntimeError):
 class Pruned:
     """How far a run is.
 
-    `entries` of `total` are deleted (of a dry run: would be). `held_at` is the seq that somebody
-    still needs and the run stops before; `rest` is how many seconds to leave to writers now.
+    `entries` of `total` are deleted (of a dry run: would be). `held_at` is the seq that a
+    process still needs and the run stops before; `rest` is how many seconds to leave to writers
+    now.
     """
 
     entries: int
@@ -56,6 +53,21 @@ class Pruned:
     relations: int = 0
     messages: int = 0
     rest: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How much a run does at a time. A chunk begins with `first` entries and grows, up to `most`,
+    or shrinks until it takes about `seconds`; `wait` is how many seconds pass between two looks
+    for writers that have not committed."""
+
+    first: int = 500
+    most: int = 20_000
+    seconds: float = 0.05
+    wait: float = 0.1
+
+
+_PACE = Pace()
 
 
 def retention() -> timedelta:
@@ -69,6 +81,7 @@ def prune(
     alias: str | None = None,
     dry_run: bool = False,
     progress: Callable[[Pruned], None] | None = None,
+    pace: Pace = _PACE,
 ) -> Pruned:
     """Delete what was committed longer ago than `older_than` (default: RETENTION).
 
@@ -79,7 +92,7 @@ def prune(
     if dry_run:
         return survey(alias, older_than)
     pruned = Pruned(0, 0)
-    for pruned in steps(alias, older_than):
+    for pruned in steps(alias, older_than, pace):
         if progress is not None:
             progress(pruned)
         time.sleep(pruned.rest)
@@ -98,7 +111,7 @@ def survey(alias: str, older_than: timedelta | None = None) -> Pruned:
     return Pruned(count, count, held_at, len(unused), messages)
 
 
-def steps(alias: str, older_than: timedelta | None = None) -> Iterator[Pruned]:
+def steps(alias: str, older_than: timedelta | None = None, pace: Pace = _PACE) -> Iterator[Pruned]:
     """One run, a short transaction at a time; the last value is the outcome.
 
     Each step may be taken in another database thread.
@@ -106,7 +119,7 @@ def steps(alias: str, older_than: timedelta | None = None) -> Iterator[Pruned]:
     first, last, held_at = _range(connections[alias], older_than)
     done = 0
     total = 0 if first is None else max(last - first + 1, 0)
-    size = _CHUNK_FIRST
+    size = pace.first
     while first is not None and first <= last:
         began = time.perf_counter()
         # Asked for again each time: a replay may have begun since.
@@ -119,7 +132,8 @@ def steps(alias: str, older_than: timedelta | None = None) -> Iterator[Pruned]:
         done += _delete(connections[alias], first, upto)
         first = upto + 1
         took = time.perf_counter() - began
-        size = max(1, min(int(size * min(_CHUNK_SECONDS / max(took, 1e-6), 2.0)), _CHUNK_MOST))
+        growth = min(pace.seconds / max(took, 1e-6), 2.0)
+        size = max(1, min(int(size * growth), pace.most))
         rest = max(took * _REST, _REST_LEAST)
         yield Pruned(done, max(total, done), held_at, rest=rest)
     messages = 0
@@ -128,12 +142,15 @@ def steps(alias: str, older_than: timedelta | None = None) -> Iterator[Pruned]:
         yield Pruned(done, done, held_at, 0, messages, _REST_LEAST)
     relations = 0
     if unused := _unused_relations(connections[alias]):
-        seen = _next_writer(connections[alias])
+        vendor = vendor_of(connections[alias])
+        # A transaction that wrote while a trigger still had its old shape may commit long after the
+        # trigger was replaced, and its entries cannot be read without their relation.
+        seen = vendor.newest_writer(connections[alias])
         for _ in range(_WAITS):
-            if _all_ended_before(connections[alias], seen):
+            if vendor.ended_before(connections[alias], seen):
                 relations = _delete_relations(connections[alias], unused)
                 break
-            yield Pruned(done, done, held_at, 0, messages, _WAIT_SECONDS)
+            yield Pruned(done, done, held_at, 0, messages, pace.wait)
     yield Pruned(done, done, held_at, relations, messages)
 
 
@@ -157,11 +174,8 @@ def _range(
 
 def _delete(connection: BaseDatabaseWrapper, first: int, upto: int) -> int:
     with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            # Two who delete the same rows in different orders wait for each other.
-            cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [_LOCK])
-            if not cursor.fetchone()[0]:
-                raise AnotherPrunes("another process prunes the log at the moment")
+        if not vendor_of(connection).lock_pruning(connection):
+            raise AnotherPrunes("another process prunes the log at the moment")
         cursor.execute("DELETE FROM realtime_wal WHERE seq >= %s AND seq <= %s", [first, upto])
         return int(cursor.rowcount)
 
@@ -174,12 +188,10 @@ def _old_messages(
 
 
 def _delete_messages(connection: BaseDatabaseWrapper, older_than: timedelta | None) -> int:
-    """Delete some stored broadcasts; the log has told of them, and tells nothing of this."""
+    """Delete some stored broadcasts. Their deletion is not captured, so no client hears of it."""
     found = _old_messages(connection, older_than).order_by("pk").values_list("pk", flat=True)
     return (
-        Message.objects.using(connection.alias)
-        .filter(pk__in=list(found[:_CHUNK_FIRST]))
-        .delete()[0]
+        Message.objects.using(connection.alias).filter(pk__in=list(found[:_MESSAGES])).delete()[0]
     )
 
 
@@ -191,35 +203,12 @@ def _delete_relations(connection: BaseDatabaseWrapper, ids: list[str]) -> int:
         return WalRelation.objects.using(connection.alias).filter(pk__in=unused).delete()[0]
 
 
-def _next_writer(connection: BaseDatabaseWrapper) -> int:
-    """A number that every transaction which has written so far is below. SQLite has one writer at
-    a time."""
-    if connection.vendor == "sqlite":
-        return 0
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_current_xact_id()::text::bigint")
-        return int(cursor.fetchone()[0])
-
-
-def _all_ended_before(connection: BaseDatabaseWrapper, writer: int) -> bool:
-    """Whether every transaction before this one has ended.
-
-    One that wrote while a trigger still had its old shape may commit long after it was replaced,
-    and its entries cannot be read without their relation.
-    """
-    if connection.vendor == "sqlite":
-        return True
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
-        return int(cursor.fetchone()[0]) >= writer
-
-
 def _unused_relations(connection: BaseDatabaseWrapper) -> list[str]:
     """Relations that no installed trigger and no kept entry names.
 
     A table may be published again in an earlier shape; reconciling then records it anew.
     """
-    texts = _trigger_texts(connection)
+    texts = vendor_of(connection).trigger_texts(connection)
     ids = WalRelation.objects.using(connection.alias).order_by("pk").values_list("pk", flat=True)
     entries = WalEntry.objects.using(connection.alias)
     return [
@@ -229,16 +218,3 @@ def _unused_relations(connection: BaseDatabaseWrapper) -> list[str]:
         # What was captured in an old shape stands at the beginning of the log.
         and not entries.filter(relation_id=id_).order_by("seq").values("pk")[:1].exists()
     ]
-
-
-def _trigger_texts(connection: BaseDatabaseWrapper) -> list[str]:
-    """What every installed trigger says, and its function; one of them names the relation."""
-    sql = (
-        "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND sql IS NOT NULL"
-        if connection.vendor == "sqlite"
-        else "SELECT pg_get_triggerdef(t.oid) || p.prosrc FROM pg_trigger AS t"
-        " JOIN pg_proc AS p ON p.oid = t.tgfoid WHERE NOT t.tgisinternal"
-    )
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return [text for (text,) in cursor.fetchall()]

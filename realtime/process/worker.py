@@ -21,7 +21,7 @@ from channels.consumer import AsyncConsumer
 
 from realtime import conf
 from realtime.bus.mailbox import Mailbox
-from realtime.event_log.table import Relations, read_rows
+from realtime.event_log.table import read_rows, relations
 from realtime.models import Process
 from realtime.process.heartbeat import keep_row
 from realtime.process.maintenance import prune_gently
@@ -50,7 +50,6 @@ class RealtimeWorker(AsyncConsumer):
         self.scope = scope
         self.id = secrets.token_hex(8)
         self._alias = settings.DATABASE
-        self._relations = Relations()
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._jobs: set[asyncio.Task[None]] = set()
         self._pruning = False
@@ -120,9 +119,7 @@ class RealtimeWorker(AsyncConsumer):
     async def _read(self, number: int, reply: str, after: int, upto: int) -> None:
         async with self._slots:
             try:
-                rows = await in_database_thread(
-                    read_rows, self._alias, self._relations, after, upto
-                )
+                rows = await in_database_thread(read_rows, self._alias, after, upto)
             except DATABASE_ERRORS as error:
                 answer = Answer(number, [], [], str(error) or type(error).__name__)
             else:
@@ -130,7 +127,7 @@ class RealtimeWorker(AsyncConsumer):
                     _bounded(rows, self.answer_bytes) if rows and rows[0].seq == after + 1 else []
                 )
                 used = sorted({row.relation_id for row in rows})
-                answer = Answer(number, rows, [self._relations[id_] for id_ in used])
+                answer = Answer(number, rows, [relations[id_] for id_ in used])
             body = encode_answer(answer)
         try:
             await self._mailbox.send(reply, {"type": ANSWER_TYPE, "b": body})

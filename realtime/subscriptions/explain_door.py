@@ -8,17 +8,16 @@ nothing and records nothing.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import astuple
 
-from django.db import connections, transaction
+from django.db import connections
 from django.db.models import BinaryField
 from django.db.models.expressions import RawSQL
 
 from auth_rls.explain import doors
 from auth_rls.predicates.evaluate import matcher
 from auth_rls.sets.reader import read_members
-from realtime.event_log.event import RowImage
+from realtime.event_log.event import RowImage, row_of
 from realtime.models import Topic
 from realtime.protocol.join import Binding
 from realtime.subscriptions.planner import Planner
@@ -62,15 +61,11 @@ def _image(question: doors.Question) -> RowImage | None:
     """The row as the log would have it; None when it is gone."""
     relation = published.relation_for(question.model)
     rows = question.rows
-    connection = connections[rows.db]
-    # PostgreSQL's settings are those of a transaction. On SQLite one may have to wait for writers.
-    postgresql = connection.vendor == "postgresql"
-    with transaction.atomic(using=rows.db) if postgresql else nullcontext():
-        row_images.prepare(connection)
+    with row_images.printing(connections[rows.db]):
         sql = row_images.expression(rows.db, question.model, relation)
         image = RawSQL(sql.replace("%", "%%"), [], output_field=BinaryField())
-        raw = rows.annotate(rowcast_image=image).values_list("rowcast_image", flat=True).first()
+        # Not by an annotation: its name might be that of a field.
+        raw = rows.values_list(image, flat=True).first()
     if raw is None:
         return None
-    kinds = {column.name: column.kind for column in relation.columns}
-    return RowImage(bytes(raw).decode(errors="replace").encode(), kinds)
+    return row_of(raw, relation)

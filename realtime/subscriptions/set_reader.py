@@ -19,11 +19,12 @@ from auth_rls.sets.live_set import Change, LiveSet, LiveSets
 from auth_rls.sets.reader import read_many
 from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.position import Position
-from realtime.event_log.table import Relations, read_later
+from realtime.event_log.table import read_later, relations
 from realtime.subscriptions.access_watch import AccessWatch
 from realtime.subscriptions.identity_tables import table_of
-from realtime.util.database_threads import one_snapshot
 from realtime.wal.entry import Relation
+from realtime.wal.head import find_head
+from realtime.wal.snapshots import one_snapshot
 
 # Looks at the policies before rows are read that some policy, gone by then, asked for.
 _LOOKS = 3
@@ -38,12 +39,11 @@ class Found:
 
 
 class SetReader:
-    """Remembers relations and what is captured; no rows."""
+    """Remembers what is captured; no rows."""
 
     def __init__(self, alias: str, watch: AccessWatch) -> None:
         self._alias = alias
         self._watch = watch
-        self._relations = Relations()
 
     def read(self, selects: Sequence[Select], at: Position) -> dict[Select, Found]:
         """These and those that they name, inner ones first, as they were at the place."""
@@ -55,14 +55,12 @@ class SetReader:
             self._watch.look()
         tables = {table_of(select.model) for level in levels for select in level}
         with one_snapshot(self._alias):
-            with connections[self._alias].cursor() as cursor:
-                cursor.execute("SELECT epoch, seq FROM realtime_head WHERE id = 1")
-                epoch, seq = cursor.fetchone() or ("", 0)
+            head = find_head(connections[self._alias])
             changes: list[Change] | None = None
-            if epoch == at.epoch and seq >= at.seq:
+            if head is not None and head.epoch == at.epoch and head.seq >= at.seq:
                 try:
-                    later = read_later(self._alias, self._relations, sorted(tables), at.seq)
-                    changes = [change_of(event) for event in self._relations.events(later)]
+                    later = read_later(self._alias, sorted(tables), at.seq)
+                    changes = [change_of(event) for event in relations.events(later)]
                 except OverflowError:
                     pass
             return self._read_at(levels, changes)

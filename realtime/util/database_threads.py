@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 from django.db import close_old_connections, connections
@@ -60,26 +59,6 @@ def _call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         for connection in connections.all(initialized_only=True):
             connection.close_at = None
         close_old_connections()
-
-
-@contextmanager
-def one_snapshot(alias: str) -> Iterator[None]:
-    """One database snapshot for the queries of the block, without a lock on SQLite's writers.
-
-    By hand: `atomic` would begin as the project's settings say, which may be as a writer.
-    """
-    connection = connections[alias]
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
-            if connection.vendor == "postgresql"
-            else "BEGIN DEFERRED"
-        )
-    try:
-        yield
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute("ROLLBACK")
 
 
 async def close_connections() -> None:

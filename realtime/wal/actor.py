@@ -1,7 +1,7 @@
-"""Who writes: the actor that the log records beside each change.
+"""The actor: who writes, as the log records it beside each change.
 
 Owns the actor of the running thread or task. How it gets into the database with a write is
-`wal/actors.py`'s; it decides nothing, and nobody is let in or kept out by it.
+`wal/actors.py`'s. It is a record only: no access is decided by it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 Author = Callable[[], "str | None"]
 
 
-def _nobody() -> None:
+def _no_actor() -> None:
     return None
 
 
-_current: ContextVar[Author] = ContextVar("realtime_actor", default=_nobody)
+_current: ContextVar[Author] = ContextVar("realtime_actor", default=_no_actor)
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def actor(user: Any) -> Iterator[None]:
     """Record `user` as the one who writes what is written inside.
 
     `user` is a Django user, who is recorded by primary key; a text, such as the name of a job; or
-    None for nobody. Good for sync and async code, for a function as a decorator too. The
+    None for no actor. Good for sync and async code, for a function as a decorator too. The
     innermost counts.
     """
     name = actor_name(user)
@@ -36,7 +36,7 @@ def actor(user: Any) -> Iterator[None]:
 
 @contextmanager
 def acting(author: Author) -> Iterator[None]:
-    """As `actor`, with who it is asked for when something is written."""
+    """As `actor`; `author` is called for the name when something is written."""
     token = _current.set(author)
     try:
         yield

@@ -16,10 +16,12 @@ from django.db import models
 
 from auth_rls.sql.columns import Column, UnsupportedColumn, column_of
 from realtime.wal.entry import ColumnInfo, Relation
-from realtime.wal.sqlite import triggers
 
 # Where clients find every table, as in a PostgreSQL that Supabase speaks of.
 SCHEMA = "public"
+
+# Counted into every relation's id: entries written by another rendering are another relation.
+RENDERING = 2
 
 # What can happen to a table.
 EVERY_OP = frozenset({"INSERT", "UPDATE", "DELETE", "TRUNCATE"})
@@ -84,7 +86,7 @@ def capture(
         key=key,
         published=shown is not None,
     )
-    digest = hashlib.blake2b(_encode(relation), digest_size=16, salt=bytes([triggers.VERSION]))
+    digest = hashlib.blake2b(_encode(relation), digest_size=16, salt=bytes([RENDERING]))
     return Capture(
         model=model,
         relation=msgspec.structs.replace(relation, id=digest.hexdigest()),

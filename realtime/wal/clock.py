@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from realtime.wal.vendor import vendor_of
+
 
 def now_us(connection: BaseDatabaseWrapper) -> int:
     """Microseconds since 1970, on the clock that entries are captured by."""
@@ -12,12 +14,6 @@ def now_us(connection: BaseDatabaseWrapper) -> int:
         return int(cursor.fetchone()[0])
 
 
-_NOW_US = {
-    "sqlite": "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)",
-    "postgresql": "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
-}
-
-
 def now_us_sql(connection: BaseDatabaseWrapper) -> str:
     """SQL for microseconds since 1970 by the database's clock."""
-    return _NOW_US[connection.vendor]
+    return vendor_of(connection).now_us

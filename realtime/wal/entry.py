@@ -28,7 +28,7 @@ class ColumnInfo(msgspec.Struct, frozen=True, array_like=True):
 
 class Relation(msgspec.Struct, frozen=True, dict=True):
     """The captured shape of a table. `published` False: captured for policies only, and
-    delivered to nobody."""
+    delivered to no subscriber."""
 
     id: str
     schema: str

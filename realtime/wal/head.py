@@ -21,12 +21,19 @@ class Head:
     commit_us: int = 0
 
 
-def read_head(connection: BaseDatabaseWrapper) -> Head:
-    """The head as committed. Creates its row in a database that has none yet."""
+def find_head(connection: BaseDatabaseWrapper) -> Head | None:
+    """The head as committed; None in a database that has none yet. Writes nothing."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT epoch, seq, commit_us FROM realtime_head WHERE id = 1")
         row = cursor.fetchone()
-        if row is None:
+    return None if row is None else Head(*row)
+
+
+def read_head(connection: BaseDatabaseWrapper) -> Head:
+    """The head as committed. Creates its row in a database that has none yet."""
+    head = find_head(connection)
+    while head is None:
+        with connection.cursor() as cursor:
             cursor.execute(
                 "INSERT INTO realtime_head "
                 "(id, epoch, seq, commit_us, term, leader, lease_until_us) "
@@ -34,9 +41,8 @@ def read_head(connection: BaseDatabaseWrapper) -> Head:
                 "FROM realtime_wal WHERE 1 = 1 ON CONFLICT (id) DO NOTHING",
                 [uuid.uuid4().hex],
             )
-            cursor.execute("SELECT epoch, seq, commit_us FROM realtime_head WHERE id = 1")
-            row = cursor.fetchone()
-    return Head(*row)
+        head = find_head(connection)
+    return head
 
 
 def renew_epoch(connection: BaseDatabaseWrapper, seen: Head) -> Head:

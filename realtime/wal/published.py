@@ -20,6 +20,7 @@ from auth_rls.sql.columns import Column
 from realtime.wal import capture as shapes
 from realtime.wal.capture import CannotCapture, Capture
 from realtime.wal.entry import ColumnInfo, Relation
+from realtime.wal.secret_columns import is_secret
 
 AnyModel = TypeVar("AnyModel", bound=type[models.Model])
 
@@ -42,8 +43,9 @@ class Published:
         return shapes.table_name_of(self.model)[1]
 
 
-# By label, so that a model class made anew (in tests) replaces its predecessor.
-_declared: dict[str, Published] = {}
+# Every declaration, by the model's label in lower case: a model class made anew replaces its
+# predecessor.
+declarations: dict[str, Published] = {}
 # Tables of this app that processes tell each other things by, and what is captured of them.
 _followed: dict[type[models.Model], frozenset[str]] = {}
 
@@ -73,7 +75,8 @@ def publish(
 
     The primary key is always published. A later declaration for the same model replaces the
     earlier one. A name that the model does not have, and a model that cannot be captured, are
-    reported by the system checks (realtime.E001 to E003).
+    reported by the system checks (realtime.E001 to E003), and so is a column that seems to hold a
+    secret, such as a password's hash, and is not named in `columns` (E006).
 
     Raises ImproperlyConfigured for what is no model, and when both `columns` and `exclude` are
     given.
@@ -89,7 +92,7 @@ def publish(
     def declare(model: Any) -> Any:
         if not (isinstance(model, type) and issubclass(model, models.Model)):
             raise ImproperlyConfigured(f"publish() takes a model class, not {model!r}.")
-        _declared[model._meta.label_lower] = Published(
+        declarations[model._meta.label_lower] = Published(
             model, None if columns is None else tuple(columns), tuple(exclude or ())
         )
         return model
@@ -98,7 +101,7 @@ def publish(
 
 
 def follow(model: type[models.Model], ops: Collection[str] = shapes.EVERY_OP) -> None:
-    """Capture a table whole for the dispatchers themselves; as rows it is delivered to nobody."""
+    """Capture a table whole for the dispatchers themselves; its rows reach no subscriber."""
     _followed[model] = frozenset(ops)
 
 
@@ -107,14 +110,9 @@ def followed() -> tuple[type[models.Model], ...]:
     return tuple(_followed)
 
 
-def withdraw(model: type[models.Model]) -> None:
-    """Take a declaration back, if there is one."""
-    _declared.pop(model._meta.label_lower, None)
-
-
 def declared() -> tuple[Published, ...]:
     """Every declaration, also of models that cannot be captured, in the order they were made."""
-    return tuple(_declared.values())
+    return tuple(declarations.values())
 
 
 def published() -> tuple[Published, ...]:
@@ -185,7 +183,7 @@ def captures(
 
 def _entry(model: type[models.Model]) -> Published:
     try:
-        return _declared[model._meta.label_lower]
+        return declarations[model._meta.label_lower]
     except KeyError:
         raise LookupError(f"{model._meta.label} is not published") from None
 
@@ -219,10 +217,34 @@ def _shown(entry: Published) -> tuple[Column, ...]:
     else:
         kept = set(named.values()) - {named[name] for name in entry.exclude if name != "pk"}
     kept |= set(key)
+    asked: set[str] = set()
+    for name in entry.columns or ():
+        asked |= set(key) if name == "pk" else {named[name]}
+    secrets = [
+        field.column
+        for field in options.local_concrete_fields
+        if field.column in kept - asked and is_secret(field)
+    ]
+    if secrets:
+        raise _secret(entry, secrets)
     for name, error in unknown.items():
         if name in kept:
             raise shapes.unsupported(model, error)
     return tuple(column for column in table if column.name in kept)
+
+
+def _secret(entry: Published, secrets: list[str]) -> CannotCapture:
+    if set(secrets).isdisjoint(shapes.key_of(entry.model)):
+        hint = f"Leave them out: exclude={[*entry.exclude, *secrets]!r}."
+    else:
+        hint = "The primary key is always published: leave the model unpublished."
+    return CannotCapture(
+        "realtime.E006",
+        f"{entry.model._meta.label} is published with columns that seem to hold secrets, and does "
+        f"not name them: {', '.join(secrets)}.",
+        f"{hint} If they are to be shown to everybody who may see the row, name them: "
+        f"columns=[..., {', '.join(map(repr, secrets))}].",
+    )
 
 
 def _names(field: models.Field[Any, Any]) -> tuple[str, str, str]:

@@ -1,10 +1,9 @@
 """Brings the capture triggers of a database to what is wanted: published and watched tables.
 
-Triggers are reconciled state, not migration operations. On SQLite they are dropped before a
-migration runs, because remaking a table silently loses its triggers, dropping a column fails while
-one names it, and the WAL table cannot be remade while any writes to it. On PostgreSQL they stay and
-capture on. Afterwards each is compared with what is wanted: one that is missing is made, one that
-is stale is replaced, and one that is no longer wanted is removed.
+Triggers are reconciled state, not migration operations. Where they do not survive migrations
+(SQLite) they are dropped before one runs; elsewhere they stay and capture on. Afterwards each is
+compared with what is wanted: one that is missing is made, one that is stale is replaced, and one
+that is no longer wanted is removed.
 """
 
 from __future__ import annotations
@@ -25,18 +24,11 @@ from realtime.wal import published
 from realtime.wal.capture import Capture, label
 from realtime.wal.catalog import Catalog, State, Trigger
 from realtime.wal.head import begin_epoch, read_head
-from realtime.wal.postgresql.catalog import PostgresqlCatalog
-from realtime.wal.sqlite.catalog import SqliteCatalog
+from realtime.wal.vendor import UnknownVendor, supports, vendor_of
 
-__all__ = ["VENDORS", "State", "Trigger", "UnknownVendor", "reconcile", "status", "uninstall"]
+__all__ = ["State", "Trigger", "UnknownVendor", "reconcile", "status", "uninstall"]
 
 logger = logging.getLogger(__name__)
-
-_CATALOGS: dict[str, type[SqliteCatalog] | type[PostgresqlCatalog]] = {
-    "sqlite": SqliteCatalog,
-    "postgresql": PostgresqlCatalog,
-}
-VENDORS = frozenset(_CATALOGS)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -47,7 +39,7 @@ def status(using: str | None = None) -> list[Trigger]:
     Raises UnknownVendor.
     """
     connection = _connection(using)
-    catalog = _catalog(connection)
+    catalog = vendor_of(connection).catalog(connection)
     return catalog.compare(_wanted(connection, catalog))
 
 
@@ -60,7 +52,7 @@ def reconcile(using: str | None = None) -> list[Trigger]:
     connection = _connection(using)
     if not log_exists(using):
         return []
-    catalog = _catalog(connection)
+    catalog = vendor_of(connection).catalog(connection)
     wanted = _wanted(connection, catalog)
     if _settled(connection, catalog, wanted):
         return []
@@ -84,25 +76,14 @@ def reconcile(using: str | None = None) -> list[Trigger]:
 def uninstall(using: str | None = None) -> list[str]:
     """Drop every capture trigger; returns their names. Until the next `reconcile`, writes go
     on uncaptured."""
-    return _catalog(_connection(using)).remove()
-
-
-class UnknownVendor(RuntimeError):
-    """The database is of a vendor that changes cannot be captured on."""
+    connection = _connection(using)
+    return vendor_of(connection).catalog(connection).remove()
 
 
 def _connection(using: str | None) -> BaseDatabaseWrapper:
     connection = connections[using or settings.DATABASE]
-    if connection.vendor not in VENDORS:
-        raise UnknownVendor(
-            f"Changes cannot be captured on {connection.display_name}; "
-            f"supported: {', '.join(sorted(VENDORS))}."
-        )
+    vendor_of(connection)
     return connection
-
-
-def _catalog(connection: BaseDatabaseWrapper) -> Catalog:
-    return _CATALOGS[connection.vendor](connection)
 
 
 def log_exists(using: str | None = None) -> bool:
@@ -148,8 +129,8 @@ def _reads(
                 ),
             ]
     except DatabaseError as error:
-        # Half-way through migrations the policy table may not be what its model says. Nobody
-        # is let in by policies that cannot be read, so nothing needs to be watched for them.
+        # Half-way through migrations the policy table may not be what its model says. Policies
+        # that cannot be read show no row, so nothing needs to be watched for them.
         logger.warning(
             "policies cannot be read, so what they depend on is not captured: %s",
             error,
@@ -193,31 +174,32 @@ def _record(connection: BaseDatabaseWrapper, captures: list[Capture]) -> None:
     )
     if not LogHead.objects.using(connection.alias).exists():
         # `flush` empties the log and leaves entries about the rows it deleted last. A new head
-        # is a new epoch, at which every client starts anew: they are of use to nobody.
+        # is a new epoch, at which every client starts anew and these entries are of no use.
         WalEntry.objects.using(connection.alias).filter(seq=None).delete()
         read_head(connection)
 
 
 def connect(sender: AppConfig) -> None:
     """Follow migrations and policies from here on. Touches no database."""
-    pre_migrate.connect(_before_migrations, sender=sender, dispatch_uid="realtime.wal.install")
-    post_migrate.connect(_after_migrations, sender=sender, dispatch_uid="realtime.wal.install")
+    pre_migrate.connect(before_migrations, sender=sender, dispatch_uid="realtime.wal.install")
+    post_migrate.connect(after_migrations, sender=sender, dispatch_uid="realtime.wal.install")
     policy = apps.get_model("auth_rls", "Policy")
     for signal in (post_save, post_delete):
         signal.connect(_policy_changed, sender=policy, dispatch_uid="realtime.wal.install")
 
 
 def _concerns(using: str) -> bool:
-    return using == settings.DATABASE and connections[using].vendor in VENDORS
+    return using == settings.DATABASE and supports(connections[using])
 
 
-def _before_migrations(using: str, plan: Any = None, **kwargs: Any) -> None:
+def before_migrations(using: str, plan: Any = None, **kwargs: Any) -> None:
+    """Receiver of pre_migrate: drop what would not survive the plan."""
     # With nothing to migrate there is no reason to let writes go by uncaptured for a moment.
     if not plan or not _concerns(using):
         return
-    # On PostgreSQL the triggers bear with whatever becomes of their tables, but not with the end
-    # of the log.
-    if connections[using].vendor == "sqlite" or _unmakes_the_log(plan):
+    # Triggers that survive what becomes of their tables do not survive the end of the log.
+    survive = vendor_of(connections[using]).triggers_survive_migrations
+    if not survive or _unmakes_the_log(plan):
         uninstall(using)
 
 
@@ -225,7 +207,8 @@ def _unmakes_the_log(plan: Iterable[Any]) -> bool:
     return any(backwards and migration.app_label == "realtime" for migration, backwards in plan)
 
 
-def _after_migrations(using: str, **kwargs: Any) -> None:
+def after_migrations(using: str, **kwargs: Any) -> None:
+    """Receiver of post_migrate: make the triggers what they should be."""
     if not _concerns(using):
         return
     known = _known_tables(using)
@@ -246,9 +229,9 @@ def _known_tables(using: str) -> set[str]:
 
 
 def follow_policies(using: str) -> None:
-    """`reconcile` for a server process that has seen the policies change, whoever changed them.
+    """`reconcile` for a server process that has seen the policies change, by any writer.
     A failure is logged: without a trigger, what depends on it stays as it was last read."""
-    if connections[using].vendor not in VENDORS:
+    if not supports(connections[using]):
         return
     try:
         reconcile(using)
@@ -261,8 +244,8 @@ def follow_policies(using: str) -> None:
 
 
 def _policy_changed(using: str, **kwargs: Any) -> None:
-    """What policies read may have changed. A failure is logged, not passed to who saved."""
-    if connections[settings.DATABASE].vendor in VENDORS:
+    """What policies read may have changed. A failure is logged, not raised in the save."""
+    if supports(connections[settings.DATABASE]):
         transaction.on_commit(
             functools.partial(reconcile, settings.DATABASE), using=using, robust=True
         )

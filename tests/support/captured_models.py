@@ -118,6 +118,11 @@ def canonical(image: dict[str, Any], relation: Relation) -> dict[str, object]:
     return {column.name: from_row(column.kind, image[column.name]) for column in relation.columns}
 
 
+def withdraw(model: type[models.Model]) -> None:
+    """Take the declaration of a model back."""
+    published.declarations.pop(model._meta.label_lower, None)
+
+
 def states(table: str) -> set[str]:
     """The states of the triggers on one table; empty when there are none."""
     return {str(trigger.state) for trigger in triggers.status() if trigger.table == table}
@@ -135,7 +140,7 @@ def tables_of(*scratch: type[models.Model]) -> Iterator[None]:
         yield
     finally:
         for model in scratch:
-            published.withdraw(model)
+            withdraw(model)
         triggers.reconcile()
         with connection.schema_editor() as editor:
             for model in reversed(scratch):

@@ -12,14 +12,16 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db.utils import DatabaseError
 
 from realtime.process import pruning
-from realtime.process.pruning import AnotherPrunes, Pruned
+from realtime.process.pruning import AnotherPrunes, Pace, Pruned
 
-_LINE_SECONDS = 5.0
 _REDRAW_SECONDS = 0.2
 
 
 class Command(BaseCommand):
     help = "Deletes numbered log entries older than REALTIME['RETENTION'], and unused relations."
+    # Between lines of progress where there is no terminal.
+    line_seconds = 5.0
+    pace = Pace()
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
@@ -39,7 +41,10 @@ class Command(BaseCommand):
         older_than: timedelta | None = options["older_than"]
         try:
             pruned = pruning.prune(
-                older_than, dry_run=options["dry_run"], progress=self._show_progress
+                older_than,
+                dry_run=options["dry_run"],
+                progress=self._show_progress,
+                pace=self.pace,
             )
         except KeyboardInterrupt:
             self._end_line()
@@ -76,7 +81,7 @@ class Command(BaseCommand):
             return
         now = time.monotonic()
         tty = self.stdout.isatty()
-        if now - self._shown < (_REDRAW_SECONDS if tty else _LINE_SECONDS):
+        if now - self._shown < (_REDRAW_SECONDS if tty else self.line_seconds):
             return
         self._shown = now
         rate = pruned.entries / max(now - self._began, 1e-6)

@@ -17,13 +17,14 @@ from realtime.ops.layer_probe import Layer, probe
 from realtime.ops.status import ProcessStatus, Status
 from realtime.util.database_threads import close_connections, in_database_thread
 
-_EVERY_SECONDS = 1.0
 _CLEAR = "\x1b[H\x1b[2J"
 
 
 class Command(BaseCommand):
     help = "Shows how far the log is numbered, who runs, and whether the channel layer works."
     requires_system_checks = []
+    # Between two looks of --watch.
+    every_seconds = 1.0
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
@@ -41,7 +42,7 @@ class Command(BaseCommand):
 
     async def _once(self) -> None:
         try:
-            found, layer = await self._look()
+            found, layer = await self.look()
             self.stdout.write(self._as_json(found, layer) if self._json else _page(found, layer))
         finally:
             await close_connections()
@@ -53,7 +54,7 @@ class Command(BaseCommand):
         try:
             while True:
                 try:
-                    found, layer = await self._look()
+                    found, layer = await self.look()
                 except CommandError as error:
                     text = str(error)
                 else:
@@ -63,11 +64,12 @@ class Command(BaseCommand):
                         text = _page(found, layer) if tty else _line(found, layer)
                 self.stdout.write(f"{_CLEAR}{text}" if tty else text)
                 self.stdout.flush()
-                await asyncio.sleep(_EVERY_SECONDS)
+                await asyncio.sleep(self.every_seconds)
         finally:
             await close_connections()
 
-    async def _look(self) -> tuple[Status, Layer]:
+    async def look(self) -> tuple[Status, Layer]:
+        """The status and the channel layer's state now. Raises CommandError."""
         alias = conf.current().DATABASE
         try:
             found = await in_database_thread(status.read, alias)

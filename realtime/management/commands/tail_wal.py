@@ -39,7 +39,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--once",
             action="store_true",
-            help="number and publish what is there, whoever leads, then exit",
+            help="number and publish what is there, with or without the lead, then exit",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -135,7 +135,7 @@ def _publisher(bus: Bus, loop: asyncio.AbstractEventLoop) -> Callable[[Batch], N
         try:
             future.result(_PUBLISH_SECONDS)
         except TimeoutError:
-            # Whoever publishes next must not find this one still in the way.
+            # The next publication must not find this one still in the way.
             future.cancel()
             raise TimeoutError(f"no answer within {_PUBLISH_SECONDS} s") from None
 

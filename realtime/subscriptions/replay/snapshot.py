@@ -20,8 +20,9 @@ from types import MappingProxyType
 from typing import Any
 
 from django.db import connections
-from django.db.models import BinaryField, Case, F, IntegerField, QuerySet, Value, When
+from django.db.models import BinaryField, Case, IntegerField, QuerySet, Value, When
 from django.db.models.expressions import RawSQL
+from django.db.models.lookups import Exact
 
 from auth_rls.predicates.evaluate import matcher
 from auth_rls.predicates.predicate import FALSE, TRUE, All, Predicate, Select, columns
@@ -29,17 +30,19 @@ from auth_rls.predicates.selects import resolve
 from auth_rls.predicates.simplify import simplify
 from auth_rls.sets.reader import read_members
 from auth_rls.sql.compile import condition, widened
-from realtime.event_log.event import RowImage
+from realtime.event_log.event import RowImage, row_of
 from realtime.event_log.position import Position
-from realtime.event_log.table import Relations, read_later
+from realtime.event_log.table import read_later, relations
 from realtime.subscriptions.access_watch import AccessWatch
 from realtime.subscriptions.dependencies import differing
 from realtime.subscriptions.index import Subscription
 from realtime.subscriptions.planner import Plan, Planner
 from realtime.subscriptions.request import Request, Revoked
-from realtime.util.database_threads import in_database_thread, one_snapshot
+from realtime.util.database_threads import in_database_thread
 from realtime.wal import published, row_images
 from realtime.wal.entry import Relation
+from realtime.wal.head import Head, find_head
+from realtime.wal.snapshots import one_snapshot
 
 _PAGE = 500
 _MOST_BYTES = 64 * 1024 * 1024
@@ -85,7 +88,6 @@ class SnapshotReader:
     def __init__(self, alias: str, watch: AccessWatch) -> None:
         self._alias = alias
         self._watch = watch
-        self._relations = Relations()
         self._turn = asyncio.Semaphore(_READING_AT_ONCE)
 
     async def snapshot(
@@ -150,7 +152,7 @@ class SnapshotReader:
                 self._watch.look()
                 with one_snapshot(self._alias):
                     row_images.prepare(connections[self._alias])
-                    picture = _Snapshot(self._alias, self._relations, request, at, values)
+                    picture = _Snapshot(self._alias, request, at, values)
                     if self._watch.covers(picture.planner):
                         return take(picture)
             raise SnapshotUnavailable("policies change too fast")
@@ -162,19 +164,17 @@ class SnapshotReader:
 @dataclass(slots=True)
 class _Snapshot:
     alias: str
-    relations: Relations
     request: Request
     at: Position
     values: Values
     planner: Planner = field(init=False)
     plan: Plan = field(init=False)
+    _head: Head | None = field(init=False)
     _undone: dict[str, dict[bytes, RowAt | None]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        with connections[self.alias].cursor() as cursor:
-            cursor.execute("SELECT epoch, seq FROM realtime_head WHERE id = 1")
-            epoch, seq = cursor.fetchone() or ("", 0)
-        if epoch != self.at.epoch or seq < self.at.seq:
+        self._head = find_head(connections[self.alias])
+        if self._head is None or self._head.epoch != self.at.epoch or self._head.seq < self.at.seq:
             raise SnapshotUnavailable("the log is another one")
         self.planner = Planner()
         subject = self.planner.renew([self.request.subject])[self.request.subject]
@@ -201,10 +201,9 @@ class _Snapshot:
                 [seq],
             )
             row = cursor.fetchone()
-            if row is None:
-                cursor.execute("SELECT commit_us FROM realtime_head WHERE id = 1")
-                row = cursor.fetchone()
-        return int(row[0])
+        if row is not None:
+            return int(row[0])
+        return 0 if self._head is None else self._head.commit_us
 
     def rows(self, subscription: Subscription, most: int | None) -> tuple[list[RowAt], bool]:
         """The rows the subscription wants, at most so many, and whether these are all."""
@@ -262,7 +261,6 @@ class _Snapshot:
             return
         model = _model(subscription.table)
         relation = published.relation_for(model, reads=())
-        kinds = {column.name: column.kind for column in relation.columns}
         undone = self._undone[subscription.table]
         broad = simplify(widened(where))
         # What SQL cannot say is in the filter, which names shown columns alone.
@@ -270,18 +268,17 @@ class _Snapshot:
         rows: QuerySet[Any] = QuerySet(model=model).using(self.alias).order_by("pk")
         if broad != TRUE:
             rows = rows.filter(condition(broad, model))
-        rows = rows.annotate(rowcast_image=_image(self.alias, model, relation))
-        names = ["pk", "rowcast_image"]
+        # Not by annotations: their names might be those of the model's fields.
+        shown: list[Any] = ["pk", _image(self.alias, model, relation)]
         if judged is not None:
             before, after = (_truth(predicate, model) for predicate in judged)
-            rows = rows.annotate(rowcast_was=before, rowcast_now=after)
-            rows = rows.exclude(rowcast_was=F("rowcast_now"))
-            names += ["rowcast_was", "rowcast_now"]
-        rows = rows.values_list(*names)
+            rows = rows.exclude(Exact(before, after))
+            shown += [before, after]
+        rows = rows.values_list(*shown)
         page = list(rows[:_PAGE])
         while page:
             for _, raw, *truths in page:
-                row = RowImage(bytes(raw).decode(errors="replace").encode(), kinds)
+                row = row_of(raw, relation)
                 if judge is not None and judge(row) is not True:
                     continue
                 if undone and row.json(relation.key) in undone:
@@ -297,11 +294,11 @@ class _Snapshot:
         one that was not there. Raises Unclear where the log cannot tell."""
         if table not in self._undone:
             try:
-                later = read_later(self.alias, self.relations, [table], self.at.seq)
+                later = read_later(self.alias, [table], self.at.seq)
             except OverflowError as error:
                 raise SnapshotUnavailable(str(error)) from None
             self._undone[table] = {}
-            for event in self.relations.events(later):
+            for event in relations.events(later):
                 if event.old is None and event.new is None:
                     raise SnapshotUnavailable(f"{event.op} of {table}")
                 self._undo(event.relation, event.old, event.new)

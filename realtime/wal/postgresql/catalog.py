@@ -25,12 +25,9 @@ from realtime.wal.postgresql import triggers as postgresql
 from realtime.wal.postgresql.triggers import Level, TriggerFunctionSql
 from realtime.wal.postgresql.values import quote_name
 
-_LOCK_TIMEOUT = "2s"
-_ATTEMPTS = 10
-_PAUSE_SECONDS = 0.5
 # lock_not_available, deadlock_detected
 _RETRIED = ("55P03", "40P01")
-# Of two processes that install at once, one waits. Any number that nobody else uses.
+# Of two processes that install at once, one waits. Any number that no other program uses.
 _ADVISORY_KEY = 0x726F_7763_6173_74
 
 _TABLES = f"""
@@ -74,6 +71,16 @@ WHERE pronamespace = to_regnamespace(%s) AND prorettype = 'trigger'::regtype
 
 
 @dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a change waits for its table: at most `lock_ms` milliseconds for the lock, so many
+    `attempts`, with `pause` seconds between them."""
+
+    lock_ms: int = 2_000
+    attempts: int = 10
+    pause: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
 class _Table:
     """A table as the database has it. `types`: columns and their types, in order; `virtual`:
     those that are computed when they are read, and how."""
@@ -95,8 +102,9 @@ class _Found:
 class PostgresqlCatalog:
     """Triggers and functions beside the log: those of a log in another schema are not ours."""
 
-    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+    def __init__(self, connection: BaseDatabaseWrapper, patience: Patience | None = None) -> None:
         self._connection = connection
+        self._patience = patience or Patience()
         self._tables: dict[str, _Table] = {}
         self._schema = "public"
 
@@ -224,7 +232,7 @@ class PostgresqlCatalog:
         """In one transaction. Raises OperationalError when the table stays locked."""
         if not statements:
             return
-        attempts = 1 if self._connection.in_atomic_block else _ATTEMPTS
+        attempts = 1 if self._connection.in_atomic_block else self._patience.attempts
         for attempt in range(1, attempts + 1):
             try:
                 with transaction.atomic(using=self._connection.alias):
@@ -233,14 +241,16 @@ class PostgresqlCatalog:
             except OperationalError as error:
                 if attempt == attempts or _sqlstate(error) not in _RETRIED:
                     raise
-            time.sleep(_PAUSE_SECONDS)
+            time.sleep(self._patience.pause)
 
     def _execute(self, statements: list[str]) -> None:
         with self._connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_ADVISORY_KEY])
             cursor.execute("SELECT current_setting('lock_timeout')")
             (before,) = cursor.fetchone()
-            cursor.execute("SELECT set_config('lock_timeout', %s, true)", [_LOCK_TIMEOUT])
+            cursor.execute(
+                "SELECT set_config('lock_timeout', %s, true)", [f"{self._patience.lock_ms}ms"]
+            )
             for statement in statements:
                 cursor.execute(statement)
             # The transaction may be the caller's.

@@ -1,6 +1,6 @@
 """The text of capture on PostgreSQL: one trigger function per table. Never talks to a database.
 
-The function belongs to whoever migrates and runs with that role's rights, so a writer needs none on
+The function belongs to the role that migrates and runs with its rights, so a writer needs none on
 the log. It fixes search_path, and the settings that values are printed by. Nothing in it names a
 column where a missing one would fail the user's write: should the table have changed under it (a
 migration that is half done), the image is made from what the row has, until the next `reconcile`.
@@ -35,7 +35,7 @@ _ROW = 1
 _TYPES = {"INSERT": 4, "UPDATE": 16, "DELETE": 8, "TRUNCATE": 32}
 _TXID = "pg_current_xact_id()::text::bigint"
 _COLUMNS = "(table_name, op, pk_text, old, new, relation_id, txid, captured_us, actor)"
-# Who writes: a setting of the transaction, which anybody may leave unset.
+# The actor: a setting of the transaction, which any writer may leave unset.
 ACTOR_SETTING = "rowcast.actor"
 _ACTOR = f"(SELECT nullif(current_setting('{ACTOR_SETTING}', true), ''))"
 
@@ -148,14 +148,14 @@ class TriggerFunctionSql:
         return (
             "(SELECT concat('{', string_agg(concat(to_json(e.key), ':', e.value), ','"
             f" ORDER BY array_position({names}, e.key)), '}}')"
-            f" FROM json_each(row_to_json({row})) AS e WHERE e.key = ANY({names}))"
+            f" FROM json_each(row_to_json({row}.*)) AS e WHERE e.key = ANY({names}))"
         )
 
     def spare_key(self, row: str) -> str:
         names = self._names(self.relation.key)
         return (
             "(SELECT string_agg(e.value #>> '{}', ',')"
-            f" FROM json_each(row_to_json({row})) AS e WHERE e.key = ANY({names}))"
+            f" FROM json_each(row_to_json({row}.*)) AS e WHERE e.key = ANY({names}))"
         )
 
     # --- the function -------------------------------------------------------------------------
@@ -199,27 +199,30 @@ class TriggerFunctionSql:
             (
                 f"CREATE OR REPLACE FUNCTION {full} RETURNS trigger LANGUAGE plpgsql"
                 f" SECURITY DEFINER {settings} AS {tag}{body}{tag}",
-                # Or anybody could hang it on a table of theirs and write into the log.
+                # Or any role could make a trigger of it on a table of its own and write to the log.
                 f"REVOKE ALL ON FUNCTION {full} FROM PUBLIC",
             ),
         )
 
     def _body(self) -> str:
-        # Every name is qualified or unlike any that a column has: a column of the table may be
-        # called as a variable is.
+        # A column may be called as anything here is. Columns are always named with their row, and
+        # variables with the block's label. What is left are the names within the expression of a
+        # virtual column: columns, as the directive says.
         same = (
             ""
             if self.whole
-            else "    IF rowcast_before = rowcast_after THEN RETURN NULL; END IF;\n"
+            else "    IF rowcast.before = rowcast.after THEN RETURN NULL; END IF;\n"
         )
         return f"""
+#variable_conflict use_column
 -- {"; ".join(self.settings)}
+<<rowcast>>
 DECLARE
-    rowcast_op text := TG_OP;
-    rowcast_us bigint := extract(epoch from clock_timestamp()) * 1000000;
-    rowcast_before text;
-    rowcast_after text;
-    rowcast_key text;
+    op text := TG_OP;
+    us bigint := extract(epoch from clock_timestamp()) * 1000000;
+    before text;
+    after text;
+    key text;
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
         {self._write()};
@@ -241,24 +244,24 @@ BEGIN
     END IF;
     BEGIN
         IF TG_OP <> 'INSERT' THEN
-            rowcast_key := {self.key_text("OLD")};
-            rowcast_before := {self.image("OLD")};
+            rowcast.key := {self.key_text("OLD")};
+            rowcast.before := {self.image("OLD")};
         END IF;
         IF TG_OP <> 'DELETE' THEN
-            rowcast_key := {self.key_text("NEW")};
-            rowcast_after := {self.image("NEW")};
+            rowcast.key := {self.key_text("NEW")};
+            rowcast.after := {self.image("NEW")};
         END IF;
     EXCEPTION WHEN OTHERS THEN
         IF TG_OP <> 'INSERT' THEN
-            rowcast_key := {self.spare_key("OLD")};
-            rowcast_before := {self.spare_image("OLD")};
+            rowcast.key := {self.spare_key("OLD")};
+            rowcast.before := {self.spare_image("OLD")};
         END IF;
         IF TG_OP <> 'DELETE' THEN
-            rowcast_key := {self.spare_key("NEW")};
-            rowcast_after := {self.spare_image("NEW")};
+            rowcast.key := {self.spare_key("NEW")};
+            rowcast.after := {self.spare_image("NEW")};
         END IF;
     END;
-{same}    {self._write("rowcast_key", "rowcast_before", "rowcast_after")};
+{same}    {self._write("rowcast.key", "rowcast.before", "rowcast.after")};
     RETURN NULL;
 END
 """
@@ -267,10 +270,10 @@ END
         """The beginning of a statement that writes to the log."""
         # As a subquery the transaction's id is asked for once, and by a statement that concerned
         # no row not at all: asking gives the transaction one.
-        fixed = f"{quote_text(self.relation.id)}, (SELECT {_TXID}), rowcast_us, {_ACTOR}"
+        fixed = f"{quote_text(self.relation.id)}, (SELECT {_TXID}), rowcast.us, {_ACTOR}"
         return (
             f"INSERT INTO {self.wal} {_COLUMNS}"
-            f" SELECT {quote_text(self.relation.table)}, rowcast_op, {key}, {old}, {new}, {fixed}"
+            f" SELECT {quote_text(self.relation.table)}, rowcast.op, {key}, {old}, {new}, {fixed}"
         )
 
     # --- the triggers -------------------------------------------------------------------------

@@ -17,12 +17,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from auth_rls.predicates.kinds import Kind
 from realtime.wal.entry import ColumnInfo, Relation
 
-# Counted into every relation's id: entries written by another rendering are another relation.
-VERSION = 2
 PREFIX = "rowcast_"
 
-# Who writes, as realtime.wal.actors answers it; nobody answers other programs. Whatever answers,
-# the function is there: see realtime.wal.actors.
+# The actor, as `SqliteHand` answers it. Without it the function is there all the same and answers
+# the text that `_UNANSWERED` stands for.
 ACTOR_FUNCTION = "char"
 ACTOR_CODES = tuple(0xE000 + ord(letter) for letter in "rowcast.actor")
 _UNANSWERED = " || ".join(
@@ -33,7 +31,8 @@ _ACTOR = f"nullif({ACTOR_FUNCTION}({', '.join(map(str, ACTOR_CODES))}), {_UNANSW
 # What sorts before or beyond these cannot be `YYYY-MM-DD HH:MM:SS` or `HH:MM:SS`.
 _DATE = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
 _CLOCK = "[0-9][0-9]:[0-9][0-9]:[0-9][0-9]"
-_CAPTURED_US = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
+# Microseconds since 1970.
+NOW_US = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
 
 
 def quote_name(name: str) -> str:
@@ -102,7 +101,7 @@ def _float(c: str) -> str:
 
 
 def _if_exact(c: str, digits: int) -> str:
-    """The number with so many digits, or NULL when they are too few or it cannot be told."""
+    """The number with so many digits, or NULL when they are too few or it is not known."""
     text = f"(SELECT printf('%!.{digits - 1}e', {c}) AS t)"
     split = f"(SELECT t, instr(t, 'e') AS e FROM {text})"
     parts = (
@@ -265,7 +264,7 @@ def _trigger(
         f" INSERT INTO {quote_name(wal_table)}"
         " (table_name, op, pk_text, old, new, relation_id, captured_us, actor)"
         f" VALUES ({quote_text(relation.table)}, '{op}', {key}, {old}, {new},"
-        f" {quote_text(relation.id)}, {_CAPTURED_US}, {_ACTOR}); END"
+        f" {quote_text(relation.id)}, {NOW_US}, {_ACTOR}); END"
     )
 
 

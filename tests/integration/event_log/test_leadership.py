@@ -14,7 +14,7 @@ from django.db import connection
 
 from realtime.event_log import leadership, sequencer
 from realtime.event_log.batch import Batch
-from realtime.event_log.leadership import Claim, Deposed, Leadership, Role
+from realtime.event_log.leadership import Claim, Deposed, Leadership, Role, Timing
 from realtime.event_log.sequencer import Sequencer
 from realtime.event_log.tailer import Tailer
 from realtime.wal.head import read_head
@@ -29,9 +29,9 @@ SQLITE = connection.vendor == "sqlite"
 class Contender:
     """A tailer's leadership, without its loop, and the roles it had."""
 
-    def __init__(self) -> None:
+    def __init__(self, timing: Timing | None = None) -> None:
         self.roles: list[Role] = []
-        self.leadership = Leadership(self.roles.append)
+        self.leadership = Leadership(self.roles.append, timing)
         self.sequencer = Sequencer()
 
     @property
@@ -159,22 +159,18 @@ def test_a_lease_that_ran_out_is_taken_at_once() -> None:
 
 
 @pytest.mark.skipif(SQLITE, reason="a leader on SQLite does not renew while it is idle")
-def test_an_idle_leader_renews_before_its_lease_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = Contender(), Contender()
+def test_an_idle_leader_renews_before_its_lease_runs_out() -> None:
+    first, second = Contender(Timing(renew=0.0)), Contender()
     first.consider()
-    monkeypatch.setattr(leadership, "RENEW_SECONDS", 0.0)
     expire()
     assert first.consider()
     assert not second.consider()
 
 
 @pytest.mark.skipif(SQLITE, reason="a leader on SQLite does not renew while it is idle")
-def test_a_leader_finds_out_while_renewing_that_it_was_replaced(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    first = Contender()
+def test_a_leader_finds_out_while_renewing_that_it_was_replaced() -> None:
+    first = Contender(Timing(renew=0.0))
     first.consider()
-    monkeypatch.setattr(leadership, "RENEW_SECONDS", 0.0)
     set_head(term=7, leader="another")
     first.leadership.renew(connection)
     assert first.claim is None
@@ -198,16 +194,14 @@ def test_an_idle_leader_writes_nothing_and_keeps_the_lead_while_there_is_nothing
 
 
 @pytest.mark.skipif(not SQLITE, reason="a leader on PostgreSQL renews also while it is idle")
-def test_a_leader_that_leaves_entries_waiting_after_its_lease_is_replaced(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    first, second = Contender(), Contender()
+def test_a_leader_that_leaves_entries_waiting_after_its_lease_is_replaced() -> None:
+    first, patient, second = Contender(), Contender(), Contender(Timing(grace=0.0))
     first.consider()
+    patient.consider()
     second.consider()
     expire()
     Note.objects.create(title="a")
-    assert not second.consider()
-    monkeypatch.setattr(leadership, "GRACE_SECONDS", 0.0)
+    assert not patient.consider()
     assert second.consider()
 
 

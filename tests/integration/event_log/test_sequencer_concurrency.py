@@ -17,13 +17,15 @@ import pytest
 from django.db import connection, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import DatabaseError, InterfaceError
+from django.test.utils import CaptureQueriesContext
 
-from realtime.event_log import sequencer, visibility
+from realtime.event_log import sequencer
 from realtime.event_log.sequencer import Sequencer
 from realtime.event_log.table import backlog
 from realtime.event_log.visibility import Horizon
 from realtime.models import WalEntry
 from realtime.wal.head import read_head
+from realtime.wal.numbering_postgresql import PostgresqlNumbering
 from tests.zoo.models import Note
 
 pytestmark = [
@@ -173,9 +175,10 @@ def test_a_look_reads_neither_what_is_numbered_nor_what_an_open_transaction_wrot
     assert working.look(connection).waiting
     assert working.number(connection, 4_000) == 3_000
     assert not working.look(connection).waiting
-    sql, parameters = visibility.any_row(working._horizon)
+    with CaptureQueriesContext(connection) as captured:
+        working.look(connection)
     with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT {sql}", parameters)
+        cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {captured[-1]['sql']}")
         ((plan,),) = cursor.fetchall()
     assert plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"] < 30
     idle.commit()
@@ -184,9 +187,7 @@ def test_a_look_reads_neither_what_is_numbered_nor_what_an_open_transaction_wrot
 
 def test_a_server_that_has_lived_less_is_looked_at_as_a_new_one() -> None:
     Note.objects.create(title="a")
-    working = Sequencer()
-    working._everything_at = float("inf")
-    working._horizon = Horizon(2**50, ())
+    working = Sequencer(numbering=PostgresqlNumbering(Horizon(2**50, ())))
     assert working.look(connection).waiting
     assert working.number(connection) == 1
 
@@ -262,11 +263,12 @@ def test_a_sequencer_that_stands_still_inside_its_transaction_is_ended_by_the_se
 
     def stand_still() -> None:
         try:
-            with transaction.atomic(), connections["default"].cursor() as cursor:
-                Sequencer()._lock(cursor, connections["default"], "", [])
+            with transaction.atomic():
+                sequencer.number(connections["default"])
                 locked.set()
                 resume.wait(60)
-                cursor.execute("SELECT 1")
+                with connections["default"].cursor() as cursor:
+                    cursor.execute("SELECT 1")
         except (DatabaseError, InterfaceError) as error:
             said.append(error)
         finally:

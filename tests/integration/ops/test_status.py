@@ -158,26 +158,25 @@ def test_a_database_that_is_away_is_an_error_of_one_line(monkeypatch: pytest.Mon
     assert caught.value.returncode == 1
 
 
-def test_watching_without_a_terminal_is_a_line_a_second(
-    monkeypatch: pytest.MonkeyPatch, server: Registration
-) -> None:
+def test_watching_without_a_terminal_is_a_line_a_second(server: Registration) -> None:
     server.renew(Report(connections=3))
-    looks = 0
-    look = realtime_status.Command._look
 
-    async def look_thrice(self: Any) -> Any:
-        nonlocal looks
-        looks += 1
-        if looks == 2:
-            raise CommandError("The database cannot be read: it is away")
-        if looks == 4:
-            raise KeyboardInterrupt
-        await in_database_thread(Note.objects.count)
-        return await look(self)
+    class Thrice(realtime_status.Command):
+        every_seconds = 0.0
+        looks = 0
 
-    monkeypatch.setattr(realtime_status, "_EVERY_SECONDS", 0)
-    monkeypatch.setattr(realtime_status.Command, "_look", look_thrice)
-    first, away, second, *rest = run("--watch").splitlines()
+        async def look(self) -> Any:
+            self.looks += 1
+            if self.looks == 2:
+                raise CommandError("The database cannot be read: it is away")
+            if self.looks == 4:
+                raise KeyboardInterrupt
+            await in_database_thread(Note.objects.count)
+            return await super().look()
+
+    out = io.StringIO()
+    call_command(Thrice(), "--watch", stdout=out)
+    first, away, second, *rest = out.getvalue().splitlines()
     assert "connections=3" in first
     assert away == "The database cannot be read: it is away"
     assert "layer=in-memory" in second

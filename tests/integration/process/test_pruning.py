@@ -14,11 +14,14 @@ from django.utils import timezone
 
 from realtime.event_log import sequencer
 from realtime.event_log.read_holds import holds
+from realtime.management.commands import prune_wal
 from realtime.models import Message, Process, WalEntry, WalRelation
 from realtime.process import pruning, registry
+from realtime.process.pruning import Pace
 from realtime.process.registry import Registration, Report
 from realtime.wal import triggers
 from realtime.wal.head import read_head
+from realtime.wal.vendor_postgresql import PRUNING_LOCK
 from tests.zoo.models import Note
 
 pytestmark = pytest.mark.usefixtures("wal")
@@ -120,12 +123,10 @@ def test_nothing_is_pruned_past_a_running_replay(process: Callable[..., Registra
 
 
 def test_a_replay_that_begins_meanwhile_is_respected(
-    monkeypatch: pytest.MonkeyPatch, process: Callable[..., Registration]
+    process: Callable[..., Registration],
 ) -> None:
-    monkeypatch.setattr(pruning, "_CHUNK_FIRST", 2)
-    monkeypatch.setattr(pruning, "_CHUNK_MOST", 2)
     write(10, hours_ago=100)
-    steps = pruning.steps("default")
+    steps = pruning.steps("default", pace=Pace(first=2, most=2))
     next(steps)
     assert kept()[0] == 3
     with holds.reading(after=5):
@@ -150,12 +151,11 @@ def test_a_dead_process_holds_nothing(process: Callable[..., Registration]) -> N
     assert pruning.prune().entries == 6
 
 
-def test_many_entries_go_in_chunks_that_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pruning, "_CHUNK_FIRST", 50)
-    monkeypatch.setattr(pruning, "_CHUNK_MOST", 50)
+def test_many_entries_go_in_chunks_that_are_reported() -> None:
     write(175, hours_ago=100)
     reported: list[tuple[int, int]] = []
-    pruning.prune(progress=lambda p: reported.append((p.entries, p.total)))
+    pace = Pace(first=50, most=50)
+    pruning.prune(progress=lambda p: reported.append((p.entries, p.total)), pace=pace)
     assert reported[:2] == [(50, 175), (100, 175)]
     assert reported[-1] == (175, 175)
 
@@ -179,18 +179,14 @@ def test_a_relation_goes_when_no_entry_and_no_trigger_names_it() -> None:
 
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one writer at a time")
-def test_a_relation_stays_while_a_writer_may_still_commit_entries_of_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_relation_stays_while_a_writer_may_still_commit_entries_of_it() -> None:
     WalRelation.objects.create(id="0" * 32, schema_name="public", table_name="t", definition="{}")
     writer = connection.copy()
     try:
         writer.set_autocommit(False)
         with writer.cursor() as cursor:
             cursor.execute("SELECT pg_current_xact_id()")
-        with monkeypatch.context() as impatient:
-            impatient.setattr(pruning, "_WAIT_SECONDS", 0.001)
-            assert pruning.prune().relations == 0
+        assert pruning.prune(pace=Pace(wait=0.001)).relations == 0
         writer.rollback()
     finally:
         writer.close()
@@ -205,16 +201,15 @@ def test_no_relation_of_an_installed_trigger_ever_goes() -> None:
     assert set(WalRelation.objects.values_list("pk", flat=True)) == before
 
 
-def test_progress_is_shown_as_lines_where_there_is_no_terminal(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from realtime.management.commands import prune_wal
+def test_progress_is_shown_as_lines_where_there_is_no_terminal() -> None:
+    class Talkative(prune_wal.Command):
+        line_seconds = 0.0
+        pace = Pace(first=10, most=10)
 
-    monkeypatch.setattr(prune_wal, "_LINE_SECONDS", 0)
-    monkeypatch.setattr(pruning, "_CHUNK_FIRST", 10)
-    monkeypatch.setattr(pruning, "_CHUNK_MOST", 10)
     write(30, hours_ago=100)
-    lines = run().splitlines()
+    out = io.StringIO()
+    call_command(Talkative(), stdout=out)
+    lines = out.getvalue().splitlines()
     assert lines[0].startswith("10 of 30 entries deleted, ")
     assert lines[-1].startswith("Deleted 30 entries")
     assert "\x1b" not in "".join(lines)
@@ -232,12 +227,14 @@ def test_an_age_that_is_none_is_refused(hours: str) -> None:
         run(f"--older-than={hours}")
 
 
-def test_a_database_that_fails_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*args: Any) -> int:
+def test_a_database_that_fails_is_one_clear_line() -> None:
+    def fail(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
         raise OperationalError("no such table:\n  realtime_wal")
 
-    monkeypatch.setattr(pruning, "seq_at", fail)
-    with pytest.raises(CommandError, match=r"cannot be pruned: no such table: realtime_wal\. "):
+    with (
+        connection.execute_wrapper(fail),
+        pytest.raises(CommandError, match=r"cannot be pruned: no such table: realtime_wal\. "),
+    ):
         run()
 
 
@@ -248,7 +245,7 @@ def test_only_one_prunes_at_a_time() -> None:
     try:
         other.set_autocommit(False)
         with other.cursor() as cursor:
-            cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [pruning._LOCK])
+            cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [PRUNING_LOCK])
         with pytest.raises(CommandError, match="Another process prunes"):
             run()
         other.rollback()

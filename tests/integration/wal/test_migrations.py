@@ -25,8 +25,8 @@ from django.test import modify_settings
 from realtime import checks
 from realtime.event_log import sequencer
 from realtime.models import LogHead
-from realtime.wal import published, triggers
-from tests.support.captured_models import changes, forget, states
+from realtime.wal import triggers
+from tests.support.captured_models import changes, forget, states, withdraw
 from tests.support.vendors import on_postgresql, on_sqlite
 from tests.zoo.models import Team
 
@@ -114,7 +114,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Maker]:
 
     yield make
     for old in made:
-        published.withdraw(old.model)
+        withdraw(old.model)
         with connection.cursor() as cursor:
             cursor.execute(f"DROP TABLE IF EXISTS {old.table}")
         MigrationRecorder(connection).migration_qs.filter(app=old.label).delete()
@@ -276,7 +276,7 @@ def test_a_migration_that_fails_is_told_and_the_next_one_reinstalls(app: Maker) 
 def test_a_model_unpublished_later_keeps_no_trigger(app: Maker) -> None:
     scratch = app(BASE, 'migrations.RemoveField("Thing", "size")')
     scratch.insert(name="a")
-    published.withdraw(scratch.model)
+    withdraw(scratch.model)
     assert states(scratch.table) == {"orphan"}
     scratch.migrate()
     assert states(scratch.table) == set()
@@ -292,7 +292,7 @@ def test_the_log_s_own_table_can_be_remade() -> None:
     from realtime.models import WalEntry
 
     Team.objects.create(name="before")
-    triggers._before_migrations("default", plan=["anything"])
+    triggers.before_migrations("default", plan=["anything"])
     old = WalEntry._meta.get_field("table_name")
     new = models.CharField(max_length=300)
     new.set_attributes_from_name("table_name")
@@ -300,7 +300,7 @@ def test_the_log_s_own_table_can_be_remade() -> None:
         editor.alter_field(WalEntry, old, new)
     with connection.schema_editor() as editor:
         editor.alter_field(WalEntry, new, old)
-    triggers._after_migrations("default")
+    triggers.after_migrations("default")
     Team.objects.create(name="after")
     assert [change.new["name"] for change in changes(Team) if change.new] == ["before", "after"]
 
@@ -316,7 +316,7 @@ def test_with_nothing_to_migrate_the_triggers_stay_where_they_are() -> None:
         sent.append(using)
 
     names = installed()
-    triggers._before_migrations("default", plan=[])
+    triggers.before_migrations("default", plan=[])
     assert installed() == names
     config = apps.get_app_config("realtime")
     post_migrate.connect(look, sender=config)
@@ -330,8 +330,8 @@ def test_with_nothing_to_migrate_the_triggers_stay_where_they_are() -> None:
 
 def test_another_database_is_left_alone() -> None:
     names = installed()
-    triggers._before_migrations("other", plan=["anything"])
-    triggers._after_migrations("other")
+    triggers.before_migrations("other", plan=["anything"])
+    triggers.after_migrations("other")
     assert installed() == names
 
 

@@ -13,7 +13,15 @@ from django.test.utils import CaptureQueriesContext, isolate_apps
 from auth_rls.models import Policy
 from realtime import publish
 from realtime.wal import published, triggers
-from tests.support.captured_models import changes, forget, ops, recorded, states, tables_of
+from tests.support.captured_models import (
+    changes,
+    forget,
+    ops,
+    recorded,
+    states,
+    tables_of,
+    withdraw,
+)
 from tests.zoo.models import Member, Note, Team
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -57,7 +65,7 @@ def test_a_table_that_a_policy_selects_from_is_captured_while_the_policy_stands(
 
 
 def test_an_unpublished_column_that_a_policy_reads_is_captured_hidden() -> None:
-    kept = published._declared["zoo.note"]
+    kept = published.declarations["zoo.note"]
     publish(Note, columns=["title"])
     try:
         policy({"is_public": True})
@@ -72,7 +80,7 @@ def test_an_unpublished_column_that_a_policy_reads_is_captured_hidden() -> None:
         Note.objects.update(is_public=False)
         assert ops(Note) == ["UPDATE"]
     finally:
-        published._declared["zoo.note"] = kept
+        published.declarations["zoo.note"] = kept
         triggers.reconcile()
 
 
@@ -144,7 +152,7 @@ def test_a_many_to_many_table_may_be_published() -> None:
             assert ops(through) == ["INSERT", "DELETE"]
             assert changes(through)[0].new == {"id": 1, "post_id": post.pk, "tag_id": tag.pk}
         finally:
-            published.withdraw(through)
+            withdraw(through)
 
 
 @isolate_apps("tests.zoo")

@@ -380,8 +380,11 @@ class RoundTrip(TestCase):
 
 
 def long(value: float | None) -> bool:
-    """Whether SQLite may write a digit more than it takes: of more than 15 digits, or of a
-    magnitude that it cannot be sure of."""
+    """Whether a database may write a digit more than it takes. SQLite: of more than 15 digits, or
+    of a magnitude that it cannot be sure of. PostgreSQL: where the shortest text lies halfway
+    between two numbers, which only happens beyond 2**53."""
     if value is None or not value or math.isinf(value):
         return False
+    if connection.vendor == "postgresql" and abs(value) > 2**53:
+        return True
     return float(f"{value:.15g}") != value or not 1e-7 <= abs(value) <= 1e22

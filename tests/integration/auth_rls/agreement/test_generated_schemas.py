@@ -32,8 +32,9 @@ from auth_rls.sql.rows import row_of
 from realtime import publish
 from realtime.event_log.event import RowImage
 from realtime.models import WalEntry
-from realtime.wal import published, triggers
+from realtime.wal import triggers
 from tests.integration.auth_rls.agreement.test_generated_policies import client, keys
+from tests.support.captured_models import withdraw
 from tests.support.policy_world import CELLS, SEED, Asker, _of_token, predicates
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -123,7 +124,7 @@ def made(rng: random.Random) -> type[models.Model]:
 
 
 def unmade(model: type[models.Model]) -> None:
-    published.withdraw(model)
+    withdraw(model)
     with connection.schema_editor() as editor:
         editor.delete_model(model)
     apps.all_models["zoo"].pop(str(model._meta.model_name))

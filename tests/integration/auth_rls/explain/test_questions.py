@@ -269,7 +269,7 @@ def test_the_stream_matches_the_image_that_would_be_captured(
     policy({"price__lte": "12.50", "created__lt": "2030-01-01", "ref__isnull": True})
     note = Note.objects.create(title="ä", price="12.5", created="2025-01-01T00:00:00Z")
     assert answers(explained(note, role="anon"))["stream"] is True
-    monkeypatch.setattr(published, "_declared", {})
+    monkeypatch.setattr(published, "declarations", {})
     assert answers(explained(note, role="anon"))["stream"] is None
 
 

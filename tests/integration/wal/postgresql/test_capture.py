@@ -26,8 +26,9 @@ from realtime.wal import triggers as install
 from realtime.wal.catalog import State
 from realtime.wal.entry import ColumnInfo
 from realtime.wal.head import read_head
-from realtime.wal.postgresql import catalog, values
 from realtime.wal.postgresql import triggers as postgresql
+from realtime.wal.postgresql import values
+from realtime.wal.postgresql.catalog import Patience, PostgresqlCatalog
 from tests.support.captured_models import (
     cells,
     changes,
@@ -37,6 +38,7 @@ from tests.support.captured_models import (
     states,
     tables_of,
     texts,
+    withdraw,
 )
 from tests.support.socket_client import Client, db
 from tests.support.vendors import on_postgresql
@@ -79,16 +81,15 @@ def thing_table(definition: str, **options: Any) -> Iterator[type[models.Model]]
             class Meta:
                 app_label = "zoo"
                 managed = False
+                db_table = options.get("db_table", "zoo_thing")
 
-        Thing._meta.db_table = options.get("db_table", Thing._meta.db_table)
-        published._shown.cache_clear()
         try:
             sql(definition)
             install.reconcile()
             forget()
             yield Thing
         finally:
-            published.withdraw(Thing)
+            withdraw(Thing)
             sql(options.get("drop", "DROP TABLE zoo_thing CASCADE"))
             install.reconcile()
 
@@ -658,43 +659,38 @@ def test_a_new_shape_takes_no_lock_on_its_table() -> None:
     assert states("zoo_team") == {"installed"}
 
 
-def test_a_trigger_on_a_busy_table_is_tried_again_until_the_table_is_free(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(catalog, "_LOCK_TIMEOUT", "20ms")
-    monkeypatch.setattr(catalog, "_PAUSE_SECONDS", 0.01)
+def test_a_trigger_on_a_busy_table_is_tried_again_until_the_table_is_free() -> None:
     sql('DROP TRIGGER "00_rowcast_update" ON zoo_team')
+    wrong = [trigger for trigger in install.status() if trigger.state is not State.INSTALLED]
+    catalog = PostgresqlCatalog(connection, Patience(lock_ms=20, pause=0.01))
     tries = 0
     with another() as link:
         link.autocommit = False
         link.execute("INSERT INTO zoo_team (name) VALUES ('open')")
-        plain = catalog.PostgresqlCatalog._execute
 
-        def counted(self: Any, statements: list[str]) -> None:
+        def count(execute: Any, statement: Any, params: Any, many: bool, context: Any) -> Any:
             nonlocal tries
-            tries += 1
-            if tries == 3:
-                link.rollback()
-            plain(self, statements)
+            if "pg_advisory_xact_lock" in str(statement):
+                tries += 1
+                if tries == 3:
+                    link.rollback()
+            return execute(statement, params, many, context)
 
-        monkeypatch.setattr(catalog.PostgresqlCatalog, "_execute", counted)
-        install.reconcile()
+        with connection.execute_wrapper(count):
+            catalog.apply(wrong)
     assert (tries, states("zoo_team")) == (3, {"installed"})
     assert sql("SHOW lock_timeout") == [("0",)]
 
 
-def test_a_table_that_stays_busy_is_an_error_and_nobody_waits_behind_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(catalog, "_LOCK_TIMEOUT", "20ms")
-    monkeypatch.setattr(catalog, "_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(catalog, "_ATTEMPTS", 2)
+def test_a_table_that_stays_busy_is_an_error_and_nobody_waits_behind_it() -> None:
     sql('DROP TRIGGER "00_rowcast_update" ON zoo_team')
+    wrong = [trigger for trigger in install.status() if trigger.state is not State.INSTALLED]
+    catalog = PostgresqlCatalog(connection, Patience(lock_ms=20, attempts=2, pause=0.0))
     with another() as link:
         link.autocommit = False
         link.execute("INSERT INTO zoo_team (name) VALUES ('open')")
         with pytest.raises(OperationalError, match="lock timeout"):
-            install.reconcile()
+            catalog.apply(wrong)
         link.rollback()
     install.reconcile()
     assert states("zoo_team") == {"installed"}

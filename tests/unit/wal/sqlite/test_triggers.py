@@ -501,6 +501,6 @@ def test_a_level_changes_the_trigger_of_inserts_alone() -> None:
 
 
 def test_an_update_is_always_captured_where_every_column_is() -> None:
-    unless_changed = "IF rowcast_before = rowcast_after THEN"
+    unless_changed = "IF rowcast.before = rowcast.after THEN"
     assert unless_changed not in shape(whole=True).function().body
     assert unless_changed in shape(whole=False).function().body

@@ -1,0 +1,58 @@
+"""Hands the actor to the triggers on PostgreSQL: a setting of the transaction, which they read.
+
+It ends with the transaction, so neither a pool nor a rollback can leave it behind for another
+writer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import transaction
+
+from realtime.wal.actor_capture import CALLS, WRITES, Execute, _ActorWrapper, verb_of
+from realtime.wal.postgresql import triggers
+
+# libpq's PQTRANS_IDLE and PQTRANS_INERROR.
+_IDLE, _FAILED = 0, 3
+
+
+class PostgresqlHand(_ActorWrapper):
+    """Sets the transaction's actor before a write, once for a transaction."""
+
+    # What this transaction's setting is; None when that is not known.
+    _set: str | None = ""
+
+    def __call__(self, execute: Execute, sql: Any, params: Any, many: bool, context: Any) -> Any:
+        verb = verb_of(sql.as_string(None) if hasattr(sql, "as_string") else sql)
+        if verb == "ROLLBACK":
+            self._set = None
+        alone = self.connection.get_autocommit()
+        if verb not in WRITES and (alone or verb not in CALLS):
+            return execute(sql, params, many, context)
+        actor = self.actor() or ""
+        status = self._status()
+        if status == _IDLE:
+            self._set = ""
+        if actor == self._set or status == _FAILED:
+            return execute(sql, params, many, context)
+        if alone:
+            # The statement would be a transaction of its own, at whose end the setting goes.
+            with transaction.atomic(using=self.connection.alias):
+                self._hand_over(actor)
+                return execute(sql, params, many, context)
+        self._hand_over(actor)
+        return execute(sql, params, many, context)
+
+    def connected(self) -> None:
+        self._set = ""
+
+    def _status(self) -> int:
+        raw = self.connection.connection
+        # Without a connection the statement makes one first.
+        return _IDLE if raw is None else int(raw.info.transaction_status)
+
+    def _hand_over(self, actor: str) -> None:
+        with self.connection.wrap_database_errors, self.connection.connection.cursor() as cursor:
+            cursor.execute("SELECT set_config(%s, %s, true)", [triggers.ACTOR_SETTING, actor])
+        self._set = actor

@@ -1,0 +1,71 @@
+"""Entries without a number on PostgreSQL: transactions in the order of their largest id.
+
+Text only, and the snapshot that is remembered (see `horizon`).
+"""
+
+from __future__ import annotations
+
+from realtime.event_log import visibility
+from realtime.event_log.visibility import Horizon
+from realtime.wal.vendor import Query
+
+# How long PostgreSQL waits for a sequencer that stands still while it holds the head row (stopped,
+# swapped out, cut off) before it ends its session, so that a standby can lead.
+_STANDSTILL_MS = 2_000
+
+# A transaction is taken whole or not at all: it is if its first place is within the batch. So a
+# batch ends between transactions. No part is joined with another: how many entries wait is not
+# what the planner believes, and it would choose loops in loops.
+_PLACED = """
+WITH backlog AS (
+    SELECT id, captured_us, tx, MAX(id) OVER (PARTITION BY tx) AS last_id FROM ({backlog}) AS b
+), ranked AS (
+    SELECT id, captured_us, tx, ROW_NUMBER() OVER (ORDER BY last_id, id) AS place FROM backlog
+), whole AS (
+    SELECT id, captured_us, place, MIN(place) OVER (PARTITION BY tx) AS first_place FROM ranked
+), placed AS (
+    SELECT id, captured_us, place FROM whole WHERE first_place <= %s
+)
+"""
+_COLUMNS = "w.id, w.captured_us, COALESCE(w.txid, -w.id) AS tx"
+
+# Without a new version of the row, of which an open transaction would keep every one.
+_LOCK = f"""
+SELECT seq, commit_us, {visibility.SNAPSHOT} FROM realtime_head
+WHERE id = 1{{mine}}
+  AND set_config('idle_in_transaction_session_timeout', '{_STANDSTILL_MS}', true) IS NOT NULL
+FOR UPDATE
+"""
+
+
+class PostgresqlNumbering:
+    """See `realtime.wal.vendor.Numbering`. `horizon` is the snapshot to begin with, if any."""
+
+    snapshot = visibility.SNAPSHOT
+
+    def __init__(self, visibility: Horizon | None = None) -> None:
+        self._horizon = visibility
+
+    @property
+    def looks_at_everything(self) -> bool:
+        return self._horizon is None
+
+    def forget(self) -> None:
+        self._horizon = None
+
+    def went_back(self, snapshot: str) -> bool:
+        # Then another server, with a past of its own, has taken over the address.
+        return self._horizon is not None and visibility.parse(snapshot).next < self._horizon.next
+
+    def remember(self, snapshot: str) -> None:
+        self._horizon = visibility.parse(snapshot)
+
+    def waiting(self) -> Query:
+        return visibility.any_row(self._horizon)
+
+    def placed(self) -> Query:
+        backlog, parameters = visibility.rows(_COLUMNS, self._horizon)
+        return _PLACED.format(backlog=backlog), parameters
+
+    def lock(self, mine: str) -> tuple[str, ...]:
+        return (_LOCK.format(mine=mine),)

@@ -1,0 +1,47 @@
+"""Entries without a number on SQLite: in the order of their ids, which is that of commits.
+
+Text only; nothing is remembered.
+"""
+
+from __future__ import annotations
+
+from realtime.wal.vendor import Query
+
+# Writers are serialised: no transaction is inside another, so any prefix is whole transactions.
+_PLACED = """
+WITH backlog AS (
+    SELECT id, captured_us FROM realtime_wal WHERE seq IS NULL ORDER BY txid, id LIMIT %s
+), placed AS (
+    SELECT id, captured_us, ROW_NUMBER() OVER (ORDER BY id) AS place FROM backlog
+)
+"""
+_WAITING = "((SELECT 1 FROM realtime_wal WHERE seq IS NULL ORDER BY txid, id LIMIT 1) IS NOT NULL)"
+
+
+class SqliteNumbering:
+    """See `realtime.wal.vendor.Numbering`."""
+
+    snapshot = "NULL"
+    looks_at_everything = True
+
+    def forget(self) -> None:
+        """Nothing is remembered."""
+
+    def went_back(self, snapshot: str) -> bool:
+        return False
+
+    def remember(self, snapshot: str) -> None:
+        """A look at everything costs next to nothing."""
+
+    def waiting(self) -> Query:
+        return _WAITING, []
+
+    def placed(self) -> Query:
+        return _PLACED, []
+
+    def lock(self, mine: str) -> tuple[str, ...]:
+        # An update takes the write lock, whatever the row then holds.
+        return (
+            f"UPDATE realtime_head SET seq = seq WHERE id = 1{mine}",
+            f"SELECT seq, commit_us, NULL FROM realtime_head WHERE id = 1{mine}",
+        )

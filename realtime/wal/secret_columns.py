@@ -1,0 +1,137 @@
+"""Which columns of a model hold secrets: what lets its holder in, and is not published unnamed.
+
+Decided by what Django says of a field (its class, the model it belongs to) and by its name. A
+number of something, a moment or a truth value is no secret, whatever its name: `token_count`,
+`password_set_at`, `has_secret`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from django.db import models
+
+from auth_rls.predicates.kinds import Kind
+from auth_rls.sql.columns import UnsupportedColumn, column_of
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+# Words of a name, each a secret on its own.
+_SECRETS = _set(
+    "apikey authtoken bearer credential credentials cvc cvv hotp jwt mnemonic otp passcode "
+    "passphrase passwd password passwords privatekey pw pwd secret secretkey secrets sessionid "
+    "sessionkey token tokens totp"
+)
+# Pairs of neighbouring words: `api_key`, `backup_codes`, `security_answer`.
+_HOLDERS = _set(
+    "access activation api auth authentication backup client confirmation csrf decryption "
+    "encryption hashed hmac invitation invite license login magic master otp private recovery "
+    "refresh reset secret security session share shared signing ssh sso verification verify "
+    "webhook"
+)
+_HELD = _set("answer answers code codes digest hash hashes key keys link nonce pin salt seed")
+# A name that is a secret only where the model's name says of what: `key` of `Token`.
+_MODELS = _set(
+    "apikey apitoken authenticator credential credentials grant hotp invitation otp passkey "
+    "secret token totp"
+)
+_BARE = _set("code content data digest hash hashed key keys payload raw value")
+# Secrets where they are the whole name.
+_WHOLE = _set("hash pin salt")
+_WHOLE_PAIRS = frozenset({("session", "data")})
+# Numbers that let in: by the last word of the name.
+_NUMBERS = _set("cvc cvv otp passcode pin totp")
+# Classes of fields that encrypt or hash what they hold, by any part of their name.
+_CLASSES = re.compile(r"password|secret|encrypt|credential|token", re.IGNORECASE)
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+
+_NO_SECRETS = frozenset(
+    {Kind.BOOL, Kind.FLOAT, Kind.DECIMAL, Kind.DATE, Kind.DATETIME, Kind.TIME, Kind.INTERVAL}
+)
+
+
+def is_secret(field: models.Field[Any, Any]) -> bool:
+    """Whether the column holds a secret. A foreign key does if the column that it repeats does, a
+    generated column if one that it is computed from does."""
+    while field.remote_field is not None:
+        target = getattr(field, "target_field", None)
+        if target is None or target is field:
+            return False
+        field = target
+    return _by_owner(field) or _by_class(field) or _by_name(field) or _by_source(field)
+
+
+def _by_owner(field: models.Field[Any, Any]) -> bool:
+    """What Django itself keeps: a password's hash, a session's key and data."""
+    # Models are declared before the app registry lets these be imported.
+    from django.contrib.auth.base_user import AbstractBaseUser
+    from django.contrib.sessions.base_session import AbstractBaseSession
+
+    if issubclass(field.model, AbstractBaseUser) and field.name == "password":
+        return True
+    session = issubclass(field.model, AbstractBaseSession)
+    return session and field.name in ("session_key", "session_data")
+
+
+def _by_class(field: models.Field[Any, Any]) -> bool:
+    return any(_CLASSES.search(cls.__name__) for cls in type(field).__mro__)
+
+
+def _by_name(field: models.Field[Any, Any]) -> bool:
+    names = [_words(name) for name in {field.name, field.column}]
+    kind = _kind(field)
+    if kind in _NO_SECRETS:
+        return False
+    if kind is Kind.INT:
+        return any(words and (words[-1] in _NUMBERS or _is_code(words)) for words in names)
+    return any(_says_secret(words, _words(field.model.__name__)) for words in names)
+
+
+def _by_source(field: models.Field[Any, Any]) -> bool:
+    expression = getattr(field, "expression", None)
+    if expression is None:
+        return False
+    fields = {one.name: one for one in field.model._meta.local_concrete_fields if one is not field}
+    return any(name in fields and is_secret(fields[name]) for name in _references(expression))
+
+
+def _references(expression: Any) -> Iterator[str]:
+    parts = expression.flatten() if hasattr(expression, "flatten") else [expression]
+    return (part.name for part in parts if isinstance(part, models.F))
+
+
+def _kind(field: models.Field[Any, Any]) -> Kind | None:
+    try:
+        return column_of(field).kind
+    except UnsupportedColumn:
+        return None
+
+
+def _says_secret(words: list[str], model: list[str]) -> bool:
+    if _SECRETS.intersection(words):
+        return True
+    pairs = set(itertools.pairwise(words))
+    if any(a in _HOLDERS and b in _HELD for a, b in pairs):
+        return True
+    if tuple(words) in _WHOLE_PAIRS:
+        return True
+    if len(words) != 1:
+        # What other sites gave a user of social log-ins, tokens among it.
+        return words == ["extra", "data"] and "social" in model
+    of_secrets = _MODELS.intersection(model) or {"api", "key"} <= set(model)
+    return words[0] in _WHOLE or (bool(of_secrets) and words[0] in _BARE)
+
+
+def _is_code(words: list[str]) -> bool:
+    return len(words) > 1 and words[-1] in ("code", "pin") and words[-2] in _HOLDERS
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name in snake_case or camelCase, in small letters."""
+    return [word.lower() for word in _WORD.findall(name)]

@@ -1,0 +1,121 @@
+"""The log on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.core.checks import CheckMessage
+from django.db import models, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from realtime.event_log.change_detector import PollingWake
+from realtime.event_log.event import Relation
+from realtime.wal.actor_postgresql import PostgresqlHand
+from realtime.wal.numbering_postgresql import PostgresqlNumbering
+from realtime.wal.postgresql import triggers
+from realtime.wal.postgresql.catalog import PostgresqlCatalog
+from realtime.wal.vendor import Vendor
+
+_TYPES = """
+SELECT attname, format_type(atttypid, NULL) FROM pg_attribute
+WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped
+"""
+_TRIGGER_TEXTS = """
+SELECT pg_get_triggerdef(t.oid) || p.prosrc FROM pg_trigger AS t
+JOIN pg_proc AS p ON p.oid = t.tgfoid WHERE NOT t.tgisinternal
+"""
+# Any number, the same in every process.
+PRUNING_LOCK = 0x526F7763
+
+
+class Postgresql:
+    """See `realtime.wal.vendor.Vendor`."""
+
+    triggers_survive_migrations = True
+    renews_idle_leases = True
+    now_us = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"
+    begin_snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+    random_uuid = "gen_random_uuid()"
+    # Whether entries without a number are many or none changes many times a second. A planner that
+    # believes a moment's sample reads the whole log to find the next few.
+    tune_log: tuple[str, ...] = ("ALTER TABLE realtime_wal ALTER COLUMN seq SET STATISTICS 0",)
+
+    def catalog(self, connection: BaseDatabaseWrapper) -> PostgresqlCatalog:
+        return PostgresqlCatalog(connection)
+
+    def actor_wrapper(self, connection: BaseDatabaseWrapper) -> PostgresqlHand:
+        return PostgresqlHand(connection)
+
+    def check(self, alias: str) -> list[CheckMessage]:
+        return []
+
+    def limit_lock_wait(self, connection: BaseDatabaseWrapper, milliseconds: int) -> None:
+        """A session that stands still while it locks the head row is ended by the server."""
+
+    def change_detector(self, connection: BaseDatabaseWrapper) -> PollingWake:
+        return PollingWake()
+
+    def numbering(self) -> PostgresqlNumbering:
+        return PostgresqlNumbering()
+
+    def as_bytes(self, text: str) -> str:
+        return f"CONVERT_TO({text}, 'UTF8')"
+
+    def row_image(
+        self, connection: BaseDatabaseWrapper, model: type[models.Model], relation: Relation
+    ) -> str:
+        row = connection.ops.quote_name(model._meta.db_table)
+        with connection.cursor() as cursor:
+            cursor.execute(_TYPES, [row])
+            types = dict(cursor.fetchall())
+        shape = triggers.TriggerFunctionSql(
+            relation=relation,
+            types=types,
+            whole=True,
+            table=row,
+            wal="",
+            zone=connection.timezone_name,
+        )
+        return self.as_bytes(shape.image(row))
+
+    def prepare_images(self, connection: BaseDatabaseWrapper) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL TimeZone TO 'UTC'")
+            cursor.execute("SET LOCAL extra_float_digits TO 1")
+
+    @contextmanager
+    def printing(self, connection: BaseDatabaseWrapper) -> Iterator[None]:
+        # The settings end with the transaction.
+        with transaction.atomic(using=connection.alias):
+            self.prepare_images(connection)
+            yield
+
+    def lock_pruning(self, connection: BaseDatabaseWrapper) -> bool:
+        # Two who delete the same rows in different orders wait for each other.
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [PRUNING_LOCK])
+            return bool(cursor.fetchone()[0])
+
+    def newest_writer(self, connection: BaseDatabaseWrapper) -> int:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_current_xact_id()::text::bigint")
+            return int(cursor.fetchone()[0])
+
+    def ended_before(self, connection: BaseDatabaseWrapper, writer: int) -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+            return int(cursor.fetchone()[0]) >= writer
+
+    def trigger_texts(self, connection: BaseDatabaseWrapper) -> list[str]:
+        with connection.cursor() as cursor:
+            cursor.execute(_TRIGGER_TEXTS)
+            return [text for (text,) in cursor.fetchall()]
+
+    def log_bytes(self, connection: BaseDatabaseWrapper) -> int | None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_total_relation_size('realtime_wal')")
+            return int(cursor.fetchone()[0])
+
+
+vendor: Vendor = Postgresql()

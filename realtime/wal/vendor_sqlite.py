@@ -1,0 +1,122 @@
+"""The log on SQLite. Writers are serialised here, so ids are commit order."""
+
+from __future__ import annotations
+
+import re
+from contextlib import AbstractContextManager, nullcontext
+
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, Warning
+from django.db import connections, models
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from auth_rls.sql.columns import columns_of
+from realtime.event_log.change_detector import SqliteChangeDetector
+from realtime.event_log.event import Relation
+from realtime.wal.actor_sqlite import SqliteHand
+from realtime.wal.numbering_sqlite import SqliteNumbering
+from realtime.wal.sqlite import triggers
+from realtime.wal.sqlite.catalog import SqliteCatalog
+from realtime.wal.vendor import Vendor
+
+_RECURSIVE = re.compile(r"recursive_triggers\s*=\s*'?(on|1|true|yes)\b", re.IGNORECASE)
+_TRIGGER_TEXTS = "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND sql IS NOT NULL"
+# Version 4, variant 1, as Django stores it here: 32 digits.
+_RANDOM_UUID = (
+    "lower(hex(randomblob(6)) || '4' || substr(hex(randomblob(2)), 2)"
+    " || substr('89ab', 1 + (random() & 3), 1)"
+    " || substr(hex(randomblob(2)), 2) || hex(randomblob(6)))"
+)
+
+
+class Sqlite:
+    """See `realtime.wal.vendor.Vendor`."""
+
+    # Remaking a table loses its triggers, dropping a column fails while one names it, and the
+    # log's own table cannot be remade while any writes to it.
+    triggers_survive_migrations = False
+    renews_idle_leases = False
+    now_us = triggers.NOW_US
+    begin_snapshot = "BEGIN DEFERRED"
+    random_uuid = _RANDOM_UUID
+    tune_log: tuple[str, ...] = ()
+
+    def catalog(self, connection: BaseDatabaseWrapper) -> SqliteCatalog:
+        return SqliteCatalog(connection)
+
+    def actor_wrapper(self, connection: BaseDatabaseWrapper) -> SqliteHand:
+        return SqliteHand(connection)
+
+    def check(self, alias: str) -> list[CheckMessage]:
+        """W002 INSERT OR REPLACE escapes capture; W003 datetimes that are not stored in UTC."""
+        found: list[CheckMessage] = []
+        options = connections[alias].settings_dict.get("OPTIONS", {})
+        if not _RECURSIVE.search(options.get("init_command") or ""):
+            found.append(
+                Warning(
+                    "Without recursive_triggers SQLite deletes rows on INSERT OR REPLACE that no "
+                    "trigger sees, so their deletion is not captured.",
+                    hint=(
+                        f"Set DATABASES[{alias!r}]['OPTIONS']['init_command'] = "
+                        "'PRAGMA recursive_triggers=ON;' (together with what it has now)."
+                    ),
+                    id="realtime.W002",
+                )
+            )
+        if django_settings.USE_TZ and connections[alias].timezone_name != "UTC":
+            found.append(
+                Warning(
+                    f"DATABASES[{alias!r}] stores datetimes in {connections[alias].timezone_name}; "
+                    "SQLite keeps no zone with them, and they are captured as UTC.",
+                    hint=f"Remove TIME_ZONE from DATABASES[{alias!r}].",
+                    id="realtime.W003",
+                )
+            )
+        return found
+
+    def limit_lock_wait(self, connection: BaseDatabaseWrapper, milliseconds: int) -> None:
+        connection.connection.execute(f"PRAGMA busy_timeout = {milliseconds:d}")
+
+    def change_detector(self, connection: BaseDatabaseWrapper) -> SqliteChangeDetector:
+        return SqliteChangeDetector(connection)
+
+    def numbering(self) -> SqliteNumbering:
+        return SqliteNumbering()
+
+    def as_bytes(self, text: str) -> str:
+        return f"CAST({text} AS BLOB)"
+
+    def row_image(
+        self, connection: BaseDatabaseWrapper, model: type[models.Model], relation: Relation
+    ) -> str:
+        row = connection.ops.quote_name(model._meta.db_table)
+        scales = {c.name: c.scale for c in columns_of(model).values() if c.scale is not None}
+        return self.as_bytes(triggers.image(relation, row, scales))
+
+    def prepare_images(self, connection: BaseDatabaseWrapper) -> None:
+        """Nothing changes how SQLite prints values."""
+
+    def printing(self, connection: BaseDatabaseWrapper) -> AbstractContextManager[object]:
+        # No transaction: it might have to wait for writers.
+        return nullcontext()
+
+    def lock_pruning(self, connection: BaseDatabaseWrapper) -> bool:
+        # The transaction is the only one that writes.
+        return True
+
+    def newest_writer(self, connection: BaseDatabaseWrapper) -> int:
+        return 0
+
+    def ended_before(self, connection: BaseDatabaseWrapper, writer: int) -> bool:
+        return True
+
+    def trigger_texts(self, connection: BaseDatabaseWrapper) -> list[str]:
+        with connection.cursor() as cursor:
+            cursor.execute(_TRIGGER_TEXTS)
+            return [text for (text,) in cursor.fetchall()]
+
+    def log_bytes(self, connection: BaseDatabaseWrapper) -> int | None:
+        return None
+
+
+vendor: Vendor = Sqlite()
