@@ -26,7 +26,7 @@ from realtime.models import (
     WalEntry,
     WalRelation,
 )
-from realtime.utf8 import repaired
+from realtime.util.utf8 import repaired
 from realtime.wal.vendor import vendor_of
 
 # Characters shown of one value, and of a whole document.

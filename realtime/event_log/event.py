@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from auth_rls.predicates.kinds import Kind, from_row
-from realtime.utf8 import repaired
+from realtime.util.utf8 import repaired
 from realtime.wal.entry import Relation, WalRow
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -12,7 +12,7 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from realtime.event_log.event import DatabaseEvent, to_event
-from realtime.utf8 import repaired_or_none
+from realtime.util.utf8 import repaired_or_none
 from realtime.wal.entry import Relation, WalRow
 from realtime.wal.vendor import vendor_of
 

@@ -30,7 +30,7 @@ CALLS = frozenset({"CALL", "DO"})
 Execute = Callable[[Any, Any, bool, Any], Any]
 
 
-class _ActorWrapper(ABC):
+class ActorWrapper(ABC):
     """Around every statement of one connection."""
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
@@ -73,9 +73,7 @@ def connect(sender: AppConfig) -> None:
 def _connected(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
     if connection.alias != settings.DATABASE or not supports(connection):
         return
-    hand = next(
-        (one for one in connection.execute_wrappers if isinstance(one, _ActorWrapper)), None
-    )
+    hand = next((one for one in connection.execute_wrappers if isinstance(one, ActorWrapper)), None)
     if hand is None:
         hand = vendor_of(connection).actor_wrapper(connection)
         # In front: execute_wrapper() takes its own away from the end.

@@ -20,16 +20,16 @@ from django.core.checks import CheckMessage
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from realtime.event_log.event import Relation
+from realtime.wal.entry import Relation
 
 if TYPE_CHECKING:
-    from realtime.wal.actor_capture import _ActorWrapper
+    from realtime.wal.actor_capture import ActorWrapper
     from realtime.wal.catalog import Catalog
 
 # The modules are imported on first use: a project needs the driver of its own database only.
 _IMPLEMENTATIONS: Mapping[str, str] = {
-    "sqlite": "realtime.wal.vendor_sqlite",
-    "postgresql": "realtime.wal.vendor_postgresql",
+    "sqlite": "realtime.wal.sqlite.vendor",
+    "postgresql": "realtime.wal.postgresql.vendor",
 }
 
 # SQL and its parameters.
@@ -113,7 +113,7 @@ class Vendor(Protocol):
         """The capture triggers of the database."""
         ...
 
-    def actor_wrapper(self, connection: BaseDatabaseWrapper) -> _ActorWrapper:
+    def actor_wrapper(self, connection: BaseDatabaseWrapper) -> ActorWrapper:
         """What hands the actor to the triggers, around each statement of this connection."""
         ...
 

@@ -1,5 +1,5 @@
-"""What PostgreSQL needs: the text of its capture triggers, the values of its types, and the
-triggers as they are.
+"""The log on PostgreSQL: `vendor` is what `realtime.wal.vendor.Vendor` asks for; trigger text,
+values of its types, catalog, capture of the actor, numbering and visibility stand beside it.
 
 Never decides what is captured.
 """

@@ -19,8 +19,8 @@ from realtime.wal.entry import ColumnInfo, Relation
 
 PREFIX = "rowcast_"
 
-# The actor, as `SqliteHand` answers it. Without it the function is there all the same and answers
-# the text that `_UNANSWERED` stands for.
+# The actor, as `SqliteActorWrapper` answers it. Without it the function is there all the same and
+# answers the text that `_UNANSWERED` stands for.
 ACTOR_FUNCTION = "char"
 ACTOR_CODES = tuple(0xE000 + ord(letter) for letter in "rowcast.actor")
 _UNANSWERED = " || ".join(

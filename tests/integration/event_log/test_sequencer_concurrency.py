@@ -22,10 +22,10 @@ from django.test.utils import CaptureQueriesContext
 from realtime.event_log import sequencer
 from realtime.event_log.sequencer import Sequencer
 from realtime.event_log.table import backlog
-from realtime.event_log.visibility import Horizon
 from realtime.models import WalEntry
 from realtime.wal.head import read_head
-from realtime.wal.numbering_postgresql import PostgresqlNumbering
+from realtime.wal.postgresql.numbering import PostgresqlNumbering
+from realtime.wal.postgresql.visibility import Horizon
 from tests.zoo.models import Note
 
 pytestmark = [

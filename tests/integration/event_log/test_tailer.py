@@ -13,10 +13,10 @@ from django.db.utils import OperationalError
 
 from realtime.event_log import sequencer
 from realtime.event_log.batch import Batch
-from realtime.event_log.change_detector import SqliteChangeDetector
 from realtime.event_log.table import BATCH
 from realtime.event_log.tailer import Tailer
 from realtime.wal.head import read_head
+from realtime.wal.sqlite.change_detector import SqliteChangeDetector
 from tests.support.waiting import until
 from tests.zoo.models import Note
 

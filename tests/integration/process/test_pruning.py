@@ -21,7 +21,7 @@ from realtime.process.pruning import Pace
 from realtime.process.registry import Registration, Report
 from realtime.wal import triggers
 from realtime.wal.head import read_head
-from realtime.wal.vendor_postgresql import PRUNING_LOCK
+from realtime.wal.postgresql.vendor import PRUNING_LOCK
 from tests.zoo.models import Note
 
 pytestmark = pytest.mark.usefixtures("wal")

@@ -20,8 +20,8 @@ from django.utils.functional import SimpleLazyObject
 import realtime
 from realtime.models import WalEntry
 from realtime.wal.actor import acting
-from realtime.wal.actor_sqlite import SqliteHand
 from realtime.wal.sqlite import triggers as sql
+from realtime.wal.sqlite.actor import SqliteActorWrapper
 from tests.support.policies import user
 from tests.support.vendors import on_postgresql, on_sqlite
 from tests.zoo.models import Note, Team
@@ -228,7 +228,7 @@ def test_where_the_schema_is_not_trusted_no_function_of_ours_is_put_into_it(
     codes = sql.ACTOR_CODES
     with closing(Wrapped.connection) as raw:
         raw.execute(f"PRAGMA trusted_schema = {int(trusted)}")
-        SqliteHand(Wrapped).connected()
+        SqliteActorWrapper(Wrapped).connected()
         found = raw.execute(f"SELECT char({', '.join(map(str, codes))})").fetchone()[0]
     assert found == (None if trusted else "".join(map(chr, codes)))
     assert ("trusted_schema" in caplog.text) is not trusted

@@ -1,12 +1,12 @@
 """Entries without a number on PostgreSQL: transactions in the order of their largest id.
 
-Text only, and the snapshot that is remembered (see `horizon`).
+Text only, and the snapshot that is remembered (see `visibility`).
 """
 
 from __future__ import annotations
 
-from realtime.event_log import visibility
-from realtime.event_log.visibility import Horizon
+from realtime.wal.postgresql import visibility
+from realtime.wal.postgresql.visibility import Horizon
 from realtime.wal.vendor import Query
 
 # How long PostgreSQL waits for a sequencer that stands still while it holds the head row (stopped,

@@ -9,12 +9,12 @@ from django.core.checks import CheckMessage
 from django.db import models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from realtime.event_log.change_detector import PollingWake
-from realtime.event_log.event import Relation
-from realtime.wal.actor_postgresql import PostgresqlHand
-from realtime.wal.numbering_postgresql import PostgresqlNumbering
+from realtime.wal.entry import Relation
 from realtime.wal.postgresql import triggers
+from realtime.wal.postgresql.actor import PostgresqlActorWrapper
 from realtime.wal.postgresql.catalog import PostgresqlCatalog
+from realtime.wal.postgresql.change_detector import AlwaysChanged
+from realtime.wal.postgresql.numbering import PostgresqlNumbering
 from realtime.wal.vendor import Vendor
 
 _TYPES = """
@@ -44,8 +44,8 @@ class Postgresql:
     def catalog(self, connection: BaseDatabaseWrapper) -> PostgresqlCatalog:
         return PostgresqlCatalog(connection)
 
-    def actor_wrapper(self, connection: BaseDatabaseWrapper) -> PostgresqlHand:
-        return PostgresqlHand(connection)
+    def actor_wrapper(self, connection: BaseDatabaseWrapper) -> PostgresqlActorWrapper:
+        return PostgresqlActorWrapper(connection)
 
     def check(self, alias: str) -> list[CheckMessage]:
         return []
@@ -53,8 +53,8 @@ class Postgresql:
     def limit_lock_wait(self, connection: BaseDatabaseWrapper, milliseconds: int) -> None:
         """A session that stands still while it locks the head row is ended by the server."""
 
-    def change_detector(self, connection: BaseDatabaseWrapper) -> PollingWake:
-        return PollingWake()
+    def change_detector(self, connection: BaseDatabaseWrapper) -> AlwaysChanged:
+        return AlwaysChanged()
 
     def numbering(self) -> PostgresqlNumbering:
         return PostgresqlNumbering()

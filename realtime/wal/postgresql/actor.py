@@ -10,14 +10,14 @@ from typing import Any
 
 from django.db import transaction
 
-from realtime.wal.actor_capture import CALLS, WRITES, Execute, _ActorWrapper, verb_of
+from realtime.wal.actor_capture import CALLS, WRITES, ActorWrapper, Execute, verb_of
 from realtime.wal.postgresql import triggers
 
 # libpq's PQTRANS_IDLE and PQTRANS_INERROR.
 _IDLE, _FAILED = 0, 3
 
 
-class PostgresqlHand(_ActorWrapper):
+class PostgresqlActorWrapper(ActorWrapper):
     """Sets the transaction's actor before a write, once for a transaction."""
 
     # What this transaction's setting is; None when that is not known.

@@ -11,12 +11,12 @@ from django.db import connections, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from auth_rls.sql.columns import columns_of
-from realtime.event_log.change_detector import SqliteChangeDetector
-from realtime.event_log.event import Relation
-from realtime.wal.actor_sqlite import SqliteHand
-from realtime.wal.numbering_sqlite import SqliteNumbering
+from realtime.wal.entry import Relation
 from realtime.wal.sqlite import triggers
+from realtime.wal.sqlite.actor import SqliteActorWrapper
 from realtime.wal.sqlite.catalog import SqliteCatalog
+from realtime.wal.sqlite.change_detector import SqliteChangeDetector
+from realtime.wal.sqlite.numbering import SqliteNumbering
 from realtime.wal.vendor import Vendor
 
 _RECURSIVE = re.compile(r"recursive_triggers\s*=\s*'?(on|1|true|yes)\b", re.IGNORECASE)
@@ -44,8 +44,8 @@ class Sqlite:
     def catalog(self, connection: BaseDatabaseWrapper) -> SqliteCatalog:
         return SqliteCatalog(connection)
 
-    def actor_wrapper(self, connection: BaseDatabaseWrapper) -> SqliteHand:
-        return SqliteHand(connection)
+    def actor_wrapper(self, connection: BaseDatabaseWrapper) -> SqliteActorWrapper:
+        return SqliteActorWrapper(connection)
 
     def check(self, alias: str) -> list[CheckMessage]:
         """W002 INSERT OR REPLACE escapes capture; W003 datetimes that are not stored in UTC."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from realtime.wal.actor_capture import WRITES, Execute, _ActorWrapper, verb_of
+from realtime.wal.actor_capture import WRITES, ActorWrapper, Execute, verb_of
 from realtime.wal.sqlite import triggers
 
 logger = logging.getLogger("realtime.wal.actors")
 
 
-class SqliteHand(_ActorWrapper):
+class SqliteActorWrapper(ActorWrapper):
     """Answers the triggers' call of the function for as long as a statement runs."""
 
     _now: str | None = None

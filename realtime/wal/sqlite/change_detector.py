@@ -1,7 +1,7 @@
-"""The cheapest question first: can anything have been committed since the last look?
+"""Whether anything can have been committed since the last look: SQLite says so from shared memory.
 
-SQLite answers it from shared memory (`PRAGMA data_version` changes when another connection has
-committed). Other vendors are asked for the backlog itself, which is a partial index.
+`PRAGMA data_version` changes when another connection has committed. A database file that is gone or
+was replaced is noticed too.
 """
 
 from __future__ import annotations
@@ -62,13 +62,3 @@ class SqliteChangeDetector:
             self._connection.close()
             self._version = None
         self._file = file
-
-
-class PollingWake:
-    """Always says yes: the backlog itself is the question."""
-
-    def changed(self) -> bool:
-        return True
-
-    def forget(self) -> None:
-        """Nothing is remembered."""
