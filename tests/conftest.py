@@ -10,7 +10,7 @@ from django.db import connection
 from hypothesis import HealthCheck, settings
 
 from realtime.event_log import sequencer
-from realtime.wal.head import read_head
+from tests.support.log import empty_log
 
 # Behaviour, not speed: a busy machine is no reason to fail. The blob reproduces a failure.
 settings.register_profile(
@@ -38,16 +38,9 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
 @pytest.fixture
 def wal(transactional_db: None) -> Iterator[type]:
     """The log as a new database has it: empty, at a new epoch. Commits are real."""
-    _empty_log()
+    empty_log()
     yield sequencer
-    _empty_log()
-
-
-def _empty_log() -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM realtime_wal")
-        cursor.execute("DELETE FROM realtime_head")
-    read_head(connection)
+    empty_log()
 
 
 @pytest.fixture

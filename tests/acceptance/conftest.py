@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,13 @@ import pytest
 
 from tests.acceptance.support import node_client
 from tests.acceptance.support.base_databases import Ground, ground
+from tests.acceptance.support.demo_server import DemoServer
+from tests.acceptance.support.devtools import Browser, find_browser
 from tests.acceptance.support.node_client import Node
-from tests.acceptance.support.orm_process import Hand
-from tests.acceptance.support.server import Server, copy_database, make_database, running
+from tests.acceptance.support.server import make_database
+from tests.acceptance.support.worlds import World, make_world
 from tests.support import redis as redises
 from tests.support.redis import Redis
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """A running server and the hand in its database."""
-
-    server: Server
-    hand: Hand
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,30 +39,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("world", ["daphne", "fanout"], indirect=True, scope="module")
 
 
-def stand(hand: Hand) -> None:
-    """The policies most tests live under: one's own notes, and the public ones, are seen."""
-    hand.policy("own notes", {"owner": "$user.id"})
-    hand.policy("public notes", {"is_public": True}, audience="anyone")
-    hand.policy("specimens", True, permission="view_specimen", audience="anyone")
-
-
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_database(tmp_path_factory.mktemp("template") / "db.sqlite3")
-
-
-@contextlib.contextmanager
-def make_world(
-    template: Path, folder: Path, kind: str = "daphne", realtime: dict[str, Any] | None = None
-) -> Iterator[World]:
-    database = copy_database(template, folder / "db.sqlite3")
-    hand = Hand(database)
-    try:
-        stand(hand)
-        with running(database, kind, realtime) as server:
-            yield World(server, hand)
-    finally:
-        hand.close()
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +102,24 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
     with redises.running(tmp_path_factory.mktemp("redis")) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoServer]:
+    server = DemoServer(tmp_path_factory.mktemp("demo") / "demo.sqlite3")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    executable = find_browser()
+    if executable is None:
+        message = "the demo page is NOT tested: there is no Chromium on the PATH"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    browser = Browser(executable, tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()

@@ -5,36 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import shutil
 import subprocess
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import World
+from tests.acceptance.support.client_page import TESTS, Page, node
 from tests.acceptance.support.orm_process import Hand
-from tests.acceptance.support.server import PATIENCE, Server
+from tests.acceptance.support.server import Server
+from tests.acceptance.support.worlds import World
 from tests.support.tokens import token
 
-TESTS = Path(__file__).parent / "client_js"
 NOTES = {"event": "*", "schema": "public", "table": "zoo_note"}
-
-Line = dict[str, Any]
-
-
-def node() -> str:
-    """The path of `node`. Without one the test is skipped, and in CI it fails."""
-    found = shutil.which("node")
-    if found is None:
-        message = "client.js is NOT tested: there is no `node` (20 or newer) on the PATH"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
 
 
 def test_the_small_client_does_what_its_documentation_says() -> None:
@@ -44,61 +28,6 @@ def test_the_small_client_does_what_its_documentation_says() -> None:
         [node(), "--test", *files], capture_output=True, text=True, timeout=120, check=False
     )
     assert run.returncode == 0, f"node --test failed\n{run.stdout}\n{run.stderr}"
-
-
-class Page:
-    """A page that client.js keeps subscribed. `lines` is all that it was told, in order."""
-
-    def __init__(self, process: Process) -> None:
-        self.lines: list[Line] = []
-        self._process = process
-        self._news = asyncio.Condition()
-        self._reader = asyncio.create_task(self._read())
-
-    async def _read(self) -> None:
-        assert self._process.stdout
-        async for line in self._process.stdout:
-            async with self._news:
-                self.lines.append(json.loads(line))
-                self._news.notify_all()
-
-    async def until(self, wanted: Callable[[Line], bool], start: int = 0) -> Line:
-        """The first line from number `start` on that is wanted."""
-
-        def found() -> Line | None:
-            return next((line for line in self.lines[start:] if wanted(line)), None)
-
-        try:
-            async with asyncio.timeout(PATIENCE), self._news:
-                while (line := found()) is None:
-                    await self._news.wait()
-                return line
-        except TimeoutError:
-            raise AssertionError(f"it never came; last: {self.lines[-8:]}") from None
-
-    async def until_status(self, status: str, start: int = 0) -> Line:
-        return await self.until(lambda line: line.get("status") == status, start)
-
-    async def until_title(self, title: str) -> Line:
-        return await self.until(lambda line: "change" in line and line["row"].get("title") == title)
-
-    @property
-    def changes(self) -> list[Line]:
-        return [line for line in self.lines if "change" in line]
-
-    @property
-    def titles(self) -> list[str]:
-        return [line["row"]["title"] for line in self.changes]
-
-    @property
-    def statuses(self) -> list[str]:
-        return [line["status"] for line in self.lines if "status" in line]
-
-    async def close(self) -> None:
-        assert self._process.stdin
-        self._process.stdin.close()
-        await self._reader
-        await self._process.wait()
 
 
 @contextlib.asynccontextmanager

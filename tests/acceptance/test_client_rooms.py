@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import World
+from tests.acceptance.support.client_page import TESTS, Line, Page, node
 from tests.acceptance.support.server import Server
-from tests.acceptance.test_client_js import TESTS, Line, Page, node
+from tests.acceptance.support.worlds import World
 from tests.support.tokens import token
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import World
 from tests.acceptance.support.orm_process import Hand
 from tests.acceptance.support.raw_client import Peer
+from tests.acceptance.support.worlds import World
 from tests.support.tokens import token
 
 ALL = {"event": "*", "schema": "public", "table": "zoo_note"}

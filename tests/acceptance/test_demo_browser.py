@@ -4,114 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
-import socket
-import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from demo.seed import PASSWORD
-from tests.acceptance.support.devtools import Browser, Page, find_browser, wait_for
+from tests.acceptance.support.demo_server import DemoServer
+from tests.acceptance.support.devtools import Browser, Page, wait_for
 
 pytestmark = pytest.mark.acceptance
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-class Server:
-    """The demo on a database and a port of its own; it can be stopped and started again."""
-
-    def __init__(self, database: Path) -> None:
-        self._database = database
-        self._environment = {
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "tests.settings_demo",
-            "DJANGO_DEBUG": "1",
-            "SQLITE_PATH": str(database),
-        }
-        self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"http://localhost:{self.port}"
-        self.manage("migrate", "--verbosity", "0")
-        self.load()
-
-    def manage(self, *arguments: str) -> str:
-        run = subprocess.run(
-            [sys.executable, "manage.py", *arguments],
-            cwd=ROOT,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert run.returncode == 0, run.stderr
-        return run.stdout
-
-    def load(self) -> None:
-        self.manage("load_demo", "--reset", "--verbosity", "0")
-
-    def sql(self, statement: str, *values: object) -> None:
-        """Writes as any other program would: past Django, through a connection of its own."""
-        with closing(sqlite3.connect(self._database, timeout=20)) as connection, connection:
-            connection.execute(statement, values)
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "daphne", "--verbosity", "0"),
-                *("--bind", "127.0.0.1", "--port", str(self.port)),
-                "realtime_project.asgi:application",
-            ],
-            cwd=ROOT,
-            env=self._environment,
-            stdout=subprocess.DEVNULL,
-        )
-        wait_for(self._answers, "the server")
-
-    def _answers(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, "the server ended"
-        try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-        except OSError:
-            return False
-        return True
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(20)
-            self._process = None
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("demo") / "demo.sqlite3")
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    executable = find_browser()
-    if executable is None:
-        message = "the demo page is NOT tested: there is no Chromium on the PATH"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    browser = Browser(executable, tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
 
 
 Seating = Callable[..., "list[Person]"]
@@ -265,13 +168,13 @@ class Person:
 
 
 @pytest.fixture
-def at_board(server: Server, browser: Browser) -> Iterator[Seating]:
+def at_board(demo: DemoServer, browser: Browser) -> Iterator[Seating]:
     """Seats people at the board, each at a page of their own, live, on fresh rows."""
-    server.load()
+    demo.load()
     seated = []
 
     def seat(*usernames: str) -> list[Person]:
-        people = [Person(browser.new_page(), server.url) for _ in usernames]
+        people = [Person(browser.new_page(), demo.url) for _ in usernames]
         seated.extend(people)
         for person, username in zip(people, usernames, strict=True):
             person.sign_in(username)
@@ -368,10 +271,10 @@ def switch_policy(page: Page, name: str, *, on: bool) -> None:
 
 
 def test_a_person_who_joins_a_team_sees_its_tasks_at_once(
-    server: Server, at_board: Seating
+    demo: DemoServer, at_board: Seating
 ) -> None:
     ben, cleo = at_board("ben", "cleo")
-    server.sql(
+    demo.sql(
         "INSERT INTO demo_membership (user_id, team_id, role) SELECT u.id, t.id, 'member'"
         " FROM auth_user u, demo_team t WHERE u.username = 'cleo' AND t.name = 'Kitchen'"
     )
@@ -381,21 +284,21 @@ def test_a_person_who_joins_a_team_sees_its_tasks_at_once(
 
 
 def test_what_happened_while_the_server_was_away_comes_through_the_stream_once(
-    server: Server, at_board: Seating
+    demo: DemoServer, at_board: Seating
 ) -> None:
     (ben,) = at_board("ben")
     ben.page.wait(f"{READINGS} === 1")
     last_frame = ben.frames()
-    server.stop()
+    demo.stop()
     ben.page.wait("document.querySelector('.link').dataset.status === 'closed'")
     for place in range(12):
         update = "UPDATE demo_task SET status = 'done', position = ? WHERE title = ?"
-        server.sql(update, place, OVEN)
-    server.sql("DELETE FROM demo_task WHERE title = ?", SOUP)
+        demo.sql(update, place, OVEN)
+    demo.sql("DELETE FROM demo_task WHERE title = ?", SOUP)
     ben.record_link_texts()
-    server.start()
+    demo.start()
     # Written while the page is on its way back, too.
-    server.sql("UPDATE demo_task SET title = 'Find a third oven' WHERE title = ?", OVEN)
+    demo.sql("UPDATE demo_task SET title = 'Find a third oven' WHERE title = ?", OVEN)
     ben.sees("Find a third oven", "done")
     ben.sees(SOUP, "nowhere")
     ben.wait_until_live()
@@ -407,33 +310,33 @@ def test_what_happened_while_the_server_was_away_comes_through_the_stream_once(
 
 
 def test_a_page_whose_log_is_another_one_by_now_reads_its_rows_again(
-    server: Server, at_board: Seating
+    demo: DemoServer, at_board: Seating
 ) -> None:
     (ben,) = at_board("ben")
     ben.page.wait(f"{READINGS} === 1")
-    server.stop()
+    demo.stop()
     ben.page.wait("document.querySelector('.link').dataset.status === 'closed'")
     # As after a restored backup.
-    server.sql("UPDATE realtime_head SET epoch = ?", "0" * 32)
-    server.sql("UPDATE demo_task SET status = 'done' WHERE title = ?", OVEN)
-    server.start()
+    demo.sql("UPDATE realtime_head SET epoch = ?", "0" * 32)
+    demo.sql("UPDATE demo_task SET status = 'done' WHERE title = ?", OVEN)
+    demo.start()
     ben.sees(OVEN, "done")
     ben.wait_until_live()
     assert ben.page.run(READINGS) == 2
 
 
 def test_what_a_person_may_see_no_more_when_the_page_comes_back_is_gone(
-    server: Server, at_board: Seating
+    demo: DemoServer, at_board: Seating
 ) -> None:
     (ben,) = at_board("ben")
     ben.sees(SOUP, "todo")
-    server.stop()
+    demo.stop()
     ben.page.wait("document.querySelector('.link').dataset.status === 'closed'")
-    server.sql(
+    demo.sql(
         "DELETE FROM demo_membership WHERE user_id = (SELECT id FROM auth_user WHERE username = ?)",
         "ben",
     )
-    server.start()
+    demo.start()
     ben.sees(SOUP, "nowhere")
     ben.wait_until_live()
 
@@ -494,9 +397,11 @@ def test_a_card_is_dragged_to_a_place_between_two_others(
     assert titles.index(SOUP) == titles.index(OVEN) - 1
 
 
-def test_what_a_policy_refuses_is_told_and_nothing_moves(server: Server, at_board: Seating) -> None:
+def test_what_a_policy_refuses_is_told_and_nothing_moves(
+    demo: DemoServer, at_board: Seating
+) -> None:
     (ben,) = at_board("ben")
-    server.sql("UPDATE auth_rls_policy SET enabled = 0 WHERE name LIKE 'Tasks: members change%'")
+    demo.sql("UPDATE auth_rls_policy SET enabled = 0 WHERE name LIKE 'Tasks: members change%'")
     ben.press(SOUP, "right")
     told = "No policy lets you change this task (demo.change_task)."
     ben.page.wait(f"document.querySelector('.toast')?.textContent === '{told}'")
@@ -538,11 +443,11 @@ def test_a_person_with_two_pages_is_here_once_and_until_the_last_is_closed(
 
 
 def test_who_joins_a_team_is_in_its_room_and_who_leaves_it_is_out(
-    server: Server, at_board: Seating
+    demo: DemoServer, at_board: Seating
 ) -> None:
     ben, cleo = at_board("ben", "cleo")
     ben.finds_here()
-    server.sql(
+    demo.sql(
         "INSERT INTO demo_membership (user_id, team_id, role) SELECT u.id, t.id, 'member'"
         " FROM auth_user u, demo_team t WHERE u.username = 'cleo' AND t.name = 'Kitchen'"
     )
@@ -550,7 +455,7 @@ def test_who_joins_a_team_is_in_its_room_and_who_leaves_it_is_out(
     cleo.finds_here(BEN)
     cleo.point(cleo.card(SOUP))
     ben.sees_pointing("Cleo", ben.card(SOUP))
-    server.sql(
+    demo.sql(
         "DELETE FROM demo_membership WHERE user_id ="
         " (SELECT id FROM auth_user WHERE username = 'cleo')"
         " AND team_id = (SELECT id FROM demo_team WHERE name = 'Kitchen')"
@@ -561,31 +466,33 @@ def test_who_joins_a_team_is_in_its_room_and_who_leaves_it_is_out(
 
 
 def test_whom_no_policy_lets_see_finds_nobody_until_one_does(
-    server: Server, at_board: Seating
+    demo: DemoServer, at_board: Seating
 ) -> None:
     ada, ben = at_board("ada", "ben")
     meet(ada, ben)
     switch = "UPDATE auth_rls_policy SET enabled = ? WHERE name LIKE 'Rooms: %'"
     see = switch + " AND name LIKE '% see who %'"
-    server.sql(see, 0)
+    demo.sql(see, 0)
     ada.finds_here()
     ben.finds_here()
-    server.sql(see, 1)
+    demo.sql(see, 1)
     meet(ada, ben)
     # And when the rooms are closed altogether.
-    server.sql(switch, 0)
+    demo.sql(switch, 0)
     ada.finds_here()
     ben.finds_here()
-    server.sql(switch, 1)
+    demo.sql(switch, 1)
     meet(ada, ben)
 
 
-def test_people_are_here_again_after_the_server_was_away(server: Server, at_board: Seating) -> None:
+def test_people_are_here_again_after_the_server_was_away(
+    demo: DemoServer, at_board: Seating
+) -> None:
     ada, ben = at_board("ada", "ben")
     ada.finds_here(BEN)
-    server.stop()
+    demo.stop()
     ada.page.wait("document.querySelector('.here').dataset.stale === 'true'")
-    server.start()
+    demo.start()
     for person, other in ((ada, BEN), (ben, ADA)):
         person.page.wait("document.querySelector('.here').dataset.stale === 'false'")
         person.finds_here(other)
@@ -738,9 +645,9 @@ def test_what_others_in_a_room_make_up_harms_no_page(at_board: Seating) -> None:
     ada.sees(SOUP, "doing")
 
 
-def test_a_superuser_is_told_that_policies_do_not_apply(server: Server, browser: Browser) -> None:
+def test_a_superuser_is_told_that_policies_do_not_apply(demo: DemoServer, browser: Browser) -> None:
     page = browser.new_page()
-    page.go(f"{server.url}/sign-in")
+    page.go(f"{demo.url}/sign-in")
     page.run(
         "(() => { const form = document.querySelector('.other-form');"
         f"form.username.value = 'admin'; form.password.value = '{PASSWORD}';"
@@ -754,25 +661,25 @@ def test_a_superuser_is_told_that_policies_do_not_apply(server: Server, browser:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 768, 1366])
 def test_nothing_sticks_out_sideways(
-    server: Server, browser: Browser, width: int, scheme: str
+    demo: DemoServer, browser: Browser, width: int, scheme: str
 ) -> None:
     page = browser.new_page()
     page.size(width, 740, touch=width < 700)
     page.media(prefers_color_scheme=scheme)
-    page.go(f"{server.url}/sign-in")
+    page.go(f"{demo.url}/sign-in")
     assert page.run("document.documentElement.scrollWidth") <= width
-    person = Person(page, server.url)
+    person = Person(page, demo.url)
     person.sign_in("ada")
     assert page.run("document.documentElement.scrollWidth") <= width
     page.close()
 
 
-def test_text_stands_out_enough_in_both_colour_schemes(server: Server, browser: Browser) -> None:
+def test_text_stands_out_enough_in_both_colour_schemes(demo: DemoServer, browser: Browser) -> None:
     """WCAG AA: 4.5 to 1 for every colour of text on the surface it stands on."""
     page = browser.new_page()
     for scheme in ("light", "dark"):
         page.media(prefers_color_scheme=scheme)
-        page.go(f"{server.url}/sign-in")
+        page.go(f"{demo.url}/sign-in")
         worst = page.run(CONTRASTS)
         assert worst and min(worst.values()) >= 4.5, (scheme, worst)
     page.close()

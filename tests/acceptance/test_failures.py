@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import stand
 from tests.acceptance.support.base_databases import Ground, ground
 from tests.acceptance.support.deployment import Deployment, Program, deployed
 from tests.acceptance.support.final_checks import (
@@ -30,6 +29,7 @@ from tests.acceptance.support.final_checks import (
 )
 from tests.acceptance.support.resuming_client import Follower
 from tests.acceptance.support.server import PATIENCE, SERVICE_KEY
+from tests.acceptance.support.worlds import stand
 from tests.support import redis as redises
 from tests.support.redis import Redis
 from tests.support.tokens import token

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 
-from tests.acceptance.conftest import stand
 from tests.acceptance.support.base_databases import Ground
 from tests.acceptance.support.deployment import Deployment, Program, deployed
 from tests.acceptance.support.final_checks import check_follower, check_log, until_numbered
 from tests.acceptance.support.raw_client import Peer
 from tests.acceptance.support.resuming_client import TABLE, Follower
 from tests.acceptance.support.server import PATIENCE, SERVICE_KEY, free_port
+from tests.acceptance.support.worlds import stand
 from tests.support.redis import Redis
 from tests.support.tokens import token
 

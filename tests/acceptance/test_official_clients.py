@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import World
 from tests.acceptance.support.node_client import Node
 from tests.acceptance.support.server import SERVICE_KEY
+from tests.acceptance.support.worlds import World
 from tests.support.tokens import token
 
 ALL = {"event": "*", "schema": "public", "table": "zoo_note"}

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import World
 from tests.acceptance.support.node_client import Node
 from tests.acceptance.support.server import SERVICE_KEY
+from tests.acceptance.support.worlds import World
 from tests.support.tokens import token
 
 VERSIONS = ["1.0.0", "2.0.0"]

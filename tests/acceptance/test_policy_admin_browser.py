@@ -8,11 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from demo.seed import ADMIN, PASSWORD
+from tests.acceptance.support.demo_server import DemoServer
 from tests.acceptance.support.devtools import Browser, Page
-from tests.acceptance.test_demo_browser import Server, browser, server
-
-# Fixtures of the demo's own test, for this module.
-__all__ = ["browser", "server"]
 
 pytestmark = pytest.mark.acceptance
 
@@ -20,14 +17,14 @@ PANEL = "document.querySelector('#auth-rls-test-panel')"
 
 
 @pytest.fixture
-def page(server: Server, browser: Browser) -> Iterator[Page]:
+def page(demo: DemoServer, browser: Browser) -> Iterator[Page]:
     page = browser.new_page()
-    page.go(f"{server.url}/admin/login/")
+    page.go(f"{demo.url}/admin/login/")
     for name, value in (("username", ADMIN), ("password", PASSWORD)):
         page.run(f"document.querySelector('#id_{name}').value = {json.dumps(value)}")
     page.run("document.querySelector('#login-form').submit()")
     page.wait("location.pathname == '/admin/' && document.readyState == 'complete'")
-    page.go(f"{server.url}/admin/auth_rls/policy/?q=public+ones")
+    page.go(f"{demo.url}/admin/auth_rls/policy/?q=public+ones")
     page.run("document.querySelector('#result_list tbody th a').click()")
     page.wait("document.querySelector('#auth-rls-test-button')")
     page.wait("document.readyState == 'complete'")

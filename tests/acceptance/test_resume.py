@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import World
 from tests.acceptance.support.node_client import Node
 from tests.acceptance.support.orm_process import Hand
 from tests.acceptance.support.raw_client import Frame, Peer
+from tests.acceptance.support.worlds import World
 from tests.support.tokens import token
 
 ALL = {"event": "*", "schema": "public", "table": "zoo_note"}

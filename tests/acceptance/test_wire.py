@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.acceptance.conftest import World
 from tests.acceptance.support.raw_client import Peer
 from tests.acceptance.support.server import SERVICE_KEY, Server
+from tests.acceptance.support.worlds import World
 from tests.support.tokens import token
 
 ALL = {"event": "*", "schema": "public", "table": "zoo_note"}

@@ -16,8 +16,10 @@ from django.db.models import BinaryField, QuerySet
 from django.db.models.expressions import RawSQL
 
 from auth_rls import visible
+from realtime.process.hub import hub
 from realtime.wal import published, row_images
-from tests.support.socket_client import Client
+from realtime.wal.head import read_head
+from tests.support.socket_client import Client, db
 from tests.zoo.models import Note
 
 _decode = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -146,3 +148,17 @@ class Keeper:
         else:
             self.rows[key] = bytes(image)
         self.seq = seq
+
+
+async def everything_handed_out() -> None:
+    """Return when this process has handed out whatever is committed."""
+    from django.db import connections
+
+    def pending() -> tuple[int, int]:
+        return backlog(connections["default"]), read_head(connections["default"]).seq
+
+    while True:
+        backlog, head = await db(pending)
+        if not backlog and hub().position.seq == head:
+            return
+        await asyncio.sleep(0.01)

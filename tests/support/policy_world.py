@@ -13,6 +13,8 @@ import os
 import random
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock
@@ -22,7 +24,7 @@ from uuid import UUID
 
 from django.contrib.auth.models import AnonymousUser, Group, User
 from django.core.management.color import no_style
-from django.db import connection
+from django.db import connection, transaction
 from hypothesis import strategies as st
 
 from auth_rls import Subject
@@ -324,3 +326,29 @@ def _fill(rng: random.Random) -> None:
 def comparable_columns() -> list[str]:
     """The columns of a specimen that a predicate may compare."""
     return [name for name, column in columns_of(Specimen).items() if column.kind not in OPAQUE]
+
+
+def keys(queryset: Any) -> set[int]:
+    return set(queryset.values_list("pk", flat=True))
+
+
+@contextmanager
+def client(asker: Asker, *, emptied: bool = False, only: int | None = None) -> Iterator[Any]:
+    """Runs statements as the wall's other side, and takes back what they did."""
+    claims = "" if asker.claims is None else json.dumps(asker.claims)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('request.jwt.claims', %s, true)", [claims])
+        if emptied:
+            cursor.execute("DELETE FROM zoo_specimen")
+        if only is not None:
+            cursor.execute("DELETE FROM zoo_specimen WHERE id <> %s", [only])
+
+        def run(sql: str, *, as_owner: bool = False) -> set[int]:
+            cursor.execute("SET LOCAL ROLE rowcast_client" if not as_owner else "RESET ROLE")
+            cursor.execute(sql)
+            found = {row[0] for row in cursor.fetchall()} if cursor.description else set()
+            cursor.execute("RESET ROLE")
+            return found
+
+        yield run
+        transaction.set_rollback(True)

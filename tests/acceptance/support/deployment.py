@@ -1,7 +1,7 @@
 """A whole deployment: a database, a Redis, servers, tailers and writers, each a real process.
 
-Owns the processes and where they run; what clients hear is `follower.py`'s business, what must be
-true at the end `reckoning.py`'s.
+Owns the processes and where they run; what clients hear is `resuming_client.py`'s business, what must be
+true at the end `final_checks.py`'s.
 """
 
 from __future__ import annotations

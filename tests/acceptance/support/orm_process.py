@@ -1,8 +1,8 @@
-"""The test's hand in the server's database: a second process that uses the ORM as any view would.
+"""The ORM in the server's database, used from a second process as any view would use it.
 
-`Hand` is the test's side; `python -m tests.acceptance.hand` is the process, which answers one JSON
-line with another until its input ends. What it can do are the functions of `deeds.py`, called as
-methods: `hand.note(owner=1, title="x")`.
+`Hand` is the test's side. `python -m tests.acceptance.support.orm_process` is the process: it
+answers one JSON line with another until its input ends. What it can do are the functions of
+`orm_commands.py`, called as methods: `hand.note(owner=1, title="x")`.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ def _serve() -> None:
     import django
 
     django.setup()
-    from tests.acceptance.support import orm_commands as deeds
+    from tests.acceptance.support import orm_commands
 
     for line in sys.stdin:
         name, args, options = json.loads(line)
         try:
-            answer = {"value": getattr(deeds, name)(*args, **options)}
+            answer = {"value": getattr(orm_commands, name)(*args, **options)}
         except Exception:
             answer = {"error": traceback.format_exc()}
         sys.stdout.write(json.dumps(answer, default=str) + "\n")

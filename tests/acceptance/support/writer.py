@@ -1,4 +1,6 @@
-"""A writer that never stops by itself: `python -m tests.acceptance.writer NAME PAUSE OWNER...`.
+"""A writer that goes on until its standard input ends.
+
+`python -m tests.acceptance.support.writer NAME PAUSE OWNER...`
 
 Transactions of one to four changes of notes, one in ten rolled back, until its standard input ends.
 A database that goes away is waited for. What was committed, the log has to say.

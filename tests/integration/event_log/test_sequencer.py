@@ -18,7 +18,7 @@ from realtime.event_log.table import Relations, read_rows, seq_at
 from realtime.models import WalEntry
 from realtime.wal.entry import Relation
 from realtime.wal.head import read_head, renew_epoch
-from tests.conftest import _empty_log
+from tests.support.log import empty_log
 from tests.zoo.models import Note
 
 pytestmark = pytest.mark.usefixtures("wal")
@@ -248,7 +248,7 @@ class AnyHistory(TransactionTestCase):
     def test_every_history_is_numbered_whole_and_once(
         self, txids: list[int], limits: list[int]
     ) -> None:
-        _empty_log()
+        empty_log()
         for number, tx in enumerate(txids):
             entry(txid=tx, captured_us=number)
         step = 0

@@ -18,12 +18,10 @@ from hypothesis import strategies as st
 
 from auth_rls import Subject
 from auth_rls.models import Policy
-from realtime.event_log.table import backlog
 from realtime.process.hub import close_hub, hub
 from realtime.util.database_threads import close_connections
 from realtime.wal import published, triggers
-from realtime.wal.head import read_head
-from tests.support.live_client import Keeper, expected
+from tests.support.live_client import Keeper, everything_handed_out, expected
 from tests.support.socket_client import Client, db
 from tests.support.tokens import token
 from tests.support.waiting import auntil
@@ -158,20 +156,6 @@ class World:
 
 class _RolledBack(Exception):
     pass
-
-
-async def everything_handed_out() -> None:
-    """Return when this process has handed out whatever is committed."""
-    from django.db import connections
-
-    def pending() -> tuple[int, int]:
-        return backlog(connections["default"]), read_head(connections["default"]).seq
-
-    while True:
-        waiting, head = await db(pending)
-        if not waiting and hub().position.seq == head:
-            return
-        await asyncio.sleep(0.01)
 
 
 async def histories(writers: list[Any], seed: int) -> None:

@@ -30,8 +30,8 @@ from realtime.subscriptions.set_reader import SetReader
 from realtime.util.database_threads import close_connections
 from realtime.wal import triggers
 from realtime.wal.head import read_head
-from tests.integration.subscriptions.replay.test_resume import FakePort, Server, bindings, counting
 from tests.support.socket_client import db
+from tests.support.subscriptions import FakeSubscriber, Server, bindings, counting
 from tests.support.waiting import PATIENCE_SECONDS, auntil
 from tests.zoo.models import Member, Note, Team
 
@@ -215,8 +215,8 @@ async def started() -> Server:
     return server
 
 
-async def listening(server: Server, subject: Subject, **binding: Any) -> FakePort:
-    port = FakePort()
+async def listening(server: Server, subject: Subject, **binding: Any) -> FakeSubscriber:
+    port = FakeSubscriber()
     await server.subscribers.add(port, Request(subject, bindings(**binding)))
     return port
 
@@ -370,7 +370,7 @@ async def test_a_change_of_one_user_binds_his_own_requests_and_a_policy_those_on
     _, ada, bob = people
     server = await started()
     hers, his = [await listening(server, subject) for subject in (ada, bob)]
-    teams = FakePort()
+    teams = FakeSubscriber()
     await server.subscribers.add(teams, Request(ada, bindings(table="zoo_team")))
     await db(User.objects.filter(pk=ada.user.pk).update, is_superuser=True)
     await server.feed()
@@ -487,7 +487,7 @@ async def test_who_joins_while_an_event_is_matched_gets_the_next_one_and_not_tha
     people: list[Any],
 ) -> None:
     server = await started()
-    port = FakePort()
+    port = FakeSubscriber()
     asked = bindings()
     first = await listening(server, Subject.service())
     await db(Note.objects.create, title="a")

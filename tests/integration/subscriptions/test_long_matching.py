@@ -17,8 +17,8 @@ from realtime.subscriptions.request import Request
 from realtime.util import time_slice
 from realtime.util.database_threads import close_connections
 from realtime.wal.head import read_head
-from tests.integration.subscriptions.replay.test_resume import FakePort, bindings
 from tests.support.socket_client import db
+from tests.support.subscriptions import FakeSubscriber, bindings
 from tests.support.waiting import auntil
 from tests.zoo.models import Note
 
@@ -33,12 +33,12 @@ async def test_others_have_their_turn_while_thousands_are_looked_at_and_events_k
     dispatcher = Dispatcher("default", 1_000, None)
     await dispatcher.start()
     try:
-        ports = [FakePort(str(number)) for number in range(2_000)]
+        ports = [FakeSubscriber(str(number)) for number in range(2_000)]
         for number, port in enumerate(ports):
             asked = bindings(filter=f"score=neq.{number + 10}")
             await dispatcher.subscribers.add(port, Request(Subject.service(), asked))
         turns = {"taken": 0}
-        late = FakePort("late")
+        late = FakeSubscriber("late")
 
         async def other() -> None:
             while True:
@@ -71,13 +71,13 @@ def _number() -> int:
     return read_head(connections["default"]).seq
 
 
-def _data(port: FakePort) -> list[Any]:
+def _data(port: FakeSubscriber) -> list[Any]:
     return [json.loads(frame)[4]["data"] for frame in port.frames]
 
 
-def _titles(port: FakePort) -> list[str]:
+def _titles(port: FakeSubscriber) -> list[str]:
     return [data["record"]["title"] for data in _data(port)]
 
 
-def _seqs(port: FakePort) -> list[int]:
+def _seqs(port: FakeSubscriber) -> list[int]:
     return [data["seq"] for data in _data(port)]

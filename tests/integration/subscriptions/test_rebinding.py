@@ -20,8 +20,8 @@ from realtime.models import WalEntry
 from realtime.subscriptions import rebinding
 from realtime.subscriptions.request import Request
 from realtime.util import time_slice
-from tests.integration.subscriptions.replay.test_resume import FakePort, Server, bindings, counting
 from tests.support.socket_client import db
+from tests.support.subscriptions import FakeSubscriber, Server, bindings, counting
 from tests.support.waiting import auntil
 from tests.zoo.models import Member, Note, Team
 
@@ -45,8 +45,10 @@ async def started() -> Server:
     return server
 
 
-async def listening(server: Server, subjects: list[Subject], **binding: Any) -> list[FakePort]:
-    ports = [FakePort(str(number)) for number in range(len(subjects))]
+async def listening(
+    server: Server, subjects: list[Subject], **binding: Any
+) -> list[FakeSubscriber]:
+    ports = [FakeSubscriber(str(number)) for number in range(len(subjects))]
     for port, subject in zip(ports, subjects, strict=True):
         await server.subscribers.add(port, Request(subject, bindings(**binding)))
     return ports
@@ -155,7 +157,7 @@ async def test_who_asks_anew_while_a_set_that_many_hang_on_is_told_hears_of_a_ro
     server = await started()
     ports = await listening(server, subjects, live=True)
     filtered = bindings(live=True, filter="title=neq.b")
-    model = FakePort()
+    model = FakeSubscriber()
     await server.subscribers.add(model, Request(subjects[0], filtered))
     narrower = server.subscribers._listening.plan_of(model)
     server.subscribers.remove(model)
@@ -183,7 +185,7 @@ async def test_a_way_that_ends_while_others_are_told_is_not_gone_twice(
     user, team, subjects = await shared_team(granted)
     server = await started()
     ports = await listening(server, subjects, live=True)
-    late = FakePort("late")
+    late = FakeSubscriber("late")
     await db(Member.objects.create, user=user, team=team)
     (event,) = await events_of(server)
     # On its way when the set moves, it sees for itself, and arrives before its turn to be told.

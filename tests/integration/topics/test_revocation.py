@@ -16,8 +16,8 @@ from auth_rls.subjects import tokens
 from realtime.models import PresenceMember, Process, WalEntry
 from realtime.process.hub import hub
 from realtime.process.registry import Registration, Report
-from tests.integration.subscriptions.test_live_bindings import everything_handed_out
-from tests.integration.subscriptions.test_revocation import KINDS, Kind, Scene, Writer
+from tests.support.live_client import everything_handed_out
+from tests.support.revocations import KINDS, Kind, Scene, Writer
 from tests.support.socket_client import Client, db
 from tests.support.tokens import token
 

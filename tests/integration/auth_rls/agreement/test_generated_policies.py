@@ -9,10 +9,8 @@ rows and askers come from wall_world.py, so that one policy is tried on all of t
 from __future__ import annotations
 
 import io
-import json
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
@@ -33,7 +31,7 @@ from auth_rls.sql.rows import row_of
 from realtime.event_log.event import RowImage
 from realtime.models import WalEntry
 from tests.support.policies import permission
-from tests.support.policy_world import ROWS, SEED, Asker, build, policies
+from tests.support.policy_world import ROWS, SEED, Asker, build, client, keys, policies
 from tests.zoo.models import Specimen
 
 pytestmark = pytest.mark.django_db
@@ -287,32 +285,6 @@ def agree(asker: Asker, action: str, chosen: list[dict[str, Any]], **walls: set[
         f"{action} of row {pk} by {asker.name}: {one} says {pk in first}, {two} {pk in second}\n"
         f"policies: {chosen}\nrow: {row}\nclaims: {asker.claims}\nROWCAST_SEED={SEED}"
     )
-
-
-def keys(queryset: Any) -> set[int]:
-    return set(queryset.values_list("pk", flat=True))
-
-
-@contextmanager
-def client(asker: Asker, *, emptied: bool = False, only: int | None = None) -> Iterator[Any]:
-    """Runs statements as the wall's other side, and takes back what they did."""
-    claims = "" if asker.claims is None else json.dumps(asker.claims)
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT set_config('request.jwt.claims', %s, true)", [claims])
-        if emptied:
-            cursor.execute("DELETE FROM zoo_specimen")
-        if only is not None:
-            cursor.execute("DELETE FROM zoo_specimen WHERE id <> %s", [only])
-
-        def run(sql: str, *, as_owner: bool = False) -> set[int]:
-            cursor.execute("SET LOCAL ROLE rowcast_client" if not as_owner else "RESET ROLE")
-            cursor.execute(sql)
-            found = {row[0] for row in cursor.fetchall()} if cursor.description else set()
-            cursor.execute("RESET ROLE")
-            return found
-
-        yield run
-        transaction.set_rollback(True)
 
 
 @pytest.fixture

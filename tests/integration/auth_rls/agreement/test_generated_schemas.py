@@ -33,9 +33,8 @@ from realtime import publish
 from realtime.event_log.event import RowImage
 from realtime.models import WalEntry
 from realtime.wal import triggers
-from tests.integration.auth_rls.agreement.test_generated_policies import client, keys
 from tests.support.captured_models import withdraw
-from tests.support.policy_world import CELLS, SEED, Asker, _of_token, predicates
+from tests.support.policy_world import CELLS, SEED, Asker, _of_token, client, keys, predicates
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

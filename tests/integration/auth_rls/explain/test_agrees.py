@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 
 from auth_rls.explain.doors import Question
 from auth_rls.explain.questions import Asker, answer
-from tests.integration.auth_rls.agreement.test_doors import CLAIMS, MEMBERS, NOTES, POLICIES, world
+from tests.support.note_worlds import CLAIMS, MEMBERS, NOTES, POLICIES, world
 from tests.zoo.models import Note
 
 pytestmark = pytest.mark.django_db

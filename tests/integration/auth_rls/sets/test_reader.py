@@ -18,7 +18,7 @@ from auth_rls.sets import reader
 from auth_rls.sets.grouping import group_selects
 from auth_rls.sets.reader import read_many, read_members, tells_rows_apart
 from auth_rls.sql.columns import column_of, columns_of
-from tests.integration.auth_rls.sql.test_compile import CELLS, KINDS, LITERALS, predicates
+from tests.support.predicates import CELLS, KINDS, LITERALS, predicates
 from tests.support.vendors import on_sqlite
 from tests.zoo.models import Member, Specimen, Team
 

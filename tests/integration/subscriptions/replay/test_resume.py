@@ -10,135 +10,20 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.db import connections
-from django.db.backends.utils import CursorWrapper
 
 from auth_rls import Subject
 from auth_rls.models import Policy
-from realtime.delivery.frame import SharedFrame
-from realtime.delivery.outbox import Outgoing
 from realtime.event_log import sequencer
-from realtime.event_log.event import DatabaseEvent
-from realtime.event_log.position import Position
-from realtime.event_log.reader import LogReader
-from realtime.event_log.ring import EventLog
 from realtime.models import WalEntry
 from realtime.process.hub import hub
-from realtime.protocol.join import Binding, parse_join
-from realtime.protocol.serializer import Version
-from realtime.subscriptions.access_watch import AccessWatch
-from realtime.subscriptions.index import Delivery
-from realtime.subscriptions.manager import SubscriptionManager
 from realtime.subscriptions.replay import feed
 from realtime.subscriptions.request import Request
 from tests.support.socket_client import Client, db
+from tests.support.subscriptions import FakeSubscriber, Server, bindings, counting
 from tests.support.waiting import auntil
 from tests.zoo.models import Member, Note, Team
 
 pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
-
-
-class FakePort:
-    """A joined channel that keeps what it is given."""
-
-    version = Version.V2
-    topic = "realtime:room"
-
-    def __init__(self, id_: str = "port") -> None:
-        self.id = id_
-        self.frames: list[str] = []
-        self.told: list[str] = []
-        # It takes its frames itself, each by itself.
-        self.outlet, self.direct = self, None
-
-    def put(self, frame: Outgoing) -> None:
-        self.frames.append(str(frame.message if isinstance(frame, SharedFrame) else frame))
-
-    async def writable(self) -> None:
-        return None
-
-    def resubscribed(self) -> None:
-        self.told.append("resubscribed")
-
-    def caught_up(self, at: Position) -> None:
-        self.told.append(f"caught up {at.seq}")
-
-    def snapshot(self, at: Position, count: int, complete: bool) -> None:
-        self.told.append(f"snapshot {count}{'' if complete else ' truncated'}")
-
-    def resync(self, at: Position) -> None:
-        self.told.append("resync")
-
-    def revoked(self) -> None:
-        self.told.append("revoked")
-
-
-def bindings(**binding: Any) -> tuple[Binding, ...]:
-    table = {"event": "*", "schema": "public", "table": "zoo_note", **binding}
-    return parse_join({"config": {"postgres_changes": [table]}}).bindings
-
-
-@contextmanager
-def counting() -> Iterator[list[str]]:
-    """Every statement of every thread while the block runs."""
-    statements: list[str] = []
-    execute = CursorWrapper.execute
-
-    def counted(self: Any, sql: Any, params: Any = None) -> Any:
-        statements.append(str(sql))
-        return execute(self, sql, params)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CursorWrapper, "execute", counted)
-        yield statements
-
-
-class Server:
-    """What a server process has of the log, fed by hand."""
-
-    def __init__(self, ring: int = 1_000, limit: int | None = None) -> None:
-        self.log = EventLog(ring)
-        self.reader = LogReader("default", self.log)
-        self.subscribers = SubscriptionManager(self.log, self.reader, AccessWatch("default"), limit)
-
-    async def start(self) -> None:
-        await self.subscribers.start()
-        self.log.start(await self.reader.head())
-
-    async def feed(self) -> None:
-        """Number what is committed, and hand it out."""
-        await db(lambda: sequencer.number(connections["default"], 10_000))
-        head = await self.reader.head()
-        while self.log.seq < head.seq:
-            for event in await self.reader.from_table(self.log.seq, head.seq):
-                await self.hand_out(event)
-
-    async def hand_out(self, event: DatabaseEvent) -> None:
-        """What a dispatcher does with one event."""
-        if self.subscribers.binds(event):
-            await self.subscribers.rebind(self.subscribers.scope([event]))
-        await self.subscribers.shift(event)
-        self.log.append(event)
-        with self.subscribers.still():
-            for delivery in self.matched(event):
-                for port in delivery.audience.members:
-                    port.put("live")
-
-    def matched(self, event: DatabaseEvent) -> list[Delivery[Any]]:
-        steps = self.subscribers.match(event)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as done:
-                found: list[Delivery[Any]] = done.value
-                return found
-
-    async def resumed(self, since: Any, subject: Subject | None = None, **binding: Any) -> FakePort:
-        """A port that has caught up, or was told that it cannot."""
-        port = FakePort()
-        asked = bindings(since=since, **binding)
-        await self.subscribers.add(port, Request(subject or Subject.service(), asked))
-        await auntil(lambda: not self.subscribers.replaying(port))
-        return port
 
 
 async def notes(count: int) -> None:
@@ -167,7 +52,7 @@ async def test_five_thousand_clients_that_resume_within_the_ring_cost_no_query_e
     elif named == "commit_timestamp":
         since = last.commit_timestamp
     asked = bindings(since=since)
-    ports = [FakePort(str(number)) for number in range(5_000)]
+    ports = [FakeSubscriber(str(number)) for number in range(5_000)]
     with counting() as statements:
         await asyncio.gather(
             *(server.subscribers.add(port, Request(Subject.anonymous(), asked)) for port in ports)
@@ -188,7 +73,7 @@ async def test_live_sets_that_resume_at_once_ask_together_whether_a_verdict_chan
     await notes(5)
     await server.feed()
     asked = bindings(since=server.log.seq - 2, live=True)
-    ports = [FakePort(str(number)) for number in range(300)]
+    ports = [FakeSubscriber(str(number)) for number in range(300)]
     with counting() as statements:
         await asyncio.gather(
             *(server.subscribers.add(port, Request(Subject.anonymous(), asked)) for port in ports)
@@ -212,7 +97,7 @@ async def test_replays_of_one_range_read_the_table_once() -> None:
         return await read(after, upto)
 
     server.reader.deep = slow
-    ports = [FakePort(str(number)) for number in range(40)]
+    ports = [FakeSubscriber(str(number)) for number in range(40)]
     for number, port in enumerate(ports):
         # Cursors of their own, but near to each other.
         since = server.log.seq - 20 + number % 5
@@ -271,7 +156,7 @@ async def test_a_cursor_from_a_server_that_is_ahead_is_waited_for(server: Server
     await notes(3)
     await db(lambda: sequencer.number(connections["default"]))
     head = await server.reader.head()
-    port = FakePort()
+    port = FakeSubscriber()
     await server.subscribers.add(port, Request(Subject.service(), bindings(since=head.seq - 1)))
     await asyncio.sleep(0)
     assert server.subscribers.replaying(port)
@@ -323,7 +208,7 @@ async def test_a_snapshot_that_its_client_does_not_take_is_cut_and_holds_up_nobo
     rows = [Note(title=str(number), body="x" * 1_000) for number in range(1_000)]
     await db(Note.objects.bulk_create, rows)
     await server.feed()
-    slow, quick = FakePort("slow"), FakePort("quick")
+    slow, quick = FakeSubscriber("slow"), FakeSubscriber("quick")
     monkeypatch.setattr(slow, "writable", asyncio.Event().wait)
     asked = bindings(snapshot=True)
     for port in (slow, quick):
@@ -337,7 +222,7 @@ async def test_a_snapshot_that_its_client_does_not_take_is_cut_and_holds_up_nobo
 async def test_an_emptied_table_is_read_anew_by_whoever_listens_to_it(server: Server) -> None:
     await notes(2)
     await server.feed()
-    plain, kept = FakePort("plain"), FakePort("kept")
+    plain, kept = FakeSubscriber("plain"), FakeSubscriber("kept")
     await server.subscribers.add(plain, Request(Subject.service(), bindings()))
     await server.subscribers.add(
         kept, Request(Subject.service(), bindings(snapshot=True, live=True))

@@ -29,8 +29,8 @@ from realtime.subscriptions.replay.snapshot import SnapshotReader, SnapshotUnava
 from realtime.subscriptions.request import Request
 from realtime.wal import published, row_images, triggers
 from realtime.wal.head import read_head
-from tests.integration.wal.test_values import BYTES, FULL
 from tests.support.socket_client import Client, db
+from tests.support.specimens import BYTES, FULL
 from tests.support.tokens import token
 from tests.support.vendors import on_sqlite
 from tests.support.waiting import auntil

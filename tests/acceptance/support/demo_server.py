@@ -1,0 +1,80 @@
+"""The demo on a server of its own, and a browser to look at it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from tests.acceptance.support.devtools import wait_for
+from tests.acceptance.support.server import ROOT, free_port
+
+
+class DemoServer:
+    """The demo on a database and a port of its own; it can be stopped and started again."""
+
+    def __init__(self, database: Path) -> None:
+        self._database = database
+        self._environment = {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "tests.settings_demo",
+            "DJANGO_DEBUG": "1",
+            "SQLITE_PATH": str(database),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+        self.url = f"http://localhost:{self.port}"
+        self.manage("migrate", "--verbosity", "0")
+        self.load()
+
+    def manage(self, *arguments: str) -> str:
+        run = subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            cwd=ROOT,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 0, run.stderr
+        return run.stdout
+
+    def load(self) -> None:
+        self.manage("load_demo", "--reset", "--verbosity", "0")
+
+    def sql(self, statement: str, *values: object) -> None:
+        """Writes as any other program would: past Django, through a connection of its own."""
+        with closing(sqlite3.connect(self._database, timeout=20)) as connection, connection:
+            connection.execute(statement, values)
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "daphne", "--verbosity", "0"),
+                *("--bind", "127.0.0.1", "--port", str(self.port)),
+                "realtime_project.asgi:application",
+            ],
+            cwd=ROOT,
+            env=self._environment,
+            stdout=subprocess.DEVNULL,
+        )
+        wait_for(self._answers, "the server")
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, "the server ended"
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(20)
+            self._process = None

@@ -1,0 +1,134 @@
+"""What a server process has of the log, fed by hand, and subscribers that keep what they get."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.db import connections
+from django.db.backends.utils import CursorWrapper
+
+from auth_rls import Subject
+from realtime.delivery.frame import SharedFrame
+from realtime.delivery.outbox import Outgoing
+from realtime.event_log import sequencer
+from realtime.event_log.event import DatabaseEvent
+from realtime.event_log.position import Position
+from realtime.event_log.reader import LogReader
+from realtime.event_log.ring import EventLog
+from realtime.protocol.join import Binding, parse_join
+from realtime.protocol.serializer import Version
+from realtime.subscriptions.access_watch import AccessWatch
+from realtime.subscriptions.index import Delivery
+from realtime.subscriptions.manager import SubscriptionManager
+from realtime.subscriptions.request import Request
+from tests.support.socket_client import db
+from tests.support.waiting import auntil
+
+
+class FakeSubscriber:
+    """A joined channel that keeps what it is given."""
+
+    version = Version.V2
+    topic = "realtime:room"
+
+    def __init__(self, id_: str = "port") -> None:
+        self.id = id_
+        self.frames: list[str] = []
+        self.told: list[str] = []
+        # It takes its frames itself, each by itself.
+        self.outlet, self.direct = self, None
+
+    def put(self, frame: Outgoing) -> None:
+        self.frames.append(str(frame.message if isinstance(frame, SharedFrame) else frame))
+
+    async def writable(self) -> None:
+        return None
+
+    def resubscribed(self) -> None:
+        self.told.append("resubscribed")
+
+    def caught_up(self, at: Position) -> None:
+        self.told.append(f"caught up {at.seq}")
+
+    def snapshot(self, at: Position, count: int, complete: bool) -> None:
+        self.told.append(f"snapshot {count}{'' if complete else ' truncated'}")
+
+    def resync(self, at: Position) -> None:
+        self.told.append("resync")
+
+    def revoked(self) -> None:
+        self.told.append("revoked")
+
+
+def bindings(**binding: Any) -> tuple[Binding, ...]:
+    table = {"event": "*", "schema": "public", "table": "zoo_note", **binding}
+    return parse_join({"config": {"postgres_changes": [table]}}).bindings
+
+
+@contextmanager
+def counting() -> Iterator[list[str]]:
+    """Every statement of every thread while the block runs."""
+    statements: list[str] = []
+    execute = CursorWrapper.execute
+
+    def counted(self: Any, sql: Any, params: Any = None) -> Any:
+        statements.append(str(sql))
+        return execute(self, sql, params)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CursorWrapper, "execute", counted)
+        yield statements
+
+
+class Server:
+    """What a server process has of the log, fed by hand."""
+
+    def __init__(self, ring: int = 1_000, limit: int | None = None) -> None:
+        self.log = EventLog(ring)
+        self.reader = LogReader("default", self.log)
+        self.subscribers = SubscriptionManager(self.log, self.reader, AccessWatch("default"), limit)
+
+    async def start(self) -> None:
+        await self.subscribers.start()
+        self.log.start(await self.reader.head())
+
+    async def feed(self) -> None:
+        """Number what is committed, and hand it out."""
+        await db(lambda: sequencer.number(connections["default"], 10_000))
+        head = await self.reader.head()
+        while self.log.seq < head.seq:
+            for event in await self.reader.from_table(self.log.seq, head.seq):
+                await self.hand_out(event)
+
+    async def hand_out(self, event: DatabaseEvent) -> None:
+        """What a dispatcher does with one event."""
+        if self.subscribers.binds(event):
+            await self.subscribers.rebind(self.subscribers.scope([event]))
+        await self.subscribers.shift(event)
+        self.log.append(event)
+        with self.subscribers.still():
+            for delivery in self.matched(event):
+                for port in delivery.audience.members:
+                    port.put("live")
+
+    def matched(self, event: DatabaseEvent) -> list[Delivery[Any]]:
+        steps = self.subscribers.match(event)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                found: list[Delivery[Any]] = done.value
+                return found
+
+    async def resumed(
+        self, since: Any, subject: Subject | None = None, **binding: Any
+    ) -> FakeSubscriber:
+        """A port that has caught up, or was told that it cannot."""
+        port = FakeSubscriber()
+        asked = bindings(since=since, **binding)
+        await self.subscribers.add(port, Request(subject or Subject.service(), asked))
+        await auntil(lambda: not self.subscribers.replaying(port))
+        return port
