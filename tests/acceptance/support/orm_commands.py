@@ -1,4 +1,4 @@
-"""What tests do in the server's database, through the ORM and around it. Used by `orm_process.py`."""
+"""What tests do in the database of the server, through the ORM and around it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A real server process on a database file of its own, for tests to start, kill and read.
 
-Owns the processes it starts and nothing else. `orm_process.py` changes the database; `raw_client.py`
-and `node_client.py` speak to the server.
+Owns the processes it starts and nothing else. `orm_process.py` changes the database;
+`raw_client.py` and `node_client.py` speak to the server.
 """
 
 from __future__ import annotations
