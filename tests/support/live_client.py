@@ -16,6 +16,7 @@ from django.db.models import BinaryField, QuerySet
 from django.db.models.expressions import RawSQL
 
 from auth_rls import visible
+from realtime.event_log.table import backlog
 from realtime.process.hub import hub
 from realtime.wal import published, row_images
 from realtime.wal.head import read_head
@@ -158,7 +159,7 @@ async def everything_handed_out() -> None:
         return backlog(connections["default"]), read_head(connections["default"]).seq
 
     while True:
-        backlog, head = await db(pending)
-        if not backlog and hub().position.seq == head:
+        waiting, head = await db(pending)
+        if not waiting and hub().position.seq == head:
             return
         await asyncio.sleep(0.01)
