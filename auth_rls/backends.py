@@ -1,8 +1,8 @@
 """The object door: `user.has_perm("chat.view_message", message)` asks the policies.
 
-Owns the answer for one object and nothing else: whether a user holds a permission at all is
-ModelBackend's business, so without an object the answer here is always no. Django lets active
-superusers pass before any backend is asked.
+Owns the answer for one object. Whether a user holds a permission at all is decided by
+ModelBackend, so without an object the answer here is always False. Django answers True for active
+superusers before any backend is asked.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class PolicyBackend(BaseBackend):
     """Add it to AUTHENTICATION_BACKENDS behind ModelBackend."""
 
     def has_perm(self, user_obj: Any, perm: str, obj: Any = None) -> bool:
-        """Whether policies let `user_obj`, who may be anonymous, do `perm` to the model
-        instance `obj`.
+        """Whether policies let `user_obj`, who may be anonymous, do `perm` ("app.codename") to
+        the model instance `obj`.
 
-        View, change and delete are decided by the row as it is stored, whatever the instance
-        holds; add by the instance's values.
+        View, change and delete are decided by the stored row, whatever the instance holds; add
+        by the instance's values.
         """
         if not isinstance(obj, models.Model):
             return False
@@ -65,7 +65,7 @@ class PolicyBackend(BaseBackend):
 
 
 def _action(perm: str, obj: models.Model) -> str | None:
-    """The action that `perm` names on rows of `obj`'s table, or None when it names another."""
+    """The action that `perm` names on rows of `obj`'s table; None when it names none."""
     model = concrete(type(obj))
     for action in actions_of(model):
         if perm == f"{model._meta.app_label}.{codename_of(model, action)}":

@@ -1,7 +1,7 @@
-"""System checks: what about the policies or the settings would deny, or let nobody in.
+"""System checks of policies and settings.
 
-Owns the messages and their ids. Stored policies are read only when `check` is asked about a
-database (`manage.py check --database default`, and `migrate` before it starts).
+Owns the messages and their ids. Stored policies are read only when `check` is given a database
+(`manage.py check --database default`, and `migrate` before it starts).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from auth_rls.policy.definition import Definition, PolicyProblem, understand
 _SHORTEST_SECRET = 32
 
 _HINT = (
-    "Until it is mended it denies: permissive it grants nothing, restrictive it denies all. One "
-    "that the database cannot evaluate takes the other policies of its permission with it."
+    "Until it is mended it denies: a permissive policy grants nothing, a restrictive one denies "
+    "all. One that the database cannot evaluate makes all policies of its permission deny."
 )
 
 
 @checks.register(checks.Tags.models)
 def check_declared(**kwargs: Any) -> list[checks.CheckMessage]:
-    """auth_rls.E001 for every policy in code that cannot be used."""
+    """auth_rls.E001 for every policy declared in code that cannot be used."""
     return _declared_errors(declared_policies(), _problem)
 
 
@@ -40,9 +40,9 @@ def check_declared(**kwargs: Any) -> list[checks.CheckMessage]:
 def check_stored(
     databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[checks.CheckMessage]:
-    """auth_rls.E001 for every enabled policy in the database that cannot be used, and for every
-    one in code that the database cannot evaluate; W004 for the former while migrations are
-    pending, for one of them may mend it."""
+    """auth_rls.E001 for every enabled stored policy that cannot be used, and for every declared
+    one that the database cannot evaluate. While migrations are pending, which may mend it,
+    auth_rls.W004 for the stored ones instead."""
     from auth_rls.models import Policy
 
     found: list[checks.CheckMessage] = []
@@ -67,7 +67,7 @@ def check_stored(
             else:
                 found.append(checks.Error(text, hint=_HINT, obj=policy, id="auth_rls.E001"))
         if not pending:
-            # What the models say of them, `check_declared` has said.
+            # `check_declared` reports those that the models do not allow.
             usable = [each for each in declared_policies() if _problem(each) is None]
             found += _declared_errors(usable, lambda each: problem_of(each, databases))
     return found
@@ -98,14 +98,14 @@ def _problem(definition: Definition) -> PolicyProblem | None:
 
 @checks.register(checks.Tags.security)
 def check_backend(**kwargs: Any) -> list[checks.CheckMessage]:
-    """auth_rls.W002 when `user.has_perm(permission, obj)` would not ask the policies."""
+    """auth_rls.W002 when `user.has_perm(permission, obj)` does not ask the policies."""
     from auth_rls.backends import PolicyBackend
 
     for path in settings.AUTHENTICATION_BACKENDS:
         try:
             backend = import_string(path)
         except ImportError:
-            continue  # Django says so itself as soon as anybody logs in.
+            continue  # Django reports it itself at the first login.
         if isinstance(backend, type) and issubclass(backend, PolicyBackend):
             return []
     return [
@@ -120,7 +120,8 @@ def check_backend(**kwargs: Any) -> list[checks.CheckMessage]:
 
 @checks.register(checks.Tags.security)
 def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
-    """auth_rls.E003 for an AUTH_RLS that cannot be used, W003 for a secret that is too short."""
+    """auth_rls.E003 for an AUTH_RLS that cannot be used, auth_rls.W003 for a secret that is too
+    short."""
     try:
         current = conf.current()
     except ImproperlyConfigured as error:

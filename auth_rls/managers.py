@@ -1,6 +1,6 @@
-"""A manager whose querysets narrow themselves: `Note.objects.for_subject(request)`.
+"""A manager whose querysets have `for_subject`: `Note.objects.for_subject(request)`.
 
-Owns the spelling and no rule; see querysets.py.
+Owns the method and no rule; the rows are chosen by `access.querysets`.
 """
 
 from __future__ import annotations
@@ -28,4 +28,4 @@ class PolicyQuerySet(QuerySet[_M]):
 
 
 class PolicyManager(Manager.from_queryset(PolicyQuerySet)):  # type: ignore[misc]
-    """`objects = PolicyManager()`. By itself it hides nothing: only `for_subject` narrows."""
+    """`objects = PolicyManager()`. By itself it hides no row: only `for_subject` narrows."""

@@ -1,8 +1,8 @@
-"""The policy as a row: what administrators edit.
+"""The policy as a row, edited in the admin.
 
 A policy narrows a Django permission to rows. Saving checks nothing (a migration or a fixture may
-come before the model it speaks of); forms do, through `clean`, and a policy that cannot be
-understood denies wherever it is applied.
+come before the model that the policy is about); forms check, through `clean`, and a policy that
+cannot be used denies wherever it is applied.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Policy(models.Model):
         return self.name
 
     def definition(self) -> Definition:
-        """The same policy as a value, whatever its state."""
+        """The policy as a value, whether it is enabled or not."""
         permission = self.permission
         return Definition(
             name=self.name,

@@ -1,13 +1,13 @@
-"""Ready-made policies for the shapes that most projects need.
+"""Ready-made policies that most projects need.
 
-    ownership("notes.Note")                                  # whose it is, does with it
-    public_read("notes.Note", "is_public")                   # anyone reads what is public
+    ownership("notes.Note")                                  # owners do what they like
+    public_read("notes.Note", "is_public")                   # anyone reads public rows
     tenant("notes.Note", "tenant", "$claims.tenant")         # rows of the subject's tenant
-    membership("notes.Note", "team", "teams.Membership")     # rows of the teams one is in
+    membership("notes.Note", "team", "teams.Membership")     # rows of the user's teams
 
-Each gives a `Shape`, a handful of ordinary policies that are put to use by `declare()` in a
-policies.py or by `create()` in code, a shell or a migration. Owns the names and predicates of
-those policies and the check that what they name is there; what becomes of them is in `shape.py`.
+Each gives a few ordinary policies that are put in force by `declare()` in a policies.py or by
+`create()` in code, a shell or a migration. Owns the names and predicates of those policies and
+the check that the columns they name exist.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ def ownership(
     audience: str = "permission",
     name: str | None = None,
 ) -> PolicySet:
-    """Whom `field` names may do `actions` with the row, and can give it to nobody else.
+    """The user named by `field` may do `actions` with the row, and cannot give it to another.
 
-    `field` is a foreign key to the user, or a column that holds the user's primary key. As for
-    all shapes: `audience` is that of `Policy`, `name` goes before the action in the policies'
-    names, and ShapeError says what does not fit.
+    `field` is a foreign key to the user, or a column that holds the user's primary key. In all
+    functions here `audience` is that of `Policy` and `name` goes before the action in the
+    policies' names. Raises ShapeError, which says what does not fit the models.
     """
     model = _model(model)
     predicate = {_is(field): _user_reference(model, field)}
@@ -58,7 +58,7 @@ def public_read(
     audience: str = "anyone",
     name: str | None = None,
 ) -> PolicySet:
-    """Rows on which the boolean `field` is true may be viewed."""
+    """Rows on which the boolean column `field` is true may be viewed."""
     model = _model(model)
     kind = _column(model, field).kind
     if kind is not Kind.BOOL:
@@ -84,9 +84,8 @@ def tenant(
 ) -> PolicySet:
     """Rows whose `field` is the subject's tenant: "$claims.<path>" or "$user.<field>".
 
-    With mode "restrictive" the tenants are walled off from each other whatever other policies
-    grant. Such a wall stands before anyone unless `audience` says otherwise; permissive, it is
-    for holders of the permission.
+    With mode "restrictive" the tenants are separated from each other whatever other policies
+    grant. `audience` is "anyone" by default then, and "permission" when the mode is "permissive".
     """
     model = _model(model)
     if not claim_or_user_field.startswith(("$claims.", "$user.")):
@@ -119,11 +118,11 @@ def membership(
     audience: str = "permission",
     name: str | None = None,
 ) -> PolicySet:
-    """Rows whose `field` names a group that the user is in, as rows of `through` say.
+    """Rows whose `field` names a group of which the user is a member by the rows of `through`.
 
     `field` is a foreign key to the group, or the primary key where the rows are the groups.
     `user_field` and `group_field` are columns of `through`; left out, they are its only foreign
-    keys to the user and to the group. `where` narrows to some of its rows: Q(role="lead").
+    keys to the user and to the group. `where` narrows the rows of `through`: Q(role="lead").
     """
     model, through = _model(model), _model(through)
     group_field = group_field or _group_field(model, field, through)
@@ -174,7 +173,7 @@ def _shape(
 def _check(
     model: type[models.Model], predicate: dict[str, Any], others: Sequence[type[models.Model]]
 ) -> None:
-    """The predicate by the models at hand, which in a migration are not those of today."""
+    """Checks the predicate against the models given, which in a migration are historical."""
     known = {_label(each): each for each in (model, *others)}
 
     def resolve(label: str) -> TableSchema:
@@ -189,7 +188,7 @@ def _check(
 
 
 def _is(column: str) -> str:
-    """The key that says what a column is, also of one that is named like a connective."""
+    """The predicate's key for "this column equals", also of a column named like a connective."""
     return f"{column}__exact" if column in ("all", "any", "not") else column
 
 
@@ -215,13 +214,13 @@ def _label(model: type[models.Model]) -> str:
 def _column(model: type[models.Model], name: str) -> Column:
     found = schema_of(model).columns.get(name)
     if found is None:
-        _check(model, {name: "$role"}, ())  # which says what there is instead
+        _check(model, {name: "$role"}, ())  # Its message lists the columns there are.
         raise ShapeError(f"{name!r} is no column of {_label(model)}.")
     return columns_of(model)[found[0]]
 
 
 def _user_reference(model: type[models.Model], name: str) -> str:
-    """The reference that the user column `name` is compared with."""
+    """The reference to compare the column `name`, which names a user, with."""
     field: Any = _column(model, name).field
     user = get_user_model()
     if field.remote_field is not None:
@@ -241,7 +240,7 @@ def _user_reference(model: type[models.Model], name: str) -> str:
 
 
 def _group_field(model: type[models.Model], name: str, through: type[models.Model]) -> str:
-    """The column of `through` that names what the column `name` of `model` names."""
+    """The column of `through` that names the group that the column `name` of `model` names."""
     field: Any = _column(model, name).field
     group = model if field.primary_key and field.remote_field is None else field.related_model
     if group is None:
@@ -276,5 +275,5 @@ def _only_link(through: type[models.Model], to: type[models.Model], argument: st
 
 
 def _points_to(field: Any, model: type[models.Model]) -> bool:
-    # By label: in a migration models are not the classes of today.
+    # By label: in a migration the models are not the classes of the registry.
     return bool(concrete(field.related_model)._meta.label_lower == model._meta.label_lower)

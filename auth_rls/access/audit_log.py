@@ -1,9 +1,9 @@
-"""What policies did, as log records: applied, denied, bypassed.
+"""The audit log: policies applied, denied and bypassed, as log records.
 
-Owns the logger `auth_rls.events` and what may stand in its records: who (the Django user's key
-and the role), what for (the permission), which policies, and why. Never a row's value or key, a
-token, or a claim. Off unless AUTH_RLS["LOG_EVENTS"] says otherwise, and bounded by kind, so that
-a flood of questions does not become one of records.
+Owns the logger `auth_rls.events` and the content of its records: the subject (the Django user's
+key and the role), the permission, the policies and the reason. Never a row's value or key, a
+token, or a claim. It is off unless AUTH_RLS["LOG_EVENTS"] turns it on, and the number of records
+of each kind is bounded, so that many questions do not make a flood of records.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from auth_rls.policy.rules import PolicyRule
 from auth_rls.predicates.predicate import FALSE, Predicate
 from auth_rls.subjects.subject import SERVICE_ROLE, Subject
 
+# The name is documented, wherever this module stands.
 logger = logging.getLogger("auth_rls.events")
 
 APPLIED, DENIED, BYPASSED = conf.EVENTS
@@ -33,9 +34,11 @@ APPLIED, DENIED, BYPASSED = conf.EVENTS
 MOST: Final = 100
 """Records of a kind in a period, per process."""
 PERIOD: Final = 60.0
+"""Seconds."""
 
 _LEVELS: Final = {APPLIED: logging.DEBUG, DENIED: logging.INFO, BYPASSED: logging.INFO}
-_allowance = RecordLimit(MOST, PERIOD)
+LIMIT = RecordLimit(MOST, PERIOD)
+"""Of the records of this process."""
 _lock = threading.Lock()
 _quiet: ContextVar[bool] = ContextVar("auth_rls.events.quiet", default=False)
 
@@ -43,7 +46,8 @@ _quiet: ContextVar[bool] = ContextVar("auth_rls.events.quiet", default=False)
 @dataclass(frozen=True, slots=True)
 class RlsEvent:
     """One record. `action` is policy_applied, policy_denied or policy_bypassed; `user_id` is None
-    for who is no Django user; `suppressed` counts those of its kind left out before it."""
+    for a subject without a Django user; `suppressed` counts the records of this kind that were
+    left out before it."""
 
     action: str
     permission: str
@@ -56,7 +60,7 @@ class RlsEvent:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No records inside: what is asked there is asked on behalf of nobody."""
+    """Suppresses records inside: explanations and trials are no access."""
     token = _quiet.set(True)
     try:
         yield
@@ -65,7 +69,7 @@ def quiet() -> Iterator[None]:
 
 
 def bypassed(subject: Subject, model: type[models.Model], action: str) -> None:
-    """The policies were not asked, since the subject stands above them."""
+    """Records that the subject bypasses the policies."""
     reason = "service role" if subject.role == SERVICE_ROLE else "superuser"
     _record(BYPASSED, subject, model, action, reason)
 
@@ -77,7 +81,7 @@ def judged(
     concerning: Iterable[PolicyRule],
     predicate: Predicate,
 ) -> None:
-    """These rules came to this predicate for the subject."""
+    """Records what the rules that concern the subject came to."""
     if not (_wanted(APPLIED) or _wanted(DENIED)):
         return
     rules = tuple(concerning)
@@ -90,7 +94,7 @@ def judged(
 
 
 def row_denied(subject: Subject, model: type[models.Model], action: str) -> None:
-    """The policies that apply did not let one row through."""
+    """Records that the policies that apply did not let one row through."""
     _record(DENIED, subject, model, action, "the policies do not let this row through")
 
 
@@ -110,7 +114,7 @@ def _record(
     if not _wanted(kind) or not logger.isEnabledFor(level):
         return
     with _lock:
-        suppressed = _allowance.admit(kind, time.monotonic())
+        suppressed = LIMIT.admit(kind, time.monotonic())
     if suppressed is None:
         return
     event = RlsEvent(

@@ -1,9 +1,9 @@
-"""Who may have which row, as one predicate: all that the stream asks of this app.
+"""Which rows a subject may have, as one predicate.
 
-Owns putting policies, permissions and a subject together, and naming what can change the
-outcome. Everything here may query the database, so call it in a database thread, never on an
-event loop. It decides nothing by itself: rules are combined in policy.py, rows are matched by
-evaluate.py or by SQL from compile.py.
+Owns the combination of policies, permissions and a subject, and the list of tables whose changes
+can change the outcome. Every function here may query the database: call them in a database
+thread, never on an event loop. Rules are combined by `policy.rules`; rows are matched by
+`predicates.evaluate` or by SQL from `sql.compile`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from auth_rls.subjects.subject import ANON, Subject
 
 Columns = frozenset[str]
 
-# Verdicts on these are asked for when they are needed; the stream follows all others.
+# The stream delivers no row by these actions, so their policies need not be followed by it.
 _UNSTREAMED = frozenset({"add", "change", "delete"})
 
 
@@ -43,11 +43,11 @@ def row_predicate(
     *,
     snapshot: PolicySnapshot | None = None,
 ) -> Predicate:
-    """What a row of `model` must be like for `subject` to do `action`: bound, the sets behind
-    selects read, simplified.
+    """The condition on a row of `model` under which `subject` may do `action`: bound, with the
+    sets behind selects read, simplified.
 
-    TRUE for who bypasses row-level security, FALSE where no policy lets the subject in. For add
-    and change this is about the row that stands; see `new_row_predicate`.
+    TRUE for a subject that bypasses row-level security, FALSE where no policy lets the subject
+    in. For add and change this concerns the stored row; see `new_row_predicate`.
     """
     snapshot = snapshot or PolicySnapshot.load()
     return _predicate(subject, model, action, snapshot, reader(snapshot), new_row=False)
@@ -60,7 +60,7 @@ def new_row_predicate(
     *,
     snapshot: PolicySnapshot | None = None,
 ) -> Predicate:
-    """As `row_predicate`, about the new row of an add or a change."""
+    """As `row_predicate`, for the new row of an add or a change."""
     snapshot = snapshot or PolicySnapshot.load()
     return _predicate(subject, model, action, snapshot, reader(snapshot), new_row=True)
 
@@ -72,8 +72,8 @@ def bound_predicate(
     *,
     snapshot: PolicySnapshot | None = None,
 ) -> Predicate:
-    """As `row_predicate`, but selects are left in place: for SQL to turn into subqueries, or for
-    who keeps their sets current."""
+    """As `row_predicate`, with selects left in place: SQL turns them into subqueries, the stream
+    into live sets."""
     if subject.bypasses_rls:
         audit_log.bypassed(subject, concrete(model), action)
         return TRUE
@@ -81,7 +81,7 @@ def bound_predicate(
 
 
 def may_add(subject: Subject, instance: models.Model) -> bool:
-    """Whether `subject` may add `instance` as it is: judged by the values it holds."""
+    """Whether `subject` may add `instance`, judged by the values it holds."""
     predicate = new_row_predicate(subject, type(instance), "add")
     return _lets_through(predicate, subject, instance, "add")
 
@@ -93,15 +93,15 @@ def may_do(
     *,
     snapshot: PolicySnapshot | None = None,
 ) -> bool:
-    """Whether `subject` may do an action of the model's own to `instance`: judged by the values
-    it holds, since a model with such actions has no table."""
+    """Whether `subject` may do one of the model's `row_actions` to `instance`, judged by the
+    values it holds, since a model with such actions has no table."""
     predicate = row_predicate(subject, type(instance), action, snapshot=snapshot)
     return _lets_through(predicate, subject, instance, action)
 
 
 def watched(*, snapshot: PolicySnapshot | None = None) -> dict[type[models.Model], Columns]:
     """Every table whose changes can change what the stream may deliver, with the columns that
-    decide. They are captured even when not published, and delivered to nobody."""
+    decide. They are captured even when they are not published; such captures are not delivered."""
     from auth_rls.models import Policy
 
     user = get_user_model()
@@ -126,8 +126,9 @@ def watched(*, snapshot: PolicySnapshot | None = None) -> dict[type[models.Model
 
 
 def reads_on(before: Mapping[str, Any], after: Mapping[str, Any] | None) -> bool:
-    """Whether a policy reads after a change of its row (None: it was deleted) whatever it read of
-    other tables before, so that nothing went by uncaptured for its sake. A doubt is a no."""
+    """Whether a policy, after a change of its row (`after` is None: it was deleted), still reads
+    every column of other tables that it read before. Then no change of those went uncaptured.
+    False in a doubt."""
     try:
         read = _read_elsewhere(before)
         now = {} if after is None else _read_elsewhere(after)
@@ -148,7 +149,7 @@ def _read_elsewhere(row: Mapping[str, Any]) -> Mapping[type[models.Model], Colum
 
 
 def columns_read(model: type[models.Model], *, snapshot: PolicySnapshot | None = None) -> Columns:
-    """The columns of `model` that policies in force on what the stream delivers of it read."""
+    """The columns of `model` that the policies on its streamed actions read."""
     snapshot = snapshot or PolicySnapshot.load_if_migrated()
     read: set[str] = set()
     for on, action, rule in snapshot:
@@ -158,13 +159,13 @@ def columns_read(model: type[models.Model], *, snapshot: PolicySnapshot | None =
 
 
 def renew(subject: Subject) -> Subject | None:
-    """The same subject as the database now has it. None when its user is inactive, or was
-    deleted while it was a Django user."""
+    """The subject with its user read again. None when the user is inactive, or has been deleted
+    since the subject was made."""
     return renew_all([subject])[0]
 
 
 def renew_all(subjects: Iterable[Subject]) -> list[Subject | None]:
-    """`renew` for many, in their order; one query for each 500 of their users."""
+    """`renew` for many subjects, in their order, with one query for each 500 users."""
     subjects = list(subjects)
     keys = [_user_key(subject) for subject in subjects]
     found: dict[Any, Any] = {}
@@ -176,12 +177,12 @@ def renew_all(subjects: Iterable[Subject]) -> list[Subject | None]:
 
 
 def _user_key(subject: Subject) -> Any:
-    """The primary key to look the subject's user up by; None when it stands for no user."""
+    """The primary key of the subject's user; None when it can stand for no user."""
     if subject.user is not None:
         return subject.user.pk
     if subject.role == ANON or subject.user_id is None:
         return None
-    # A `sub` that named nobody when its token came may name a user by now.
+    # A `sub` that named no user when its token came may name one by now.
     pk: Any = get_user_model()._meta.pk
     while pk.remote_field is not None:
         pk = pk.target_field
@@ -242,7 +243,7 @@ def _lets_through(
 
 
 def values_of(subject: Subject) -> Callable[[Ref], object]:
-    """How references are answered for `subject`."""
+    """The function that gives the value of each reference for `subject`, as `bind` takes it."""
 
     def value_of(ref: Ref) -> object:
         if ref.source == "role":
@@ -272,7 +273,7 @@ def _user_value(subject: Subject, name: str) -> object:
 
 
 def reader(snapshot: PolicySnapshot) -> Callable[[Select], Iterable[object]]:
-    """Reads the sets behind selects, equal ones once for the whole snapshot."""
+    """A function that reads the set behind a select, equal selects once for the snapshot."""
 
     def set_of(select: Select) -> frozenset[object]:
         known = snapshot.sets.get(select)
@@ -288,6 +289,6 @@ def _all_columns(model: type[models.Model]) -> Columns:
 
 
 def _named(model: type[models.Model], *names: str) -> Columns:
-    """Columns of those fields that the model has."""
+    """The columns of those of the named fields that the model has."""
     fields = {field.name: field.column for field in model._meta.concrete_fields}
     return frozenset(fields[name] for name in names if name in fields)

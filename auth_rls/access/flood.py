@@ -1,4 +1,4 @@
-"""A bound on how much is said: so many of each kind in a period, the rest counted.
+"""A bound on log records: so many of each kind in a period, the rest counted.
 
 Pure: the time is an argument.
 """
@@ -17,8 +17,8 @@ class RecordLimit:
         self._suppressed: dict[str, int] = {}
 
     def admit(self, kind: str, now: float) -> int | None:
-        """How many of the kind were suppressed since one was last admitted; None when this one
-        is to be suppressed too."""
+        """How many of the kind were suppressed since the last admitted one; None when this one
+        is suppressed too. `now` is in seconds, from any monotonic clock."""
         since = self._since.get(kind)
         if since is None or now - since >= self._period:
             self._since[kind] = now

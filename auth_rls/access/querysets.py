@@ -1,8 +1,7 @@
 """The queryset door: a queryset narrowed to the rows that policies let a subject have.
 
 Owns no rule: the policies that apply become one condition, selects become subqueries, and the
-database decides. So the rows cost one query, and nothing is read before it but the policies and
-who holds what.
+database decides. The rows cost one query; before it, only policies and permissions are read.
 """
 
 from __future__ import annotations
@@ -37,9 +36,9 @@ def permitted(
 ) -> _Q:
     """The rows of `queryset` to which `subject` may do `action`: view, change or delete.
 
-    `subject` is a `Subject`, a Django user or a request; an inactive user gets nothing. Like any
-    filter it must come before slicing. Raises ValueError for another action; adding concerns a
-    row that is not there yet, so ask `check_add(instance, subject)`.
+    `subject` is a `Subject`, a Django user or a request; an inactive user gets no row. Like any
+    filter this must come before slicing. Raises ValueError for another action; an add concerns a
+    row that does not exist yet, so call `check_add(instance, subject)`.
     """
     if action not in ACTIONS or action == "add":
         raise ValueError(f"action must be view, change or delete, not {action!r}")

@@ -1,7 +1,7 @@
-"""All policies in force at one moment, understood, and who holds their permissions.
+"""All policies in force at one moment, parsed, and which users hold their permissions.
 
-Owns reading them: one query for the policies, one per permission and batch of users. It is made
-for one batch of questions and thrown away; nothing here is ever brought up to date.
+Owns the queries: one for the policies, one for each permission and batch of users. A snapshot is
+made for one batch of questions and thrown away; it is never brought up to date.
 """
 
 from __future__ import annotations
@@ -31,26 +31,25 @@ from auth_rls.subjects.subject import Subject
 
 logger = logging.getLogger(__name__)
 
-# Users asked about in one query, well below SQLite's bound on parameters.
+# Users in one query, well below SQLite's bound on parameters.
 _BATCH = 500
 
-# What was last logged about each broken policy of this process, so that it is said once.
+# The last logged message of each broken policy of this process: each message is logged once.
 _logged: dict[str, str] = {}
 
 
 class PolicySnapshot:
-    """What `row_predicate` and its kin need to know about policies and permissions.
+    """What `row_predicate` and its siblings need to know about policies and permissions.
 
-    Pass one along where many subjects are asked about at once; all answers are then of the
-    moment it was read.
+    Pass one snapshot to many calls, and all their answers are of the moment it was read.
     """
 
     def __init__(self, definitions: Iterable[Definition]) -> None:
-        """The policies among `definitions` that can be applied, and a denial for each that
+        """Takes the policies among `definitions` that can be applied, and a denial for each that
         cannot. Makes no query."""
         self._rules: dict[tuple[type[models.Model], str], list[PolicyRule]] = {}
         self._holds: dict[tuple[str, Any], bool] = {}
-        # Sets that selects stand for, filled by authority.py: equal ones are read once.
+        # The sets behind selects, filled by `authority.reader`: equal selects are read once.
         self.sets: dict[Select, frozenset[object]] = {}
         for definition in definitions:
             understood = _applied(definition)
@@ -65,7 +64,7 @@ class PolicySnapshot:
 
     @classmethod
     def load_if_migrated(cls) -> PolicySnapshot:
-        """`load`, or only what is declared in code while the policy table does not exist yet."""
+        """`load`, or only the policies declared in code while the policy table does not exist."""
         from auth_rls.models import Policy
 
         connection = connections[router.db_for_read(Policy)]
@@ -84,7 +83,7 @@ class PolicySnapshot:
 
     def holds(self, subject: Subject, model: type[models.Model], action: str) -> bool:
         """Whether the subject's user has the Django permission, directly or by group. False,
-        and nothing is read, when no rule asks for it."""
+        without a query, when no rule depends on it."""
         self.prefetch([subject], model, action)
         key = permission_name(model, action), None if subject.user is None else subject.user.pk
         return self._holds.get(key, False)
@@ -92,7 +91,7 @@ class PolicySnapshot:
     def prefetch(
         self, subjects: Iterable[Subject], model: type[models.Model], action: str = "view"
     ) -> None:
-        """Read for all `subjects` at once what `holds` would read for each."""
+        """Reads for all `subjects` at once what `holds` would read for each."""
         if not any(rule.audience == "permission" for rule in self.rules(model, action)):
             return
         permission = permission_name(model, action)
@@ -131,7 +130,7 @@ def _applied(definition: Definition) -> Understood | None:
         try:
             return denying(definition)
         except PolicyProblem:
-            return None  # It is about no table there is, so nothing is to be denied.
+            return None  # No model is known, so there is nothing to deny.
     _logged.pop(definition.name, None)
     return understood
 
@@ -151,13 +150,13 @@ def _log_once(definition: Definition, problem: PolicyProblem) -> None:
 
 
 def _holders(permission: str, users: dict[Any, Any]) -> set[Any]:
-    """Those primary keys among `users` whose user holds the permission now."""
+    """The primary keys among `users` whose user holds the permission now."""
     model = get_user_model()
     try:
         model._meta.get_field("user_permissions")
         model._meta.get_field("groups")
     except FieldDoesNotExist:
-        # A user model with permissions of its own kind: only it can say.
+        # Only the user model itself knows permissions of its own kind.
         return {pk for pk, user in users.items() if user.has_perm(permission)}
     app_label, _, codename = permission.partition(".")
     meant = Permission.objects.filter(content_type__app_label=app_label, codename=codename)

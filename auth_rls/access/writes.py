@@ -1,7 +1,7 @@
-"""The writing door: may this subject add this row, or change it to this?
+"""Writes: whether a subject may add a row, or change one, before the instance is saved.
 
-Owns asking about an instance just before it is saved. It saves nothing, and what it says of a
-refusal names the permission and never a value: the row may be one that the subject cannot see.
+Saves nothing. A refusal names the permission and never a value, because the row may be one that
+the subject cannot see.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def check_change(instance: models.Model, subject: Any) -> None:
 
 
 def denied(model: type[models.Model], action: str, words: str) -> PolicyDenied:
-    """The refusal of an action on a model's row: its words, the permission, and no value."""
+    """The refusal of an action on a row of `model`. `words` holds a {} for the model's name."""
     permission = permission_name(model, action)
     return PolicyDenied(f"{words.format(model._meta.verbose_name)} ({permission}).", permission)
 

@@ -1,11 +1,10 @@
-"""Two pages beside the policies in the admin: why a row is shown or not, and a policy tried out.
+"""Two pages beside the policies in the admin: why a row is shown or not, and a policy tried.
 
-Owns the forms, who may see what, and the layout. What is true of a row is said by `explaining`
-and `trying`. Both pages change nothing.
+Owns the forms, what each reader may see, and the layout. The answers come from `explain`. Both
+pages change nothing.
 
-Who may view policies may ask about any row. The row's and the subject's values are another
-matter: they are shown to those who could see them elsewhere in the admin, and withheld from
-everyone else.
+Readers of policies may ask about any row. The values of the row and of the subject are shown to
+readers who may see them elsewhere in the admin, and withheld from all others.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ _MOST_NAMES = 200
 
 
 class ExplainForm(forms.Form):
-    """Who asks, for what, about which row."""
+    """A subject, a permission and a row."""
 
     user = forms.CharField(
         label=_("User"),
@@ -68,7 +67,7 @@ class ExplainForm(forms.Form):
         label=_("Claims"),
         required=False,
         max_length=4_000,
-        help_text=_("What a token would bring beside or instead of the user, as JSON."),
+        help_text=_("Claims of a token, beside or instead of the user, as JSON."),
         widget=forms.Textarea(
             attrs={"rows": 2, "class": "vLargeTextField auth-rls-json", "spellcheck": "false"}
         ),
@@ -105,7 +104,7 @@ class ExplainForm(forms.Form):
 
 
 class ExplainPages:
-    """The pages, for the admin of policies to inherit."""
+    """The two pages, for the admin of policies to inherit."""
 
     admin_site: admin.AdminSite
 
@@ -117,7 +116,8 @@ class ExplainPages:
         ]
 
     def explain_view(self: Any, request: HttpRequest) -> HttpResponse:
-        """Why the row is shown or not. Only reads, so it is a GET and a link can be shared."""
+        """Shows why the row passes or not. It only reads, so it is a GET and links can be
+        shared."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         asked = "pk" in request.GET
@@ -146,7 +146,7 @@ class ExplainPages:
         return TemplateResponse(request, "admin/auth_rls/policy/explain.html", context)
 
     def test_view(self: Any, request: HttpRequest) -> HttpResponse:
-        """Which rows a user would get under the policy as it stands in the form, unsaved."""
+        """Shows which rows a user would get under the unsaved policy in the form."""
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
         stored = None
@@ -187,11 +187,11 @@ class ExplainPages:
         return TemplateResponse(request, "admin/auth_rls/policy/test.html", context)
 
     def test_context(self: Any, request: HttpRequest) -> dict[str, Any]:
-        """What the panel in the policy form needs."""
+        """The context of the panel in the policy form."""
         return {"test_users": self._user_names(request)}
 
     def _user_names(self: Any, request: HttpRequest) -> list[str]:
-        """Names to choose from, for those who may see users at all."""
+        """User names to choose from, for readers who may view users."""
         model = get_user_model()
         if not _may_view(request, model):
             return []
@@ -240,7 +240,7 @@ def _may_view(request: HttpRequest, model: type[models.Model]) -> bool:
 
 
 def _permissions() -> list[str]:
-    """Permissions to choose from: those that policies are about come with their like."""
+    """Permissions to choose from: all permissions of every model that has a policy."""
     found: set[str] = set()
     for name in Policy.objects.order_by().values_list(
         "permission__content_type__app_label", "permission__content_type__model"

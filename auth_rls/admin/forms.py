@@ -1,6 +1,6 @@
-"""The policy form: JSON typed by people, kept as they typed it, and read strictly.
+"""The policy form: JSON as it was typed, read strictly.
 
-Owns the text area and its reading. What the JSON means is checked by `Policy.clean`.
+Owns the text area and its parsing. `Policy.clean` checks what the JSON means.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from django.core.exceptions import ValidationError
 from django.forms.fields import InvalidJSONInput
 from django.utils.translation import gettext_lazy as _
 
-# What is shorter is shown on one line.
+# JSON up to this length is shown on one line.
 _LINE = 60
 
 
 class PredicateTextarea(forms.Textarea):
-    """A text area for code: fixed pitch, as high as its text, no spelling help."""
+    """A text area for code: fixed pitch, as high as its text, without spell checking."""
 
     def __init__(self, attrs: dict[str, Any] | None = None) -> None:
         own = {
@@ -39,10 +39,10 @@ class PredicateTextarea(forms.Textarea):
 
 
 class PredicateField(forms.JSONField):
-    """JSON as policies need it: nothing is read that the author may not have meant.
+    """JSON without ambiguities.
 
     A key written twice, of which Python would silently keep one, and NaN, which is no JSON, are
-    refused. What was typed comes back exactly so when the form has errors.
+    refused. When the form has errors the text comes back exactly as typed.
     """
 
     widget = PredicateTextarea
@@ -81,7 +81,7 @@ class PredicateField(forms.JSONField):
             read = self.to_python(data)
         except ValidationError:
             return True
-        # As JSON: to Python 1 and true are equal.
+        # As JSON, because Python takes 1 and True for equal.
         return json.dumps(initial, sort_keys=True) != json.dumps(read, sort_keys=True)
 
 
@@ -89,8 +89,8 @@ class PolicyForm(forms.ModelForm):
     """The form of one policy."""
 
     def add_error(self, field: str | None, error: Any) -> None:
-        # A field that could not be read is empty to the model, which then complains as well;
-        # the first reason is the one to mend.
+        # To the model a field that could not be read is empty, which makes a second error on it.
+        # The first one is the cause.
         if field is None and hasattr(error, "error_dict"):
             fresh = {
                 name: errors

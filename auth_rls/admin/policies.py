@@ -1,7 +1,6 @@
 """The policies in the Django admin.
 
-Owns how policies are shown and edited. What they mean is decided elsewhere; history comes from
-the admin itself.
+Owns how policies are shown and edited.
 """
 
 from __future__ import annotations
@@ -53,8 +52,8 @@ _EXAMPLES = (
 
 
 class PermissionSelect(AutocompleteSelect):
-    """Searches the permissions that policies can be about, through the policy admin itself, so
-    that no admin for permissions has to exist."""
+    """Searches permissions through a view of the policy admin, so that the site needs no admin
+    for permissions."""
 
     def get_url(self) -> str:
         return reverse(f"{self.admin_site.name}:auth_rls_policy_permissions")
@@ -63,7 +62,7 @@ class PermissionSelect(AutocompleteSelect):
 @admin.register(Policy)
 class PolicyAdmin(ExplainPages, admin.ModelAdmin):
     form = PolicyForm
-    # Whether it is in force comes first: what stands further right may be out of sight.
+    # The state comes early: on narrow screens the columns on the right are out of sight.
     list_display = ("name", "state", "permission_code", "applies", "words")
     list_filter = (
         "enabled",
@@ -112,14 +111,14 @@ class PolicyAdmin(ExplainPages, admin.ModelAdmin):
         ]
 
     def permissions_view(self, request: HttpRequest) -> JsonResponse:
-        """Answers the autocomplete field: permissions on rows that match every word typed."""
+        """Answers the autocomplete field with the permissions on rows that match every word."""
         if not (self.has_view_permission(request) or self.has_add_permission(request)):
             raise PermissionDenied
         found = Permission.objects.select_related("content_type")
         found = found.filter(
             Q(codename__regex=rf"^({'|'.join(ACTIONS)})_") | Q(codename__in=own_actions())
         )
-        # "app.codename" is how permissions are written everywhere else.
+        # Permissions are written "app.codename" elsewhere.
         for word in request.GET.get("term", "").replace(".", " ").replace("|", " ").split():
             found = found.filter(
                 Q(codename__icontains=word)
@@ -178,7 +177,7 @@ class PolicyAdmin(ExplainPages, admin.ModelAdmin):
 
     @admin.display(description=_("columns"))
     def columns(self, policy: Policy) -> SafeString | str:
-        """What the predicates may name, with the operators of each."""
+        """The columns that predicates may name, with the operators of each."""
         try:
             model, _action = target(policy.definition())
             columns = columns_of(model).values()
@@ -219,7 +218,7 @@ class PolicyAdmin(ExplainPages, admin.ModelAdmin):
 
 
 def _words(definition: Definition) -> SafeString:
-    """The predicates in plain words, or what is wrong with them."""
+    """The predicates in plain English, or what is wrong with them."""
     try:
         understood = understand(definition)
     except PolicyProblem as problem:
@@ -251,7 +250,7 @@ def _state(definition: Definition, *, enabled: bool) -> SafeString:
         '<span class="auth-rls-state auth-rls-{}">{}</span>{}',
         kind,
         text,
-        # What the models say is told beside it, by `_words`.
+        # `_words` shows the problems that are found without the database.
         format_html('<div class="auth-rls-broken">{}</div>', problem.message)
         if problem is not None and _is_understood(definition)
         else "",

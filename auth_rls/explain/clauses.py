@@ -1,9 +1,9 @@
 """Why a row passes or does not: every policy of one permission, taken apart clause by clause.
 
 Owns the explanation as a value: which policies apply and why the others do not, each clause's
-verdict with the two sides it compared, and which clause decided. What a leaf comes to is asked of
-`bind` and `evaluate`, so the explanation cannot hold another opinion than the doors. Sets are told
-by their size and whether the value is in them, never listed.
+verdict with the two sides it compared, and which clause decided. A leaf's verdict comes from
+`bind` and `evaluate`, so that the explanation cannot differ from the doors. Of a set it gives the
+size and whether the value is a member, never the members.
 
 Pure: no Django, no I/O. Rules, the row and the subject's values come from the caller.
 """
@@ -28,7 +28,7 @@ WITHHELD = "withheld"
 
 
 class Applicability(enum.StrEnum):
-    """Whether a policy is asked, and if not, why."""
+    """Whether a policy applies, and if not, why."""
 
     APPLIES = "applies"
     DISABLED = "disabled"
@@ -40,7 +40,8 @@ class Applicability(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A policy of the permission. `problem` says why it cannot be used; its rule then denies."""
+    """A policy of the permission. `problem`, when given, is why it cannot be used; its rule then
+    denies."""
 
     rule: PolicyRule
     source: str = "database"
@@ -50,9 +51,9 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What a clause compared. `found` is the row's value, `wanted` what it was held against, and
-    `source` where that comes from when it does not stand in the policy itself. `size` and
-    `contains` are of sets only."""
+    """What a clause compared, as text. `found` is the row's value, `wanted` the other side, and
+    `source` where that comes from when it is not written in the policy itself. `size` and
+    `contains` are set for sets only."""
 
     column: str
     operator: str
@@ -65,8 +66,8 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """A node of the predicate. `kind` is all, any, not, test or constant; `text` says it in
-    words; `decides` marks the way down to what made the whole come out as it did."""
+    """A node of the predicate. `kind` is all, any, not, test or constant; `text` is its
+    description; `decides` marks the path to the clauses that gave the whole its verdict."""
 
     kind: str
     text: str
@@ -78,8 +79,8 @@ class Clause:
 
 @dataclass(frozen=True, slots=True)
 class PolicyReport:
-    """One policy. `verdict` is of the row asked about, None for unknown, and means something
-    where `applies` is true; `check` is what a change asks of the new row, where that differs."""
+    """One policy. `verdict` is that of the row, None for unknown, and is set where `applies` is
+    true; `check` is the condition of a change on the new row, where it has one of its own."""
 
     name: str
     source: str
@@ -96,7 +97,7 @@ class PolicyReport:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The verdict of the policies together, and why. Only true lets a row pass."""
+    """The verdict of the policies together, and the reason. Only True lets a row pass."""
 
     permission: str
     verdict: Verdict
@@ -119,10 +120,10 @@ def explain(
     set_of: SetOf,
     new_row: bool = False,
 ) -> Explanation:
-    """What the candidates, all of one permission, say of `row` for one subject.
+    """The verdict of the candidates, all of one permission, on `row` for one subject.
 
-    `new_row` asks what they ask of the new row of an add. Arguments are those of `combine` and
-    `bind`.
+    With `new_row` it is about the new row of an add. The other arguments are those of `combine`
+    and `bind`.
     """
     asked = _Asked(permission, row, holds_permission, authenticated, value_of, set_of, new_row)
     reports = [asked.report(candidate) for candidate in candidates]
@@ -159,7 +160,7 @@ def explain(
 def unasked(
     permission: str, candidates: Iterable[Candidate], *, allowed: bool, because: str
 ) -> Explanation:
-    """The explanation for a subject about whom the policies are not asked at all."""
+    """The explanation for a subject for whom no policy is evaluated."""
     return Explanation(
         permission,
         allowed,
@@ -169,8 +170,8 @@ def unasked(
 
 
 def withheld(explanation: Explanation, *, row: bool, subject: bool) -> Explanation:
-    """The same without the values of the row, of the subject, or of both, for a reader who may
-    not see those. What stands in the policies stays."""
+    """The explanation without the values of the row, of the subject, or of both, for a reader who
+    may not see them. The policies themselves stay."""
 
     def without(clause: Clause | None) -> Clause | None:
         return clause and _without_values(clause, row, subject)
@@ -204,7 +205,7 @@ class _Asked:
         if not candidate.enabled:
             return _outline(candidate, Applicability.DISABLED, "It is switched off.")
         if candidate.problem is not None:
-            # The denial that stands in for it concerns whom the policy would have concerned.
+            # The denial that replaces it concerns the same subjects as the policy.
             said = _outline(candidate, Applicability.BROKEN, candidate.problem)
             return replace(said, applies=concerned, verdict=False)
         if not concerned:
@@ -222,7 +223,7 @@ class _Asked:
         return Applicability.AUDIENCE, "It is for those who are logged in."
 
     def clause(self, node: Predicate) -> Clause:
-        """The node with its verdict, before it is known what decides."""
+        """The node with its verdict, before the deciding clauses are marked."""
         if isinstance(node, Const):
             return Clause("constant", describe(node), node.value)
         if isinstance(node, Test):
@@ -261,7 +262,7 @@ class _Asked:
         )
 
     def _wanted(self, test: Test, bound: Predicate) -> str:
-        """The other side, as bound."""
+        """The other side of the comparison, with the subject's values, as text."""
         if test.op == "isnull":
             return "null" if test.value else "not null"
         if isinstance(test.value, Ref) and test.op != "in":
@@ -284,12 +285,12 @@ class _Asked:
 
 
 def reference(ref: Ref) -> str:
-    """A reference as policies write it."""
+    """A reference as it is written in policies."""
     return "$" + ".".join((ref.source, *ref.path))
 
 
 def _members(bound: Predicate) -> frozenset[object] | None:
-    """The set that a bound `in` compares with; None where the subject has no list there."""
+    """The set that a bound `in` compares with; None where the subject's value is no list."""
     if isinstance(bound, Any_):
         bound = bound.parts[0]
     if isinstance(bound, Test) and isinstance(bound.value, frozenset):
@@ -302,8 +303,8 @@ def _kleene(kind: type[All] | type[Any_], verdicts: list[Verdict]) -> Verdict:
 
 
 def _marked(clause: Clause) -> Clause:
-    """The clause as one that decides, with those marked through which it came out so: of a
-    connective that one part has ended, the first such part; else all that agree with it."""
+    """The clause marked as deciding, with the parts that gave it its verdict: the first such part
+    where one part settles the connective, else all parts that agree with it."""
     same = [i for i, part in enumerate(clause.parts) if part.verdict is clause.verdict]
     if clause.kind == "not":
         same = [0]

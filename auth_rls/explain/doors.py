@@ -1,8 +1,8 @@
-"""The doors through which a row can be reached, each asked for real.
+"""The doors through which a row can be reached, each tried as an application would use it.
 
-Owns the list of doors and how one row is asked for at each, as code of an application would ask.
-An app that gives rows out by another way registers its door. Nothing here knows a policy: that
-the answers are one is what asking shows.
+Owns the list of doors and how one row is asked for at each. An app that gives out rows in another
+way registers its door. No door's answer is derived from policies here: the comparison of the
+answers with the explanation shows whether they agree.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Final
 
 from django.db import DatabaseError, models, router
 from django.utils.module_loading import import_string
@@ -24,9 +24,9 @@ from auth_rls.subjects.subject import Subject
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """May this subject do this to this row? `user` is the Django user behind the subject, or
-    None where it is no Django user who asks; it may be inactive, and then the subject is that of
-    nobody. `refused` says why the subject would not get as far as the policies."""
+    """May this subject do this to this row? `user` is the Django user of the subject, None where
+    it has none; for an inactive user the subject is the anonymous one. `refused`, when given, is
+    why the subject is refused before any policy is evaluated."""
 
     subject: Subject
     user: Any
@@ -40,15 +40,15 @@ class Question:
 
     @property
     def rows(self) -> models.QuerySet[Any]:
-        """The one row, by no manager: one that hides rows would hide the answer."""
+        """A queryset of the one row. It uses no manager, since a manager may hide rows."""
         alias = router.db_for_read(self.model, instance=self.instance)
         return models.QuerySet(self.model, using=alias).filter(pk=self.instance.pk)
 
 
 @dataclass(frozen=True, slots=True)
 class DoorVerdict:
-    """What a door answered. `allowed` None: it was not asked, and `note` says why. With False a
-    note says how it failed, for then nobody gets through either."""
+    """A door's answer. With `allowed` None it was not asked, and `note` says why. With False a
+    note, when given, says how it failed; a door that fails lets no row through."""
 
     door: str
     allowed: bool | None
@@ -56,27 +56,28 @@ class DoorVerdict:
 
 
 Door = Callable[[Question], "bool | str"]
-"""Answers yes or no, or says why the question is none for this door."""
+"""Answers True or False, or a text that says why the question does not concern this door."""
 
 _ORDER = ("stream", "queryset", "has_perm", "REST")
-_doors: dict[str, Door] = {}
+DOORS: Final[dict[str, Door]] = {}
+"""The doors by name. Filled by `register`."""
 
 
 def register(name: str, door: Door) -> None:
-    """Adds a door, or replaces the one of that name."""
-    _doors[name] = door
+    """Adds a door, or replaces the one with that name."""
+    DOORS[name] = door
 
 
 def ask_all(question: Question) -> tuple[DoorVerdict, ...]:
-    """Every door's own answer."""
-    names = sorted(_doors, key=lambda name: (name not in _ORDER, (*_ORDER, name).index(name)))
+    """The answer of every door."""
+    names = sorted(DOORS, key=lambda name: (name not in _ORDER, (*_ORDER, name).index(name)))
     return tuple(_ask(name, question) for name in names)
 
 
 def _ask(name: str, question: Question) -> DoorVerdict:
     try:
         with apart(question.rows.db):
-            answer = _doors[name](question)
+            answer = DOORS[name](question)
     except DatabaseError as error:
         return DoorVerdict(name, False, f"it fails: {reason(error)}")
     if isinstance(answer, str):
@@ -103,7 +104,7 @@ def _has_perm(question: Question) -> bool | str:
 
 
 def _rest(question: Question) -> bool | str:
-    # By name: REST framework is optional, and only that package may know it.
+    # By name: REST framework is optional, and only auth_rls.rest may import it.
     if find_spec("rest_framework") is None:
         return "Django REST framework is not installed"
     ask: Door = import_string("auth_rls.rest.door.ask")

@@ -1,7 +1,7 @@
-"""Explanations of real rows: who asks, for what, about which row, and what every door answers.
+"""Explanations of stored rows: a subject, a permission and a row, with the answer of every door.
 
-Owns finding those in the database and handing them to `explain.py`, which has the opinion, and to
-`doors.py`, which has the facts. It changes nothing. Call it in a database thread.
+Owns reading these from the database; `clauses` explains the verdict, `doors` asks the doors. It
+changes nothing. Call it in a database thread.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from auth_rls.subjects.subject import ANON, AUTHENTICATED, SERVICE_ROLE, Subject
 
 
 class ExplainError(ValueError):
-    """A question that cannot be asked. `field` is the part at fault: user, claims, role, token,
-    permission, pk or topic; the text says what would be right."""
+    """A question that cannot be answered. `field` is the part at fault: user, claims, role,
+    token, permission, pk or topic; the text says what would be right."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -50,7 +50,7 @@ class ExplainError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who asks, as `Question` takes it, and the words for it."""
+    """The subject of a question, as `Question` takes it. `words` is its description."""
 
     subject: Subject
     user: Any
@@ -60,7 +60,7 @@ class Asker:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Everything about one question. `asker` and `row` are words."""
+    """The answer to one question. `asker` and `row` are descriptions."""
 
     question: Question
     asker: str
@@ -81,22 +81,22 @@ class Answer:
 
     @property
     def agree(self) -> bool:
-        """Whether every door that was asked answers as the policies do."""
+        """Whether every door that was asked gives the policies' verdict."""
         asked = [door.allowed for door in self.doors if door.allowed is not None]
         return all(allowed is self.explanation.allowed for allowed in asked)
 
     @property
     def doubt(self) -> str:
-        """What there is to say when the doors do not agree."""
+        """A message for people when the doors do not agree, else empty."""
         if self.agree:
             return ""
         if any(door.allowed is False and door.note for door in self.doors):
-            return "A door fails, and whoever comes to it is let in by none of the policies."
+            return "A door fails, and then it shows no row to anybody."
         return "The doors do not agree, and they must: please report this."
 
     @property
     def allowed(self) -> bool:
-        """Only where all agree: a doubt denies."""
+        """Whether the policies and every door that was asked allow it."""
         return self.explanation.allowed and self.agree
 
 
@@ -107,11 +107,11 @@ def asker(
     role: str | None = None,
     token: str | None = None,
 ) -> Asker:
-    """Who is meant: a Django user by name or primary key, claims as a token would bring them, a
-    role, or a token. Claims and a role may go with a user. Raises ExplainError."""
+    """The subject by one of: a Django user's name or primary key, the claims of a token, a role,
+    or a token. Claims and a role may go with a user. Raises ExplainError."""
     if token:
         if user or role or claims is not None:
-            raise ExplainError("token", "A token says all about who asks; give nothing beside it.")
+            raise ExplainError("token", "A token names the subject; give nothing beside it.")
         return _of_token(token)
     if role is not None and role not in tokens.ROLES:
         raise ExplainError("role", f"The role is one of {', '.join(tokens.ROLES)}, not {role!r}.")
@@ -119,7 +119,7 @@ def asker(
     if claims is not None or (found is not None and role not in (None, AUTHENTICATED)):
         return _of_claims(found, claims or {}, role)
     if found is not None:
-        refused = "" if found.is_active else "The user is inactive, and every door refuses them."
+        refused = "" if found.is_active else "The user is inactive, and every door refuses."
         words = f"{found.get_username()} (user {found.pk})"
         return Asker(Subject.from_user(found), found, words, refused)
     if role == ANON:
@@ -130,7 +130,7 @@ def asker(
 
 
 def question(who: Asker, permission: str, pk: str) -> Question:
-    """The question about the row with this primary key: for a permission on topics, about the
+    """The question about the row with this primary key or, for a permission on topics, about the
     topic of this name. Raises ExplainError."""
     model, action = action_on(permission)
     instance = _row(model, pk) if action in ACTIONS else _name(model, pk)
@@ -138,9 +138,9 @@ def question(who: Asker, permission: str, pk: str) -> Question:
 
 
 def answer(who: Asker, asked: Question) -> Answer:
-    """What the policies say to the question and why, and what every door answers."""
+    """The policies' verdict with its reasons, and the answer of every door."""
     permission = permission_name(asked.model, asked.action)
-    # Who asks here is not who is asked about.
+    # An explanation is no access by its subject.
     with audit_log.quiet():
         return Answer(
             question=asked,
@@ -153,7 +153,7 @@ def answer(who: Asker, asked: Question) -> Answer:
 
 
 def action_on(permission: str) -> tuple[type[models.Model], str]:
-    """The model and the action that "app.codename" is about. Raises ExplainError."""
+    """The model and the action of the permission "app.codename". Raises ExplainError."""
     if "." not in permission:
         raise ExplainError(
             "permission", f'A permission is written "app.codename", not {permission!r}.'
@@ -165,7 +165,7 @@ def action_on(permission: str) -> tuple[type[models.Model], str]:
 
 
 def claims_from(text: str) -> dict[str, Any]:
-    """Claims written as JSON. Raises ExplainError."""
+    """The claims in a text that is a JSON object. Raises ExplainError."""
     try:
         claims = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -176,7 +176,7 @@ def claims_from(text: str) -> dict[str, Any]:
 
 
 def find_user(name: str) -> Any:
-    """The Django user of this name, else of this primary key. Raises ExplainError."""
+    """The Django user with this name, else with this primary key. Raises ExplainError."""
     model = get_user_model()
     users = model._base_manager
     found = users.filter(**{model.USERNAME_FIELD: name}).first()
@@ -191,7 +191,7 @@ def find_user(name: str) -> Any:
 
 
 def candidates(model: type[models.Model], action: str) -> list[Candidate]:
-    """Every policy on this action, in force or not, in the order in which they are applied."""
+    """Every policy on this action, enabled or not, in the order in which they are applied."""
     stored = Policy.objects.select_related("permission__content_type").order_by("pk")
     written = [(policy.definition(), policy.enabled) for policy in stored]
     written += [(definition, True) for definition in declared_policies()]
@@ -201,7 +201,7 @@ def candidates(model: type[models.Model], action: str) -> list[Candidate]:
             if target(definition) != (model, action):
                 continue
         except PolicyProblem:
-            continue  # It is about no table there is.
+            continue  # Its model does not exist.
         problem = problem_of(definition)
         if problem is None:
             found.append(Candidate(understand(definition).rule, definition.source, enabled))
@@ -246,7 +246,7 @@ def _row(model: type[models.Model], pk: str) -> models.Model:
 
 
 def _name(model: type[models.Model], name: str) -> models.Model:
-    """The row of a model without a table: its key is all there is of it."""
+    """The row of a model without a table, which consists of its key."""
     instance = model(pk=name)
     try:
         instance.clean_fields()

@@ -1,6 +1,6 @@
 """Explanations as lines of text and as JSON values.
 
-Pure: no Django, no I/O. What is said is in `explain.py`; here it is only laid out.
+Owns the layout. Pure: no Django, no I/O.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WORDS = {True: "true", False: "false", None: "unknown"}
 
 
 def lines(explanation: Explanation) -> Iterator[str]:
-    """Each policy with its clauses below it. What decided stands behind a `>`."""
+    """Each policy with its clauses below it. A `>` marks what decided."""
     for report in explanation.policies:
         yield _head(report)
         if report.reason:
@@ -35,12 +35,12 @@ def lines(explanation: Explanation) -> Iterator[str]:
 
 
 def word(verdict: Verdict) -> str:
-    """A verdict in a word."""
+    """A verdict as one word: true, false or unknown."""
     return _WORDS[verdict]
 
 
 def sides(comparison: Comparison) -> str:
-    """What was compared with what: "owner_id is 7; $user.id is 8"."""
+    """Both sides of a comparison: "owner_id is 7; $user.id is 8"."""
     found = f"{comparison.column} is {comparison.found}"
     if comparison.operator == "in":
         if comparison.size is None and comparison.wanted != WITHHELD:

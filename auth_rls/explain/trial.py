@@ -1,7 +1,7 @@
-"""A policy tried out before it is saved: which rows a user would get under it.
+"""A policy tried before it is saved: which rows a user would get under it.
 
-Owns putting the edited policy in place of the stored one, beside all others in force, and asking
-the queryset door about it. It changes nothing. Call it in a database thread.
+Owns the trial: the edited policy takes the place of the stored one beside all others in force,
+and the queryset door gives the rows. It changes nothing. Call it in a database thread.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from auth_rls.policy.definition import ACTIONS, Definition, target
 from auth_rls.sql.compile import condition
 
 MOST_COUNTED = 10_000
-"""Rows beyond this are not counted: a large table must not make a page slow."""
+"""Rows beyond this are not counted, so that a large table does not make the page slow."""
 MOST_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """How many rows; with `more`, at least so many."""
+    """A number of rows; with `more`, there are more than that."""
 
     number: int
     more: bool
@@ -38,9 +38,9 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What `asker` may do now and under the edited policy. `rows` and `lost` are the first ones
-    only: those that pass, and those that no longer do; `gained` are the keys of rows among
-    `rows` that do not pass now."""
+    """The rows of a subject now and under the edited policy. `rows` are the first rows that pass
+    then, `gained` the keys of those among them that do not pass now, `lost` the first rows that
+    pass now and not then."""
 
     model: type[models.Model]
     action: str
@@ -54,8 +54,8 @@ class Trial:
 def trial(who: Asker, edited: Definition, *, enabled: bool, replaces: str | None) -> Trial | None:
     """The rows under the edited policy, which takes the place of the stored one named `replaces`.
 
-    For an add, the rows that could be added as they are. None for actions on what has no table.
-    Raises PolicyProblem when the policy is about no model.
+    For an add, the stored rows that could be added as they are. None where the model has no
+    table. Raises PolicyProblem when the permission belongs to no model.
     """
     model, action = target(edited)
     if action not in ACTIONS:
@@ -82,7 +82,7 @@ def trial(who: Asker, edited: Definition, *, enabled: bool, replaces: str | None
 def _rows(
     who: Asker, model: type[models.Model], action: str, snapshot: PolicySnapshot
 ) -> models.QuerySet[Any]:
-    # No manager: a row that one hides is still one that policies decide about.
+    # No manager: policies decide about the rows that a manager hides, too.
     rows: models.QuerySet[Any] = models.QuerySet(model)
     if action != "add":
         asker = who.user if who.refused else who.subject

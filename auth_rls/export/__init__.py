@@ -1,1 +1,5 @@
-"""Policies as PostgreSQL's own row security, so that programs that speak SQL meet the same wall."""
+"""Policies as PostgreSQL's own row-level security, for programs that use SQL directly.
+
+Owns the statements and their installation. It decides nothing: the policies are those of every
+other door.
+"""

@@ -1,9 +1,10 @@
-"""The exported policies in a PostgreSQL database: what stands there, how it differs, installing.
+"""The exported policies in a PostgreSQL database: reading, comparing and installing them.
 
-Owns every statement that reads or changes the catalog. Ours is what bears our names: policies by
-their prefix, functions by the schema. Each carries a comment with two digests: of the statement
-that made it, and of what PostgreSQL then said it was, so that a change by hand is found too.
-Nothing that is as it should be is touched, and a table that loses its last policy stays walled.
+Owns every statement that reads or changes the catalog. Ours are the policies with our prefix and
+the functions in our schema. Each carries a comment with two digests: of the statement that made
+it, and of PostgreSQL's own text of the result, so that a change by hand is found too. An object
+that is as it should be is not touched. A table that loses its last policy keeps row-level
+security.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from auth_rls.export.desired import BYPASS, PREFIX, Export, Place
 from auth_rls.export.quoting import SCHEMA, digest, identifier, literal
 
 _MARK: Final = "Rowcast "
-# Two reconcilers at once would each drop what the other made.
+# An advisory lock: two runs at once would each drop what the other made.
 _LOCK: Final = 0x726C7365
 
 _POLICIES = """
@@ -49,7 +50,7 @@ WHERE c.oid = to_regclass(%s) AND c.relkind IN ('r', 'p')
 
 @dataclass(frozen=True, slots=True)
 class _Installed:
-    """Something that is there: its comment, and the digest of what PostgreSQL says it is."""
+    """An object in the database: its comment, and the digest of PostgreSQL's text of it."""
 
     comment: str
     found: str
@@ -57,16 +58,16 @@ class _Installed:
     signature: str = ""
 
     def state(self, sql: str) -> str | None:
-        """What is wrong with it where `sql` should have made it; None when nothing is."""
+        """How it differs from what `sql` makes; None when it does not."""
         made, _, found = self.comment.removeprefix(_MARK).partition(".")
         if not self.comment.startswith(_MARK) or made != digest(sql):
             return "is out of date"
-        # A script that was run by hand leaves no second digest.
+        # The printed script, run by hand, leaves no second digest.
         return "was altered by hand" if found and found != self.found else None
 
 
 class Catalog:
-    """What stands in the database at the moment this is made."""
+    """Policies, functions and secured tables of a database, read when this is made."""
 
     def __init__(self, using: str) -> None:
         self._using = using
@@ -85,7 +86,7 @@ class Catalog:
             self.secured = {Place(*row) for row in cursor.fetchall()}
 
     def differences(self, export: Export) -> list[str]:
-        """One line for each thing of ours that is not as `export` wants it."""
+        """One line for each object of ours that differs from `export`."""
         lines = [
             f"{place}: row security is not enabled"
             for place in export.places
@@ -108,8 +109,8 @@ class Catalog:
         return lines
 
     def others(self, export: Export) -> list[str]:
-        """One line for each policy that is not ours and widens what `export` says. They are left
-        as they are: somebody else's."""
+        """One line for each policy that is not ours and lets more rows through than `export`.
+        They belong to others and are left as they are."""
         return [
             f"{place}: policy {name!r} is not one of ours and lets rows through"
             for (place, name), standing in self.policies.items()
@@ -117,7 +118,10 @@ class Catalog:
         ]
 
     def apply(self, export: Export) -> None:
-        """Make it so. Call it inside a transaction, with a catalog read in that transaction."""
+        """Installs `export`. Call it inside a transaction, on a catalog read in it.
+
+        The order matters: policies go before the functions they call, and come after them.
+        """
         wanted = {(policy.place, policy.name): policy for policy in export.policies}
         stale = {
             key for key, policy in wanted.items() if self._state(self.policies.get(key), policy.sql)
@@ -134,7 +138,7 @@ class Catalog:
                 cursor.execute(f"CREATE SCHEMA {SCHEMA}")
                 cursor.execute(f"GRANT USAGE ON SCHEMA {SCHEMA} TO PUBLIC")
             if any(function.name in self.functions for function in functions):
-                # What a function returns cannot be changed while a policy calls it.
+                # A function's return type cannot be changed while a policy calls it.
                 stale, functions = set(wanted), list(export.functions)
                 idle = {
                     name: standing
@@ -164,12 +168,12 @@ class Catalog:
                 cursor.execute(_commented(f"FUNCTION {function.signature}", function.sql, found))
 
     def _left_over(self, export: Export) -> list[tuple[Place, str]]:
-        """Policies of ours that nobody wants any more."""
+        """Policies of ours that are not in `export`."""
         wanted = {(policy.place, policy.name) for policy in export.policies}
         return [key for key in self.policies if _ours(key[1]) and key not in wanted]
 
     def _idle(self, export: Export) -> dict[str, _Installed]:
-        """Functions of ours that nothing calls any more."""
+        """Functions of ours that are not in `export`."""
         names = _names(export)
         return {
             name: standing
@@ -183,7 +187,7 @@ class Catalog:
 
 
 def reconcile(export: Export, using: str) -> list[str]:
-    """Install `export` in one transaction. Returns what was different."""
+    """Installs `export` in one transaction. Returns a line for each difference there was."""
     with transaction.atomic(using=using):
         with connections[using].cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
@@ -195,7 +199,7 @@ def reconcile(export: Export, using: str) -> list[str]:
 
 
 def script(export: Export) -> str:
-    """The same as statements to read, or to run with psql."""
+    """`export` as statements, to read or to run with psql."""
     lines = [
         "BEGIN;",
         "SET LOCAL search_path = pg_catalog, pg_temp;",
@@ -215,7 +219,7 @@ def script(export: Export) -> str:
 
 
 def located(db_table: str, using: str) -> Place | None:
-    """Where the table stands that this db_table names for Django; None when there is none."""
+    """The place of the table that Django calls `db_table`; None when there is none."""
     connection = connections[using]
     with connection.cursor() as cursor:
         cursor.execute(_LOCATED, [connection.ops.quote_name(db_table)])
@@ -225,7 +229,7 @@ def located(db_table: str, using: str) -> Place | None:
 
 @contextmanager
 def _plain(using: str) -> Iterator[Any]:
-    """A cursor that reads names as they are written, so that what is printed never varies."""
+    """A cursor without a search path, so that PostgreSQL's texts are the same everywhere."""
     with transaction.atomic(using=using), connections[using].cursor() as cursor:
         cursor.execute("SELECT current_setting('search_path')")
         (path,) = cursor.fetchone()

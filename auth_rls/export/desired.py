@@ -1,7 +1,7 @@
-"""What should stand in the database: every policy in force, as statements of PostgreSQL.
+"""The desired state: every policy in force, as statements of PostgreSQL.
 
-Owns the way from Django's models and settings to what render.py needs. It reads the policies and
-changes nothing; comparing and installing is in catalog.py.
+Owns the way from Django's models and settings to the arguments of `render`. It reads the policies
+and changes nothing; `catalog` compares and installs.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class PolicyStatement:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """All that should be there. `notes` say what could not be said in SQL, and denies."""
+    """The desired objects. `notes` list what SQL cannot express and therefore denies."""
 
     functions: tuple[Function, ...]
     places: tuple[Place, ...]
@@ -71,18 +71,18 @@ class Export:
 
 
 Locate = Callable[[str], "Place | None"]
-"""Where the table of a db_table stands; None where no table of that name takes policies."""
+"""Gives the place of a db_table; None where no table of that name can have policies."""
 
 
 def by_name(db_table: str) -> Place:
-    """Where a table stands by its name alone, without a database to ask."""
+    """The place of a table by its name alone, without a database."""
     schema, separator, table = db_table.strip('"').partition('"."')
     return Place(schema, table) if separator else Place("public", schema)
 
 
 def wanted(definitions: Iterable[Definition], using: str, locate: Locate = by_name) -> Export:
-    """What `definitions` ask for in the database `using`. Raises Inexpressible, whose text says
-    why, when not even who asks could be told there."""
+    """The desired state for `definitions` in the database `using`. Raises Inexpressible, whose
+    text says why, when the subject cannot be determined there."""
     notes: list[str] = []
     users = _users(locate, notes)
     renderer = Renderer(lambda label: _table(model_named(label), locate), users, _user_table(users))
@@ -111,7 +111,7 @@ def wanted(definitions: Iterable[Definition], using: str, locate: Locate = by_na
         policies.append(PolicyStatement(place, name, sql))
     functions.update(renderer.functions)
     return Export(
-        # Those without a digest in their name call each other; the others call only those.
+        # Functions without a digest in their name come first: the others call only those.
         functions=tuple(functions.values()),
         places=tuple(places),
         policies=tuple(policies),
@@ -130,7 +130,7 @@ def _understood(definition: Definition, notes: list[str]) -> Understood | None:
     try:
         return denying(definition)
     except PolicyProblem:
-        return None  # It is about no table there is, so nothing is to be denied.
+        return None  # No model is known, so there is nothing to deny.
 
 
 def _table(model: type[models.Model], locate: Locate) -> Table:
@@ -156,13 +156,13 @@ def _users(locate: Locate, notes: list[str]) -> Users:
     if key is None or key.kind not in subject_functions.KEY_TYPES:
         raise Inexpressible(
             f"The primary key of {model._meta.label} is neither an integer, a text nor a UUID, "
-            "so SQL cannot tell who asks."
+            "so SQL cannot determine the subject."
         )
     active = _flag(model, "is_active", notes)
-    # A manager may hide users, and a token for a hidden one is refused. SQL cannot ask it.
+    # A manager may hide users, and a token for a hidden one is refused. SQL cannot call it.
     if model._default_manager.get_queryset().query.where:
         notes.append(
-            f"the default manager of {model._meta.label} hides users in ways SQL cannot ask for; "
+            f"the default manager of {model._meta.label} hides users, which SQL cannot repeat; "
             "all its users count as hidden and see nothing"
         )
         active = False
@@ -202,7 +202,7 @@ def _dotted(claim: str) -> bool:
 
 
 def _flag(model: type[models.Model], name: str, notes: list[str]) -> str | bool:
-    """The boolean column of that name, or what a plain class attribute says."""
+    """The boolean column of that name, or the value of a plain class attribute."""
     columns = {column.field.name: column for column in columns_of(model).values()}
     column = columns.get(name)
     if column is not None and column.kind is Kind.BOOL:

@@ -1,8 +1,8 @@
-"""Fitting: a JSON value of a claim or of the user's row as a value of a column's kind, in SQL.
+"""Casts in SQL: a JSON value of a claim or of the user's row as a value of a column's kind.
 
-Owns one function of the database for each kind. Each does what `kinds.from_python` does: what
-cannot be a value of the kind becomes NULL, and nothing raises. json, not jsonb, because jsonb
-forgets how a number was written, and 1.0 is no text where 1 is "1".
+Owns one database function for each kind. Each does what `kinds.from_python` does: what cannot be
+a value of the kind becomes NULL, and no cast raises. They take json and not jsonb, because jsonb
+loses the spelling of a number, and the number 1 is the text "1" where 1.0 is no text.
 
 Pure: text only.
 """
@@ -21,8 +21,8 @@ _CLOCK = "([0-9]{1,2}):([0-9]{2})(?::([0-9]{2})(?:[.]([0-9]{1,9}))?)?"
 _BYTE = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _HEXA = "([0-9a-f]{4}-?){7}[0-9a-f]{4}"
 
-# A number as Python reads it where it has a fraction or an exponent: NULL beyond the doubles,
-# zero below them, where PostgreSQL would raise for both.
+# A number with a fraction or an exponent, as Python reads it: NULL where it is too large for a
+# double, zero where it is too small. PostgreSQL would raise for both.
 _DOUBLE = """
 SELECT CASE
   WHEN abs(exact.n) < 2.4703282292062328e-324 THEN 0
@@ -164,7 +164,7 @@ FROM (
 ) AS utc
 """
 
-# Counted in microseconds. Each half has to be a span of its own, as in Python.
+# In microseconds. Each half must itself be within the range of a timedelta, as in Python.
 _SPAN = """
 SELECT CASE
   WHEN first BETWEEN bound.least AND bound.most AND second BETWEEN bound.least AND bound.most
@@ -237,9 +237,9 @@ _to_clock = replace(
     _fit("to_clock", "time", _TIME_OF_DAY, "h int, m int, s int, fraction text"), strict=False
 )
 _to_span = _fit("to_span", "interval", _SPAN, "sign int, first numeric, second numeric")
-# The shortest digits that mean the number, whatever the session asks for.
+# The shortest digits that give the number back, whatever the session's setting is.
 _to_decimal = replace(_fit("to_decimal", "numeric", _DECIMAL), settings=("extra_float_digits = 1",))
-# What catches an error cannot run in a parallel worker.
+# A function that catches an error cannot run in a parallel worker.
 _to_inet = replace(_fit("to_inet", "inet", _INET), language="plpgsql", parallel="UNSAFE")
 
 FITS: Mapping[Kind, tuple[Function, ...]] = {
@@ -255,4 +255,4 @@ FITS: Mapping[Kind, tuple[Function, ...]] = {
     Kind.INTERVAL: (_to_span, _fit("to_interval", "interval", _INTERVAL)),
     Kind.INET: (_to_inet,),
 }
-"""The function that fits a value to each kind, last, behind those it calls."""
+"""The functions of each kind: the cast itself last, after those it calls."""

@@ -1,6 +1,6 @@
-"""Words of PostgreSQL: names and texts quoted, and a function as a value.
+"""Quoting for PostgreSQL: names and texts, and a function as a value.
 
-Owns the rule that nothing reaches a statement unquoted. It decides nothing and knows no policy.
+Owns the rule that no name or text reaches a statement unquoted.
 
 Pure: no Django, no I/O.
 """
@@ -11,10 +11,10 @@ import hashlib
 from dataclasses import dataclass
 
 SCHEMA = "auth_rls"
-"""Where the functions live that the exported policies call."""
+"""The schema of the functions that the exported policies call."""
 
 LONGEST = 63
-"""Bytes of a name; PostgreSQL cuts off the rest."""
+"""The longest name, in bytes; PostgreSQL cuts off the rest."""
 
 
 def identifier(name: str) -> str:
@@ -23,8 +23,8 @@ def identifier(name: str) -> str:
 
 
 def literal(text: str) -> str:
-    """The text as a literal, whatever standard_conforming_strings says. Raises ValueError for
-    text that no database holds."""
+    """The text as a literal, valid under every value of standard_conforming_strings. Raises
+    ValueError for text with NUL characters."""
     if "\0" in text:
         raise ValueError("text without NUL characters is expected")
     quoted = "'" + text.replace("'", "''") + "'"
@@ -32,12 +32,13 @@ def literal(text: str) -> str:
 
 
 def digest(text: str) -> str:
-    """A short name for a text: equal ones have equal names."""
+    """A short digest of a text: equal texts have equal digests."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def shortened(name: str) -> str:
-    """The name, cut where PostgreSQL would, but so that two long ones stay two."""
+    """The name, no longer than PostgreSQL takes, so that two different long names stay
+    different."""
     if len(name.encode()) <= LONGEST:
         return name
     tail = f"~{digest(name)[:8]}"
@@ -46,8 +47,9 @@ def shortened(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function in our schema. `definer`: it runs with its owner's rights, and fails rather than
-    be narrowed by the row security of a table it reads. `output`: the arguments are results."""
+    """A function in our schema. With `definer` it runs with its owner's rights, and fails instead
+    of being narrowed by the row-level security of a table it reads. With `output` the arguments
+    are results."""
 
     name: str
     arguments: str
@@ -76,7 +78,7 @@ class Function:
             f"RETURNS {self.returns} LANGUAGE {self.language} {self.volatility}"
             f"{' STRICT' if self.strict else ''} PARALLEL {self.parallel}"
             f"{' SECURITY DEFINER' if self.definer else ''}",
-            # Last of all the temporary schema, or a table made there would stand in for ours.
+            # The temporary schema comes last, or a table created there would replace ours.
             "SET search_path = pg_catalog, pg_temp",
             *(["SET row_security = off"] if self.definer else []),
             *(f"SET {setting}" for setting in self.settings),

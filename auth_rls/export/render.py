@@ -1,12 +1,13 @@
 """Rendering: a policy as a CREATE POLICY statement, its predicate as SQL text without parameters.
 
-Owns how references and selects are written; how a comparison is, dialects.py says, the same for
-querysets and for this. A reference is a subquery, so that it is evaluated once for a statement and
-not for each row. A select is a function that runs with its owner's rights, because the table it
-reads may be walled off from who asks; it takes no argument, since no select knows the row.
+Owns the SQL of references and selects; comparisons come from the same dialect as for querysets. A
+reference is a subquery, so that it is evaluated once for a statement and not for each row. A
+select is a function that runs with its owner's rights, because the subject may not read the table
+behind it; it takes no argument, since no select depends on the row.
 
-What SQL cannot say is unknown, which lets nobody in, and is noted. Inside a select it makes the
-whole membership unknown: a set with a member too few would let in who must not be among them.
+A comparison without an SQL form is unknown, which lets no row through, and is noted. Inside a
+select it makes the whole membership unknown: under a negation, a set with a member too few would
+let rows through.
 
 Pure: text only.
 """
@@ -32,7 +33,7 @@ from auth_rls.sql.dialects.postgresql import Postgresql, type_name
 if TYPE_CHECKING:
     from auth_rls.sql.columns import Column
 
-# Stands for the column in a comparison until its name is put in; no name holds it.
+# Placeholder of the column in a comparison. NUL cannot be part of a name.
 _COLUMN = "\0"
 
 # Kinds of the user's columns whose values pass through JSON unharmed.
@@ -41,12 +42,12 @@ _DIRECT = frozenset({Kind.DATE, Kind.TIME, Kind.DATETIME, Kind.INTERVAL, Kind.IN
 
 
 class Inexpressible(Exception):
-    """What SQL cannot say as the evaluator does; the text says why."""
+    """A comparison or a setting without an equivalent in SQL; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """SQL that stands where a literal would."""
+    """SQL in the place of a literal."""
 
     sql: str
 
@@ -60,7 +61,7 @@ class Table:
 
 
 class _Dialect(Postgresql):
-    """PostgreSQL where a value may be Raw, and so is not known while this is written."""
+    """PostgreSQL, with values that may be Raw: not known before the statement runs."""
 
     def literal(self, column: Column, value: Any, *, up: bool | None = False) -> Sql:
         if isinstance(value, Raw):
@@ -71,7 +72,7 @@ class _Dialect(Postgresql):
         if isinstance(values, Raw):
             return f"{operand} = ANY(%s::{type_name(column.kind)}[])", [values]
         if not any(isinstance(value, Raw) for value in values):
-            # In one order, so that equal policies are equal text.
+            # Sorted, so that equal policies give equal text.
             return super().in_list(column, sorted(values, key=repr), operand)
         places, params = [], []
         for value in values:
@@ -99,7 +100,8 @@ _DIALECT = _Dialect()
 
 
 class Renderer:
-    """One export: `functions` and `notes` grow with what is rendered."""
+    """Renders the policies of one export and collects the `functions` they call and the `notes`
+    on what SQL cannot express."""
 
     def __init__(self, table_of: Callable[[str], Table], users: Users, user_table: Table) -> None:
         """`table_of` gives the table of an "app.Model"; it raises Inexpressible where there is
@@ -136,17 +138,17 @@ class Renderer:
         concerned = _concerned(rule, permission)
         if rule.mode == "permissive":
             return concerned if predicate == TRUE else f"{concerned} AND {asked}"
-        # Who bypasses row security is not asked by these either.
+        # Restrictive policies spare subjects that bypass row-level security.
         spared = BYPASSES if rule.audience == "anyone" else f"{BYPASSES} OR NOT {concerned}"
         return f"{spared} OR {asked}"
 
     def condition(self, predicate: Predicate, table: Table) -> str:
-        """The predicate about rows of `table`, in parentheses. True exactly where it is true, and
-        unknown or false where SQL cannot say."""
+        """The predicate about rows of `table`, in parentheses: true only where it is true, and
+        unknown or false where SQL cannot express it."""
         return self._node(predicate, table, 0)
 
     def _node(self, predicate: Predicate, table: Table, level: int) -> str:
-        """`level`: how many selects it stands in."""
+        """`level` is the number of selects around the node."""
         if isinstance(predicate, Const):
             if predicate.value is None:
                 return SQL_UNKNOWN
@@ -188,7 +190,7 @@ class Renderer:
         return _inline(sql, params, operand)
 
     def _set(self, outer: Column, select: Select) -> str:
-        """A call of the function that gives the select's values."""
+        """A call of the function that returns the select's values."""
         body = self._members(outer, select, 1)
         type_ = type_name(outer.kind)
         name = f"set_{digest(f'{type_} {body}')[:12]}"
@@ -248,7 +250,7 @@ class Renderer:
         return Raw(f"(SELECT {self._fit(kind)}({json}))")
 
     def _user_column(self, ref: Ref) -> Column | None:
-        """The user's column that is meant; None for the primary key as `$user.id` names it."""
+        """The user's column of the reference; None for the primary key, as in `$user.id`."""
         if ref.path[0] in ("id", "pk"):
             return None
         for column in self._user_table.columns.values():
@@ -268,7 +270,7 @@ class Renderer:
         return self.functions[name].signature
 
     def _user_value(self, ref: Ref) -> Raw:
-        """As `kinds.from_python` fits the value of the user's field to the column's kind."""
+        """The user's field as a value of the column's kind, as `kinds.from_python` makes it."""
         column = self._user_column(ref)
         assert column is not None
         cell, kind = f"u.{identifier(column.name)}", column.kind
@@ -295,7 +297,7 @@ BYPASSES = f"(SELECT {SCHEMA}.bypasses())"
 
 
 def bypass(table: Table, name: str) -> str:
-    """The policy that lets those through whom no policy is asked about."""
+    """The policy that lets all rows through for subjects that bypass row-level security."""
     return (
         f"CREATE POLICY {identifier(name)} ON {table.name}\n"
         f"AS PERMISSIVE FOR ALL TO PUBLIC\nUSING ({BYPASSES})"
@@ -303,7 +305,7 @@ def bypass(table: Table, name: str) -> str:
 
 
 def _concerned(rule: PolicyRule, permission: tuple[str, str]) -> str:
-    """Whether the rule is about the subject: true or false, never unknown."""
+    """SQL for whether the rule concerns the subject: true or false, never unknown."""
     if rule.audience == "anyone":
         return f"(SELECT {SCHEMA}.role() IS NOT NULL)"
     if rule.audience == "authenticated":

@@ -1,11 +1,11 @@
-"""Who asks, in SQL: the functions that exported policies ask about the session's subject.
+"""The subject in SQL: the functions by which exported policies know the session's subject.
 
-Owns their text. The claims stand in the setting `request.jwt.claims`, as JSON, the way PostgREST
-and Supabase put them there; whoever sets it has verified them. What `auth_rls.Subject` makes of a
-token, `asker` makes of these: without claims, with another role, or for an inactive user there
-is no subject, and every policy denies.
+Owns their text. The claims stand in the setting `request.jwt.claims`, as JSON, where PostgREST
+and Supabase put them; the program that sets it has verified them. The SQL function `asker` makes
+of them what `auth_rls.Subject` makes of a token: without claims, with an unknown role, or for an
+inactive user there is no subject, and every policy denies.
 
-Pure: text only. Which tables hold users and permissions is told by the caller.
+Pure: text only. The caller names the tables of users and permissions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KEY_TYPES: Mapping[Kind, str] = {Kind.INT: "int8", Kind.TEXT: "text", Kind.UUID:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """Where Django keeps who holds a permission. Tables are quoted, columns are not."""
+    """Django's tables and columns of permissions. Tables are quoted, columns are not."""
 
     permissions: str
     permission_key: str
@@ -44,9 +44,8 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Users:
-    """The user table, quoted, and what is known of its rows: `active` and `superuser` name the
-    columns that say so, or are what is true of every user. Without `holding` nobody is found to
-    hold a permission.
+    """The user table, quoted, and its columns. `active` and `superuser` are columns, or the value
+    that holds for every user. Without `holding` no user holds a permission.
 
     `default_role` is the role of claims that name none, None for no subject. `mapped`: whether the
     user id claim names a row of this table. `may_bypass`: whether claims may say that row security
@@ -66,7 +65,7 @@ class Users:
     may_bypass: bool
 
 
-# Valid as jsonb too, which takes no text with NUL or half a surrogate pair: neither do tokens.
+# Valid as jsonb too, which refuses NUL and half a surrogate pair in text, as tokens do.
 _CLAIMS = """
 SELECT CASE WHEN setting.s::jsonb IS NOT NULL THEN setting.s::json END
 FROM (SELECT nullif(current_setting('request.jwt.claims', true), '') AS s) AS setting
@@ -138,7 +137,7 @@ SELECT EXISTS (
 
 
 def functions(users: Users) -> list[Function]:
-    """The functions about the subject, each behind those it calls."""
+    """The functions about the subject, each after those it calls."""
     fit = FITS[users.kind]
     key = KEY_TYPES[users.kind]
     return [
@@ -165,7 +164,7 @@ def _asker(users: Users, fit: str) -> str:
     fits = f"{SCHEMA}.{fit}(to_json(named)) IS NOT NULL"
     named = f"u.{identifier(users.key)} = {SCHEMA}.{fit}(to_json(named))"
     if users.kind is Kind.INT:
-        # "+7" and " 7" are numbers, and name nobody.
+        # "+7" and " 7" are numbers, and name no user.
         named += f" AND u.{identifier(users.key)}::text = named"
     elif users.kind is Kind.UUID:
         named += " AND named !~ '[[:space:]]'"
@@ -206,10 +205,11 @@ def _holds(users: Users) -> str:
 
 
 def of_user(users: Users, name: str, expression: str, returns: str) -> Function:
-    """The function `name` that gives `expression`, about the row `u` of the subject's own user."""
+    """The function `name` that gives `expression`, evaluated on the row `u` of the subject's
+    user."""
     body = f"""
 SELECT {expression} FROM {users.table} AS u
 WHERE u.{identifier(users.key)} = (SELECT a.person FROM {SCHEMA}.asker() AS a)
 """
-    # The digits of a float, whatever the session asks for.
+    # Floats with all their digits, whatever the session's setting is.
     return Function(name, "", returns, body, definer=True, settings=("extra_float_digits = 1",))

@@ -1,8 +1,8 @@
-"""Whether the database can evaluate a policy: what the models allow, its tables may not have.
+"""Whether the database can evaluate a policy that the models allow.
 
-A policy is understood by the models. Where those are ahead of the database, or a table is not the
-one that the model describes, every question that the policy takes part in fails. Owns asking the
-database to plan such a question, which reads no rows. Call it in a database thread.
+A policy is parsed by the models. Where the models are ahead of the database, or a table is not
+the one that the model describes, every query with the policy's condition fails. Owns the trial:
+the database is asked to plan such a query, which reads no rows. Call it in a database thread.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from auth_rls.sql.compile import condition
 def problem_of(
     definition: Definition, databases: Collection[str] | None = None
 ) -> PolicyProblem | None:
-    """Why the policy cannot be used, by the models or by the database; None when it can. Only
-    `databases`, if given, are asked."""
+    """Why the policy cannot be used, by the models or by the database; None when it can. Without
+    `databases` every database that holds a table of it is asked, else only those named."""
     try:
         understood = understand(definition)
     except PolicyProblem as problem:
@@ -40,7 +40,7 @@ def problem_of(
 
 
 def reason(error: DatabaseError) -> str:
-    """What the database said, in a line."""
+    """The first line of what the database reported."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
@@ -48,8 +48,8 @@ def reason(error: DatabaseError) -> str:
 def _asked(
     understood: Understood, predicate: Predicate
 ) -> Iterator[tuple[type[models.Model], Predicate]]:
-    """What the database is asked: about the model's table or, where it has none, about those
-    that are selected from."""
+    """The queries to plan, each as a model and a condition: on the model's table or, where it has
+    none, on the tables of the selects."""
     if understood.action in ACTIONS:
         yield understood.model, predicate
         return
@@ -59,8 +59,8 @@ def _asked(
 
 
 def apart(alias: str) -> AbstractContextManager[None]:
-    """A failure inside ends no transaction of the caller's. Where there is none, none is begun:
-    SQLite may have to wait for it."""
+    """A savepoint where a transaction is open, so that a failure inside does not end it. Without
+    one nothing is begun, because on SQLite beginning may have to wait."""
     if transaction.get_connection(alias).in_atomic_block:
         return transaction.atomic(using=alias)
     return nullcontext()
@@ -78,7 +78,8 @@ def _failure(model: type[models.Model], predicate: Predicate, alias: str) -> str
 
 
 def _for_nobody(predicate: Predicate) -> Predicate:
-    """The predicate with every column still in it, and no subject's value needed."""
+    """The predicate with each comparison that needs a subject's value replaced by one of the same
+    column that needs none."""
     if isinstance(predicate, Const):
         return predicate
     if isinstance(predicate, Not):

@@ -1,16 +1,14 @@
-"""Policies declared in code: in `policies.py` of any app, read-only everywhere else.
+"""Policies declared in code: in `policies.py` of any app, read-only in the admin.
 
-Owns the list of them. They are declared while apps load, so nothing here looks at a model or at
-the database; whether a declaration means anything is said by the system checks, the admin and
-the log, as for policies in the database.
+Owns the list of them. They are declared while apps load, so nothing here reads a model or the
+database. A declaration that cannot be used is reported by the system checks, the admin and the
+log, as a policy in the database is.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Literal
+from typing import Final, Literal
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db.models import Q
@@ -18,7 +16,8 @@ from django.db.models import Q
 from auth_rls.policy.definition import Definition
 from auth_rls.policy.qobjects import to_json
 
-_declared: dict[str, Definition] = {}
+DECLARED: Final[dict[str, Definition]] = {}
+"""The declared policies by name, in the order of their declarations. Filled by `declare`."""
 
 
 def declare_policy(
@@ -30,7 +29,7 @@ def declare_policy(
     using: Q | bool | None = None,
     with_check: Q | bool | None = None,
 ) -> None:
-    """Declare a policy, as in
+    """Declares a policy, as in
     `declare_policy("Own notes", "notes.view_note", using=Q(owner="$user.id"))`.
 
     `permission` is "app.codename"; the other arguments are the fields of `auth_rls.Policy`.
@@ -56,29 +55,17 @@ def declare_policy(
 
 
 def declare(definition: Definition) -> None:
-    """Declare a policy that is written as JSON already. ImproperlyConfigured for a name declared
-    twice."""
-    previous = _declared.get(definition.name)
+    """Declares a policy whose predicates are JSON already. Raises ImproperlyConfigured for a name
+    declared twice."""
+    previous = DECLARED.get(definition.name)
     if previous is not None:
         raise ImproperlyConfigured(
             f"The policy {definition.name!r} is declared twice: in {previous.source} and in "
             f"{definition.source}."
         )
-    _declared[definition.name] = definition
+    DECLARED[definition.name] = definition
 
 
 def declared_policies() -> tuple[Definition, ...]:
-    """Every declared policy, by name."""
-    return tuple(_declared[name] for name in sorted(_declared))
-
-
-@contextmanager
-def isolated() -> Iterator[None]:
-    """A world of its own for tests: inside nothing is declared, afterwards all is as before."""
-    saved = dict(_declared)
-    _declared.clear()
-    try:
-        yield
-    finally:
-        _declared.clear()
-        _declared.update(saved)
+    """Every declared policy, in the order of the names."""
+    return tuple(DECLARED[name] for name in sorted(DECLARED))

@@ -1,7 +1,7 @@
-"""One policy as somebody wrote it, and what it means once understood.
+"""One policy as written, and the rule that it means.
 
 Owns the way from the two sources, rows of `Policy` and `policies.py`, to a parsed rule on a
-model, and every reason to refuse one. It reads the app registry and never the database.
+model, and every reason to refuse a policy. It reads the app registry and never the database.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ ACTIONS: Final = ("view", "add", "change", "delete")
 AUDIENCES: Final = ("permission", "authenticated", "anyone")
 MODES: Final = ("permissive", "restrictive")
 
-# What a model may name instead of these: see `actions_of`.
+# The attribute by which a model names other actions: see `actions_of`.
 _OWN_ACTIONS: Final = "row_actions"
 
-# It would have to be recorded whenever it changes, and no row may be shown by it.
+# A policy on it would put every change of a password into the log.
 _NO_PASSWORD: Final = "{}: a password is not compared in policies"
 
 # A predicate on the new row belongs to these only, as in PostgreSQL.
@@ -34,7 +34,8 @@ CHECKED_ACTIONS: Final = ("add", "change")
 
 
 class PolicyProblem(ValueError):
-    """A policy that cannot be used. `field` is the one at fault, the text says what is right."""
+    """A policy that cannot be used. `field` is the field at fault; the text says what would be
+    right."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -45,7 +46,7 @@ class PolicyProblem(ValueError):
 @dataclass(frozen=True, slots=True)
 class Definition:
     """A policy as written. `permission` is "app.codename"; `using` and `with_check` are JSON,
-    with None for "not given"; `source` says where it stands, for people."""
+    with None for "not given"; `source` names the module or the database, for messages."""
 
     name: str
     permission: str
@@ -54,13 +55,13 @@ class Definition:
     using: Any = None
     with_check: Any = None
     source: str = "database"
-    # What the permission belongs to, where that is known: a codename alone may say another.
+    # The model's name by the permission's content type, where known: the codename may differ.
     content_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Understood:
-    """A policy as it is applied: `rule` decides `action` on rows of `model`."""
+    """A parsed policy: `rule` decides `action` on rows of `model`."""
 
     model: type[models.Model]
     action: str
@@ -68,7 +69,7 @@ class Understood:
 
 
 def understand(definition: Definition) -> Understood:
-    """What `definition` means. Raises PolicyProblem when it means nothing."""
+    """The parsed policy. Raises PolicyProblem when it cannot be used."""
     model, action = target(definition)
     _choice("audience", definition.audience, AUDIENCES)
     _choice("mode", definition.mode, MODES)
@@ -96,9 +97,9 @@ def understand(definition: Definition) -> Understood:
 
 
 def denying(definition: Definition) -> Understood:
-    """What stands in for a policy that cannot be understood: the same audience and mode, and no
-    row. Permissive it grants nothing, restrictive it denies all. Raises PolicyProblem when not
-    even its model is known."""
+    """The replacement of a policy that cannot be used: the same audience and mode, and no row.
+    A permissive one grants nothing, a restrictive one denies all. Raises PolicyProblem when not
+    even the model is known."""
     model, action = target(definition)
     audience = definition.audience if definition.audience in AUDIENCES else "anyone"
     mode = definition.mode if definition.mode in MODES else "restrictive"
@@ -155,8 +156,8 @@ def target(definition: Definition) -> tuple[type[models.Model], str]:
 
 
 def actions_of(model: type[models.Model]) -> tuple[str, ...]:
-    """What policies may be about on rows of `model`: view, add, change and delete, or what the
-    model names in `row_actions`, each the codename of a permission of its own."""
+    """The actions on rows of `model` that policies may decide: view, add, change and delete, or
+    those that the model names in `row_actions`, each the codename of a permission."""
     own: tuple[str, ...] = getattr(model, _OWN_ACTIONS, ACTIONS)
     return own
 

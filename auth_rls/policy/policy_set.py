@@ -1,6 +1,6 @@
-"""A handful of policies that belong together, and the two ways to put them in force.
+"""A set of policies that belong together, and the two ways to put them in force.
 
-Owns declaring and storing them. Which policies they are is said in `shapes.py`.
+Owns declaring and storing them. `shapes.py` makes such sets.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from auth_rls.policy.definition import Definition
 
 
 class ShapeError(ValueError):
-    """A shape that does not fit the models, or a policy that cannot be stored."""
+    """Arguments that do not fit the models, or a policy that cannot be stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +28,17 @@ class PolicySet:
     definitions: tuple[Definition, ...]
 
     def declare(self) -> None:
-        """Put them in force as policies in code. For a policies.py; see `declare_policy`."""
+        """Puts them in force as policies in code. For a policies.py; see `declare_policy`."""
         source = sys._getframe(1).f_globals.get("__name__", "code")
         for definition in self.definitions:
             declare(replace(definition, source=source))
 
     def create(self, apps: Any = None, *, using: str | None = None) -> list[Any]:
-        """Store them as rows of `Policy`, all or none, and return these.
+        """Stores them as rows of `Policy`, all or none, and returns the rows.
 
-        In a migration give its `apps` (and its connection's alias): permissions that `migrate`
-        has yet to make are then made here. Raises ShapeError when a name is taken.
+        In a migration give its `apps` (and its connection's alias as `using`): permissions that
+        `migrate` has yet to create are then created here. Raises ShapeError when a name is taken
+        or, outside a migration, when a policy cannot be used.
         """
         if apps is None:
             from django.apps import apps as registry

@@ -1,7 +1,7 @@
 """Q objects as policy JSON, so that policies in code and in the admin are one language.
 
-Owns the translation only; what the result may name is the parser's business. A Q object is
-written as in a queryset filter on the model's own columns, with two additions: the strings
+Owns the translation only; the parser checks what the result names. A Q object is written as in a
+queryset filter on the model's own columns, with two additions: the strings
 "$user.id", "$user.<field>", "$claims.<path>" and "$role" stand for the subject's values (a
 literal string that begins with $ is written $$...), and `select` gives the set behind `__in`.
 
@@ -27,7 +27,7 @@ def select(column: str, from_: str, where: Q | bool = True, *, prefix: str = "")
     """The values of `column` over the rows of `from_` ("app.Model") that match `where`.
 
     For use with `__in`: `Q(team__in=select("team", "zoo.Member", Q(user="$user.id")))`.
-    `prefix` is put before every value, which then is text. Raises ValueError as `to_json`.
+    `prefix` is put before every value, which then is text. Raises ValueError as `to_json` does.
     """
     written: dict[str, Any] = {"select": column, "from": from_, "where": to_json(where)}
     if prefix:
@@ -36,9 +36,9 @@ def select(column: str, from_: str, where: Q | bool = True, *, prefix: str = "")
 
 
 def to_json(predicate: Q | bool) -> Any:
-    """The policy JSON that says the same as `predicate`.
+    """The policy JSON that means the same as `predicate`.
 
-    Raises ValueError for what policies cannot say: expressions such as F() and Exists(), XOR,
+    Raises ValueError for what has no policy form: expressions such as F() and Exists(), XOR,
     querysets and model instances.
     """
     if isinstance(predicate, bool):

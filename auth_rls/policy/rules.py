@@ -1,9 +1,9 @@
-"""Policies combined: which rules count for a subject, and what they say together.
+"""Rules of policies: which concern a subject, and what they say together.
 
-PostgreSQL's semantics: a row passes when at least one permissive rule lets it and every
-restrictive one does. Without a permissive rule nothing passes.
+PostgreSQL's semantics: a row passes when at least one permissive rule and every restrictive rule
+is true of it. Without a permissive rule no row passes.
 
-Pure: no Django, no I/O. Where rules come from and who holds a permission are for the caller.
+Pure: no Django, no I/O. The caller brings the rules and knows who holds a permission.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from auth_rls.predicates.predicate import FALSE, All, Any_, Predicate
 class PolicyRule:
     """One policy, parsed.
 
-    `audience` is "permission" (who holds the Django permission), "authenticated" or "anyone";
-    `mode` is "permissive" or "restrictive". `using` is about the row as it stands, `with_check`
-    about the new row; None means the same as `using`.
+    `audience` is "permission" (holders of the Django permission), "authenticated" or "anyone";
+    `mode` is "permissive" or "restrictive". `using` is about the stored row, `with_check` about
+    the new row; None means the same as `using`.
     """
 
     name: str
@@ -30,8 +30,8 @@ class PolicyRule:
     with_check: Predicate | None = None
 
     def concerns(self, *, holds_permission: bool, authenticated: bool) -> bool:
-        """Whether the rule is about such a subject. An audience that is not known is nobody
-        for a permissive rule and everybody for a restrictive one."""
+        """Whether the rule concerns such a subject. With an unknown audience a permissive rule
+        concerns nobody and a restrictive one everybody."""
         if self.audience == "anyone":
             return True
         if self.audience == "authenticated":
@@ -41,7 +41,7 @@ class PolicyRule:
         return self.mode != "permissive"
 
     def predicate(self, *, new_row: bool) -> Predicate:
-        """What the rule asks of the row as it stands, or of the new row."""
+        """The rule's condition on the stored row, or on the new row."""
         return self.with_check if new_row and self.with_check is not None else self.using
 
 
@@ -52,9 +52,9 @@ def combine(
     authenticated: bool,
     new_row: bool = False,
 ) -> Predicate:
-    """What the rules of one action on one table ask together of a row.
+    """The condition of the rules of one action on one table, taken together.
 
-    `new_row` asks for the new row of an add or change instead of the row as it stands. The
+    With `new_row` it is about the new row of an add or change, else about the stored row. The
     result is neither bound nor simplified.
     """
     permissive: list[Predicate] = []

@@ -1,6 +1,6 @@
 """Django REST framework under the same policies: `pip install "django-rowcast[drf]"`.
 
-Owns the public names of the REST side; nothing outside of this package imports REST framework.
+Owns the REST door. No module outside of this package imports REST framework.
 """
 
 from __future__ import annotations

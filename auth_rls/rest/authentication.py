@@ -1,6 +1,6 @@
 """Bearer tokens for REST framework's views.
 
-Owns nothing of tokens: what a good one is, and whom it names, is `Subject`'s to say.
+Owns the answers to REST framework. `Subject` verifies the token and finds its user.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from auth_rls.subjects.tokens import TokenError
 
 
 class SubjectAuthentication(BaseAuthentication):
-    """`Authorization: Bearer <JWT>`. `request.auth` is the `Subject`, `request.user` its user, who
-    is anonymous where the token names no Django user. Without a token the next class is asked.
+    """Reads `Authorization: Bearer <JWT>`. `request.auth` is the `Subject`, `request.user` its
+    user, anonymous where the token names no Django user. Without a token the next authentication
+    class is asked.
 
-    It reads no cookie, so it needs no CSRF token, and works with and without `SubjectMiddleware`.
+    It reads no cookie, so it needs no CSRF token. It works with and without `SubjectMiddleware`.
     """
 
     def authenticate(self, request: Any) -> tuple[Any, Subject] | None:

@@ -1,7 +1,7 @@
-"""REST framework as a door that explanations ask: would a view answer for this row?
+"""REST framework as a door for explanations: would a view answer for this row?
 
-Owns asking as a view would, with `PolicyFilterBackend` and `PolicyPermission` and nothing else of
-its own. It stops at the object: nothing is shown, and no handler is run.
+Owns a view with `PolicyFilterBackend` and `PolicyPermission` that fetches the object. It runs no
+handler and shows nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _METHODS = {"view": "GET", "change": "PATCH", "delete": "DELETE"}
 
 
 class _View(GenericAPIView):
-    """A view of one object, for requests that need no authentication any more."""
+    """A view of one object, for requests that are authenticated already."""
 
     authentication_classes = ()
     filter_backends = (PolicyFilterBackend,)
@@ -28,7 +28,7 @@ class _View(GenericAPIView):
 
 
 def ask(question: Question) -> bool | str:
-    """Whether the view would come to the object, or why it cannot be asked."""
+    """Whether the view would find the object, or a text that says why it cannot be asked."""
     if question.action == "add":
         return "an add is judged by what is posted"
     if question.action not in ACTIONS:
@@ -39,7 +39,7 @@ def ask(question: Question) -> bool | str:
     request.method = _METHODS[question.action]
     view.request = view.initialize_request(request)
     view.request.user = AnonymousUser() if question.user is None else question.user
-    # A user who is refused asks as themselves, all others as the subject that a token makes.
+    # A refused user is asked about as the user, all others as the subject of a token.
     view.request.auth = None if question.refused else question.subject
     try:
         view.get_object()

@@ -1,8 +1,8 @@
-"""Relations in serializers: a request may only point to rows it may see, and is shown no other.
+"""Relations in serializers: a request may set and sees only relations to rows it may view.
 
-To point to a hidden row and be told that it exists, or to find its name among the choices of a
-form, would tell of it. Owns narrowing what may be pointed to; whether the new row may be written
-is `PolicyPermission`'s.
+An error that tells an existing hidden row from a missing one, or a name among the choices of a
+form, would disclose the row. Owns narrowing the targets of relations; `PolicyPermission` decides
+whether the new row may be written.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SNAPSHOT = "auth_rls.snapshot"
 
 
 class PolicyManyRelatedField(ManyRelatedField):
-    """Of the rows that a row points to, or that point to it, those that may be seen."""
+    """A relation to many rows, narrowed to those that the request may view."""
 
     def get_attribute(self, instance: Any) -> Any:
         found = super().get_attribute(instance)
@@ -34,7 +34,7 @@ class PolicyManyRelatedField(ManyRelatedField):
 
 
 class _Narrowed:
-    """Only visible rows; none at all where the serializer knows no request."""
+    """Narrows the targets to visible rows; to none where the serializer has no request."""
 
     @classmethod
     def many_init(cls, *args: Any, **kwargs: Any) -> PolicyManyRelatedField:
@@ -67,8 +67,8 @@ class PolicyHyperlinkedRelatedField(_Narrowed, HyperlinkedRelatedField):
 
 
 class PolicyModelSerializer(ModelSerializer):
-    """A ModelSerializer whose relations can only be set to visible rows, and which shows of
-    relations to many only such."""
+    """A ModelSerializer whose relations can be set to visible rows only, and whose relations to
+    many show visible rows only."""
 
     serializer_related_field = PolicyPrimaryKeyRelatedField
 
@@ -77,7 +77,7 @@ def _seen(field: Any, queryset: Any) -> Any:
     request = field.context.get("request")
     if request is None:
         return queryset.none()
-    # The root serializer's: one list of rows is answered by policies of one moment.
+    # Kept by the root serializer, so that one list of rows follows policies of one moment.
     snapshot = field.context.get(_SNAPSHOT)
     if snapshot is None:
         snapshot = PolicySnapshot.load()

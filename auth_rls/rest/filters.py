@@ -1,7 +1,7 @@
-"""Filter backends: lists hold what a subject may have, and ordering and searching tell no more.
+"""Filter backends: lists hold the rows a subject may have; ordering and search disclose no more.
 
-Owns what each parameter may be used for. A term it may not be used for is as one that is unknown:
-ignored in an ordering, found nowhere in a search.
+Owns which columns each parameter may use. A column that it may not use is treated as an unknown
+one: ignored in an ordering, without a match in a search.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from auth_rls.subjects.resolve import of_request
 
 
 class PolicyFilterBackend(BaseFilterBackend):
-    """Rows that the request's subject may see. Where a request would write to them, only those it
-    may change or delete; an object that can be seen and not written to is left to
-    `PolicyPermission`, where the view has it, to be refused as one that is there."""
+    """The rows that the request's subject may view. For a request that writes, only those it may
+    change or delete; in detail routes with `PolicyPermission` the visible rows, so that an object
+    that may be viewed and not written to is refused with 403 instead of 404."""
 
     def filter_queryset(self, request: Any, queryset: Any, view: Any) -> Any:
         subject = of_request(request)
@@ -47,16 +47,16 @@ class PolicyFilterBackend(BaseFilterBackend):
 
 
 def _is_policy(permission: Any) -> bool:
-    """Whether `PolicyPermission` is asked in any case: by itself or as a part of an `&`."""
+    """Whether `PolicyPermission` is always asked: alone, or as a part of an `&`."""
     if isinstance(permission, AND):
         return _is_policy(permission.op1) or _is_policy(permission.op2)
     return isinstance(permission, PolicyPermission)
 
 
 class PolicyOrderingFilter(OrderingFilter):
-    """`?ordering=` by columns of the model itself that the view's serializer shows, whatever
-    `ordering_fields` says. A foreign key orders by its value: ordering by the row it points to
-    would tell of rows that may be hidden."""
+    """`?ordering=` by those columns of the model itself that the view's serializer shows, whatever
+    `ordering_fields` says. A foreign key orders by its value, because an order by the row it
+    points to would disclose rows that may be hidden."""
 
     def get_valid_fields(self, queryset: Any, view: Any, context: Any = None) -> Any:
         known = self._known(queryset, view)
@@ -71,7 +71,7 @@ class PolicyOrderingFilter(OrderingFilter):
         return [("-" if t[:1] == "-" else "") + known[t.removeprefix("-")] for t in terms]
 
     def _known(self, queryset: Any, view: Any) -> dict[str, str]:
-        """What may be ordered by, and as what."""
+        """The names that may be ordered by, each with the name Django takes for it."""
         serializer = serializer_of(view)
         shown = shown_columns(queryset.model, serializer)
         known = {name: name for name in shown_names(serializer) & set(queryset.query.annotations)}
@@ -85,7 +85,7 @@ class PolicyOrderingFilter(OrderingFilter):
 
 class PolicySearchFilter(SearchFilter):
     """`?search=` in those of `search_fields` that the view's serializer shows. Across a relation
-    only related rows that the subject may see are searched."""
+    only the related rows that the subject may view are searched."""
 
     def filter_queryset(self, request: Any, queryset: Any, view: Any) -> Any:
         names = self.get_search_fields(view, request)
@@ -107,7 +107,7 @@ class PolicySearchFilter(SearchFilter):
         return queryset
 
     def _target(self, name: str, queryset: Any, view: Any) -> tuple[str, Target] | None:
-        """The lookup on the last table, and the way there; None for what is not shown."""
+        """The lookup on the last table and the path to it; None for a column not shown."""
         prefix = name[0] if name[0] in self.lookup_prefixes else ""
         path = tuple(name.removeprefix(prefix).split(LOOKUP_SEP))
         serializer = serializer_of(view)
@@ -127,11 +127,11 @@ def _condition(queryset: Any, lookup: str, target: Target, term: str, see: Any) 
     found = Q(**{lookup: term})
     if not target.relations:
         return found
-    # From the far end: visible rows that match, then visible rows that lead to them.
+    # From the last table back: visible rows that match, then visible rows that point to them.
     for model, relation in zip(reversed(target.models), reversed(target.relations), strict=True):
         rows = see(models.QuerySet(model, using=queryset.db).filter(found))
         found = Q(**{f"{relation}__in": rows})
-    # In a subquery of its own: a row with two matches is there once.
+    # In a subquery, so that a row with two matches comes once.
     matching: models.QuerySet[Any] = models.QuerySet(queryset.model, using=queryset.db).filter(
         found
     )

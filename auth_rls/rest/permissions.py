@@ -1,7 +1,7 @@
-"""PolicyPermission: what a view may do to objects, and what it may save, is the policies' to say.
+"""PolicyPermission: policies decide what a view may do to objects and what it may save.
 
-Owns how HTTP methods become actions and refusals become answers. Who may do what is decided in
-querysets.py and writes.py, as at every other door.
+Owns the action of each HTTP method and the answer to each refusal. The decisions come from
+`access`, as at every other door.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from auth_rls.subjects.resolve import of_request
 
 
 class PolicyPermission(BasePermission):
-    """An object that may not be seen is a 404, one that may be seen and not touched a 403, and so
-    is a new row, or a change of one, that no policy allows: nothing of it is then written.
+    """Answers 404 for an object that may not be viewed, 403 for one that may be viewed and not
+    written to, and 403 for a new or changed row that no policy allows; then nothing is written.
 
     Works on every view that has a queryset, together with `PolicyFilterBackend`, which narrows
     lists. Combine it with other permissions by listing them, or with `&`.
     """
 
     def action_for(self, request: Any, view: Any) -> str:
-        """What is to be done to an object: view, change or delete. Override it for routes whose
-        method says something else, such as a POST that only reads."""
+        """The action on an object: view, change or delete. Override it for routes whose method
+        does not tell, such as a POST that only reads."""
         if request.method in SAFE_METHODS:
             return "view"
         return "delete" if request.method == "DELETE" else "change"
@@ -48,7 +48,7 @@ class PolicyPermission(BasePermission):
         subject = of_request(request)
         if subject is None:
             return False
-        # Before the body is looked at: what validators say of it can tell of hidden rows.
+        # Before the body is parsed: a validator's message can disclose hidden rows.
         creates = request.method == "POST" and is_creating(view)
         if creates and new_row_predicate(subject, model, "add") == FALSE:
             self.message = str(denied(model, "add", "No policy lets you add a {}"))
@@ -74,11 +74,11 @@ class PolicyPermission(BasePermission):
 
 
 def _guard(view: Any, request: Any, guard: Guard) -> None:
-    """Put the guard around the handler that the view is about to call.
+    """Puts the guard around the handler that the view is about to call.
 
-    REST framework looks the handler up on the view, which lives for one request, after
-    permissions have been asked. They are asked again for other methods when the browsable API
-    makes its forms; by then the handler has run.
+    REST framework looks the handler up on the view, an object of one request, after it has asked
+    the permissions. It asks them again for other methods when the browsable API makes its forms,
+    after the handler has run.
     """
     name = request.method.lower()
     handler = getattr(view, name, None)

@@ -1,10 +1,9 @@
-"""Which columns a view shows, so that no parameter tells of any other.
+"""The columns that a view shows: the only ones that ordering and search may use.
 
-A list that can be ordered or searched by a column tells its values, whoever does not see them:
-by where a row stands, or by whether it is there. So what may be ordered and searched by is what
-the view's serializer shows.
+A list that can be ordered or searched by a column discloses its values, by the position of a row
+or by its presence, even where the column is not shown.
 
-Owns naming columns alike however a serializer or a filter spells them. Makes no query.
+Owns one name for each column, however a serializer or a filter spells it. Makes no query.
 """
 
 from __future__ import annotations
@@ -22,8 +21,9 @@ Path = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A column at the end of a way through relations. `relations` and `column` are the names that
-    lookups take (a column's attname), `models` what the relations lead to, `rest` what followed."""
+    """A column at the end of a path through relations. `relations` and `column` are the names that
+    lookups take (a column's attname), `models` the models that the relations lead to, `rest` the
+    names after the column."""
 
     relations: Path
     column: str
@@ -36,8 +36,8 @@ class Target:
 
 
 def resolve(model: type[models.Model], names: Path) -> Target | None:
-    """The column that the names lead to, or None: relations by field, accessor or query name,
-    and after the column whatever transforms a lookup has."""
+    """The column that the names lead to, or None. A relation is named by field, accessor or query
+    name; after the column may come the transforms of a lookup."""
     relations: list[str] = []
     reached: list[type[models.Model]] = []
     for place, name in enumerate(names):
@@ -65,7 +65,7 @@ def shown_columns(model: type[models.Model], serializer: Any) -> frozenset[Path]
 
 
 def shown_names(serializer: Any) -> frozenset[str]:
-    """The names, annotations perhaps, that it takes from the instance itself."""
+    """The names that the serializer takes from the instance itself, annotations among them."""
     return frozenset(path[0] for path in _sources(serializer) if len(path) == 1)
 
 

@@ -1,6 +1,6 @@
-"""What the classes of this package ask a view.
+"""The model, serializer and route of a view.
 
-Owns reading a view's model, serializer and route. Decides nothing.
+Decides nothing.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from auth_rls.sql.columns import concrete
 
 
 def model_of(view: Any) -> type[models.Model]:
-    """The model whose policies guard the view. Raises ImproperlyConfigured where none can be
-    told: a view that is not understood must not be open."""
+    """The model whose policies guard the view. Raises ImproperlyConfigured where the view has no
+    queryset, because a view without a known model must not be open."""
     queryset = getattr(view, "queryset", None)
     if queryset is None and hasattr(view, "get_queryset"):
         try:
             queryset = view.get_queryset()
-        except AssertionError:  # REST framework's own way to say that there is none.
+        except AssertionError:  # REST framework raises it for a view without a queryset.
             queryset = None
     model = getattr(queryset, "model", None)
     if model is None:
@@ -34,7 +34,7 @@ def model_of(view: Any) -> type[models.Model]:
 
 
 def serializer_of(view: Any) -> Any:
-    """A serializer as the view would make one, or None where it has none."""
+    """A serializer made by the view, or None where the view has none."""
     if not hasattr(view, "get_serializer"):
         return None
     try:
@@ -45,7 +45,7 @@ def serializer_of(view: Any) -> Any:
 
 
 def written_models(serializer: Any) -> frozenset[type[models.Model]]:
-    """The models of a serializer and of those within it that can be written to."""
+    """The models of a serializer and of the writable serializers nested in it."""
     if isinstance(serializer, ListSerializer):
         serializer = serializer.child
     if not isinstance(serializer, BaseSerializer):
@@ -65,7 +65,7 @@ def is_detail(view: Any) -> bool:
 
 
 def is_creating(view: Any) -> bool:
-    """Whether a POST to the view is REST framework's own way to create."""
+    """Whether a POST to the view creates an object by REST framework's own mixin."""
     return (
         isinstance(view, CreateModelMixin)
         and getattr(view, "action", "create") == "create"

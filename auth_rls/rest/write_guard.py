@@ -1,9 +1,8 @@
-"""The guard around a view's handler: what it saves, policies judge before it is saved.
+"""The write guard around a view's handler: policies judge each row that the handler saves.
 
-Owns seeing to it that no row of the view's models gets by: by the signal that every `save()`
-sends, and, where a serializer saves in bulk and no signal is sent, by looking at the rows it
-made before the transaction ends. All a handler writes is one transaction, so that a refusal
-leaves nothing behind.
+Rows are judged at the signal that every `save()` sends. Where a serializer saves in bulk, which
+sends no signal, the rows it returns are judged before the transaction ends. A handler runs in one
+transaction, so that a refusal leaves no row behind.
 """
 
 from __future__ import annotations
@@ -25,19 +24,19 @@ _current: ContextVar[Guard | None] = ContextVar("auth_rls_rest_guard", default=N
 
 
 class Guard:
-    """Judges for one subject what one view saves."""
+    """Judges for one subject the rows that one view saves."""
 
     def __init__(self, view: Any, subject: Subject) -> None:
         self.subject = subject
         self._view = view
         self._model = model_of(view)
         self._nested: frozenset[type[models.Model]] | None = None
-        # By identity, and kept so that no other object gets the same one.
+        # By identity. The instances are kept so that no other object gets the same identity.
         self._judged: dict[int, models.Model] = {}
 
     def run(self, handler: Callable[[], Any]) -> Any:
-        """The handler's result; PolicyDenied, with nothing written, for a row that no policy
-        allows."""
+        """Runs the handler and returns its result. Raises PolicyDenied, with nothing written, for
+        a row that no policy allows."""
         token = _current.set(self)
         try:
             with transaction.atomic(using=router.db_for_write(self._model)):
@@ -46,8 +45,8 @@ class Guard:
             _current.reset(token)
 
     def concerns(self, model: type[models.Model]) -> bool:
-        """Whether rows of `model` are the view's: its queryset's, and its serializer's, down to
-        the nested ones that can be written to."""
+        """Whether the guard judges rows of `model`: the model of the view's queryset, and those
+        of its serializer and of the writable serializers nested in it."""
         if model is self._model:
             return True
         if self._nested is None:
@@ -60,7 +59,7 @@ class Guard:
         self._judged[id(instance)] = instance
 
     def watch(self, serializer: Any) -> Any:
-        """The serializer, its `create` and `update` followed by a look at what they made."""
+        """The serializer, with the rows that its `create` and `update` return judged."""
         create, update = serializer.create, serializer.update
 
         def watched_create(validated_data: Any) -> Any:
@@ -74,7 +73,7 @@ class Guard:
         return serializer
 
     def _before(self, instance: Any) -> dict[Any, bool]:
-        """Of rows that are about to be changed: by key, whether the subject may."""
+        """Whether the subject may change each of the instances, by model and key."""
         rows = [one for one in _instances(instance) if self.concerns(concrete(type(one)))]
         found: dict[Any, bool] = {}
         for model in {concrete(type(one)) for one in rows}:

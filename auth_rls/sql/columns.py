@@ -154,5 +154,5 @@ def model_named(label: str) -> type[models.Model]:
 
 
 def concrete(model: type[models.Model]) -> type[models.Model]:
-    """The model whose table holds the rows: itself, or what it is a proxy of."""
+    """The model whose table holds the rows: `model` itself, or the model it is a proxy of."""
     return model._meta.concrete_model or model

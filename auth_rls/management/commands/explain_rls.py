@@ -26,21 +26,20 @@ _USAGE = 2
 
 class Command(BaseCommand):
     help = (
-        "Say which policies let a row through or not, which clause decided, and every door's word."
+        "Says which policies let a row through or not, which clause decided, and what every door "
+        "answers."
     )
-    # A policy that fails the checks is what one may want to have explained.
+    # A policy that fails the checks can be explained, too.
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--user", metavar="U", help="who asks: a user's name or primary key")
+        parser.add_argument("--user", metavar="U", help="the user: a name or a primary key")
         parser.add_argument(
             "--claims", metavar="JSON", help="claims of a token, with a user or alone"
         )
         parser.add_argument("--role", help=f"role of the token: {', '.join(tokens.ROLES)}")
-        parser.add_argument("--token", metavar="T", help="a token that says who asks")
-        parser.add_argument(
-            "--permission", metavar="P", help="what for: app.view_model and the like"
-        )
+        parser.add_argument("--token", metavar="T", help="a token that names the subject")
+        parser.add_argument("--permission", metavar="P", help="the permission: app.view_model")
         parser.add_argument("--pk", metavar="X", help="primary key of the row")
         parser.add_argument("--topic", metavar="NAME", help="the topic, for a permission on topics")
         parser.add_argument("--json", action="store_true", help="print JSON")
@@ -91,7 +90,7 @@ def _answer(options: dict[str, Any]) -> Answer:
 
 
 def _key(options: dict[str, Any]) -> str:
-    """What the question is about: a row's key, or a topic's name."""
+    """A row's key, or a topic's name for a permission on topics."""
     _, action = questions.action_on(options["permission"])
     right, wrong = ("pk", "topic") if action in ACTIONS else ("topic", "pk")
     if options[wrong] is not None:

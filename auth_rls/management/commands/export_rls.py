@@ -1,4 +1,4 @@
-"""`manage.py export_rls`: the policies in force as PostgreSQL's own row security."""
+"""`manage.py export_rls`: the policies in force as PostgreSQL's own row-level security."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from auth_rls.sql.dialects.registry import dialect_of
 
 class Command(BaseCommand):
     help = (
-        "Prints the policies in force as CREATE POLICY statements, so that programs that speak "
-        "SQL to PostgreSQL meet the same wall. --apply installs them, --check compares."
+        "Prints the policies in force as CREATE POLICY statements, so that PostgreSQL applies "
+        "them to programs that use SQL directly. --apply installs them, --check compares."
     )
-    # Broken policies are exported too, as the denials they are.
+    # Policies that cannot be used are exported too, as denials.
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -31,7 +31,7 @@ class Command(BaseCommand):
         either.add_argument(
             "--check",
             action="store_true",
-            help="exit 1 with a line for each thing that is not as it should be",
+            help="exit 1 with a line for each difference",
         )
         parser.add_argument("--database", default="default", help="alias of the database")
 

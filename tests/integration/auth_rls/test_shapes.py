@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from django.apps import apps
@@ -19,7 +20,7 @@ from django.test.utils import isolate_apps
 
 from auth_rls.explain.questions import answer, asker, question
 from auth_rls.models import Policy
-from auth_rls.policy.declared import declared_policies, isolated
+from auth_rls.policy.declared import DECLARED, declared_policies
 from auth_rls.policy.policy_set import PolicySet, ShapeError
 from auth_rls.shapes import membership, ownership, public_read, tenant
 from tests.support.policies import policy, user
@@ -32,7 +33,7 @@ ALL = [f"zoo.{action}_note" for action in ("view", "add", "change", "delete")]
 
 @pytest.fixture(autouse=True)
 def nothing_declared() -> Iterator[None]:
-    with isolated():
+    with patch.dict(DECLARED, clear=True):
         yield
 
 

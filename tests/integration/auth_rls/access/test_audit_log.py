@@ -26,7 +26,7 @@ MINE = {"owner": "$user.id"}
 
 @pytest.fixture(autouse=True)
 def room_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_log, "_allowance", RecordLimit(100, 60))
+    monkeypatch.setattr(audit_log, "LIMIT", RecordLimit(100, 60))
 
 
 @pytest.fixture

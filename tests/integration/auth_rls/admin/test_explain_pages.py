@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from django.contrib.sessions.models import Session
@@ -15,7 +16,7 @@ from django.utils import timezone
 from django.utils.html import escape
 
 from auth_rls.models import Policy
-from auth_rls.policy.declared import isolated
+from auth_rls.policy.declared import DECLARED
 from tests.support.policies import drop_the_score, permission, policy, user
 from tests.zoo.models import Member, Note, Team
 
@@ -28,7 +29,7 @@ TEST = f"{LIST}test/"
 
 @pytest.fixture(autouse=True)
 def nothing_declared() -> Iterator[None]:
-    with isolated():
+    with patch.dict(DECLARED, clear=True):
         yield
 
 

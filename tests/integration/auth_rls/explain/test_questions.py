@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from django.contrib.auth.models import AnonymousUser
@@ -14,7 +15,7 @@ from django.db.models import Q
 from auth_rls import Subject, declare_policy
 from auth_rls.explain import doors, questions
 from auth_rls.explain.questions import Answer, answer, asker, question
-from auth_rls.policy.declared import isolated
+from auth_rls.policy.declared import DECLARED
 from auth_rls.subjects import tokens
 from realtime.wal import published
 from tests.support.policies import drop_the_score, policy, user
@@ -145,7 +146,7 @@ def test_why_other_policies_do_not_apply_is_said() -> None:
     policy(True, name="holders", audience="permission")
     policy({"nope": 1}, name="broken")
     policy(True, name="about teams", on="zoo.view_team")
-    with isolated():
+    with patch.dict(DECLARED, clear=True):
         declare_policy("in code", "zoo.view_note", audience="anyone", using=Q(is_public=True))
         found = explained(note, user="ada").explanation
     assert {report.name: str(report.standing) for report in found.policies} == {
@@ -276,7 +277,7 @@ def test_the_stream_matches_the_image_that_would_be_captured(
 def test_a_door_that_disagrees_is_shown_and_the_doubt_denies(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(doors, "_doors", {**doors._doors, "side door": lambda question: False})
+    monkeypatch.setitem(doors.DOORS, "side door", lambda question: False)
     policy(True)
     note = Note.objects.create(title="x")
     code, text = run("--role", "anon", "--permission", "zoo.view_note", "--pk", str(note.pk))
