@@ -20,6 +20,7 @@ from auth_rls import conf
 from auth_rls.policy.database_check import problem_of
 from auth_rls.policy.declared import declared_policies
 from auth_rls.policy.definition import Definition, PolicyProblem, understand
+from auth_rls.sql.columns import model_named
 
 # The size of SHA-256's output, below which RFC 7518 forbids a key.
 _SHORTEST_SECRET = 32
@@ -46,6 +47,8 @@ def check_stored(
     from auth_rls.models import Policy
 
     found: list[checks.CheckMessage] = []
+    if _settings_error() is not None:
+        return found  # `check_settings` reports it.
     for alias in databases or ():
         connection = connections[alias]
         if not router.allow_migrate_model(alias, Policy):
@@ -122,10 +125,10 @@ def check_backend(**kwargs: Any) -> list[checks.CheckMessage]:
 def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
     """auth_rls.E003 for an AUTH_RLS that cannot be used, auth_rls.W003 for a secret that is too
     short."""
-    try:
-        current = conf.current()
-    except ImproperlyConfigured as error:
-        return [checks.Error(str(error), id="auth_rls.E003")]
+    error = _settings_error()
+    if error is not None:
+        return [checks.Error(error, id="auth_rls.E003")]
+    current = conf.current()
     if any(len(key.material) < _SHORTEST_SECRET for key in current.secrets):
         return [
             checks.Warning(
@@ -136,3 +139,28 @@ def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
             )
         ]
     return []
+
+
+@checks.register(checks.Tags.models)
+def check_policy_models(**kwargs: Any) -> list[checks.CheckMessage]:
+    """auth_rls.E010 for a name in AUTH_RLS["POLICY_MODELS"] that is no model with rows of its
+    own."""
+    if _settings_error() is not None:
+        return []
+    found: list[checks.CheckMessage] = []
+    for label in sorted(conf.current().policy_models):
+        try:
+            model_named(label)
+        except LookupError as error:
+            text = f'AUTH_RLS["POLICY_MODELS"]: {error.args[0]}.'
+            found.append(checks.Error(text, id="auth_rls.E010"))
+    return found
+
+
+def _settings_error() -> str | None:
+    """Why AUTH_RLS cannot be used; None when it can."""
+    try:
+        conf.current()
+    except ImproperlyConfigured as error:
+        return str(error)
+    return None

@@ -36,7 +36,7 @@ ALGORITHMS: Final = (
 KEYS: Final = (
     *("JWT_KEY", "JWT_ALGORITHMS", "JWKS", "JWKS_URL", "JWT_AUDIENCE", "JWT_ISSUER"),
     *("JWT_LEEWAY", "USER_ID_CLAIM", "USER_FIELD", "ROLE_CLAIM", "DEFAULT_ROLE", "ROLE_MAP"),
-    *("REQUIRED_CLAIMS", "SERVICE_ROLE_TOKENS", "LOG_EVENTS"),
+    *("REQUIRED_CLAIMS", "SERVICE_ROLE_TOKENS", "LOG_EVENTS", "POLICY_MODELS"),
 )
 ROLES: Final = ("anon", "authenticated", "service_role")
 EVENTS: Final = ("applied", "denied", "bypassed")
@@ -49,7 +49,8 @@ class AuthSettings:
 
     `secrets` check the HS algorithms; the first one signs. `user_id_claims` are tried in order.
     `role_map` is read in its own order. `maps_foreign_users`: whether AUTH_RLS says which user a
-    token stands for that a key of JWKS has signed. `log_events` are the kinds of event to log.
+    token stands for that a key of JWKS has signed. `log_events` are the kinds of event to log,
+    `policy_models` labels of models in lower case.
     """
 
     secrets: tuple[Key, ...]
@@ -67,6 +68,7 @@ class AuthSettings:
     required_claims: tuple[tuple[str, Any], ...]
     service_role_tokens: str
     log_events: frozenset[str]
+    policy_models: frozenset[str]
 
 
 @functools.cache
@@ -96,6 +98,7 @@ def current() -> AuthSettings:
         required_claims=_required_claims(given.get("REQUIRED_CLAIMS", {})),
         service_role_tokens=_service_role_tokens(given.get("SERVICE_ROLE_TOKENS", "own")),
         log_events=_events(given.get("LOG_EVENTS", False)),
+        policy_models=_labels(given.get("POLICY_MODELS", ())),
     )
 
 
@@ -279,6 +282,18 @@ def _service_role_tokens(value: Any) -> str:
             f'"never", not {value!r}.'
         )
     return str(value)
+
+
+def _labels(value: Any) -> frozenset[str]:
+    if not isinstance(value, list | tuple | set | frozenset) or not all(
+        isinstance(label, str) and len(label.split(".")) == 2 and all(label.split("."))
+        for label in value
+    ):
+        raise ImproperlyConfigured(
+            'AUTH_RLS["POLICY_MODELS"] must be a list of models, each written "app.Model", '
+            f"not {value!r}."
+        )
+    return frozenset(label.lower() for label in value)
 
 
 def _events(value: Any) -> frozenset[str]:

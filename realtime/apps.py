@@ -12,6 +12,7 @@ class RealtimeConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from auth_rls.policy import reach
         from realtime import checks, redaction  # noqa: F401  (checks register themselves)
         from realtime.models import Message, PresenceMember, RandomId
         from realtime.subscriptions import explain_door
@@ -25,6 +26,7 @@ class RealtimeConfig(AppConfig):
         published.follow(PresenceMember)
         triggers.connect(self)
         explain_door.connect()
+        reach.register(published.published_columns)
         actor_capture.connect(self)
         # Clients put tokens into the query string, and servers log it.
         redaction.install()

@@ -16,6 +16,9 @@ from tests.support.tokens import SECRET_KEY as SECRET_KEY
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.zoo"]
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
+# Tables that policies under test read and that are not published.
+AUTH_RLS = {"POLICY_MODELS": ["zoo.Member", "auth.User", "auth.User_groups"]}
+
 # Whatever the environment says: a test that wants Redis asks for it.
 CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 

@@ -14,6 +14,7 @@ SECRET_KEY = os.environ["DJANGO_SECRET_KEY"]
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.zoo"]
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
+AUTH_RLS = {"POLICY_MODELS": ["zoo.Member", "auth.User", "auth.User_groups"]}
 REALTIME = {
     "API_KEYS": {"sb_publishable_test": "anon", "sb_secret_test": "service_role"},
     **json.loads(os.environ.get("ROWCAST_REALTIME", "{}")),

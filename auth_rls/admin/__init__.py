@@ -5,4 +5,5 @@ Never decides anything: every verdict comes from `auth_rls.explain`.
 
 from __future__ import annotations
 
+# Importing the module registers its admin.
 from auth_rls.admin import policies as policies

@@ -1,20 +1,21 @@
 """Two pages beside the policies in the admin: why a row is shown or not, and a policy tried.
 
-Owns the forms, what each reader may see, and the layout. The answers come from `explain`. Both
-pages change nothing.
+Owns the forms and the layout. The answers come from `explain`; `Reader` says what the reader may
+learn. Both pages change nothing.
 
-Readers of policies may ask about any row. The values of the row and of the subject are shown to
-readers who may see them elsewhere in the admin, and withheld from all others.
+Readers of policies may ask about any row. Where the row, a column that a policy reads, or the
+user is hidden from the reader, nothing is looked up: they see the policies as they are written.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from django import forms
 from django.apps import apps
 from django.contrib import admin
-from django.contrib.auth import get_permission_codename, get_user_model
+from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, models
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
@@ -25,28 +26,33 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from auth_rls.access.snapshot import permission_name
+from auth_rls.admin.reader import Reader
 from auth_rls.explain.clauses import (
+    WITHHELD,
     Applicability,
     Clause,
     Explanation,
     PolicyReport,
     Verdict,
-    withheld,
 )
 from auth_rls.explain.questions import (
     Answer,
     Asker,
     ExplainError,
+    action_on,
     answer,
     asker,
+    candidates,
     claims_from,
+    has_row,
+    outline,
     question,
 )
 from auth_rls.explain.text import sides, word
 from auth_rls.explain.trial import MOST_SHOWN, Trial, trial
 from auth_rls.models import Policy
 from auth_rls.policy.database_check import apart, reason
-from auth_rls.policy.definition import ACTIONS, actions_of
+from auth_rls.policy.definition import ACTIONS, Understood, actions_of, target
 
 _MOST_NAMES = 200
 
@@ -87,20 +93,38 @@ class ExplainForm(forms.Form):
         widget=forms.TextInput(attrs={"class": "vTextField", "autocapitalize": "none"}),
     )
 
-    def answer(self) -> Answer | None:
-        """The answer, or None with the error at the field where the question is wrong."""
+    def answer(self, reader: Reader) -> Answer | Withheld | None:
+        """The answer for `reader`, or None with the error at the field where the question is
+        wrong."""
         data = self.cleaned_data
+        permission, pk = data["permission"].strip(), data["pk"].strip()
         try:
             claims = claims_from(data["claims"]) if data["claims"].strip() else None
-            who = _asker(data["user"], claims)
+            model, action = action_on(permission)
             with apart(DEFAULT_DB_ALIAS):
-                return answer(who, question(who, data["permission"].strip(), data["pk"].strip()))
+                reasons = _objections(reader, model, action, pk)
+                who = None if reasons else _visible_asker(reader, data["user"], claims)
+                if who is None:
+                    reasons = [*reasons, *([] if reasons else [str(_HIDDEN_USER)])]
+                    return Withheld(model._meta.label, action, reasons, outline(model, action))
+                return answer(who, question(who, permission, pk))
         except ExplainError as error:
             field = "pk" if error.field == "topic" else error.field
             self.add_error(field if field in self.fields else None, error.message)
         except DatabaseError as error:
             self.add_error(None, _("The database cannot tell: %s.") % reason(error))
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """In place of an answer that would tell the reader of what they may not view: the reasons,
+    and the policies without verdicts or values."""
+
+    model: str
+    action: str
+    reasons: list[str]
+    explanation: Explanation
 
 
 class ExplainPages:
@@ -122,25 +146,19 @@ class ExplainPages:
             raise PermissionDenied
         asked = "pk" in request.GET
         form = ExplainForm(request.GET) if asked else ExplainForm(initial=request.GET.dict())
-        found = form.answer() if asked and form.is_valid() else None
-        explanation, hidden_row, hidden_subject = None, "", ""
-        if found is not None:
-            hidden_row = self._hidden_row(request, found)
-            hidden_subject = _hidden_subject(request, found)
-            explanation = withheld(
-                found.explanation, row=bool(hidden_row), subject=bool(hidden_subject)
-            )
+        reader = Reader(request, self.admin_site)
+        found = form.answer(reader) if asked and form.is_valid() else None
+        hidden = found if isinstance(found, Withheld) else None
         context = {
             **self.admin_site.each_context(request),
             "opts": Policy._meta,
             "title": _("Explain"),
             "form": form,
-            "users": self._user_names(request),
+            "users": _user_names(reader),
             "permissions": _permissions(),
-            "answer": found,
-            "hidden_row": hidden_row,
-            "hidden_subject": hidden_subject,
-            "policies": [] if explanation is None else _policies(explanation),
+            "answer": None if hidden else found,
+            "hidden": hidden,
+            "policies": _policies(found),
             "media": self.media + form.media,
         }
         return TemplateResponse(request, "admin/auth_rls/policy/explain.html", context)
@@ -168,13 +186,25 @@ class ExplainPages:
             "title": _("Test as user"),
             "media": self.media,
         }
+        reader = Reader(request, self.admin_site)
         try:
-            who = _asker(request.POST.get("test_user", ""), None)
             if not form.is_valid():
                 raise ExplainError("", str(_("The policy cannot be tested as it stands.")))
             policy = form.instance
+            definition = policy.definition()
+            model, action = target(definition)
             with apart(DEFAULT_DB_ALIAS):
-                found = trial(who, policy.definition(), enabled=policy.enabled, replaces=replaces)
+                objections = reader.objections(_understood(model, action))
+                who = _visible_asker(reader, request.POST.get("test_user", ""), None)
+                if objections or who is None:
+                    raise ExplainError("", " ".join(objections) or str(_HIDDEN_USER))
+                found = trial(
+                    who,
+                    definition,
+                    enabled=policy.enabled,
+                    replaces=replaces,
+                    among=reader.rows(model) if action in ACTIONS else None,
+                )
         except ExplainError as error:
             context |= {"problem": error.message, "errors": _errors(form)}
         except DatabaseError as error:
@@ -183,43 +213,57 @@ class ExplainPages:
             context |= {"who": who.words, "refused": who.refused, "policy": form.instance}
             context |= {"trial": found, "most": MOST_SHOWN}
             if found is not None:
-                context |= _shown(found, readable=_may_view(request, found.model))
+                context |= _shown(found)
+                context["partly"] = not reader.sees_all_rows(model)
         return TemplateResponse(request, "admin/auth_rls/policy/test.html", context)
 
     def test_context(self: Any, request: HttpRequest) -> dict[str, Any]:
         """The context of the panel in the policy form."""
-        return {"test_users": self._user_names(request)}
-
-    def _user_names(self: Any, request: HttpRequest) -> list[str]:
-        """User names to choose from, for readers who may view users."""
-        model = get_user_model()
-        if not _may_view(request, model):
-            return []
-        names = model._base_manager.order_by(model.USERNAME_FIELD)
-        return list(names.values_list(model.USERNAME_FIELD, flat=True)[:_MOST_NAMES])
-
-    def _hidden_row(self: Any, request: HttpRequest, found: Answer) -> str:
-        """Why this reader may not see the row's values; empty if they may."""
-        model = found.question.model
-        if found.question.action not in ACTIONS:
-            return ""  # A name is all there is of it, and they have typed that.
-        if not _may_view(request, model):
-            return _("You may not view %(rows)s.") % {"rows": model._meta.verbose_name_plural}
-        permission = f"{model._meta.app_label}.{get_permission_codename('view', model._meta)}"
-        # Who edits policies could let themselves see any row of the model.
-        if not self.has_change_permission(request) and not request.user.has_perm(
-            permission, found.question.instance
-        ):
-            return str(_("You may not view this row."))
-        return ""
+        return {"test_users": _user_names(Reader(request, self.admin_site))}
 
 
-def _hidden_subject(request: HttpRequest, found: Answer) -> str:
-    """Why this reader may not see the subject's values; empty if they may."""
-    pk = getattr(found.question.user, "pk", None)
-    if pk in (None, request.user.pk) or _may_view(request, get_user_model()):
-        return ""
-    return str(_("You may not view other users."))
+_HIDDEN_USER = _("You may not view other users.")
+
+
+def _user_names(reader: Reader) -> list[str]:
+    """User names to choose from, of the users that the reader may view."""
+    model = get_user_model()
+    names = reader.rows(model).order_by(model.USERNAME_FIELD)
+    return list(names.values_list(model.USERNAME_FIELD, flat=True)[:_MOST_NAMES])
+
+
+def _objections(reader: Reader, model: type[models.Model], action: str, pk: str) -> list[str]:
+    """Why the reader may not learn what the policies on this action say of the row `pk`; empty
+    when they may. A row that does not exist is as one that is hidden."""
+    found = []
+    if action in ACTIONS:
+        if not reader.may_view(model):
+            rows = model._meta.verbose_name_plural
+            found.append(str(_("You may not view %(rows)s.") % {"rows": rows}))
+        elif not reader.sees_all_rows(model) and not has_row(reader.rows(model), pk):
+            found.append(str(_("You may not view this row.")))
+    return found + reader.objections(_understood(model, action))
+
+
+def _understood(model: type[models.Model], action: str) -> list[Understood]:
+    """The policies on the action that can be evaluated, enabled or not."""
+    rules = (found.rule for found in candidates(model, action) if found.problem is None)
+    return [Understood(model, action, rule) for rule in rules]
+
+
+def _visible_asker(reader: Reader, user: str, claims: dict[str, Any] | None) -> Asker | None:
+    """The subject of the question; None when it is a user whom the reader may not view, whether
+    that user exists or not. Raises ExplainError."""
+    if reader.sees_all_rows(get_user_model()):
+        return _asker(user, claims)
+    if user.strip() and not reader.is_self(user.strip()):
+        return None
+    try:
+        who = _asker(user, claims)
+    except ExplainError:
+        return None
+    own = who.user is None or who.user.is_anonymous or reader.may_ask_about(who.user.pk)
+    return who if own and reader.may_ask_about(who.subject.user_id) else None
 
 
 def _asker(user: str, claims: dict[str, Any] | None) -> Asker:
@@ -227,16 +271,6 @@ def _asker(user: str, claims: dict[str, Any] | None) -> Asker:
     if not user and claims is None:
         return asker(role="anon")
     return asker(user=user or None, claims=claims)
-
-
-def _may_view(request: HttpRequest, model: type[models.Model]) -> bool:
-    """As the admin would have it: without the permission nobody sees rows of the model there,
-    and a policy editor must not come to see them, sessions say, by way of this page."""
-    options = model._meta
-    return any(
-        request.user.has_perm(f"{options.app_label}.{get_permission_codename(action, options)}")
-        for action in ("view", "change")
-    )
 
 
 def _permissions() -> list[str]:
@@ -253,10 +287,8 @@ def _permissions() -> list[str]:
     return sorted(found)
 
 
-def _shown(found: Trial, *, readable: bool) -> dict[str, Any]:
-    """Rows by key and text, for those who may see them."""
-    if not readable:
-        return {"unreadable": True}
+def _shown(found: Trial) -> dict[str, Any]:
+    """Rows by key and text."""
     return {
         "rows": [(row.pk, str(row), row.pk in found.gained) for row in found.rows],
         "lost": [(row.pk, str(row)) for row in found.lost],
@@ -271,8 +303,29 @@ def _errors(form: forms.BaseForm) -> list[str]:
     return found
 
 
-def _policies(explanation: Explanation) -> list[dict[str, Any]]:
-    return [_policy(report) for report in explanation.policies]
+def _policies(found: Answer | Withheld | None) -> list[dict[str, Any]]:
+    if found is None:
+        return []
+    if isinstance(found, Withheld):
+        return [_as_written(report) for report in found.explanation.policies]
+    return [_policy(report) for report in found.explanation.policies]
+
+
+def _as_written(report: PolicyReport) -> dict[str, Any]:
+    """The policy without what it says of the row or the subject."""
+    evaluated = report.clause is not None
+    return {
+        "name": report.name,
+        "source": report.source,
+        "mode": report.mode,
+        "audience": _AUDIENCES.get(report.audience, report.audience),
+        "reason": report.reason,
+        "decides": False,
+        "said": WITHHELD if evaluated else str(report.standing),
+        "kind": "broken" if report.standing is Applicability.BROKEN else "off",
+        "tree": report.clause and _tree([report.clause], marked=False, withheld=True),
+        "check": report.check and _tree([report.check], marked=False, withheld=True),
+    }
 
 
 def _policy(report: PolicyReport) -> dict[str, Any]:
@@ -304,21 +357,21 @@ def _class(verdict: Verdict) -> str:
     return {True: "ok", False: "no", None: "unknown"}[verdict]
 
 
-def _tree(clauses: list[Clause], *, marked: bool) -> SafeString:
+def _tree(clauses: list[Clause], *, marked: bool, withheld: bool = False) -> SafeString:
     return format_html(
         '<ul class="auth-rls-tree">{}</ul>',
-        format_html_join("", "{}", ((_clause(clause, marked),) for clause in clauses)),
+        format_html_join("", "{}", ((_clause(clause, marked, withheld),) for clause in clauses)),
     )
 
 
-def _clause(clause: Clause, marked: bool) -> SafeString:
+def _clause(clause: Clause, marked: bool, withheld: bool) -> SafeString:
     compared = clause.comparison
     return format_html(
         '<li{}><span class="auth-rls-state auth-rls-{}">{}</span> {}{}{}</li>',
         SafeString(' class="auth-rls-decides"') if marked and clause.decides else "",
-        _class(clause.verdict),
-        word(clause.verdict),
+        "off" if withheld else _class(clause.verdict),
+        WITHHELD if withheld else word(clause.verdict),
         clause.text,
         "" if compared is None else format_html('<div class="help">{}</div>', sides(compared)),
-        _tree(list(clause.parts), marked=marked) if clause.parts else "",
+        _tree(list(clause.parts), marked=marked, withheld=withheld) if clause.parts else "",
     )

@@ -10,8 +10,14 @@ from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.db import models
 from django.forms.fields import InvalidJSONInput
 from django.utils.translation import gettext_lazy as _
+
+from auth_rls.access.snapshot import permission_name
+from auth_rls.admin.reader import Reader
+from auth_rls.models import Policy
+from auth_rls.policy.definition import PolicyProblem, target, understand
 
 # JSON up to this length is shown on one line.
 _LINE = 60
@@ -86,7 +92,38 @@ class PredicateField(forms.JSONField):
 
 
 class PolicyForm(forms.ModelForm):
-    """The form of one policy."""
+    """The form of one policy. `reader` is who fills it in: policies are changed by those who hold
+    the permission and may view what the policy reads. Without a reader this is not asked."""
+
+    reader: Reader | None = None
+
+    def clean(self) -> Any:
+        cleaned = super().clean()
+        if self.reader is not None:
+            self._check_rights(self.reader)
+        return cleaned
+
+    def _check_rights(self, reader: Reader) -> None:
+        stored = Policy.objects.filter(pk=self.instance.pk).first()
+        if stored is not None and not reader.may_decide(stored):
+            self.add_error(None, _("You may not change policies on the rows of this one."))
+        if self.cleaned_data.get("permission") is None:
+            return
+        names = ("name", "permission", "audience", "mode", "using", "with_check")
+        edited = Policy(**{name: self.cleaned_data.get(name) for name in names})
+        try:
+            model, action = target(edited.definition())
+        except PolicyProblem:
+            return  # `Policy.clean` says what is wrong.
+        if not reader.holds(model, action):
+            self.add_error("permission", _refusal(model, action))
+            return
+        try:
+            understood = understand(edited.definition())
+        except PolicyProblem:
+            return
+        for objection in reader.objections([understood]):
+            self.add_error("using" if self.cleaned_data.get("using") else "with_check", objection)
 
     def add_error(self, field: str | None, error: Any) -> None:
         # To the model a field that could not be read is empty, which makes a second error on it.
@@ -101,6 +138,18 @@ class PolicyForm(forms.ModelForm):
                 return
             error = ValidationError(fresh)
         super().add_error(field, error)
+
+
+def _refusal(model: type[models.Model], action: str) -> str:
+    words = {"permission": permission_name(model, action), "rows": model._meta.verbose_name_plural}
+    if action == "view":
+        text = _(
+            "Policies on %(permission)s are changed by those who hold it. These are %(rows)s, and "
+            "you may not view them."
+        )
+    else:
+        text = _("Policies on %(permission)s are changed by those who hold it, and you do not.")
+    return str(text % words)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

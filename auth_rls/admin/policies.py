@@ -22,6 +22,7 @@ from django.utils.translation import ngettext
 
 from auth_rls.admin.explain_pages import ExplainPages
 from auth_rls.admin.forms import PolicyForm, PredicateField, PredicateTextarea
+from auth_rls.admin.reader import Reader
 from auth_rls.models import Policy
 from auth_rls.policy.database_check import problem_of
 from auth_rls.policy.declared import declared_policies
@@ -101,6 +102,17 @@ class PolicyAdmin(ExplainPages, admin.ModelAdmin):
             kwargs["widget"] = PermissionSelect(db_field, self.admin_site)
             kwargs["queryset"] = Permission.objects.select_related("content_type")
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def get_form(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        form = super().get_form(request, *args, **kwargs)
+        setattr(form, "reader", Reader(request, self.admin_site))  # noqa: B010  (of the class)
+        return form
+
+    def has_delete_permission(self, request: HttpRequest, obj: Policy | None = None) -> bool:
+        """Also asks for a right on the model: without a restrictive policy more rows are shown."""
+        if not super().has_delete_permission(request, obj):
+            return False
+        return obj is None or Reader(request, self.admin_site).may_decide(obj)
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(self.permissions_view)
@@ -203,7 +215,15 @@ class PolicyAdmin(ExplainPages, admin.ModelAdmin):
         self._switch(request, queryset, False)
 
     def _switch(self, request: HttpRequest, queryset: QuerySet[Policy], enabled: bool) -> None:
-        switched = list(queryset.exclude(enabled=enabled))
+        reader = Reader(request, self.admin_site)
+        switched = list(
+            queryset.exclude(enabled=enabled).select_related("permission__content_type")
+        )
+        refused = [policy.name for policy in switched if not reader.may_decide(policy)]
+        if refused:
+            text = _("Nothing was changed: you may not change policies on the rows of %(names)s.")
+            self.message_user(request, text % {"names": ", ".join(refused)}, messages.ERROR)
+            return
         for policy in switched:
             policy.enabled = enabled
             policy.save(update_fields=["enabled"])

@@ -329,8 +329,8 @@ def _names(reports: list[PolicyReport]) -> str:
 def _without_values(clause: Clause, row: bool, subject: bool) -> Clause:
     compared = clause.comparison
     if compared is not None and row:
-        compared = replace(compared, found=WITHHELD)
+        compared = replace(compared, found=WITHHELD, contains=None)
     if compared is not None and subject and compared.source:
-        compared = replace(compared, wanted=WITHHELD, size=None)
+        compared = replace(compared, wanted=WITHHELD, size=None, contains=None)
     parts = tuple(_without_values(part, row, subject) for part in clause.parts)
     return replace(clause, comparison=compared, parts=parts)

@@ -19,7 +19,7 @@ from django.db import models
 from auth_rls import conf
 from auth_rls.access import audit_log, authority
 from auth_rls.access.snapshot import PolicySnapshot, permission_name
-from auth_rls.explain.clauses import Candidate, Explanation, explain, unasked
+from auth_rls.explain.clauses import Candidate, Explanation, explain, unasked, withheld
 from auth_rls.explain.doors import DoorVerdict, Question, ask_all
 from auth_rls.models import Policy
 from auth_rls.policy.database_check import problem_of
@@ -32,6 +32,7 @@ from auth_rls.policy.definition import (
     target,
     understand,
 )
+from auth_rls.predicates.bind import MISSING
 from auth_rls.sql.rows import row_of
 from auth_rls.subjects import tokens
 from auth_rls.subjects.claims import claim_at, put_claim
@@ -188,6 +189,31 @@ def find_user(name: str) -> Any:
     if found is None:
         raise ExplainError("user", f"There is no user with the name or primary key {name!r}.")
     return found
+
+
+def outline(model: type[models.Model], action: str) -> Explanation:
+    """The policies on the action as they are written: without values, and with verdicts that mean
+    nothing. It reads no row but the policies."""
+    permission = permission_name(model, action)
+    bare = explain(
+        permission,
+        candidates(model, action),
+        {},
+        holds_permission=True,
+        authenticated=True,
+        value_of=lambda ref: MISSING,
+        set_of=lambda select: (),
+        new_row=action == "add",
+    )
+    return withheld(bare, row=True, subject=True)
+
+
+def has_row(rows: models.QuerySet[Any], pk: str) -> bool:
+    """Whether a row with this primary key, as people write it, is among `rows`."""
+    try:
+        return rows.filter(pk=pk).exists()
+    except (ValueError, TypeError, OverflowError, ValidationError):
+        return False
 
 
 def candidates(model: type[models.Model], action: str) -> list[Candidate]:

@@ -51,8 +51,16 @@ class Trial:
     lost: tuple[models.Model, ...]
 
 
-def trial(who: Asker, edited: Definition, *, enabled: bool, replaces: str | None) -> Trial | None:
+def trial(
+    who: Asker,
+    edited: Definition,
+    *,
+    enabled: bool,
+    replaces: str | None,
+    among: models.QuerySet[Any] | None = None,
+) -> Trial | None:
     """The rows under the edited policy, which takes the place of the stored one named `replaces`.
+    Rows that are not in `among`, a queryset of the model, are left out and not counted.
 
     For an add, the stored rows that could be added as they are. None where the model has no
     table. Raises PolicyProblem when the permission belongs to no model.
@@ -63,8 +71,9 @@ def trial(who: Asker, edited: Definition, *, enabled: bool, replaces: str | None
     others = [found for found in stored_definitions() if found.name != replaces]
     edits = [edited] if enabled else []
     with audit_log.quiet():
-        now = _rows(who, model, action, PolicySnapshot.load())
-        then = _rows(who, model, action, PolicySnapshot([*others, *declared_policies(), *edits]))
+        edit = PolicySnapshot([*others, *declared_policies(), *edits])
+        now = _rows(who, model, action, PolicySnapshot.load(), among)
+        then = _rows(who, model, action, edit, among)
     shown = tuple(then.order_by("pk")[:MOST_SHOWN])
     keys = [row.pk for row in shown]
     known = frozenset(now.filter(pk__in=keys).values_list("pk", flat=True))
@@ -80,10 +89,16 @@ def trial(who: Asker, edited: Definition, *, enabled: bool, replaces: str | None
 
 
 def _rows(
-    who: Asker, model: type[models.Model], action: str, snapshot: PolicySnapshot
+    who: Asker,
+    model: type[models.Model],
+    action: str,
+    snapshot: PolicySnapshot,
+    among: models.QuerySet[Any] | None,
 ) -> models.QuerySet[Any]:
     # No manager: policies decide about the rows that a manager hides, too.
     rows: models.QuerySet[Any] = models.QuerySet(model)
+    if among is not None:
+        rows = rows.filter(pk__in=among.order_by().values("pk"))
     if action != "add":
         asker = who.user if who.refused else who.subject
         return permitted(rows, asker, action, snapshot=snapshot)

@@ -8,6 +8,7 @@ log, as a policy in the database is.
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Final, Literal
 
 from django.core.exceptions import ImproperlyConfigured
@@ -63,7 +64,7 @@ def declare(definition: Definition) -> None:
             f"The policy {definition.name!r} is declared twice: in {previous.source} and in "
             f"{definition.source}."
         )
-    DECLARED[definition.name] = definition
+    DECLARED[definition.name] = replace(definition, in_code=True)
 
 
 def declared_policies() -> tuple[Definition, ...]:

@@ -14,8 +14,9 @@ from django.contrib.auth import get_permission_codename, get_user_model
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 
+from auth_rls.policy import reach
 from auth_rls.policy.rules import PolicyRule
-from auth_rls.predicates.parse import PredicateError, parse
+from auth_rls.predicates.parse import PredicateError, TableSchema, parse
 from auth_rls.predicates.predicate import FALSE, Predicate, columns, refs, selects
 from auth_rls.sql.columns import UnsupportedColumn, columns_of, concrete, model_named, schema_of
 
@@ -57,6 +58,8 @@ class Definition:
     source: str = "database"
     # The model's name by the permission's content type, where known: the codename may differ.
     content_type: str | None = None
+    # Declared in code, by developers: it may reach every model. See reach.py.
+    in_code: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +86,14 @@ def understand(definition: Definition) -> Understood:
         raise PolicyProblem(
             "using", "Say which rows; write true for every row the audience may ask for."
         )
-    parsed_check = None if with_check is None else _parsed("with_check", with_check, model)
+    everywhere = definition.in_code
+    if not (everywhere or action not in ACTIONS or reach.is_open(model)):
+        raise PolicyProblem("permission", f"{reach.why_closed(model)}.")
+    parsed_check = None
+    if with_check is not None:
+        parsed_check = _parsed("with_check", with_check, model, everywhere)
     # An add has no row that stands already: `using` is read only in place of `with_check`.
-    parsed_using = FALSE if using is None else _parsed("using", using, model)
+    parsed_using = FALSE if using is None else _parsed("using", using, model, everywhere)
     rule = PolicyRule(
         name=definition.name,
         audience=definition.audience,
@@ -197,9 +205,17 @@ def _choice(field: str, value: str, choices: tuple[str, ...]) -> None:
         raise PolicyProblem(field, f"{value!r} is none of {', '.join(choices)}.")
 
 
-def _parsed(field: str, written: Any, model: type[models.Model]) -> Predicate:
+def _parsed(field: str, written: Any, model: type[models.Model], everywhere: bool) -> Predicate:
+    """The predicate written in `field`; `everywhere`: its selects may read every model."""
+
+    def schema_named(label: str) -> TableSchema:
+        named = model_named(label)
+        if not (everywhere or reach.is_open(named)):
+            raise LookupError(reach.why_closed(named))
+        return schema_of(named)
+
     try:
-        predicate = parse(written, schema_of(model), lambda label: schema_of(model_named(label)))
+        predicate = parse(written, schema_of(model), schema_named)
         for ref in refs(predicate):
             if ref.source == "user":
                 user_column(ref.path[0])

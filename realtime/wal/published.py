@@ -138,6 +138,15 @@ def shape_of(model: type[models.Model]) -> tuple[ColumnInfo, ...]:
     return tuple(shapes.info(column) for column in _shown(entry))
 
 
+def published_columns(model: type[models.Model]) -> frozenset[str] | None:
+    """The names of a model's published columns; None for a model that is not published, or cannot
+    be. Asks no database."""
+    try:
+        return frozenset(column.name for column in shape_of(model))
+    except (LookupError, CannotCapture):
+        return None
+
+
 def relation_for(model: type[models.Model], reads: Collection[str] | None = None) -> Relation:
     """The relation of a published model. `reads` are the names of columns that policies read
     and that are captured, hidden, even when not published; the policies are asked by default.

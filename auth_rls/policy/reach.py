@@ -1,0 +1,53 @@
+"""The models that stored policies may be about and may read.
+
+Policies are edited by staff, and a policy shows rows. So a stored policy reaches only models that
+the project's developers have opened: by publishing their rows, or by name in
+AUTH_RLS["POLICY_MODELS"]. Policies declared in code are written by those developers and are not
+restricted. Owns the answer; apps that publish rows register how they know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from django.db import models
+
+from auth_rls import conf
+
+Columns = frozenset[str]
+
+PublishedColumns = Callable[[type[models.Model]], "Columns | None"]
+"""Gives the published columns of a model, by column name; None for a model not published."""
+
+_publishers: Final[list[PublishedColumns]] = []
+
+
+def register(publisher: PublishedColumns) -> None:
+    """Adds a function that knows published models. Adding it again changes nothing."""
+    if publisher not in _publishers:
+        _publishers.append(publisher)
+
+
+def open_columns(model: type[models.Model]) -> Columns | None:
+    """The columns of `model` that are open: the published ones, or all where the model is named in
+    the settings. None for a model that is not open, and for a proxy what its table's model is."""
+    model = model._meta.concrete_model or model
+    columns = frozenset(field.column for field in model._meta.local_concrete_fields)
+    if model._meta.label_lower in conf.current().policy_models:
+        return columns
+    published = [found for ask in _publishers if (found := ask(model)) is not None]
+    return frozenset().union(*published) & columns if published else None
+
+
+def is_open(model: type[models.Model]) -> bool:
+    """Whether stored policies may be about `model` and read its rows."""
+    return open_columns(model) is not None
+
+
+def why_closed(model: type[models.Model]) -> str:
+    """The message for a model that is not open."""
+    return (
+        f"{model._meta.label} is not open to policies: publish it, or name it in "
+        'AUTH_RLS["POLICY_MODELS"]'
+    )
