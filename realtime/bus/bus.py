@@ -26,6 +26,7 @@ from realtime.bus.layers import let_go, own_layer
 from realtime.event_log.batch import Batch
 from realtime.topics.broadcast import BroadcastBatch
 from realtime.util.counters import Counters
+from realtime.util.outage_log import OutageLog
 from realtime.util.tasks import cancelled
 
 logger = logging.getLogger("realtime.bus")
@@ -95,7 +96,13 @@ class Bus:
         self._layer: Any = own_layer(alias)
         self._receive = receive
         self.counters = Counters() if counters is None else counters
-        self._trouble: str | None = None
+        self._outage = OutageLog(
+            logger,
+            failing="channel layer failed: %s; servers read the log themselves",
+            failing_action="bus_down",
+            works="channel layer works again",
+            works_action="bus_up",
+        )
         self._layer_down = False
         self._recovery: asyncio.Task[None] | None = None
         # Only when joined:
@@ -110,7 +117,7 @@ class Bus:
     @property
     def healthy(self) -> bool:
         """Whether the layer works, as far as this process knows."""
-        return self._trouble is None
+        return self._outage.problem is None
 
     async def join(self) -> None:
         """Start to receive. Returns after the first probe came back, or the layer failed."""
@@ -189,7 +196,7 @@ class Bus:
                 await self._send(Probe())
             except Exception as error:
                 self._failed(error)
-        self._works()
+        self._outage.worked()
 
     # --- receiving --------------------------------------------------------------------------------
 
@@ -201,7 +208,7 @@ class Bus:
                     await self._enter()
                 if await self._receives_probe():
                     vain = 0
-                    self._works()
+                    self._outage.worked()
                     answered.set()
                     await self._until_silence()
                     continue
@@ -310,21 +317,6 @@ class Bus:
         except Exception as error:
             logger.debug("layer not closed: %s", error, extra={"action": "bus_close_failed"})
 
-    # --- state ----------------------------------------------------------------------------------
-
     def _failed(self, error: Exception) -> None:
-        # One line per change of state, however long an outage lasts.
         self.counters.layer_failures += 1
-        if self._trouble is None:
-            text = str(error) or type(error).__name__
-            logger.warning(
-                "channel layer failed: %s; servers read the log themselves",
-                text,
-                extra={"action": "bus_down"},
-            )
-            self._trouble = text
-
-    def _works(self) -> None:
-        if self._trouble is not None:
-            logger.info("channel layer works again", extra={"action": "bus_up"})
-        self._trouble = None
+        self._outage.failed(error)

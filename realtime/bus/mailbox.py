@@ -11,6 +11,7 @@ from typing import Any
 from channels.layers import InMemoryChannelLayer
 
 from realtime.bus.layers import CALL_SECONDS, let_go, own_layer
+from realtime.util.outage_log import OutageLog
 
 logger = logging.getLogger("realtime.layers")
 
@@ -57,22 +58,21 @@ class Mailbox:
             await self._layer.send(channel, message)
 
     async def _listen(self) -> None:
-        failing = False
+        outage = OutageLog(
+            logger,
+            failing=f"nothing can be received as {self.name}: %s",
+            failing_action="mailbox_failing",
+            works=f"messages can be received again as {self.name}",
+            works_action="mailbox_works",
+        )
         while True:
             try:
                 message = await self._layer.receive(self.name)
-                failing = False
             except Exception as error:
-                if not failing:
-                    logger.warning(
-                        "nothing can be received as %s: %s",
-                        self.name,
-                        error,
-                        extra={"action": "mailbox_failing"},
-                    )
-                failing = True
+                outage.failed(error)
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
+            outage.worked()
             try:
                 self._receive(message)
             except Exception:

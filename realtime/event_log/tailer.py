@@ -22,6 +22,8 @@ from realtime.event_log.batch import Batch
 from realtime.event_log.leadership import Deposed, Leadership, Role
 from realtime.event_log.sequencer import Look, Sequencer
 from realtime.event_log.table import BATCH, read_rows, relations
+from realtime.util.backoff import Backoff
+from realtime.util.outage_log import OutageLog
 from realtime.wal.head import Head, renew_epoch
 from realtime.wal.vendor import vendor_of
 
@@ -68,8 +70,20 @@ class Tailer:
         self._sequencer = Sequencer()
         self._position: Head | None = None
         self._undecided = False
-        self._failing: str | None = None
-        self._publishing = True
+        self._outage = OutageLog(
+            logger,
+            failing="the log cannot be read: %s",
+            failing_action="tail_failing",
+            works="the log can be read again",
+            works_action="tail_works",
+        )
+        self._publish_outage = OutageLog(
+            logger,
+            failing="publishing failed: %s; servers read the log themselves",
+            failing_action="publish_failed",
+            works="publishing works again",
+            works_action="publish_works",
+        )
 
     def stop(self) -> None:
         """Ask the loop to end after the batch at hand. From any thread, any number of times."""
@@ -97,29 +111,28 @@ class Tailer:
     @property
     def failing(self) -> str | None:
         """What the database last said, while it does not work."""
-        return self._failing
+        return self._outage.problem
 
     def run(self) -> None:
         """Tail until stopped, then give up the lead."""
         connection = connections[self._alias]
         wake = vendor_of(connection).change_detector(connection)
         busy = 0
-        backoff = _BACKOFF_FIRST
+        backoff = Backoff(_BACKOFF_FIRST, _BACKOFF_MOST)
         try:
             while not self._stop.is_set():
                 try:
                     changed = wake.changed() or self._undecided
                     busy = _BUSY_LOOKS if changed and self._turn() else max(busy - 1, 0)
                 except (DatabaseError, InterfaceError, LookupError, OSError) as error:
-                    self._failed(error)
+                    self._outage.failed(error)
                     wake.forget()
                     self._sequencer.forget()
                     self._close()
-                    self._stop.wait(backoff)
-                    backoff = min(backoff * 2, _BACKOFF_MOST)
+                    self._stop.wait(backoff.next())
                     continue
-                self._worked()
-                backoff = _BACKOFF_FIRST
+                self._outage.worked()
+                backoff.reset()
                 self._stop.wait(self._pause(busy > 0))
         finally:
             self._release()
@@ -211,28 +224,9 @@ class Tailer:
         try:
             self._publish(batch)
         except Exception as error:
-            if self._publishing:
-                logger.warning(
-                    "publishing failed: %s; servers read the log themselves",
-                    error,
-                    extra={"action": "publish_failed"},
-                )
-            self._publishing = False
+            self._publish_outage.failed(error)
         else:
-            if not self._publishing:
-                logger.info("publishing works again", extra={"action": "publish_works"})
-            self._publishing = True
-
-    def _failed(self, error: Exception) -> None:
-        text = str(error)
-        if self._failing is None:
-            logger.warning("the log cannot be read: %s", text, extra={"action": "tail_failing"})
-        self._failing = text
-
-    def _worked(self) -> None:
-        if self._failing is not None:
-            logger.info("the log can be read again", extra={"action": "tail_works"})
-        self._failing = None
+            self._publish_outage.worked()
 
     def _release(self) -> None:
         connection = connections[self._alias]

@@ -22,6 +22,7 @@ from realtime.util.database_threads import (
     finish_in_database_thread,
     in_database_thread,
 )
+from realtime.util.outage_log import OutageLog
 
 logger = logging.getLogger("realtime.processes")
 
@@ -76,7 +77,13 @@ async def keep_row(
             loop.call_soon_threadsafe(renew_now.set)
 
     unwatch = holds.watch(hold_sank)
-    failing = False
+    outage = OutageLog(
+        logger,
+        failing="the row of this process cannot be renewed: %s",
+        failing_action="lease_failing",
+        works="the row can be renewed again",
+        works_action="lease_works",
+    )
     try:
         while True:
             renew_now.clear()
@@ -84,11 +91,9 @@ async def keep_row(
             try:
                 existed = await in_database_thread(registration.renew, written)
             except DATABASE_ERRORS as error:
-                _note(error, failing)
-                failing = True
+                outage.failed(error)
             else:
-                _note(None, failing)
-                failing = False
+                outage.worked()
                 if not existed:
                     on_new_row()
                 if after_renewal is not None:
@@ -102,14 +107,3 @@ async def keep_row(
         # If this fails, the row goes when its lease expires.
         with contextlib.suppress(*DATABASE_ERRORS):
             await finish_in_database_thread(registration.leave)
-
-
-def _note(error: Exception | None, failing: bool) -> None:
-    if error is not None and not failing:
-        logger.warning(
-            "the row of this process cannot be renewed: %s",
-            error,
-            extra={"action": "lease_failing"},
-        )
-    elif error is None and failing:
-        logger.info("the row can be renewed again", extra={"action": "lease_works"})

@@ -21,6 +21,7 @@ from realtime.topics.frames import of_presence
 from realtime.topics.listeners import Listener
 from realtime.topics.presence.state import PresenceMeta, PresenceState
 from realtime.topics.presence.store import read
+from realtime.util.backoff import Backoff
 from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
 
 logger = logging.getLogger("realtime.presence")
@@ -238,15 +239,14 @@ class PresenceTracker:
         self._replace(key, loaded, entries)
 
     async def _reload(self, key: tuple[str, bool], loaded: _Topic) -> None:
-        wait = _RETRY_FIRST
+        backoff = Backoff(_RETRY_FIRST, _RETRY_MOST)
         while True:
             loaded.meanwhile = []
             try:
                 entries = await in_database_thread(read, self._alias, *key)
             except DATABASE_ERRORS as error:
                 logger.debug("presence not read: %s", error, extra={"action": "presence_unread"})
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, _RETRY_MOST)
+                await asyncio.sleep(backoff.next())
                 continue
             self._replace(key, loaded, entries)
             return

@@ -18,7 +18,9 @@ from django.db.utils import DataError, IntegrityError
 
 from realtime.topics.presence.store import PresenceRow, ProcessExpired, write
 from realtime.topics.presence.tracker import PresenceTracker
+from realtime.util.backoff import Backoff
 from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
+from realtime.util.outage_log import OutageLog
 
 logger = logging.getLogger("realtime.presence")
 
@@ -60,7 +62,13 @@ class PresenceWriter:
         self._generation = 0
         # One count for all: an id that is used again does not repeat a version.
         self._versions = count(1)
-        self._failing = False
+        self._outage = OutageLog(
+            logger,
+            failing="presence cannot be written: %s",
+            failing_action="presence_failing",
+            works="presence can be written again",
+            works_action="presence_works",
+        )
 
     def __len__(self) -> int:
         """The number of channels of this process that are present."""
@@ -106,7 +114,7 @@ class PresenceWriter:
 
     async def run(self) -> None:
         """Write until cancelled."""
-        wait = _RETRY_FIRST
+        backoff = Backoff(_RETRY_FIRST, _RETRY_MOST)
         while True:
             await self._wake.wait()
             await self._registered.wait()
@@ -125,13 +133,12 @@ class PresenceWriter:
                 self._registered.clear()
                 self._again(batch)
             except DATABASE_ERRORS as error:
-                self._note(error)
+                self._outage.failed(error)
                 self._again(batch)
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, _RETRY_MOST)
+                await asyncio.sleep(backoff.next())
             else:
-                self._note(None)
-                wait = _RETRY_FIRST
+                self._outage.worked()
+                backoff.reset()
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -203,16 +210,6 @@ class PresenceWriter:
     def _again(self, batch: list[_Tracked]) -> None:
         for member in batch:
             self._mark(member)
-
-    def _note(self, error: Exception | None) -> None:
-        # One line per change of state, however long an outage lasts.
-        if error is not None and not self._failing:
-            logger.warning(
-                "presence cannot be written: %s", error, extra={"action": "presence_failing"}
-            )
-        elif error is None and self._failing:
-            logger.info("presence can be written again", extra={"action": "presence_works"})
-        self._failing = error is not None
 
 
 def _at(row: PresenceRow, version: int) -> PresenceRow:
