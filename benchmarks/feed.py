@@ -48,7 +48,7 @@ class Feed:
     def __init__(self) -> None:
         from realtime.dispatcher.dispatcher import Dispatcher
 
-        self.dispatcher = Dispatcher("default", 10_000, None)
+        self.dispatcher = Dispatcher("default", 10_000)
         self.last = Port(-1)
 
     async def start(self) -> None:

@@ -32,6 +32,7 @@ from realtime.process.registry import Report
 from realtime.process.remote_reader import RemoteReader
 from realtime.process.shutdown import StopSignal
 from realtime.session.quotas import QuotaChain, Quotas, Rates
+from realtime.subscriptions.replay.context import ReplayBounds
 from realtime.subscriptions.subscriber import Subscriber
 from realtime.topics.broadcast import Broadcast, BroadcastBatch
 from realtime.topics.presence.writer import PresenceWriter
@@ -70,7 +71,10 @@ class Hub:
         self._settings = settings
         self.counters = Counters()
         self.dispatcher = Dispatcher(
-            self._alias, settings.RING_SIZE, settings.LIMITS.replay_events, self.counters
+            self._alias,
+            settings.RING_SIZE,
+            self.counters,
+            bounds=ReplayBounds(settings.LIMITS.replay_events, settings.LIMITS.snapshot_rows),
         )
         self.bus = Bus(
             settings.CHANNEL_LAYER,
@@ -179,7 +183,7 @@ class Hub:
             position=self.position.seq,
             connections=self.connections,
             channels=self.dispatcher.topics.listeners,
-            subscriptions=len(self.dispatcher.subscribers),
+            subscriptions=self.dispatcher.subscribers.channels.subscribed,
             tailing=self._tailer is not None,
             leading=self._tailer is not None and self._tailer.leading,
             counters=self.counters.flat(),

@@ -329,5 +329,5 @@ async def _send_frame(send: AsgiSend, frame: str | bytes) -> None:
 
 def _position(hub: Hub, ports: Mapping[Channel, ChannelSubscriber]) -> Position | None:
     """How far a socket has been served; None while one of its channels is catching up."""
-    replaying = hub.dispatcher.subscribers.replaying
+    replaying = hub.dispatcher.subscribers.channels.replaying
     return None if any(map(replaying, ports.values())) else hub.position

@@ -54,7 +54,7 @@ async def _serve(
 ) -> None:
     """Admit the socket and serve it, or refuse it."""
     settings = conf.current()
-    generation = here.dispatcher.subscribers.generation
+    generation = here.dispatcher.subscribers.rebinding.generation
     try:
         admitted = await admit(scope, settings)
         if here.draining:

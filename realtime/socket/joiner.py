@@ -163,7 +163,7 @@ class Joiner:
             if subject.expires_at is not None and subject.expires_at <= time.time():
                 raise ExpiredToken(int(time.time() - subject.expires_at))
             return subject, self._admitted_at
-        read = self._hub.dispatcher.subscribers.generation
+        read = self._hub.dispatcher.subscribers.rebinding.generation
         subject = await in_database_thread(
             credentials.authenticate_in_band, token, api_keys=self._api_keys
         )

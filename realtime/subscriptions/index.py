@@ -1,14 +1,14 @@
-"""Who asked for what: subscriptions, grouped into audiences and found by equality.
+"""The index of subscriptions: grouped into audiences, and found by equality.
 
 Pure. A filter and a subject's policies together are one predicate; equal predicates on a table
-are one entry, evaluated once per event for all who share it. Entries are found by hash on the
-values their equality conditions need, so an event costs what it matches, not what is subscribed.
-A predicate that selects from another table looks into a set that others keep current; when that
-changes, the index follows, and neither entry nor audience is made anew.
+are one entry, evaluated once per event for all channels that share it. Entries are found by hash
+on the values that their equality conditions need, so an event costs what it matches, not what is
+subscribed. A predicate that selects from another table looks into a live set; when that shifts,
+the index follows, and neither entry nor audience is made anew.
 Channels whose joins are the same in every respect form one audience and share each frame.
 
-A live subscription keeps a set of rows, so an UPDATE is judged by both of its images: what comes
-into the set is an INSERT to it, what leaves is a DELETE.
+A live subscription keeps a set of rows, so an UPDATE is judged by both of its images: a row that
+comes into the set is an INSERT to it, one that leaves is a DELETE.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Member = TypeVar("Member")
 Verdict = Callable[[Mapping[str, Any]], bool | None]
 MembersOf = Callable[[Select], Collection[object]]
 
-# Entries looked at between two moments at which others may have their turn.
+# Entries looked at between two steps at which the loop may run other tasks.
 _STRIDE = 256
 
 
@@ -39,8 +39,8 @@ _STRIDE = 256
 class Subscription:
     """One binding on one table. `event` is "*", "INSERT", "UPDATE" or "DELETE".
 
-    `id` is what the client knows the binding by; a wildcard binding is several subscriptions
-    with one id. `rls` and `filter` are bound predicates. `live`: the client keeps a set of rows.
+    The client knows the binding by `id`; a wildcard binding is several subscriptions with one id.
+    `rls` and `filter` are bound predicates. With `live` the client keeps a set of rows.
     """
 
     id: int
@@ -54,13 +54,13 @@ class Subscription:
 
     @property
     def place(self) -> tuple[int, str]:
-        """What of a channel this is: no two subscriptions of a channel that differ share it."""
+        """Names the subscription within its channel: binding and table."""
         return self.id, self.table
 
 
 @dataclass(frozen=True, slots=True)
 class AudienceKey:
-    """What makes two channels the same audience."""
+    """Channels with equal keys are one audience."""
 
     topic: str
     version: str
@@ -101,7 +101,7 @@ class _Entry(Generic[Member]):
         self.wants: Verdict = matcher(both, members_of)
         self.may_see: Verdict = matcher(rls, members_of)
         self.keys = index_keys(both)
-        # Whoever is found by a value of the one row that counts needs no second look.
+        # An entry found by a value of the one row that counts needs no evaluation.
         self.decided = keys_decide(both)
         # A dict as an ordered set: frames leave in the order of joining.
         self.subscribers: dict[tuple[Audience[Member], Subscription], None] = {}
@@ -131,7 +131,7 @@ class _Entries(Generic[Member]):
 
 
 class _Table(Generic[Member]):
-    """The entries of one table. Live ones are apart: they are looked for by the old row too."""
+    """The entries of one table. Live ones are apart: they are found by the old row too."""
 
     __slots__ = ("live", "plain")
 
@@ -151,8 +151,8 @@ def _no_sets(select: Select) -> Collection[object]:
 
 
 class SubscriptionIndex(Generic[Member]):
-    """All subscriptions of a process. `Member` is whatever the shell delivers to; `members_of`
-    gives the live set behind a select."""
+    """All live subscriptions of a process. `Member` is what the shell delivers to; `members_of`
+    gives the live set behind a select; `on_failure` is called for a predicate that raised."""
 
     def __init__(
         self,
@@ -164,11 +164,11 @@ class SubscriptionIndex(Generic[Member]):
         self._audiences: dict[AudienceKey, Audience[Member]] = {}
         self._of: dict[Member, Audience[Member]] = {}
         self._on_failure = on_failure
-        #: How many predicates were put to an event so far.
+        #: How many predicates were evaluated on an event so far.
         self.evaluated = 0
 
     def __len__(self) -> int:
-        """How many channels are subscribed to anything."""
+        """How many channels have a subscription."""
         return len(self._of)
 
     def __contains__(self, member: Member) -> bool:
@@ -180,7 +180,7 @@ class SubscriptionIndex(Generic[Member]):
         return sum(map(len, self._tables.values()))
 
     def set(self, member: Member, key: AudienceKey) -> bool:
-        """Subscribe a channel, in place of whatever it had. Whether anything changed."""
+        """Subscribe a channel, in place of what it had. Returns whether that changed anything."""
         current = self._of.get(member)
         if current is not None and current.key == key:
             return False
@@ -200,7 +200,7 @@ class SubscriptionIndex(Generic[Member]):
         return True
 
     def remove(self, member: Member) -> None:
-        """Forget a channel. From here on it gets nothing (RT-S1)."""
+        """Remove a channel, if it is there. Nothing matches it from here on (RT-S1)."""
         audience = self._of.pop(member, None)
         if audience is None:
             return
@@ -220,7 +220,7 @@ class SubscriptionIndex(Generic[Member]):
                 del self._tables[place]
 
     def on_table(self, schema: str, table: str) -> Collection[Member]:
-        """Every channel subscribed to this table, whatever it may see of it."""
+        """The channels subscribed to this table, whatever they may see of it."""
         found = self._tables.get((schema, table))
         if found is None:
             return ()
@@ -233,34 +233,35 @@ class SubscriptionIndex(Generic[Member]):
         }
 
     def follow(self, select: Select, shift: SetDelta) -> None:
-        """A set has shifted; to be told before anything else is asked."""
+        """A set has shifted. To be called before the next event is matched."""
         for table in self._tables.values():
             for entries in (table.plain, table.live):
                 entries.index.follow(select, shift.added, shift.removed)
 
     def match(self, event: DatabaseEvent) -> list[Delivery[Member]]:
         """Every frame this event is worth. Unknown is not a match."""
-        steps = self.matching(event)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as done:
-                found: list[Delivery[Member]] = done.value
-                return found
+        found: list[Delivery[Member]] = []
+        for _ in self.matching(event, found):
+            pass
+        return found
 
-    def matching(self, event: DatabaseEvent) -> Generator[None, None, list[Delivery[Member]]]:
-        """`match` in steps, between which channels may be removed, but none be set."""
+    def matching(
+        self, event: DatabaseEvent, found: list[Delivery[Member]]
+    ) -> Generator[None, None, None]:
+        """`match` in steps, appending to `found` at the last one. Between two steps channels may
+        be removed, but none be set."""
         table = self._tables.get((event.relation.schema, event.relation.table))
         if table is None or not event.relation.published:
-            return []
+            return
         hits: list[_Hit[Member]] = []
         image = event.old if event.op == "DELETE" else event.new
         if table.plain.by_key and image is not None and not unchanged(event):
             yield from self._each(table.plain.index.candidates(image), event, _hits, hits)
         if table.live.by_key:
-            found = table.live.index.candidates(event.new, event.old)
-            yield from self._each(found, event, _live_hits, hits)
-        return _group(hits) if hits else []
+            entries = table.live.index.candidates(event.new, event.old)
+            yield from self._each(entries, event, _live_hits, hits)
+        if hits:
+            found += _group(hits)
 
     def _each(
         self,
@@ -274,7 +275,7 @@ class SubscriptionIndex(Generic[Member]):
             try:
                 hits.extend(judge(entry, event))
             except Exception as error:
-                # Denied to those who share this predicate, and to nobody else (RT-S2).
+                # Denied to the channels that share this predicate, and to no other (RT-S2).
                 for _, subscription in entry.subscribers:
                     self._on_failure(subscription, error)
                     break
@@ -283,7 +284,7 @@ class SubscriptionIndex(Generic[Member]):
         self.evaluated += number
 
 
-# A subscription that gets a frame: with the old image or not, as what.
+# A subscription that gets a frame: with the old image or not, as which op.
 _Hit = tuple[Audience[Member], Subscription, bool, str]
 
 
@@ -304,7 +305,7 @@ def _live_hits(entry: _Entry[Member], event: DatabaseEvent) -> list[_Hit[Member]
     after = event.new is not None and entry.wants(event.new) is True
     ops: list[str] = []
     if before and after and not renamed(event):
-        # It stays; a change of what is not shown is no change to the client.
+        # The row stays in the set; a change of hidden columns is no change to the client.
         if not unchanged(event):
             ops = [event.op]
     else:

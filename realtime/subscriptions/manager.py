@@ -1,30 +1,25 @@
-"""The channels of one process: what each asked for, bound to what its subject may see now.
+"""The Subscription Manager of one process: what each channel asked for, bound to what its subject
+may see now.
 
-The one door to them: who joins is planned in a database thread and enters on the event loop, events
-are matched, and permissions and sets are followed before another event is handed out. Who listens
-is `listening`'s, bringing them to what is true now is `rebinding`'s.
+A channel that joins is planned in a database thread and enters on the event loop. Which channels
+there are is in `channels`; bringing them to what is true now is done by `rebinding`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Generator, Iterable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import replace
 
-from realtime import conf
 from realtime.event_log.event import DatabaseEvent
-from realtime.event_log.position import Position
 from realtime.event_log.reader import LogReader
 from realtime.event_log.ring import EventLog
-from realtime.subscriptions.access_watch import EVERYBODY, AccessWatch, RebindScope
+from realtime.subscriptions.access_watch import AccessWatch
 from realtime.subscriptions.channels import Channels
-from realtime.subscriptions.index import Delivery, Subscription
 from realtime.subscriptions.live_sets import LiveSetStore
 from realtime.subscriptions.planner import Plan, Planners
-from realtime.subscriptions.rebinding import Rebinding
-from realtime.subscriptions.replay.context import ReplayContext
+from realtime.subscriptions.rebinding import Rebinding, Rhythm
+from realtime.subscriptions.replay.context import ReplayBounds, ReplayContext
 from realtime.subscriptions.replay.snapshot import SnapshotReader
 from realtime.subscriptions.request import Request, Revoked
 from realtime.subscriptions.subscriber import Subscribed, Subscriber
@@ -36,6 +31,8 @@ logger = logging.getLogger("realtime.subscribers")
 
 # Snapshots that are read or being sent at a time, each with its rows in memory.
 _SNAPSHOTS = 16
+_STEADY = Rhythm()
+_UNBOUNDED = ReplayBounds()
 
 
 class SubscriptionManager:
@@ -46,75 +43,41 @@ class SubscriptionManager:
         log: EventLog,
         reader: LogReader,
         watch: AccessWatch,
-        replay_limit: int | None,
         counters: Counters | None = None,
+        *,
+        bounds: ReplayBounds = _UNBOUNDED,
+        rhythm: Rhythm = _STEADY,
     ) -> None:
         self._log = log
-        self._watch = watch
         self._planners = Planners()
-        self._sets = LiveSetStore(reader.alias, log, watch)
-        self._listening = Channels(
+        #: Which tables decide access.
+        self.watch = watch
+        #: The sets behind selects.
+        self.sets = LiveSetStore(reader.alias, log, watch)
+        self.channels = Channels(
             ReplayContext(
                 log=log,
                 reader=reader,
-                sets=self._sets,
+                sets=self.sets,
                 pictures=SnapshotReader(reader.alias, watch),
                 planners=self._planners,
-                on_failure=evaluation_failed,
-                replay_events=replay_limit,
-                snapshot_rows=conf.current().LIMITS.snapshot_rows,
+                bounds=bounds,
                 snapshots=asyncio.Semaphore(_SNAPSHOTS),
                 counters=Counters() if counters is None else counters,
             )
         )
-        self._rebinding = Rebinding(self._listening, self._sets, watch, self._planners)
-
-    def __len__(self) -> int:
-        """How many channels listen to changes."""
-        return len(self._listening)
-
-    @property
-    def entries(self) -> int:
-        """How many distinct predicates are subscribed to."""
-        return self._listening.manager.entries
-
-    @property
-    def evaluated(self) -> int:
-        """How many predicates were put to an event so far."""
-        return self._listening.manager.evaluated
-
-    @property
-    def running_replays(self) -> int:
-        """How many channels are on their way to the head."""
-        return self._listening.running_replays
-
-    @property
-    def position(self) -> Position:
-        """The last event this process has handed out."""
-        return Position(self._log.epoch, self._log.seq)
+        self.rebinding = Rebinding(self.channels, self.sets, watch, self._planners, rhythm)
 
     async def start(self) -> None:
         """Learn which tables decide. Raises what the database raises."""
-        await in_database_thread(self._watch.look)
-        self._rebinding.begin()
-
-    def all(self) -> Iterator[Subscriber]:
-        return iter(self._listening.requests)
-
-    def replaying(self, port: Subscriber) -> bool:
-        """Whether this channel has not been served all up to the position yet."""
-        return self._listening.replaying(port)
-
-    # --- joining --------------------------------------------------------------------------------
-
-    @property
-    def generation(self) -> int:
-        """For `Request.read`: taken before the subject is."""
-        return self._rebinding.generation
+        await in_database_thread(self.watch.look)
+        self.rebinding.begin()
 
     async def rights(self, request: Request) -> TopicRights:
-        """What the subject may do on the request's private topic now. Raises Revoked, and what the
-        database raises."""
+        """What the subject may do on the request's private topic now.
+
+        Raises Revoked, and what the database raises.
+        """
         request = replace(request, bindings=())
         _, plan = await self._asked(request)
         if not plan.rights.join:
@@ -124,33 +87,33 @@ class SubscriptionManager:
         return plan.rights
 
     async def add(self, port: Subscriber, request: Request) -> Subscribed:
-        """Bind and subscribe: from the returned position on the port gets all it may see.
+        """Bind and subscribe: from the returned position on, the port gets all it may see.
 
-        Where bindings say `since` or `snapshot`, what that brings is delivered first, by a task
+        Where bindings say `since` or `snapshot`, what these bring is delivered first, by a task
         that runs on after the return. A port that is subscribed already is bound to the new
-        subject; its live sets begin anew where that one sees others. Raises Revoked, and what the
-        database raises; nothing changes then.
+        subject; its live sets begin anew where that subject sees others. Raises Revoked, and what
+        the database raises; nothing changes then.
         """
         if not request.bindings and request.private is None and request.subject.user is None:
-            # Nothing can become of it that permissions would change.
-            return Subscribed(self.position, ())
+            # No change of permissions could concern it.
+            return Subscribed(self._log.position, ())
         # Holds the sets of the plan until the port does.
         work = object()
         try:
             request, plan = await self._planned(work, request)
-            self._listening.enter(port, request, plan)
+            self.channels.enter(port, request, plan)
         finally:
-            self._sets.drop(work)
-        return Subscribed(self.position, plan.problems, plan.rights)
+            self.sets.drop(work)
+        return Subscribed(self._log.position, plan.problems, plan.rights)
 
-    def remove(self, port: Subscriber) -> None:
-        """Nothing is handed to this port any more (RT-S1)."""
-        self._listening.remove(port)
+    def decides(self, event: DatabaseEvent) -> bool:
+        """Whether this change may alter what a subscriber may see."""
+        table = event.relation.table
+        return table in self.watch.tables or self.sets.reads(table)
 
     async def _asked(self, request: Request) -> tuple[Request, Plan]:
-        """What it gets, by permissions that nothing this process has heard of has overtaken; and
-        the request of who the subject is by them. A socket lives long, and its user may have been
-        somebody else when it came."""
+        """The request as its subject is now, and its plan, by permissions that no change known to
+        this process has overtaken. A socket lives long: its user may have been changed since."""
 
         def planned(known: bool) -> tuple[Request, Plan]:
             planner = self._planners.get()
@@ -163,66 +126,17 @@ class SubscriptionManager:
             return asked, asked.plan(planner)
 
         while True:
-            before = self._rebinding.standing(request)
-            known = request.read == self.generation
+            before = self.rebinding.standing(request)
+            known = request.read == self.rebinding.generation
             found = await in_database_thread(planned, known)
-            if before == self._rebinding.standing(request):
+            if before == self.rebinding.standing(request):
                 return found
 
     async def _planned(self, work: object, request: Request) -> tuple[Request, Plan]:
-        """The same, with the sets that it needs held."""
+        """As `_asked`, with the sets that the plan needs held by `work`."""
         while True:
-            before = self._rebinding.standing(request)
+            before = self.rebinding.standing(request)
             asked, plan = await self._asked(request)
-            await self._sets.need(work, plan.selects)
-            if before == self._rebinding.standing(request):
+            await self.sets.need(work, plan.selects)
+            if before == self.rebinding.standing(request):
                 return asked, plan
-
-    # --- events ---------------------------------------------------------------------------------
-
-    def decides(self, event: DatabaseEvent) -> bool:
-        """Whether this change may alter what somebody may see."""
-        table = event.relation.table
-        return table in self._watch.tables or self._sets.reads(table)
-
-    def binds(self, event: DatabaseEvent) -> bool:
-        """Whether it may do so otherwise than by moving a set."""
-        return self._watch.binds(event)
-
-    def scope(self, events: Iterable[DatabaseEvent]) -> RebindScope:
-        """Whom these changes may concern."""
-        return self._watch.scope(events)
-
-    async def rebind(
-        self, scope: RebindScope = EVERYBODY, ports: Collection[Subscriber] = ()
-    ) -> None:
-        """Bind whom it concerns, and these, to what the database says now; until then nothing
-        moves on."""
-        await self._rebinding.rebind(scope, ports)
-
-    async def shift(self, event: DatabaseEvent) -> None:
-        """Take the sets over this change, before it is matched."""
-        await self._rebinding.shift(event)
-
-    async def restart(self, at: Position) -> None:
-        """Bind everything and read every set for another place, where the log goes on."""
-        await self._rebinding.restart(at)
-
-    def match(self, event: DatabaseEvent) -> Generator[None, None, list[Delivery[Subscriber]]]:
-        """Every frame this event is worth to those who are live, in steps. Inside `still`."""
-        return self._listening.match(event)
-
-    def still(self) -> AbstractContextManager[None]:
-        """Nobody is subscribed inside the block: who comes now has a later place in the log than
-        the event that is handed out."""
-        return self._listening.still()
-
-
-def evaluation_failed(subscription: Subscription, error: Exception) -> None:
-    """Log a predicate that raised: it denies to its own subscribers and disturbs nobody else."""
-    logger.error(
-        "a policy or filter on %s cannot be evaluated and denies: %s",
-        subscription.table,
-        error,
-        extra={"action": "evaluation_failed"},
-    )

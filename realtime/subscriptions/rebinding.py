@@ -1,9 +1,10 @@
-"""Rebinding: who listens is brought to what permissions and sets are now, before events go on.
+"""Rebinding: subscribed channels are brought to what permissions and sets are now, before events go
+on.
 
-When permissions change, whoever that may concern is planned anew in a database thread and bound;
-when the set behind a select does, it is moved and nobody is planned. While that goes on no event is
-handed out, so it may take its time: others have their turn of the loop in between, and who joins
-meanwhile is planned by what is true by now.
+When permissions change, the channels that this may concern are planned anew in a database thread
+and bound. When the set behind a select changes, the set is moved and no channel is planned. No
+event is delivered meanwhile, so this may take its time: it lets other tasks run in between, and a
+channel that joins meanwhile is planned by what is true by then.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from realtime.subscriptions.live_sets import LiveSetStore
 from realtime.subscriptions.planner import Plan, Planner, Planners
 from realtime.subscriptions.request import Request
 from realtime.subscriptions.subscriber import Subscriber
+from realtime.util.backoff import Backoff
 from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
-from realtime.util.time_slice import TimeSlice
+from realtime.util.outage_log import OutageLog
+from realtime.util.time_slice import SLICE_SECONDS, TimeSlice
 
 logger = logging.getLogger("realtime.rebinding")
 
@@ -32,76 +35,94 @@ T = TypeVar("T")
 
 _RETRY_FIRST = 0.05
 _RETRY_MOST = 5.0
-# Channels planned, and their sets read, at a time.
-_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """How much is done before other tasks run."""
+
+    #: Seconds of work on the event loop at a time.
+    slice_seconds: float = SLICE_SECONDS
+    #: Channels planned, and their sets read, at a time.
+    planned_together: int = 500
 
 
 class Rebinding:
-    """All methods are called on one event loop, by the one who hands out events."""
+    """All methods are called on one event loop, by the task that delivers events."""
 
     def __init__(
-        self, listening: Channels, sets: LiveSetStore, watch: AccessWatch, planners: Planners
+        self,
+        channels: Channels,
+        sets: LiveSetStore,
+        watch: AccessWatch,
+        planners: Planners,
+        rhythm: Rhythm,
     ) -> None:
-        self._listening = listening
+        self._channels = channels
         self._sets = sets
         self._watch = watch
         self._planners = planners
-        self._breath = TimeSlice()
-        # Rises when permissions may have changed: a plan made before is not to be used after.
-        self._generation = 0
-        # Rises when a set may have.
+        self._planned_together = rhythm.planned_together
+        self._breath = TimeSlice(rhythm.slice_seconds)
+        self._outage = OutageLog(
+            logger,
+            failing="permissions cannot be read, nothing is delivered: %s",
+            failing_action="rebind_failed",
+            works="permissions can be read again",
+            works_action="rebind_works",
+        )
+        #: Rises when permissions may have changed: a plan, or a user, that was read before is not
+        #: to be used after. For `Request.read` it is taken before the subject is read.
+        self.generation = 0
+        # Rises when a set may have changed.
         self._moved = 0
-
-    @property
-    def generation(self) -> int:
-        """How often permissions may have changed. A user read before is not what he is now."""
-        return self._generation
 
     def begin(self) -> None:
         """The log is followed from here on: what was read before may have been changed unheard."""
-        self._generation += 1
+        self.generation += 1
         self._planners.forget()
 
     def standing(self, request: Request) -> tuple[int, int]:
-        """What must be the same before and after a plan is made, or it is overtaken."""
+        """What must be the same before and after a plan is made, or the plan is overtaken."""
         # Rights on a topic are read with the sets behind them; verdicts on rows look into the sets.
-        return self._generation, 0 if request.private is None else self._moved
+        return self.generation, 0 if request.private is None else self._moved
 
     async def shift(self, event: DatabaseEvent) -> None:
-        """Take the sets over this change, before it is matched."""
+        """Move the sets by this change, before it is matched."""
         self._breath.begin()
         self._moved += 1
         self._planners.forget()
         shifts = self._sets.apply(event)
         for select, shift in shifts.of.items():
-            self._listening.follow(select, shift)
-        entitled = await self._tell()
+            self._channels.follow(select, shift)
+        entitled = await self._apply_shifts()
         if shifts.stale:
             entitled |= await self._read_again(shifts.stale)
         if entitled:
-            # What somebody may do on a topic has no place in the log; it is read as it is now.
+            # What a subject may do on a topic has no position in the log: it is read as it is now.
             await self.rebind(RebindScope(), entitled)
 
     async def restart(self, at: Position) -> None:
-        """Bind everything and read every set for another place, where the log goes on."""
+        """Bind every channel and read every set for another position, where the log goes on."""
         self._sets.restart(at)
         await self.rebind(RebindScope(everybody=True, lapsed=True))
 
     async def rebind(
         self, scope: RebindScope = EVERYBODY, ports: Collection[Subscriber] = ()
     ) -> None:
-        """Bind whom it concerns, and these, to what the database says now; until then nothing
-        moves on."""
+        """Bind the channels in this scope, and these, to what the database says now. Returns when
+        that is done, however long the database is away."""
         self._breath.begin()
-        # In one breath: whoever is not among those found is planned after this.
-        self._generation += 1
+        # Nothing is awaited up to `found`: a channel that is not among these is planned after this.
+        self.generation += 1
         self._planners.forget()
         found = self._concerned(scope, ports)
         planner = await self._insist(lambda: in_database_thread(self._watch.look))
         work = object()
         try:
-            for start in range(0, len(found), _AT_ONCE):
-                await self._bind(planner, found[start : start + _AT_ONCE], scope, ports, work)
+            for start in range(0, len(found), self._planned_together):
+                some = found[start : start + self._planned_together]
+                await self._bind(planner, some, scope, ports, work)
         finally:
             self._sets.drop(work)
         lapsed = scope.lapsed
@@ -113,11 +134,10 @@ class Rebinding:
                 await self.rebind(RebindScope(), entitled)
 
     def _concerned(self, scope: RebindScope, ports: Collection[Subscriber]) -> list[Subscriber]:
-        requests = self._listening.requests
         if scope.everybody or scope.policies:
-            return list(requests)
-        found = dict.fromkeys(port for port in ports if port in requests)
-        return list(found | dict.fromkeys(requests.of_users(scope.users)))
+            return list(self._channels)
+        found = dict.fromkeys(port for port in ports if port in self._channels)
+        return list(found | dict.fromkeys(self._channels.of_users(scope.users)))
 
     async def _bind(
         self,
@@ -127,16 +147,16 @@ class Rebinding:
         ports: Collection[Subscriber],
         work: object,
     ) -> None:
-        requests = self._listening.requests
+        channels = self._channels
 
         async def planned() -> _Plans:
-            asked = {
-                port: (requests[port], self._listening.plan_of(port))
-                for port in some
-                if port in requests
-            }
+            asked: dict[Subscriber, tuple[Request, Plan]] = {}
+            for port in some:
+                request = channels.request_of(port)
+                if request is not None:
+                    asked[port] = request, channels.plan_of(port)
             plans = await in_database_thread(_replan, planner, asked, scope, ports)
-            # Held by this work until the ports do.
+            # Held by this work until the channels do.
             await self._sets.need(work, plans.selects)
             return plans
 
@@ -144,57 +164,59 @@ class Rebinding:
         self._breath.begin()
         for port, (before, bound) in plans.of.items():
             await self._breath.pause()
-            # Who left, or asked for something else meanwhile, is left alone.
-            if requests.get(port) is not before:
+            # A channel that left, or asked for something else meanwhile, is left alone.
+            if channels.request_of(port) is not before:
                 continue
             if bound is None:
-                self._listening.remove(port)
+                channels.remove(port)
                 port.revoked()
                 continue
             request, plan = bound
-            if self._listening.bind(port, request, plan):
+            if channels.bind(port, request, plan):
                 port.resubscribed()
             if request.private is not None:
                 port.permitted(plan.rights)
 
     async def _read_again(self, selects: Collection[Select] | None) -> set[Subscriber]:
-        """Read these sets anew, or all. Who has other rights on a topic by them, perhaps, is
-        returned."""
-        await self._insist(lambda: self._sets.read_again(selects, self._listening.follow))
-        return await self._tell()
+        """Read these sets anew, or all. Returns the channels whose rights on a topic may have
+        changed by them."""
+        await self._insist(lambda: self._sets.read_again(selects, self._channels.follow))
+        return await self._apply_shifts()
 
-    async def _tell(self) -> set[Subscriber]:
-        """Bring to their new sets whoever hangs on those that shifted, and nobody else. Who has
-        other rights on a topic by them, perhaps, is returned."""
+    async def _apply_shifts(self) -> set[Subscriber]:
+        """Bring the channels to their new sets whose sets have shifted, and no others. Returns
+        those whose rights on a topic may have changed by them."""
         entitled: set[Subscriber] = set()
-        for port in self._listening.shifted:
-            if self._listening.tell(port):
+        for port in self._channels.shifted:
+            if self._channels.apply_shifts(port):
                 entitled.add(port)
             await self._breath.pause()
         return entitled
 
     async def _insist(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do it until the database lets us. Meanwhile nothing is delivered."""
-        wait = _RETRY_FIRST
+        """Try again until the database lets us. Nothing is delivered meanwhile."""
+        backoff = Backoff(_RETRY_FIRST, _RETRY_MOST)
         while True:
             try:
-                return await work()
+                done = await work()
             except DATABASE_ERRORS as error:
-                logger.warning(
-                    "permissions cannot be read, nothing is delivered: %s",
-                    error,
-                    extra={"action": "rebind_failed"},
-                )
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, _RETRY_MOST)
+                self._outage.failed(error)
+                await asyncio.sleep(backoff.next())
+            else:
+                self._outage.worked()
+                return done
+
+
+# What a channel asked for and is bound to from here on; None where its user may no longer ask.
+_Bound = tuple[Request, Plan] | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Plans:
-    """By port, what it asked for and what that has become, None where its user may no longer ask;
-    and the sets that all this needs."""
+    """By channel, the request that was planned and what has become of it; and the sets that all
+    this needs."""
 
-    of: Mapping[Subscriber, tuple[Request, tuple[Request, Plan] | None]]
+    of: Mapping[Subscriber, tuple[Request, _Bound]]
     selects: Iterable[Select]
 
 
@@ -204,6 +226,7 @@ def _replan(
     scope: RebindScope,
     ports: Collection[Subscriber],
 ) -> _Plans:
+    """Plan those whose users or policies changed. In a database thread."""
     requests = {
         port: request
         for port, (request, plan) in asked.items()
@@ -212,7 +235,7 @@ def _replan(
         or str(request.subject.user_id) in scope.users
         or not planner.agrees(plan)
     }
-    plans: dict[Subscriber, tuple[Request, tuple[Request, Plan] | None]] = {}
+    plans: dict[Subscriber, tuple[Request, _Bound]] = {}
     renewed = planner.renew(request.subject for request in requests.values())
     planner.prefetch(subject for subject in renewed.values() if subject is not None)
     needed: dict[Select, None] = {}

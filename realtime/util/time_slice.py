@@ -12,11 +12,12 @@ SLICE_SECONDS = 0.005
 
 
 class TimeSlice:
-    """The time slice of one piece of work. Other tasks wait about `SLICE_SECONDS` for the loop."""
+    """The time slice of one piece of work. Other tasks wait about `seconds` for the loop."""
 
-    __slots__ = ("_began",)
+    __slots__ = ("_began", "_seconds")
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = SLICE_SECONDS) -> None:
+        self._seconds = seconds
         self._began = time.perf_counter()
 
     def begin(self) -> None:
@@ -25,6 +26,6 @@ class TimeSlice:
 
     async def pause(self) -> None:
         """Let other tasks run if the slice is over."""
-        if time.perf_counter() - self._began > SLICE_SECONDS:
+        if time.perf_counter() - self._began > self._seconds:
             await asyncio.sleep(0)
             self._began = time.perf_counter()

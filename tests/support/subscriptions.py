@@ -1,4 +1,4 @@
-"""What a server process has of the log, fed by hand, and subscribers that keep what they get."""
+"""A server process without sockets: channels that keep what they get, and a log fed by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.db.backends.utils import CursorWrapper
 
 from auth_rls import Subject
 from realtime.delivery.frame import SharedFrame
-from realtime.delivery.outbox import Outgoing
+from realtime.delivery.outbox import Outgoing, Sink
 from realtime.event_log import sequencer
 from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.position import Position
@@ -23,7 +23,10 @@ from realtime.protocol.serializer import Version
 from realtime.subscriptions.access_watch import AccessWatch
 from realtime.subscriptions.index import Delivery
 from realtime.subscriptions.manager import SubscriptionManager
+from realtime.subscriptions.rebinding import Rhythm
+from realtime.subscriptions.replay.context import ReplayBounds
 from realtime.subscriptions.request import Request
+from realtime.topics.rights import TopicRights
 from tests.support.socket_client import db
 from tests.support.waiting import auntil
 
@@ -39,7 +42,12 @@ class FakeSubscriber:
         self.frames: list[str] = []
         self.told: list[str] = []
         # It takes its frames itself, each by itself.
-        self.outlet, self.direct = self, None
+        self.outlet: Sink = self
+        self.direct = None
+
+    @property
+    def casts(self) -> Sink:
+        return self
 
     def put(self, frame: Outgoing) -> None:
         self.frames.append(str(frame.message if isinstance(frame, SharedFrame) else frame))
@@ -58,6 +66,12 @@ class FakeSubscriber:
 
     def resync(self, at: Position) -> None:
         self.told.append("resync")
+
+    def hear(self, frame: Outgoing, id_: str) -> None:
+        self.put(frame)
+
+    def permitted(self, rights: TopicRights) -> None:
+        self.told.append("permitted")
 
     def revoked(self) -> None:
         self.told.append("revoked")
@@ -86,10 +100,20 @@ def counting() -> Iterator[list[str]]:
 class Server:
     """What a server process has of the log, fed by hand."""
 
-    def __init__(self, ring: int = 1_000, limit: int | None = None) -> None:
+    def __init__(
+        self, ring: int = 1_000, *, bounds: ReplayBounds | None = None, rhythm: Rhythm | None = None
+    ) -> None:
         self.log = EventLog(ring)
         self.reader = LogReader("default", self.log)
-        self.subscribers = SubscriptionManager(self.log, self.reader, AccessWatch("default"), limit)
+        self.subscribers = SubscriptionManager(
+            self.log,
+            self.reader,
+            AccessWatch("default"),
+            bounds=bounds or ReplayBounds(),
+            rhythm=rhythm or Rhythm(),
+        )
+        self.channels = self.subscribers.channels
+        self.rebinding = self.subscribers.rebinding
 
     async def start(self) -> None:
         await self.subscribers.start()
@@ -105,23 +129,21 @@ class Server:
 
     async def hand_out(self, event: DatabaseEvent) -> None:
         """What a dispatcher does with one event."""
-        if self.subscribers.binds(event):
-            await self.subscribers.rebind(self.subscribers.scope([event]))
-        await self.subscribers.shift(event)
+        if self.subscribers.watch.binds(event):
+            await self.rebinding.rebind(self.subscribers.watch.scope([event]))
+        await self.rebinding.shift(event)
         self.log.append(event)
-        with self.subscribers.still():
-            for delivery in self.matched(event):
-                for port in delivery.audience.members:
-                    port.put("live")
+        with self.channels.still():
+            self.deliver(event)
 
-    def matched(self, event: DatabaseEvent) -> list[Delivery[Any]]:
-        steps = self.subscribers.match(event)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as done:
-                found: list[Delivery[Any]] = done.value
-                return found
+    def deliver(self, event: DatabaseEvent) -> None:
+        """Match an event, and let everybody have it whom it concerns."""
+        found: list[Delivery[Any]] = []
+        for _ in self.channels.matching(event, found):
+            pass
+        for delivery in found:
+            for port in delivery.audience.members:
+                port.put("live")
 
     async def resumed(
         self, since: Any, subject: Subject | None = None, **binding: Any
@@ -130,5 +152,5 @@ class Server:
         port = FakeSubscriber()
         asked = bindings(since=since, **binding)
         await self.subscribers.add(port, Request(subject or Subject.service(), asked))
-        await auntil(lambda: not self.subscribers.replaying(port))
+        await auntil(lambda: not self.channels.replaying(port))
         return port

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 
 from realtime.event_log.reader import LogReader
@@ -14,19 +14,41 @@ from realtime.subscriptions.planner import Planners
 from realtime.subscriptions.replay.snapshot import SnapshotReader
 from realtime.util.counters import Counters
 
+logger = logging.getLogger("realtime.subscribers")
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayBounds:
+    """What one replay may read, and how long its client is waited for. None is no limit."""
+
+    #: Events between a cursor and the head.
+    events: int | None = None
+    #: Rows of one snapshot, and rows that come and go when a live set moves.
+    rows: int | None = None
+    #: Seconds that a client may take no rows of a snapshot.
+    patience_seconds: float = 30.0
+
 
 @dataclass(frozen=True, slots=True)
 class ReplayContext:
-    """Limits count events and rows; None is no limit."""
+    """What replays read from, and what bounds them."""
 
     log: EventLog
     reader: LogReader
     sets: LiveSetStore
     pictures: SnapshotReader
     planners: Planners
-    on_failure: Callable[[Subscription, Exception], None]
-    replay_events: int | None
-    snapshot_rows: int | None
+    bounds: ReplayBounds
     # Snapshots that are read or being sent, each with its rows in memory.
     snapshots: asyncio.Semaphore
     counters: Counters
+
+
+def evaluation_failed(subscription: Subscription, error: Exception) -> None:
+    """Log a predicate that raised. It denies to its own subscribers and disturbs no others."""
+    logger.error(
+        "a policy or filter on %s cannot be evaluated and denies: %s",
+        subscription.table,
+        error,
+        extra={"action": "evaluation_failed"},
+    )

@@ -1,9 +1,10 @@
 """A replay: a channel on its way to the head of the log, and then live without a seam.
 
-What came after a client's cursor, in order and once; the rows of a snapshot, at the place where the
-replay stands; what other permissions take from a live set and give to it. The channel is not
-subscribed meanwhile; when the replay meets the position of the process it is, with nothing awaited
-between the look and the subscription, so no event falls between or comes twice.
+It delivers what came after a client's cursor, in order and once; the rows of a snapshot, as of the
+position where the replay stands; and what other permissions take from a live set and give to it.
+The channel is not subscribed meanwhile. When the replay meets the position of the process it is
+subscribed, with nothing awaited between the comparison and the subscription, so that no event falls
+between them or comes twice.
 """
 
 from __future__ import annotations
@@ -21,7 +22,13 @@ from realtime.subscriptions.index import Subscription
 from realtime.subscriptions.planner import Plan
 from realtime.subscriptions.replay.context import ReplayContext
 from realtime.subscriptions.replay.feed import Feed, HistoryLost, told
-from realtime.subscriptions.replay.snapshot import Place, SnapshotUnavailable, Values
+from realtime.subscriptions.replay.snapshot import (
+    Place,
+    RowMoves,
+    Snapshot,
+    SnapshotUnavailable,
+    Values,
+)
 from realtime.subscriptions.replay.start import access_changed_since, resolve_cursor
 from realtime.subscriptions.request import Request
 from realtime.subscriptions.subscriber import Subscriber
@@ -39,7 +46,7 @@ _NOT_BEGUN = sys.maxsize
 
 
 class Replay:
-    """One port on its way. Make one by `from_cursors`, `moved` or `anew`.
+    """One channel on its way. Make one by `from_cursors`, `moved` or `anew`.
 
     `plan` and `request` may be replaced on the way, when permissions change; what comes after
     follows them.
@@ -56,14 +63,14 @@ class Replay:
         self._log = means.log
         self._epoch = means.log.epoch
         self._cursor = means.log.seq
-        # For each binding id the seq its events begin after.
+        # For each binding id the seq that its events begin after.
         self._starts: dict[int, int] = {}
+        # The snapshots that are still to be sent: by binding id, how many rows at most.
         self._snapshots: dict[int, int | None] = {}
         # By which verdicts the client holds the rows of its live sets.
         self._held: dict[Place, Predicate] = {}
         self._resumes = False
         self._tries = _TRIES
-        self._fresh = False
 
     @classmethod
     def from_cursors(
@@ -99,7 +106,7 @@ class Replay:
         means: ReplayContext,
         concerned: Callable[[Binding], bool],
     ) -> Replay:
-        """For a channel where these bindings begin anew: by a snapshot, or told to resync."""
+        """For a channel where these bindings begin anew: by a snapshot, or by "resync required"."""
         replay = cls(port, request, plan, means)
         replay._begin_anew(concerned)
         replay._resumes = False
@@ -116,16 +123,21 @@ class Replay:
 
         Raises Revoked, and what reading the database raises.
         """
+        fresh = False
         with holds.reading(self._lowest()) as hold:
             if not self._starts:
-                await self._place_bindings()
+                await self._find_starts()
             while True:
                 try:
                     hold.move(self._cursor)
                     await self._settle()
                     await self._catch_up()
                     if self._cursor == self._log.seq and self._snapshots:
-                        await self._send_snapshots()
+                        if fresh:
+                            await self._send_snapshots()
+                        else:
+                            await self._wait_for_committed()
+                            fresh = True
                     elif self._arrived():
                         break
                 except HistoryLost as error:
@@ -133,11 +145,7 @@ class Replay:
                     self._begin_anew(lambda binding: True)
             arrived(self)
         if self._resumes:
-            self.port.caught_up(self._position)
-
-    @property
-    def _position(self) -> Position:
-        return Position(self._log.epoch, self._log.seq)
+            self.port.caught_up(self._log.position)
 
     def _arrived(self) -> bool:
         return (
@@ -153,7 +161,7 @@ class Replay:
         named = [b.since.seq for b in self.request.bindings if b.since and b.since.seq is not None]
         return min([self._cursor, *named]) if not self._starts else self._cursor
 
-    async def _place_bindings(self) -> None:
+    async def _find_starts(self) -> None:
         began_at = self._cursor
         lost: set[int] = set()
         starts: dict[int, int] = {}
@@ -163,7 +171,7 @@ class Replay:
             if binding.since is not None:
                 after = await resolve_cursor(binding.since, self._epoch, self._means)
                 if after is not None and binding.live:
-                    if await access_changed_since(self, binding, after, self._means):
+                    if await self._perhaps_changed(binding, after):
                         after = None
                     self._hold([binding])
             elif binding.snapshot is not None:
@@ -174,7 +182,7 @@ class Replay:
             else:
                 starts[binding.id] = min(after, starts.get(binding.id, after))
         if any(b.id in lost and b.snapshot is None for b in self._bindings):
-            # The client is told to read everything again, so nothing is replayed to it.
+            # The client will read everything again, so nothing is replayed to it.
             lost = {binding.id for binding in self._bindings if binding.since is not None}
             self._resumes = False
             self.port.resync(Position(self._epoch, began_at))
@@ -187,13 +195,21 @@ class Replay:
         self._starts = starts
         self._cursor = min([*starts.values(), began_at])
 
+    async def _perhaps_changed(self, binding: Binding, after: int) -> bool:
+        """Whether what the subject may see has perhaps changed since the client was here."""
+        while True:
+            plan = self.plan
+            mine = [item for item in plan.subscriptions if item.id == binding.id]
+            changed = await access_changed_since(self.request.subject, mine, after, self._means)
+            if plan is self.plan:
+                return changed
+
     def _begin_anew(self, concerned: Callable[[Binding], bool]) -> None:
-        """Forget the way; these bindings begin at the head, by a snapshot where they ask for one.
-        Who does not is told to resync."""
+        """Let these bindings begin at the head, by a snapshot where they ask for one. Where one
+        does not, the client is notified that it has to read its rows again."""
         self._epoch = self._log.epoch
         self._cursor = self._log.seq
-        self._resumes = False
-        told = False
+        resync = False
         self._tries -= 1
         for binding in self._bindings:
             self._starts[binding.id] = self._cursor
@@ -202,14 +218,13 @@ class Replay:
                     self._snapshots[binding.id] = self._rows_of(binding)
                 else:
                     self._snapshots.pop(binding.id, None)
-                    told = True
+                    resync = True
             if binding.id in self._snapshots:
                 self._starts[binding.id] = _NOT_BEGUN
         self._hold(self._bindings)
-        if told:
-            self.port.resync(self._position)
-        else:
-            self._resumes = any(binding.since is not None for binding in self._bindings)
+        self._resumes = not resync and any(b.since is not None for b in self._bindings)
+        if resync:
+            self.port.resync(self._log.position)
 
     def _hold(self, bindings: Iterable[Binding]) -> None:
         """Take it that the client's sets are those of the verdicts as they are now."""
@@ -222,8 +237,8 @@ class Replay:
 
     def _rows_of(self, binding: Binding) -> int | None:
         asked = None if binding.snapshot is None else binding.snapshot.limit
-        bounds = [most for most in (asked, self._means.snapshot_rows) if most is not None]
-        return min(bounds, default=None)
+        limits = [most for most in (asked, self._means.bounds.rows) if most is not None]
+        return min(limits, default=None)
 
     # --- events ---------------------------------------------------------------------------------
 
@@ -259,94 +274,102 @@ class Replay:
         """Whether the client holds rows by verdicts that are not those of now."""
         return any(self._held.get(p) != self._now(item) for p, item in self._live().items())
 
-    def _values(self) -> Values:
-        """The sets that the verdicts hang on, as they are now."""
-        return self._means.sets.values(self.plan.row_selects)
-
     async def _settle(self) -> None:
         """Bring each live set from the verdicts it is held by to those of now."""
         while self._unsettled():
-            plan, values = self.plan, self._values()
-            begun = frozenset(self._live())
-            held = {place: self._held[place] for place in begun if place in self._held}
-            after = {place: self._now(item) for place, item in self._live().items()}
+            plan, live, at = self.plan, self._live(), Position(self._epoch, self._cursor)
+            held = {place: self._held[place] for place in live if place in self._held}
+            after = {place: self._now(item) for place, item in live.items()}
             self._tries -= 1
             try:
                 found = await self._means.pictures.moves(
-                    self.request,
-                    Position(self._epoch, self._cursor),
-                    held,
-                    self._means.snapshot_rows,
-                    values,
+                    self.request, at, held, self._means.bounds.rows, self._values()
                 )
             except SnapshotUnavailable as error:
                 raise HistoryLost(str(error)) from None
-            if not await self._agreed(plan, found.request, found.plan):
+            if not await self._agreed(plan, found):
                 continue
             for subscription, leaving, coming in found.moves:
                 for op, rows in (("DELETE", leaving), ("INSERT", coming)):
-                    events = (told(op, seen, self._cursor + 1, found.commit_us) for seen in rows)
+                    events = (told(op, seen, at.seq + 1, found.commit_us) for seen in rows)
                     await self._feed.rows(events, subscription, op)
             self._held |= after
 
-    async def _agreed(self, plan: Plan, request: Request, seen: Plan) -> bool:
-        """Whether a picture was taken by the policies that count here. If the database had others,
-        the log will tell of them: that is waited for. Raises Lost when it happens too often."""
-        if plan.subscriptions != self.plan.subscriptions:
-            agreed = False
-        elif plan.subscriptions != seen.subscriptions:
-            agreed = False
+    def _values(self) -> Values:
+        """The sets that the verdicts depend on, as they are now."""
+        return self._means.sets.values(self.plan.row_selects)
+
+    async def _agreed(self, plan: Plan, found: Snapshot | RowMoves) -> bool:
+        """Whether rows were read by the policies that count here. If the database had others, the
+        log will bring them: that is waited for. Raises Lost when it happens too often."""
+        if plan.subscriptions == self.plan.subscriptions == found.plan.subscriptions:
+            self.request = found.request
+            return True
+        if plan.subscriptions == self.plan.subscriptions:
             await self._log.beyond(self._log.seq, _AGAIN_SECONDS)
-        else:
-            agreed = True
-            self.request = request
-        if not agreed and self._tries <= 0:
-            raise HistoryLost("permissions change too fast")
-        return agreed
+        self._check_tries("permissions change too fast")
+        return False
+
+    def _check_tries(self, reason: str) -> None:
+        if self._tries <= 0:
+            raise HistoryLost(reason)
 
     # --- rows -----------------------------------------------------------------------------------
 
+    async def _wait_for_committed(self) -> None:
+        """Return when what was committed before has been delivered here, so that it is in the
+        snapshot."""
+        committed = await self._means.reader.committed()
+        if committed > self._log.seq:
+            await self._log.beyond(committed - 1, _FRESH_SECONDS)
+
     async def _send_snapshots(self) -> None:
-        if not self._fresh:
-            self._fresh = True
-            committed = await self._means.reader.committed()
-            if committed > self._log.seq:
-                await self._log.beyond(committed - 1, _FRESH_SECONDS)
-            return
+        """Send the rows of the snapshots that are wanted, if they can be told now."""
+        wanted, at = dict(self._snapshots), Position(self._epoch, self._cursor)
+        held = {p: self._now(item) for p, item in self.plan.live.items() if item.id in wanted}
         async with self._means.snapshots:
-            plan, wanted, at = self.plan, dict(self._snapshots), self._cursor
-            values = self._values()
-            held = {p: self._now(item) for p, item in plan.live.items() if item.id in wanted}
-            self._tries -= 1
-            try:
-                found = await self._means.pictures.snapshot(
-                    self.request, Position(self._epoch, at), wanted, values
-                )
-            except SnapshotUnavailable as error:
-                if self._tries <= 0:
-                    raise HistoryLost(str(error)) from None
-                await self._log.beyond(at, _AGAIN_SECONDS)
+            found = await self._read_snapshots(wanted, at)
+            if found is None:
                 return
-            if not await self._agreed(plan, found.request, found.plan):
-                return
-            if values != self._values():
-                # Shown rows of a room that was left meanwhile, nobody could take them back.
-                if self._tries <= 0:
-                    raise HistoryLost("permissions change too fast")
-                return
-            count, complete = 0, found.complete
-            for subscription, rows in found.sets:
-                events = (told("INSERT", seen, at, found.commit_us) for seen in rows)
-                sent = await self._feed.rows(events, subscription, "INSERT", snapshot=True)
-                count += sent
-                if sent < len(rows):
-                    complete = False
-                    break
-        self._starts |= dict.fromkeys(wanted, at)
+            count, complete = await self._send_rows(found, at)
         self._snapshots = {}
+        self._starts |= dict.fromkeys(wanted, at.seq)
         self._held |= held
-        self._means.counters.snapshots += 1
-        self._means.counters.snapshot_rows += count
-        if not complete and self._means.snapshot_rows in wanted.values():
-            self._means.counters.limits["snapshot_rows/channel"] += 1
-        self.port.snapshot(Position(self._epoch, at), count, complete)
+        counters, most = self._means.counters, self._means.bounds.rows
+        counters.snapshots += 1
+        counters.snapshot_rows += count
+        if not complete and most in wanted.values():
+            counters.limits["snapshot_rows/channel"] += 1
+        self.port.snapshot(at, count, complete)
+
+    async def _read_snapshots(
+        self, wanted: Mapping[int, int | None], at: Position
+    ) -> Snapshot | None:
+        """The rows as of this position. None if they cannot be told by the permissions of now:
+        they are then to be read again, as of wherever the replay stands by then."""
+        plan, values = self.plan, self._values()
+        self._tries -= 1
+        try:
+            found = await self._means.pictures.snapshot(self.request, at, wanted, values)
+        except SnapshotUnavailable as error:
+            self._check_tries(str(error))
+            await self._log.beyond(at.seq, _AGAIN_SECONDS)
+            return None
+        if not await self._agreed(plan, found):
+            return None
+        if values != self._values():
+            # Nothing could take back the rows of a room that was left meanwhile.
+            self._check_tries("permissions change too fast")
+            return None
+        return found
+
+    async def _send_rows(self, found: Snapshot, at: Position) -> tuple[int, bool]:
+        """Deliver the rows. Returns how many the client took, and whether these are all."""
+        count = 0
+        for subscription, rows in found.sets:
+            events = (told("INSERT", seen, at.seq, found.commit_us) for seen in rows)
+            sent = await self._feed.rows(events, subscription, "INSERT", snapshot=True)
+            count += sent
+            if sent < len(rows):
+                return count, False
+        return count, found.complete

@@ -1,34 +1,26 @@
-"""From where a client that was here before may be served: where its cursor lies, and whether what
-it holds still counts.
+"""Where a client that was here before may be served from: the position of its cursor, and whether
+what it holds still counts.
 
-Answers for one binding at a time. What follows from the answers is the replay's to know.
+Answers for one binding at a time. The replay decides what follows from the answers.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
 
+from auth_rls.subjects.subject import Subject
 from realtime.protocol.cursor import Cursor
-from realtime.protocol.join import Binding
-from realtime.subscriptions.planner import Plan
+from realtime.subscriptions.index import Subscription
 from realtime.subscriptions.replay.context import ReplayContext
-from realtime.subscriptions.request import Request
 from realtime.util.database_threads import in_database_thread
 
-# Another server may have shown the client what this one is about to hear.
+# Another server may have delivered to the client what this one has not read yet.
 _BEHIND_SECONDS = 5.0
 
 
-class Traveller(Protocol):
-    """What is asked for and what it gets; both may be replaced on the way."""
-
-    request: Request
-    plan: Plan
-
-
 async def resolve_cursor(cursor: Cursor, epoch: str, means: ReplayContext) -> int | None:
-    """The seq after which a client with this cursor is to be served, if the log of this epoch
-    still tells it all, and may."""
+    """The seq after which a client with this cursor is to be served. None if the log of this epoch
+    does not reach back so far, or if that would be more events than one replay may read."""
     log = means.log
     if cursor.epoch is not None and cursor.epoch != log.epoch:
         return None
@@ -45,7 +37,7 @@ async def resolve_cursor(cursor: Cursor, epoch: str, means: ReplayContext) -> in
             return None
     if log.epoch != epoch:
         return None
-    limit = means.replay_events
+    limit = means.bounds.events
     if limit is not None and log.seq - seq > limit:
         means.counters.limits["replay_events/channel"] += 1
         return None
@@ -53,19 +45,16 @@ async def resolve_cursor(cursor: Cursor, epoch: str, means: ReplayContext) -> in
 
 
 async def access_changed_since(
-    who: Traveller, binding: Binding, after: int, means: ReplayContext
+    subject: Subject, subscriptions: Sequence[Subscription], after: int, means: ReplayContext
 ) -> bool:
-    """Whether what the subject may see has perhaps changed since the client was here."""
-    while True:
-        plan, subject = who.plan, who.request.subject
-        mine = [item for item in plan.subscriptions if item.id == binding.id]
-        concern = await in_database_thread(
-            lambda: means.planners.get().concern(subject, mine)  # noqa: B023
-        )
-        # What changed at the cursor itself may have reached the client in part.
-        try:
-            since = await means.reader.on_tables(concern.tables, max(after - 1, 0))
-        except OverflowError:
-            return True
-        if who.plan is plan:
-            return concern.touched_by(since)
+    """Whether what the subject may see by these subscriptions may have changed since this seq.
+
+    Raises what the database raises.
+    """
+    concern = await in_database_thread(lambda: means.planners.get().concern(subject, subscriptions))
+    # What changed at the cursor itself may have reached the client in part.
+    try:
+        since = await means.reader.on_tables(concern.tables, max(after - 1, 0))
+    except OverflowError:
+        return True
+    return concern.touched_by(since)

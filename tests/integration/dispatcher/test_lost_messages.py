@@ -13,9 +13,10 @@ from django.db import connection
 from django.test import override_settings
 
 from realtime.bus.bus import Bus, Timing
-from realtime.dispatcher import dispatcher as dispatcher_room
+from realtime.dispatcher.dispatcher import InboxLimits
 from realtime.event_log.batch import Batch
 from realtime.event_log.table import backlog
+from realtime.head_monitor import MonitorTiming
 from realtime.process.hub import Hub, hub
 from realtime.wal.head import read_head
 from tests.support import redis as redises
@@ -28,14 +29,13 @@ pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
 
 KINDS = ("memory", "core", "pubsub")
 REDIS_KINDS = ("core", "pubsub")
+QUICK = MonitorTiming(fed=0.2, alone=0.05)
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same process, quicker to doubt."""
     monkeypatch.setattr(Bus, "timing", Timing(call=0.5, retry=0.1, silence=0.5))
-    monkeypatch.setattr(dispatcher_room, "_WATCH_SECONDS", 0.2)
-    monkeypatch.setattr(dispatcher_room, "_WATCH_ALONE_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -59,8 +59,9 @@ def layer(request: pytest.FixtureRequest) -> Iterator[str]:
 async def client(granted: Callable[..., Any]) -> AsyncIterator[Callable[[], Any]]:
     made: list[Client] = []
 
-    async def make() -> Client:
+    async def make(timing: MonitorTiming = QUICK) -> Client:
         await db(granted, "view_note")
+        hub().dispatcher.monitor.timing = timing
         made.append(await Client().connect())
         await made[-1].listen()
         return made[-1]
@@ -226,12 +227,10 @@ async def test_a_redis_that_hangs_costs_no_change(kind: str, own_redis: Redis, c
 
 @redis_goes
 async def test_while_the_layer_is_down_the_watch_looks_more_often(
-    own_redis: Redis, client: Any, monkeypatch: pytest.MonkeyPatch
+    own_redis: Redis, client: Any
 ) -> None:
-    # A watch this slow would never be the one that brings the change.
-    monkeypatch.setattr(dispatcher_room, "_WATCH_SECONDS", 1.0)
     with over("pubsub", own_redis.url):
-        await client()
+        await client(MonitorTiming(fed=1.0, alone=0.05))
         own_redis.kill()
         await auntil(lambda: not hub().bus.healthy)
         looks = hub().counters.watch_reads
@@ -271,13 +270,11 @@ async def test_a_log_that_lost_its_end_begins_a_new_epoch_and_clients_are_told(
         assert (await listener.change())["record"]["title"] == "after"
 
 
-async def test_a_full_inbox_is_healed_from_the_log(
-    client: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dispatcher_room, "_INBOX", 2)
+async def test_a_full_inbox_is_healed_from_the_log(client: Any) -> None:
     with over("memory"):
         listener = await client()
         here = hub()
+        here.dispatcher.inbox_limits = InboxLimits(batches=2)
         # The dispatcher cannot come to its inbox meanwhile: nothing here awaits.
         for _ in range(5):
             here.dispatcher.receive(Batch(here.position.epoch, 0, [], []))

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from django.test import AsyncClient
 
-from realtime.dispatcher import dispatcher
-from realtime.dispatcher.dispatcher import Dispatcher
+from realtime.dispatcher.dispatcher import Dispatcher, InboxLimits
 from realtime.process.hub import hub
 from realtime.protocol.errors import CloseCode
 from realtime.session.quotas import ADDRESS
@@ -192,10 +191,8 @@ async def test_a_flood_of_messages_ends_with_4429_and_others_have_their_turn(gra
     await good.close()
 
 
-async def test_what_does_not_fit_into_the_inbox_is_read_from_the_log(
-    granted: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dispatcher, "_INBOX_ROWS", 50)
+async def test_what_does_not_fit_into_the_inbox_is_read_from_the_log(granted: Any) -> None:
+    hub().dispatcher.inbox_limits = InboxLimits(rows=50)
     await db(granted, "view_note")
     client = await Client().connect()
     await client.listen()
@@ -217,7 +214,7 @@ async def test_a_row_that_nobody_listens_to_is_not_even_decoded(granted: Any) ->
     notes = [event for event in events if event.relation.table == "zoo_note"]
     assert len(notes) == 100
     assert all(event.new is not None and not event.new.decoded for event in notes)
-    assert hub().dispatcher.subscribers.evaluated == 0
+    assert hub().dispatcher.subscribers.channels.index.evaluated == 0
     await client.close()
 
 

@@ -262,7 +262,7 @@ async def test_a_lost_doubled_or_late_message_on_the_bus_changes_nothing_for_cli
     assert [change["record"]["title"] for change in got] == [str(n) for n in range(12)]
     seqs = [change["seq"] for change in got]
     assert seqs == list(range(seqs[0], seqs[0] + 12))
-    assert here.dispatcher.heals > 0
+    assert here.counters.heals > 0
     assert await client.silent()
     await client.close()
 
@@ -275,12 +275,12 @@ async def test_the_delivery_path_uses_neither_the_database_nor_a_thread(
     await client.listen()
     await auntil(lambda: hub().dispatcher.position.seq == 1)
     from realtime.event_log import reader
-    from realtime.subscriptions import manager
+    from realtime.subscriptions import manager, rebinding
 
     async def forbidden(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("the delivery path asked the database")
 
-    for room in (reader, manager):
+    for room in (reader, rebinding, manager):
         monkeypatch.setattr(room, "in_database_thread", forbidden)
     await db(Note.objects.create, title="a")
     assert (await client.change())["record"]["title"] == "a"

@@ -247,17 +247,17 @@ async def test_subjects_with_the_same_values_share_a_set_which_goes_with_the_las
 ) -> None:
     _, ada, bob = people
     server = await started()
-    sets = server.subscribers._sets
+    sets = server.subscribers.sets
     with counting() as statements:
         ports = await asyncio.gather(*(listening(server, ada) for _ in range(20)))
     assert sum('FROM "zoo_member"' in statement for statement in statements) == 1
     other = await listening(server, bob)
     assert len(sets) == 2
-    server.subscribers.remove(other)
+    server.channels.remove(other)
     for port in ports[1:]:
-        server.subscribers.remove(port)
+        server.channels.remove(port)
     assert len(sets) == 1
-    server.subscribers.remove(ports[0])
+    server.channels.remove(ports[0])
     assert len(sets) == 0
 
 
@@ -277,12 +277,12 @@ async def test_many_live_sets_move_at_once_each_to_what_its_subject_may_see(
         )
     )
     await server.feed()
-    await auntil(lambda: not any(map(server.subscribers.replaying, [*ports, his])))
+    await auntil(lambda: not any(map(server.channels.replaying, [*ports, his])))
     assert all(len(port.frames) == 1 and '"a"' in str(port.frames) for port in ports)
     assert len(his.frames) == 1 and '"b"' in str(his.frames)
     await db(lambda: Member.objects.all().delete())
     await server.feed()
-    await auntil(lambda: not any(map(server.subscribers.replaying, [*ports, his])))
+    await auntil(lambda: not any(map(server.channels.replaying, [*ports, his])))
     assert all(len(port.frames) == 2 and "DELETE" in str(port.frames[1]) for port in [*ports, his])
 
 
@@ -356,7 +356,7 @@ async def test_where_the_log_goes_on_elsewhere_everything_is_read_again(
     await db(Member.objects.create, user=ada.user, team=team)
     await db(lambda: sequencer.number(connections["default"], 10_000))
     head = await server.reader.head()
-    await server.subscribers.restart(Position(head.epoch, head.seq))
+    await server.rebinding.restart(Position(head.epoch, head.seq))
     server.log.start(head)
     assert port.told == ["resubscribed"]
     await db(Note.objects.create, title="a", team=team)
@@ -457,7 +457,7 @@ async def test_a_set_that_was_read_for_a_place_the_log_has_left_is_read_once_mor
     await db(Member.objects.create, user=ada.user, team=team)
     await db(lambda: sequencer.number(connections["default"], 10_000))
     head = await server.reader.head()
-    await server.subscribers.restart(Position(head.epoch, head.seq))
+    await server.rebinding.restart(Position(head.epoch, head.seq))
     server.log.start(head)
     gate.open.set()
     port = await joining
@@ -478,9 +478,9 @@ async def test_a_join_that_is_given_up_while_its_set_is_read_leaves_nothing_behi
     await asyncio.wait({joining})
     gate.open.set()
     port = await listening(server, ada)
-    assert len(server.subscribers._sets) == 1
-    server.subscribers.remove(port)
-    assert len(server.subscribers._sets) == 0
+    assert len(server.subscribers.sets) == 1
+    server.channels.remove(port)
+    assert len(server.subscribers.sets) == 0
 
 
 async def test_who_joins_while_an_event_is_matched_gets_the_next_one_and_not_that_one(
@@ -495,12 +495,9 @@ async def test_who_joins_while_an_event_is_matched_gets_the_next_one_and_not_tha
     head = await server.reader.head()
     (event,) = await server.reader.from_table(server.log.seq, head.seq)
     server.log.append(event)
-    with server.subscribers.still():
+    with server.channels.still():
         answer = await server.subscribers.add(port, Request(Subject.service(), asked))
-        found = server.matched(event)
-        for delivery in found:
-            for member in delivery.audience.members:
-                member.put("live")
+        server.deliver(event)
     assert answer.at.seq == event.seq
     assert (first.frames, port.frames) == (["live"], [])
     await db(Note.objects.create, title="b")

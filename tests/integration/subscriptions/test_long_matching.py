@@ -13,8 +13,8 @@ from auth_rls import Subject
 from realtime.dispatcher.dispatcher import Dispatcher
 from realtime.event_log import sequencer
 from realtime.event_log.batch import Batch
+from realtime.subscriptions.rebinding import Rhythm
 from realtime.subscriptions.request import Request
-from realtime.util import time_slice
 from realtime.util.database_threads import close_connections
 from realtime.wal.head import read_head
 from tests.support.socket_client import db
@@ -25,12 +25,9 @@ from tests.zoo.models import Note
 pytestmark = pytest.mark.usefixtures("wal")
 
 
-async def test_others_have_their_turn_while_thousands_are_looked_at_and_events_keep_their_order(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # Whatever time there is is used up.
-    monkeypatch.setattr(time_slice, "SLICE_SECONDS", 0.0)
-    dispatcher = Dispatcher("default", 1_000, None)
+async def test_other_tasks_run_while_thousands_are_looked_at_and_events_keep_their_order() -> None:
+    # Other tasks run after every step.
+    dispatcher = Dispatcher("default", 1_000, rhythm=Rhythm(slice_seconds=0.0))
     await dispatcher.start()
     try:
         ports = [FakeSubscriber(str(number)) for number in range(2_000)]

@@ -17,9 +17,10 @@ from auth_rls.models import Policy
 from realtime.event_log import sequencer
 from realtime.event_log.event import DatabaseEvent
 from realtime.models import WalEntry
-from realtime.subscriptions import rebinding
+from realtime.subscriptions.planner import Planner
+from realtime.subscriptions.rebinding import Rhythm
 from realtime.subscriptions.request import Request
-from realtime.util import time_slice
+from realtime.util.time_slice import TimeSlice
 from tests.support.socket_client import db
 from tests.support.subscriptions import FakeSubscriber, Server, bindings, counting
 from tests.support.waiting import auntil
@@ -31,15 +32,12 @@ MINE = {"select": "team", "from": "zoo.Member", "where": {"user": "$user.id"}}
 MANY = 60
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever time there is is used up, and few are planned at a time."""
-    monkeypatch.setattr(time_slice, "SLICE_SECONDS", 0.0)
-    monkeypatch.setattr(rebinding, "_AT_ONCE", 7)
+# Other tasks run after every step, and few channels are planned at a time.
+HASTY = Rhythm(slice_seconds=0.0, planned_together=7)
 
 
 async def started() -> Server:
-    server = Server()
+    server = Server(rhythm=HASTY)
     await server.start()
     await server.feed()
     return server
@@ -83,7 +81,7 @@ async def test_who_leaves_or_joins_while_a_policy_is_followed_gets_what_it_says_
     assert 0 < len(told) < MANY
     # One that was told, one that was not, and one more.
     for gone in (told[0], ports[-1]):
-        server.subscribers.remove(gone)
+        server.channels.remove(gone)
     (late,) = await listening(server, [Subject.anonymous()])
     await feeding
     assert [port.told for port in ports] == [["resubscribed"]] * (MANY - 1) + [[]]
@@ -125,16 +123,16 @@ async def test_a_database_that_fails_half_way_holds_up_everybody_and_loses_nobod
     ports = await listening(server, [Subject.anonymous()] * MANY)
     await db(Policy.objects.update, using={"title": "new"})
     await db(Note.objects.create, title="new")
-    replan = rebinding._replan
+    renew = Planner.renew
     calls: list[int] = []
 
     def failing(*args: Any) -> Any:
         calls.append(1)
         if len(calls) in (3, 4):
             raise OperationalError("gone")
-        return replan(*args)
+        return renew(*args)
 
-    monkeypatch.setattr(rebinding, "_replan", failing)
+    monkeypatch.setattr(Planner, "renew", failing)
     await server.feed()
     assert [port.told for port in ports] == [["resubscribed"]] * MANY
     assert [len(port.frames) for port in ports] == [1] * MANY
@@ -159,20 +157,20 @@ async def test_who_asks_anew_while_a_set_that_many_hang_on_is_told_hears_of_a_ro
     filtered = bindings(live=True, filter="title=neq.b")
     model = FakeSubscriber()
     await server.subscribers.add(model, Request(subjects[0], filtered))
-    narrower = server.subscribers._listening.plan_of(model)
-    server.subscribers.remove(model)
+    narrower = server.channels.plan_of(model)
+    server.channels.remove(model)
     await db(Member.objects.create, user=user, team=team)
     feeding = await fed(server, lambda: bool(ports[0].told))
     again, other, gone = ports[-3:]
     assert not any(port.told for port in (again, other, gone))
-    # All in one breath: one asks the same once more, one for another live set, which so begins
+    # Without awaiting: one asks the same once more, one for another live set, which so begins
     # anew, and one leaves.
-    enter, plan_of = server.subscribers._listening.enter, server.subscribers._listening.plan_of
+    enter, plan_of = server.channels.enter, server.channels.plan_of
     enter(again, Request(subjects[0], bindings(live=True)), plan_of(again))
     enter(other, Request(subjects[0], filtered), narrower)
-    server.subscribers.remove(gone)
+    server.channels.remove(gone)
     await feeding
-    await auntil(lambda: not any(map(server.subscribers.replaying, ports)))
+    await auntil(lambda: not any(map(server.channels.replaying, ports)))
     assert [len(port.frames) for port in ports] == [1] * (MANY - 2) + [0, 0]
     assert gone.told == []
     # It was told to read its rows, so none is told besides.
@@ -191,15 +189,15 @@ async def test_a_way_that_ends_while_others_are_told_is_not_gone_twice(
     # On its way when the set moves, it sees for itself, and arrives before its turn to be told.
     asked = bindings(live=True, snapshot=True)
     await server.subscribers.add(late, Request(subjects[0], asked))
-    assert server.subscribers.replaying(late)
+    assert server.channels.replaying(late)
 
-    async def pause(self: time_slice.TimeSlice) -> None:
-        assert not late.told or not server.subscribers.replaying(late)
-        await auntil(lambda: not server.subscribers.replaying(late))
+    async def pause(self: TimeSlice) -> None:
+        assert not late.told or not server.channels.replaying(late)
+        await auntil(lambda: not server.channels.replaying(late))
 
-    monkeypatch.setattr(time_slice.TimeSlice, "pause", pause)
+    monkeypatch.setattr(TimeSlice, "pause", pause)
     await server.hand_out(event)
-    await auntil(lambda: not any(map(server.subscribers.replaying, [*ports, late])))
+    await auntil(lambda: not any(map(server.channels.replaying, [*ports, late])))
     assert [len(port.frames) for port in [*ports, late]] == [1] * (MANY + 1)
 
 
@@ -220,20 +218,20 @@ async def test_sets_that_changed_unheard_are_brought_to_all_who_still_listen(
         WalEntry.objects.filter(seq=None).delete()
 
     await db(unheard)
-    restarting = asyncio.create_task(server.subscribers.restart(server.subscribers.position))
-    sets = server.subscribers._sets
+    restarting = asyncio.create_task(server.rebinding.restart(server.log.position))
+    sets = server.subscribers.sets
     while not any(map(len, map(sets.members, sets.held(ports[0])))):
         assert not restarting.done(), "nobody had his turn in between"
         await asyncio.sleep(0)
     assert not ports[-1].told
-    server.subscribers.remove(ports[-1])
+    server.channels.remove(ports[-1])
     await restarting
     assert [port.told for port in ports] == [["resubscribed"]] * (MANY - 1) + [[]]
     await db(Note.objects.create, title="a", team=team)
     await server.feed()
     assert [len(port.frames) for port in ports] == [1] * (MANY - 1) + [0]
     for port in ports:
-        server.subscribers.remove(port)
+        server.channels.remove(port)
     assert len(sets) == 0
 
 
@@ -247,13 +245,13 @@ async def test_who_leaves_while_an_emptied_table_is_told_hears_nothing_of_it(gra
     await db(lambda: WalEntry.objects.filter(seq=None).update(op="TRUNCATE", old=None, new=None))
     (event,) = await events_of(server)
     server.log.append(event)
-    with server.subscribers.still():
-        steps = server.subscribers.match(event)
+    with server.channels.still():
+        steps = server.channels.matching(event, [])
         next(steps)
         told = [port for port in ports if port.told]
         rest = [port for port in ports if not port.told]
         assert (len(told), len(rest)) == (1, 2)
-        server.subscribers.remove(rest[0])
+        server.channels.remove(rest[0])
         assert list(steps) == [None, None]
     assert [port.told for port in (*told, *rest)] == [["resync"], [], ["resync"]]
 

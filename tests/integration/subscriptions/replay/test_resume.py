@@ -14,9 +14,10 @@ from django.db import connections
 from auth_rls import Subject
 from auth_rls.models import Policy
 from realtime.event_log import sequencer
+from realtime.event_log.sequencer import Head
 from realtime.models import WalEntry
 from realtime.process.hub import hub
-from realtime.subscriptions.replay import feed
+from realtime.subscriptions.replay.context import ReplayBounds
 from realtime.subscriptions.request import Request
 from tests.support.socket_client import Client, db
 from tests.support.subscriptions import FakeSubscriber, Server, bindings, counting
@@ -57,7 +58,7 @@ async def test_five_thousand_clients_that_resume_within_the_ring_cost_no_query_e
         await asyncio.gather(
             *(server.subscribers.add(port, Request(Subject.anonymous(), asked)) for port in ports)
         )
-        await auntil(lambda: not any(map(server.subscribers.replaying, ports)))
+        await auntil(lambda: not any(map(server.channels.replaying, ports)))
     assert all(len(port.frames) == 3 for port in ports)
     assert {tuple(port.told) for port in ports} == {(f"caught up {server.log.seq}",)}
     # The policies, once in a while, for all together; of the log nothing at all.
@@ -78,7 +79,7 @@ async def test_live_sets_that_resume_at_once_ask_together_whether_a_verdict_chan
         await asyncio.gather(
             *(server.subscribers.add(port, Request(Subject.anonymous(), asked)) for port in ports)
         )
-        await auntil(lambda: not any(map(server.subscribers.replaying, ports)))
+        await auntil(lambda: not any(map(server.channels.replaying, ports)))
     assert all(len(port.frames) == 2 for port in ports)
     assert len([sql for sql in statements if "realtime_wal" in sql]) < 150
 
@@ -104,7 +105,7 @@ async def test_replays_of_one_range_read_the_table_once() -> None:
         await server.subscribers.add(port, Request(Subject.service(), bindings(since=since)))
     await auntil(lambda: reads)
     release.set()
-    await auntil(lambda: not any(map(server.subscribers.replaying, ports)))
+    await auntil(lambda: not any(map(server.channels.replaying, ports)))
     assert [len(port.frames) for port in ports] == [20 - number % 5 for number in range(40)]
     assert len(reads) == 1
 
@@ -143,7 +144,7 @@ async def test_what_is_pruned_is_told_and_what_is_left_of_a_block_is_replayed() 
 
 @pytest.mark.parametrize(("behind", "told"), [(10, "caught up"), (11, "resync")])
 async def test_more_events_than_the_limit_are_a_resync(behind: int, told: str) -> None:
-    server = Server(limit=10)
+    server = Server(bounds=ReplayBounds(events=10))
     await server.start()
     await notes(20)
     await server.feed()
@@ -159,9 +160,9 @@ async def test_a_cursor_from_a_server_that_is_ahead_is_waited_for(server: Server
     port = FakeSubscriber()
     await server.subscribers.add(port, Request(Subject.service(), bindings(since=head.seq - 1)))
     await asyncio.sleep(0)
-    assert server.subscribers.replaying(port)
+    assert server.channels.replaying(port)
     await server.feed()
-    await auntil(lambda: not server.subscribers.replaying(port))
+    await auntil(lambda: not server.channels.replaying(port))
     assert port.told == [f"caught up {head.seq}"]
     assert len(port.frames) == 1
     nowhere = await server.resumed(head.seq + 1)
@@ -175,7 +176,7 @@ async def test_a_membership_that_changed_meanwhile_concerns_its_own_user_only(
     team = await db(Team.objects.create, name="team")
     rooms = {"select": "team", "from": "zoo.Member", "where": {"user": "$user.id"}}
     await db(granted, "view_note", using={"any": [{"is_public": True}, {"team__in": rooms}]})
-    await server.subscribers.rebind()
+    await server.rebinding.rebind()
     await notes(1)
     await server.feed()
     before = server.log.seq
@@ -202,9 +203,10 @@ async def test_a_membership_that_changed_meanwhile_concerns_its_own_user_only(
 
 
 async def test_a_snapshot_that_its_client_does_not_take_is_cut_and_holds_up_nobody_else(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(feed, "_PATIENCE_SECONDS", 0.05)
+    server = Server(bounds=ReplayBounds(patience_seconds=0.05))
+    await server.start()
     rows = [Note(title=str(number), body="x" * 1_000) for number in range(1_000)]
     await db(Note.objects.bulk_create, rows)
     await server.feed()
@@ -245,7 +247,8 @@ async def test_an_emptied_table_is_read_anew_by_whoever_listens_to_it(server: Se
 def held_replays() -> Iterator[asyncio.Event]:
     """Replays read from the table, and wait for the event before they do."""
     release = asyncio.Event()
-    hub().dispatcher.log._ring.clear()
+    log = hub().dispatcher.log
+    log.start(Head(log.epoch, log.seq, log.commit_us))
     reader = hub().dispatcher.reader
     read = reader.deep
 

@@ -395,13 +395,13 @@ async def test_a_live_snapshot_of_a_user_made_inactive_meanwhile_ends_the_socket
     ada = await db(User.objects.create_user, "ada")
     await hub().ready()
     release = asyncio.Event()
-    look = SnapshotReader._look
+    read = SnapshotReader.snapshot
 
     async def late(self: SnapshotReader, *args: Any) -> Any:
         await release.wait()
-        return await look(self, *args)
+        return await read(self, *args)
 
-    monkeypatch.setattr(SnapshotReader, "_look", late)
+    monkeypatch.setattr(SnapshotReader, "snapshot", late)
     client = await opened(token(ada.pk), live=True)
     await db(User.objects.filter(pk=ada.pk).update, is_active=False)
     release.set()
