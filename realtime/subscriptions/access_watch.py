@@ -1,7 +1,7 @@
-"""What decides access, and whom a change of it may concern.
+"""Which tables decide access, and which subjects a change of them may concern.
 
 Follows the policies: what they read is captured before it is used. Reads them for a `Planner`, and
-plans nothing itself. Runs in a database thread, but for what only looks at events.
+plans nothing itself. Runs in a database thread, except for what looks at events alone.
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ from realtime.wal import capture, triggers
 
 @dataclass(frozen=True, slots=True)
 class RebindScope:
-    """Whom changes of permissions may concern: everybody, those on whose tables policies changed,
-    and these users. `lapsed`: tables behind selects may not have been captured for a while; after
-    the edits of policies, rows before and after, only where they read less than before."""
+    """Which channels changes of permissions may concern.
+
+    `everybody`: all. `policies`: those that are subscribed to a table whose policies changed.
+    `users`: those of the users with these keys. `lapsed`: tables behind selects may not have been
+    captured for a while. `edits` are rows of policies before and after: capture may have lapsed
+    where one reads less than before.
+    """
 
     everybody: bool = False
     policies: bool = False
@@ -38,7 +42,7 @@ EVERYBODY = RebindScope(everybody=True)
 
 
 class AccessWatch:
-    """What decides access, and that it is captured. Remembered between looks."""
+    """Which tables decide access, and that they are captured. Remembered between two looks."""
 
     def __init__(self, alias: str) -> None:
         self._alias = alias
@@ -64,12 +68,12 @@ class AccessWatch:
         return Planner(snapshot)
 
     def binds(self, event: DatabaseEvent) -> bool:
-        """Whether this change may alter what somebody is bound to, and not only a set."""
+        """Whether this change may alter what a subject is bound to, and not a set alone."""
         table = event.relation.table
         return table == self._policies or table in self._binding
 
     def scope(self, events: Iterable[DatabaseEvent]) -> RebindScope:
-        """Whom these changes may concern. Where that cannot be told, everybody."""
+        """What these changes may concern. Where that cannot be known, everybody."""
         everybody = policies = lapsed = False
         edits: list[tuple[RowImage, RowImage | None]] = []
         users: set[str] = set()
@@ -82,7 +86,7 @@ class AccessWatch:
                 else:
                     lapsed = lapsed or event.new is None
             elif table in self._binding:
-                # What a policy is about goes by its permission: that is a doubt about its reading.
+                # A permission says what its policies are about, so they may read other tables now.
                 lapsed = lapsed or (table == self._permissions and event.op != "INSERT")
                 column = self._binding[table]
                 images = [image for image in (event.old, event.new) if image is not None]
@@ -92,13 +96,12 @@ class AccessWatch:
         return RebindScope(everybody, policies, frozenset(users), lapsed, tuple(edits))
 
     def lapsed(self, scope: RebindScope) -> bool:
-        """Whether by these edits anything behind a select may not have been captured for a while.
-        In a database thread."""
+        """Whether these edits may have ended the capture of rows behind a select for a while. In a
+        database thread."""
         return not all(authority.reads_on(*edit) for edit in scope.edits)
 
     def captures(self, select: Select) -> bool:
-        """Whether the rows behind a select were captured at the last look, as far as it reads
-        them."""
+        """Whether the columns that a select reads were captured at the last look."""
         needed = columns(select.where) | {select.column}
         return needed <= self._known.get(apps.get_model(select.model), frozenset())
 

@@ -49,7 +49,7 @@ def _shrink(image: bytes) -> bytes:
 
 
 def unchanged(event: DatabaseEvent) -> bool:
-    """Whether an UPDATE touched only hidden columns, so that nobody may notice it."""
+    """Whether an UPDATE changed hidden columns alone, so that no subscriber may notice it."""
     relation = event.relation
     if event.op != "UPDATE" or event.old is None or event.new is None:
         return False
@@ -79,15 +79,23 @@ def data(
 ) -> bytes:
     """The `data` object as JSON.
 
-    `show_old` False: the old image was out of the subscriber's sight, so an UPDATE carries an
-    empty old_record. `op` is what the change is to the subscriber, if that is not what it is: an
-    UPDATE that brings a row into its set is an INSERT, one that takes a row out is a DELETE that
-    shows the key alone. `snapshot` marks a row that was there before the subscription. A record
-    over MAX_RECORD_BYTES keeps its small fields only and says so.
+    `op` is what the change is to the subscriber, where that differs from what it is: an UPDATE may
+    bring a row into a live set or take one out. `show_old` says whether the subscriber could see
+    the old image. Which images the object has:
+
+    | event  | op     | record | old_record                                  |
+    | ------ | ------ | ------ | ------------------------------------------- |
+    | INSERT | INSERT | new    | none                                        |
+    | UPDATE | UPDATE | new    | old; empty unless `show_old`                |
+    | UPDATE | INSERT | new    | none                                        |
+    | UPDATE | DELETE | none   | the key of old                              |
+    | DELETE | DELETE | none   | old                                         |
+
+    `snapshot` marks a row that was there before the subscription. A record over MAX_RECORD_BYTES
+    keeps its small fields alone, and `errors` says so.
     """
     relation = event.relation
     shown = shown_columns(relation, select)
-    errors: list[str] | None = None
     op = op or event.op
     body: dict[str, object] = {
         "schema": relation.schema,
@@ -100,11 +108,8 @@ def data(
     if event.new is not None and op != "DELETE":
         images["record"] = _image(event.new, relation, shown)
     if event.old is not None and op != "INSERT":
-        if op != event.op:
-            images["old_record"] = event.old.json(relation.key)
-        else:
-            visible = show_old or op == "DELETE"
-            images["old_record"] = _image(event.old, relation, shown) if visible else b"{}"
+        images["old_record"] = _old_image(event, event.old, shown, op, show_old)
+    errors: list[str] | None = None
     for name, image in images.items():
         if len(image) > MAX_RECORD_BYTES:
             image = _shrink(image)
@@ -115,3 +120,13 @@ def data(
     if snapshot:
         body["snapshot"] = True
     return _encode(body)
+
+
+def _old_image(
+    event: DatabaseEvent, old: RowImage, shown: tuple[str, ...], op: str, show_old: bool
+) -> bytes:
+    if op != event.op:
+        return old.json(event.relation.key)
+    if op == "UPDATE" and not show_old:
+        return b"{}"
+    return _image(old, event.relation, shown)

@@ -1,8 +1,8 @@
-"""What a verdict hangs on: which changes may have altered what a subject sees of a table, and on
+"""What a verdict depends on: which changes may have altered what a subject sees of a table, and on
 which rows two verdicts differ.
 
-Pure. A client that resumes a live set brings the rows it saw back then, and the server knows only
-what it may see now. Unless one of the changes in between concerns the verdict, that is the same.
+Pure. A client that resumes a live set holds the rows it saw then, and the server knows what the
+client may see now. The two are the same unless one of the changes in between altered the verdict.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _Verdict = Callable[[Mapping[str, Any]], bool | None]
 
 @dataclass(frozen=True, slots=True)
 class Dependence:
-    """Rows of a table that a verdict hangs on: those on which `where` is true or unknown. Of them
-    only the value of `column` counts, or every value if it is None."""
+    """Rows of a table that a verdict depends on: those on which `where` is true or unknown. Of
+    these only the value of `column` counts, or every value if it is None."""
 
     table: str
     where: Predicate = TRUE
@@ -41,7 +41,7 @@ class Dependence:
 
 @dataclass(frozen=True, slots=True)
 class VerdictDependencies:
-    """Everything that some verdicts of one subject hang on."""
+    """Everything that some verdicts of one subject depend on."""
 
     dependences: frozenset[Dependence]
 
@@ -65,7 +65,7 @@ class VerdictDependencies:
 def of_select(select: Select, table_of: Callable[[str], str]) -> list[Dependence]:
     """The rows behind a select, bound to its subject; `table_of` knows tables by model label.
 
-    What a nested select finds cannot be said from one row: any change of either table counts.
+    One row does not show what a nested select finds: any change of either table counts.
     """
     inner = list(selects(select.where))
     where = TRUE if inner else select.where
@@ -82,10 +82,11 @@ def key_is(table: str, column: str, value: object) -> Dependence:
 
 
 def differing(one: Predicate, other: Predicate) -> Predicate:
-    """What holds at least wherever one of them is true and the other is not.
+    """A predicate that holds at least on every row where one of the two is true and the other is
+    not.
 
-    What both share is left out, so that when a subject joins a room, its rows are looked up and
-    those of its other rooms are not.
+    What both share is left out: when a subject joins a room, the rows of that room are looked up
+    and those of the subject's other rooms are not.
     """
     one, other = simplify(one), simplify(other)
     if one == other:
@@ -102,7 +103,7 @@ def differing(one: Predicate, other: Predicate) -> Predicate:
                 kind(tuple(part for part in parts if part not in shared)),
                 kind(tuple(part for part in counterparts if part not in shared)),
             )
-            # Of a conjunction both need what is shared; of a disjunction it makes both true.
+            # In a conjunction both need the shared part; in a disjunction it makes both true.
             return rest if kind is Any_ else simplify(All((*shared, rest)))
     return simplify(Any_((one, other)))
 
@@ -112,7 +113,7 @@ def _parts(predicate: Predicate, kind: type[All] | type[Any_]) -> tuple[Predicat
 
 
 def _values(test: Test) -> frozenset[object] | None:
-    """The values of which the column must have one; None for a test of another sort."""
+    """The values of which the column must have one; None for a test with another operator."""
     if test.op == "exact":
         return frozenset((test.value,))
     return test.value if test.op == "in" and isinstance(test.value, frozenset) else None
@@ -120,7 +121,7 @@ def _values(test: Test) -> frozenset[object] | None:
 
 def _alters(event: DatabaseEvent, judge: _Verdict, column: str | None) -> bool:
     if event.old is None and event.new is None:
-        # The whole table went.
+        # The table was emptied.
         return True
     before = False if event.old is None else judge(event.old)
     after = False if event.new is None else judge(event.new)

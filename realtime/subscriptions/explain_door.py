@@ -1,9 +1,9 @@
-"""The stream as a door that explanations ask: would an event of this row be delivered, and may
-this be done on a private topic?
+"""The stream as a door for explanations: would an event of this row be delivered, and may this be
+done on a private topic?
 
-Owns asking as a channel would: it plans a subscription to the row's table, makes the row's image
-as the capture trigger would, and matches one with the other. Runs in a database thread; sends
-nothing and records nothing.
+Asks as a channel would: it plans a subscription to the row's table, makes the row's image as the
+capture trigger would, and matches one with the other. Runs in a database thread; sends nothing and
+records nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from realtime.wal import published, row_images
 
 
 def connect() -> None:
-    """Let explanations ask this door."""
+    """Register this door for explanations."""
     doors.register("stream", stream)
 
 

@@ -1,6 +1,6 @@
 """The frames that many sockets share: made once per audience, never per socket.
 
-Pure. What a client is told alone is the session's business.
+Pure. Frames for one client alone are made by the session.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def of_row(
     op: str | None = None,
     snapshot: bool = False,
 ) -> str:
-    """The frame of a row that one channel is told of, though it did not change just now."""
+    """The frame of a row for one channel, though the row did not change just now."""
     data = change_payload.data(event, select, False, op=op, snapshot=snapshot)
     payload = serializer.changes_payload(ids, data)
     return serializer.fanout(version, topic, "postgres_changes", payload)

@@ -1,7 +1,7 @@
-"""The tables that say who somebody is and what he holds.
+"""The tables that say who a user is and which permissions the user holds.
 
-Owns which those are: the user's own, and those that give him groups and permissions. Reads no row
-of them.
+Owns which those are: the user table, and the tables that give users groups and permissions. Reads
+no row of them.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def table_of(label: str) -> str:
 
 
 def user_keys() -> dict[str, str | None]:
-    """These tables; the column with the user's key where one user is concerned by a row, else
-    None."""
+    """These tables, each with the column that holds a user's key; None where a row concerns more
+    than one user."""
     user = get_user_model()
     found: dict[str, str | None] = {
         capture.table_name_of(Permission)[1]: None,
@@ -42,7 +42,8 @@ def user_keys() -> dict[str, str | None]:
 
 
 def about_user(subject: Subject, model: type[Model]) -> list[Dependence]:
-    """What of a watched table concerns a subject whatever the policies select from it."""
+    """The rows of a watched table that a subject's verdicts depend on, whatever policies select
+    from it."""
     user = get_user_model()
     _, table = capture.table_name_of(model)
     if model in (Permission, Group.permissions.through) or model._meta.label == "auth_rls.Policy":

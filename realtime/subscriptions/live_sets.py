@@ -1,11 +1,11 @@
-"""The sets behind selects of one process, kept where the log is.
+"""The live sets behind selects of one process, kept at the position of the log.
 
-Each distinct select is read once, however many subscriptions hang on it, and tied to a place in the
-log as snapshots are: what the database shows beyond the place is taken back by the log's own
-images. From there on, changes that come by move it without a query. A set that a change cannot move
-is read again, alone. What nobody needs is dropped.
+Each distinct select is read once, however many subscriptions need it, as of a position in the log:
+what the database shows beyond that position is undone by the images in the log. From there on,
+changes move the set without a query. A set that a change cannot move is read again, alone. A set
+that no holder needs is dropped.
 
-All of it is on one event loop; `set_reader` reads in a database thread. Decides about no row.
+Everything here is on one event loop; `set_reader` reads in a database thread. Decides about no row.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from realtime.subscriptions.set_reader import Found, SetReader, change_of
 from realtime.util.database_threads import in_database_thread
 from realtime.util.time_slice import TimeSlice
 
-# Sets that are read together and enter in one breath.
+# Sets that are read together, and entered without awaiting.
 _AT_ONCE = 250
 
 
 @dataclass(eq=False, slots=True)
 class _Reading:
-    """A read under way, and what came by since its place."""
+    """A read under way, and the changes since its position."""
 
     at: Position
     missed: list[Change] = field(default_factory=list)
@@ -42,7 +42,7 @@ class _Reading:
 
 @dataclass(eq=False, slots=True)
 class _Batch:
-    """Selects that several joins want, read together."""
+    """Selects that several holders wait for, read together."""
 
     wanted: dict[Select, None] = field(default_factory=dict)
     waiting: int = 0
@@ -50,7 +50,7 @@ class _Batch:
 
 
 class LiveSetStore:
-    """Who needs a set holds it, under any hashable name: a port, or a piece of work."""
+    """Sets are kept for holders, which are any hashable objects: a channel, or a piece of work."""
 
     def __init__(self, alias: str, log: EventLog, watch: AccessWatch) -> None:
         self._log = log
@@ -58,14 +58,14 @@ class LiveSetStore:
         self._lookups = LiveSets(table_of)
         self._holders: dict[Select, dict[object, None]] = {}
         self._held: dict[object, dict[Select, None]] = {}
-        # How many holders and outer lookups name each.
+        # How many holders and outer lookups need each.
         self._named: Counter[Select] = Counter()
-        # Where the lookups stand when that is not where the log stands.
+        # The position of the lookups, where that is not the position of the log.
         self._ahead: Position | None = None
         self._readings: list[_Reading] = []
         self._next: _Batch | None = None
         self._coming: dict[Select, _Batch] = {}
-        self._turn = asyncio.Lock()
+        self._one_read = asyncio.Lock()
 
     def __len__(self) -> int:
         return len(self._lookups)
@@ -73,7 +73,7 @@ class LiveSetStore:
     # --- asking ---------------------------------------------------------------------------------
 
     def members(self, select: Select) -> Collection[object]:
-        """The live set: it changes as the log goes on."""
+        """The live set. It changes as the log goes on."""
         return self._lookups.members(select)
 
     def values(self, selects: Iterable[Select]) -> dict[Select, frozenset[object]]:
@@ -83,8 +83,8 @@ class LiveSetStore:
     def resolve(
         self, predicate: Predicate, before: Mapping[Select, SetDelta] | None = None
     ) -> Predicate:
-        """The predicate with the values of now in place of its selects; or those of before some
-        sets shifted."""
+        """The predicate with the values of now in place of its selects; or with those of before
+        these shifts."""
 
         def values_of(select: Select) -> frozenset[object]:
             values = self._lookups[select].values
@@ -100,7 +100,7 @@ class LiveSetStore:
     # --- holding --------------------------------------------------------------------------------
 
     def holders(self, select: Select) -> Collection[object]:
-        """Who holds this set."""
+        """The holders of this set."""
         return self._holders.get(select, {})
 
     def held(self, holder: object) -> Collection[Select]:
@@ -108,7 +108,7 @@ class LiveSetStore:
         return self._held.get(holder, {}).keys()
 
     def hold(self, holder: object, selects: Iterable[Select]) -> None:
-        """Hold these, which are known, in place of whatever the holder had."""
+        """Let the holder have these sets, which are known, in place of what it had."""
         before = self._held.pop(holder, {})
         wanted = dict.fromkeys(selects)
         if wanted:
@@ -125,12 +125,12 @@ class LiveSetStore:
             self._unname(select)
 
     def drop(self, holder: object) -> None:
-        """The holder needs nothing any more."""
+        """The holder needs no set any more."""
         self.hold(holder, ())
 
     async def need(self, holder: object, selects: Iterable[Select]) -> None:
-        """Hold these, read first where they are not known. Raises what the database raises; the
-        holder may then hold some of them."""
+        """Let the holder have these sets, which are read first where they are not known. Raises
+        what the database raises; the holder may then have some of them."""
         selects = tuple(selects)
         while True:
             known = [select for select in selects if select in self._lookups]
@@ -151,13 +151,13 @@ class LiveSetStore:
                         self.drop(batch)
 
     def _batch_of(self, select: Select) -> _Batch:
-        """Where this is being read, or will be."""
+        """The batch in which this is being read, or will be."""
         found = self._coming.get(select)
         if found is None:
             if self._next is None or len(self._next.wanted) >= _AT_ONCE:
                 self._next = _Batch()
                 self._next.task = asyncio.create_task(self._fill(self._next), name="rowcast-sets")
-                self._next.task.add_done_callback(_heard)
+                self._next.task.add_done_callback(_retrieve)
             found = self._coming[select] = self._next
             found.wanted[select] = None
         return found
@@ -165,10 +165,10 @@ class LiveSetStore:
     # --- moving ---------------------------------------------------------------------------------
 
     def apply(self, event: DatabaseEvent) -> Shifts:
-        """Take the sets over this change. What is stale then has to be read again."""
+        """Move the sets by this change. Those that are stale then have to be read again."""
         at = self._at
         if event.seq <= at.seq:
-            # It was taken before something failed, and comes again.
+            # It was applied before something failed, and comes again.
             return Shifts()
         self._ahead = Position(self._log.epoch, event.seq)
         change = change_of(event)
@@ -177,7 +177,7 @@ class LiveSetStore:
         return self._lookups.apply(change)
 
     def restart(self, at: Position) -> None:
-        """The log goes on from another place. Everything has to be read again."""
+        """The log goes on from another position. Every set has to be read again."""
         self._ahead = at
         self._void()
 
@@ -186,9 +186,12 @@ class LiveSetStore:
         selects: Collection[Select] | None = None,
         shifted: Callable[[Select, SetDelta], None] = lambda select, shift: None,
     ) -> dict[Select, SetDelta]:
-        """Read these anew, or all, for where the sets stand; what that changed. `shifted` hears of
-        each in the breath in which it changes; between them others have their turn. Nothing may
-        be applied meanwhile. Raises what the database raises; nothing changes then."""
+        """Read these sets anew, or all, as of their position. Returns what that changed.
+
+        `shifted` is called for each as it changes, before anything is awaited; other tasks run
+        between two of them. `apply` must not be called meanwhile. Raises what the database raises;
+        nothing changes then.
+        """
         if selects is None:
             self._void()
             selects = tuple(self._lookups)
@@ -231,8 +234,8 @@ class LiveSetStore:
     # --- reading --------------------------------------------------------------------------------
 
     async def _fill(self, batch: _Batch) -> None:
-        async with self._turn:
-            # What is wanted from now on is read next time.
+        async with self._one_read:
+            # Selects that are wanted from now on are read next time.
             if self._next is batch:
                 self._next = None
             try:
@@ -257,7 +260,7 @@ class LiveSetStore:
             if select not in self._lookups:
                 lookup = self._lookups.add(select, one.counts, one.exact)
                 self._named.update(lookup.nested)
-        # Until those who asked hold what they want.
+        # Until the holders that wait have them.
         self.hold(batch, batch.wanted)
         if not batch.waiting:
             self.drop(batch)
@@ -268,8 +271,8 @@ def _task_of(batch: _Batch) -> asyncio.Task[None]:
     return batch.task
 
 
-def _heard(task: asyncio.Task[None]) -> None:
-    # Told to whoever waits; nobody may be left.
+def _retrieve(task: asyncio.Task[None]) -> None:
+    # The holders that wait get the error; there may be none left.
     if not task.cancelled():
         task.exception()
 
@@ -277,7 +280,7 @@ def _heard(task: asyncio.Task[None]) -> None:
 def _brought_on(
     found: Mapping[Select, Found], missed: Sequence[Change]
 ) -> Mapping[Select, Found] | None:
-    """What was read, taken over what came by meanwhile; None where that cannot be done."""
+    """What was read, moved by the changes since; None where that cannot be done."""
     if not missed:
         return found
     world = LiveSets(table_of)

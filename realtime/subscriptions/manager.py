@@ -81,7 +81,7 @@ class SubscriptionManager:
         request = replace(request, bindings=())
         _, plan = await self._asked(request)
         if not plan.rights.join:
-            # A no is not given by what was read a moment ago: who has just been let in joins next.
+            # No refusal by what was read a moment ago: a user who was just let in joins next.
             self._planners.forget()
             _, plan = await self._asked(request)
         return plan.rights

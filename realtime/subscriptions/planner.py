@@ -1,7 +1,8 @@
 """From bindings to subscriptions: what a subject gets of what a channel asked for.
 
-Runs in a database thread. The only room that knows both the wire's words (tables, filters) and the
-policies' (models, permissions); it asks `auth_rls.authority` and decides nothing about rows itself.
+Runs in a database thread. The only module that knows both the terms of the wire (tables, filters)
+and those of the policies (models, permissions); it asks `auth_rls.authority` and decides nothing
+about rows itself.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ from realtime.wal.published import Published
 logger = logging.getLogger("realtime.plan")
 
 _SHARED_SECONDS = 1.0
-# What is asked for when it is needed, and not followed by the stream.
+# Actions that are judged when they are needed, and not followed by the stream.
 _NOT_FOLLOWED = frozenset({"add", "change", "delete"})
-# What the rules on topics go by beside those on tables.
+# The key of the rules on topics, among those of tables.
 _TOPICS = ""
 
 
@@ -53,26 +54,26 @@ class Plan:
 
     @property
     def row_selects(self) -> tuple[Select, ...]:
-        """What the verdicts on rows select from other tables, each once."""
+        """What the verdicts on rows select from other tables. Each once."""
         found = (select for item in self.subscriptions for select in direct_selects(item.rls))
         return tuple(dict.fromkeys(found))
 
     @property
     def selects(self) -> tuple[Select, ...]:
-        """What anything here selects, each once."""
+        """What the verdicts and the rights select from other tables. Each once."""
         return tuple(dict.fromkeys((*self.row_selects, *self.topic_selects)))
 
     @property
     def live(self) -> dict[tuple[int, str], Subscription]:
-        """The live subscriptions, by what they are of the channel."""
+        """The live subscriptions, by binding and table."""
         return {item.place: item for item in self.subscriptions if item.live}
 
 
 class Planner:
-    """Plans against one reading of the policies; made anew for every piece of work.
+    """Plans by the policies as they were read once; made anew for every piece of work.
 
-    Verdicts are kept per subject and table, so that re-planning a thousand channels of one
-    subject asks once.
+    Verdicts are kept per subject and table, so that planning a thousand channels of one subject
+    asks once.
     """
 
     def __init__(self, snapshot: PolicySnapshot | None = None) -> None:
@@ -86,11 +87,11 @@ class Planner:
         self._by_table: dict[str, object] = {}
 
     def watched(self) -> Mapping[type[Model], frozenset[str]]:
-        """Every table that decides, with its columns that do."""
+        """Every table that decides access, with the columns that do."""
         return authority.watched(snapshot=self._snapshot)
 
     def prefetch(self, subjects: Iterable[Subject]) -> None:
-        """Read who of many holds which permission, in a few queries instead of one each."""
+        """Read which of these subjects hold which permissions, in a few queries for all."""
         subjects = list(subjects)
         for model, action in {(model, action) for model, action, _ in self._snapshot}:
             if action not in _NOT_FOLLOWED:
@@ -105,7 +106,7 @@ class Planner:
         self, subject: Subject, bindings: Iterable[Binding], private: str | None = None
     ) -> Plan:
         """What this subject gets, on a public topic or on the private one of this name. A binding
-        that cannot work is a problem, never an exception."""
+        that cannot work is among the problems and raises nothing."""
         subscriptions: list[Subscription] = []
         problems: list[str | None] = []
         rules: dict[str, object] = {}
@@ -190,7 +191,7 @@ class Planner:
     def _subscription(
         self, subject: Subject, binding: Binding, published: Published
     ) -> Subscription:
-        # What is not shown does not exist here: a filter on it is one on an unknown column.
+        # A hidden column does not exist here: a filter on it is one on an unknown column.
         columns = {column.name: column.kind for column in registry.shape_of(published.model)}
         return Subscription(
             id=binding.id,
@@ -216,7 +217,7 @@ class Planner:
     def concern(
         self, subject: Subject, subscriptions: Iterable[Subscription]
     ) -> VerdictDependencies:
-        """What the verdicts behind these subscriptions hang on."""
+        """What the verdicts behind these subscriptions depend on."""
         models = {entry.table: entry.model for entry in registry.published()}
         found: set[Dependence] = set()
         for table in {subscription.table for subscription in subscriptions}:
@@ -231,7 +232,8 @@ class Planner:
 
 
 class Planners:
-    """The planner that joins share for a moment, so that a storm of them reads policies once."""
+    """The planner that joins share for a moment, so that many of them at once read policies
+    once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -240,7 +242,7 @@ class Planners:
         self._until = 0.0
 
     def get(self) -> Planner:
-        """A planner that nothing this process knows of has overtaken. In a database thread."""
+        """A planner that no change known to this process has overtaken. In a database thread."""
         with self._lock:
             generation = self._generation
             now = time.monotonic()
@@ -248,12 +250,12 @@ class Planners:
             if planner is not None and now < self._until:
                 return planner
             planner = Planner()
-            # Overtaken while it was read, it serves nobody else.
+            # One that was overtaken while it was read is not shared.
             if generation == self._generation:
                 self._planner, self._until = planner, now + _SHARED_SECONDS
             return planner
 
     def forget(self) -> None:
-        """Permissions may have changed. On the event loop, so it waits for no lock."""
+        """Permissions may have changed. Called on the event loop, so it waits for no lock."""
         self._generation += 1
         self._planner = None

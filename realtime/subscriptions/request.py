@@ -10,14 +10,16 @@ from realtime.subscriptions.planner import Plan, Planner
 
 
 class Revoked(Exception):
-    """The subject's user may not ask any more."""
+    """The subject's user is inactive or was deleted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a channel asked for, kept so that it can be bound again. `private` is the name of its
-    topic if that is a private one. `read` is the generation of permissions since which the
-    subject's user is known; without, it is read again."""
+    """What a channel asked for.
+
+    `private` is the name of its topic if that is a private one. `read` is the generation of
+    permissions in which the subject's user was read; the user is read again in any other.
+    """
 
     subject: Subject
     bindings: tuple[Binding, ...]
@@ -25,5 +27,5 @@ class Request:
     read: int = -1
 
     def plan(self, planner: Planner) -> Plan:
-        """What it gets now."""
+        """What the channel gets by this planner."""
         return planner.plan(self.subject, self.bindings, self.private)

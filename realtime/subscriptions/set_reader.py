@@ -1,8 +1,8 @@
-"""Reads the sets behind selects as they were at a place in the log.
+"""Reads the sets behind selects as they were at a position in the log.
 
 One database snapshot shows the rows and every captured change that is in them. What came after the
-place is taken back by the images that the log keeps, so a set and the stream from that place on fit
-together without a seam. Everything here runs in a database thread; it keeps no set.
+position is undone by the images that the log keeps, so a set and the stream from that position on
+fit together without a seam. Everything here runs in a database thread; it keeps no set.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from realtime.wal.entry import Relation
 from realtime.wal.head import find_head
 from realtime.wal.snapshots import one_snapshot
 
-# Looks at the policies before rows are read that some policy, gone by then, asked for.
+# Looks at the policies before rows are read for a policy that may be gone by then.
 _LOOKS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was read of a set: how many rows give each value, and whether as of the place."""
+    """What was read of a set: how many rows give each value, and whether as of the position."""
 
     counts: Mapping[object, int]
     exact: bool
@@ -46,7 +46,7 @@ class SetReader:
         self._watch = watch
 
     def read(self, selects: Sequence[Select], at: Position) -> dict[Select, Found]:
-        """These and those that they name, inner ones first, as they were at the place."""
+        """These and the selects inside them, inner ones first, as they were at the position."""
         levels = _levels(selects)
         for _ in range(_LOOKS):
             # A table must be captured before its rows are read, or a later change is missed.
@@ -94,13 +94,13 @@ def _columns_of(relation: Relation) -> frozenset[str]:
 
 
 def _flat(select: Select, world: LiveSets) -> Select:
-    """The select with the sets that it names as values."""
+    """The select with values in place of the selects inside it."""
     where = resolve(select.where, lambda inner: world[inner].values)
     return Select(select.model, select.column, where, select.prefix, select.kind)
 
 
 class _UndoLimits:
-    """Which changes cannot be taken back. None at all can where they are not known."""
+    """Which changes cannot be undone: none can be where they are not known."""
 
     def __init__(self, changes: Sequence[Change] | None) -> None:
         self._known = changes is not None
@@ -118,7 +118,7 @@ class _UndoLimits:
 
 
 def _levels(selects: Iterable[Select]) -> list[list[Select]]:
-    """These and all that they name, each once, in levels that name only those before."""
+    """These and the selects inside them, each once, in levels: each needs earlier ones alone."""
     depths: dict[Select, int] = {}
 
     def depth(select: Select) -> int:

@@ -1,6 +1,5 @@
-"""A subscriber: a joined channel as those see it who deliver to it, and the answer that it gets.
-
-Decides nothing; what is behind it is `port`'s to know.
+"""A subscriber: the interface of a joined channel for the code that delivers to it, and the reply
+to a subscription.
 """
 
 from __future__ import annotations
@@ -15,7 +14,10 @@ from realtime.topics.rights import ALL, TopicRights
 
 
 class Subscriber(Listener, Protocol):
-    """One joined channel of a socket: a listener that also receives changes."""
+    """A joined channel of a socket: a listener that also receives changes.
+
+    The notifications return at once and raise nothing.
+    """
 
     @property
     def topic(self) -> str: ...
@@ -31,8 +33,8 @@ class Subscriber(Listener, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Subscribed:
-    """The answer to a subscription: where it starts, why which binding cannot work, and what the
-    subject may do on the topic."""
+    """The reply to a subscription: where it starts, for each binding why it cannot work or None,
+    and what the subject may do on the topic."""
 
     at: Position
     problems: tuple[str | None, ...]

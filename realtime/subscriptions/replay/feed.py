@@ -24,7 +24,7 @@ _CHUNK_BYTES = 256 * 1024
 
 
 class HistoryLost(Exception):
-    """The events from here to the head cannot be told any more."""
+    """The history from here to the head is not known any more."""
 
 
 class Feed:

@@ -39,7 +39,7 @@ logger = logging.getLogger("realtime.replay")
 _CHUNK = 500
 # Rows committed before a snapshot was asked for are to be in it, unless the log stands still.
 _FRESH_SECONDS = 5.0
-# A snapshot that cannot be told yet is tried again when the log has moved on.
+# A snapshot that cannot be read yet is tried again when the log has moved on.
 _AGAIN_SECONDS = 1.0
 _TRIES = 30
 _NOT_BEGUN = sys.maxsize
@@ -324,7 +324,7 @@ class Replay:
             await self._log.beyond(committed - 1, _FRESH_SECONDS)
 
     async def _send_snapshots(self) -> None:
-        """Send the rows of the snapshots that are wanted, if they can be told now."""
+        """Send the rows of the snapshots that are wanted, if they can be read now."""
         wanted, at = dict(self._snapshots), Position(self._epoch, self._cursor)
         held = {p: self._now(item) for p, item in self.plan.live.items() if item.id in wanted}
         async with self._means.snapshots:
@@ -345,8 +345,8 @@ class Replay:
     async def _read_snapshots(
         self, wanted: Mapping[int, int | None], at: Position
     ) -> Snapshot | None:
-        """The rows as of this position. None if they cannot be told by the permissions of now:
-        they are then to be read again, as of wherever the replay stands by then."""
+        """The rows as of this position. None if they cannot be read by the permissions of now:
+        they are then to be read again, as of where the replay stands by then."""
         plan, values = self.plan, self._values()
         self._tries -= 1
         try:

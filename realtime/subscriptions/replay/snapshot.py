@@ -1,14 +1,14 @@
-"""Rows as they stood at a place in the log, read from the tables as they are now.
+"""Rows as they stood at a position in the log, read from the tables as they are now.
 
 One database snapshot shows the tables, the head, and every captured change that is in them: those
-with a number and those that have none yet. What came after the place is undone by the images that
-the log keeps, so the rows and the stream from that place on fit together without a seam, and
+with a number and those that have none yet. What came after the position is undone by the images
+that the log keeps, so the rows and the stream from there on fit together without a seam, and
 nothing has to be remembered of what was read. Policies are read in the same snapshot: rows are
-never newer than the permissions they are shown under. The sets behind them are the caller's, who
-keeps them for the place; only those it does not know are read here.
+never newer than the permissions they are shown under. The sets behind them come from the caller,
+which keeps them for the position; only the others are read here.
 
-Everything here but `Pictures` runs in a database thread. Row images are made by the expression the
-capture triggers use, so a row looks the same in a snapshot and in the stream.
+Everything here except `Pictures` runs in a database thread. Row images are made by the expression
+that the capture triggers use, so a row looks the same in a snapshot and in the stream.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from realtime.wal.snapshots import one_snapshot
 _PAGE = 500
 _MOST_BYTES = 64 * 1024 * 1024
 _LOOKS = 5
-# Of the few database threads, so that joins do not wait for large reads.
+# Fewer than there are database threads, so that joins do not wait for large reads.
 _READING_AT_ONCE = 2
 
 Place = tuple[int, str]
@@ -57,12 +57,12 @@ RowAt = tuple[Relation, RowImage]
 
 
 class SnapshotUnavailable(Exception):
-    """How the rows stood at the place cannot be told now. Nearer to the head it may be."""
+    """The rows as of this position cannot be known now. Nearer to the head they may be."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The rows of each subscription at one place. `complete` False: there are more."""
+    """The rows of each subscription at one position. `complete` False: there are more."""
 
     request: Request
     plan: Plan
@@ -73,7 +73,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class RowMoves:
-    """What other permissions take from each live subscription, and what they give it."""
+    """The rows that leave each live subscription by other permissions, and those that come."""
 
     request: Request
     plan: Plan
@@ -82,13 +82,13 @@ class RowMoves:
 
 
 class SnapshotReader:
-    """Takes snapshots for the event loop. Methods raise Unclear, Revoked, and what the database
-    raises; `at` is a place this process has reached."""
+    """Reads snapshots for the event loop. Methods raise Unclear, Revoked, and what the database
+    raises; `at` is a position that this process has reached."""
 
     def __init__(self, alias: str, watch: AccessWatch) -> None:
         self._alias = alias
         self._watch = watch
-        self._turn = asyncio.Semaphore(_READING_AT_ONCE)
+        self._readings = asyncio.Semaphore(_READING_AT_ONCE)
 
     async def snapshot(
         self,
@@ -147,8 +147,8 @@ class SnapshotReader:
     ) -> Any:
         def look() -> Any:
             for _ in range(_LOOKS):
-                # What decides is captured before rows are read, or a later change of it could
-                # not be told from the log.
+                # The tables that decide are captured before rows are read, or a later change of
+                # them would not be in the log.
                 self._watch.look()
                 with one_snapshot(self._alias):
                     row_images.prepare(connections[self._alias])
@@ -157,7 +157,7 @@ class SnapshotReader:
                         return take(picture)
             raise SnapshotUnavailable("policies change too fast")
 
-        async with self._turn:
+        async with self._readings:
             return await in_database_thread(look)
 
 
@@ -291,7 +291,7 @@ class _Snapshot:
 
     def _undone_of(self, table: str, needed: frozenset[str]) -> dict[bytes, RowAt | None]:
         """By key, each row of a table that changed after the place, as it stood there; None for
-        one that was not there. Raises Unclear where the log cannot tell."""
+        one that was not there. Raises Unclear where the log does not say."""
         if table not in self._undone:
             try:
                 later = read_later(self.alias, [table], self.at.seq)
