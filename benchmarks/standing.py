@@ -91,7 +91,7 @@ async def memberships(count: int, rounds: int) -> dict[str, list[float]]:
 
     pick = random.Random(1)
     changed = pick.sample(list(users), min(count, 1_000))
-    everything = RebindScope(everybody=True, lapsed=True)
+    everything = RebindScope(everybody=True, capture_gap=True)
     found: dict[str, list[float]] = {
         "joins a second": [count / joins],
         "memory, MB": [memory],

@@ -1,5 +1,5 @@
-"""The Dispatcher: takes batches from the bus, finds what is missing, and hands each event to
-those who may have it.
+"""The Dispatcher: takes batches from the bus, finds what is missing, and hands each event to the
+sockets of the subscribers it concerns.
 
-Never decides who may see a row, and never writes to a socket.
+Never decides what a subscriber may see.
 """

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 
 from realtime.bus.bus import Bus, Message
 from realtime.delivery.frame import SharedFrame
+from realtime.dispatcher.head_monitor import HeadMonitor, MonitorTiming
 from realtime.event_log.batch import Batch
 from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.position import Position
 from realtime.event_log.reader import LogReader
 from realtime.event_log.ring import EventLog
-from realtime.head_monitor import HeadMonitor, MonitorTiming
 from realtime.models import Message as StoredMessage
 from realtime.models import PresenceMember
 from realtime.subscriptions import frames
@@ -257,7 +257,7 @@ class Dispatcher:
             if not event.relation.published and event.relation.table in self._internal:
                 self._internal[event.relation.table](event)
                 continue
-            with self._channels.still():
+            with self._channels.frozen():
                 deliveries: list[Delivery[Subscriber]] = []
                 for _ in self._channels.matching(event, deliveries):
                     await self._breath.pause()

@@ -1,5 +1,5 @@
-"""The Subscription Manager: who asked for what, which policies hold for them, and whom an event
-concerns.
+"""The Subscription Manager: what each channel asked for, by which policies, and which channels an
+event concerns.
 
 Never reads from a socket and never writes to one.
 """

@@ -26,15 +26,15 @@ class RebindScope:
     """Which channels changes of permissions may concern.
 
     `everybody`: all. `policies`: those that are subscribed to a table whose policies changed.
-    `users`: those of the users with these keys. `lapsed`: tables behind selects may not have been
-    captured for a while. `edits` are rows of policies before and after: capture may have lapsed
+    `users`: those of the users with these keys. `capture_gap`: tables behind selects may not have
+    been captured for a while. `edits` are rows of policies before and after: there may be a gap
     where one reads less than before.
     """
 
     everybody: bool = False
     policies: bool = False
     users: frozenset[str] = frozenset()
-    lapsed: bool = False
+    capture_gap: bool = False
     edits: tuple[tuple[RowImage, RowImage | None], ...] = ()
 
 
@@ -74,7 +74,7 @@ class AccessWatch:
 
     def scope(self, events: Iterable[DatabaseEvent]) -> RebindScope:
         """What these changes may concern. Where that cannot be known, everybody."""
-        everybody = policies = lapsed = False
+        everybody = policies = capture_gap = False
         edits: list[tuple[RowImage, RowImage | None]] = []
         users: set[str] = set()
         for event in events:
@@ -84,18 +84,18 @@ class AccessWatch:
                 if event.old is not None:
                     edits.append((event.old, event.new))
                 else:
-                    lapsed = lapsed or event.new is None
+                    capture_gap = capture_gap or event.new is None
             elif table in self._binding:
                 # A permission says what its policies are about, so they may read other tables now.
-                lapsed = lapsed or (table == self._permissions and event.op != "INSERT")
+                capture_gap = capture_gap or (table == self._permissions and event.op != "INSERT")
                 column = self._binding[table]
                 images = [image for image in (event.old, event.new) if image is not None]
                 keys = [None if column is None else image.get(column) for image in images]
                 everybody = everybody or not keys or None in keys
                 users.update(map(str, keys))
-        return RebindScope(everybody, policies, frozenset(users), lapsed, tuple(edits))
+        return RebindScope(everybody, policies, frozenset(users), capture_gap, tuple(edits))
 
-    def lapsed(self, scope: RebindScope) -> bool:
+    def capture_gap(self, scope: RebindScope) -> bool:
         """Whether these edits may have ended the capture of rows behind a select for a while. In a
         database thread."""
         return not all(authority.reads_on(*edit) for edit in scope.edits)

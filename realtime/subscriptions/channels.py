@@ -140,7 +140,7 @@ class Channels:
         self._unname(port, channel.request)
         self._shifted.pop(port, None)
         del self._channels[port]
-        self._sets.drop(port)
+        self._sets.release(port)
 
     def _replace(self, port: Subscriber, channel: _Channel, request: Request, plan: Plan) -> None:
         self._unname(port, channel.request)
@@ -166,14 +166,14 @@ class Channels:
     ) -> Generator[None, None, None]:
         """Append to `found` every frame that this event is worth to the channels that are live.
 
-        A generator: the loop may run other tasks at each step. Inside `still`.
+        A generator: the loop may run other tasks at each step. Inside `frozen`.
         """
         if event.old is None and event.new is None:
             return self._emptied(event)
         return self.index.matching(event, found)
 
     @contextmanager
-    def still(self) -> Iterator[None]:
+    def frozen(self) -> Iterator[None]:
         """No channel is subscribed inside the block: a channel that comes meanwhile has a later
         position in the log than the event that is delivered."""
         self._waiting = {}
@@ -254,7 +254,7 @@ class Channels:
 
     def _redirect(self, port: Subscriber, channel: _Channel, replay: Replay) -> None:
         replay.request, replay.plan = channel.request, channel.plan
-        self._sets.hold(port, channel.plan.selects)
+        self._sets.retain(port, channel.plan.selects)
 
     def _subscribe(self, port: Subscriber, channel: _Channel) -> bool:
         plan = channel.plan
@@ -262,7 +262,7 @@ class Channels:
             self._waiting[port] = None
             # What the channel has now, it keeps until then.
             now = [item for item in self._sets.held(port) if item not in plan.selects]
-            self._sets.hold(port, (*plan.selects, *now))
+            self._sets.retain(port, (*plan.selects, *now))
             return False
         if plan.subscriptions:
             key = AudienceKey(port.topic, port.version.value, plan.subscriptions)
@@ -271,7 +271,7 @@ class Channels:
             changed = port in self.index
             self.index.remove(port)
         # Not before: the index looks into the sets of what it removes.
-        self._sets.hold(port, plan.selects)
+        self._sets.retain(port, plan.selects)
         return changed
 
     def _leave(self, port: Subscriber, channel: _Channel) -> None:
@@ -288,7 +288,7 @@ class Channels:
         channel = self._channels[port]
         self._leave(port, channel)
         self._means.counters.replays += 1
-        self._sets.hold(port, replay.plan.selects)
+        self._sets.retain(port, replay.plan.selects)
         task = asyncio.create_task(replay.run(self._arrived), name="rowcast-replay")
         channel.replay, channel.task = replay, task
         self.running_replays += 1

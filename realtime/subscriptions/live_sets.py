@@ -107,7 +107,7 @@ class LiveSetStore:
         """What this holder holds."""
         return self._held.get(holder, {}).keys()
 
-    def hold(self, holder: object, selects: Iterable[Select]) -> None:
+    def retain(self, holder: object, selects: Iterable[Select]) -> None:
         """Let the holder have these sets, which are known, in place of what it had."""
         before = self._held.pop(holder, {})
         wanted = dict.fromkeys(selects)
@@ -124,17 +124,17 @@ class LiveSetStore:
                     del self._holders[select]
             self._unname(select)
 
-    def drop(self, holder: object) -> None:
+    def release(self, holder: object) -> None:
         """The holder needs no set any more."""
-        self.hold(holder, ())
+        self.retain(holder, ())
 
-    async def need(self, holder: object, selects: Iterable[Select]) -> None:
+    async def acquire(self, holder: object, selects: Iterable[Select]) -> None:
         """Let the holder have these sets, which are read first where they are not known. Raises
         what the database raises; the holder may then have some of them."""
         selects = tuple(selects)
         while True:
             known = [select for select in selects if select in self._lookups]
-            self.hold(holder, known)
+            self.retain(holder, known)
             missing = [select for select in selects if select not in self._lookups]
             if not missing:
                 return
@@ -143,12 +143,12 @@ class LiveSetStore:
                 batch.waiting += 1
             try:
                 await asyncio.gather(*(asyncio.shield(_task_of(batch)) for batch in batches))
-                self.hold(holder, [select for select in selects if select in self._lookups])
+                self.retain(holder, [select for select in selects if select in self._lookups])
             finally:
                 for batch in batches:
                     batch.waiting -= 1
                     if not batch.waiting:
-                        self.drop(batch)
+                        self.release(batch)
 
     def _batch_of(self, select: Select) -> _Batch:
         """The batch in which this is being read, or will be."""
@@ -261,9 +261,9 @@ class LiveSetStore:
                 lookup = self._lookups.add(select, one.counts, one.exact)
                 self._named.update(lookup.nested)
         # Until the holders that wait have them.
-        self.hold(batch, batch.wanted)
+        self.retain(batch, batch.wanted)
         if not batch.waiting:
-            self.drop(batch)
+            self.release(batch)
 
 
 def _task_of(batch: _Batch) -> asyncio.Task[None]:

@@ -103,7 +103,7 @@ class SubscriptionManager:
             request, plan = await self._planned(work, request)
             self.channels.enter(port, request, plan)
         finally:
-            self.sets.drop(work)
+            self.sets.release(work)
         return Subscribed(self._log.position, plan.problems, plan.rights)
 
     def decides(self, event: DatabaseEvent) -> bool:
@@ -126,17 +126,17 @@ class SubscriptionManager:
             return asked, asked.plan(planner)
 
         while True:
-            before = self.rebinding.standing(request)
+            before = self.rebinding.generation_of(request)
             known = request.read == self.rebinding.generation
             found = await in_database_thread(planned, known)
-            if before == self.rebinding.standing(request):
+            if before == self.rebinding.generation_of(request):
                 return found
 
     async def _planned(self, work: object, request: Request) -> tuple[Request, Plan]:
         """As `_asked`, with the sets that the plan needs held by `work`."""
         while True:
-            before = self.rebinding.standing(request)
+            before = self.rebinding.generation_of(request)
             asked, plan = await self._asked(request)
-            await self.sets.need(work, plan.selects)
-            if before == self.rebinding.standing(request):
+            await self.sets.acquire(work, plan.selects)
+            if before == self.rebinding.generation_of(request):
                 return asked, plan

@@ -82,7 +82,7 @@ class Rebinding:
         self.generation += 1
         self._planners.forget()
 
-    def standing(self, request: Request) -> tuple[int, int]:
+    def generation_of(self, request: Request) -> tuple[int, int]:
         """What must be the same before and after a plan is made, or the plan is overtaken."""
         # Rights on a topic are read with the sets behind them; verdicts on rows look into the sets.
         return self.generation, 0 if request.private is None else self._moved
@@ -105,7 +105,7 @@ class Rebinding:
     async def restart(self, at: Position) -> None:
         """Bind every channel and read every set for another position, where the log goes on."""
         self._sets.restart(at)
-        await self.rebind(RebindScope(everybody=True, lapsed=True))
+        await self.rebind(RebindScope(everybody=True, capture_gap=True))
 
     async def rebind(
         self, scope: RebindScope = EVERYBODY, ports: Collection[Subscriber] = ()
@@ -124,11 +124,13 @@ class Rebinding:
                 some = found[start : start + self._planned_together]
                 await self._bind(planner, some, scope, ports, work)
         finally:
-            self._sets.drop(work)
-        lapsed = scope.lapsed
-        if scope.edits and not lapsed:
-            lapsed = await self._insist(lambda: in_database_thread(self._watch.lapsed, scope))
-        if lapsed:
+            self._sets.release(work)
+        capture_gap = scope.capture_gap
+        if scope.edits and not capture_gap:
+            capture_gap = await self._insist(
+                lambda: in_database_thread(self._watch.capture_gap, scope)
+            )
+        if capture_gap:
             entitled = await self._read_again(None)
             if entitled:
                 await self.rebind(RebindScope(), entitled)
@@ -157,7 +159,7 @@ class Rebinding:
                     asked[port] = request, channels.plan_of(port)
             plans = await in_database_thread(_replan, planner, asked, scope, ports)
             # Held by this work until the channels do.
-            await self._sets.need(work, plans.selects)
+            await self._sets.acquire(work, plans.selects)
             return plans
 
         plans = await self._insist(planned)

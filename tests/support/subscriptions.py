@@ -133,7 +133,7 @@ class Server:
             await self.rebinding.rebind(self.subscribers.watch.scope([event]))
         await self.rebinding.shift(event)
         self.log.append(event)
-        with self.channels.still():
+        with self.channels.frozen():
             self.deliver(event)
 
     def deliver(self, event: DatabaseEvent) -> None:

@@ -127,7 +127,7 @@ class Feed:
         return len(frame)
 
 
-def told(op: str, seen: RowAt, seq: int, commit_us: int) -> DatabaseEvent:
+def row_event(op: str, seen: RowAt, seq: int, commit_us: int) -> DatabaseEvent:
     """The event that brings a row to a client, or takes it away: as an UPDATE that moves the row
     out of the set, with the key alone."""
     relation, row = seen

@@ -21,7 +21,7 @@ from realtime.protocol.join import Binding
 from realtime.subscriptions.index import Subscription
 from realtime.subscriptions.planner import Plan
 from realtime.subscriptions.replay.context import ReplayContext
-from realtime.subscriptions.replay.feed import Feed, HistoryLost, told
+from realtime.subscriptions.replay.feed import Feed, HistoryLost, row_event
 from realtime.subscriptions.replay.snapshot import (
     Place,
     RowMoves,
@@ -291,7 +291,7 @@ class Replay:
                 continue
             for subscription, leaving, coming in found.moves:
                 for op, rows in (("DELETE", leaving), ("INSERT", coming)):
-                    events = (told(op, seen, at.seq + 1, found.commit_us) for seen in rows)
+                    events = (row_event(op, seen, at.seq + 1, found.commit_us) for seen in rows)
                     await self._feed.rows(events, subscription, op)
             self._held |= after
 
@@ -367,7 +367,7 @@ class Replay:
         """Deliver the rows. Returns how many the client took, and whether these are all."""
         count = 0
         for subscription, rows in found.sets:
-            events = (told("INSERT", seen, at.seq, found.commit_us) for seen in rows)
+            events = (row_event("INSERT", seen, at.seq, found.commit_us) for seen in rows)
             sent = await self._feed.rows(events, subscription, "INSERT", snapshot=True)
             count += sent
             if sent < len(rows):

@@ -14,9 +14,9 @@ from django.test import override_settings
 
 from realtime.bus.bus import Bus, Timing
 from realtime.dispatcher.dispatcher import InboxLimits
+from realtime.dispatcher.head_monitor import MonitorTiming
 from realtime.event_log.batch import Batch
 from realtime.event_log.table import backlog
-from realtime.head_monitor import MonitorTiming
 from realtime.process.hub import Hub, hub
 from realtime.wal.head import read_head
 from tests.support import redis as redises

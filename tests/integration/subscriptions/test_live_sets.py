@@ -167,7 +167,7 @@ async def history(steps: list[Any], begin: int) -> None:
         for place, step in enumerate(steps):
             if place == begin % len(steps):
                 # The log stands behind: what is read must be what was there then.
-                await past.sets.need("test", past.selects)
+                await past.sets.acquire("test", past.selects)
                 assert past.now() == past.was[past.server.log.seq]
             await db(hands.do, step)
             await db(past.note)
@@ -176,7 +176,7 @@ async def history(steps: list[Any], begin: int) -> None:
                 for event in (await past.events())[:2]:
                     await past.hand_out(event)
         if not past.sets.held("test"):
-            await past.sets.need("test", past.selects)
+            await past.sets.acquire("test", past.selects)
         for event in await past.events():
             await past.hand_out(event)
             if event.seq in past.was:
@@ -184,7 +184,7 @@ async def history(steps: list[Any], begin: int) -> None:
                 # Read once more for the same place, with all that came later taken back.
                 assert await past.sets.read_again(past.selects) == {}
         assert past.now() == await db(past.fresh)
-        past.sets.drop("test")
+        past.sets.release("test")
         assert len(past.sets) == 0
     finally:
         await close_connections()
@@ -296,7 +296,7 @@ async def test_an_emptied_table_empties_the_sets_that_it_fills_and_those_behind(
     server = await started()
     sets = LiveSetStore("default", server.log, AccessWatch("default"))
     wanted = [of_user(ada.user_id), named(ada.user_id)]
-    await sets.need("test", wanted)
+    await sets.acquire("test", wanted)
     assert list(sets.values(wanted).values()) == [{team.pk}, {"room:team"}]
 
     def empty() -> None:
@@ -312,7 +312,7 @@ async def test_an_emptied_table_empties_the_sets_that_it_fills_and_those_behind(
 
     await db(empty)
     # Where the log stands nobody can tell any more; where it will stand, it is plain.
-    await sets.need("late", [Select("zoo.Member", "team_id", TRUE, kind=Kind.INT)])
+    await sets.acquire("late", [Select("zoo.Member", "team_id", TRUE, kind=Kind.INT)])
     await db(lambda: sequencer.number(connections["default"], 10_000))
     head = await server.reader.head()
     for event in await server.reader.from_table(server.log.seq, head.seq):
@@ -334,7 +334,7 @@ async def test_a_set_that_was_captured_without_what_now_decides_is_read_again(
     await db(Member.objects.create, user=ada.user, team=team, role="guest")
     await db(policies, {"team__in": {**MINE, "where": {"not": {"role": "guest"}}}})
     sets = LiveSetStore("default", server.log, AccessWatch("default"))
-    await sets.need("test", [owned])
+    await sets.acquire("test", [owned])
     assert sets.values([owned]) == {owned: frozenset()}
     await db(Member.objects.all().update, role="member")
     await db(lambda: sequencer.number(connections["default"], 10_000))
@@ -495,7 +495,7 @@ async def test_who_joins_while_an_event_is_matched_gets_the_next_one_and_not_tha
     head = await server.reader.head()
     (event,) = await server.reader.from_table(server.log.seq, head.seq)
     server.log.append(event)
-    with server.channels.still():
+    with server.channels.frozen():
         answer = await server.subscribers.add(port, Request(Subject.service(), asked))
         server.deliver(event)
     assert answer.at.seq == event.seq

@@ -245,7 +245,7 @@ async def test_who_leaves_while_an_emptied_table_is_told_hears_nothing_of_it(gra
     await db(lambda: WalEntry.objects.filter(seq=None).update(op="TRUNCATE", old=None, new=None))
     (event,) = await events_of(server)
     server.log.append(event)
-    with server.channels.still():
+    with server.channels.frozen():
         steps = server.channels.matching(event, [])
         next(steps)
         told = [port for port in ports if port.told]
