@@ -43,11 +43,14 @@ def action(call: ast.Call) -> ast.expr | None:
 
 
 def actions() -> set[str]:
-    """The actions in the source: those of log lines, and those of what sessions note."""
+    """The actions in the source: those of log lines, of outages, and of what sessions note."""
     found = [action(call) for _, call in logged()]
     for _, call in calls():
         if isinstance(call.func, ast.Name) and call.func.id == "Note" and call.args:
             found.append(call.args[0])
+        if isinstance(call.func, ast.Name) and call.func.id == "OutageLog":
+            names = ("failing_action", "works_action")
+            found += [keyword.value for keyword in call.keywords if keyword.arg in names]
     return {str(value.value) for value in found if isinstance(value, ast.Constant)}
 
 
