@@ -64,7 +64,7 @@ def check_stored(
             problem = problem_of(policy.definition(), databases)
             if problem is None:
                 continue
-            text = f"The policy {policy.name!r} cannot be used: {problem.field}: {problem.message}"
+            text = f"The policy {policy.name!r} cannot be used: {_words(problem)}"
             if pending:
                 found.append(checks.Warning(text, hint=_HINT, obj=policy, id="auth_rls.W004"))
             else:
@@ -85,10 +85,16 @@ def _declared_errors(
         if problem is not None:
             text = (
                 f"The policy {definition.name!r} declared in {definition.source} cannot be used: "
-                f"{problem.field}: {problem.message}"
+                f"{_words(problem)}"
             )
             found.append(checks.Error(text, hint=_HINT, id="auth_rls.E001"))
     return found
+
+
+def _words(problem: PolicyProblem) -> str:
+    """A problem in a line, with the database's own words: checks are run by operators."""
+    detail = f" ({problem.detail})" if problem.detail else ""
+    return f"{problem.field}: {problem.message}{detail}"
 
 
 def _problem(definition: Definition) -> PolicyProblem | None:

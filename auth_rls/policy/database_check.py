@@ -7,6 +7,7 @@ the database is asked to plan such a query, which reads no rows. Call it in a da
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
@@ -16,6 +17,9 @@ from auth_rls.policy.definition import ACTIONS, Definition, PolicyProblem, Under
 from auth_rls.predicates.predicate import All, Any_, Const, Not, Predicate, Ref, Select, Test, tests
 from auth_rls.sql.columns import model_named
 from auth_rls.sql.compile import condition
+from auth_rls.sql.failures import first_line, public_reason
+
+logger = logging.getLogger(__name__)
 
 
 def problem_of(
@@ -33,16 +37,16 @@ def problem_of(
             alias = router.db_for_read(model)
             if databases is not None and alias not in databases:
                 continue
-            failure = _failure(model, where, alias)
-            if failure is not None:
-                return PolicyProblem(field, f"the database cannot evaluate it: {failure}")
+            found = _problem(field, model, where, alias)
+            if found is not None:
+                return found
     return None
 
 
 def reason(error: DatabaseError) -> str:
-    """The first line of what the database reported."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    """Why the database cannot tell, for pages and clients. Its own words go to the log."""
+    logger.warning("the database: %s", first_line(error), extra={"action": "database_refused"})
+    return public_reason(error)
 
 
 def _asked(
@@ -66,15 +70,22 @@ def apart(alias: str) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def _failure(model: type[models.Model], predicate: Predicate, alias: str) -> str | None:
+def _problem(
+    field: str, model: type[models.Model], predicate: Predicate, alias: str
+) -> PolicyProblem | None:
     # No manager: one that hides rows would ask another question.
     rows: models.QuerySet[models.Model] = models.QuerySet(model, using=alias)
     try:
         with apart(alias):
             rows.filter(condition(_for_nobody(predicate), model)).values("pk").order_by().explain()
     except DatabaseError as error:
-        return reason(error)
+        return _unanswered(field, error)
     return None
+
+
+def _unanswered(field: str, error: DatabaseError) -> PolicyProblem:
+    text = f"the database cannot evaluate it: {public_reason(error)}"
+    return PolicyProblem(field, text, detail=first_line(error))
 
 
 def _for_nobody(predicate: Predicate) -> Predicate:

@@ -36,12 +36,13 @@ CHECKED_ACTIONS: Final = ("add", "change")
 
 class PolicyProblem(ValueError):
     """A policy that cannot be used. `field` is the field at fault; the text says what would be
-    right."""
+    right; `detail` is what the database said of it, for its operators alone."""
 
-    def __init__(self, field: str, message: str) -> None:
+    def __init__(self, field: str, message: str, detail: str = "") -> None:
         super().__init__(message)
         self.field = field
         self.message = message
+        self.detail = detail
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,13 @@ Performs the effects of the session that concern topics; joins and tokens are in
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Mapping
 
 import msgspec
 
+from auth_rls.sql.failures import public_reason
 from realtime import conf
 from realtime.process.hub import Hub
 from realtime.session.channel import Channel
@@ -22,6 +24,8 @@ from realtime.topics.presence.store import PresenceRow
 from realtime.topics.rights import TopicRights
 from realtime.topics.stored import store, stored
 from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
+
+logger = logging.getLogger(__name__)
 
 
 class TopicHandler:
@@ -133,7 +137,9 @@ class TopicHandler:
             await in_database_thread(store, cast)
         except (ValueError, *DATABASE_ERRORS) as error:
             port.forget(cast.id)
-            detail = str(error).partition("\n")[0]
-            self._socket.perform(topic_events.not_stored(effect, detail))
+            logger.warning(
+                "broadcast not stored: %s", error, extra={"action": "broadcast_not_stored"}
+            )
+            self._socket.perform(topic_events.not_stored(effect, public_reason(error)))
         else:
             self._socket.perform(topic_events.relayed(effect, True, cast.id))

@@ -16,8 +16,8 @@ from auth_rls.explain import questions
 from auth_rls.explain.doors import DoorVerdict
 from auth_rls.explain.questions import Answer, ExplainError
 from auth_rls.explain.text import as_json, lines
-from auth_rls.policy.database_check import reason
 from auth_rls.policy.definition import ACTIONS
+from auth_rls.sql.failures import first_line
 from auth_rls.subjects import tokens
 
 _DENIED = 1
@@ -52,7 +52,7 @@ class Command(BaseCommand):
         except ImproperlyConfigured as error:
             raise CommandError(str(error), returncode=_USAGE) from None
         except DatabaseError as error:
-            text = f"The database cannot tell: {reason(error)}."
+            text = f"The database cannot tell: {first_line(error)}."
             raise CommandError(text, returncode=_USAGE) from None
         if options["json"]:
             self.stdout.write(json.dumps(_as_json(answer), ensure_ascii=False, indent=2))

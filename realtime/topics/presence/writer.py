@@ -16,6 +16,7 @@ from itertools import count
 import msgspec
 from django.db.utils import DataError, IntegrityError
 
+from auth_rls.sql.failures import public_reason
 from realtime.topics.presence.store import PresenceRow, ProcessExpired, write
 from realtime.topics.presence.tracker import PresenceTracker
 from realtime.util.backoff import Backoff
@@ -182,7 +183,7 @@ class PresenceWriter:
     def _refuse(self, member: _Tracked, error: Exception) -> None:
         logger.info("presence refused: %s", error, extra={"action": "presence_refused"})
         member.row = member.written
-        self._answer(member, str(error).partition("\n")[0])
+        self._answer(member, public_reason(error))
         if member.row is None:
             self._members.pop(member.id, None)
 

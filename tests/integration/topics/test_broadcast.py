@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.test import AsyncClient, override_settings
 
 import realtime
@@ -463,6 +463,24 @@ async def test_a_client_may_store_what_it_sends_and_does_not_hear_itself(listen:
     await db(lambda: realtime.broadcast("room", "after", 2, private=True))
     assert (await heard(sender))["event"] == "after"
     assert str(await db(lambda: Message.objects.get().id)) == told["meta"]["id"]
+
+
+async def test_a_database_that_fails_tells_a_client_nothing_of_itself(
+    listen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for action in ("receive_broadcast", "send_broadcast"):
+        await db(allow, action)
+    client = await listen(config={"private": True, "broadcast": {"ack": True}})
+
+    def away(cast: Any) -> None:
+        raise OperationalError('connection to server at "10.1.2.3", port 5432 failed')
+
+    monkeypatch.setattr("realtime.socket.topic_handler.store", away)
+    await client.raw.send_to(bytes_data=persisted(b"9", b'{"n":1}'))
+    answer = await client.reply("9")
+    assert answer["response"] == {
+        "reason": "The broadcast could not be stored: the database does not answer"
+    }
 
 
 async def test_what_the_database_cannot_store_is_refused_and_not_sent(listen: Any) -> None:
