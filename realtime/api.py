@@ -11,7 +11,7 @@ from django.db import connections, transaction
 from realtime import conf
 from realtime.process.broadcast_sender import on_a_loop, send, send_now
 from realtime.protocol.serializer import PREFIX, Encoding
-from realtime.topics.broadcast import Broadcast
+from realtime.topics.broadcast import LONGEST_EVENT, LONGEST_TOPIC, Broadcast
 from realtime.topics.presence import store as presence_store
 from realtime.topics.stored import store, store_async
 from realtime.wal.head import read_head
@@ -81,11 +81,16 @@ async def apresence(topic: str, *, private: bool = False) -> dict[str, list[dict
 
 def make_broadcast(topic: str, event: str, payload: Any, private: bool) -> Broadcast:
     """A checked broadcast. Raises TypeError and ValueError as `broadcast` does."""
-    for name, value in (("topic", topic), ("event", event)):
+    for name, value, most_of_name in (
+        ("topic", topic, LONGEST_TOPIC),
+        ("event", event, LONGEST_EVENT),
+    ):
         if not isinstance(value, str):
             raise TypeError(f"{name} must be a string, not {type(value).__name__}")
         if not value:
             raise ValueError(f"{name} must not be empty")
+        if len(value) > most_of_name:
+            raise ValueError(f"{name} must have at most {most_of_name} characters")
     if topic.startswith(PREFIX):
         raise ValueError(f"write the topic without {PREFIX!r}: {topic[len(PREFIX) :]!r}")
     binary = isinstance(payload, bytes | bytearray | memoryview)

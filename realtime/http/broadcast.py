@@ -8,50 +8,45 @@ from __future__ import annotations
 
 import functools
 import logging
-import threading
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote
-from uuid import UUID
 
-import msgspec
 from django.core.exceptions import RequestDataTooBig
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
-from auth_rls.middleware import authenticates_itself
-from auth_rls.subjects.subject import SERVICE_ROLE, Subject
+from auth_rls.subjects.subject import Subject
 from auth_rls.subjects.tokens import TokenError
 from realtime import conf
+from realtime.http.cors import allow_any_origin
+from realtime.http.host import independent
+from realtime.http.posted import (
+    Invalid,
+    Unreadable,
+    name_errors,
+    payload_errors,
+    read_batch,
+    read_payload,
+)
+from realtime.http.send_permissions import sendable
+from realtime.http.senders import OverLimit, Sender
 from realtime.process.broadcast_sender import send
-from realtime.process.hub import hub
+from realtime.process.hub import TooManyWaiting
 from realtime.protocol.errors import WireError
-from realtime.protocol.serializer import PREFIX, Encoding, FrameError, check_json
-from realtime.session.quotas import QuotaChain, Quotas, Rates
+from realtime.protocol.serializer import PREFIX, Encoding
 from realtime.socket import credentials
-from realtime.subscriptions.planner import Planner
 from realtime.topics.broadcast import Broadcast
 from realtime.topics.stored import store_async
 from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
 
 logger = logging.getLogger("realtime.broadcast")
 
-_CORS = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Allow-Headers": "apikey, authorization, content-type, x-client-info",
-    "Access-Control-Allow-Methods": "POST, OPTIONS",
-    "Access-Control-Max-Age": "86400",
-}
 _JSON, _BYTES = "application/json", "application/octet-stream"
-_BLANK = "can't be blank"
 _EVENTS = "/events/"
 
 View = Callable[..., Awaitable[HttpResponse]]
-_decode_batch = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_decode_any = msgspec.json.Decoder(Any).decode
 
 
 class _Answer(Exception):
@@ -66,41 +61,54 @@ def _open(view: View) -> Callable[..., Any]:
     """Wraps both views: preflight, method, errors, and the headers of every answer."""
 
     @csrf_exempt
-    @authenticates_itself
+    @independent
     @functools.wraps(view)
     async def wrapped(request: HttpRequest, **names: str) -> HttpResponse:
-        try:
-            if request.method == "OPTIONS":
-                response = HttpResponse(status=204)
-            elif request.method != "POST":
-                raise _Answer(405, {"message": "Use POST"})
-            else:
-                response = await view(request, **names)
-        except _Answer as answer:
-            response = answer.response
-        except DATABASE_ERRORS as error:
-            logger.warning("broadcast not sent: %s", error, extra={"action": "broadcast_not_sent"})
-            response = JsonResponse({"message": "The database does not answer"}, status=503)
-        except (ConnectionError, TimeoutError, RuntimeError) as error:
-            logger.warning("broadcast not sent: %s", error, extra={"action": "broadcast_not_sent"})
-            response = JsonResponse({"message": "The channel layer does not answer"}, status=503)
-        for name, value in _CORS.items():
-            response[name] = value
-        return response
+        if request.method == "OPTIONS":
+            response = HttpResponse(status=204)
+        elif request.method != "POST":
+            response = JsonResponse({"message": "Use POST"}, status=405)
+        else:
+            response = await _answered(view, request, names)
+        return allow_any_origin(request, response)
 
     return wrapped
+
+
+async def _answered(view: View, request: HttpRequest, names: dict[str, str]) -> HttpResponse:
+    try:
+        return await view(request, **names)
+    except _Answer as answer:
+        return answer.response
+    except Unreadable as error:
+        return JsonResponse({"message": str(error)}, status=400)
+    except Invalid as error:
+        return JsonResponse({"errors": error.errors}, status=422)
+    except (OverLimit, TooManyWaiting):
+        return JsonResponse({"message": WireError.TOO_MANY_MESSAGES.text()}, status=429)
+    except (ConnectionError, TimeoutError) as error:
+        logger.warning("broadcast not sent: %s", error, extra={"action": "broadcast_not_sent"})
+        return JsonResponse({"message": "The channel layer does not answer"}, status=503)
+    except DATABASE_ERRORS as error:
+        logger.warning("broadcast not sent: %s", error, extra={"action": "broadcast_not_sent"})
+        return JsonResponse({"message": "The database does not answer"}, status=503)
 
 
 @_open
 async def batch(request: HttpRequest) -> HttpResponse:
     """`{"messages": [{"topic", "event", "payload", "private"?, "id"?}, ...]}`. 202; messages to
     private topics that the sender may not send to are skipped without an error."""
-    subject = await _subject(request)
-    messages = _messages(_body(request))
-    _spend_quota(request, subject, len(messages))
-    for message in messages:
-        if await _may_send(subject, message.topic, message.private):
-            await send(message)
+    limits = conf.current().LIMITS
+    sender = Sender(request, await _subject(request))
+    body = _body(request)
+    sender.spend_bytes(len(body))
+    messages = await sender.read(
+        body, lambda: read_batch(body, limits.messages_per_post, limits.payload_bytes)
+    )
+    sender.spend_messages(len(messages))
+    private = await sendable(sender.subject, (m.topic for m in messages if m.private))
+    public = not conf.current().PRIVATE_ONLY
+    await send(*(m for m in messages if (m.topic in private if m.private else public)))
     return HttpResponse(status=202)
 
 
@@ -109,33 +117,29 @@ async def single(request: HttpRequest, *, topic: str, event: str) -> HttpRespons
     """The body is the payload. `?private=true` for a private topic, and `&persist=true` to store
     it too. 202, or 403 without permission."""
     topic, event = _as_sent(request, topic, event)
-    subject = await _subject(request)
-    _spend_quota(request, subject, 1)
+    sender = Sender(request, await _subject(request))
+    sender.spend_messages(1)
     body = _body(request)
+    sender.spend_bytes(len(body))
     kind = (request.content_type or _JSON).lower()
     if kind not in (_JSON, _BYTES):
         text = f"Unsupported Media Type. Use {_JSON} or {_BYTES}"
         raise _Answer(415, {"error": text})
-    if kind == _JSON:
-        body = body or b"{}"
-        _read(body, _decode_any)
     private, persist = _flag(request, "private"), _flag(request, "persist")
     # A time to live has no meaning here: all stored messages are pruned with the log.
     persist = persist or "persist[ttl]" in request.GET
-    errors = {} if topic.removeprefix(PREFIX) else {"topic": [_BLANK]}
+    errors = name_errors(topic, event) | payload_errors(body, conf.current().LIMITS.payload_bytes)
     if persist and not private:
         errors["persist"] = ["is for private topics only"]
-    errors |= _too_large(body)
     if errors:
-        raise _Answer(422, {"errors": errors})
-    encoding = Encoding.JSON if kind == _JSON else Encoding.BINARY
-    message = Broadcast(topic.removeprefix(PREFIX), private, event, body, encoding)
-    if not await _may_send(subject, message.topic, private):
+        raise Invalid(errors)
+    topic = topic.removeprefix(PREFIX)
+    encoding = Encoding.BINARY
+    if kind == _JSON:
+        encoding, body = Encoding.JSON, await sender.read(body, lambda: read_payload(body))
+    if not await _may_send(sender.subject, topic, private):
         raise _Answer(403, {"message": "Unauthorized"})
-    if persist:
-        await store_async(message)
-    else:
-        await send(message)
+    await (store_async if persist else send)(Broadcast(topic, private, event, body, encoding))
     return HttpResponse(status=202)
 
 
@@ -175,37 +179,10 @@ async def _subject(request: HttpRequest) -> Subject:
         raise _Answer(401, {"message": "Unauthorized"}) from None
 
 
-# The quotas of HTTP senders. Under WSGI several threads use them.
-_lock = threading.Lock()
-_known: tuple[conf.Settings, Quotas] | None = None
-
-
-def _spend_quota(request: HttpRequest, subject: Subject, messages: int) -> None:
-    """Take these messages from the quotas of the sender's address and user; the service role has
-    none."""
-    global _known
-    if subject.role == SERVICE_ROLE:
-        return
-    settings, now = conf.current(), time.monotonic()
-    with _lock:
-        if _known is None or _known[0] is not settings:
-            _known = (settings, Quotas(Rates.of(settings.LIMITS)))
-        held = []
-        if address := request.META.get("REMOTE_ADDR", ""):
-            held.append(_known[1].address(address, now))
-        if subject.user_id is not None:
-            held.append(_known[1].subject(str(subject.user_id), now))
-        scope = QuotaChain(*held).broadcast(now, messages)
-    if scope:
-        if isinstance(request, ASGIRequest):
-            hub().counters.limits[f"broadcasts_per_second/{scope}"] += 1
-        raise _Answer(429, {"message": WireError.TOO_MANY_MESSAGES.text()})
-
-
 async def _may_send(subject: Subject, topic: str, private: bool) -> bool:
     if not private:
         return not conf.current().PRIVATE_ONLY
-    return (await in_database_thread(lambda: Planner().rights(subject, topic))).send
+    return topic in await sendable(subject, [topic])
 
 
 def _body(request: HttpRequest) -> bytes:
@@ -219,76 +196,5 @@ def _body(request: HttpRequest) -> bytes:
     return body
 
 
-def _read(text: bytes, decode: Callable[[bytes], Any]) -> Any:
-    try:
-        # All of it, also what `decode` skips: every receiver must be able to read it.
-        check_json(text, "The body")
-        return decode(text)
-    except FrameError as error:
-        raise _Answer(400, {"message": str(error)}) from None
-    except msgspec.ValidationError as error:
-        raise _Answer(422, {"errors": {"body": [str(error)]}}) from None
-
-
 def _flag(request: HttpRequest, name: str) -> bool:
     return request.GET.get(name, "").lower() in ("true", "1")
-
-
-def _too_large(body: bytes) -> dict[str, list[str]]:
-    most = conf.current().LIMITS.payload_bytes
-    if most is None or len(body) <= most:
-        return {}
-    return {"payload": ["Payload size exceeds tenant limit"]}
-
-
-def _messages(body: bytes) -> list[Broadcast]:
-    given = _read(body, _decode_batch)
-    if "messages" not in given:
-        raise _Answer(422, {"errors": {"messages": [_BLANK]}})
-    try:
-        items = _decode_list(given["messages"])
-    except msgspec.MsgspecError:
-        raise _Answer(422, {"errors": {"messages": ["is not a list"]}}) from None
-    read = [_message(item) for item in items]
-    errors = [{} if isinstance(found, Broadcast) else found for found in read]
-    if any(errors):
-        raise _Answer(422, {"errors": {"messages": errors}})
-    return [found for found in read if isinstance(found, Broadcast)]
-
-
-def _message(item: msgspec.Raw) -> Broadcast | dict[str, list[str]]:
-    """One message of a batch, or its errors by field."""
-    try:
-        fields = _decode_batch(item)
-    except msgspec.MsgspecError:
-        return {"message": ["is not an object"]}
-    errors: dict[str, list[str]] = {}
-    values: dict[str, Any] = {}
-    for name in ("topic", "event", "private", "id"):
-        values[name] = _decode_any(fields[name]) if name in fields else None
-    for name in ("topic", "event"):
-        if values[name] in (None, "", PREFIX):
-            errors[name] = [_BLANK]
-        elif not isinstance(values[name], str):
-            errors[name] = ["is not a string"]
-    if values["private"] not in (None, True, False):
-        errors["private"] = ["is not true or false"]
-    if values["id"] is not None and not _is_uuid(values["id"]):
-        errors["id"] = ["is not a UUID"]
-    payload = bytes(fields.get("payload", b"null"))
-    if payload == b"null":
-        errors["payload"] = [_BLANK]
-    errors |= _too_large(payload)
-    if errors:
-        return errors
-    topic = values["topic"].removeprefix(PREFIX)
-    private = bool(values["private"])
-    return Broadcast(topic, private, values["event"], payload, Encoding.JSON, id=values["id"] or "")
-
-
-def _is_uuid(value: object) -> bool:
-    try:
-        UUID(value if isinstance(value, str) else "")
-    except ValueError:
-        return False
-    return True

@@ -11,10 +11,10 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from auth_rls.middleware import authenticates_itself
 from auth_rls.subjects.subject import SERVICE_ROLE
 from auth_rls.subjects.tokens import TokenError
 from realtime import conf
+from realtime.http.host import independent
 from realtime.ops import status
 from realtime.ops.layer_probe import CachedProbe
 from realtime.ops.metrics import render
@@ -33,6 +33,7 @@ _LAYER_SECONDS = 30.0
 layer_probe = CachedProbe()
 
 
+@independent
 @never_cache
 @require_safe
 async def health(request: HttpRequest) -> JsonResponse:
@@ -84,7 +85,7 @@ async def _numbering() -> status.Numbering | None:
         return None
 
 
-@authenticates_itself
+@independent
 @never_cache
 @require_safe
 async def metrics(request: HttpRequest) -> HttpResponse:

@@ -11,14 +11,14 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from realtime import conf
 from realtime.bus.bus import Bus
 from realtime.bus.layers import reaches_others
 from realtime.process.hub import running_hub
-from realtime.topics.broadcast import Broadcast, BroadcastBatch
+from realtime.topics.broadcast import Broadcast, in_batches
 from realtime.topics.stored import store, store_async
 
 logger = logging.getLogger("realtime.broadcast")
@@ -26,13 +26,13 @@ logger = logging.getLogger("realtime.broadcast")
 _SEND_SECONDS = 5.0
 
 
-async def send(message: Broadcast) -> None:
-    """Send one broadcast. Raises ConnectionError, TimeoutError or RuntimeError when it cannot be
-    sent."""
-    way = _route()
-    if way is None:
-        await store_async(message, kept=False)
-    elif (future := way(message)) is not None:
+async def send(*messages: Broadcast) -> None:
+    """Send broadcasts, in order. Raises ConnectionError or TimeoutError when they cannot be sent,
+    and TooManyWaiting."""
+    route = _route()
+    if route is None:
+        await store_async(*messages, kept=False)
+    elif (future := route(messages)) is not None:
         await asyncio.wait_for(asyncio.wrap_future(future), _SEND_SECONDS)
 
 
@@ -50,8 +50,8 @@ def on_a_loop() -> bool:
 Future = Any  # concurrent.futures.Future[None]
 
 
-def _route() -> Callable[[Broadcast], Future | None] | None:
-    """What sends a broadcast from this process; None where it must go through the log."""
+def _route() -> Callable[[Sequence[Broadcast]], Future | None] | None:
+    """What sends broadcasts from this process; None where they must go through the log."""
     hub = running_hub()
     if hub is not None:
         return hub.broadcast_from_any_thread
@@ -66,10 +66,10 @@ def send_now(message: Broadcast, *, quietly: bool) -> None:
     Raises as `send` does, unless `quietly`: then a failure is logged.
     """
     try:
-        way = _route()
-        if way is None:
+        route = _route()
+        if route is None:
             store(message, kept=False)
-        elif (future := way(message)) is not None and not on_a_loop():
+        elif (future := route([message])) is not None and not on_a_loop():
             future.result(_SEND_SECONDS)
     except Exception as error:
         if not quietly:
@@ -94,13 +94,14 @@ class _BackgroundSender:
         settings."""
         return self._pid == os.getpid() and self._alias == conf.current().CHANNEL_LAYER
 
-    def send(self, message: Broadcast) -> Future:
-        return asyncio.run_coroutine_threadsafe(self._publish(message), self._loop)
+    def send(self, messages: Sequence[Broadcast]) -> Future:
+        return asyncio.run_coroutine_threadsafe(self._publish(messages), self._loop)
 
-    async def _publish(self, message: Broadcast) -> None:
+    async def _publish(self, messages: Sequence[Broadcast]) -> None:
         if self._bus is None:
             self._bus = Bus(self._alias, lambda message: None)
-        await self._bus.publish(BroadcastBatch([message]))
+        for batch in in_batches(messages):
+            await self._bus.publish(batch)
 
 
 _lock = threading.Lock()

@@ -12,7 +12,7 @@ import secrets
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 
 from django.db import DEFAULT_DB_ALIAS, connections
@@ -34,7 +34,7 @@ from realtime.process.shutdown import StopSignal
 from realtime.session.quotas import QuotaChain, Quotas, Rates
 from realtime.subscriptions.replay.context import ReplayBounds
 from realtime.subscriptions.subscriber import Subscriber
-from realtime.topics.broadcast import Broadcast, BroadcastBatch
+from realtime.topics.broadcast import Broadcast, in_batches
 from realtime.topics.presence.writer import PresenceWriter
 from realtime.util.counters import Counters
 from realtime.util.database_threads import in_database_thread
@@ -42,11 +42,9 @@ from realtime.util.fair_queue import FairQueue
 
 logger = logging.getLogger("realtime.hub")
 
-# Broadcasts that wait for the bus: in all, and of one topic; and those that travel together.
+# Broadcasts that wait for the bus: in all, and of one topic.
 _MOST_WAITING = 10_000
 _MOST_OF_TOPIC = 1_000
-_AT_ONCE = 100
-_BYTES_AT_ONCE = 256 * 1024
 _PUBLISH_SECONDS = 10.0
 _STOP_SECONDS = 10.0
 
@@ -57,6 +55,10 @@ _SECONDS_PER_SOCKET = 0.01
 _CLOSE_SECONDS = 3.0
 _DRAIN_SECONDS = 9.0
 _LOOK_SECONDS = 0.02
+
+
+class TooManyWaiting(RuntimeError):
+    """Too many broadcasts of a topic wait to be sent."""
 
 
 class Hub:
@@ -234,16 +236,18 @@ class Hub:
         self.counters.broadcasts_sent += 1
         return True
 
-    def broadcast_from_any_thread(self, message: Broadcast) -> None:
-        """`broadcast` from any thread of this process.
+    def broadcast_from_any_thread(self, messages: Sequence[Broadcast]) -> None:
+        """`broadcast` several from any thread of this process.
 
-        Raises RuntimeError, on the loop, when too many wait.
+        On the loop it raises TooManyWaiting at the first for which there is no place.
         """
-        if threading.get_ident() == self._thread_id:
-            if not self.broadcast(message):
-                raise RuntimeError(f"too many broadcasts to {message.topic!r} wait to be sent")
+        if threading.get_ident() != self._thread_id:
+            for message in messages:
+                self._loop.call_soon_threadsafe(self.broadcast, message)
             return
-        self._loop.call_soon_threadsafe(self.broadcast, message)
+        for message in messages:
+            if not self.broadcast(message):
+                raise TooManyWaiting(f"too many broadcasts to {message.topic!r} wait to be sent")
 
     def remove(self, port: Subscriber) -> None:
         """Remove a channel from subscriptions, topics and presence."""
@@ -255,19 +259,19 @@ class Hub:
             if not self._waiting:
                 self._some_wait.clear()
                 await self._some_wait.wait()
-            together: list[Broadcast] = []
-            size = 0
-            while self._waiting and len(together) < _AT_ONCE and size < _BYTES_AT_ONCE:
-                together.append(self._waiting.pop())
-                size += len(together[-1].payload)
+            batch = next(in_batches(self._take_waiting()))
             try:
-                await self.bus.publish(BroadcastBatch(together))
+                await self.bus.publish(batch)
             except LayerDown:
                 # It was not sent, but listeners of this process can still receive it.
-                self.dispatcher.receive(BroadcastBatch(together))
+                self.dispatcher.receive(batch)
             except Exception as error:
                 # The bus has logged the outage; broadcasts are best effort.
                 logger.debug("broadcast lost: %s", error, extra={"action": "cast_lost"})
+
+    def _take_waiting(self) -> Iterator[Broadcast]:
+        while self._waiting:
+            yield self._waiting.pop()
 
     def _start_tailer(self) -> None:
         self._tailer = Tailer(self._alias, self._settings.POLL_INTERVAL, self._publish)

@@ -86,6 +86,7 @@ class WireError(enum.Enum):
     TRACK_KEY_TOO_LONG = ("", "Presence key is too long: at most {most} characters")
     TRACK_NOT_STORED = ("", "Presence could not be stored: {detail}")
     BROADCAST_NOT_STORED = ("", "The broadcast could not be stored: {detail}")
+    EVENT_NAME_TOO_LONG = ("", "An event name has at most {most} characters")
     TRACK_NOT_A_MAP = ("", "Presence track payload must be a map")
     TRACK_TOO_LARGE = ("", "Track message size exceeded")
     REPLAY_INVALID = ("UnableToReplayMessages", "Replay params are not valid")

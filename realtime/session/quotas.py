@@ -62,6 +62,7 @@ class Rates:
     presence: Rate
     messages: Rate
     bytes: Rate
+    posted: Rate
 
     @classmethod
     def of(cls, limits: Limits) -> Rates:
@@ -74,6 +75,8 @@ class Rates:
             messages = 10 * (joins_per_second + broadcasts_per_second)
             if limits.frame_bytes is not None and limits.payload_bytes is not None:
                 data = max(limits.frame_bytes, broadcasts_per_second * limits.payload_bytes)
+        # Bodies of HTTP requests, which are read whole before their messages are counted.
+        posted = None if limits.frame_bytes is None else limits.frame_bytes / 10
         joins = Rate.of(joins_per_second)
         # A client renews all its channels at once, each by a message.
         channels = limits.channels_per_connection or 1_000
@@ -86,6 +89,7 @@ class Rates:
             presence=Rate.per_window(None if presence is None else presence * channels, 30.0),
             messages=Rate.of(messages, None if messages is None else 20 * messages),
             bytes=Rate.of(data, None if data is None else 8 * data),
+            posted=Rate.of(posted, None if posted is None else 16 * posted),
         )
 
 
@@ -99,6 +103,7 @@ class Quota:
         "handshakes",
         "joins",
         "messages",
+        "posted",
         "presence",
         "renewals",
         "scope",
@@ -112,6 +117,7 @@ class Quota:
         self.presence = TokenBucket(shares.presence.of(rates.presence))
         self.messages = TokenBucket(shares.traffic.of(rates.messages))
         self.bytes = TokenBucket(shares.traffic.of(rates.bytes))
+        self.posted = TokenBucket(shares.traffic.of(rates.posted))
         # A handshake costs about as much as a join.
         self.handshakes = TokenBucket(shares.joins.of(rates.joins))
 
@@ -124,6 +130,7 @@ class Quota:
             and self.presence.full(now)
             and self.messages.full(now)
             and self.bytes.full(now)
+            and self.posted.full(now)
             and self.handshakes.full(now)
         )
 
@@ -137,6 +144,7 @@ class QuotaChain:
         "_bytes",
         "_joins",
         "_messages",
+        "_posted",
         "_presence",
         "_renewals",
         "_scopes",
@@ -150,6 +158,7 @@ class QuotaChain:
         self._presence = AllOf(*(quota.presence for quota in quotas))
         self._messages = AllOf(*(quota.messages for quota in quotas))
         self._bytes = AllOf(*(quota.bytes for quota in quotas))
+        self._posted = AllOf(*(quota.posted for quota in quotas))
 
     def join(self, now: float) -> str:
         return self._take(self._joins, now)
@@ -168,6 +177,9 @@ class QuotaChain:
 
     def data(self, now: float, size: int) -> str:
         return self._take(self._bytes, now, size)
+
+    def post(self, now: float, size: int) -> str:
+        return self._take(self._posted, now, size)
 
     def _take(self, joint: AllOf, now: float, n: float = 1.0) -> str:
         short = joint.take(now, n)

@@ -25,12 +25,12 @@ from realtime.session.effects import Close, Effect, Join, Leave, Note, Renew, Se
 from realtime.session.quotas import Quota, QuotaChain, Rates
 from realtime.session.replies import Replies
 from realtime.session.topic_events import TopicEvents
+from realtime.topics.broadcast import LONGEST_TOPIC
 from realtime.topics.rights import TopicRights
 from realtime.util.token_bucket import Rate, TokenBucket
 
 SILENCE_SECONDS = 60.0
 PRESENCE_SECONDS = 30.0
-LONGEST_TOPIC = 1_024
 
 
 @dataclass(slots=True)

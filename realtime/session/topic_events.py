@@ -13,6 +13,7 @@ from realtime.session.channel import Channel, Phase
 from realtime.session.effects import Effect, SendBroadcast, Track, WatchPresence
 from realtime.session.quotas import QuotaChain
 from realtime.session.replies import Replies
+from realtime.topics.broadcast import LONGEST_EVENT
 from realtime.topics.presence import rules
 
 
@@ -37,6 +38,12 @@ class TopicEvents:
             persist = channel.config.private and bool(payload.metadata.get("persist"))
         else:
             event, body, encoding, persist = None, message.raw, Encoding.JSON, False
+            # The text is relayed as it stands, with the event's name in it.
+            name = message.fields.get("event")
+            if isinstance(name, str) and len(name) > LONGEST_EVENT:
+                return self._replies.refuse(
+                    message, WireError.EVENT_NAME_TOO_LONG, most=LONGEST_EVENT
+                )
         if not channel.rights.send:
             return self._replies.refuse(message, WireError.WRITE_UNAUTHORIZED, topic=channel.name)
         limit = self._limits.payload_bytes

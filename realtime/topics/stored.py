@@ -66,16 +66,22 @@ def _cast(topic: str, row: Mapping[str, Any]) -> Broadcast:
     )
 
 
-async def store_async(message: Broadcast, *, kept: bool = True) -> None:
+async def store_async(*messages: Broadcast, kept: bool = True) -> None:
     """`store` for async callers, in the thread that may have their transaction open."""
-    await sync_to_async(store, thread_sensitive=True)(message, kept=kept)
+    await sync_to_async(store, thread_sensitive=True)(*messages, kept=kept)
 
 
-def store(message: Broadcast, *, kept: bool = True) -> Message:
-    """Write a broadcast to the log, in the transaction that is open if there is one.
+def store(*messages: Broadcast, kept: bool = True) -> None:
+    """Write broadcasts to the log: in the transaction that is open, else in one of their own.
 
-    With `kept` False only the log entry stays and no row. Raises what the database raises.
+    With `kept` False only the log entries stay and no rows. Raises what the database raises.
     """
+    with transaction.atomic(using=conf.current().DATABASE):
+        for message in messages:
+            _store(message, kept)
+
+
+def _store(message: Broadcast, kept: bool) -> None:
     alias = conf.current().DATABASE
     binary = message.encoding == Encoding.BINARY
     named = {"id": message.id} if message.id else {}
@@ -88,8 +94,6 @@ def store(message: Broadcast, *, kept: bool = True) -> Message:
         data=message.payload if binary else None,
         kept=kept,
     )
-    with transaction.atomic(using=alias):
-        row.save(using=alias, force_insert=True)
-        if not kept:
-            Message.objects.using(alias).filter(pk=row.pk).delete()
-    return row
+    row.save(using=alias, force_insert=True)
+    if not kept:
+        Message.objects.using(alias).filter(pk=row.pk).delete()

@@ -12,7 +12,8 @@ from realtime.event_log.position import Position
 from realtime.protocol.serializer import Version
 from realtime.session.channel import Channel
 from realtime.session.effects import Effect, Join, Leave, Send, SendBroadcast, Track, WatchPresence
-from realtime.session.session import LONGEST_TOPIC, Session
+from realtime.session.session import Session
+from realtime.topics.broadcast import LONGEST_TOPIC
 from realtime.topics.rights import ALL, TopicRights
 
 AT = Position("e1", 41)
