@@ -3,7 +3,7 @@
 /**
  * @param {HTMLElement} button Where it opens, and where the focus returns.
  * @param {number} id
- * @param {import("./board.js").Board} board
+ * @param {object} board The Board.
  * @param {import("./store.js").Store} store
  * @param {object} actions
  */

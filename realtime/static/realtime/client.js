@@ -2,8 +2,7 @@
  * A small client for pages without a build step: row changes, broadcasts and presence over one
  * WebSocket. This is the file to import; the others beside it are its parts.
  *
- *     import { connect } from "/static/realtime/client.js";
- *
+ *     // `connect` is what this module exports; in templates its URL is {% static "realtime/client.js" %}.
  *     const client = connect("/realtime");            // the Django session says who you are
  *     client
  *       .channel("board")

@@ -8,7 +8,8 @@ export class Stored {
   #had = new Set();
 
   /**
-   * @param {import("./channel.js").ChannelOptions} options
+   * @param {{replay?: {since: number|Date, limit?: number}, private?: boolean}} options Of the
+   *   channel.
    * @throws {TypeError} when they are not valid.
    */
   constructor({ replay, private: isPrivate }) {
