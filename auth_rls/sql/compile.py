@@ -26,6 +26,7 @@ from auth_rls.predicates.predicate import (
     Select,
     Test,
 )
+from auth_rls.predicates.simplify import simplify
 from auth_rls.sql.columns import Column, columns_of
 from auth_rls.sql.dialects import base
 from auth_rls.sql.dialects.registry import dialect_of
@@ -48,6 +49,35 @@ def condition(predicate: Predicate, model: type[models.Model]) -> Q:
     raise NotSupportedError when the query runs.
     """
     return Q(_node(predicate, columns_of(model)))
+
+
+def shielded(policy: Predicate, filter_: Predicate, model: type[models.Model]) -> Q:
+    """The rows of `model` on which both are true. `filter_` is put to no row on which `policy` is
+    not true: a database chooses in which order it evaluates two conditions, and the time that a
+    stranger's filter takes tells about the rows that it is put to.
+
+    Keys that the filter names are looked up by their index all the same: how long that takes does
+    not depend on what else a row holds. Raises as `condition` does.
+    """
+    columns = columns_of(model)
+    if policy in (TRUE, FALSE) or filter_ in (TRUE, FALSE):
+        return condition(simplify(All((policy, filter_))), model)
+    keys = [_node(part, columns) for part in _parts(filter_) if _names_keys(part, columns)]
+    shield = _Shield(_node(policy, columns), _node(policy, columns), _node(filter_, columns))
+    return Q(_Connective("AND", *keys, shield)) if keys else Q(shield)
+
+
+def _parts(predicate: Predicate) -> tuple[Predicate, ...]:
+    return predicate.parts if isinstance(predicate, All) else (predicate,)
+
+
+def _names_keys(predicate: Predicate, columns: Mapping[str, Column]) -> bool:
+    if not isinstance(predicate, Test) or predicate.op not in ("exact", "in"):
+        return False
+    column = columns.get(predicate.column)
+    if column is None or isinstance(predicate.value, Select):
+        return False
+    return column.field.primary_key or column.field.remote_field is not None
 
 
 def widened(predicate: Predicate) -> Predicate:
@@ -167,6 +197,20 @@ class _Connective(_Condition):
             parts.append(sql)
             params.extend(found)
         return _joined(self.word, parts), params
+
+
+class _Shield(_Condition):
+    """The policy; and where it is true, the filter. CASE keeps the order, which AND does not. The
+    policy stands beside it for the sake of its indexes."""
+
+    def __init__(self, policy: _Condition, again: _Condition, filter_: _Condition) -> None:
+        super().__init__(policy, again, filter_)
+        self.weight = max(part.weight for part in (policy, filter_)) + 6
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
+        (policy, first), (again, second), (filter_, third) = map(compiler.compile, self.children)
+        sql = f"({policy} AND CASE WHEN {again} THEN {filter_} ELSE {base.FALSE} END)"
+        return sql, [*first, *second, *third]
 
 
 def _joined(word: str, parts: list[str]) -> str:

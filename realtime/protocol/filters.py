@@ -1,8 +1,9 @@
 """Filters: the text `column=op.value,...` of a binding, and the predicate it stands for.
 
-Reading has two steps: `read` splits the text into conditions without knowing any table, and
-`parse_filter` gives them the types of a table's columns. Every error is a `FilterError`, with the
-official server's text where it has one.
+Reading has three steps: `read` splits the text into conditions without knowing any table,
+`parse_filter` gives them the types of a table's columns, and `check_patterns` compiles their regular
+expressions within bounds. Every error is a `FilterError`, with the official server's text where it
+has one.
 
 Pure: no Django, no I/O, no evaluation.
 """
@@ -16,7 +17,7 @@ from typing import NoReturn
 
 from auth_rls.predicates import patterns
 from auth_rls.predicates.kinds import OPAQUE, Kind, from_text
-from auth_rls.predicates.predicate import TRUE, All, Not, Predicate, Test
+from auth_rls.predicates.predicate import TRUE, All, Not, Predicate, Test, tests
 from realtime.protocol.errors import inspect
 
 MAX_LENGTH = 16_384
@@ -30,6 +31,14 @@ MAX_CONDITIONS = 100
 
 MAX_PATTERN = 1_000
 """Characters of one `like` or `match` pattern."""
+
+MAX_PATTERNS = 20
+"""Patterns in one filter."""
+
+MAX_PROGRAMS = 3_000
+"""Instructions of all regular expressions of one filter together."""
+
+_PATTERNS = frozenset(patterns.MAKERS)
 
 _WHITE = " \t\n\r\f\v"
 # Separators are searched for instead of walking over characters: a join may hold a megabyte.
@@ -69,9 +78,13 @@ def parse_filter(text: str, columns: Mapping[str, Kind]) -> Predicate:
     """The predicate a filter stands for on a table with these columns; TRUE for blank text.
 
     Raises FilterError, and nothing else: FilterSyntaxError when the text cannot be read, else
-    for an unknown column, an operator the column's kind does not have, or a value it cannot hold.
+    for an unknown column, an operator that the column's kind does not have, a value that it cannot
+    hold, or too many patterns. Regular expressions are not compiled: see `check_patterns`.
     """
-    parts = tuple(_predicate(condition, columns) for condition in read(text))
+    conditions = read(text)
+    if sum(condition.op in _PATTERNS for condition in conditions) > MAX_PATTERNS:
+        raise FilterError(f"too many patterns. Maximum {MAX_PATTERNS}")
+    parts = tuple(_predicate(condition, columns) for condition in conditions)
     if not parts:
         return TRUE
     return parts[0] if len(parts) == 1 else All(parts)
@@ -253,46 +266,49 @@ def _is(condition: Condition, kind: Kind) -> Predicate:
     return Test(condition.column, "is", word == "true")
 
 
-def _pattern(
-    op: str, check: Callable[[str, bool], str | None]
-) -> Callable[[Condition, Kind], Predicate]:
+def _pattern(op: str) -> Callable[[Condition, Kind], Predicate]:
     read_text = _comparison(op, _TEXT)
 
     def reader(condition: Condition, kind: Kind) -> Predicate:
         test = read_text(condition, kind)
         pattern = _unquote(condition.value)
         if len(pattern) > MAX_PATTERN:
-            problem: str | None = f"it is longer than {MAX_PATTERN} characters"
-        else:
-            problem = check(pattern, op.startswith("i"))
-        if problem is not None:
-            raise FilterError(
-                f"invalid pattern for filter {condition.column}: {problem}",
-                "2201B (invalid_regular_expression)",
-            )
+            raise _bad_pattern(condition.column, f"it is longer than {MAX_PATTERN} characters")
+        if op in ("like", "ilike") and (len(pattern) - len(pattern.rstrip("\\"))) % 2:
+            raise _bad_pattern(condition.column, "it must not end with an escape character")
         return test
 
     return reader
 
 
-def _like_problem(pattern: str, ignore_case: bool) -> str | None:
-    trailing = len(pattern) - len(pattern.rstrip("\\"))
-    if trailing % 2:
-        return "it must not end with an escape character"
-    return _problem(patterns.like, pattern, ignore_case)
+def _bad_pattern(column: str, problem: str) -> FilterError:
+    return FilterError(
+        f"invalid pattern for filter {column}: {problem}", "2201B (invalid_regular_expression)"
+    )
 
 
-def _regex_problem(pattern: str, ignore_case: bool) -> str | None:
-    return _problem(patterns.regex, pattern, ignore_case)
+def check_patterns(predicate: Predicate) -> int:
+    """Compile the regular expressions of a filter; returns the instructions of their programs.
 
-
-def _problem(make: Callable[..., object], pattern: str, ignore_case: bool) -> str | None:
-    """What is wrong with a pattern. It is compiled now, as events will need it, within bounds."""
-    try:
-        make(pattern, ignore_case=ignore_case)
-    except ValueError as error:
-        return str(error)
-    return None
+    Raises FilterError for one that is malformed, one that is too large or too many together, and
+    where this server has none. The cost is bounded: it stops at the first that is wrong.
+    """
+    size = 0
+    for test in tests(predicate):
+        if test.op not in ("match", "imatch"):
+            continue
+        try:
+            size += patterns.MAKERS[test.op](test.value).program
+        except patterns.RegexUnavailable as error:
+            raise FilterError(
+                f"invalid operator for filter {test.column}: {error}",
+                "0A000 (feature_not_supported)",
+            ) from None
+        except ValueError as error:
+            raise _bad_pattern(test.column, str(error)) from None
+        if size > MAX_PROGRAMS:
+            raise _bad_pattern(test.column, "the patterns of this filter are too large together")
+    return size
 
 
 _distinct = _comparison("isdistinct", _COMPARABLE)
@@ -305,10 +321,10 @@ _READERS: dict[str, Callable[[Condition, Kind], Predicate]] = {
     "gt": _comparison("gt", _ORDERED),
     "gte": _comparison("gte", _ORDERED),
     "in": _in,
-    "like": _pattern("like", _like_problem),
-    "ilike": _pattern("ilike", _like_problem),
+    "like": _pattern("like"),
+    "ilike": _pattern("ilike"),
     "is": _is,
-    "match": _pattern("match", _regex_problem),
-    "imatch": _pattern("imatch", _regex_problem),
+    "match": _pattern("match"),
+    "imatch": _pattern("imatch"),
     "isdistinct": _isdistinct,
 }

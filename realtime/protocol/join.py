@@ -19,7 +19,13 @@ from auth_rls.predicates.kinds import Kind
 from auth_rls.predicates.predicate import Predicate
 from realtime.protocol import errors
 from realtime.protocol.cursor import Cursor, parse_cursor
-from realtime.protocol.filters import FilterError, FilterSyntaxError, parse_filter, read
+from realtime.protocol.filters import (
+    FilterError,
+    FilterSyntaxError,
+    check_patterns,
+    parse_filter,
+    read,
+)
 
 ANY = "*"
 MAX_BINDINGS = 100
@@ -96,8 +102,9 @@ class Binding:
         """Whether the binding includes this table."""
         return self.schema in (ANY, schema) and self.table in (ANY, table)
 
-    def predicate(self, columns: Mapping[str, Kind]) -> Predicate:
-        """The filter on a table with these columns.
+    def predicate(self, columns: Mapping[str, Kind], *, compiled: bool = True) -> Predicate:
+        """The filter on a table with these columns. `compiled` False leaves out to compile its
+        regular expressions, for where no row can come.
 
         Raises BindingError when the filter or `select` does not fit them, or the binding is wrong
         in itself.
@@ -106,6 +113,8 @@ class Binding:
             raise BindingError(self.error)
         try:
             predicate = parse_filter(self.filter, columns)
+            if compiled:
+                check_patterns(predicate)
         except FilterError as error:
             raise BindingError(self._failed(error.exception)) from None
         self._check_select(columns)

@@ -13,12 +13,12 @@ comes into the set is an INSERT to it, one that leaves is a DELETE.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from auth_rls.predicates.evaluate import matcher
+from auth_rls.predicates.evaluate import TooCostly
 from auth_rls.predicates.index import Index, index_keys, keys_decide
 from auth_rls.predicates.predicate import All, Predicate, Select
 from auth_rls.predicates.simplify import simplify
@@ -26,13 +26,14 @@ from auth_rls.sets.live_set import SetDelta
 from realtime.delivery.recipients import Recipients
 from realtime.event_log.event import DatabaseEvent
 from realtime.subscriptions.change_payload import renamed, unchanged
+from realtime.subscriptions.judgement import Judgement, MembersOf
 
 Member = TypeVar("Member")
-Verdict = Callable[[Mapping[str, Any]], bool | None]
-MembersOf = Callable[[Select], Collection[object]]
 
-# Entries looked at between two steps at which the loop may run other tasks.
-_STRIDE = 256
+# Steps of work between two moments at which others may use the loop, and what an entry costs
+# beside its filter.
+_STRIDE = 256_000
+_STEPS_PER_ENTRY = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +93,13 @@ class Delivery(Generic[Member]):
 class _Entry(Generic[Member]):
     """Every subscription on a table with one predicate, all live or none."""
 
-    __slots__ = ("decided", "key", "keys", "may_see", "subscribers", "wants")
+    __slots__ = ("decided", "judgement", "key", "keys", "subscribers")
 
     def __init__(self, key: tuple[Predicate, Predicate], members_of: MembersOf) -> None:
         filter_, rls = key
         both = simplify(All((rls, filter_)))
         self.key = key
-        self.wants: Verdict = matcher(both, members_of)
-        self.may_see: Verdict = matcher(rls, members_of)
+        self.judgement = Judgement(rls, filter_, members_of)
         self.keys = index_keys(both)
         # An entry found by a value of the one row that counts needs no evaluation.
         self.decided = keys_decide(both)
@@ -151,19 +151,26 @@ def _no_sets(select: Select) -> Collection[object]:
 
 
 class SubscriptionIndex(Generic[Member]):
-    """All live subscriptions of a process. `Member` is what the shell delivers to; `members_of`
-    gives the live set behind a select; `on_failure` is called for a predicate that raised."""
+    """All subscriptions of a process. `Member` is what the shell delivers to; `members_of` gives
+    the live set behind a select.
+
+    `on_failure` is called for a predicate that raised; the event is then not delivered to its
+    subscribers. `on_too_costly` is called for each channel whose filter costs too much on an event;
+    it must end that subscription once the event is handed out, for the event is lost to it.
+    """
 
     def __init__(
         self,
         on_failure: Callable[[Subscription, Exception], None],
         members_of: MembersOf = _no_sets,
+        on_too_costly: Callable[[Member, Subscription], None] | None = None,
     ) -> None:
         self._members_of = members_of
         self._tables: dict[tuple[str, str], _Table[Member]] = {}
         self._audiences: dict[AudienceKey, Audience[Member]] = {}
         self._of: dict[Member, Audience[Member]] = {}
         self._on_failure = on_failure
+        self._on_too_costly = on_too_costly
         #: How many predicates were evaluated on an event so far.
         self.evaluated = 0
 
@@ -270,18 +277,35 @@ class SubscriptionIndex(Generic[Member]):
         judge: Callable[[_Entry[Member], DatabaseEvent], Iterable[_Hit[Member]]],
         hits: list[_Hit[Member]],
     ) -> Generator[None, None, None]:
-        number = 0
-        for number, entry in enumerate(entries, start=1):
+        work = 0
+        for entry in entries:
+            self.evaluated += 1
+            judgement = entry.judgement
+            judgement.begin()
             try:
                 hits.extend(judge(entry, event))
+            except TooCostly:
+                self._too_costly(entry)
             except Exception as error:
-                # Denied to the channels that share this predicate, and to no other (RT-S2).
-                for _, subscription in entry.subscribers:
-                    self._on_failure(subscription, error)
-                    break
-            if not number % _STRIDE:
+                self._failed(entry, error)
+            work += _STEPS_PER_ENTRY + judgement.steps
+            if work >= _STRIDE:
+                work = 0
                 yield
-        self.evaluated += number
+
+    def _failed(self, entry: _Entry[Member], error: Exception) -> None:
+        """Denied to all who share this predicate, and to no others (RT-S2)."""
+        for _, subscription in entry.subscribers:
+            self._on_failure(subscription, error)
+            break
+
+    def _too_costly(self, entry: _Entry[Member]) -> None:
+        if self._on_too_costly is None:
+            self._failed(entry, TooCostly("the filter costs too much"))
+            return
+        for audience, subscription in entry.subscribers:
+            for member in audience.members:
+                self._on_too_costly(member, subscription)
 
 
 # A subscription that gets a frame: with the old image or not, as which op.
@@ -290,9 +314,9 @@ _Hit = tuple[Audience[Member], Subscription, bool, str]
 
 def _hits(entry: _Entry[Member], event: DatabaseEvent) -> list[_Hit[Member]]:
     image = event.old if event.op == "DELETE" else event.new
-    if image is None or not (entry.decided or entry.wants(image) is True):
+    if image is None or not (entry.decided or entry.judgement.wants(image)):
         return []
-    show_old = event.old is not None and entry.may_see(event.old) is True
+    show_old = event.old is not None and entry.judgement.shows(event.old) is True
     return [
         (audience, subscription, show_old, event.op)
         for audience, subscription in entry.subscribers
@@ -301,8 +325,8 @@ def _hits(entry: _Entry[Member], event: DatabaseEvent) -> list[_Hit[Member]]:
 
 
 def _live_hits(entry: _Entry[Member], event: DatabaseEvent) -> list[_Hit[Member]]:
-    before = event.old is not None and entry.wants(event.old) is True
-    after = event.new is not None and entry.wants(event.new) is True
+    before = event.old is not None and entry.judgement.wants(event.old)
+    after = event.new is not None and entry.judgement.wants(event.new)
     ops: list[str] = []
     if before and after and not renamed(event):
         # The row stays in the set; a change of hidden columns is no change to the client.

@@ -18,14 +18,16 @@ from django.db.models import Model
 from auth_rls.access import authority
 from auth_rls.access.snapshot import PolicySnapshot
 from auth_rls.predicates.evaluate import matcher
-from auth_rls.predicates.predicate import Predicate, Select, selects
+from auth_rls.predicates.predicate import FALSE, Predicate, Select, selects
 from auth_rls.predicates.selects import direct_selects
+from auth_rls.predicates.simplify import simplify
 from auth_rls.subjects.subject import Subject
 from realtime.models import Topic
 from realtime.protocol.join import Binding, BindingError
 from realtime.subscriptions.dependencies import Dependence, VerdictDependencies, of_select
 from realtime.subscriptions.identity_tables import about_user, table_of
-from realtime.subscriptions.index import Subscription, Verdict
+from realtime.subscriptions.index import Subscription
+from realtime.subscriptions.judgement import Verdict
 from realtime.topics.rights import ALL, TopicRights
 from realtime.wal import published as registry
 from realtime.wal.published import Published
@@ -193,13 +195,15 @@ class Planner:
     ) -> Subscription:
         # A hidden column does not exist here: a filter on it is one on an unknown column.
         columns = {column.name: column.kind for column in registry.shape_of(published.model)}
+        rls = self._verdict(subject, published)
         return Subscription(
             id=binding.id,
             schema=published.schema,
             table=published.table,
             event=binding.event,
-            filter=binding.predicate(columns),
-            rls=self._verdict(subject, published),
+            # Nothing is compiled for who may see no row.
+            filter=binding.predicate(columns, compiled=simplify(rls) != FALSE),
+            rls=rls,
             select=None if binding.select is None else tuple(sorted(set(binding.select))),
             live=binding.live,
         )

@@ -24,18 +24,19 @@ from django.db.models import BinaryField, Case, IntegerField, QuerySet, Value, W
 from django.db.models.expressions import RawSQL
 from django.db.models.lookups import Exact
 
-from auth_rls.predicates.evaluate import matcher
-from auth_rls.predicates.predicate import FALSE, TRUE, All, Predicate, Select, columns
+from auth_rls.predicates.evaluate import TooCostly, matcher
+from auth_rls.predicates.predicate import FALSE, TRUE, All, Any_, Predicate, Select, columns
 from auth_rls.predicates.selects import resolve
 from auth_rls.predicates.simplify import simplify
 from auth_rls.sets.reader import read_members
-from auth_rls.sql.compile import condition, widened
+from auth_rls.sql.compile import condition, shielded, widened
 from realtime.event_log.event import RowImage, row_of
 from realtime.event_log.position import Position
 from realtime.event_log.table import read_later, relations
 from realtime.subscriptions.access_watch import AccessWatch
 from realtime.subscriptions.dependencies import differing
 from realtime.subscriptions.index import Subscription
+from realtime.subscriptions.judgement import FilterTooCostly, Judgement
 from realtime.subscriptions.planner import Plan, Planner
 from realtime.subscriptions.request import Request, Revoked
 from realtime.util.database_threads import in_database_thread
@@ -207,13 +208,13 @@ class _Snapshot:
 
     def rows(self, subscription: Subscription, most: int | None) -> tuple[list[RowAt], bool]:
         """The rows the subscription wants, at most so many, and whether these are all."""
-        wants = simplify(All((subscription.rls, subscription.filter)))
-        judge = matcher(wants)
-        undone = self._undone_of(subscription.table, columns(wants))
-        earlier = [seen for seen in undone.values() if seen is not None and judge(seen[1]) is True]
+        wants = _wants(subscription, subscription.rls)
+        needed = columns(subscription.rls) | columns(subscription.filter)
+        undone = self._undone_of(subscription.table, needed)
+        earlier = [seen for seen in undone.values() if seen is not None and wants(seen[1])]
         found: list[RowAt] = []
         size = 0
-        current = (seen for seen, _, _ in self._read(subscription, wants, None))
+        current = (seen for seen, _, _ in self._read(subscription, subscription.rls, None))
         for source in (earlier, current):
             for seen in source:
                 size += len(seen[1].raw)
@@ -232,16 +233,17 @@ class _Snapshot:
         )
         leaving: list[RowAt] = []
         coming: list[RowAt] = []
-        wants = matcher(subscription.filter)
+        wants = _wants(subscription, TRUE)
         judges = matcher(before), matcher(after)
         for seen in undone.values():
-            if seen is not None and wants(seen[1]) is True:
+            if seen is not None:
                 was, now = (judge(seen[1]) is True for judge in judges)
-                if was is not now:
+                if was is not now and wants(seen[1]):
                     (leaving if was else coming).append(seen)
-        where = simplify(All((differing(before, after), subscription.filter)))
+        # Rows that were in sight or are now: a filter is put to no others.
+        policy = simplify(All((differing(before, after), Any_((before, after)))))
         size = 0
-        for seen, was, now in self._read(subscription, where, (before, after)):
+        for seen, was, now in self._read(subscription, policy, (before, after)):
             if was is not now:
                 (leaving if was else coming).append(seen)
             size += len(seen[1].raw)
@@ -252,22 +254,23 @@ class _Snapshot:
     def _read(
         self,
         subscription: Subscription,
-        where: Predicate,
+        policy: Predicate,
         judged: tuple[Predicate, Predicate] | None,
     ) -> Iterator[tuple[RowAt, bool, bool]]:
-        """Rows as they are now on which `where` holds, but for those that changed since; with
-        the truth of two predicates, where they differ."""
-        if where == FALSE:
+        """Rows as they are now on which `policy` and the filter hold, but for those that changed
+        since; with the truth of two predicates, where they differ."""
+        policy = simplify(policy)
+        if policy == FALSE or subscription.filter == FALSE:
             return
         model = _model(subscription.table)
         relation = published.relation_for(model, reads=())
         undone = self._undone[subscription.table]
-        broad = simplify(widened(where))
+        broad = simplify(widened(subscription.filter))
         # What SQL cannot say is in the filter, which names shown columns alone.
-        judge = None if broad == where else matcher(subscription.filter)
+        wants = None if broad == simplify(subscription.filter) else _wants(subscription, TRUE)
         rows: QuerySet[Any] = QuerySet(model=model).using(self.alias).order_by("pk")
-        if broad != TRUE:
-            rows = rows.filter(condition(broad, model))
+        if (policy, broad) != (TRUE, TRUE):
+            rows = rows.filter(shielded(policy, broad, model))
         # Not by annotations: their names might be those of the model's fields.
         shown: list[Any] = ["pk", _image(self.alias, model, relation)]
         if judged is not None:
@@ -279,7 +282,7 @@ class _Snapshot:
         while page:
             for _, raw, *truths in page:
                 row = row_of(raw, relation)
-                if judge is not None and judge(row) is not True:
+                if wants is not None and not wants(row):
                     continue
                 if undone and row.json(relation.key) in undone:
                     continue
@@ -314,6 +317,21 @@ class _Snapshot:
             undone.setdefault(old.json(relation.key), (relation, old))
         if new is not None:
             undone.setdefault(new.json(relation.key), None)
+
+
+def _wants(subscription: Subscription, rls: Predicate) -> Callable[[RowImage], bool]:
+    """Whether the subscription gets a row by these policies and its filter. The function that is
+    returned raises FilterTooCostly."""
+    judgement = Judgement(rls, subscription.filter)
+
+    def wants(row: RowImage) -> bool:
+        judgement.begin()
+        try:
+            return judgement.wants(row)
+        except TooCostly:
+            raise FilterTooCostly(subscription) from None
+
+    return wants
 
 
 def _tells(relation: Relation, needed: frozenset[str]) -> bool:

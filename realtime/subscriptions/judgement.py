@@ -1,0 +1,65 @@
+"""The judgement of a row for one subscription: the policies first, then the client's filter.
+
+The order is a wall. A filter is a client's own text, and what it costs can be measured from
+outside: it is never put to a row that the policies do not show. What it costs on the rows that they
+do show is bounded for each event.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from auth_rls.predicates.evaluate import Meter, matcher
+from auth_rls.predicates.predicate import TRUE, Predicate, Select
+
+if TYPE_CHECKING:
+    from realtime.subscriptions.index import Subscription
+
+STEPS_PER_EVENT = 500_000
+"""What the filter of a subscription may cost on one event: characters of text times instructions of
+the patterns they are put to. Some milliseconds at the very most."""
+
+Verdict = Callable[[Mapping[str, Any]], bool | None]
+MembersOf = Callable[[Select], Collection[object]]
+
+
+class FilterTooCostly(Exception):
+    """The filter of `subscription` costs more on a row than is allowed."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        super().__init__(f"the filter on {subscription.table} costs too much")
+        self.subscription = subscription
+
+
+class Judgement:
+    """Made of a subject's bound policies and a filter. `shows` is the policies' verdict alone."""
+
+    __slots__ = ("_filter", "_meter", "shows")
+
+    def __init__(
+        self, rls: Predicate, filter_: Predicate, members_of: MembersOf | None = None
+    ) -> None:
+        self._meter = Meter(STEPS_PER_EVENT)
+        self._filter = None if filter_ == TRUE else matcher(filter_, members_of, self._meter)
+        self.shows: Verdict = matcher(rls, members_of)
+
+    def begin(self) -> None:
+        """A new event: what its rows may cost is counted from here."""
+        self._meter.left = STEPS_PER_EVENT
+
+    @property
+    def steps(self) -> int:
+        """What the event has cost so far."""
+        return STEPS_PER_EVENT - self._meter.left
+
+    def wants(self, row: Mapping[str, Any]) -> bool:
+        """Whether the policies show the row and the filter lets it through.
+
+        Raises TooCostly where the filter would cost more than an event may.
+        """
+        if self.shows(row) is not True:
+            return False
+        return self._filter is None or self._filter(row) is True
