@@ -1,9 +1,8 @@
 """Filters: the text `column=op.value,...` of a binding, and the predicate it stands for.
 
-Reading has three steps: `read` splits the text into conditions without knowing any table,
-`parse_filter` gives them the types of a table's columns, and `check_patterns` compiles their regular
-expressions within bounds. Every error is a `FilterError`, with the official server's text where it
-has one.
+Reading has two steps: `read` splits the text into conditions without knowing any table, and
+`parse_filter` gives them the types of a table's columns and compiles their regular expressions,
+within bounds. Every error is a `FilterError`, with the official server's text where it has one.
 
 Pure: no Django, no I/O, no evaluation.
 """
@@ -74,17 +73,20 @@ class Condition:
     negated: bool
 
 
-def parse_filter(text: str, columns: Mapping[str, Kind]) -> Predicate:
+def parse_filter(text: str, columns: Mapping[str, Kind], *, compiled: bool = True) -> Predicate:
     """The predicate a filter stands for on a table with these columns; TRUE for blank text.
 
     Raises FilterError, and nothing else: FilterSyntaxError when the text cannot be read, else
     for an unknown column, an operator that the column's kind does not have, a value that it cannot
-    hold, or too many patterns. Regular expressions are not compiled: see `check_patterns`.
+    hold, and patterns that are malformed, too many or too large. `compiled` False leaves out to
+    compile regular expressions, so that a malformed one is not noticed.
     """
     conditions = read(text)
     if sum(condition.op in _PATTERNS for condition in conditions) > MAX_PATTERNS:
         raise FilterError(f"too many patterns. Maximum {MAX_PATTERNS}")
     parts = tuple(_predicate(condition, columns) for condition in conditions)
+    if compiled:
+        _check_programs(parts)
     if not parts:
         return TRUE
     return parts[0] if len(parts) == 1 else All(parts)
@@ -287,14 +289,10 @@ def _bad_pattern(column: str, problem: str) -> FilterError:
     )
 
 
-def check_patterns(predicate: Predicate) -> int:
-    """Compile the regular expressions of a filter; returns the instructions of their programs.
-
-    Raises FilterError for one that is malformed, one that is too large or too many together, and
-    where this server has none. The cost is bounded: it stops at the first that is wrong.
-    """
+def _check_programs(parts: tuple[Predicate, ...]) -> None:
+    """Compile the regular expressions of a filter, up to the first that is wrong."""
     size = 0
-    for test in tests(predicate):
+    for test in tests(All(parts)):
         if test.op not in ("match", "imatch"):
             continue
         try:
@@ -308,7 +306,6 @@ def check_patterns(predicate: Predicate) -> int:
             raise _bad_pattern(test.column, str(error)) from None
         if size > MAX_PROGRAMS:
             raise _bad_pattern(test.column, "the patterns of this filter are too large together")
-    return size
 
 
 _distinct = _comparison("isdistinct", _COMPARABLE)

@@ -22,7 +22,6 @@ from realtime.protocol.cursor import Cursor, parse_cursor
 from realtime.protocol.filters import (
     FilterError,
     FilterSyntaxError,
-    check_patterns,
     parse_filter,
     read,
 )
@@ -112,9 +111,7 @@ class Binding:
         if self.error is not None:
             raise BindingError(self.error)
         try:
-            predicate = parse_filter(self.filter, columns)
-            if compiled:
-                check_patterns(predicate)
+            predicate = parse_filter(self.filter, columns, compiled=compiled)
         except FilterError as error:
             raise BindingError(self._failed(error.exception)) from None
         self._check_select(columns)
