@@ -7,6 +7,7 @@ negation, so that unknown is told from false too.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -38,7 +39,7 @@ from auth_rls.predicates.predicate import (
 )
 from auth_rls.predicates.simplify import simplify
 from auth_rls.sql.columns import columns_of
-from auth_rls.sql.compile import condition, widened
+from auth_rls.sql.compile import condition, shielded, widened
 from auth_rls.sql.dialects.registry import DIALECTS
 from auth_rls.sql.rows import canonical
 from realtime.event_log.event import RowImage
@@ -291,6 +292,46 @@ def test_a_select_may_read_the_table_it_narrows_and_nest(world: None) -> None:
 def test_what_sql_cannot_say_is_refused(predicate: Predicate) -> None:
     with pytest.raises(ValueError):
         str(Note.objects.filter(condition(predicate, Note)).query)
+
+
+@on_sqlite
+def test_a_filter_is_put_to_no_row_that_the_policy_hides() -> None:
+    # A connection of its own: the function would stay in the shared one.
+    database = sqlite3.connect(":memory:")
+    database.execute("CREATE TABLE zoo_note (score INTEGER, title TEXT)")
+    database.executemany(
+        "INSERT INTO zoo_note VALUES (?, 'note ' || ?)", [(n, n) for n in range(5)]
+    )
+    judged: list[str] = []
+
+    def glob(pattern: str, text: str) -> bool:
+        judged.append(text)
+        return True
+
+    database.create_function("glob", 2, glob)
+    pattern = Test("title", "like", "note_%")
+    for policy in (Test("score", "gte", 3), Not(Test("score", "lt", 3))):
+        judged.clear()
+        rows = Note.objects.filter(shielded(policy, pattern, Note)).values_list("score")
+        sql, params = rows.query.sql_with_params()
+        assert sorted(database.execute(sql.replace("%s", "?"), params)) == [(3,), (4,)]
+        assert sorted(judged) == ["note 3", "note 4"]
+    database.close()
+
+
+def test_behind_its_shield_a_filter_means_what_it_means_beside_the_policy(world: None) -> None:
+    filters = [
+        TRUE,
+        FALSE,
+        UNKNOWN,
+        Test("char", "like", "%a%"),
+        Test("id", "in", frozenset({1, 2, 3})),
+        All((Test("owner_id", "exact", 1), Not(Test("text", "exact", "a")))),
+    ]
+    for policy in (TRUE, FALSE, Test("big", "isnull", True), Not(Test("uuid", "isnull", False))):
+        for filter_ in filters:
+            rows = Specimen.objects.filter(shielded(policy, filter_, Specimen))
+            assert set(rows.values_list("pk", flat=True)) == selected(All((policy, filter_)))
 
 
 def test_another_database_is_refused_rather_than_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
