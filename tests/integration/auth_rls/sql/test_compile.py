@@ -28,7 +28,9 @@ from auth_rls.predicates.index import index_keys
 from auth_rls.predicates.kinds import OPAQUE, Kind
 from auth_rls.predicates.parse import MAX_DEPTH, MAX_SELECTS
 from auth_rls.predicates.predicate import (
+    FALSE,
     TRUE,
+    UNKNOWN,
     All,
     Any_,
     Not,
