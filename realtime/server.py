@@ -5,7 +5,11 @@ extension `rowcast.fanout` may open a direct outbox for its socket, and put fram
 shares with other sockets. From then on every message goes by that outbox, in the order of the
 calls. Frames are compressed where the server offers it (`--ws-per-message-deflate true`, uvicorn's
 default) and the client accepts: once for all such clients, so compression is offered without
-context takeover only. Control frames, handshakes, limits and time-outs remain uvicorn's.
+context takeover only.
+
+Bounds what a client may cost below the application: pings, pongs and fragments in number, pongs
+that are not read, messages in size before they are complete, frames before the handshake is
+answered, and the time for the head of a request. The other limits and time-outs are uvicorn's.
 """
 
 from __future__ import annotations
@@ -24,9 +28,15 @@ from websockets.extensions.permessage_deflate import (
 
 from realtime.delivery.direct_outbox import DirectOutbox
 from realtime.delivery.frame import WINDOW_BITS
+from realtime.delivery.frame_budget import FrameBudget
+from realtime.delivery.request_heads import limit_request_heads
+from realtime.delivery.server_adapter import deliver_uvicorn, end_uvicorn, fail_uvicorn
+from realtime.protocol.errors import CloseCode
 
 EXTENSION = "rowcast.fanout"
 
+# Bytes that are parsed before the budget of frames is looked at: a few hundred of the smallest.
+_PIECE = 4_096
 
 _DEFLATE = [
     ServerPerMessageDeflateFactory(
@@ -38,6 +48,8 @@ _DEFLATE = [
         compress_settings={"memLevel": 5},
     )
 ]
+
+limit_request_heads()
 
 
 class FanoutProtocol(WebSocketsSansIOProtocol):
@@ -51,6 +63,9 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         if config.ws_per_message_deflate:
             self.conn.available_extensions = _DEFLATE
         self._offers: dict[str, Any] = {}
+        self._budget = FrameBudget()
+        # The answer to the last ping of a client that does not read.
+        self._pong: bytes | None = None
 
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
@@ -58,11 +73,23 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             # The application runs in the next iteration of the loop at the earliest.
             self._offers = cast(dict[str, Any], self.scope["extensions"])
             self._offers[EXTENSION] = {"open": self.open_outbox}
+            # A client may send nothing before its handshake is answered; what it sends all the same
+            # waits in the kernel.
+            self.transport.pause_reading()
 
     def open_outbox(
-        self, bound: int | None, ended: Callable[[Exception | None], None]
+        self,
+        bound: int | None,
+        ended: Callable[[Exception | None], None],
+        message_bytes: int | None = None,
     ) -> DirectOutbox:
-        """The direct outbox of this socket, after the accept. At most `bound` bytes wait in it."""
+        """The direct outbox of this socket, after the accept. At most `bound` bytes wait in it.
+
+        A message of the client with more than `message_bytes` closes the socket with 4413, before
+        it is complete.
+        """
+        if message_bytes is not None:
+            self.conn.max_message_size = message_bytes
         outbox = DirectOutbox(self.transport, bound, ended, self._compressed)
         self._outbox = outbox
         if self.disconnected or self.close_sent or self.transport.is_closing():
@@ -93,8 +120,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             # The close frame follows the frames that wait, without waiting: a slow client reads it.
             outbox.finish()
             self.writable.set()
-            if self.transport.get_write_buffer_size():
-                self._abort_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
+            self._abort_unless_read()
         elif outbox is not None and message["type"] == "websocket.send" and not self.close_sent:
             if not self.disconnected:
                 text = message.get("text")
@@ -105,6 +131,56 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
                 raise ClientDisconnected
             return
         await super().send(message)
+        if message["type"] == "websocket.accept" and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    # --- frames below the application -----------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if len(data) <= _PIECE:
+            super().data_received(data)
+            return
+        view = memoryview(data)
+        for start in range(0, len(data), _PIECE):
+            super().data_received(bytes(view[start : start + _PIECE]))
+            if self.transport.is_closing() or self.conn.close_sent is not None:
+                # Nothing that follows a close frame counts, except the client's own.
+                super().data_received(data[start + _PIECE :])
+                return
+
+    def handle_ping(self) -> None:
+        if not self._budget.control(self.loop.time()):
+            self._fail(CloseCode.TOO_MANY)
+            return
+        pongs = self.conn.data_to_send()
+        if self.close_sent or not pongs:
+            return
+        if self.writable.is_set():
+            self.transport.write(b"".join(pongs))
+        else:
+            # Only the last ping needs an answer (RFC 6455, section 5.5.3).
+            self._pong = pongs[-1]
+
+    def handle_pong(self, event: Any) -> None:
+        if self._budget.control(self.loop.time()):
+            super().handle_pong(event)
+        else:
+            self._fail(CloseCode.TOO_MANY)
+
+    def handle_cont(self, event: Any) -> None:
+        if self._budget.fragment(self.loop.time()):
+            super().handle_cont(event)
+        else:
+            self._fail(CloseCode.TOO_MANY)
+
+    def send_receive_event_to_app(self) -> None:
+        deliver_uvicorn(self)
+
+    def _fail(self, code: CloseCode) -> None:
+        """Close the socket with this code, because of the client's frames."""
+        if self._outbox is not None:
+            self._outbox.drop()
+        fail_uvicorn(self, int(code), code.meaning)
 
     # --- the transport --------------------------------------------------------------------------
 
@@ -115,7 +191,10 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._outbox is not None:
+        pong, self._pong = self._pong, None
+        if pong is not None and not self.close_sent:
+            self.transport.write(pong)
+        if self._outbox is not None and self.writable.is_set():
             self._outbox.resume_writing()
 
     # --- ends: no frame may follow a close frame ------------------------------------------------
@@ -134,16 +213,23 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         if self._outbox is not None:
             self._outbox.drop()
         super().handle_close(event)
+        self._abort_unless_read()
 
     def handle_parser_exception(self) -> None:
         if self._outbox is not None:
             self._outbox.drop()
-        super().handle_parser_exception()
+        end_uvicorn(self)
+
+    def _abort_unless_read(self) -> None:
+        """A client that does not read keeps its socket, and what waits for it, no longer."""
+        if self._abort_timer is None and self.transport.get_write_buffer_size():
+            self._abort_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
 
     def keepalive_timeout(self) -> None:
         if self._outbox is not None:
             self._outbox.drop()
         super().keepalive_timeout()
+        self._abort_unless_read()
 
     def shutdown(self) -> None:
         if self._outbox is not None:

@@ -16,11 +16,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from realtime.delivery.frame_budget import FrameBudget
+from realtime.delivery.request_heads import limit_request_heads
 from realtime.protocol.errors import CloseCode
 
 # Their `send` waits only for a full transport, and does not need a current task.
@@ -34,6 +37,21 @@ _BARE = ("twisted.internet.tcp", "twisted.internet.unix")
 # Autobahn, daphne's WebSocket library, lets an application close with these codes only.
 _NORMAL = 1000
 _APPLICATION = range(3000, 5000)
+_UVICORN = ("uvicorn.protocols.websockets.websockets_sansio_impl", "WebSocketsSansIOProtocol")
+# What of autobahn is used to bound a client's frames.
+_AUTOBAHN = (
+    "_onPing",
+    "_onPong",
+    "_onMessageFrameBegin",
+    "_max_message_size_exceeded",
+    "failByDrop",
+    "failedByMe",
+    "maxFramePayloadSize",
+    "maxMessagePayloadSize",
+    "sendCloseFrame",
+)
+# How long what a client still sends is dropped before its connection is.
+_LINGER_SECONDS = 1.0
 
 
 def _nothing_waits() -> int:
@@ -171,3 +189,176 @@ async def send_close(send: Callable[[dict[str, Any]], Awaitable[None]], code: Cl
         make_frame(code=int(code), reasonUtf8=code.meaning.encode(), isReply=False)
         return
     await send({"type": "websocket.close", "code": int(code), "reason": code.meaning})
+
+
+# --- frames of clients --------------------------------------------------------------------------
+
+
+def bound_frames(send: Any, message_bytes: int | None) -> None:
+    """Bound what the client may send below the protocol, where the server allows it: pings, pongs
+    and fragments in number, and messages in bytes before they are complete.
+
+    Excess closes the socket with 4429 or 4413. `FanoutProtocol` does this itself.
+    """
+    if not isinstance(send, functools.partial):
+        protocol = getattr(send, "__self__", None)
+        if _named(type(protocol)) == _UVICORN and hasattr(protocol, "conn"):
+            _bound_uvicorn(protocol, message_bytes)
+        return
+    protocol = send.args[0] if send.args else None
+    if (_named(type(protocol)), _named(send.func)) == _DAPHNE:
+        _bound_daphne(protocol, message_bytes)
+
+
+def _bound_uvicorn(protocol: Any, message_bytes: int | None) -> None:
+    limit_request_heads()
+    if message_bytes is not None:
+        protocol.conn.max_message_size = message_bytes
+    budget = FrameBudget()
+    # The functions below belong to the protocol: a strong reference back would be a circle.
+    here, time = weakref.ref(protocol), protocol.loop.time
+
+    def bounded(name: str, allowed: Callable[[float], bool]) -> None:
+        handle = getattr(type(protocol), name)
+
+        def bounded_handle(*event: Any) -> None:
+            found = here()
+            if found is None or found.close_sent:
+                return
+            if allowed(time()):
+                handle(found, *event)
+            else:
+                fail_uvicorn(found, int(CloseCode.TOO_MANY), CloseCode.TOO_MANY.meaning)
+
+        setattr(protocol, name, bounded_handle)
+
+    def replaced(name: str, function: Callable[[Any], None]) -> None:
+        def call() -> None:
+            found = here()
+            if found is not None:
+                function(found)
+
+        setattr(protocol, name, call)
+
+    bounded("handle_ping", budget.control)
+    bounded("handle_pong", budget.control)
+    bounded("handle_cont", budget.fragment)
+    replaced("handle_parser_exception", end_uvicorn)
+    replaced("send_receive_event_to_app", deliver_uvicorn)
+
+
+def deliver_uvicorn(protocol: Any) -> None:
+    """Give a whole message to the application, as uvicorn does; one that is not UTF-8 closes the
+    socket without a traceback in the log."""
+    frames, protocol.frames = protocol.frames, []
+    if protocol.close_sent:
+        return
+    data = frames[0] if len(frames) == 1 else b"".join(frames)
+    if protocol.curr_msg_data_type == "text":
+        try:
+            protocol.queue.put_nowait({"type": "websocket.receive", "text": data.decode()})
+        except UnicodeDecodeError:
+            fail_uvicorn(protocol, 1007, "not UTF-8")
+            return
+    else:
+        protocol.queue.put_nowait({"type": "websocket.receive", "bytes": data})
+    if not protocol.read_paused:
+        protocol.read_paused = True
+        protocol.transport.pause_reading()
+
+
+def fail_uvicorn(protocol: Any, code: int, reason: str) -> None:
+    """Close a socket of uvicorn because of its client's frames."""
+    if not protocol.close_sent:
+        protocol.conn.fail(code, reason)
+        end_uvicorn(protocol)
+
+
+def end_uvicorn(protocol: Any) -> None:
+    """Close a socket of uvicorn whose `conn` has failed.
+
+    What the client still sends is read and dropped for a moment: a connection that is closed over
+    unread bytes is reset, and the close frame may be lost with it.
+    """
+    conn, transport = protocol.conn, protocol.transport
+    if protocol.close_sent or conn.close_sent is None:
+        return
+    output = conn.data_to_send()
+    code, reason = conn.close_sent.code, conn.close_sent.reason
+    if type(conn.parser_exc).__name__ == "PayloadTooBig":
+        code, reason = int(CloseCode.FRAME_TOO_LARGE), CloseCode.FRAME_TOO_LARGE.meaning
+        # The items are the close frame, and an empty one that ends the sending direction.
+        output = [*output[:-2], _close_frame(code, reason)]
+    protocol.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+    protocol.close_sent = True
+    transport.write(b"".join(output))
+    if transport.can_write_eof():
+        transport.write_eof()
+    protocol.read_paused = False
+    transport.resume_reading()
+    protocol.close_timer = protocol.loop.call_later(_LINGER_SECONDS, transport.abort)
+
+
+def _close_frame(code: int, reason: str) -> bytes:
+    payload = code.to_bytes(2) + reason.encode()
+    # Final, a close frame, not masked.
+    return bytes((0x88, len(payload))) + payload
+
+
+def _bound_daphne(protocol: Any, message_bytes: int | None) -> None:
+    if not all(hasattr(protocol, name) for name in _AUTOBAHN):
+        return
+    if message_bytes is not None:
+        protocol.maxMessagePayloadSize = protocol.maxFramePayloadSize = message_bytes
+    # A broken rule of the protocol is answered by a close frame, not by a lost connection.
+    protocol.failByDrop = False
+    budget = FrameBudget()
+    here, time = weakref.ref(protocol), asyncio.get_running_loop().time
+
+    def bounded(name: str, allowed: Callable[[float], bool]) -> None:
+        handle = getattr(type(protocol), name)
+
+        def bounded_handle(*arguments: Any) -> None:
+            found = here()
+            if found is None or found.failedByMe:
+                return
+            if allowed(time()):
+                handle(found, *arguments)
+            else:
+                _fail_daphne(found, CloseCode.TOO_MANY)
+
+        setattr(protocol, name, bounded_handle)
+
+    bounded("_onPing", budget.control)
+    bounded("_onPong", budget.control)
+    bounded("_onMessageFrameBegin", lambda now: _is_whole(here()) or budget.fragment(now))
+
+    def too_large(*details: Any) -> None:
+        found = here()
+        if found is not None:
+            _fail_daphne(found, CloseCode.FRAME_TOO_LARGE)
+
+    protocol._max_message_size_exceeded = too_large
+
+
+def _nothing_more() -> bool:
+    return False
+
+
+def _ignore(data: bytes) -> None:
+    return None
+
+
+def _is_whole(protocol: Any) -> bool:
+    """Whether the frame that autobahn is reading is a whole message."""
+    return protocol is None or bool(protocol.current_frame.fin and protocol.current_frame.opcode)
+
+
+def _fail_daphne(protocol: Any, code: CloseCode) -> None:
+    protocol.failedByMe = True
+    # A second error in what follows would drop the connection, and the close frame with it.
+    protocol.processData = _nothing_more
+    protocol.dataReceived = _ignore
+    protocol.sendCloseFrame(code=int(code), reasonUtf8=code.meaning.encode(), isReply=False)
+    # A client that does not read, or goes on sending, keeps its socket no longer.
+    asyncio.get_running_loop().call_later(_LINGER_SECONDS, protocol.transport.abortConnection)

@@ -21,9 +21,10 @@ from typing import Any, cast
 
 from auth_rls.subjects.tokens import TokenError
 from realtime import conf
+from realtime.client_limits import Limits
 from realtime.delivery.asgi_outbox import AsgiOutbox
 from realtime.delivery.outbox import Outbox
-from realtime.delivery.server_adapter import carrier_of, is_gone, send_close
+from realtime.delivery.server_adapter import bound_frames, carrier_of, is_gone, send_close
 from realtime.event_log.position import Position
 from realtime.process.hub import Hub
 from realtime.protocol.errors import CloseCode, WireError
@@ -123,7 +124,7 @@ class Connection:
             shared=admission.shared,
             private_only=settings.PRIVATE_ONLY,
         )
-        self.outbox = _open_outbox(scope, send, limits.outbox_bytes, self._end)
+        self.outbox = _open_outbox(scope, send, limits, self._end)
 
     async def serve(self, receive: AsgiReceive) -> None:
         """Serve the socket until its end, and close it."""
@@ -313,13 +314,14 @@ class Connection:
             self.set_timer()
 
 
-def _open_outbox(scope: Mapping[str, Any], send: AsgiSend, bound: int | None, end: _End) -> Outbox:
+def _open_outbox(scope: Mapping[str, Any], send: AsgiSend, limits: Limits, end: _End) -> Outbox:
     # Our own server takes shared frames; any other is sent ASGI messages.
     extensions: Mapping[str, Any] = scope.get("extensions") or {}
     fanout = extensions.get("rowcast.fanout")
     if fanout is not None:
-        return cast(Outbox, fanout["open"](bound, end))
-    return AsgiOutbox(partial(_send_frame, send), bound, end, carrier_of(send))
+        return cast(Outbox, fanout["open"](limits.outbox_bytes, end, limits.frame_bytes))
+    bound_frames(send, limits.frame_bytes)
+    return AsgiOutbox(partial(_send_frame, send), limits.outbox_bytes, end, carrier_of(send))
 
 
 async def _send_frame(send: AsgiSend, frame: str | bytes) -> None:

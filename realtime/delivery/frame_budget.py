@@ -1,0 +1,32 @@
+"""How many frames a client may send that are no messages: pings, pongs and fragments.
+
+Pure: the time is an argument. The quotas of a session count messages; frames below them never reach
+the session, and each costs the server time and, for a ping, an answer.
+"""
+
+from __future__ import annotations
+
+from realtime.util.token_bucket import Rate, TokenBucket
+
+# Clients ping every few seconds at most.
+_CONTROL = Rate(5, 100)
+# Browsers send a message of a megabyte in about ten fragments.
+_FRAGMENTS = Rate(100, 1_000)
+
+
+class FrameBudget:
+    """One per socket. A method returns False for a frame beyond what is allowed."""
+
+    __slots__ = ("_control", "_fragments")
+
+    def __init__(self) -> None:
+        self._control = TokenBucket(_CONTROL)
+        self._fragments = TokenBucket(_FRAGMENTS)
+
+    def control(self, now: float) -> bool:
+        """A ping or a pong."""
+        return self._control.take(now)
+
+    def fragment(self, now: float) -> bool:
+        """A part of a message after its first."""
+        return self._fragments.take(now)

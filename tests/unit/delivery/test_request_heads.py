@@ -1,0 +1,73 @@
+"""A client that takes long for the head of a request loses its connection, and no other does."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from realtime.delivery.request_heads import limit_heads_of
+
+SECONDS = 0.02
+
+
+class Http:
+    """The part of uvicorn's HTTP protocols that is looked at."""
+
+    def __init__(self, connections: set[Any]) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.connections = connections
+        self.cycle: Any = None
+        self.timeout_keep_alive_task: Any = None
+        self.ended = asyncio.Event()
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.connections.add(self)
+
+
+def connected() -> Http:
+    class Limited(Http):
+        pass
+
+    limit_heads_of(Limited, SECONDS)
+    one = Limited(set())
+    one.connection_made(SimpleNamespace(abort=one.ended.set))
+    return one
+
+
+async def lives(one: Http) -> bool:
+    try:
+        await asyncio.wait_for(one.ended.wait(), 5 * SECONDS)
+    except TimeoutError:
+        return True
+    return False
+
+
+async def test_a_connection_without_a_request_is_closed() -> None:
+    assert not await lives(connected())
+
+
+async def test_a_request_that_is_being_served_takes_its_time() -> None:
+    one = connected()
+    one.cycle = SimpleNamespace(response_complete=False)
+    assert await lives(one)
+
+
+async def test_a_connection_that_uvicorn_keeps_for_another_request_is_uvicorn_s() -> None:
+    one = connected()
+    one.cycle = SimpleNamespace(response_complete=True)
+    one.timeout_keep_alive_task = object()
+    assert await lives(one)
+
+
+async def test_a_second_request_that_does_not_come_to_its_end_is_closed() -> None:
+    one = connected()
+    one.cycle = SimpleNamespace(response_complete=True)
+    assert not await lives(one)
+
+
+async def test_a_websocket_is_left_alone() -> None:
+    one = connected()
+    one.connections.discard(one)
+    assert await lives(one)
