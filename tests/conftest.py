@@ -21,6 +21,30 @@ settings.register_profile(
 )
 settings.load_profile("rowcast")
 
+# Modules that take longest, in this order: with several workers they must not begin last.
+_LONGEST = [
+    "test_failures",
+    "test_demo_browser",
+    "test_many_processes",
+    "test_overload",
+    "test_client_js",
+    "test_official_clients",
+    "test_wire",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long modules first, then the other acceptance tests, then modules with a slow test."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+
+    def rank(item: pytest.Item) -> int:
+        if "acceptance" in item.path.parts:
+            name = item.path.stem
+            return _LONGEST.index(name) if name in _LONGEST else len(_LONGEST)
+        return len(_LONGEST) + (1 if item.path in slow else 2)
+
+    items.sort(key=rank)
+
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:

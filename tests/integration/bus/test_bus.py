@@ -24,6 +24,8 @@ from tests.support import redis as redises
 from tests.support.redis import Redis, layers, redis_goes
 from tests.support.waiting import auntil
 
+pytestmark = pytest.mark.slow
+
 KINDS = ("memory", "core", "pubsub")
 REDIS_KINDS = ("core", "pubsub")
 # The same bus, quicker to give up and to try again.

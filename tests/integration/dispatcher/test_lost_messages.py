@@ -25,7 +25,7 @@ from tests.support.socket_client import Client, db
 from tests.support.waiting import PATIENCE_SECONDS, auntil
 from tests.zoo.models import Note
 
-pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
+pytestmark = [pytest.mark.usefixtures("wal", "closing_hub"), pytest.mark.slow]
 
 KINDS = ("memory", "core", "pubsub")
 REDIS_KINDS = ("core", "pubsub")

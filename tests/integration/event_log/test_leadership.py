@@ -325,6 +325,7 @@ def test_a_leader_that_was_replaced_stands_by_and_leads_again_later(start: Any) 
     assert running.tailer.leading
 
 
+@pytest.mark.slow
 def test_a_standby_takes_over_from_a_leader_that_does_not_number(start: Any) -> None:
     paused = Contender()
     paused.consider()

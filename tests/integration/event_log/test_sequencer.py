@@ -237,6 +237,7 @@ def test_an_entry_is_read_with_no_other_relation_than_its_own() -> None:
         to_event(row, stranger)
 
 
+@pytest.mark.slow
 @several_writers
 class AnyHistory(TransactionTestCase):
     """Random interleavings of transactions, in random batches."""

@@ -29,6 +29,7 @@ from realtime.wal.postgresql.visibility import Horizon
 from tests.zoo.models import Note
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.usefixtures("wal"),
     pytest.mark.skipif(
         connection.vendor != "postgresql",

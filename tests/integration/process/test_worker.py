@@ -39,7 +39,7 @@ from tests.support.socket_client import Client, db
 from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.zoo.models import Note
 
-pytestmark = pytest.mark.usefixtures("wal")
+pytestmark = [pytest.mark.usefixtures("wal"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -222,6 +222,7 @@ async def histories(writers: list[Any], seed: int) -> None:
         await close_connections()
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 @settings(max_examples=12, suppress_health_check=list(HealthCheck))
 @given(writers=st.lists(_writer, min_size=2, max_size=3), seed=st.integers(0, 2**16))

@@ -190,6 +190,7 @@ async def history(steps: list[Any], begin: int) -> None:
         await close_connections()
 
 
+@pytest.mark.slow
 @settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(_step, min_size=1, max_size=10), begin=st.integers(0, 9))
 def test_at_each_place_in_the_log_the_sets_are_what_the_database_had_there(
@@ -261,6 +262,7 @@ async def test_subjects_with_the_same_values_share_a_set_which_goes_with_the_las
     assert len(sets) == 0
 
 
+@pytest.mark.slow
 async def test_many_live_sets_move_at_once_each_to_what_its_subject_may_see(
     people: list[Any],
 ) -> None:

@@ -22,7 +22,7 @@ from tests.support.subscriptions import FakeSubscriber, bindings
 from tests.support.waiting import auntil
 from tests.zoo.models import Note
 
-pytestmark = pytest.mark.usefixtures("wal")
+pytestmark = [pytest.mark.usefixtures("wal"), pytest.mark.slow]
 
 
 async def test_other_tasks_run_while_thousands_are_looked_at_and_events_keep_their_order() -> None:

@@ -177,6 +177,7 @@ async def test_who_asks_anew_while_a_set_that_many_hang_on_is_told_hears_of_a_ro
     assert other.told == ["resync", "resubscribed"]
 
 
+@pytest.mark.slow
 async def test_a_way_that_ends_while_others_are_told_is_not_gone_twice(
     granted: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

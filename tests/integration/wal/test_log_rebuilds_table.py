@@ -107,6 +107,7 @@ def replayed() -> dict[int, dict[str, Any]]:
     return rows
 
 
+@pytest.mark.slow
 class Replay(TestCase):
     @settings(max_examples=200, deadline=None)
     @given(HISTORIES)

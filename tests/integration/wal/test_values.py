@@ -260,6 +260,7 @@ ROWS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 class RoundTrip(TestCase):
     @settings(max_examples=150, deadline=None)
     @given(ROWS)

@@ -7,7 +7,13 @@ import threading
 
 import pytest
 
-from realtime.util.database_threads import finish_in_database_thread
+from realtime.util.database_threads import close_connections, finish_in_database_thread
+
+
+@pytest.fixture(autouse=True)
+async def without_connections() -> None:
+    """Tests that met a database before may have left theirs to the threads."""
+    await close_connections()
 
 
 async def test_work_is_finished_however_often_who_waits_is_cancelled() -> None:

@@ -45,6 +45,7 @@ def captured() -> dict[int, RowImage]:
     }
 
 
+@pytest.mark.slow
 @settings(
     max_examples=150,
     deadline=None,

@@ -34,7 +34,7 @@ from tests.support.policies import permission
 from tests.support.policy_world import ROWS, SEED, Asker, build, client, keys, policies
 from tests.zoo.models import Specimen
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 ACTIONS = ("view", "add", "change", "delete")
 EXAMPLES = int(os.environ.get("ROWCAST_EXAMPLES", 12))

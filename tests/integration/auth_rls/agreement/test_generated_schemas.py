@@ -36,7 +36,7 @@ from realtime.wal import triggers
 from tests.support.captured_models import withdraw
 from tests.support.policy_world import CELLS, SEED, Asker, _of_token, client, keys, predicates
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 SCHEMAS = 5
 ROWS = 25

@@ -16,6 +16,7 @@ from tests.zoo.models import Note
 pytestmark = pytest.mark.django_db
 
 
+@pytest.mark.slow
 @settings(
     max_examples=25,
     deadline=None,

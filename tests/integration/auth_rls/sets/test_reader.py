@@ -74,6 +74,7 @@ FEW = {
 }
 
 
+@pytest.mark.slow
 def test_read_together_or_one_by_one_the_sets_are_the_same() -> None:
     for pk in (1, 2):
         get_user_model().objects.create(pk=pk, username=str(pk))

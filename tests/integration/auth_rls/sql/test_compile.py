@@ -143,6 +143,7 @@ def check(predicate: Predicate) -> None:
             assert any(row[column] == value for column, value in keys)
 
 
+@pytest.mark.slow
 def test_sql_selects_a_row_exactly_when_its_predicate_is_true(world: None) -> None:
     specimens = st.fixed_dictionaries({name: st.none() | cell for name, cell in CELLS.items()})
 

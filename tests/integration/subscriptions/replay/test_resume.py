@@ -38,6 +38,7 @@ async def server() -> Server:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", ["seq", "epoch and seq", "commit_timestamp"])
 async def test_five_thousand_clients_that_resume_within_the_ring_cost_no_query_each(
     server: Server, granted: Any, named: str

@@ -156,6 +156,7 @@ async def test_what_the_database_cannot_hold_is_refused_and_spoils_nothing(here:
         assert list(await db(realtime.presence, "room")) == ["bob"]
 
 
+@pytest.mark.slow
 async def test_the_rows_of_a_process_that_is_taken_for_dead_go_and_come_again(here: Any) -> None:
     ann, _ = await here("ann")
     bob, _ = await here("bob")
