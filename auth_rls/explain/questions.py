@@ -134,7 +134,7 @@ def question(who: Asker, permission: str, pk: str) -> Question:
     """The question about the row with this primary key or, for a permission on topics, about the
     topic of this name. Raises ExplainError."""
     model, action = action_on(permission)
-    instance = _row(model, pk) if action in ACTIONS else _name(model, pk)
+    instance = stored_row(model, pk) if action in ACTIONS else _name(model, pk)
     return Question(who.subject, who.user, action, instance, who.refused)
 
 
@@ -259,7 +259,7 @@ def _explanation(asked: Question, permission: str) -> Explanation:
     )
 
 
-def _row(model: type[models.Model], pk: str) -> models.Model:
+def stored_row(model: type[models.Model], pk: str) -> models.Model:
     # No manager: a row that one hides is still one that policies decide about.
     rows: models.QuerySet[models.Model] = models.QuerySet(model)
     try:

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("realtime.scheduler")
 
 # Seconds of writing in one iteration of the loop, which has other work too.
-_SLICE_SECONDS = 0.01
+FLUSH_SECONDS = 0.01
 # Outboxes with frames of their own, and gaps in a batch, up to which a batch is worth its cost.
-_FEW = 64
+FEW = 64
 
 
 class WriteScheduler:
@@ -72,7 +72,7 @@ class WriteScheduler:
             if not (last.begun or last.full(frame)):
                 # A socket that gets both batches gets them in one write.
                 self._dissolve()
-        if len(self.outboxes) > _FEW:
+        if len(self.outboxes) > FEW:
             for encoding in group.encodings:
                 for outbox in encoding.outboxes:
                     if outbox is not without:
@@ -103,7 +103,7 @@ class WriteScheduler:
             gaps += len(batch.ranges)
         for frame in frames:
             outbox.put(frame)
-        if gaps > _FEW:
+        if gaps > FEW:
             self._dissolve()
 
     def _dissolve(self) -> None:
@@ -117,7 +117,7 @@ class WriteScheduler:
 
     def _flush(self) -> None:
         self._due = False
-        until = time.perf_counter() + _SLICE_SECONDS
+        until = time.perf_counter() + FLUSH_SECONDS
         try:
             if self.outboxes:
                 self._write_outboxes(until)

@@ -28,7 +28,7 @@ logger = logging.getLogger("realtime.processes")
 
 RENEW_SECONDS = 5.0
 # A read hold on older entries renews the row at once, but not more often than this.
-_ANNOUNCE_SECONDS = 0.5
+ANNOUNCE_SECONDS = 0.5
 
 
 async def keep(id_: str, report: Callable[[], Report], on_new_row: Callable[[], None]) -> None:
@@ -98,9 +98,9 @@ async def keep_row(
                     on_new_row()
                 if after_renewal is not None:
                     await after_renewal(written)
-            await asyncio.sleep(_ANNOUNCE_SECONDS)
+            await asyncio.sleep(ANNOUNCE_SECONDS)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RENEW_SECONDS - _ANNOUNCE_SECONDS):
+                async with asyncio.timeout(RENEW_SECONDS - ANNOUNCE_SECONDS):
                     await renew_now.wait()
     finally:
         unwatch()

@@ -54,7 +54,7 @@ async def admit(scope: dict[str, Any], settings: Settings) -> Admitted:
         code = CloseCode.ORIGIN_REFUSED
         raise Refusal(403, code, "Origin is not allowed")
     try:
-        version = negotiate(_first(query, "vsn"))
+        version = negotiate(query_parameter(query, "vsn"))
     except FrameError as error:
         raise Refusal(400, 4400, str(error)) from None
     session = settings.SESSION_AUTH and verdict.trusts_session
@@ -77,7 +77,8 @@ async def admit(scope: dict[str, Any], settings: Settings) -> Admitted:
     )
 
 
-def _first(query: bytes, name: str) -> str | None:
+def query_parameter(query: bytes, name: str) -> str | None:
+    """The first value of a parameter of a query string; None where there is none."""
     values = parse_qs(query.decode("latin-1")).get(name)
     return values[0] if values else None
 

@@ -16,7 +16,7 @@ from realtime.protocol.serializer import FrameError, Version, negotiate
 from realtime.redaction import RedactCredentials, redact
 from realtime.socket import credentials
 from realtime.socket.credentials import Kind
-from realtime.socket.handshake import _first
+from realtime.socket.handshake import query_parameter
 from realtime.socket.origin import OriginRule
 from tests.fuzz.feed import EXAMPLES, entries, fuzzed, mutated
 
@@ -67,7 +67,7 @@ def test_a_handshake_is_read_whatever_its_headers_and_query_hold(
     assert found.kind is not Kind.SESSION or session
     assert bool(found.value) is (found.kind is Kind.TOKEN)
     try:
-        assert negotiate(_first(raw, "vsn")) in Version
+        assert negotiate(query_parameter(raw, "vsn")) in Version
     except FrameError as error:
         assert "vsn" in str(error)
 

@@ -59,6 +59,10 @@ class Keeper:
         self._joined = asyncio.Event()
         self.faults: list[str] = []
 
+    @property
+    def connected(self) -> bool:
+        return self._client is not None
+
     async def start(self) -> None:
         """Connect, and go on from where the set stands."""
         self._client = await Client(**({"token": self._token} if self._token else {})).connect()

@@ -244,7 +244,7 @@ def build() -> list[Asker]:
         ("1", "service_role"),
         ("1", "postgres"),
     ):
-        askers.append(_of_token(rng, sub, role))
+        askers.append(asker_of_token(rng, sub, role))
     return askers
 
 
@@ -253,7 +253,7 @@ def _of_user(user: Any) -> Asker:
     return Asker(f"user {user}", json.loads(json.dumps(dict(subject.claims))), subject, user)
 
 
-def _of_token(rng: random.Random, sub: Any, role: str) -> Asker:
+def asker_of_token(rng: random.Random, sub: Any, role: str) -> Asker:
     claims: dict[str, Any] = {"sub": sub, "role": role, "exp": int(time.time()) + 10**6}
     if sub is None:
         del claims["sub"]

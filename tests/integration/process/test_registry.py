@@ -43,7 +43,7 @@ async def pool() -> AsyncIterator[None]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "RENEW_SECONDS", 0.02)
-    monkeypatch.setattr(heartbeat, "_ANNOUNCE_SECONDS", 0.01)
+    monkeypatch.setattr(heartbeat, "ANNOUNCE_SECONDS", 0.01)
 
 
 async def row_that(is_so: Callable[[Process], bool]) -> Process:

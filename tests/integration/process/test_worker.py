@@ -60,7 +60,7 @@ async def layer(request: pytest.FixtureRequest) -> AsyncIterator[str]:
 async def tidy(wal: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     await db(Process.objects.all().delete)
     monkeypatch.setattr(heartbeat, "RENEW_SECONDS", 0.05)
-    monkeypatch.setattr(heartbeat, "_ANNOUNCE_SECONDS", 0.01)
+    monkeypatch.setattr(heartbeat, "ANNOUNCE_SECONDS", 0.01)
     yield
     await close_connections()
 

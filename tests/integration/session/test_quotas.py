@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import time
 from typing import Any
 
 import pytest
 from django.test import AsyncClient
 
-from realtime.dispatcher.dispatcher import Dispatcher, InboxLimits
+from realtime.dispatcher.dispatcher import InboxLimits
 from realtime.process.hub import hub
 from realtime.protocol.errors import CloseCode
 from realtime.session.quotas import ADDRESS
 from realtime.topics.broadcast import Broadcast
+from realtime.topics.listeners import TopicListeners
+from realtime.util.time_slice import SLICE_SECONDS
 from tests.support.socket_client import Client, db
 from tests.support.tokens import token
 from tests.support.waiting import auntil
@@ -119,12 +122,14 @@ async def test_broadcasts_that_a_process_cannot_deliver_in_time_are_refused_and_
     await client.join("realtime:noise")
     home = hub()
 
-    def cast_one(self: Dispatcher) -> None:
-        """As much as a busy process gets done in a turn."""
-        if self._casts:
-            self._cast(self._casts.pop())
+    groups = TopicListeners.groups
 
-    monkeypatch.setattr(Dispatcher, "_cast_some", cast_one)
+    def slow(self: Any, *topic: Any) -> Any:
+        """A busy process: one broadcast takes as long as it gives to all before others run."""
+        time.sleep(2 * SLICE_SECONDS)
+        return groups(self, *topic)
+
+    monkeypatch.setattr(TopicListeners, "groups", slow)
     taken = 0
     for turn in range(100):
         for number in range(60):

@@ -215,7 +215,7 @@ async def histories(writers: list[Any], seed: int) -> None:
         for thread in threads:
             await asyncio.to_thread(thread.join)
         for keeper, _, _ in keepers:
-            if keeper._client is not None:
+            if keeper.connected:
                 await keeper.drop()
         await close_hub()
         await db(world.gone)

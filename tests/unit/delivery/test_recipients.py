@@ -273,7 +273,7 @@ async def test_a_descriptor_that_was_given_up_is_never_written_to() -> None:
 async def test_what_is_sent_while_a_batch_is_half_written_follows_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("realtime.delivery.write_scheduler._SLICE_SECONDS", -1.0)
+    monkeypatch.setattr("realtime.delivery.write_scheduler.FLUSH_SECONDS", -1.0)
     with sockets(300) as members:
         recipients = everybody(members)
         recipients.send(SharedFrame("a"))
@@ -483,9 +483,9 @@ def test_whatever_happens_each_gets_what_was_sent_while_it_was_there(
 
     with pytest.MonkeyPatch.context() as patch:
         # A turn writes to a few at a time, so that things happen while a batch is under way.
-        patch.setattr("realtime.delivery.write_scheduler._SLICE_SECONDS", -1.0)
+        patch.setattr("realtime.delivery.write_scheduler.FLUSH_SECONDS", -1.0)
         patch.setattr("realtime.delivery.write_group.SOCKETS_A_LOOK", look)
         patch.setattr("realtime.delivery.write_scheduler.SOCKETS_A_LOOK", look)
-        patch.setattr("realtime.delivery.write_scheduler._FEW", few)
+        patch.setattr("realtime.delivery.write_scheduler.FEW", few)
         patch.setattr("realtime.delivery.write_group.WRITE_BYTES", write)
         asyncio.run(run())

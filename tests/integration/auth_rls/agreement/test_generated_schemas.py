@@ -34,7 +34,7 @@ from realtime.event_log.event import RowImage
 from realtime.models import WalEntry
 from realtime.wal import triggers
 from tests.support.captured_models import withdraw
-from tests.support.policy_world import CELLS, SEED, Asker, _of_token, client, keys, predicates
+from tests.support.policy_world import CELLS, SEED, Asker, asker_of_token, client, keys, predicates
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
@@ -164,7 +164,7 @@ def test_every_wall_gives_the_same_answer_on_a_table_of_any_shape(
             }
             model._default_manager.create(pk=pk, **cells)
         ada = User.objects.create_user("ada", "ada@example.com")
-        askers = [_of_token(rng, ada.pk, "authenticated") for _ in range(3)]
+        askers = [asker_of_token(rng, ada.pk, "authenticated") for _ in range(3)]
         try_on(model, askers)
     finally:
         unmade(model)

@@ -336,7 +336,7 @@ def test_a_policy_that_the_database_cannot_evaluate_is_broken_and_doors_fail() -
     with pytest.MonkeyPatch.context() as patch:
         # The row itself can still be read.
         fields = [f for f in Note._meta.local_concrete_fields if f.name != "score"]
-        patch.setattr(questions, "_row", lambda model, pk: _without_score(note, fields))
+        patch.setattr(questions, "stored_row", lambda model, pk: _without_score(note, fields))
         code, text = run("--role", "anon", "--permission", "zoo.view_note", "--pk", str(note.pk))
     assert code == 1
     assert "old: broken" in text and "using: the database cannot evaluate it" in text
