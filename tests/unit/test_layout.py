@@ -21,6 +21,7 @@ ELSEWHERE = {
 ABOUT_NO_MODULE = {
     "docs": "what the documentation says",
     "test_layout.py": "this",
+    "test_static_files.py": "the files under static/ of both apps",
     "protocol/test_serializer_golden.py": "frames of realtime.protocol.serializer, byte for byte",
 }
 # Private by name only: parts of other libraries that have no other name.
