@@ -172,6 +172,11 @@ def subscribing_failed(parameters: str, exception: str) -> str:
     )
 
 
+def subscription_ended(parameters: str, reason: str) -> str:
+    """The text for a subscription that the server ends, given `connect_parameters` and why."""
+    return f"Subscription ended: {reason} [{parameters}]"
+
+
 def connect_parameters(
     event: str,
     schema: str,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -123,6 +123,10 @@ class Binding:
                 raise BindingError(
                     self._failed(f"ERROR P0001 (raise_exception) invalid column for select {name}")
                 )
+
+    def ended(self, reason: str) -> Binding:
+        """The same binding, which delivers nothing any more; `error` says why."""
+        return replace(self, error=errors.subscription_ended(self._parameters(), reason))
 
     def not_published(self) -> str:
         """The text for when no published table is covered."""

@@ -281,6 +281,12 @@ class Session:
             return []
         return self._replies.subscribed(channel, (), working=True)
 
+    def binding_ended(self, channel: Channel, problem: str) -> list[Effect]:
+        """A binding of the channel delivers nothing any more."""
+        if self.channels.get(channel.topic) is not channel:
+            return []
+        return self._replies.subscribed(channel, (problem,), working=False)
+
     def resync(self, channel: Channel, at: Position) -> list[Effect]:
         """Events are lost to this channel: its client must read its rows again."""
         if self.channels.get(channel.topic) is not channel or not channel.config.bindings:

@@ -86,6 +86,11 @@ class ChannelSubscriber:
         # Stored broadcasts that are not delivered when they come from the log.
         self._skipped: OrderedDict[str, None] = OrderedDict()
 
+    @property
+    def connection(self) -> object:
+        """What the channels of one socket have in common."""
+        return self._socket
+
     def hear(self, frame: Outgoing, id_: str) -> None:
         """Queue a stored broadcast, unless it is to be skipped."""
         if isinstance(self.casts, PendingBroadcasts):
@@ -141,6 +146,10 @@ class ChannelSubscriber:
     def permitted(self, rights: TopicRights) -> None:
         """The rights of the channel's subject on its private topic, from here on."""
         self._socket.permit(self._channel, rights)
+
+    def binding_ended(self, problem: str) -> None:
+        """A binding of the channel delivers nothing any more."""
+        self._socket.perform(self._socket.session.binding_ended(self._channel, problem))
 
     def revoked(self) -> None:
         """The channel's user was deactivated or deleted."""

@@ -18,7 +18,8 @@ from auth_rls.predicates.predicate import Predicate, Select
 from auth_rls.sets.live_set import SetDelta
 from realtime.event_log.event import DatabaseEvent
 from realtime.protocol.join import Binding
-from realtime.subscriptions.index import AudienceKey, Delivery, SubscriptionIndex
+from realtime.subscriptions.index import AudienceKey, Delivery, Subscription, SubscriptionIndex
+from realtime.subscriptions.judgement import TOO_COSTLY
 from realtime.subscriptions.planner import Plan
 from realtime.subscriptions.replay.context import ReplayContext, evaluation_failed
 from realtime.subscriptions.replay.replay import Replay
@@ -52,8 +53,13 @@ class Channels:
         self._sets = means.sets
         #: The subscriptions of the channels that are live.
         self.index: SubscriptionIndex[Subscriber] = SubscriptionIndex(
-            evaluation_failed, self._sets.members
+            evaluation_failed,
+            self._sets.members,
+            self._too_costly,
+            payer_of=lambda port: port.connection,
         )
+        # By channel the bindings whose filters cost too much on the event at hand.
+        self._costly: dict[Subscriber, set[int]] = {}
         self._channels: dict[Subscriber, _Channel] = {}
         # By the key of the subject's user, as text.
         self._of_user: dict[str, dict[Subscriber, None]] = {}
@@ -142,6 +148,26 @@ class Channels:
         del self._channels[port]
         self._sets.release(port)
 
+    def _too_costly(self, port: Subscriber, subscription: Subscription) -> None:
+        self._costly.setdefault(port, set()).add(subscription.id)
+
+    def end(self, port: Subscriber, ids: Collection[int]) -> None:
+        """End these bindings, whose filters cost more than is allowed; the client is notified. No
+        change of permissions brings them back, only another join. Does nothing to a channel that
+        has left."""
+        channel = self._channels.get(port)
+        if channel is None:
+            return
+        request = channel.request.ended(ids, TOO_COSTLY)
+        self._replace(port, channel, request, channel.plan.without(ids))
+        if channel.replay is not None:
+            self._redirect(port, channel, channel.replay)
+        else:
+            self._subscribe(port, channel)
+        for binding in request.bindings:
+            if binding.id in ids and binding.error is not None:
+                port.binding_ended(binding.error)
+
     def _replace(self, port: Subscriber, channel: _Channel, request: Request, plan: Plan) -> None:
         self._unname(port, channel.request)
         channel.request, channel.plan = request, plan
@@ -183,6 +209,9 @@ class Channels:
             waiting, self._waiting = self._waiting, None
             for port in waiting:
                 self._subscribe(port, self._channels[port])
+            costly, self._costly = self._costly, {}
+            for port, ids in costly.items():
+                self.end(port, ids)
 
     def _emptied(self, event: DatabaseEvent) -> Generator[None, None, None]:
         # A TRUNCATE names no rows: every channel that is subscribed to the table reads it anew.
@@ -289,7 +318,8 @@ class Channels:
         self._leave(port, channel)
         self._means.counters.replays += 1
         self._sets.retain(port, replay.plan.selects)
-        task = asyncio.create_task(replay.run(self._arrived), name="rowcast-replay")
+        run = replay.run(self._arrived, self.end)
+        task = asyncio.create_task(run, name="rowcast-replay")
         channel.replay, channel.task = replay, task
         self.running_replays += 1
         task.add_done_callback(lambda task: self._replay_done(port, replay, task))

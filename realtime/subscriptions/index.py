@@ -26,7 +26,7 @@ from auth_rls.sets.live_set import SetDelta
 from realtime.delivery.recipients import Recipients
 from realtime.event_log.event import DatabaseEvent
 from realtime.subscriptions.change_payload import renamed, unchanged
-from realtime.subscriptions.judgement import Judgement, MembersOf
+from realtime.subscriptions.judgement import STEPS_PER_CONNECTION, Judgement, MembersOf
 
 Member = TypeVar("Member")
 
@@ -34,6 +34,7 @@ Member = TypeVar("Member")
 # beside its filter.
 _STRIDE = 256_000
 _STEPS_PER_ENTRY = 1_000
+_MOST_PAYERS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +158,7 @@ class SubscriptionIndex(Generic[Member]):
     `on_failure` is called for a predicate that raised; the event is then not delivered to its
     subscribers. `on_too_costly` is called for each channel whose filter costs too much on an event;
     it must end that subscription once the event is handed out, for the event is lost to it.
+    `payer_of` names the connection that the costs of a channel's filters are charged to.
     """
 
     def __init__(
@@ -164,6 +166,7 @@ class SubscriptionIndex(Generic[Member]):
         on_failure: Callable[[Subscription, Exception], None],
         members_of: MembersOf = _no_sets,
         on_too_costly: Callable[[Member, Subscription], None] | None = None,
+        payer_of: Callable[[Member], object] | None = None,
     ) -> None:
         self._members_of = members_of
         self._tables: dict[tuple[str, str], _Table[Member]] = {}
@@ -171,6 +174,7 @@ class SubscriptionIndex(Generic[Member]):
         self._of: dict[Member, Audience[Member]] = {}
         self._on_failure = on_failure
         self._on_too_costly = on_too_costly
+        self._payer_of = payer_of
         #: How many predicates were evaluated on an event so far.
         self.evaluated = 0
 
@@ -261,12 +265,13 @@ class SubscriptionIndex(Generic[Member]):
         if table is None or not event.relation.published:
             return
         hits: list[_Hit[Member]] = []
+        spent: dict[object, int] = {}
         image = event.old if event.op == "DELETE" else event.new
         if table.plain.by_key and image is not None and not unchanged(event):
-            yield from self._each(table.plain.index.candidates(image), event, _hits, hits)
+            yield from self._each(table.plain.index.candidates(image), event, _hits, hits, spent)
         if table.live.by_key:
             entries = table.live.index.candidates(event.new, event.old)
-            yield from self._each(entries, event, _live_hits, hits)
+            yield from self._each(entries, event, _live_hits, hits, spent)
         if hits:
             found += _group(hits)
 
@@ -276,22 +281,47 @@ class SubscriptionIndex(Generic[Member]):
         event: DatabaseEvent,
         judge: Callable[[_Entry[Member], DatabaseEvent], Iterable[_Hit[Member]]],
         hits: list[_Hit[Member]],
+        spent: dict[object, int],
     ) -> Generator[None, None, None]:
         work = 0
         for entry in entries:
             self.evaluated += 1
             judgement = entry.judgement
-            judgement.begin()
             try:
-                hits.extend(judge(entry, event))
+                if judgement.metered:
+                    judgement.begin()
+                    hits.extend(self._charged(entry, event, judge, spent))
+                else:
+                    hits.extend(judge(entry, event))
             except TooCostly:
                 self._too_costly(entry)
             except Exception as error:
                 self._failed(entry, error)
-            work += _STEPS_PER_ENTRY + judgement.steps
+            work += _STEPS_PER_ENTRY + (judgement.steps if judgement.metered else 0)
             if work >= _STRIDE:
                 work = 0
                 yield
+
+    def _charged(
+        self,
+        entry: _Entry[Member],
+        event: DatabaseEvent,
+        judge: Callable[[_Entry[Member], DatabaseEvent], Iterable[_Hit[Member]]],
+        spent: dict[object, int],
+    ) -> Iterable[_Hit[Member]]:
+        """Judge, at the cost of the connections whose filter it is: `spent` is what they have cost
+        on this event. A filter that many have is not charged; it is judged once for all of them."""
+        audiences = {audience for audience, _ in entry.subscribers}
+        if self._payer_of is None or sum(len(one.members) for one in audiences) > _MOST_PAYERS:
+            return judge(entry, event)
+        payers = {self._payer_of(member) for one in audiences for member in one.members}
+        if all(spent.get(payer, 0) >= STEPS_PER_CONNECTION for payer in payers):
+            raise TooCostly
+        try:
+            return judge(entry, event)
+        finally:
+            for payer in payers:
+                spent[payer] = spent.get(payer, 0) + entry.judgement.steps // len(payers)
 
     def _failed(self, entry: _Entry[Member], error: Exception) -> None:
         """Denied to all who share this predicate, and to no others (RT-S2)."""

@@ -13,7 +13,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from auth_rls.predicates.evaluate import Meter, matcher
-from auth_rls.predicates.predicate import TRUE, Predicate, Select
+from auth_rls.predicates.patterns import MAKERS
+from auth_rls.predicates.predicate import TRUE, Predicate, Select, tests
 
 if TYPE_CHECKING:
     from realtime.subscriptions.index import Subscription
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 STEPS_PER_EVENT = 500_000
 """What the filter of a subscription may cost on one event: characters of text times instructions of
 the patterns they are put to. Some milliseconds at the very most."""
+
+STEPS_PER_CONNECTION = 4 * STEPS_PER_EVENT
+"""What the filters of all channels of one socket may cost on one event."""
+
+TOO_COSTLY = "its filter would cost too much on a row; filter for less, or by shorter patterns"
+"""Why a subscription is ended that goes beyond."""
 
 Verdict = Callable[[Mapping[str, Any]], bool | None]
 MembersOf = Callable[[Select], Collection[object]]
@@ -37,13 +44,15 @@ class FilterTooCostly(Exception):
 class Judgement:
     """Made of a subject's bound policies and a filter. `shows` is the policies' verdict alone."""
 
-    __slots__ = ("_filter", "_meter", "shows")
+    __slots__ = ("_filter", "_meter", "metered", "shows")
 
     def __init__(
         self, rls: Predicate, filter_: Predicate, members_of: MembersOf | None = None
     ) -> None:
         self._meter = Meter(STEPS_PER_EVENT)
         self._filter = None if filter_ == TRUE else matcher(filter_, members_of, self._meter)
+        #: Whether the filter has patterns, and so a cost that depends on the row.
+        self.metered = any(test.op in MAKERS for test in tests(filter_))
         self.shows: Verdict = matcher(rls, members_of)
 
     def begin(self) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from django.db.models import Model
 
@@ -53,6 +53,12 @@ class Plan:
     topic_selects: tuple[Select, ...] = ()
     # By table, the rules that the verdicts were made of; to be compared with those of later.
     rules: Mapping[str, object] = field(default_factory=dict, compare=False)
+
+    def without(self, ids: Collection[int]) -> Plan:
+        """The same plan without the subscriptions of these bindings."""
+        return replace(
+            self, subscriptions=tuple(item for item in self.subscriptions if item.id not in ids)
+        )
 
     @property
     def row_selects(self) -> tuple[Select, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 from auth_rls.subjects.subject import Subject
 from realtime.protocol.join import Binding
@@ -25,6 +26,11 @@ class Request:
     bindings: tuple[Binding, ...]
     private: str | None = None
     read: int = -1
+
+    def ended(self, ids: Collection[int], reason: str) -> Request:
+        """The same request, of which these bindings deliver nothing any more."""
+        bindings = (b.ended(reason) if b.id in ids else b for b in self.bindings)
+        return replace(self, bindings=tuple(bindings))
 
     def plan(self, planner: Planner) -> Plan:
         """What the channel gets by this planner."""

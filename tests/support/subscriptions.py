@@ -49,6 +49,10 @@ class FakeSubscriber:
     def casts(self) -> Sink:
         return self
 
+    @property
+    def connection(self) -> object:
+        return self
+
     def put(self, frame: Outgoing) -> None:
         self.frames.append(str(frame.message if isinstance(frame, SharedFrame) else frame))
 
@@ -72,6 +76,9 @@ class FakeSubscriber:
 
     def permitted(self, rights: TopicRights) -> None:
         self.told.append("permitted")
+
+    def binding_ended(self, problem: str) -> None:
+        self.told.append(f"ended: {problem}")
 
     def revoked(self) -> None:
         self.told.append("revoked")

@@ -33,7 +33,9 @@ class Feed:
     def __init__(self, port: Subscriber, means: ReplayContext) -> None:
         self._port = port
         self._means = means
-        self._index: SubscriptionIndex[Subscriber] = SubscriptionIndex(evaluation_failed)
+        #: Bindings whose filters cost too much on the last event; nothing goes on before they end.
+        self.too_costly: set[int] = set()
+        self._index = self._empty()
         # What the index was made of.
         self._indexed: object = None
         # Whether the entries of a relation have the columns that decide about a live set.
@@ -41,7 +43,8 @@ class Feed:
 
     def events(self, events: Sequence[DatabaseEvent], plan: Plan, begun: frozenset[int]) -> int:
         """Deliver what the bindings that have begun get of these by a plan, up to about as much as
-        a client is sent at once. Returns the seq that was reached; raises Lost."""
+        a client is sent at once, or up to one on which a filter costs too much. Returns the seq
+        that was reached; raises HistoryLost."""
         self._follow(plan, begun)
         size = 0
         for event in events:
@@ -52,9 +55,14 @@ class Feed:
                 self._check_decidable(event, plan, begun)
                 for delivery in self._index.match(event):
                     size += self._put(frames.of_change(event, delivery))
-            if size > _CHUNK_BYTES:
+            if size > _CHUNK_BYTES or self.too_costly:
                 return event.seq
         return events[-1].seq
+
+    def _empty(self) -> SubscriptionIndex[Subscriber]:
+        return SubscriptionIndex(
+            evaluation_failed, on_too_costly=lambda _, item: self.too_costly.add(item.id)
+        )
 
     def _follow(self, plan: Plan, begun: frozenset[int]) -> None:
         """Index the subscriptions that have begun, with the values that their sets have now."""
@@ -67,7 +75,7 @@ class Feed:
             for item in plan.subscriptions
             if item.id in begun
         )
-        self._index = SubscriptionIndex(evaluation_failed)
+        self._index = self._empty()
         self._index.set(self._port, AudienceKey(self._port.topic, self._port.version.value, mine))
         self._indexed = wanted
         self._decidable.clear()

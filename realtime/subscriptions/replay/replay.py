@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from auth_rls.predicates.predicate import Predicate
 from realtime.event_log.position import Position
 from realtime.event_log.read_holds import holds
 from realtime.protocol.join import Binding
 from realtime.subscriptions.index import Subscription
+from realtime.subscriptions.judgement import FilterTooCostly
 from realtime.subscriptions.planner import Plan
 from realtime.subscriptions.replay.context import ReplayContext
 from realtime.subscriptions.replay.feed import Feed, HistoryLost, row_event
@@ -117,9 +118,14 @@ class Replay:
         working = {subscription.id for subscription in self.plan.subscriptions}
         return [binding for binding in self.request.bindings if binding.id in working]
 
-    async def run(self, arrived: Callable[[Replay], None]) -> None:
+    async def run(
+        self,
+        arrived: Callable[[Replay], None],
+        end: Callable[[Subscriber, Collection[int]], None],
+    ) -> None:
         """Go to the head, then call `arrived`. What cannot be kept ends in "resync required", or
-        in a snapshot where one was asked for.
+        in a snapshot where one was asked for. `end` is called for bindings whose filters cost too
+        much; it replaces `request` and `plan`.
 
         Raises Revoked, and what reading the database raises.
         """
@@ -132,7 +138,9 @@ class Replay:
                     hold.move(self._cursor)
                     await self._settle()
                     await self._catch_up()
-                    if self._cursor == self._log.seq and self._snapshots:
+                    if self._feed.too_costly:
+                        self._end_costly(end)
+                    elif self._cursor == self._log.seq and self._snapshots:
                         if fresh:
                             await self._send_snapshots()
                         else:
@@ -143,9 +151,18 @@ class Replay:
                 except HistoryLost as error:
                     logger.info("replay: %s", error, extra={"action": "replay_lost"})
                     self._begin_anew(lambda binding: True)
+                except FilterTooCostly as error:
+                    self._feed.too_costly.add(error.subscription.id)
+                    self._end_costly(end)
             arrived(self)
         if self._resumes:
             self.port.caught_up(self._log.position)
+
+    def _end_costly(self, end: Callable[[Subscriber, Collection[int]], None]) -> None:
+        ids, self._feed.too_costly = self._feed.too_costly, set()
+        for id_ in ids:
+            self._snapshots.pop(id_, None)
+        end(self.port, ids)
 
     def _arrived(self) -> bool:
         return (
@@ -256,6 +273,8 @@ class Replay:
                 return
             begun = frozenset(id_ for id_, start in self._starts.items() if start <= self._cursor)
             self._cursor = self._feed.events(events, self.plan, begun)
+            if self._feed.too_costly:
+                return
             await self.port.writable()
             await asyncio.sleep(0)
         if self._epoch != self._log.epoch or self._cursor > self._log.seq:

@@ -126,3 +126,22 @@ def test_whose_filter_costs_too_much_is_named_and_others_get_the_event() -> None
     assert ended == [("bad", 7)]
     short = Watched(id=1, body="c")
     assert len(subscriptions.match(event("INSERT", None, short))) == 2
+
+
+def test_the_filters_of_one_connection_are_bounded_together() -> None:
+    ended: list[str] = []
+    subscriptions: SubscriptionIndex[str] = SubscriptionIndex(
+        lambda _, error: pytest.fail(str(error)),
+        on_too_costly=lambda member, item: ended.append(member),
+        payer_of=lambda member: member[0],
+    )
+    for member in [*(f"a{n:02}" for n in range(40)), "b"]:
+        filter_ = Not(Test("body", "match", f"(error|warn|fatal).*timeout{member}"))
+        wanted = Subscription(1, "public", "t", "*", filter_, TRUE)
+        subscriptions.set(member, AudienceKey(f"realtime:{member}", "2.0.0", (wanted,)))
+    found = subscriptions.match(event("INSERT", None, Watched(id=1, body="x" * 10_000)))
+    served = {member for delivery in found for member in delivery.audience.members}
+    assert "b" in served
+    assert ended and set(ended) | served == {*(f"a{n:02}" for n in range(40)), "b"}
+    assert not set(ended) & served
+    assert len(subscriptions.match(event("INSERT", None, Watched(id=1, body="x")))) == 41
