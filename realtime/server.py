@@ -178,8 +178,6 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
 
     def _fail(self, code: CloseCode) -> None:
         """Close the socket with this code, because of the client's frames."""
-        if self._outbox is not None:
-            self._outbox.drop()
         fail_uvicorn(self, int(code), code.meaning)
 
     # --- the transport --------------------------------------------------------------------------

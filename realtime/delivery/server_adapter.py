@@ -271,7 +271,7 @@ def fail_uvicorn(protocol: Any, code: int, reason: str) -> None:
     """Close a socket of uvicorn because of its client's frames."""
     if not protocol.close_sent:
         protocol.conn.fail(code, reason)
-        end_uvicorn(protocol)
+        protocol.handle_parser_exception()
 
 
 def end_uvicorn(protocol: Any) -> None:

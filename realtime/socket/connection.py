@@ -135,7 +135,7 @@ class Connection:
                 self.disconnect()
             self.set_timer()
             await self._read_until_end(receive)
-            await self._close()
+            await self._close(receive)
         finally:
             self._hub.sockets.pop(self.outbox, None)
 
@@ -177,16 +177,18 @@ class Connection:
             self._hub.remove(port)
         self._ports.clear()
 
-    async def _close(self) -> None:
+    async def _close(self, receive: AsgiReceive) -> None:
         if self.outbox.overflowed:
             self._code = CloseCode.SLOW_CONSUMER
             self._note(Note("slow_consumer", "outbox full", "outbox_bytes/connection"))
         if self._code is not None:
             self._counters.closes[str(int(self._code))] += 1
             await self._send_close(self._code)
-        elif self._end.failure is not None and not is_gone(self._end.failure):
-            # Not a send to a client that has gone: an error of the server.
-            logger.error("socket failed", exc_info=self._end.failure, extra={"action": "failed"})
+            return
+        failure = self._end.failure
+        if failure is None or is_gone(failure) or await _is_disconnected(receive):
+            return
+        logger.error("socket failed", exc_info=failure, extra={"action": "failed"})
 
     async def _send_close(self, code: CloseCode) -> None:
         try:
@@ -322,6 +324,18 @@ def _open_outbox(scope: Mapping[str, Any], send: AsgiSend, limits: Limits, end: 
         return cast(Outbox, fanout["open"](limits.outbox_bytes, end, limits.frame_bytes))
     bound_frames(send, limits.frame_bytes)
     return AsgiOutbox(partial(_send_frame, send), limits.outbox_bytes, end, carrier_of(send))
+
+
+async def _is_disconnected(receive: AsgiReceive) -> bool:
+    """Whether the server has ended the socket, as after a malformed frame: a send then fails in
+    whatever way the server has, before the application has read of the end."""
+    try:
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            while (await receive())["type"] != "websocket.disconnect":
+                continue
+    except Exception:
+        return False
+    return True
 
 
 async def _send_frame(send: AsgiSend, frame: str | bytes) -> None:

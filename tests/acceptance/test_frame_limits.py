@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import struct
 import zlib
 from typing import Any
@@ -114,3 +115,46 @@ async def test_a_message_in_several_fragments_is_one_message(fresh: Any, kind: s
         found += await asyncio.wait_for(reader.read(65_536), PATIENCE)
     assert b"phx_reply" in found
     writer.close()
+
+
+GARBAGE = (
+    frame(3, b"x"),
+    frame(TEXT, b"\xff\xff"),
+    frame(CONTINUATION, b"x"),
+    frame(8, b"\x03"),
+    frame(TEXT, b"hello", masked=False),
+)
+
+
+@SERVERS
+async def test_a_malformed_frame_among_broadcasts_leaves_no_traceback(
+    fresh: Any, kind: str
+) -> None:
+    world = fresh(kind)
+
+    async def talk(number: int) -> None:
+        reader, writer, _ = await opened(world.server)
+        config = {"config": {"broadcast": {"self": True}}}
+        said = [["1", "1", "realtime:t", "phx_join", config]]
+        body = {"event": "e", "payload": {"text": "x" * 2_000}}
+        said += [["1", str(n), "realtime:t", "broadcast", body] for n in range(2, 22)]
+        with contextlib.suppress(ConnectionError):
+            for message in said:
+                writer.write(frame(TEXT, json.dumps(message).encode()))
+            writer.write(GARBAGE[number % len(GARBAGE)])
+            await writer.drain()
+            await close_code(reader)
+        writer.close()
+
+    async def ask_with_a_bad_token(number: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", world.server.port)
+        writer.write(request(world.server, "apikey=x.y.z&vsn=2.0.0"))
+        if number % 2:
+            await reader.read()
+        writer.close()
+
+    async with await Peer.open(world.server) as other:
+        await asyncio.gather(*map(talk, range(40)), *map(ask_with_a_bad_token, range(40)))
+        assert (await other.push("phoenix", "heartbeat", {}))["status"] == "ok"
+    assert "Traceback" not in world.server.log
+    assert "Unexpected ASGI message" not in world.server.log
