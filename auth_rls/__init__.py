@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     )
     from auth_rls.policy.declared import declare_policy
     from auth_rls.policy.qobjects import select
+    from auth_rls.subjects.denylist import token_denylist
+    from auth_rls.subjects.disconnect import disconnect
     from auth_rls.subjects.subject import Subject
 
 __all__ = [
@@ -32,8 +34,10 @@ __all__ = [
     "check_add",
     "check_change",
     "declare_policy",
+    "disconnect",
     "permitted",
     "select",
+    "token_denylist",
     "visible",
 ]
 
@@ -47,8 +51,10 @@ _HOMES = {
     "check_add": "auth_rls.access.writes",
     "check_change": "auth_rls.access.writes",
     "declare_policy": "auth_rls.policy.declared",
+    "disconnect": "auth_rls.subjects.disconnect",
     "permitted": "auth_rls.access.querysets",
     "select": "auth_rls.policy.qobjects",
+    "token_denylist": "auth_rls.subjects.denylist",
     "visible": "auth_rls.access.querysets",
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 
@@ -13,6 +15,7 @@ class RealtimeConfig(AppConfig):
 
     def ready(self) -> None:
         from auth_rls.policy import reach
+        from auth_rls.subjects.disconnect import disconnected
         from realtime import checks, redaction  # noqa: F401  (checks register themselves)
         from realtime.models import Message, PresenceMember, RandomId
         from realtime.subscriptions import explain_door
@@ -28,5 +31,12 @@ class RealtimeConfig(AppConfig):
         explain_door.connect()
         reach.register(published.published_columns)
         actor_capture.connect(self)
+        disconnected.connect(_disconnect, dispatch_uid="realtime.disconnect")
         # Clients put tokens into the query string, and servers log it.
         redaction.install()
+
+
+def _disconnect(user_id: str, **_: Any) -> None:
+    from realtime.topics.stored import store_disconnect
+
+    store_disconnect(user_id)

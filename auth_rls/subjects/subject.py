@@ -18,7 +18,7 @@ from django.core.exceptions import ValidationError
 
 from auth_rls import conf
 from auth_rls.predicates.kinds import Kind, from_text
-from auth_rls.subjects import tokens
+from auth_rls.subjects import denylist, tokens
 from auth_rls.subjects.claims import claim_at, put_claim
 
 ANON: Final = "anon"
@@ -146,6 +146,8 @@ class Subject:
     def from_verified(cls, token: tokens.VerifiedToken) -> Subject:
         """As `from_token`, for a token whose signature and claims have been checked."""
         settings = conf.current()
+        if denylist.in_use() and any(denylist.denied([token.claims])):
+            raise tokens.InvalidToken("Token has been revoked")
         named = _named(token.claims, settings)
         try:
             frozen = Claims(token.claims)

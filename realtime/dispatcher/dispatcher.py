@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from realtime.bus.bus import Bus, Message
@@ -38,7 +38,7 @@ from realtime.topics.broadcast import Broadcast, BroadcastBatch
 from realtime.topics.frames import of_broadcast
 from realtime.topics.listeners import TopicListeners
 from realtime.topics.presence.tracker import PresenceTracker
-from realtime.topics.stored import broadcast_of
+from realtime.topics.stored import broadcast_of, user_to_disconnect
 from realtime.util.counters import Counters
 from realtime.util.database_threads import DATABASE_ERRORS
 from realtime.util.fair_queue import FairQueue
@@ -97,6 +97,10 @@ class Dispatcher:
             StoredMessage._meta.db_table: self._message,
             PresenceMember._meta.db_table: self._member,
         }
+        #: Called with the user ids of users that changed, None for all.
+        self.users_changed: Callable[[Collection[str] | None], None] = _ignore
+        #: Called with a user id whose connections are to end.
+        self.disconnected: Callable[[str], None] = _ignore
         self._inbox: deque[Batch] = deque()
         #: May be replaced while the dispatcher runs, except for those of broadcasts.
         self.inbox_limits = _INBOX
@@ -238,6 +242,7 @@ class Dispatcher:
         for port in self._channels:
             port.resync(self.position)
         self.presence.reload()
+        self.users_changed(None)
 
     async def _process(self, events: Sequence[DatabaseEvent]) -> None:
         bound = False
@@ -251,6 +256,7 @@ class Dispatcher:
                     bound = True
                     scope = self.subscribers.watch.scope(events[number:])
                     await self._rebinding.rebind(scope)
+                    self.users_changed(None if scope.everybody else scope.users)
                 await self._rebinding.shift(event)
             self.log.append(event)
             self.counters.events += 1
@@ -282,8 +288,13 @@ class Dispatcher:
         members.send(frame)
 
     def _message(self, event: DatabaseEvent) -> None:
-        if event.new is not None:
+        if event.new is None:
+            return
+        user_id = user_to_disconnect(event.new)
+        if user_id is None:
             self._cast(broadcast_of(event.new))
+        else:
+            self.disconnected(user_id)
 
     def _member(self, event: DatabaseEvent) -> None:
         self.counters.presence += 1
@@ -309,3 +320,7 @@ class Dispatcher:
             for port in group:
                 if port is not origin:
                     port.hear(frame, cast.id)
+
+
+def _ignore(_: object) -> None:
+    """For a dispatcher without connections."""

@@ -39,7 +39,7 @@ from realtime.protocol.serializer import PREFIX, Encoding
 from realtime.socket import credentials
 from realtime.topics.broadcast import Broadcast
 from realtime.topics.stored import store_async
-from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
+from realtime.util.database_threads import DATABASE_ERRORS
 
 logger = logging.getLogger("realtime.broadcast")
 
@@ -168,12 +168,10 @@ async def _subject(request: HttpRequest) -> Subject:
     query = request.META.get("QUERY_STRING", "").encode()
     credential = credentials.from_handshake(headers, query, session=False)
     try:
-        return await in_database_thread(
-            credentials.authenticate,
-            credential,
-            api_keys=settings.API_KEYS,
-            allow_anonymous=settings.ALLOW_ANONYMOUS,
+        found = await credentials.identify(
+            credential, api_keys=settings.API_KEYS, allow_anonymous=settings.ALLOW_ANONYMOUS
         )
+        return found.subject
     except TokenError as error:
         logger.info("broadcast refused: %s", error, extra={"action": "broadcast_refused"})
         raise _Answer(401, {"message": "Unauthorized"}) from None

@@ -118,12 +118,10 @@ async def _not_an_operator(request: HttpRequest) -> JsonResponse | None:
     if credential.kind is Kind.TOKEN:
         keys = conf.current().API_KEYS
         try:
-            subject = await in_database_thread(
-                credentials.authenticate, credential, api_keys=keys, allow_anonymous=False
-            )
+            found = await credentials.identify(credential, api_keys=keys, allow_anonymous=False)
         except TokenError as error:
             return _unauthorized(error.handshake_reason)
-        if subject.role == SERVICE_ROLE:
+        if found.subject.role == SERVICE_ROLE:
             return None
         return JsonResponse({"error": "This needs the role service_role"}, status=403)
     user = await request.auser() if hasattr(request, "auser") else None

@@ -27,6 +27,7 @@ from realtime.event_log.batch import Batch
 from realtime.event_log.position import Position
 from realtime.event_log.tailer import Tailer
 from realtime.process import heartbeat
+from realtime.process.connection_watch import ConnectionWatch, Watched
 from realtime.process.loop_monitor import LoopMonitor
 from realtime.process.registry import Report
 from realtime.process.remote_reader import RemoteReader
@@ -37,7 +38,7 @@ from realtime.subscriptions.subscriber import Subscriber
 from realtime.topics.broadcast import Broadcast, in_batches
 from realtime.topics.presence.writer import PresenceWriter
 from realtime.util.counters import Counters
-from realtime.util.database_threads import in_database_thread
+from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
 from realtime.util.fair_queue import FairQueue
 
 logger = logging.getLogger("realtime.hub")
@@ -94,6 +95,10 @@ class Hub:
         self.connections = 0
         self.addresses: Counter[str] = Counter()
         self.quotas = Quotas(Rates.of(settings.LIMITS))
+        self.watch = ConnectionWatch()
+        self.dispatcher.users_changed = self.watch.users_changed
+        self.dispatcher.disconnected = self.watch.end_of_user
+        self._followed: asyncio.Task[None] | None = None
         self._numbers = count(1)
         self._starting = asyncio.Lock()
         self._started = False
@@ -124,6 +129,23 @@ class Hub:
         self.addresses[address] -= 1
         if not self.addresses[address]:
             del self.addresses[address]
+
+    def follow(self, owner: object, held: Watched) -> None:
+        """Watch a connection. Starts the hub if the connection has a user: the log says when the
+        user may ask no longer."""
+        self.watch.put(owner, held)
+        if held.subject.user_id is not None and not self._started and self._followed is None:
+            self._followed = asyncio.create_task(self._follow(), name="rowcast-start")
+
+    async def _follow(self) -> None:
+        try:
+            await self.ready()
+            # Changes since the first of these users was read have not been followed.
+            self.watch.users_changed(None)
+        except DATABASE_ERRORS as error:
+            logger.debug("not started: %s", error, extra={"action": "start_failed"})
+        finally:
+            self._followed = None
 
     def quotas_of(self, subject: Subject, now: float) -> QuotaChain | None:
         """The quotas that a subject's connections and channels share. None for a subject without a
@@ -210,6 +232,10 @@ class Hub:
         """Stop everything that was started."""
         self._signal.uninstall()
         self.loop_monitor.stop()
+        await self.watch.stop()
+        if self._followed is not None:
+            self._followed.cancel()
+            await asyncio.gather(self._followed, return_exceptions=True)
         # The row last: its presence rows are deleted with it.
         for task in (self._present, self._keeper):
             if task is not None:
@@ -252,6 +278,7 @@ class Hub:
     def remove(self, port: Subscriber) -> None:
         """Remove a channel from subscriptions, topics and presence."""
         self.dispatcher.remove(port)
+        self.watch.discard(port)
         self.presence.untrack(port.id)
 
     async def _send_waiting(self) -> None:

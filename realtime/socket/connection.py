@@ -26,6 +26,7 @@ from realtime.delivery.asgi_outbox import AsgiOutbox
 from realtime.delivery.outbox import Outbox
 from realtime.delivery.server_adapter import bound_frames, carrier_of, is_gone, send_close
 from realtime.event_log.position import Position
+from realtime.process.connection_watch import Watched
 from realtime.process.hub import Hub
 from realtime.protocol.errors import CloseCode, WireError
 from realtime.session.channel import Channel, Phase
@@ -56,6 +57,9 @@ logger = logging.getLogger("realtime.consumer")
 
 # How long a close waits for a client that does not read.
 _CLOSE_SECONDS = 2.0
+# How long the user of the handshake need not be read again for a join. Later changes of the user
+# arrive by the log, but a snapshot does not wait for the log.
+_FRESH_SECONDS = 1.0
 
 AsgiSend = Callable[[dict[str, Any]], Awaitable[None]]
 AsgiReceive = Callable[[], Awaitable[dict[str, Any]]]
@@ -109,6 +113,7 @@ class Connection:
         self._admission = admission
         self._asgi_send = send
         self._loop = asyncio.get_running_loop()
+        self._started = self._loop.time()
         self._counters = hub.counters
         self._ports: dict[Channel, ChannelSubscriber] = {}
         self._jobs: set[asyncio.Task[None]] = set()
@@ -130,6 +135,9 @@ class Connection:
         """Serve the socket until its end, and close it."""
         self._counters.accepted += 1
         self._hub.sockets[self.outbox] = self.disconnect
+        admitted = self._admission.admitted
+        watched = Watched(admitted.subject, admitted.session, self.revoke)
+        self._hub.follow(self.outbox, watched)
         try:
             if self._hub.draining:
                 self.disconnect()
@@ -138,6 +146,7 @@ class Connection:
             await self._close(receive)
         finally:
             self._hub.sockets.pop(self.outbox, None)
+            self._hub.watch.discard(self.outbox)
 
     async def _read_until_end(self, receive: AsgiReceive) -> None:
         try:
@@ -242,6 +251,11 @@ class Connection:
         """End the socket; frames that were queued before are still sent."""
         self.perform(self.session.close(code))
 
+    def revoke(self) -> None:
+        """End the socket because its credential is no longer good."""
+        self._counters.auth_failures["connection"] += 1
+        self.close(CloseCode.TOKEN_REFUSED)
+
     def disconnect(self) -> None:
         """End the socket because the server stops."""
         self.perform(self.session.disconnect())
@@ -258,9 +272,15 @@ class Connection:
             self._ports,
             self._topics,
             self._admission.admitted,
-            self._admission.generation,
+            self._known_since(),
             self._admission.settings.API_KEYS,
         )
+
+    def _known_since(self) -> int:
+        """The generation of permissions since which the subject's user is known. A user who was
+        read longer ago than that is read again."""
+        fresh = self._loop.time() - self._started < _FRESH_SECONDS
+        return self._admission.generation if fresh else -1
 
     def _note(self, note: Note) -> None:
         self._counters.notes[note.action] += 1

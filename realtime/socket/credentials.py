@@ -1,8 +1,7 @@
-"""What a client shows at the door, and whom that makes it.
+"""The credential that a client shows, and the subject that it makes of the client.
 
-Owns the order in which a handshake is searched for a credential, opaque keys, and reading the
-Django session. Whether an origin may use its session is `origin.py`'s to say, whether a token is
-good `auth_rls`'s.
+Owns the order in which a handshake is searched for a credential, and opaque keys. Whether an origin
+may use its session is decided in `origin`; whether a token or a session is good, in `auth_rls`.
 """
 
 from __future__ import annotations
@@ -11,20 +10,21 @@ import enum
 import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
 from django.conf import settings
-from django.contrib.auth import get_user
-from django.http import HttpRequest, parse_cookie
+from django.http import parse_cookie
 
+from auth_rls.subjects import tokens
+from auth_rls.subjects.sessions import SessionProof, proof, session_user
 from auth_rls.subjects.subject import Subject
 from auth_rls.subjects.tokens import TokenError
+from realtime.util.database_threads import in_few_database_threads
 
 Headers = Iterable[tuple[bytes, bytes]]
 
-# Opaque keys of this look are never tokens, whether we know them or not.
+# A value that begins like this is an opaque key and never a token, also when no setting names it.
 OPAQUE_PREFIX = "sb_"
 
 
@@ -36,14 +36,14 @@ class UnknownKey(TokenError):
 
 
 class MissingCredential(TokenError):
-    """Nothing was shown, and nobody may connect without."""
+    """The client shows no credential, and none may connect without one."""
 
     code = "Unauthorized"
     default_reason: ClassVar[str] = "API key is missing"
 
 
 class Kind(enum.Enum):
-    """Which sort of credential a handshake carries."""
+    """The kind of credential that a handshake carries."""
 
     TOKEN = "token"  # a JWT or an opaque key
     SESSION = "session"
@@ -52,8 +52,8 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What was found. `value` is the token or key, `cookies` are filled for a session only;
-    neither is ever printed."""
+    """The credential of a handshake. `value` is the token or key; `cookies` are filled for a
+    session only. Neither is shown when this is printed."""
 
     kind: Kind
     value: str = field(default="", repr=False)
@@ -64,11 +64,10 @@ NOTHING = Credential(Kind.NONE)
 
 
 def from_handshake(headers: Headers, query_string: bytes, *, session: bool) -> Credential:
-    """The credential of a handshake, first found: Authorization Bearer, ?token=, x-api-key,
-    ?apikey=, the Django session cookie, nothing. Empty values count as absent. Pure.
+    """The first credential that a handshake has of these: Authorization Bearer, ?token=,
+    x-api-key, ?apikey=, the Django session cookie. Empty values count as absent. Pure.
 
-    `session`: whether a session may be used at all, that is SESSION_AUTH and an Origin trusted
-    with it.
+    `session`: whether a session may be used, by SESSION_AUTH and by the origin.
     """
     pairs = [(name.lower(), value.decode("latin-1")) for name, value in headers]
     query = parse_qsl(query_string.decode("latin-1"))
@@ -103,81 +102,59 @@ def _cookies(pairs: Iterable[tuple[bytes, str]]) -> dict[str, str]:
     return parse_cookie("; ".join(value for name, value in pairs if name == b"cookie"))
 
 
-def authenticate(
-    credential: Credential, *, api_keys: Mapping[str, str], allow_anonymous: bool
-) -> Subject:
-    """Whom the credential of a handshake makes its bearer. Call it in a database thread.
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """The subject of a credential; `session` where that is a session with a user."""
 
-    Raises TokenError, whose `handshake_reason` is for the client, when it is refused.
+    subject: Subject
+    session: SessionProof | None = None
+
+
+async def identify(
+    credential: Credential, *, api_keys: Mapping[str, str], allow_anonymous: bool
+) -> Identified:
+    """The subject that the credential of a handshake or a request stands for.
+
+    Only tokens that are genuine, and sessions, are looked up in the database. Raises TokenError,
+    whose `handshake_reason` is for the client, when the credential is refused, and what the
+    database raises.
     """
     match credential.kind:
         case Kind.TOKEN:
-            return _of_value(credential.value, api_keys)
+            return Identified(await identify_in_band(credential.value, api_keys=api_keys))
         case Kind.SESSION:
-            user = session_user(credential.cookies)
-            if user is not None:
-                return Subject.from_user(user)
+            found = await in_few_database_threads(_of_session, credential.cookies)
+            if found is not None:
+                return found
     if not allow_anonymous:
         raise MissingCredential
-    return Subject.anonymous()
+    return Identified(Subject.anonymous())
 
 
-def authenticate_in_band(value: str, *, api_keys: Mapping[str, str]) -> Subject:
-    """Whom a value of `joins.token_in` makes its channel. Call it in a database thread.
-    Raises TokenError, whose text is for the client, when it is refused."""
-    return _of_value(value, api_keys)
-
-
-def _of_value(value: str, api_keys: Mapping[str, str]) -> Subject:
+async def identify_in_band(value: str, *, api_keys: Mapping[str, str]) -> Subject:
+    """The subject that a token or key stands for, as a channel sends it. Raises as `identify`."""
     role = _role_of(value, api_keys)
     if role is not None:
         return Subject.of_role(role)
     if value.startswith(OPAQUE_PREFIX):
         raise UnknownKey
-    return Subject.from_token(value)
+    await tokens.keys_loaded()
+    return await in_few_database_threads(Subject.from_verified, tokens.verified(value))
+
+
+def _of_session(cookies: Mapping[str, str]) -> Identified | None:
+    user = session_user(cookies)
+    if user is None:
+        return None
+    return Identified(Subject.from_user(user), proof(cookies[settings.SESSION_COOKIE_NAME], user))
 
 
 def _role_of(value: str, api_keys: Mapping[str, str]) -> str | None:
-    """The role of an opaque key. Every key is compared, in constant time: how long it takes
-    tells nothing about how much of a guess was right."""
+    """The role of an opaque key. Every key is compared, in constant time: the time it takes does
+    not tell how much of a guess was right."""
     shown = value.encode("utf-8", "surrogatepass")
     found = None
     for key, role in api_keys.items():
         if hmac.compare_digest(shown, key.encode("utf-8", "surrogatepass")):
             found = role
     return found
-
-
-class _ReadOnlySession(dict[str, Any]):
-    """What a session holds, for a reader who cannot send a cookie back.
-
-    Django renews a session that an older SECRET_KEY signed under a new name, and drops one whose
-    password changed. Done from a handshake, the first would log the browser out. The page's next
-    request does both properly.
-    """
-
-    def cycle_key(self) -> None:
-        """Nothing: see the class."""
-
-    def flush(self) -> None:
-        """Nothing: see the class."""
-
-
-def session_user(cookies: Mapping[str, str], headers: Headers = ()) -> Any:
-    """The active user whose Django session these cookies name, or None. Reads the session and
-    the user, verified as `django.contrib.auth` does; writes nothing. Call it in a database thread.
-
-    `headers` become the `META` of the request that an authentication backend may look at.
-    """
-    key = cookies.get(settings.SESSION_COOKIE_NAME)
-    if not key or "\0" in key:  # PostgreSQL takes no NUL in text
-        return None
-    request = HttpRequest()
-    request.COOKIES = dict(cookies)
-    for name, value in headers:
-        variable = "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
-        request.META[variable] = value.decode("latin-1")
-    store = import_module(settings.SESSION_ENGINE).SessionStore(key)
-    request.session = _ReadOnlySession(store.items())  # type: ignore[assignment]
-    user = get_user(request)
-    return user if user.is_authenticated and user.is_active else None

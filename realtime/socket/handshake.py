@@ -1,7 +1,6 @@
-"""The handshake: who is at the door, and whether there is room.
+"""The handshake: the subject of a connection, and the serializer it speaks.
 
-Reads one ASGI scope and answers with a subject and a serializer, or with a refusal that says why in
-HTTP's words. Keeps no state.
+Reads one ASGI scope and returns both, or raises a refusal with an HTTP status. Keeps no state.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from auth_rls.subjects.sessions import SessionProof
 from auth_rls.subjects.subject import Subject
 from auth_rls.subjects.tokens import TokenError
 from realtime.conf import Settings
@@ -22,7 +22,6 @@ from realtime.protocol.serializer import FrameError, Version, negotiate
 from realtime.socket import credentials
 from realtime.socket.credentials import Kind
 from realtime.socket.origin import OriginRule
-from realtime.util.database_threads import in_database_thread
 
 _SUBPROTOCOL = "phoenix"
 
@@ -37,16 +36,18 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """Who came in, and how they speak. `token` is what they showed, "" for none."""
+    """A connection that may be accepted. `token` is the token or key it came with, "" for none;
+    `session` the Django session it came with."""
 
     subject: Subject
+    session: SessionProof | None
     version: Version
     token: str
     subprotocol: str | None
 
 
 async def admit(scope: dict[str, Any], settings: Settings) -> Admitted:
-    """Judge a handshake. Raises Refusal, or what the database raises."""
+    """Admit a handshake. Raises Refusal, and what the database raises."""
     headers = scope.get("headers", [])
     query = scope.get("query_string", b"")
     verdict = OriginRule.from_settings(settings.ALLOWED_ORIGINS).judge(headers)
@@ -60,8 +61,7 @@ async def admit(scope: dict[str, Any], settings: Settings) -> Admitted:
     session = settings.SESSION_AUTH and verdict.trusts_session
     credential = credentials.from_handshake(headers, query, session=session)
     try:
-        subject = await in_database_thread(
-            credentials.authenticate,
+        found = await credentials.identify(
             credential,
             api_keys=settings.API_KEYS,
             allow_anonymous=settings.ALLOW_ANONYMOUS,
@@ -70,7 +70,8 @@ async def admit(scope: dict[str, Any], settings: Settings) -> Admitted:
         raise Refusal(401, CloseCode.TOKEN_REFUSED, error.handshake_reason) from None
     offered = scope.get("subprotocols", [])
     return Admitted(
-        subject=subject,
+        subject=found.subject,
+        session=found.session,
         version=version,
         token=credential.value if credential.kind is Kind.TOKEN else "",
         subprotocol=_SUBPROTOCOL if _SUBPROTOCOL in offered else None,
@@ -86,7 +87,7 @@ def query_parameter(query: bytes, name: str) -> str | None:
 async def refuse(
     refusal: Refusal, scope: dict[str, Any], send: Callable[[dict[str, Any]], Awaitable[None]]
 ) -> None:
-    """Say no before the upgrade: with status and JSON where the server can, else without."""
+    """Refuse before the upgrade: with status and JSON where the server is able to."""
     if "websocket.http.response" not in (scope.get("extensions") or {}):
         await send({"type": "websocket.close", "code": refusal.code, "reason": refusal.text})
         return
@@ -95,6 +96,6 @@ async def refuse(
     start = "websocket.http.response.start"
     await send({"type": start, "status": refusal.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body})
-    # uvicorn calls it an error when an application returns before the connection is gone, which it
-    # is when the loop comes round.
+    # uvicorn logs an error when an application returns before the connection is gone, which it is
+    # in the next round of the loop.
     await asyncio.sleep(0)

@@ -1,7 +1,7 @@
-"""How the channels of one socket come to be subscribed: joins, and tokens that replace others.
+"""How the channels of a socket are subscribed: joins, and tokens that replace others.
 
-Performs the session's effects that concern who a channel asks as; what it says on its topic is
-`talk`'s. What fails here is raised: the consumer ends the channel for it, or the socket.
+Performs the effects of the session that concern the subject of a channel. Broadcasts and presence
+are in `topic_handler`. Failures are raised; the connection then ends the channel, or the socket.
 """
 
 from __future__ import annotations
@@ -11,9 +11,13 @@ import time
 import uuid
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
+from auth_rls.subjects import denylist
+from auth_rls.subjects.sessions import user_of_session
 from auth_rls.subjects.subject import Subject
 from auth_rls.subjects.tokens import ExpiredToken
+from realtime.process.connection_watch import Watched
 from realtime.process.hub import Hub
 from realtime.protocol.errors import WireError
 from realtime.session.channel import Channel, Phase
@@ -22,14 +26,24 @@ from realtime.socket import credentials
 from realtime.socket.channel_subscriber import ChannelSubscriber, Socket
 from realtime.socket.handshake import Admitted
 from realtime.socket.topic_handler import TopicHandler
-from realtime.subscriptions.request import Request
-from realtime.topics.rights import ALL
-from realtime.util.database_threads import in_database_thread
+from realtime.subscriptions.request import Request, Revoked
+from realtime.subscriptions.subscriber import Subscribed
+from realtime.topics.rights import ALL, TopicRights
+from realtime.util.database_threads import in_few_database_threads
+
+
+@dataclass(frozen=True, slots=True)
+class _Admission:
+    """A join that is permitted: by which token, as whom, and with which rights on the topic."""
+
+    token: str | None
+    request: Request
+    rights: TopicRights
 
 
 class Joiner:
-    """One per socket. `ports` are those of its joined channels: put in here, taken out by the
-    consumer."""
+    """Joins the channels of one socket. `ports` are its joined channels: they are put in here and
+    taken out by the connection."""
 
     __slots__ = (
         "_admitted",
@@ -41,7 +55,7 @@ class Joiner:
         "_ports",
         "_session",
         "_socket",
-        "_talk",
+        "_topics",
     )
 
     def __init__(
@@ -49,7 +63,7 @@ class Joiner:
         socket: Socket,
         hub: Hub,
         ports: dict[Channel, ChannelSubscriber],
-        talk: TopicHandler,
+        topics: TopicHandler,
         admitted: Admitted,
         admitted_at: int,
         api_keys: Mapping[str, str],
@@ -59,82 +73,108 @@ class Joiner:
         self._perform = socket.perform
         self._hub = hub
         self._ports = ports
-        self._talk = talk
+        self._topics = topics
         self._admitted = admitted
         self._admitted_at = admitted_at
         self._api_keys = api_keys
         self._loop = asyncio.get_running_loop()
 
     async def join(self, channel: Channel) -> None:
-        """Subscribe the channel and answer its join."""
+        """Subscribe the channel and answer its join.
+
+        Raises TokenError, Revoked, and what the database raises.
+        """
         if self._hub.draining:
             self._perform(self._session.refused(channel, WireError.RESTARTING.reason()))
             return
-        used = channel.token
-        subject, read = await self._subject(used)
+        admission = await self._admit(channel)
+        if admission is None or channel.phase is Phase.GONE:
+            return
+        await self._subscribe(channel, admission)
+
+    async def _admit(self, channel: Channel) -> _Admission | None:
+        """Whether the channel may be joined; None once its join is refused."""
+        token = channel.token
+        subject, read = await self._subject(token)
         now = self._loop.time()
         channel.quotas = self._hub.quotas_of(subject, now)
         if channel.quotas is not None and (scope := channel.quotas.join(now)):
             reason = WireError.TOO_MANY_JOINS.reason()
             self._perform(self._session.refused(channel, reason, f"joins_per_second/{scope}"))
-            return
+            return None
         await self._hub.ready()
         request = _request(channel, subject, read)
-        dispatcher = self._hub.dispatcher
         rights = ALL
         if request.private is not None:
-            rights = await dispatcher.subscribers.rights(request)
+            rights = await self._hub.dispatcher.subscribers.rights(request)
         if not rights.join:
             self._unauthorized(channel)
-            return
-        if channel.phase is Phase.GONE:
-            return
+            return None
+        return _Admission(token, request, rights)
+
+    async def _subscribe(self, channel: Channel, admission: _Admission) -> None:
+        dispatcher, rights = self._hub.dispatcher, admission.rights
+        subject = admission.request.subject
         channel.key = channel.key or str(uuid.uuid4())
         port = ChannelSubscriber(self._socket, channel, self._hub.new_id(), _user_id(subject))
         self._ports[channel] = port
-        room = (channel.name, channel.config.private)
+        self._watch(port, subject)
+        topic = (channel.name, channel.config.private)
         if rights.receive:
-            # From before the stored ones are read, so that nothing falls between the two.
-            dispatcher.topics.join(port, *room)
+            # Before stored broadcasts are read, so that none is missed between the two.
+            dispatcher.topics.join(port, *topic)
         replayed: dict[str, str | bytes] = {}
         if channel.config.replay is not None and rights.receive:
-            replayed = await self._talk.replayed(channel)
-        async with AsyncExitStack() as held:
+            replayed = await self._topics.replayed(channel)
+        async with AsyncExitStack() as loaded:
             if channel.watching and rights.view:
-                await held.enter_async_context(dispatcher.presence.hold(*room))
-            subscribed = await dispatcher.subscribers.add(port, request)
-            # From here to the answer nothing waits: what is delivered comes after it.
+                await loaded.enter_async_context(dispatcher.presence.hold(*topic))
+            subscribed = await dispatcher.subscribers.add(port, admission.request)
+            # Nothing is awaited from here to the answer, so that deliveries come behind it.
             if self._ports.get(channel) is not port:
                 self._hub.remove(port)
-                return
-            if not subscribed.rights.join:
+            elif not subscribed.rights.join:
                 self._unauthorized(channel)
-                return
-            presence = b"{}"
-            if channel.watching and rights.view and subscribed.rights.view:
-                presence = dispatcher.presence.join(port, *room)
-            self._hub.counters.joins += 1
-            self._perform(
-                self._session.joined(
-                    channel,
-                    bindings=[binding.echo() for binding in channel.config.bindings],
-                    problems=[text for text in subscribed.problems if text is not None],
-                    expires_at=subject.expires_at,
-                    at=subscribed.at,
-                    rights=rights,
-                    replayed=list(replayed.values()),
-                    presence=presence,
-                )
+            else:
+                self._answer(channel, port, admission, subscribed, replayed)
+
+    def _answer(
+        self,
+        channel: Channel,
+        port: ChannelSubscriber,
+        admission: _Admission,
+        subscribed: Subscribed,
+        replayed: Mapping[str, str | bytes],
+    ) -> None:
+        rights = admission.rights
+        presence = b"{}"
+        if channel.watching and rights.view and subscribed.rights.view:
+            presence = self._hub.dispatcher.presence.join(
+                port, channel.name, channel.config.private
             )
-            port.answered(frozenset(replayed))
-            if subscribed.rights != rights:
-                self._talk.permit(channel, subscribed.rights)
+        self._hub.counters.joins += 1
+        self._perform(
+            self._session.joined(
+                channel,
+                bindings=[binding.echo() for binding in channel.config.bindings],
+                problems=[text for text in subscribed.problems if text is not None],
+                expires_at=admission.request.subject.expires_at,
+                at=subscribed.at,
+                rights=rights,
+                replayed=list(replayed.values()),
+                presence=presence,
+            )
+        )
+        port.answered(frozenset(replayed))
+        if subscribed.rights != rights:
+            self._topics.permit(channel, subscribed.rights)
         self._socket.set_timer()
-        if channel.token is not None and channel.token != used:
+        if channel.token is not None and channel.token != admission.token:
+            # Another token came while the join was under way.
             self._perform([Renew(channel, channel.token)])
 
     async def renew(self, channel: Channel, token: str) -> None:
-        """Subscribe the channel as the subject of another token."""
+        """Subscribe the channel as the subject of another token. Raises as `join` does."""
         subject, read = await self._subject(token)
         port = self._ports.get(channel)
         if port is None or channel.token != token:
@@ -146,28 +186,40 @@ class Joiner:
             self._hub.remove(port)
             return
         port.user_id = _user_id(subject)
-        self._talk.permit(channel, subscribed.rights)
+        self._watch(port, subject)
+        self._topics.permit(channel, subscribed.rights)
         problems = [text for text in subscribed.problems if text is not None]
         expires_at = subject.expires_at
         self._perform(self._session.renewed(channel, problems=problems, expires_at=expires_at))
         self._socket.set_timer()
 
     async def _subject(self, token: str | None) -> tuple[Subject, int]:
-        """Whom a channel asks as: its own token's subject, else the connection's; and since which
-        generation of permissions that is known.
+        """The subject that a channel asks as, by its own token or else the connection's credential;
+        and the generation of permissions since which that is known.
 
-        Raises TokenError.
+        Raises TokenError, and Revoked for a session that has ended.
         """
-        if token is None or token == self._admitted.token:
-            subject = self._admitted.subject
-            if subject.expires_at is not None and subject.expires_at <= time.time():
-                raise ExpiredToken(int(time.time() - subject.expires_at))
-            return subject, self._admitted_at
         read = self._hub.dispatcher.subscribers.rebinding.generation
-        subject = await in_database_thread(
-            credentials.authenticate_in_band, token, api_keys=self._api_keys
-        )
-        return subject, read
+        if token is not None and token != self._admitted.token:
+            subject = await credentials.identify_in_band(token, api_keys=self._api_keys)
+            return subject, read
+        subject = self._admitted.subject
+        if subject.expires_at is not None and subject.expires_at <= time.time():
+            raise ExpiredToken(int(time.time() - subject.expires_at))
+        if self._admitted.session is not None:
+            user = await in_few_database_threads(user_of_session, self._admitted.session.key)
+            if user is None or user.pk != self._admitted.session.user_key:
+                raise Revoked
+            return Subject.from_user(user), read
+        by_token = subject.expires_at is not None and denylist.in_use()
+        if by_token and any(await in_few_database_threads(denylist.denied, [subject.claims])):
+            raise Revoked
+        return subject, self._admitted_at
+
+    def _watch(self, port: ChannelSubscriber, subject: Subject) -> None:
+        # By the token of the channel; the connection is watched by what it came with itself.
+        if subject.expires_at is not None:
+            self._hub.watch.put(port, Watched(subject, None, port.revoked))
 
     def _unauthorized(self, channel: Channel) -> None:
         reason = WireError.UNAUTHORIZED.reason(topic=channel.name)

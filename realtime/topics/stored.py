@@ -25,6 +25,26 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST_MS = 253_402_300_799_000  # the end of the year 9999
 
 
+# The topic of no channel, by which processes tell each other whose connections are to end.
+_CONTROL = ""
+
+
+def user_to_disconnect(row: RowImage) -> str | None:
+    """The user id whose connections a log entry of the table ends, None for a broadcast."""
+    if row["topic"] != _CONTROL:
+        return None
+    return str(msgspec.json.decode(row.text("payload")))
+
+
+def store_disconnect(user_id: str) -> None:
+    """Write to the log that the connections of a user id are to end, in the transaction that is
+    open if there is one. Raises what the database raises."""
+    _store(
+        Broadcast(_CONTROL, True, "disconnect", msgspec.json.encode(user_id), Encoding.JSON),
+        kept=False,
+    )
+
+
 def broadcast_of(row: RowImage) -> Broadcast:
     """The broadcast that a log entry of the table holds."""
     data = row.text("data")
@@ -74,8 +94,11 @@ async def store_async(*messages: Broadcast, kept: bool = True) -> None:
 def store(*messages: Broadcast, kept: bool = True) -> None:
     """Write broadcasts to the log: in the transaction that is open, else in one of their own.
 
-    With `kept` False only the log entries stay and no rows. Raises what the database raises.
+    With `kept` False only the log entries stay and no rows. Raises ValueError for a message without
+    a topic, and what the database raises.
     """
+    if any(message.topic == _CONTROL for message in messages):
+        raise ValueError("a broadcast has a topic")
     with transaction.atomic(using=conf.current().DATABASE):
         for message in messages:
             _store(message, kept)

@@ -7,10 +7,12 @@ shared thread, so that one slow query of the host project does not hold up every
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import threading
+import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from django.db import close_old_connections, connections
@@ -20,10 +22,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 THREADS = 4
+FEW = THREADS // 2
+FEW_SECONDS = 10.0
 _CLOSE_SECONDS = 10.0
 # What a database that is away, locked or half migrated raises.
 DATABASE_ERRORS = (DatabaseError, InterfaceError, LookupError, OSError)
 
+_few: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
+    weakref.WeakKeyDictionary()
+)
 _executor = ThreadPoolExecutor(THREADS, thread_name_prefix="rowcast-db")
 
 
@@ -31,6 +38,26 @@ async def in_database_thread(function: Callable[P, T], *args: P.args, **kwargs: 
     """Run `function` in a database thread and return its result."""
     call = functools.partial(_call, function, *args, **kwargs)
     return await asyncio.get_running_loop().run_in_executor(_executor, call)
+
+
+async def in_few_database_threads(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """`in_database_thread` for what may wait for more than the database: caches with sessions, and
+    the project's own code. At most half of the threads do such work at a time, so that the others
+    go on when it hangs. Raises TimeoutError when it takes longer than ten seconds; the thread is
+    then busy until it ends.
+    """
+    loop = asyncio.get_running_loop()
+    places = _few.setdefault(loop, asyncio.Semaphore(FEW))
+    async with asyncio.timeout(FEW_SECONDS):
+        await places.acquire()
+        running = _executor.submit(functools.partial(_call, function, *args, **kwargs))
+
+        def give_back(_: Future[T]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(places.release)
+
+        running.add_done_callback(give_back)
+        return await asyncio.wrap_future(running)
 
 
 async def finish_in_database_thread(function: Callable[[], object]) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
+from collections.abc import Iterator
 from typing import Any
 
-import jwt
 import pytest
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
@@ -17,14 +17,17 @@ from realtime.protocol.join import token_in
 from realtime.socket.credentials import (
     NOTHING,
     Credential,
+    Identified,
     Kind,
     MissingCredential,
     UnknownKey,
-    authenticate,
-    authenticate_in_band,
     from_handshake,
+    identify,
+    identify_in_band,
     session_user,
 )
+from realtime.util.database_threads import close_connections
+from tests.support.tokens import token
 
 KEYS = {"sb_publishable_x": "anon", "sb_secret_y": "service_role", "plain": "authenticated"}
 
@@ -101,9 +104,15 @@ def test_a_credential_does_not_show_when_printed() -> None:
     assert "hidden" not in shown
 
 
+def identified(
+    credential: Credential, *, allow_anonymous: bool = True, **api_keys: str
+) -> Identified:
+    return asyncio.run(identify(credential, api_keys=api_keys, allow_anonymous=allow_anonymous))
+
+
 def whom(value: str, *, allow_anonymous: bool = True) -> Subject:
     credential = Credential(Kind.TOKEN, value)
-    return authenticate(credential, api_keys=KEYS, allow_anonymous=allow_anonymous)
+    return identified(credential, allow_anonymous=allow_anonymous, **KEYS).subject
 
 
 def test_an_opaque_key_stands_for_its_role() -> None:
@@ -127,9 +136,9 @@ def test_any_other_value_must_be_a_token(value: str) -> None:
 
 
 def test_nothing_is_anonymous_where_that_is_allowed() -> None:
-    assert authenticate(NOTHING, api_keys={}, allow_anonymous=True) == Subject.anonymous()
+    assert identified(NOTHING).subject == Subject.anonymous()
     with pytest.raises(MissingCredential) as caught:
-        authenticate(NOTHING, api_keys={}, allow_anonymous=False)
+        identified(NOTHING, allow_anonymous=False)
     assert caught.value.handshake_reason == "API key is missing"
 
 
@@ -146,14 +155,15 @@ def test_what_an_access_token_message_may_hold_and_mean_nothing_by(value: Any) -
 
 def test_any_other_access_token_counts() -> None:
     assert token_in({"access_token": " abc "}) == "abc"
-    assert authenticate_in_band("plain", api_keys=KEYS).role == "authenticated"
+    assert asyncio.run(identify_in_band("plain", api_keys=KEYS)).role == "authenticated"
     with pytest.raises(tokens.MalformedToken):
-        authenticate_in_band("abc", api_keys=KEYS)
+        asyncio.run(identify_in_band("abc", api_keys=KEYS))
 
 
 @pytest.fixture
-def ada(db: None) -> User:
-    return User.objects.create_user("ada", password="old")
+def ada(transactional_db: None) -> Iterator[User]:
+    yield User.objects.create_user("ada", password="old")
+    asyncio.run(close_connections())
 
 
 @pytest.fixture
@@ -167,16 +177,17 @@ def cookies(browser: Client) -> dict[str, str]:
     return {name: morsel.value for name, morsel in browser.cookies.items()}
 
 
-def test_a_token_at_the_door_stands_for_its_user(settings: Any, ada: User) -> None:
-    claims = {"role": "authenticated", "sub": str(ada.pk), "exp": int(time.time()) + 60}
-    assert whom(jwt.encode(claims, settings.SECRET_KEY, "HS256")).user == ada
+def test_a_token_of_a_handshake_stands_for_its_user(ada: User) -> None:
+    assert whom(token(ada.pk)).user == ada
 
 
 def test_a_session_stands_for_its_user(ada: User, browser: Client) -> None:
     header = "; ".join(f"{name}={value}" for name, value in cookies(browser).items())
     credential = found(("cookie", header))
-    assert authenticate(credential, api_keys={}, allow_anonymous=False) == Subject.from_user(ada)
-    assert session_user(cookies(browser), [(b"user-agent", b"x")]) == ada
+    whose = identified(credential, allow_anonymous=False)
+    assert whose.subject == Subject.from_user(ada)
+    assert whose.session is not None and whose.session.user_key == ada.pk
+    assert session_user(cookies(browser)) == ada
 
 
 @pytest.mark.parametrize("engine", ["signed_cookies", "cached_db", "cache"])
@@ -197,9 +208,9 @@ def test_a_session_there_is_not_is_nobodys(key: str) -> None:
 def test_a_session_without_a_user_is_anonymous_or_refused(browser: Client) -> None:
     Session.objects.all().delete()
     credential = Credential(Kind.SESSION, cookies=cookies(browser))
-    assert authenticate(credential, api_keys={}, allow_anonymous=True) == Subject.anonymous()
+    assert identified(credential) == Identified(Subject.anonymous())
     with pytest.raises(MissingCredential):
-        authenticate(credential, api_keys={}, allow_anonymous=False)
+        identified(credential, allow_anonymous=False)
 
 
 def test_an_inactive_user_has_no_session(ada: User, browser: Client) -> None:

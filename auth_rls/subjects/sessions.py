@@ -1,0 +1,134 @@
+"""Django sessions as credentials: whose a session is, and which have ended.
+
+Reads sessions and users and writes neither. Called in database threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import get_user, get_user_model
+from django.contrib.sessions.backends.cache import SessionStore as CacheStore
+from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
+from django.core.cache import caches
+from django.core.exceptions import FieldDoesNotExist
+from django.http import HttpRequest
+from django.utils import timezone
+
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class SessionProof:
+    """A session that a connection came with. `key` is the value of its cookie. `fingerprint` is
+    what the user's row said then of what ends sessions; it is compared and never shown."""
+
+    key: str = field(repr=False)
+    user_key: Any
+    fingerprint: tuple[Any, ...] = field(repr=False)
+
+
+class _ReadOnlySession(dict[str, Any]):
+    """The contents of a session, for a reader that cannot send a cookie back.
+
+    Django renews a session that an older SECRET_KEY signed under a new name, and drops one whose
+    password changed. Done from a handshake, the first would log the browser out. The page's next
+    request does both properly.
+    """
+
+    def cycle_key(self) -> None:
+        """Does nothing: see the class."""
+
+    def flush(self) -> None:
+        """Does nothing: see the class."""
+
+
+def session_user(cookies: Mapping[str, str]) -> Any:
+    """The active user whose Django session these cookies name, or None. Verified as
+    `django.contrib.auth` does."""
+    return user_of_session(cookies.get(settings.SESSION_COOKIE_NAME) or "")
+
+
+def user_of_session(key: str) -> Any:
+    """As `session_user`, for the value of the session cookie."""
+    if not key or "\0" in key:  # PostgreSQL takes no NUL in text
+        return None
+    request = HttpRequest()
+    request.COOKIES = {settings.SESSION_COOKIE_NAME: key}
+    request.session = _ReadOnlySession(_store(key).items())  # type: ignore[assignment]
+    user = get_user(request)
+    return user if user.is_authenticated and user.is_active else None
+
+
+def proof(key: str, user: Any) -> SessionProof:
+    """What to keep of a session that is `user`'s, for `ended` to look at."""
+    return SessionProof(key, user.pk, tuple(getattr(user, name, None) for name in _fields()))
+
+
+def still_good(held: SessionProof) -> bool:
+    """Whether the session is still its user's, verified as at the handshake."""
+    user = user_of_session(held.key)
+    return user is not None and user.pk == held.user_key
+
+
+def ended(proofs: Iterable[SessionProof]) -> set[SessionProof]:
+    """Those of these sessions that have ended: by logout, expiry or deletion, by a change of the
+    password, or because the user was deactivated or deleted.
+
+    Two queries for each 500 of them. Of sessions in files, cookies and engines of other packages
+    only the user is looked at; `still_good` knows the rest, one by one.
+    """
+    known = list(proofs)
+    lost: set[SessionProof] = set()
+    for start in range(0, len(known), _AT_ONCE):
+        some = known[start : start + _AT_ONCE]
+        stored = _stored({each.key for each in some})
+        users = _fingerprints({each.user_key for each in some})
+        lost.update(
+            each
+            for each in some
+            if users.get(each.user_key) != each.fingerprint
+            or (stored is not None and each.key not in stored)
+        )
+    return lost
+
+
+def _store(key: str) -> Any:
+    return import_module(settings.SESSION_ENGINE).SessionStore(key)
+
+
+def _stored(keys: set[str]) -> set[str] | None:
+    """Those of the keys that the engine has a session for; None where it cannot be asked for many
+    at once."""
+    store = import_module(settings.SESSION_ENGINE).SessionStore
+    if issubclass(store, DatabaseStore):
+        rows = store.get_model_class()._base_manager.filter(
+            session_key__in=keys, expire_date__gt=timezone.now()
+        )
+        return set(rows.values_list("session_key", flat=True))
+    if issubclass(store, CacheStore):
+        names = {store.cache_key_prefix + key: key for key in keys}
+        found = caches[settings.SESSION_CACHE_ALIAS].get_many(names)
+        return {names[name] for name in found}
+    return None
+
+
+def _fields() -> Sequence[str]:
+    """The columns of the user table by which sessions end."""
+    model = get_user_model()
+    found = []
+    for name in ("password", "is_active"):
+        try:
+            found.append(str(model._meta.get_field(name).attname))  # type: ignore[union-attr]
+        except FieldDoesNotExist:
+            continue
+    return found
+
+
+def _fingerprints(user_keys: set[Any]) -> dict[Any, tuple[Any, ...]]:
+    rows = get_user_model()._default_manager.filter(pk__in=user_keys)
+    return {key: tuple(rest) for key, *rest in rows.values_list("pk", *_fields())}

@@ -1,0 +1,186 @@
+"""Connections end when the session, the user or the token that they came with is no longer good.
+
+Owns which connections of this process came with what, and when that is looked at again. Whether a
+session, a user or a token is good is decided by `auth_rls`. Channels are bound anew by the
+subscriptions when the log says that their user changed; this is about connections, also those
+without a channel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from itertools import islice
+
+from auth_rls.access import authority
+from auth_rls.subjects import denylist, sessions
+from auth_rls.subjects.sessions import SessionProof
+from auth_rls.subjects.subject import Subject
+from realtime.util.database_threads import DATABASE_ERRORS, in_few_database_threads
+
+logger = logging.getLogger("realtime.connections")
+
+#: The longest that a session which has ended keeps its connections.
+PERIOD_SECONDS = 1.0
+# Sessions that are read in full each time, in turn: what engines cannot answer for many at once.
+_IN_FULL = 100
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Watched:
+    """What a connection, or a channel with a token of its own, came with, and how to end the
+    connection. `session` is None without one."""
+
+    subject: Subject
+    session: SessionProof | None
+    end: Callable[[], None]
+
+
+class ConnectionWatch:
+    """One per process; on its event loop."""
+
+    def __init__(self) -> None:
+        #: Time between two looks at sessions and tokens.
+        self.period_seconds = PERIOD_SECONDS
+        self._held: dict[object, Watched] = {}
+        # By the user id as text.
+        self._of_user: dict[str, dict[Watched, None]] = {}
+        self._sessions: dict[Watched, None] = {}
+        self._tokens: dict[Watched, None] = {}
+        # User ids whose users are to be read again; None for all of them.
+        self._changed: set[str] | None = set()
+        self._due = asyncio.Event()
+        self._failing = False
+        self._task: asyncio.Task[None] | None = None
+
+    def put(self, owner: object, held: Watched) -> None:
+        """Watch a connection or a channel from here on, by this and by nothing it had before."""
+        self.discard(owner)
+        self._held[owner] = held
+        if held.subject.user_id is not None:
+            self._of_user.setdefault(str(held.subject.user_id), {})[held] = None
+        if held.session is not None:
+            self._sessions[held] = None
+            self._due.set()
+        elif held.subject.expires_at is not None:
+            self._tokens[held] = None
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="rowcast-connections")
+
+    def discard(self, owner: object) -> None:
+        """The connection or the channel is over."""
+        held = self._held.pop(owner, None)
+        if held is None:
+            return
+        self._sessions.pop(held, None)
+        self._tokens.pop(held, None)
+        if held.subject.user_id is not None:
+            name = str(held.subject.user_id)
+            same = self._of_user.get(name, {})
+            same.pop(held, None)
+            if not same:
+                self._of_user.pop(name, None)
+
+    async def stop(self) -> None:
+        """Stop looking."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    def end_of_user(self, user_id: str) -> None:
+        """End every connection that asks as this user id."""
+        for held in list(self._of_user.get(user_id, ())):
+            self._end(held, "disconnected")
+
+    def users_changed(self, names: Collection[str] | None) -> None:
+        """Read these users again, by their user ids, and end the connections of those that may ask
+        no longer; None for all users."""
+        if names is None:
+            self._changed = None
+        elif self._changed is not None:
+            self._changed.update(name for name in names if name in self._of_user)
+        if self._changed is None or self._changed:
+            self._due.set()
+
+    # --- looking --------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            period = self.period_seconds if self._sessions or denylist.in_use() else None
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._due.wait(), period)
+            self._due.clear()
+            try:
+                await self._look_at_users()
+                await self._look_at_sessions()
+                await self._look_at_tokens()
+                self._failing = False
+            except Exception as error:
+                self._failed(error)
+                self._due.set()
+                await asyncio.sleep(self.period_seconds)
+
+    def _failed(self, error: Exception) -> None:
+        # Nothing is known while a store cannot be read; joins are refused meanwhile.
+        if self._failing:
+            return
+        self._failing = True
+        log = logger.warning if isinstance(error, DATABASE_ERRORS) else logger.exception
+        log("sessions cannot be read: %s", error, extra={"action": "sessions_failed"})
+
+    async def _look_at_users(self) -> None:
+        changed, self._changed = self._changed, set()
+        names = list(self._of_user) if changed is None else changed
+        held = [each for name in names for each in self._of_user.get(name, ())]
+        if not held:
+            return
+        try:
+            renewed = await in_few_database_threads(
+                authority.renew_all, [each.subject for each in held]
+            )
+        except BaseException:
+            self.users_changed(changed)
+            raise
+        for each, subject in zip(held, renewed, strict=True):
+            if subject is None:
+                self._end(each, "user deactivated or deleted")
+
+    async def _look_at_sessions(self) -> None:
+        held = list(self._sessions)
+        if not held:
+            return
+        some = list(islice(self._sessions, _IN_FULL))
+        for each in some:
+            # To the end, so that others are read in full next time.
+            self._sessions[each] = self._sessions.pop(each)
+        lost = await in_few_database_threads(_ended, held, some)
+        for each in lost:
+            self._end(each, "session ended")
+
+    async def _look_at_tokens(self) -> None:
+        if not denylist.in_use():
+            return
+        held = list(self._tokens)
+        if not held:
+            return
+        refused = await in_few_database_threads(
+            denylist.denied, [each.subject.claims for each in held]
+        )
+        for each, over in zip(held, refused, strict=True):
+            if over:
+                self._end(each, "token revoked")
+
+    def _end(self, held: Watched, why: str) -> None:
+        logger.info("connection ended: %s", why, extra={"action": "connection_ended"})
+        held.end()
+
+
+def _ended(held: Collection[Watched], in_full: Collection[Watched]) -> list[Watched]:
+    lost = sessions.ended(each.session for each in held if each.session is not None)
+    unsure = {each.session for each in in_full} - lost
+    lost.update(proof for proof in unsure if proof is not None and not sessions.still_good(proof))
+    return [each for each in held if each.session in lost]
