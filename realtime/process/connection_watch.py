@@ -19,7 +19,8 @@ from auth_rls.access import authority
 from auth_rls.subjects import denylist, sessions
 from auth_rls.subjects.sessions import SessionProof
 from auth_rls.subjects.subject import Subject
-from realtime.util.database_threads import DATABASE_ERRORS, in_few_database_threads
+from realtime.util.database_threads import in_few_database_threads
+from realtime.util.outage_log import OutageLog
 
 logger = logging.getLogger("realtime.connections")
 
@@ -53,7 +54,14 @@ class ConnectionWatch:
         # User ids whose users are to be read again; None for all of them.
         self._changed: set[str] | None = set()
         self._due = asyncio.Event()
-        self._failing = False
+        # Nothing is known while a store cannot be read; joins are refused meanwhile.
+        self._outage = OutageLog(
+            logger,
+            failing="sessions cannot be read: %s",
+            failing_action="sessions_failed",
+            works="sessions can be read again",
+            works_action="sessions_work",
+        )
         self._task: asyncio.Task[None] | None = None
 
     def put(self, owner: object, held: Watched) -> None:
@@ -118,19 +126,11 @@ class ConnectionWatch:
                 await self._look_at_users()
                 await self._look_at_sessions()
                 await self._look_at_tokens()
-                self._failing = False
+                self._outage.worked()
             except Exception as error:
-                self._failed(error)
+                self._outage.failed(error)
                 self._due.set()
                 await asyncio.sleep(self.period_seconds)
-
-    def _failed(self, error: Exception) -> None:
-        # Nothing is known while a store cannot be read; joins are refused meanwhile.
-        if self._failing:
-            return
-        self._failing = True
-        log = logger.warning if isinstance(error, DATABASE_ERRORS) else logger.exception
-        log("sessions cannot be read: %s", error, extra={"action": "sessions_failed"})
 
     async def _look_at_users(self) -> None:
         changed, self._changed = self._changed, set()

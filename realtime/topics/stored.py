@@ -39,10 +39,9 @@ def user_to_disconnect(row: RowImage) -> str | None:
 def store_disconnect(user_id: str) -> None:
     """Write to the log that the connections of a user id are to end, in the transaction that is
     open if there is one. Raises what the database raises."""
-    _store(
-        Broadcast(_CONTROL, True, "disconnect", msgspec.json.encode(user_id), Encoding.JSON),
-        kept=False,
-    )
+    message = Broadcast(_CONTROL, True, "disconnect", msgspec.json.encode(user_id), Encoding.JSON)
+    with transaction.atomic(using=conf.current().DATABASE):
+        _store(message, kept=False)
 
 
 def broadcast_of(row: RowImage) -> Broadcast:
