@@ -352,7 +352,7 @@ import asyncio
 import django
 
 django.setup()
-from realtime import worker
+from realtime.process import worker
 
 async def stubborn():
     for _ in range(3):
