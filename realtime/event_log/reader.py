@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from django.db import connections
 
+from realtime.event_log.distance import Distances
 from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.ring import EventLog
 from realtime.event_log.table import BATCH, read_later, read_rows, seq_at
@@ -48,6 +49,7 @@ class LogReader:
         self.alias = alias
         self._log = log
         self.deep: Read = self.from_table
+        self._distances = Distances(alias)
         self._running: dict[Hashable, asyncio.Task[Any]] = {}
         self._next: dict[Hashable, asyncio.Task[Any]] = {}
         self._blocks: OrderedDict[tuple[str, int], list[DatabaseEvent]] = OrderedDict()
@@ -97,6 +99,10 @@ class LogReader:
             return block[:most]
         start = after + 1 - block[0].seq
         return block[start : start + most]
+
+    async def distance(self, after: int, upto: int) -> int:
+        """How many changes lie between two positions, without presence and stored broadcasts."""
+        return await self._distances.count(self._log.epoch, after, upto)
 
     async def seq_at(self, commit_us: int) -> int | None:
         """The seq of the last kept event committed at or before this time."""

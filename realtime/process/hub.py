@@ -104,7 +104,9 @@ class Hub:
         self._started = False
         self._tailer: Tailer | None = None
         self._thread: threading.Thread | None = None
-        self.presence = PresenceWriter(self._alias, self.id, self.dispatcher.presence)
+        self.presence = PresenceWriter(
+            self._alias, self.id, self.dispatcher.presence, settings.LIMITS.members_per_topic
+        )
         self._present: asyncio.Task[None] | None = None
         self._waiting: FairQueue[Broadcast] = FairQueue(_MOST_WAITING, _MOST_OF_TOPIC)
         self._some_wait = asyncio.Event()

@@ -22,6 +22,7 @@ from realtime.util.token_bucket import AllOf, Rate, TokenBucket
 
 # Addresses and subjects remembered; above that the one used longest ago is forgotten.
 MOST_KEYS = 50_000
+_IDLE_SECONDS = 10.0
 
 
 class Share(NamedTuple):
@@ -44,12 +45,15 @@ class Shares(NamedTuple):
     joins: Share
     broadcasts: Share
     presence: Share
+    presence_bytes: Share
     traffic: Share
 
 
-OWN = Shares("connection", Share(1, 1), Share(1, 1), Share(1, 1), Share(1, 1))
-SUBJECT = Shares("subject", Share(2, 40), Share(2, 10), Share(2, 2), Share(10, 10))
-ADDRESS = Shares("address", Share(10, 400), Share(100, 250), Share(20, 20), Share(20, 20))
+OWN = Shares("connection", Share(1, 1), Share(1, 1), Share(1, 1), Share(1, 1), Share(1, 1))
+SUBJECT = Shares("subject", Share(2, 40), Share(2, 10), Share(2, 2), Share(2, 4), Share(10, 10))
+ADDRESS = Shares(
+    "address", Share(10, 400), Share(100, 250), Share(20, 20), Share(10, 20), Share(20, 20)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,7 @@ class Rates:
     renewals: Rate
     broadcasts: Rate
     presence: Rate
+    presence_bytes: Rate
     messages: Rate
     bytes: Rate
     posted: Rate
@@ -82,11 +87,17 @@ class Rates:
         channels = limits.channels_per_connection or 1_000
         renewals = Rate.of(joins_per_second, max(joins.burst, 4.0 * channels))
         presence = limits.presence_per_30_seconds
+        # What is tracked stands in the log until that is pruned: in the long run as much as one
+        # channel may write, at once a full meta for every channel.
+        meta, written = limits.presence_meta_bytes, None
+        if meta is not None and presence is not None:
+            written = Rate(meta * presence / 30.0, meta * max(channels, presence))
         return cls(
             joins=joins,
             renewals=renewals,
             broadcasts=Rate.of(broadcasts_per_second, limits.broadcast_burst),
             presence=Rate.per_window(None if presence is None else presence * channels, 30.0),
+            presence_bytes=written or Rate.of(None),
             messages=Rate.of(messages, None if messages is None else 20 * messages),
             bytes=Rate.of(data, None if data is None else 8 * data),
             posted=Rate.of(posted, None if posted is None else 16 * posted),
@@ -105,6 +116,7 @@ class Quota:
         "messages",
         "posted",
         "presence",
+        "presence_bytes",
         "renewals",
         "scope",
     )
@@ -115,6 +127,7 @@ class Quota:
         self.renewals = TokenBucket(shares.joins.of(rates.renewals))
         self.broadcasts = TokenBucket(shares.broadcasts.of(rates.broadcasts))
         self.presence = TokenBucket(shares.presence.of(rates.presence))
+        self.presence_bytes = TokenBucket(shares.presence_bytes.of(rates.presence_bytes))
         self.messages = TokenBucket(shares.traffic.of(rates.messages))
         self.bytes = TokenBucket(shares.traffic.of(rates.bytes))
         self.posted = TokenBucket(shares.traffic.of(rates.posted))
@@ -128,6 +141,7 @@ class Quota:
             and self.renewals.full(now)
             and self.broadcasts.full(now)
             and self.presence.full(now)
+            and self.presence_bytes.full(now)
             and self.messages.full(now)
             and self.bytes.full(now)
             and self.posted.full(now)
@@ -146,16 +160,21 @@ class QuotaChain:
         "_messages",
         "_posted",
         "_presence",
+        "_presence_bytes",
+        "_quotas",
         "_renewals",
         "_scopes",
     )
 
     def __init__(self, *quotas: Quota) -> None:
+        # A quota that nobody holds may be forgotten, and the next to ask would get a full one.
+        self._quotas = quotas
         self._scopes = tuple(quota.scope for quota in quotas)
         self._joins = AllOf(*(quota.joins for quota in quotas))
         self._renewals = AllOf(*(quota.renewals for quota in quotas))
         self._broadcasts = AllOf(*(quota.broadcasts for quota in quotas))
         self._presence = AllOf(*(quota.presence for quota in quotas))
+        self._presence_bytes = AllOf(*(quota.presence_bytes for quota in quotas))
         self._messages = AllOf(*(quota.messages for quota in quotas))
         self._bytes = AllOf(*(quota.bytes for quota in quotas))
         self._posted = AllOf(*(quota.posted for quota in quotas))
@@ -171,6 +190,9 @@ class QuotaChain:
 
     def presence(self, now: float) -> str:
         return self._take(self._presence, now)
+
+    def presence_data(self, now: float, size: int) -> str:
+        return self._take(self._presence_bytes, now, size)
 
     def message(self, now: float) -> str:
         return self._take(self._messages, now)
@@ -192,9 +214,10 @@ class Quotas:
     def __init__(self, rates: Rates, most: int = MOST_KEYS) -> None:
         self._rates = rates
         self._most = most
-        # Quotas that are not full, the one used longest ago first; and those that a connection
-        # holds, of which there must never be a second under the same key.
-        self._known: OrderedDict[tuple[str, str], Quota] = OrderedDict()
+        # Quotas that are not full or were asked for just now, with that time, the one asked for
+        # longest ago first; and those that a connection holds, of which there must never be a
+        # second under the same key.
+        self._known: OrderedDict[tuple[str, str], tuple[Quota, float]] = OrderedDict()
         self._held: WeakValueDictionary[tuple[str, str], Quota] = WeakValueDictionary()
 
     def __len__(self) -> int:
@@ -213,7 +236,7 @@ class Quotas:
         found = self._held.get(name)
         if found is None:
             found = self._held[name] = Quota(self._rates, shares)
-        self._known[name] = found
+        self._known[name] = found, now
         self._known.move_to_end(name)
         self._forget(now)
         return found
@@ -221,11 +244,11 @@ class Quotas:
     def _forget(self, now: float) -> None:
         # Two at each call: every key is examined again before long, and no call is slow.
         for _ in range(2):
-            oldest = next(iter(self._known))
-            if len(self._known) > self._most or (
-                len(self._known) > 1 and self._known[oldest].full(now)
-            ):
-                del self._known[oldest]
+            name, (oldest, asked_at) = next(iter(self._known.items()))
+            # Who asked for it just now has not taken from it yet.
+            idle = now - asked_at > _IDLE_SECONDS and oldest.full(now)
+            if len(self._known) > self._most or (len(self._known) > 1 and idle):
+                del self._known[name]
             else:
                 return
 

@@ -16,6 +16,9 @@ from realtime.session.replies import Replies
 from realtime.topics.broadcast import LONGEST_EVENT
 from realtime.topics.presence import rules
 
+# An entry of the log without what clients put into it.
+_ENTRY_BYTES = 256
+
 
 class TopicEvents:
     """One per socket, with the socket's replies and quotas."""
@@ -65,12 +68,16 @@ class TopicEvents:
         if scope := self._may_track(channel, now):
             return self._replies.over(message, WireError.TOO_MANY_PRESENCE_MESSAGES, scope)
         if event == "untrack":
+            if scope := self._may_write(channel, now, b""):
+                return self._replies.over(message, WireError.TOO_MANY_PRESENCE_MESSAGES, scope)
             return [Track(channel, None, message)]
         if not channel.rights.track:
             return self._replies.refuse(message, WireError.TRACK_UNAUTHORIZED, topic=channel.name)
         meta = rules.check_track(channel.key, message.raw, self._limits.presence_meta_bytes)
         if isinstance(meta, rules.Refused):
             return self._replies.refuse(message, meta.error, **meta.fields)
+        if scope := self._may_write(channel, now, meta):
+            return self._replies.over(message, WireError.TOO_MANY_PRESENCE_MESSAGES, scope)
         effects: list[Effect] = [Track(channel, meta, message)]
         if not channel.watching:
             # A client that tracks gets presence events, as with the official server.
@@ -106,6 +113,14 @@ class TopicEvents:
         scope = self._quotas.broadcast(now)
         if not scope and channel.quotas is not None:
             scope = channel.quotas.broadcast(now)
+        return scope
+
+    def _may_write(self, channel: Channel, now: float, meta: bytes) -> str:
+        """As `_may_track`, for the bytes that a track or untrack leaves in the log."""
+        size = _ENTRY_BYTES + len(channel.key) + len(channel.name) + len(meta)
+        scope = self._quotas.presence_data(now, size)
+        if not scope and channel.quotas is not None:
+            scope = channel.quotas.presence_data(now, size)
         return scope
 
     def _may_track(self, channel: Channel, now: float) -> str:

@@ -16,6 +16,8 @@ from realtime.util.database_threads import in_database_thread
 
 # Another server may have delivered to the client what this one has not read yet.
 _BEHIND_SECONDS = 5.0
+# Entries of presence and stored broadcasts that one replay may pass.
+_MOST_OTHERS = 1_000_000
 
 
 async def resolve_cursor(cursor: Cursor, epoch: str, means: ReplayContext) -> int | None:
@@ -37,11 +39,21 @@ async def resolve_cursor(cursor: Cursor, epoch: str, means: ReplayContext) -> in
             return None
     if log.epoch != epoch:
         return None
-    limit = means.bounds.events
-    if limit is not None and log.seq - seq > limit:
+    if await _too_far(seq, means):
         means.counters.limits["replay_events/channel"] += 1
         return None
-    return seq
+    return seq if log.epoch == epoch else None
+
+
+async def _too_far(seq: int, means: ReplayContext) -> bool:
+    """Whether more changes came since than a replay may read. Presence and stored broadcasts do
+    not count, or clients that cause them could put every cursor out of reach."""
+    limit, upto = means.bounds.events, means.log.seq
+    if limit is None or upto - seq <= limit:
+        return False
+    if upto - seq > limit + _MOST_OTHERS:
+        return True
+    return await means.reader.distance(seq, upto) > limit
 
 
 async def access_changed_since(

@@ -61,8 +61,10 @@ def write(
     new: Collection[PresenceRow],
     changed: Collection[PresenceRow],
     gone: Collection[str],
-) -> None:
-    """Insert, update and delete rows of a process, all or nothing.
+    most: int | None = None,
+) -> list[str]:
+    """Insert, update and delete rows of a process, all or nothing. Returns the ids of new rows that
+    were not inserted, because their topic has `most` members.
 
     Raises Buried when a row to change is missing, IntegrityError when the process has no row of its
     own, and whatever else the database raises.
@@ -72,8 +74,9 @@ def write(
         ids = sorted(gone)
         for start in range(0, len(ids), _BATCH):
             table.filter(pk__in=ids[start : start + _BATCH]).delete()
+        refused = [] if most is None else _beyond(alias, new, most)
         table.bulk_create(
-            [_model(process, row) for row in new],
+            [_model(process, row) for row in new if row.entry.id not in refused],
             batch_size=_BATCH,
             # A row exists already where an earlier write passed although it seemed to fail.
             update_conflicts=True,
@@ -83,6 +86,20 @@ def write(
         models = [_model(process, row) for row in changed]
         if models and table.bulk_update(models, ["version", "meta"], _BATCH) < len(models):
             raise ProcessExpired
+    return refused
+
+
+def _beyond(alias: str, new: Collection[PresenceRow], most: int) -> list[str]:
+    by_topic: dict[tuple[str, bool], list[str]] = {}
+    for row in new:
+        by_topic.setdefault((row.topic, row.private), []).append(row.entry.id)
+    refused: list[str] = []
+    for (topic, private), ids in by_topic.items():
+        rows = PresenceMember.objects.using(alias).filter(topic=topic, private=private)
+        # Not further than matters. A row may be there already, as above.
+        others = set(rows.values_list("pk", flat=True)[: most + len(ids)]) - set(ids)
+        refused += ids[max(0, most - len(others)) :]
+    return refused
 
 
 def _model(process: str, row: PresenceRow) -> PresenceMember:

@@ -52,7 +52,11 @@ class PresenceWriter:
     why it cannot be stored.
     """
 
-    def __init__(self, alias: str, process: str, rooms: PresenceTracker) -> None:
+    def __init__(
+        self, alias: str, process: str, rooms: PresenceTracker, most: int | None = None
+    ) -> None:
+        """`most`: members that a topic may have, over all processes."""
+        self._most = most
         self._alias = alias
         self._process = process
         self._rooms = rooms
@@ -164,13 +168,19 @@ class PresenceWriter:
         ]
         gone = [m.id for m in batch if m.row is None and m.written is not None]
         generation = self._generation
+        refused: list[str] = []
         if new or changed or gone:
-            await in_database_thread(write, self._alias, self._process, new, changed, gone)
+            refused = await in_database_thread(
+                write, self._alias, self._process, new, changed, gone, self._most
+            )
         if generation != self._generation:
             # It is unknown whether the old row was deleted before or after this write.
             self._again(batch)
             return
         for member in batch:
+            if member.id in refused:
+                self._refuse(member, ValueError(f"the topic has {self._most} members already"))
+                continue
             was_written = member.written is not None
             member.written = wanted[member.id]
             if member.row is None and member.written is None:
@@ -183,6 +193,8 @@ class PresenceWriter:
     def _refuse(self, member: _Tracked, error: Exception) -> None:
         logger.info("presence refused: %s", error, extra={"action": "presence_refused"})
         member.row = member.written
+        # A later call that waits already is answered by this refusal too.
+        self._dirty.pop(member.id, None)
         self._answer(member, public_reason(error))
         if member.row is None:
             self._members.pop(member.id, None)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from realtime.client_limits import Limits
-from realtime.session.quotas import ADDRESS, Quota, QuotaChain, Quotas, Rates, network
+from realtime.session.quotas import ADDRESS, SUBJECT, Quota, QuotaChain, Quotas, Rates, network
 from realtime.util.token_bucket import AllOf, Rate, TokenBucket
 
 
@@ -78,6 +78,19 @@ def test_a_key_with_nothing_to_remember_is_forgotten() -> None:
     assert len(quotas) == 1
 
 
+def test_a_quota_is_not_forgotten_between_asking_and_taking() -> None:
+    quotas = Quotas(rates())
+    granted = 0
+    for second in range(50):
+        now = second / 100
+        # As a request does, which is over after it has taken.
+        chain = QuotaChain(quotas.address("192.0.2.1", now), quotas.subject("a", now))
+        quotas.address("198.51.100.1", now)
+        granted += joins(chain, now)
+        del chain
+    assert granted <= SUBJECT.joins.burst * 2 + 10
+
+
 def test_there_are_never_more_keys_than_the_bound_and_the_oldest_goes_first() -> None:
     quotas = Quotas(rates(), most=3)
     for number in range(50):
@@ -127,3 +140,38 @@ def test_where_a_limit_is_off_what_follows_from_it_is_off_too(limit: str) -> Non
 
 def test_a_frame_of_the_largest_size_is_always_within_the_bytes() -> None:
     assert not QuotaChain(Quota(rates(frame_bytes=10_000_000))).data(0.0, 10_000_000)
+
+
+def tracked(chain: QuotaChain, now: float, size: int) -> int:
+    """How many tracks of this size are granted at once."""
+    return next(n for n in range(1_000_000) if chain.presence_data(now, size))
+
+
+def test_what_presence_writes_is_bounded_per_connection_subject_and_address() -> None:
+    limits = Rates.of(Limits())
+    quotas = Quotas(limits)
+
+    def connection(now: float) -> QuotaChain:
+        return QuotaChain(Quota(limits), quotas.subject("a", now), quotas.address("192.0.2.1", now))
+
+    # Every channel of a connection may track the largest meta once, and later one each second.
+    one = connection(0.0)
+    assert tracked(one, 0.0, 4_096) == 100
+    assert one.presence_data(0.0, 4_096) == "connection"
+    assert tracked(one, 10.0, 4_096) == 10
+    # Further connections of the subject are worth a few of them.
+    assert sum(tracked(connection(10.0), 10.0, 4_096) for _ in range(100)) <= 310
+    # An hour of a hostile address: what its burst and its rate allow, however many connect.
+    begin = 20.0
+    address = quotas.address("198.51.100.1", begin)
+    written = sum(
+        tracked(QuotaChain(Quota(limits), address), begin + second, 4_096) * 4_096
+        for second in range(3_600)
+    )
+    assert written < 200_000_000
+
+
+def test_without_a_limit_presence_writes_what_it_likes() -> None:
+    for given in ({"presence_meta_bytes": None}, {"presence_per_30_seconds": None}):
+        chain = QuotaChain(Quota(Rates.of(Limits(**given))))
+        assert not any(chain.presence_data(0.0, 1_000_000) for _ in range(100))

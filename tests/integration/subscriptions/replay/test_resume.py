@@ -14,11 +14,14 @@ from django.db import connections
 from auth_rls import Subject
 from auth_rls.models import Policy
 from realtime.event_log import sequencer
+from realtime.event_log.distance import Distances
 from realtime.event_log.sequencer import Head
-from realtime.models import WalEntry
+from realtime.models import Message, PresenceMember, Process, WalEntry
 from realtime.process.hub import hub
+from realtime.process.registry import Registration, Report
 from realtime.subscriptions.replay.context import ReplayBounds
 from realtime.subscriptions.request import Request
+from realtime.wal.head import read_head
 from tests.support.socket_client import Client, db
 from tests.support.subscriptions import FakeSubscriber, Server, bindings, counting
 from tests.support.waiting import auntil
@@ -152,6 +155,62 @@ async def test_more_events_than_the_limit_are_a_resync(behind: int, told: str) -
     port = await server.resumed(server.log.seq - behind)
     assert port.told[0].startswith(told)
     assert len(port.frames) == (0 if told == "resync" else behind)
+
+
+def flood(count: int) -> None:
+    """Presence entries: as many of each kind as somebody who tracks all the time leaves."""
+    Registration("default", "p", Process.Kind.SERVER).renew(Report())
+    process = Process.objects.get(pk="p")
+    rows = [
+        PresenceMember(
+            id=f"m{n}", process=process, topic="t", private=False, key="k", version=1, meta={}
+        )
+        for n in range(count)
+    ]
+    PresenceMember.objects.bulk_create(rows)
+    PresenceMember.objects.update(version=2)
+    PresenceMember.objects.all().delete()
+    process.delete()
+    for number in range(3):
+        Message.objects.create(topic="t", event="e", payload=number)
+
+
+def number_everything() -> None:
+    while sequencer.number(connections["default"]):
+        pass
+
+
+async def test_a_flood_of_presence_puts_no_cursor_out_of_reach() -> None:
+    server = Server(bounds=ReplayBounds(events=10))
+    await server.start()
+    await notes(1)
+    await server.feed()
+    begin = server.log.seq
+    await notes(4)
+    await db(flood, 1_200)
+    await notes(6)
+    await server.feed()
+    assert server.log.seq - begin > 3_600
+    port = await server.resumed(begin)
+    assert port.told[0].startswith("caught up")
+    assert len(port.frames) == 10
+    # One change more is one too many.
+    lost = await server.resumed(begin - 1)
+    assert lost.told == ["resync"]
+
+
+async def test_changes_are_counted_alike_whatever_was_counted_before() -> None:
+    for _ in range(3):
+        await notes(700)
+        await db(flood, 300)
+    await db(number_everything)
+    head = await db(lambda: read_head(connections["default"]))
+    known = Distances("default")
+    for after, upto in ((0, head.seq), (1, 999), (999, 2_000), (500, 2_999), (0, head.seq)):
+        published = WalEntry.objects.filter(seq__gt=after, seq__lte=upto, table_name="zoo_note")
+        wanted = await db(published.count)
+        assert await known.count(head.epoch, after, upto) == wanted
+        assert await Distances("default").count(head.epoch, after, upto) == wanted
 
 
 async def test_a_cursor_from_a_server_that_is_ahead_is_waited_for(server: Server) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from django.test import override_settings
 
 import realtime
 from realtime.models import PresenceMember, Process
@@ -206,6 +207,45 @@ async def test_a_crowd_that_comes_at_once_is_told_in_few_frames(here: Any) -> No
         seen |= set((await diff(watcher))["joins"])
         frames += 1
     assert frames < 30
+
+
+async def test_a_topic_has_no_more_members_than_the_limit() -> None:
+    with override_settings(REALTIME={"LIMITS": {"members_per_topic": 2}}):
+        clients = [await Client().connect() for _ in range(4)]
+        for client in clients:
+            await client.join(TOPIC)
+            await client.join("realtime:other", ref="2")
+        answers = [await client.reply(await track(client, {})) for client in clients]
+        assert [answer["status"] for answer in answers] == ["ok", "ok", "error", "error"]
+        assert answers[2]["response"]["reason"].endswith("the topic has 2 members already")
+        # Members may change what they show, another topic has places of its own, and a place that
+        # is given back is free.
+        first, _, last, _ = clients
+        assert (await first.reply(await track(first, {"n": 1})))["status"] == "ok"
+        elsewhere = await last.push(
+            "realtime:other", "presence", {"event": "track", "payload": {}}, join_ref="2"
+        )
+        assert (await last.reply(elsewhere))["status"] == "ok"
+        await first.reply(await first.push(TOPIC, "presence", {"event": "untrack"}))
+        assert (await last.reply(await track(last, {})))["status"] == "ok"
+        assert await db(PresenceMember.objects.count) == 3
+        for client in clients:
+            await client.close()
+
+
+async def test_a_refusal_leaves_the_writer_at_work_for_later_calls() -> None:
+    with override_settings(REALTIME={"LIMITS": {"members_per_topic": 1}}):
+        one, other = await Client().connect(), await Client().connect()
+        for client in (one, other):
+            await client.join(TOPIC)
+        await one.reply(await track(one, {}))
+        refs = [await track(other, {"n": n}) for n in range(20)]
+        for ref in refs:
+            assert (await other.reply(ref))["status"] == "error"
+        await one.close()
+        await auntil(lambda: len(hub().presence) == 0)
+        assert (await other.reply(await track(other, {})))["status"] == "ok"
+        await other.close()
 
 
 async def test_a_topic_nobody_watches_is_not_kept(here: Any) -> None:
