@@ -5,19 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-import time
 from typing import Any
 
 import pytest
 from django.test import AsyncClient
 
-from realtime.dispatcher.dispatcher import InboxLimits
 from realtime.process.hub import hub
 from realtime.protocol.errors import CloseCode
 from realtime.session.quotas import ADDRESS
-from realtime.topics.broadcast import Broadcast
-from realtime.topics.listeners import TopicListeners
-from realtime.util.time_slice import SLICE_SECONDS
 from tests.support.socket_client import Client, db
 from tests.support.tokens import token
 from tests.support.waiting import auntil
@@ -25,7 +20,6 @@ from tests.zoo.models import Note
 
 pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
 
-MEMORY = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
 FILTER = "title=in.(" + ",".join(f'"{n}{"x" * 30}"' for n in range(100)) + ")"
 
 
@@ -113,34 +107,6 @@ async def test_a_flood_is_answered_and_costs_a_good_client_nothing(
     await bad.close()
 
 
-@pytest.mark.parametrize("layers", [{"default": MEMORY}, {}])
-async def test_broadcasts_that_a_process_cannot_deliver_in_time_are_refused_and_none_is_lost(
-    settings: Any, monkeypatch: pytest.MonkeyPatch, layers: dict[str, Any]
-) -> None:
-    settings.CHANNEL_LAYERS = layers
-    client = await Client().connect()
-    await client.join("realtime:noise")
-    home = hub()
-
-    groups = TopicListeners.groups
-
-    def slow(self: Any, *topic: Any) -> Any:
-        """A busy process: one broadcast takes as long as it gives to all before others run."""
-        time.sleep(2 * SLICE_SECONDS)
-        return groups(self, *topic)
-
-    monkeypatch.setattr(TopicListeners, "groups", slow)
-    taken = 0
-    for turn in range(100):
-        for number in range(60):
-            taken += home.broadcast(Broadcast("noise", False, f"{turn}.{number}", b"{}", 1))
-        await asyncio.sleep(0)
-    assert 0 < taken < 6_000
-    monkeypatch.undo()
-    await auntil(lambda: home.counters.casts == taken)
-    await client.close()
-
-
 async def test_who_reconnects_finds_the_same_limit_and_then_no_door(settings: Any) -> None:
     settings.REALTIME = {"LIMITS": {"joins_per_second": 0.001, "channels_per_connection": None}}
     # One at once for a connection, so many for its address.
@@ -194,33 +160,6 @@ async def test_a_flood_of_messages_ends_with_4429_and_others_have_their_turn(gra
     await auntil(lambda: hub().counters.closes["4429"] == 1)
     assert hub().counters.limits["messages_per_second/connection"] == 1
     await good.close()
-
-
-async def test_what_does_not_fit_into_the_inbox_is_read_from_the_log(granted: Any) -> None:
-    hub().dispatcher.inbox_limits = InboxLimits(rows=50)
-    await db(granted, "view_note")
-    client = await Client().connect()
-    await client.listen()
-    titles = [f"n{number}" for number in range(3_000)]
-    await db(Note.objects.bulk_create, [Note(title=title) for title in titles])
-    assert await collect(client, 3_000) == titles
-    assert hub().counters.inbox_full > 0
-    assert hub().counters.resyncs == 0
-    await client.close()
-
-
-async def test_a_row_that_nobody_listens_to_is_not_even_decoded(granted: Any) -> None:
-    await db(granted, "view_note")
-    client = await Client().connect()
-    start = await client.listen("zoo_team")
-    await db(Note.objects.bulk_create, [Note(title="n") for _ in range(100)])
-    await auntil(lambda: hub().counters.events >= 100)
-    events = hub().dispatcher.log.since(start["seq"]) or ()
-    notes = [event for event in events if event.relation.table == "zoo_note"]
-    assert len(notes) == 100
-    assert all(event.new is not None and not event.new.decoded for event in notes)
-    assert hub().dispatcher.subscribers.channels.index.evaluated == 0
-    await client.close()
 
 
 async def test_what_a_client_sent_cannot_begin_a_line_of_the_log(

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from realtime.ops.metrics import INSTALLATION, METRICS, PROCESS
-from realtime.process.loop_monitor import Peak
 from realtime.util.counters import Counters, Histogram
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -121,14 +120,3 @@ def test_the_row_of_a_process_holds_plain_numbers_alone() -> None:
     assert flat["limits"] == 3
     assert (flat["frames_out"], flat["bytes_out"]) == (3, 30)
     assert all(type(value) is int for value in flat.values())
-
-
-def test_a_peak_is_told_for_a_window_and_then_forgotten() -> None:
-    peak = Peak(window=30)
-    peak.add(5.0, now=0)
-    peak.add(1.0, now=20)
-    assert peak.at(29) == 5.0
-    assert peak.at(31) == 5.0
-    peak.add(2.0, now=35)
-    assert peak.at(62) == 2.0
-    assert peak.at(500) == 0.0

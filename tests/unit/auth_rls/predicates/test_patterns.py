@@ -97,3 +97,74 @@ def test_without_re2_like_works_and_match_is_refused_in_words() -> None:
     )
     assert done.stdout.startswith("ERROR 0A000 (feature_not_supported)")
     assert "use like or ilike" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "expected"),
+    [
+        ("abc", "abc", True),
+        ("abc", "abcd", False),
+        ("", "", True),
+        ("", "a", False),
+        ("%", "", True),
+        ("a%", "a\nb", True),
+        ("%b%", "abc", True),
+        ("a%a", "a", False),
+        ("a%b%c", "aXbYc", True),
+        ("a%bc%c", "abc", False),
+        ("%ab%ab%", "xabab", True),
+        ("_", "é", True),
+        ("_", "", False),
+        ("_", "ab", False),
+        ("a_c%", "a\ncd", True),
+        (r"100\%", "100%", True),
+        (r"100\%", "1000", False),
+        (r"\_%", "_a", True),
+        (r"\\", "\\", True),
+        ("\\", "\\", True),
+        (r"a\b", "ab", True),
+        ("a.c", "abc", False),
+        ("[ab]*", "[ab]*", True),
+        ("A%", "abc", False),
+        ("%%%", "", True),
+    ],
+)
+def test_like_is_sqls(pattern: str, text: str, expected: bool) -> None:
+    assert like(pattern)(text) is expected
+
+
+def test_ilike_folds_ascii_only() -> None:
+    assert like("ÉA%", ignore_case=True)("Éab") is True
+    assert like("éa%", ignore_case=True)("Éab") is False
+
+
+@given(st.text("ab%_\\", max_size=6), st.text("ab", max_size=6))
+def test_like_agrees_with_its_definition(pattern: str, text: str) -> None:
+    def matches(p: str, t: str) -> bool:
+        if not p:
+            return not t
+        if p[0] == "%":
+            return any(matches(p[1:], t[i:]) for i in range(len(t) + 1))
+        if p[0] == "\\" and len(p) > 1:
+            return t[:1] == p[1] and matches(p[2:], t[1:])
+        return bool(t) and p[0] in ("_", t[0]) and matches(p[1:], t[1:])
+
+    assert like(pattern)(text) is matches(pattern, text)
+
+
+def test_a_long_pattern_on_a_long_text_ends() -> None:
+    assert like("%a" * 500 + "b")("a" * 20_000) is False
+    assert like("%_a" * 200 + "b")("a" * 5_000) is False
+    assert regex("(a*)*b")("a" * 20_000) is False
+
+
+def test_a_regular_expression_searches() -> None:
+    assert regex("b.d")("ab\nde") is True
+    assert regex("^b")("ab") is False
+    assert regex("B", ignore_case=True)("ab") is True
+
+
+@pytest.mark.parametrize("pattern", ["(", r"(a)\1", "(?=a)", "a{1000}{1000}", "*"])
+def test_a_pattern_that_re2_refuses_is_a_value_error(pattern: str) -> None:
+    with pytest.raises(ValueError, match=r"invalid regular expression: ."):
+        regex(pattern)

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import hashlib
 import hmac
 import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable
 from typing import Any
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from django.core.exceptions import ImproperlyConfigured
 from hypothesis import given
 from hypothesis import strategies as st
 
 from auth_rls import conf
-from auth_rls.keys import remote_key_set
-from auth_rls.keys.key_set import KeySet, KeySetError
 from auth_rls.subjects import tokens
-from tests.support.waiting import until
-
-KEY = "a-test-key-that-is-long-enough-for-hs512-too-if-it-is-written-out-in-full"
-NOW = 1_800_000_000.0
-GOOD = {"role": "authenticated", "sub": "7", "exp": int(NOW) + 60}
+from tests.support.signing import (
+    BAD_SIGNATURE,
+    GOOD,
+    HS256,
+    KEY,
+    NO_SIGNER,
+    NOW,
+    base64url,
+    public_jwk,
+    refusal,
+    signed,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -42,36 +42,16 @@ def auth(settings: Any) -> Callable[..., None]:
     return configure
 
 
-def signed(claims: Any = None, key: Any = KEY, algorithm: str = "HS256", **header: Any) -> str:
-    """A token of any claims, key, algorithm and header; `support.tokens.token` makes the usual."""
-    return jwt.encode(GOOD if claims is None else claims, key, algorithm, headers=header or None)
-
-
 def raw(header: bytes, payload: bytes, key: str = KEY) -> str:
     """A token of any bytes at all, rightly signed with HS256."""
-    message = b".".join(_base64url(part) for part in (header, payload))
+    message = b".".join(base64url(part) for part in (header, payload))
     signature = hmac.new(key.encode(), message, hashlib.sha256).digest()
-    return (message + b"." + _base64url(signature)).decode()
-
-
-def _base64url(data: bytes) -> bytes:
-    return base64.urlsafe_b64encode(data).rstrip(b"=")
-
-
-def refusal(text: Any, now: float = NOW) -> str:
-    with pytest.raises(tokens.TokenError) as caught:
-        tokens.verify(text, now=now)
-    return str(caught.value)
+    return (message + b"." + base64url(signature)).decode()
 
 
 MALFORMED = "MalformedJWT: The token provided is not a valid JWT"
-NO_SIGNER = (
-    "JwtSignerError: Failed to generate JWT signer, check your JWT secret or JWKS configuration"
-)
-BAD_SIGNATURE = "JwtSignatureError: Failed to validate JWT signature"
 FIELDS = "InvalidJWTToken: Fields `role` and `exp` are required in JWT"
 BAD_EXP = "InvalidJWTToken: Token expiration time is invalid"
-HS256 = b'{"alg":"HS256"}'
 
 
 def test_a_good_token_gives_its_claims() -> None:
@@ -394,128 +374,13 @@ def test_a_signed_token_verifies_and_other_libraries_read_it() -> None:
 # Asymmetric keys
 
 
-@pytest.fixture(scope="module")
-def private() -> dict[str, Any]:
-    rsa_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    return {
-        "RS256": rsa_key,
-        "RS384": rsa_key,
-        "RS512": rsa_key,
-        "ES256": ec.generate_private_key(ec.SECP256R1()),
-        "ES384": ec.generate_private_key(ec.SECP384R1()),
-        "ES512": ec.generate_private_key(ec.SECP521R1()),
-        "EdDSA": ed25519.Ed25519PrivateKey.generate(),
-    }
-
-
-def public_jwk(key: Any, algorithm: str, kid: str | None, **extra: Any) -> dict[str, Any]:
-    jwk = jwt.get_algorithm_by_name(algorithm).to_jwk(key.public_key(), as_dict=True)
-    jwk.pop("key_ops", None)
-    return {**jwk, **({} if kid is None else {"kid": kid}), **extra}
-
-
-@pytest.mark.parametrize(
-    "algorithm", ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "EdDSA"]
-)
-def test_a_key_of_the_set_is_chosen_by_its_name(auth: Any, private: Any, algorithm: str) -> None:
-    other = {"RS": "EdDSA", "ES": "RS256", "Ed": "ES256"}[algorithm[:2]]
-    jwk_set = {
-        "keys": [
-            public_jwk(private[other], other, "other"),
-            public_jwk(private[algorithm], algorithm, "mine", use="sig"),
-        ]
-    }
-    auth(JWT_ALGORITHMS=[algorithm], JWKS=jwk_set)
-    text = signed(key=private[algorithm], algorithm=algorithm, kid="mine")
-    assert tokens.verify(text, now=NOW)["sub"] == "7"
-    for kid in ("other", "unknown", ""):
-        assert refusal(signed(key=private[algorithm], algorithm=algorithm, kid=kid)) == NO_SIGNER
-
-
-def test_an_ed448_key_serves_as_well(auth: Any) -> None:
-    key = ed448.Ed448PrivateKey.generate()
-    auth(JWT_ALGORITHMS=["EdDSA"], JWKS={"keys": [public_jwk(key, "EdDSA", "k")]})
-    assert tokens.verify(signed(key=key, algorithm="EdDSA", kid="k"), now=NOW)
-
-
-def test_a_token_that_names_no_key_is_checked_with_the_only_one(auth: Any, private: Any) -> None:
-    one = public_jwk(private["RS256"], "RS256", "one")
-    auth(JWT_ALGORITHMS=["RS256"], JWKS={"keys": [one]})
-    text = signed(key=private["RS256"], algorithm="RS256")
-    assert tokens.verify(text, now=NOW)
-    auth(JWT_ALGORITHMS=["RS256"], JWKS={"keys": [one, {**one, "kid": "two"}]})
-    assert refusal(text) == NO_SIGNER
-
-
-def test_a_public_key_is_never_taken_for_a_shared_secret(auth: Any, private: Any) -> None:
-    """Algorithm confusion: HS256 with the bytes of the RSA key everybody may know."""
-    jwk = public_jwk(private["RS256"], "RS256", "k")
-    auth(JWT_ALGORITHMS=["RS256", "HS256"], JWKS={"keys": [jwk]})
-    public = private["RS256"].public_key()
-    forms = [
-        public.public_bytes(encoding, form)
-        for encoding, form in (
-            (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo),
-            (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo),
-            (serialization.Encoding.PEM, serialization.PublicFormat.PKCS1),
-        )
-    ]
-    forms.append(json.dumps(jwk).encode())
-    forms.append(base64.urlsafe_b64decode(jwk["n"] + "=="))
-    for form in forms:
-        message = b".".join(
-            _base64url(part) for part in (b'{"alg":"HS256","kid":"k"}', json.dumps(GOOD).encode())
-        )
-        forged = message + b"." + _base64url(hmac.new(form, message, hashlib.sha256).digest())
-        assert refusal(forged.decode()) == BAD_SIGNATURE
-
-
-def test_an_rsa_key_that_names_its_algorithm_checks_no_other(auth: Any, private: Any) -> None:
-    jwk = public_jwk(private["RS256"], "RS256", "k", alg="RS256")
-    auth(JWT_ALGORITHMS=["RS256", "RS512"], JWKS={"keys": [jwk]})
-    assert tokens.verify(signed(key=private["RS256"], algorithm="RS256", kid="k"), now=NOW)
-    assert refusal(signed(key=private["RS256"], algorithm="RS512", kid="k")) == NO_SIGNER
-
-
-def test_keys_a_token_brings_along_are_not_looked_at(auth: Any, private: Any) -> None:
-    mine = public_jwk(private["RS256"], "RS256", "k")
-    stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    auth(JWT_ALGORITHMS=["RS256"], JWKS={"keys": [mine]})
-    brought = public_jwk(stranger, "RS256", "k")
-    forged = signed(key=stranger, algorithm="RS256", kid="k", jwk=brought, jku="https://evil.test")
-    assert refusal(forged) == BAD_SIGNATURE
-
-
-def test_keys_for_encryption_do_not_check_signatures(auth: Any, private: Any) -> None:
-    jwk = public_jwk(private["RS256"], "RS256", "k")
-    for unsuited in ({"use": "enc"}, {"key_ops": ["encrypt"]}, {"alg": "RSA-OAEP"}):
-        assert KeySet.parse({"keys": [{**jwk, **unsuited}]}, secrets=True).keys == ()
-
-
-def test_a_private_key_in_the_set_serves_by_its_public_half(auth: Any, private: Any) -> None:
-    jwk = jwt.get_algorithm_by_name("RS256").to_jwk(private["RS256"], as_dict=True)
-    auth(JWT_ALGORITHMS=["RS256"], JWKS={"keys": [{**jwk, "kid": "k"}]})
-    assert tokens.verify(signed(key=private["RS256"], algorithm="RS256", kid="k"), now=NOW)
-
-
-def test_a_shared_secret_in_the_set_is_found_by_name_else_the_jwt_key_serves(auth: Any) -> None:
-    other = "the-secret-in-the-key-set-is-long-enough"
-    jwk = {"kty": "oct", "kid": "old", "k": _base64url(other.encode()).decode()}
-    auth(JWKS={"keys": [jwk]})
-    assert tokens.verify(signed(key=other, kid="old"), now=NOW)
-    assert tokens.verify(signed(kid="unknown"), now=NOW)
-    assert tokens.verify(signed(), now=NOW)
-    assert refusal(signed(kid="old")) == BAD_SIGNATURE
-    assert refusal(signed(key=other)) == BAD_SIGNATURE
-
-
 SERVICE = {"role": "service_role", "exp": GOOD["exp"]}
 NO_SERVICE = "InvalidJWTToken: The role service_role is not accepted from this token"
 
 
 def test_only_our_own_key_makes_a_token_of_the_service_role(auth: Any, private: Any) -> None:
     secret = "the-secret-in-the-key-set-is-long-enough"
-    shared = {"kty": "oct", "kid": "s", "k": _base64url(secret.encode()).decode()}
+    shared = {"kty": "oct", "kid": "s", "k": base64url(secret.encode()).decode()}
     keys = {"keys": [public_jwk(private["RS256"], "RS256", "k"), shared]}
     foreign = signed(SERVICE, key=private["RS256"], algorithm="RS256", kid="k")
     by_secret = signed(SERVICE, key=secret, kid="s")
@@ -538,272 +403,6 @@ def test_no_mapped_value_of_a_foreign_token_makes_the_service_role(auth: Any, pr
 
 
 # A key set at a URL
-
-
-class Endpoint:
-    """A key set on a real server: what it answers can be changed, what it was asked is counted."""
-
-    def __init__(self) -> None:
-        self.document: Any = {"keys": []}
-        self.status = 200
-        self.location = ""
-        self.asked = 0
-        endpoint = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                endpoint.asked += 1
-                body = endpoint.document
-                if not isinstance(body, bytes):
-                    body = json.dumps(body).encode()
-                self.send_response(endpoint.status)
-                if endpoint.location:
-                    self.send_header("Location", endpoint.location)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *args: Any) -> None:
-                """Silent."""
-
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/jwks"
-
-
-@pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    endpoint = Endpoint()
-    thread = threading.Thread(target=endpoint.server.serve_forever, args=(0.01,))
-    thread.start()
-    yield endpoint
-    endpoint.server.shutdown()
-    thread.join()
-    endpoint.server.server_close()
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_a_remote_set_is_fetched_once_and_kept(auth: Any, private: Any, endpoint: Any) -> None:
-    endpoint.document = {"keys": [public_jwk(private["ES256"], "ES256", "k")]}
-    auth(JWT_ALGORITHMS=["ES256"], JWKS_URL=endpoint.url)
-    for _ in range(3):
-        assert tokens.verify(signed(key=private["ES256"], algorithm="ES256", kid="k"), now=NOW)
-    assert endpoint.asked == 1
-
-
-def test_an_unknown_key_name_is_refused_and_fetches_again_but_not_more_often_than_allowed(
-    private: Any, endpoint: Any
-) -> None:
-    clock = Clock()
-    remote = remote_key_set.RemoteKeySet(endpoint.url, clock=clock)
-    endpoint.document = {"keys": [public_jwk(private["ES256"], "ES256", "old")]}
-    assert remote.find("old", "ES256") is not None
-    endpoint.document = {"keys": [public_jwk(private["ES256"], "ES256", "new")]}
-    for _ in range(5):
-        assert remote.find("new", "ES256") is None
-    assert endpoint.asked == 1
-    clock.now += remote_key_set.REFETCH_SECONDS
-    until(lambda: remote.find("new", "ES256") is not None)
-    assert remote.find("old", "ES256") is None
-    assert endpoint.asked == 2
-
-
-def test_a_set_grown_old_serves_while_it_is_fetched_again(private: Any, endpoint: Any) -> None:
-    clock = Clock()
-    remote = remote_key_set.RemoteKeySet(endpoint.url, clock=clock)
-    endpoint.document = {"keys": [public_jwk(private["ES256"], "ES256", "k")]}
-    assert remote.find("k", "ES256") is not None
-    clock.now += remote_key_set.TTL_SECONDS
-    assert remote.find("k", "ES256") is not None
-    until(lambda: endpoint.asked == 2)
-
-
-def test_the_last_known_keys_serve_while_the_endpoint_is_down(
-    private: Any, endpoint: Any, caplog: Any
-) -> None:
-    clock = Clock()
-    remote = remote_key_set.RemoteKeySet(endpoint.url, clock=clock)
-    endpoint.document = {"keys": [public_jwk(private["ES256"], "ES256", "k")]}
-    assert remote.find("k", "ES256") is not None
-    endpoint.status = 503
-    clock.now += remote_key_set.TTL_SECONDS
-    for _ in range(3):
-        assert remote.find("k", "ES256") is not None
-    until(lambda: caplog.records)
-    assert remote.find("k", "ES256") is not None
-    assert endpoint.asked == 2
-    assert [record.getMessage() for record in caplog.records] == [
-        f"JWKS_URL {endpoint.url} could not be read, the last known keys serve: "
-        "it answered with status 503"
-    ]
-
-
-@pytest.mark.parametrize(
-    "document",
-    [b"", b"<html>", b"[]", b"\xff", b"[" * 100_000, {"keys": "x"}, {"keys": []}, b" " * 300_000],
-    ids=["empty", "html", "list", "bytes", "deep", "no list", "no keys", "large"],
-)
-def test_what_is_no_key_set_leaves_tokens_unchecked(
-    auth: Any, private: Any, endpoint: Any, document: Any
-) -> None:
-    endpoint.document = document
-    auth(JWT_ALGORITHMS=["ES256"], JWKS_URL=endpoint.url)
-    text = signed(key=private["ES256"], algorithm="ES256", kid="k")
-    assert refusal(text) == NO_SIGNER
-    assert refusal(text) == NO_SIGNER
-    assert endpoint.asked == 1
-
-
-def test_one_broken_key_does_not_spoil_a_remote_set(private: Any, endpoint: Any) -> None:
-    good = public_jwk(private["ES256"], "ES256", "k")
-    endpoint.document = {
-        "keys": [7, {"kty": "RSA", "kid": "bad"}, {"kty": "EC", "crv": "P-256"}, {"kid": "x"}, good]
-    }
-    assert remote_key_set.RemoteKeySet(endpoint.url).find("k", "ES256") is not None
-
-
-def test_a_remote_set_brings_no_shared_secrets(auth: Any, private: Any, endpoint: Any) -> None:
-    secret = {"kty": "oct", "kid": "s", "k": _base64url(b"x" * 40).decode()}
-    endpoint.document = {"keys": [secret, public_jwk(private["ES256"], "ES256", "k")]}
-    auth(JWT_ALGORITHMS=["ES256", "HS256"], JWKS_URL=endpoint.url)
-    assert refusal(signed(key="x" * 40, kid="s")) == BAD_SIGNATURE
-    assert endpoint.asked == 0
-
-
-@pytest.mark.parametrize("location", ["http://jwks.example/", "file:///etc/passwd", "ftp://x/y"])
-def test_a_redirect_to_an_unsafe_place_is_not_followed(endpoint: Any, location: str) -> None:
-    endpoint.status, endpoint.location = 302, location
-    with pytest.raises(KeySetError):
-        remote_key_set.RemoteKeySet(endpoint.url).find("k", "RS256")
-    assert endpoint.asked == 1
-
-
-@pytest.mark.parametrize(
-    "url", ["http://id.example/jwks", "file:///etc/passwd", "ftp://localhost/", "", "https://"]
-)
-def test_a_url_must_be_https_or_local(auth: Any, url: str) -> None:
-    auth(JWT_ALGORITHMS=["RS256"], JWKS_URL=url)
-    with pytest.raises(ImproperlyConfigured, match=r'AUTH_RLS\["JWKS_URL"\]'):
-        conf.current()
-
-
-def test_many_threads_share_one_fetch(private: Any) -> None:
-    fetches: list[str] = []
-    started, go_on = threading.Event(), threading.Event()
-
-    def fetch(url: str) -> bytes:
-        fetches.append(url)
-        started.set()
-        assert go_on.wait(10)
-        return json.dumps({"keys": [public_jwk(private["ES256"], "ES256", "k")]}).encode()
-
-    remote = remote_key_set.RemoteKeySet("https://id.example/jwks", fetch=fetch)
-    found: list[Any] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(remote.find("k", "ES256"))) for _ in range(5)
-    ]
-    for thread in threads:
-        thread.start()
-    assert started.wait(10)
-    go_on.set()
-    for thread in threads:
-        thread.join(10)
-    assert len(fetches) == 1
-    assert len(found) == 5 and None not in found
-
-
-class Hanging:
-    """An endpoint that answers `document` at first, and then hangs until it is released."""
-
-    def __init__(self, document: Any, answers: int = 1) -> None:
-        self.document = json.dumps(document).encode()
-        self.answers = answers
-        self.fetches = 0
-        self.released = threading.Event()
-
-    def __call__(self, url: str) -> bytes:
-        self.fetches += 1
-        if self.fetches > self.answers:
-            assert self.released.wait(30)
-        return self.document
-
-
-@pytest.fixture
-def hanging(private: Any) -> Iterator[Hanging]:
-    endpoint = Hanging({"keys": [public_jwk(private["ES256"], "ES256", "k")]})
-    yield endpoint
-    endpoint.released.set()
-
-
-URL = "https://id.example/jwks"
-
-
-def test_while_the_endpoint_hangs_known_keys_serve_and_unknown_ones_are_refused(
-    hanging: Hanging,
-) -> None:
-    clock = Clock()
-    remote = remote_key_set.RemoteKeySet(URL, fetch=hanging, clock=clock)
-    assert remote.find("k", "ES256") is not None
-    clock.now += remote_key_set.TTL_SECONDS
-    for made_up in range(20):  # the test would hang here, were one of them to wait
-        assert remote.find(f"made-up-{made_up}", "ES256") is None
-        assert remote.find("k", "ES256") is not None
-    until(lambda: hanging.fetches == 2)
-    clock.now += remote_key_set.TTL_SECONDS
-    assert remote.find("made-up", "ES256") is None
-    assert hanging.fetches == 2  # the fetch that hangs is the only one
-    hanging.released.set()
-    until(lambda: remote.find("made-up", "ES256") is None and hanging.fetches == 3)
-
-
-def test_before_the_first_set_a_token_waits_no_longer_than_allowed(hanging: Hanging) -> None:
-    hanging.answers = 0
-    remote = remote_key_set.RemoteKeySet(URL, fetch=hanging, first_seconds=0.01)
-    for _ in range(3):
-        with pytest.raises(KeySetError):
-            remote.find("k", "ES256")
-    assert hanging.fetches == 1
-    hanging.released.set()
-    until(lambda: _found(remote))
-
-
-def _found(remote: remote_key_set.RemoteKeySet) -> bool:
-    try:
-        return remote.find("k", "ES256") is not None
-    except KeySetError:
-        return False
-
-
-async def test_on_an_event_loop_nothing_waits_but_who_awaits_the_first_set(
-    hanging: Hanging,
-) -> None:
-    hanging.answers = 0
-    remote = remote_key_set.RemoteKeySet(URL, fetch=hanging)
-    with pytest.raises(KeySetError):
-        remote.find("k", "ES256")
-    waiting = asyncio.ensure_future(remote.loaded())
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    hanging.released.set()
-    await asyncio.wait_for(waiting, 30)
-    assert remote.find("k", "ES256") is not None
-    await remote.loaded()
-
-
-async def test_a_first_set_that_does_not_come_is_awaited_for_a_bounded_time(
-    hanging: Hanging,
-) -> None:
-    hanging.answers = 0
-    remote = remote_key_set.RemoteKeySet(URL, fetch=hanging, first_seconds=0.01)
-    await asyncio.wait_for(remote.loaded(), 30)
-    with pytest.raises(KeySetError):
-        remote.find("k", "ES256")
 
 
 # Settings
@@ -873,7 +472,7 @@ def test_settings_are_read_once_and_again_after_a_change(auth: Any) -> None:
 
 
 def test_no_secret_shows_when_the_settings_are_printed(auth: Any) -> None:
-    hidden = _base64url(b"a-secret-in-the-key-set").decode()
+    hidden = base64url(b"a-secret-in-the-key-set").decode()
     auth(JWKS={"keys": [{"kty": "oct", "kid": "k", "k": hidden}]})
     shown = repr(conf.current())
     assert KEY not in shown and hidden not in shown and "a-secret" not in shown

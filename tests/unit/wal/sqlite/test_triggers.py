@@ -17,40 +17,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auth_rls.predicates.kinds import Kind, from_row
-from realtime.wal.entry import ColumnInfo, Relation
-from realtime.wal.postgresql import triggers as postgresql
 from realtime.wal.sqlite import triggers as sqlite
+from tests.support.relations import COLUMNS, relation_of
 
 decode = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal).decode
 
-# One column of every kind, as Django declares it on SQLite.
-COLUMNS = (
-    ("id", "int8", Kind.INT, "integer PRIMARY KEY"),
-    ("flag", "bool", Kind.BOOL, "bool"),
-    ("number", "int8", Kind.INT, "bigint"),
-    ("real", "float8", Kind.FLOAT, "real"),
-    ("price", "numeric", Kind.DECIMAL, "decimal"),
-    ("word", "text", Kind.TEXT, "text"),
-    ("uid", "uuid", Kind.UUID, "char(32)"),
-    ("day", "date", Kind.DATE, "date"),
-    ("clock", "time", Kind.TIME, "time"),
-    ("moment", "timestamptz", Kind.DATETIME, "datetime"),
-    ("local", "timestamp", Kind.DATETIME, "datetime"),
-    ("span", "interval", Kind.INTERVAL, "bigint"),
-    ("address", "inet", Kind.INET, "char(39)"),
-    ("document", "jsonb", Kind.JSON, "text"),
-    ("blob", "bytea", Kind.BINARY, "BLOB"),
-)
 KINDS = {name: kind for name, _, kind, _ in COLUMNS}
 WAL = (
     "CREATE TABLE realtime_wal (id INTEGER PRIMARY KEY AUTOINCREMENT, table_name, op, pk_text,"
     " old, new, relation_id, captured_us, actor)"
 )
-
-
-def relation_of(columns: tuple[tuple[str, str, Kind, str], ...], table: str, *key: str) -> Relation:
-    infos = tuple(ColumnInfo(name, type_, kind) for name, type_, kind, _ in columns)
-    return Relation("r1", "public", table, infos, key or ("id",))
 
 
 _opened: list[sqlite3.Connection] = []
@@ -447,60 +423,3 @@ def test_the_writers_own_results_are_not_disturbed(table: Table) -> None:
     assert (cursor.lastrowid, cursor.rowcount) == (42, 2)
     returned = table.db.execute("INSERT INTO t (word) VALUES ('x') RETURNING id").fetchall()
     assert returned == [(43,)]
-
-
-# --- PostgreSQL: what the text says; what it does is in test_capture_postgresql ---------------
-
-
-def shape(**fields: Any) -> postgresql.TriggerFunctionSql:
-    given: dict[str, Any] = {"types": {}, "whole": True, "table": '"public"."t"', "wal": "w.log"}
-    return postgresql.TriggerFunctionSql(relation=relation_of(COLUMNS, "t"), **(given | fields))
-
-
-def test_the_name_of_a_function_is_short_and_no_other_table_s() -> None:
-    names = {
-        postgresql.function_name(schema, table)
-        for schema in ("public", "other")
-        for table in ("t", "x" * 63, "x" * 62 + "y", "ü" * 31 + "a", "ü" * 31 + "b")
-    }
-    assert len(names) == 10
-    assert all(len(name.encode()) <= 63 for name in names)
-    assert {"rowcast_t", "rowcast_other.t"} < names
-
-
-def test_a_function_lies_beside_the_log_and_sets_what_its_values_need() -> None:
-    create, revoke = shape().function().sql
-    assert create.startswith('CREATE OR REPLACE FUNCTION w."rowcast_t"() RETURNS trigger')
-    assert " SECURITY DEFINER SET search_path TO pg_catalog, pg_temp SET " in create
-    assert " SET TimeZone TO 'UTC' SET extra_float_digits TO '1' AS $rowcast$" in create
-    assert revoke == 'REVOKE ALL ON FUNCTION w."rowcast_t"() FROM PUBLIC'
-    plain = postgresql.TriggerFunctionSql(
-        relation=relation_of(COLUMNS[:1], "t"), types={}, whole=True, table="t", wal="w.log"
-    )
-    assert "TimeZone" not in plain.function().sql[0]
-
-
-def test_text_of_the_table_cannot_leave_its_quotes() -> None:
-    nasty = (("id", "int8", Kind.INT, ""), ("$rowcast$ ' \\ \"", "text", Kind.TEXT, ""))
-    made = postgresql.TriggerFunctionSql(
-        relation=relation_of(nasty, "it's"), types={}, whole=True, table="t", wal="w.log"
-    )
-    create = made.function().sql[0]
-    assert create.endswith("$rowcast_$")
-    assert create.count("$rowcast_$") == 2
-    assert " E'" in create and "'it''s'" in create
-
-
-def test_a_level_changes_the_trigger_of_inserts_alone() -> None:
-    by_statement = shape(level=postgresql.Level.STATEMENT).triggers()
-    by_row = shape(level=postgresql.Level.ROW).triggers()
-    assert [t.type for t in by_statement] == [4, 17, 9, 32]
-    assert [t.type for t in by_row] == [5, 17, 9, 32]
-    assert by_statement[1:] == by_row[1:]
-    assert all("ENABLE ALWAYS TRIGGER" in t.sql[1] for t in by_row)
-
-
-def test_an_update_is_always_captured_where_every_column_is() -> None:
-    unless_changed = "IF rowcast.before = rowcast.after THEN"
-    assert unless_changed not in shape(whole=True).function().body
-    assert unless_changed in shape(whole=False).function().body

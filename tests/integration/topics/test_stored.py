@@ -1,0 +1,182 @@
+"""Stored broadcasts: they stand among the changes of their transaction, and are replayed."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connection, transaction
+
+import realtime
+from realtime.models import Message
+from realtime.protocol.serializer import binary_broadcast
+from tests.support.socket_client import Client, db
+from tests.support.topics import TOPIC, allow, heard, sent
+from tests.zoo.models import Note
+
+pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
+
+
+async def test_a_durable_broadcast_stands_among_the_changes_of_its_transaction(
+    listen: Any, granted: Any
+) -> None:
+    await db(granted, "view_note")
+    client = await Client().connect()
+    await client.listen()
+
+    def work() -> None:
+        with transaction.atomic():
+            Note.objects.create(title="one")
+            realtime.broadcast("room", "between", {"n": 1}, durable=True)
+            Note.objects.create(title="two")
+
+    await db(work)
+    frames = [await client.receive() for _ in range(3)]
+    assert [frame[3] for frame in frames] == ["postgres_changes", "broadcast", "postgres_changes"]
+    message = await db(Message.objects.get)
+    assert frames[1][4] == {**sent("between", {"n": 1}), "meta": {"id": str(message.id)}}
+    await client.close()
+
+
+async def test_a_durable_broadcast_of_a_rollback_is_never_sent(listen: Any) -> None:
+    client = await listen()
+
+    def work() -> None:
+        with transaction.atomic():
+            realtime.broadcast("room", "lost", 1, durable=True)
+            transaction.set_rollback(True)
+        realtime.broadcast("room", "kept", 2, durable=True)
+
+    await db(work)
+    assert (await heard(client))["event"] == "kept"
+    await realtime.abroadcast("room", "kept", b"3", durable=True)
+    frame = await heard(client)
+    ids = await db(lambda: list(Message.objects.order_by("pk").values_list("id", flat=True)))
+    assert frame == binary_broadcast(TOPIC, "kept", b"3", 0, {"id": str(ids[1])})  # type: ignore[arg-type]
+
+
+async def test_a_row_that_any_program_inserts_is_sent(listen: Any) -> None:
+    client = await listen()
+
+    def insert() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO realtime_message (topic, event, payload, private)"
+                " VALUES ('room', 'moved', '{\"a\": [1, 2.50]}', %s)",
+                [False],
+            )
+
+    await db(insert)
+    told = await heard(client)
+    assert (told["event"], told["payload"]) == ("moved", {"a": [1, 2.5]})
+    assert uuid.UUID(told["meta"]["id"]).version == 4
+    assert await db(lambda: Message.objects.get().id) == uuid.UUID(told["meta"]["id"])
+
+
+async def test_stored_broadcasts_are_replayed_once_and_in_order(listen: Any) -> None:
+    await db(allow, "receive_broadcast")
+
+    def store() -> None:
+        for number in range(4):
+            payload: Any = b"bytes" if number == 3 else {"n": number}
+            realtime.broadcast("room", "e", payload, private=True, durable=True)
+        realtime.broadcast("room", "public", 1, durable=True)
+
+    await db(store)
+    since = int((time.time() - 60) * 1000)
+    config = {"private": True, "broadcast": {"replay": {"since": since, "limit": 3}}}
+    client = await listen(config=config)
+    told = [await heard(client) for _ in range(3)]
+    assert [message["payload"]["n"] for message in told[:2]] == [1, 2]
+    assert told[0]["meta"]["replayed"] is True
+    ids = await db(lambda: list(Message.objects.filter(event="e").values_list("id", flat=True)))
+    assert {uuid.UUID(message["meta"]["id"]) for message in told[:2]} <= set(ids)
+    assert told[2].startswith(b"\x04") and told[2].endswith(b"bytes")
+    await db(lambda: realtime.broadcast("room", "e", {"n": 9}, private=True, durable=True))
+    live = await heard(client)
+    assert live["payload"] == {"n": 9}
+    assert "replayed" not in live["meta"]
+    later = await listen(
+        config={"private": True, "broadcast": {"replay": {"since": since + 10**9}}}
+    )
+    assert await later.silent()
+
+
+async def test_a_message_that_is_replayed_does_not_come_again_live(
+    listen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await db(allow, "receive_broadcast")
+    await listen()
+    from realtime.socket import topic_handler
+
+    real = topic_handler.stored
+
+    def read_then_send(*arguments: Any) -> Any:
+        # Committed before the table is read, and told by the log after it.
+        realtime.broadcast("room", "e", {"n": 1}, private=True, durable=True)
+        found = real(*arguments)
+        realtime.broadcast("room", "e", {"n": 2}, private=True, durable=True)
+        return found
+
+    monkeypatch.setattr(topic_handler, "stored", read_then_send)
+    client = await listen(config={"private": True, "broadcast": {"replay": {"since": 0}}})
+    told = [await heard(client) for _ in range(2)]
+    assert [message["payload"]["n"] for message in told] == [1, 2]
+    assert [message["meta"].get("replayed") for message in told] == [True, None]
+    assert await client.silent()
+
+
+def persisted(ref: bytes, payload: bytes, encoding: int = 1) -> bytes:
+    """A kind 3 frame whose metadata asks for storage."""
+    meta = b'{"persist":true}'
+    lengths = bytes([1, len(ref), len(TOPIC), 1, len(meta), encoding])
+    return b"\x03" + lengths + b"1" + ref + TOPIC.encode() + b"e" + meta + payload
+
+
+async def test_a_client_may_store_what_it_sends_and_does_not_hear_itself(listen: Any) -> None:
+    for action in ("receive_broadcast", "send_broadcast"):
+        await db(allow, action)
+    config = {"private": True, "broadcast": {"ack": True}}
+    sender, other = await listen(config=config), await listen(config=config)
+    await sender.raw.send_to(bytes_data=persisted(b"9", b'{"n":1}'))
+    answer = await sender.reply("9")
+    told = await heard(other)
+    assert answer == {"status": "ok", "response": {"id": told["meta"]["id"]}}
+    assert told["payload"] == {"n": 1}
+    await db(lambda: realtime.broadcast("room", "after", 2, private=True))
+    assert (await heard(sender))["event"] == "after"
+    assert str(await db(lambda: Message.objects.get().id)) == told["meta"]["id"]
+
+
+async def test_a_database_that_fails_tells_a_client_nothing_of_itself(
+    listen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for action in ("receive_broadcast", "send_broadcast"):
+        await db(allow, action)
+    client = await listen(config={"private": True, "broadcast": {"ack": True}})
+
+    def away(cast: Any) -> None:
+        raise OperationalError('connection to server at "10.1.2.3", port 5432 failed')
+
+    monkeypatch.setattr("realtime.socket.topic_handler.store", away)
+    await client.raw.send_to(bytes_data=persisted(b"9", b'{"n":1}'))
+    answer = await client.reply("9")
+    assert answer["response"] == {
+        "reason": "The broadcast could not be stored: the database does not answer"
+    }
+
+
+async def test_what_the_database_cannot_store_is_refused_and_not_sent(listen: Any) -> None:
+    for action in ("receive_broadcast", "send_broadcast"):
+        await db(allow, action)
+    config = {"private": True, "broadcast": {"ack": True, "self": True}}
+    client = await listen(config=config)
+    await client.raw.send_to(bytes_data=persisted(b"9", b'{"n":"\\u0000"}'))
+    answer = await client.reply("9")
+    if connection.vendor == "postgresql":
+        assert answer["response"]["reason"].startswith("The broadcast could not be stored: ")
+        assert await client.silent()
+    else:
+        assert answer["status"] == "ok"
