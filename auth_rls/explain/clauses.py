@@ -15,10 +15,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from auth_rls.policy.rules import PolicyRule
-from auth_rls.predicates.bind import SetOf, ValueOf, bind
+from auth_rls.predicates.bind import MISSING, SetOf, ValueOf, bind
 from auth_rls.predicates.describe import describe, describe_value
 from auth_rls.predicates.evaluate import matcher
-from auth_rls.predicates.predicate import All, Any_, Const, Not, Predicate, Ref, Select, Test
+from auth_rls.predicates.predicate import (
+    All,
+    Any_,
+    Const,
+    Not,
+    Predicate,
+    Ref,
+    RefTest,
+    Select,
+    Test,
+)
 
 Row = Mapping[str, object]
 Verdict = bool | None
@@ -231,6 +241,8 @@ class _Asked:
             verdict = matcher(bound)(self.row)
             comparison = self._comparison(node, bound, verdict)
             return Clause("test", describe(node), verdict, comparison=comparison)
+        if isinstance(node, RefTest):
+            return self._ref_clause(node)
         if isinstance(node, Not):
             part = self.clause(node.part)
             verdict = None if part.verdict is None else not part.verdict
@@ -239,6 +251,19 @@ class _Asked:
         verdict = _kleene(type(node), [part.verdict for part in parts])
         kind, text = ("all", "all of these") if isinstance(node, All) else ("any", "any of these")
         return Clause(kind, text, verdict, parts=parts)
+
+    def _ref_clause(self, node: RefTest) -> Clause:
+        """The clause for a value of the subject, which is compared like a column's."""
+        bound = bind(node, self.value_of)
+        verdict = bound.value if isinstance(bound, Const) else None
+        name = reference(node.ref)
+        found = self.value_of(node.ref)
+        row = {} if found is MISSING else {name: found}
+        test = Test(name, node.op, node.value)
+        of_subject = replace(self, row=row)
+        compared = of_subject._comparison(test, bind(test, self.value_of), verdict)
+        sources = ", ".join(filter(None, (name, compared.source)))
+        return Clause("test", describe(node), verdict, comparison=replace(compared, source=sources))
 
     def _comparison(self, test: Test, bound: Predicate, verdict: Verdict) -> Comparison:
         value = test.value
@@ -332,5 +357,7 @@ def _without_values(clause: Clause, row: bool, subject: bool) -> Clause:
         compared = replace(compared, found=WITHHELD, contains=None)
     if compared is not None and subject and compared.source:
         compared = replace(compared, wanted=WITHHELD, size=None, contains=None)
+        if compared.column.startswith("$"):
+            compared = replace(compared, found=WITHHELD)
     parts = tuple(_without_values(part, row, subject) for part in clause.parts)
     return replace(clause, comparison=compared, parts=parts)

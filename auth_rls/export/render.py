@@ -23,7 +23,17 @@ from auth_rls.export.quoting import SCHEMA, Function, digest, identifier, litera
 from auth_rls.export.subject_functions import Users, of_user
 from auth_rls.policy.rules import PolicyRule
 from auth_rls.predicates.kinds import INT_MAX, INT_MIN, Kind
-from auth_rls.predicates.predicate import TRUE, All, Const, Not, Predicate, Ref, Select, Test
+from auth_rls.predicates.predicate import (
+    TRUE,
+    All,
+    Const,
+    Not,
+    Predicate,
+    Ref,
+    RefTest,
+    Select,
+    Test,
+)
 from auth_rls.sql.dialects.base import FALSE as SQL_FALSE
 from auth_rls.sql.dialects.base import TRUE as SQL_TRUE
 from auth_rls.sql.dialects.base import UNKNOWN as SQL_UNKNOWN
@@ -58,6 +68,15 @@ class Table:
 
     name: str
     columns: Mapping[str, Column]
+
+
+@dataclass(frozen=True, slots=True)
+class _Operand:
+    """What a dialect asks of a column, for a value that is none."""
+
+    kind: Kind
+    collated: bool = False
+    scale: int | None = None
 
 
 class _Dialect(Postgresql):
@@ -166,10 +185,30 @@ class Renderer:
                     "in SQL this is unknown and lets nobody in"
                 )
                 return SQL_UNKNOWN
+        if isinstance(predicate, RefTest):
+            return self._ref_node(predicate)
         if not predicate.parts:
             return SQL_TRUE if isinstance(predicate, All) else SQL_FALSE
         word = " AND " if isinstance(predicate, All) else " OR "
         return f"({word.join(self._node(part, table, level) for part in predicate.parts)})"
+
+    def _ref_node(self, test: RefTest) -> str:
+        """A comparison of a value of the subject, which no row changes."""
+        ref, value = test.ref, test.value
+        if test.op == "isnull":
+            if ref.source == "user" and self._user_column(ref) is not None:
+                null = f"{self._scalar(ref).sql} IS NULL"
+            else:
+                null = f"coalesce(json_typeof({self._json(ref)}), 'null') = 'null'"
+            return f"({null})" if value else f"(NOT ({null}))"
+        if isinstance(value, Ref):
+            value = self._list(value) if test.op == "in" else self._scalar(value)
+        elif isinstance(value, tuple):
+            value = tuple(self._scalar(v) if isinstance(v, Ref) else v for v in value)
+        column: Any = _Operand(ref.kind)
+        sql, params = _DIALECT.compare(column, test.op, value, _COLUMN)
+        operand = f"({self._scalar(ref).sql})::{type_name(ref.kind)}"
+        return f"({_inline(sql, params, operand)})"
 
     def _test(self, test: Test, table: Table, level: int) -> str:
         column, value = table.columns[test.column], test.value

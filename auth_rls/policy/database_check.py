@@ -14,7 +14,19 @@ from contextlib import AbstractContextManager, nullcontext
 from django.db import DatabaseError, models, router, transaction
 
 from auth_rls.policy.definition import ACTIONS, Definition, PolicyProblem, Understood, understand
-from auth_rls.predicates.predicate import All, Any_, Const, Not, Predicate, Ref, Select, Test, tests
+from auth_rls.predicates.predicate import (
+    UNKNOWN,
+    All,
+    Any_,
+    Const,
+    Not,
+    Predicate,
+    Ref,
+    RefTest,
+    Select,
+    Test,
+    tests,
+)
 from auth_rls.sql.columns import model_named
 from auth_rls.sql.compile import condition
 from auth_rls.sql.failures import first_line, public_reason
@@ -93,6 +105,8 @@ def _for_nobody(predicate: Predicate) -> Predicate:
     column that needs none."""
     if isinstance(predicate, Const):
         return predicate
+    if isinstance(predicate, RefTest):
+        return UNKNOWN
     if isinstance(predicate, Not):
         return Not(_for_nobody(predicate.part))
     if isinstance(predicate, All):

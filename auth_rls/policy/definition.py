@@ -16,6 +16,7 @@ from django.db import models
 
 from auth_rls.policy import reach
 from auth_rls.policy.rules import PolicyRule
+from auth_rls.predicates.kinds import Kind
 from auth_rls.predicates.parse import PredicateError, TableSchema, parse
 from auth_rls.predicates.predicate import FALSE, Predicate, columns, refs, selects
 from auth_rls.sql.columns import UnsupportedColumn, columns_of, concrete, model_named, schema_of
@@ -216,7 +217,7 @@ def _parsed(field: str, written: Any, model: type[models.Model], everywhere: boo
         return schema_of(named)
 
     try:
-        predicate = parse(written, schema_of(model), schema_named)
+        predicate = parse(written, schema_of(model), schema_named, user_kind)
         for ref in refs(predicate):
             if ref.source == "user":
                 user_column(ref.path[0])
@@ -227,6 +228,11 @@ def _parsed(field: str, written: Any, model: type[models.Model], everywhere: boo
     except (PredicateError, UnsupportedColumn) as error:
         raise PolicyProblem(field, str(error)) from error
     return predicate
+
+
+def user_kind(name: str) -> Kind:
+    """The kind of the value of `$user.<name>`. Raises PredicateError."""
+    return columns_of(get_user_model())[user_column(name)].kind
 
 
 def user_column(name: str) -> str:

@@ -12,6 +12,7 @@ import enum
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from auth_rls.predicates.evaluate import matcher
 from auth_rls.predicates.kinds import Kind, from_python
 from auth_rls.predicates.predicate import (
     UNKNOWN,
@@ -21,6 +22,7 @@ from auth_rls.predicates.predicate import (
     Not,
     Predicate,
     Ref,
+    RefTest,
     Select,
     Test,
 )
@@ -54,6 +56,8 @@ def bind(predicate: Predicate, value_of: ValueOf, set_of: SetOf | None = None) -
         return All(tuple(bind(part, value_of, set_of) for part in predicate.parts))
     if isinstance(predicate, Any_):
         return Any_(tuple(bind(part, value_of, set_of) for part in predicate.parts))
+    if isinstance(predicate, RefTest):
+        return Const(_decided(predicate, value_of))
     column, op, value = predicate.column, predicate.op, predicate.value
     if isinstance(value, Select):
         return Test(column, op, _select(value, value_of, set_of))
@@ -65,6 +69,14 @@ def bind(predicate: Predicate, value_of: ValueOf, set_of: SetOf | None = None) -
     if isinstance(value, tuple):
         return _tuple(column, op, value, value_of)
     return predicate
+
+
+def _decided(test: RefTest, value_of: ValueOf) -> bool | None:
+    found = value_of(test.ref)
+    if test.op == "isnull":
+        return (found is MISSING or found is None) is test.value
+    compared = bind(Test("", test.op, test.value), value_of)
+    return matcher(compared)({"": _canonical(test.ref.kind, found)})
 
 
 def member(select: Select, value: object) -> object:

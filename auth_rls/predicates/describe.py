@@ -9,7 +9,17 @@ from __future__ import annotations
 
 from datetime import date, datetime, time
 
-from auth_rls.predicates.predicate import All, Any_, Const, Not, Predicate, Ref, Select, Test
+from auth_rls.predicates.predicate import (
+    All,
+    Any_,
+    Const,
+    Not,
+    Predicate,
+    Ref,
+    RefTest,
+    Select,
+    Test,
+)
 
 _SHOWN = 5
 _LONGEST = 60
@@ -46,10 +56,10 @@ def _words(predicate: Predicate, *, inside: bool = False) -> str:
     """`inside`: part of another connective, so that parentheses are needed."""
     if isinstance(predicate, Const):
         return {True: "always", False: "never", None: "unknown"}[predicate.value]
-    if isinstance(predicate, Test):
+    if isinstance(predicate, Test | RefTest):
         return _test(predicate, denied=False)
     if isinstance(predicate, Not):
-        if isinstance(predicate.part, Test):
+        if isinstance(predicate.part, Test | RefTest):
             return _test(predicate.part, denied=True)
         return f"not ({_words(predicate.part)})"
     if not predicate.parts:
@@ -62,9 +72,10 @@ def _words(predicate: Predicate, *, inside: bool = False) -> str:
     return f"({joined})" if inside else joined
 
 
-def _test(test: Test, *, denied: bool) -> str:
+def _test(test: Test | RefTest, *, denied: bool) -> str:
+    subject = _reference(test.ref) if isinstance(test, RefTest) else test.column
     if test.op == "isnull":
-        return f"{test.column} is {'null' if bool(test.value) is not denied else 'not null'}"
+        return f"{subject} is {'null' if bool(test.value) is not denied else 'not null'}"
     op, suffix = test.op, ""
     if op not in _VERBS:
         op, suffix = op[1:], " in any case"
@@ -76,7 +87,7 @@ def _test(test: Test, *, denied: bool) -> str:
         value = _set(test.value)
     else:
         value = describe_value(test.value)
-    return f"{test.column} {verb} {value}{suffix}"
+    return f"{subject} {verb} {value}{suffix}"
 
 
 def _set(value: object) -> str:

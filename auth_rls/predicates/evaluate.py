@@ -16,7 +16,17 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from auth_rls.predicates import patterns
-from auth_rls.predicates.predicate import All, Any_, Const, Not, Predicate, Ref, Select, Test
+from auth_rls.predicates.predicate import (
+    All,
+    Any_,
+    Const,
+    Not,
+    Predicate,
+    Ref,
+    RefTest,
+    Select,
+    Test,
+)
 
 Matcher = Callable[[Mapping[str, object]], "bool | None"]
 # The current values behind a select.
@@ -69,6 +79,8 @@ def matcher(
     if isinstance(predicate, All | Any_):
         parts = tuple(matcher(part, members_of, meter) for part in predicate.parts)
         return _all(parts) if isinstance(predicate, All) else _any(parts)
+    if isinstance(predicate, RefTest):
+        raise ValueError("a comparison of a reference is not bound to a subject")
     if isinstance(predicate.value, Select) and members_of is not None:
         return _among(predicate.column, members_of(predicate.value))
     return _test(predicate, meter)

@@ -12,7 +12,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
-from auth_rls.predicates.predicate import All, Any_, Const, Not, Predicate, Ref, Select, Test
+from auth_rls.predicates.predicate import (
+    All,
+    Any_,
+    Const,
+    Not,
+    Predicate,
+    Ref,
+    RefTest,
+    Select,
+    Test,
+)
 
 Item = TypeVar("Item")
 Keys = frozenset[tuple[str, object]]
@@ -38,7 +48,7 @@ def index_keys(predicate: Predicate) -> Keys | None:
                 return None
             union |= keys
         return frozenset(union)
-    if isinstance(predicate, Not):
+    if isinstance(predicate, Not | RefTest):
         return None
     if isinstance(predicate.value, Ref | tuple):
         return None

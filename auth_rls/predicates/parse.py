@@ -15,7 +15,18 @@ from difflib import get_close_matches
 from typing import Any
 
 from auth_rls.predicates.kinds import OPAQUE, Kind, from_literal
-from auth_rls.predicates.predicate import FALSE, TRUE, All, Any_, Not, Predicate, Ref, Select, Test
+from auth_rls.predicates.predicate import (
+    FALSE,
+    TRUE,
+    All,
+    Any_,
+    Not,
+    Predicate,
+    Ref,
+    RefTest,
+    Select,
+    Test,
+)
 
 MAX_DEPTH = 32
 """Levels of nesting, those of a select's `where` included."""
@@ -71,22 +82,33 @@ class PredicateError(ValueError):
         self.path = path
 
 
-def parse(json: Any, table: TableSchema, resolve: Callable[[str], TableSchema]) -> Predicate:
+def parse(
+    json: Any,
+    table: TableSchema,
+    resolve: Callable[[str], TableSchema],
+    user_kind: Callable[[str], Kind] | None = None,
+) -> Predicate:
     """The predicate on rows of `table` that this JSON value (already decoded) stands for.
 
     `resolve` gives the schema of an "app.Model" in a select. It raises LookupError or
     PredicateError, whose text is passed on, if that does not exist or may not be read.
 
-    Raises PredicateError.
+    `user_kind` gives the kind of a field of the user for `{"$user.<field>": …}`; it raises
+    PredicateError for a field that does not exist. Raises PredicateError.
     """
-    return _Parser(resolve).predicate(json, table, "", 1)
+    return _Parser(resolve, user_kind).predicate(json, table, "", 1)
 
 
 class _Parser:
     """One parse. Counts conditions, values and selects over the whole predicate."""
 
-    def __init__(self, resolve: Callable[[str], TableSchema]) -> None:
+    def __init__(
+        self,
+        resolve: Callable[[str], TableSchema],
+        user_kind: Callable[[str], Kind] | None,
+    ) -> None:
         self._resolve = resolve
+        self._user_kind = user_kind
         self._tests = 0
         self._values = 0
         self._selects = 0
@@ -132,24 +154,72 @@ class _Parser:
         )
         return All(parts) if word == "all" else Any_(parts)
 
-    def _test(self, key: Any, json: Any, table: TableSchema, path: str, depth: int) -> Test:
+    def _test(
+        self, key: Any, json: Any, table: TableSchema, path: str, depth: int
+    ) -> Test | RefTest:
         self._tests += 1
         if self._tests > MAX_TESTS:
             raise PredicateError(f"more than {MAX_TESTS} conditions", path)
+        if isinstance(key, str) and key.startswith("$"):
+            return self._ref_test(key, json, path, depth)
         column, kind, op = _lookup(key, table, path)
+        return Test(column, op, self._compared(column, op, json, kind, path, depth))
+
+    def _ref_test(self, key: str, json: Any, path: str, depth: int) -> RefTest:
+        name, op = key, "exact"
+        head, _, tail = key.rpartition("__")
+        if head and tail in _TEXT:
+            name, op = head, tail
+        ref = _reference(name, Kind.TEXT, path)
+        if isinstance(json, Mapping):
+            raise PredicateError(
+                f"a select is compared with a column; {name} takes plain values and references",
+                path,
+            )
+        kind = self._ref_kind(ref, op, json, path)
+        _check_operator(name, kind, op, path)
+        ref = Ref(ref.source, ref.path, kind)
+        return RefTest(ref, op, self._compared(name, op, json, kind, path, depth))
+
+    def _ref_kind(self, ref: Ref, op: str, json: Any, path: str) -> Kind:
+        """A claim has the kind of what it is compared with; a field of the user has its own."""
+        if ref.source == "user" and self._user_kind is not None:
+            try:
+                return self._user_kind(ref.path[0])
+            except PredicateError as error:
+                raise PredicateError(error.message, path) from None
+        if ref.source == "role" or op == "isnull":
+            return Kind.TEXT
+        items = json if isinstance(json, list | tuple) else [json]
+        kinds = {self._kind_of(item, path) for item in items} or {Kind.TEXT}
+        if len(kinds) > 1:
+            raise PredicateError("the values must be of one type", path)
+        return kinds.pop()
+
+    def _kind_of(self, json: Any, path: str) -> Kind:
+        if isinstance(json, bool):
+            return Kind.BOOL
+        if isinstance(json, int | float):
+            return Kind.DECIMAL
+        if isinstance(json, str) and json.startswith("$user.") and self._user_kind is not None:
+            return self._ref_kind(_reference(json, Kind.TEXT, path), "exact", json, path)
+        return Kind.TEXT
+
+    def _compared(self, name: str, op: str, json: Any, kind: Kind, path: str, depth: int) -> object:
+        """The other side of a comparison."""
         if op == "isnull":
             if not isinstance(json, bool):
                 raise PredicateError(f"isnull takes true or false, not {_shown(json)}", path)
-            return Test(column, op, json)
+            return json
         if op == "in":
-            return Test(column, op, self._set(json, kind, path, depth))
+            return self._set(json, kind, path, depth)
         if op == "range":
             if not isinstance(json, list | tuple) or len(json) != 2:
                 raise PredicateError(f"range takes a list of two values, not {_shown(json)}", path)
-            return Test(column, op, (_value(json[0], kind, path), _value(json[1], kind, path)))
+            return _value(json[0], kind, path), _value(json[1], kind, path)
         if isinstance(json, Mapping) and "select" in json:
-            raise PredicateError(f'"select" goes with in only: {column}__in', path)
-        return Test(column, op, _value(json, kind, path))
+            raise PredicateError(f'"select" goes with in only: {name}__in', path)
+        return _value(json, kind, path)
 
     def _set(self, json: Any, kind: Kind, path: str, depth: int) -> object:
         if isinstance(json, Mapping):
@@ -220,6 +290,11 @@ def _lookup(key: Any, table: TableSchema, path: str) -> tuple[str, Kind, str]:
     if name not in table.columns:
         raise PredicateError(_unknown(name, table), path)
     column, kind = table.columns[name]
+    _check_operator(name, kind, op, path)
+    return column, kind, op
+
+
+def _check_operator(name: str, kind: Kind, op: str, path: str) -> None:
     if op not in _TEXT:
         raise PredicateError(
             f"unknown operator {op!r} on {name}; {kind} columns take {_listed(OPERATORS[kind])}",
@@ -231,7 +306,6 @@ def _lookup(key: Any, table: TableSchema, path: str) -> tuple[str, Kind, str]:
             f"it takes {_listed(OPERATORS[kind])}",
             path,
         )
-    return column, kind, op
 
 
 def _value(json: Any, kind: Kind, path: str) -> object:

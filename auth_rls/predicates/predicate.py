@@ -86,7 +86,17 @@ class Test:
     value: Any
 
 
-Predicate: TypeAlias = Const | All | Any_ | Not | Test
+@dataclass(frozen=True, slots=True)
+class RefTest:
+    """A value of the subject compared, whatever the row: `{"$claims.aal": "aal2"}`. `value` is as
+    in a Test, of the kind of `ref`, and no select. Binding turns it into a Const."""
+
+    ref: Ref
+    op: str
+    value: Any
+
+
+Predicate: TypeAlias = Const | All | Any_ | Not | Test | RefTest
 
 TRUE = Const(True)
 FALSE = Const(False)
@@ -94,11 +104,15 @@ UNKNOWN = Const(None)
 
 
 def tests(predicate: Predicate) -> Iterator[Test]:
-    """Every comparison of the predicate, left to right; not those inside a select."""
+    """Every comparison of a column, left to right; not those inside a select."""
+    return (leaf for leaf in _leaves(predicate) if isinstance(leaf, Test))
+
+
+def _leaves(predicate: Predicate) -> Iterator[Test | RefTest]:
     stack: list[Predicate] = [predicate]
     while stack:
         node = stack.pop()
-        if isinstance(node, Test):
+        if isinstance(node, Test | RefTest):
             yield node
         elif isinstance(node, Not):
             stack.append(node.part)
@@ -121,7 +135,9 @@ def selects(predicate: Predicate) -> Iterator[Select]:
 
 def refs(predicate: Predicate) -> Iterator[Ref]:
     """Every reference to the subject, those inside selects included."""
-    for test in tests(predicate):
+    for test in _leaves(predicate):
+        if isinstance(test, RefTest):
+            yield test.ref
         if isinstance(test.value, Ref):
             yield test.value
         elif isinstance(test.value, Select):

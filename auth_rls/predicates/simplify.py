@@ -8,7 +8,17 @@ Pure: no Django, no I/O.
 
 from __future__ import annotations
 
-from auth_rls.predicates.predicate import FALSE, TRUE, All, Any_, Const, Not, Predicate, Test
+from auth_rls.predicates.predicate import (
+    FALSE,
+    TRUE,
+    All,
+    Any_,
+    Const,
+    Not,
+    Predicate,
+    RefTest,
+    Test,
+)
 
 
 def simplify(predicate: Predicate) -> Predicate:
@@ -26,7 +36,11 @@ def simplify(predicate: Predicate) -> Predicate:
         return _flatten(predicate, All, neutral=TRUE, final=FALSE)
     if isinstance(predicate, Any_):
         return _flatten(predicate, Any_, neutral=FALSE, final=TRUE)
-    if predicate.op == "in" and isinstance(predicate.value, frozenset):
+    if (
+        isinstance(predicate, Test)
+        and predicate.op == "in"
+        and isinstance(predicate.value, frozenset)
+    ):
         if not predicate.value:
             return FALSE
         if len(predicate.value) == 1:
@@ -61,6 +75,9 @@ def _place(predicate: Predicate) -> tuple[str, ...]:
         if isinstance(value, frozenset):
             value = (len(value), min(map(repr, value), default=""))
         return "test", predicate.column, predicate.op, repr(value)
+    if isinstance(predicate, RefTest):
+        ref = predicate.ref
+        return "reference", ref.source, *ref.path, predicate.op, repr(predicate.value)
     if isinstance(predicate, Not):
         return "tnot", *_place(predicate.part)
     if isinstance(predicate, Const):

@@ -23,6 +23,7 @@ from auth_rls.predicates.predicate import (
     Not,
     Predicate,
     Ref,
+    RefTest,
     Select,
     Test,
 )
@@ -106,6 +107,8 @@ def _node(predicate: Predicate, columns: Mapping[str, Column]) -> _Condition:
         if not parts:
             return _Constant(isinstance(predicate, All))
         return _Connective("AND" if isinstance(predicate, All) else "OR", *parts)
+    if isinstance(predicate, RefTest):
+        raise ValueError("a comparison of a reference is not bound to a subject")
     column = columns.get(predicate.column)
     if column is None:
         raise ValueError(f"there is no column {predicate.column!r}")

@@ -140,9 +140,48 @@ def _values(kind: Kind) -> st.SearchStrategy[Any]:
     return _literals(kind) | _literals(kind) | st.sampled_from(_references(kind))
 
 
+# References that a policy compares alone, with the kind that their literals have there.
+ALONE: list[tuple[str, Kind]] = [
+    ("$role", Kind.TEXT),
+    ("$user.id", Kind.INT),
+    ("$user.pk", Kind.INT),
+    ("$user.username", Kind.TEXT),
+    ("$user.is_staff", Kind.BOOL),
+    ("$user.last_login", Kind.DATETIME),
+    *((f"$claims.{path}", kind) for kind in (Kind.TEXT, Kind.BOOL) for path in (kind, "odd")),
+    *((f"$claims.{path}", Kind.DECIMAL) for path in ("int", "float", "decimal", "odd", "deep.int")),
+    ("$claims.sub", Kind.TEXT),
+    ("$claims.none", Kind.TEXT),
+    ("$claims.list_int", Kind.DECIMAL),
+]
+NUMBERS = [0, 1, 7, -1, 0.1, 1.5, 2**53 + 1, 2**63 - 1, 1e300, -1e-9]
+
+
+@st.composite
+def _of_subject(draw: st.DrawFn) -> dict[str, Any]:
+    """A comparison of the subject, whatever the row."""
+    name, kind = draw(st.sampled_from(ALONE))
+    literals = st.sampled_from(NUMBERS) if kind is Kind.DECIMAL else _literals(kind)
+    values = literals | st.sampled_from(["$claims.none", "$claims.odd", f"$claims.{kind}"])
+    op = draw(st.sampled_from(sorted(OPERATORS[kind])))
+    if op == "isnull":
+        return {f"{name}__isnull": draw(st.booleans())}
+    if op == "in":
+        lists = st.lists(literals, max_size=3) | st.sampled_from([f"$claims.list_{kind}"])
+        return {f"{name}__in": draw(lists)}
+    if op == "range":
+        return {f"{name}__range": [draw(literals), draw(literals)]}
+    if kind in (Kind.DECIMAL, Kind.BOOL) and name.startswith("$claims"):
+        # Compared with a reference, a claim is a text.
+        values = literals
+    return {f"{name}__{op}": draw(values)}
+
+
 @st.composite
 def _comparisons(draw: st.DrawFn, label: str, selects: int) -> dict[str, Any]:
     columns = schema_of(model_named(label)).columns
+    if draw(st.integers(0, 5)) == 0:
+        return draw(_of_subject())
     if selects and draw(st.integers(0, 3)) == 0:
         fitting = [source for source in SOURCES if source[0] in columns]
         column, source, inner = draw(st.sampled_from(fitting))

@@ -101,6 +101,30 @@ REMEMBERED: dict[str, list[dict[str, Any]]] = {
         _on("change", {"text__iendswith": "$claims.deep.text"}),
         _on("delete", {"not": {"generated__iexact": "$user.username"}}),
     ],
+    "a reference is compared alone, and what it lacks is unknown": [
+        _on("view", {"all": [{"$claims.text": "a"}, {"$role__in": ["anon", "authenticated"]}]}),
+        _on("change", {"not": {"$claims.none": "a"}}),
+        _on("delete", {"any": [{"$claims.none__isnull": True}, {"$user.is_staff": True}]}),
+        _on("view", {"owner__isnull": False, "$user.id__gte": 1}, "restrictive"),
+    ],
+    "a claim is a number where it is compared with one": [
+        _on("view", {"$claims.int__range": [0, 7]}),
+        _on("change", {"not": {"$claims.odd__lt": 1.5}}),
+        _on("delete", {"$claims.float__in": [0.1, 1]}),
+    ],
+    "a reference inside a select chooses all of its rows or none": [
+        _on(
+            "view",
+            {
+                "owner__in": {
+                    "select": "user",
+                    "from": "zoo.Member",
+                    "where": {"any": [{"$role": "authenticated"}, {"role": "admin"}]},
+                }
+            },
+        ),
+        _on("change", {"$user.username__iexact": "$claims.text"}),
+    ],
     "a NaN compares as nothing": [
         _on("view", {"any": [{"real__gt": 0}, {"real__isnull": True}]}),
         _on("change", {"not": {"real__in": [0.1, "$claims.float"]}}),

@@ -22,7 +22,18 @@ from auth_rls.explain.text import sides
 from auth_rls.policy.rules import PolicyRule
 from auth_rls.predicates.bind import MISSING
 from auth_rls.predicates.kinds import Kind
-from auth_rls.predicates.predicate import FALSE, TRUE, All, Any_, Not, Predicate, Ref, Select, Test
+from auth_rls.predicates.predicate import (
+    FALSE,
+    TRUE,
+    All,
+    Any_,
+    Not,
+    Predicate,
+    Ref,
+    RefTest,
+    Select,
+    Test,
+)
 
 USER = Ref("user", ("id",), Kind.INT)
 OWN = Test("owner_id", "exact", USER)
@@ -94,6 +105,18 @@ def test_a_clause_shows_both_sides_and_where_the_other_one_comes_from() -> None:
     assert compared(OWN) == Comparison("owner_id", "exact", "7", "7", "$user.id")
     assert compared(OWN, user=8).wanted == "8"
     assert compared(PUBLIC) == Comparison("is_public", "exact", "false", "true")
+
+
+def test_a_reference_that_is_compared_alone_shows_the_subjects_value_and_withholds_it() -> None:
+    test = RefTest(Ref("claims", ("id",), Kind.INT), "gte", 5)
+    found = compared(test)
+    assert (found.column, found.found, found.wanted) == ("$claims.id", "7", "5")
+    assert clause(test).verdict is True
+    assert clause(test, user=MISSING).verdict is None
+    hidden = withheld(asked(test), row=False, subject=True).policies[0].clause
+    assert hidden is not None and hidden.comparison is not None
+    assert (hidden.comparison.found, hidden.comparison.wanted) == (WITHHELD, WITHHELD)
+    assert clause(test).text == "the token's id is at least 5"
 
 
 def test_what_the_subject_lacks_is_null_and_the_clause_unknown() -> None:

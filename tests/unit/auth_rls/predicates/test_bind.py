@@ -20,8 +20,10 @@ from auth_rls.predicates.predicate import (
     Not,
     Predicate,
     Ref,
+    RefTest,
     Select,
     Test,
+    refs,
 )
 
 USER = Ref("user", ("id",), Kind.INT)
@@ -144,3 +146,34 @@ def test_a_set_keeps_the_kind_of_its_column() -> None:
 )
 def test_a_predicate_reads_in_words(predicate: Predicate, words: str) -> None:
     assert describe(predicate) == words
+
+
+@pytest.mark.parametrize(
+    ("op", "value", "claim", "verdict"),
+    [
+        ("exact", "aal2", "aal2", True),
+        ("exact", "aal2", "aal1", False),
+        ("exact", "aal2", None, None),
+        ("exact", "aal2", MISSING, None),
+        ("exact", "aal2", ["aal2"], None),
+        ("in", frozenset({"a", "b"}), "b", True),
+        ("in", frozenset(), MISSING, False),
+        ("isnull", True, MISSING, True),
+        ("isnull", True, None, True),
+        ("isnull", False, ["x"], True),
+        ("range", ("a", "c"), "b", True),
+        ("istartswith", "AA", "aal2", True),
+    ],
+)
+def test_a_comparison_of_a_reference_becomes_its_verdict(
+    op: str, value: Any, claim: Any, verdict: bool | None
+) -> None:
+    test = RefTest(Ref("claims", ("aal",)), op, value)
+    assert bind(test, lambda ref: claim) == Const(verdict)
+    assert list(refs(Not(test))) == [test.ref]
+
+
+def test_two_references_are_compared_with_each_other() -> None:
+    test = RefTest(Ref("claims", ("org",), Kind.INT), "exact", Ref("user", ("org",), Kind.INT))
+    values = {"claims": "7", "user": 7}
+    assert bind(test, lambda ref: values[ref.source]) == TRUE

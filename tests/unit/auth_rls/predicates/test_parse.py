@@ -28,6 +28,7 @@ from auth_rls.predicates.predicate import (
     Not,
     Predicate,
     Ref,
+    RefTest,
     Select,
     Test,
     columns,
@@ -303,3 +304,41 @@ def test_any_json_is_either_read_or_refused(json: Any) -> None:
         parsed(json)
     except PredicateError as error:
         assert error.message
+
+
+@pytest.mark.parametrize(
+    ("written", "kind"),
+    [
+        ({"$claims.aal": "aal2"}, Kind.TEXT),
+        ({"$role__in": ["anon", "authenticated"]}, Kind.TEXT),
+        ({"$claims.level__gte": 2}, Kind.DECIMAL),
+        ({"$claims.level__range": [1, 2.5]}, Kind.DECIMAL),
+        ({"$claims.verified": True}, Kind.BOOL),
+        ({"$claims.deep.org__isnull": False}, Kind.TEXT),
+        ({"$claims.org": "$user.id"}, Kind.INT),
+        ({"$user.id__lt": 7}, Kind.INT),
+        ({"$claims.org__icontains": "$claims.other"}, Kind.TEXT),
+    ],
+)
+def test_a_reference_is_compared_alone(written: Any, kind: Kind) -> None:
+    found = parse(written, NOTE, resolve, lambda name: Kind.INT)
+    assert isinstance(found, RefTest)
+    assert found.ref.kind is kind
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ({"$claims": "x"}, "unknown reference"),
+        ({"$nobody.id": 1}, "unknown reference"),
+        ({"$claims.level__in": [1, "a"]}, "of one type"),
+        ({"$claims.level__contains": 1}, "does not suit"),
+        ({"$role__gt": 1}, "expected text"),
+        ({"$role__isnull": "x"}, "isnull takes"),
+        ({"$role__in": {"select": "a", "from": "b.C"}}, "compared with a column"),
+        ({"$user.id": "x"}, "whole number"),
+    ],
+)
+def test_a_comparison_of_a_reference_that_cannot_be_is_refused(written: Any, message: str) -> None:
+    with pytest.raises(PredicateError, match=message):
+        parse(written, NOTE, resolve, lambda name: Kind.INT)
