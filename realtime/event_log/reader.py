@@ -19,6 +19,7 @@ from realtime.event_log.ring import EventLog
 from realtime.event_log.table import BATCH, read_later, read_rows, seq_at
 from realtime.event_log.table import relations as known_relations
 from realtime.util.database_threads import in_database_thread
+from realtime.util.fair_share import NOBODY, FairShare, Payer
 from realtime.wal.entry import Relation, WalRow
 from realtime.wal.head import Head, read_head
 
@@ -50,6 +51,9 @@ class LogReader:
         self._log = log
         self.deep: Read = self.from_table
         self._distances = Distances(alias)
+        # Charged in events. There are few database threads, and joins need them too; one address
+        # leaves a place to the others.
+        self._reads = FairShare(2, 1)
         self._running: dict[Hashable, asyncio.Task[Any]] = {}
         self._next: dict[Hashable, asyncio.Task[Any]] = {}
         self._blocks: OrderedDict[tuple[str, int], list[DatabaseEvent]] = OrderedDict()
@@ -83,19 +87,22 @@ class LogReader:
         return self.events(rows) if rows and rows[0].seq == after + 1 else []
 
     async def since(
-        self, after: int, most: int = _BLOCK, upto: int | None = None
+        self, after: int, most: int = _BLOCK, upto: int | None = None, payer: Payer = NOBODY
     ) -> Sequence[DatabaseEvent]:
         """Some events right after `after`, at most `most`, and no further than `upto` or where
-        the process stands; none if the next one is not kept any more."""
+        the process stands; none if the next one is not kept any more. `payer` causes the work of
+        reading them."""
         upto = self._log.seq if upto is None else min(upto, self._log.seq)
         most = min(most, upto - after)
         recent = self._log.since(after, most)
         if recent is not None:
             return recent
-        block = await self._block(after - after % _BLOCK)
+        block = await self._block(after - after % _BLOCK, payer)
         if not block or not block[0].seq - 1 <= after < block[-1].seq:
             # Pruned in the middle of the block, or the block was too large for one answer.
-            block = await self._once(("from", after), lambda: self.deep(after, upto))
+            block = await self._once(
+                ("from", after, payer.account), lambda: self._read(after, upto, payer)
+            )
             return block[:most]
         start = after + 1 - block[0].seq
         return block[start : start + most]
@@ -131,19 +138,28 @@ class LogReader:
 
     # --- reading once for many ------------------------------------------------------------------
 
-    async def _block(self, start: int) -> list[DatabaseEvent]:
+    async def _block(self, start: int, payer: Payer) -> list[DatabaseEvent]:
         epoch, upto = self._log.epoch, self._log.seq
         known = self._blocks.get((epoch, start))
         if known is not None:
             self._blocks.move_to_end((epoch, start))
             return known
         found = await self._once(
-            ("block", epoch, start, min(upto, start + _BLOCK)), lambda: self.deep(start, upto)
+            ("block", epoch, start, min(upto, start + _BLOCK), payer.account),
+            lambda: self._read(start, upto, payer),
         )
         if len(found) >= _BLOCK and epoch == self._log.epoch:
             self._blocks[epoch, start] = found[:_BLOCK]
             while len(self._blocks) > _BLOCKS_KEPT:
                 self._blocks.popitem(last=False)
+        return found
+
+    async def _read(self, after: int, upto: int, payer: Payer) -> list[DatabaseEvent]:
+        async with self._reads.place(payer) as place:
+            # Another payer may have read it while this one waited.
+            known = self._blocks.get((self._log.epoch, after))
+            found = await self.deep(after, upto) if known is None else known
+            place.charge(len(found))
         return found
 
     async def _once(self, key: Hashable, read: Callable[[], Awaitable[T]]) -> T:

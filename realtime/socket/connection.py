@@ -68,12 +68,13 @@ AsgiReceive = Callable[[], Awaitable[dict[str, Any]]]
 @dataclass(frozen=True, slots=True)
 class Admission:
     """What the handshake found out. `generation` is that of the permissions the subject was read
-    with; `shared` are the quotas of the client's address."""
+    with; `shared` are the quotas of the client's `address`."""
 
     admitted: Admitted
     generation: int
     settings: conf.Settings
     shared: Sequence[Quota]
+    address: str = ""
 
 
 class _End:
@@ -274,6 +275,7 @@ class Connection:
             self._admission.admitted,
             self._known_since(),
             self._admission.settings.API_KEYS,
+            self._admission.address,
         )
 
     def _known_since(self) -> int:

@@ -44,13 +44,18 @@ class RealtimeConsumer(AsyncConsumer):
             await _refuse(refusal, scope, send)
             return
         try:
-            await _serve(here, shared, scope, receive, send)
+            await _serve(here, address, shared, scope, receive, send)
         finally:
             here.leave(address)
 
 
 async def _serve(
-    here: Hub, shared: tuple[Quota, ...], scope: Any, receive: AsgiReceive, send: AsgiSend
+    here: Hub,
+    address: str,
+    shared: tuple[Quota, ...],
+    scope: Any,
+    receive: AsgiReceive,
+    send: AsgiSend,
 ) -> None:
     """Admit the socket and serve it, or refuse it."""
     settings = conf.current()
@@ -70,7 +75,7 @@ async def _serve(
         await _refuse(Refusal(*_UNREACHABLE), scope, send)
         return
     await send({"type": "websocket.accept", "subprotocol": admitted.subprotocol})
-    admission = Admission(admitted, generation, settings, shared)
+    admission = Admission(admitted, generation, settings, shared, address)
     await Connection(here, admission, scope, send).serve(receive)
 
 

@@ -30,6 +30,7 @@ from realtime.subscriptions.request import Request, Revoked
 from realtime.subscriptions.subscriber import Subscribed
 from realtime.topics.rights import ALL, TopicRights
 from realtime.util.database_threads import in_few_database_threads
+from realtime.util.fair_share import Payer
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Joiner:
     taken out by the connection."""
 
     __slots__ = (
+        "_address",
         "_admitted",
         "_admitted_at",
         "_api_keys",
@@ -67,6 +69,7 @@ class Joiner:
         admitted: Admitted,
         admitted_at: int,
         api_keys: Mapping[str, str],
+        address: str = "",
     ) -> None:
         self._socket = socket
         self._session = socket.session
@@ -77,6 +80,7 @@ class Joiner:
         self._admitted = admitted
         self._admitted_at = admitted_at
         self._api_keys = api_keys
+        self._address = address
         self._loop = asyncio.get_running_loop()
 
     async def join(self, channel: Channel) -> None:
@@ -103,7 +107,7 @@ class Joiner:
             self._perform(self._session.refused(channel, reason, f"joins_per_second/{scope}"))
             return None
         await self._hub.ready()
-        request = _request(channel, subject, read)
+        request = self._request(channel, subject, read)
         rights = ALL
         if request.private is not None:
             rights = await self._hub.dispatcher.subscribers.rights(request)
@@ -180,7 +184,7 @@ class Joiner:
         if port is None or channel.token != token:
             return
         channel.quotas = self._hub.quotas_of(subject, self._loop.time())
-        request = _request(channel, subject, read)
+        request = self._request(channel, subject, read)
         subscribed = await self._hub.dispatcher.subscribers.add(port, request)
         if self._ports.get(channel) is not port:
             self._hub.remove(port)
@@ -221,14 +225,15 @@ class Joiner:
         if subject.expires_at is not None:
             self._hub.watch.put(port, Watched(subject, None, port.revoked))
 
+    def _request(self, channel: Channel, subject: Subject, read: int) -> Request:
+        private = channel.name if channel.config.private else None
+        # What costs work is paid by the user; nobody in particular pays by connection.
+        payer = Payer(self._address, _user_id(subject) or f"connection {id(self._session)}")
+        return Request(subject, channel.config.bindings, private, read, payer)
+
     def _unauthorized(self, channel: Channel) -> None:
         reason = WireError.UNAUTHORIZED.reason(topic=channel.name)
         self._perform(self._session.refused(channel, reason))
-
-
-def _request(channel: Channel, subject: Subject, read: int) -> Request:
-    private = channel.name if channel.config.private else None
-    return Request(subject, channel.config.bindings, private, read)
 
 
 def _user_id(subject: Subject) -> str | None:

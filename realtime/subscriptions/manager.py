@@ -7,7 +7,6 @@ there are is in `channels`; bringing them to what is true now is done by `rebind
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import replace
 
@@ -29,8 +28,6 @@ from realtime.util.database_threads import in_database_thread
 
 logger = logging.getLogger("realtime.subscribers")
 
-# Snapshots that are read or being sent at a time, each with its rows in memory.
-_SNAPSHOTS = 16
 _STEADY = Rhythm()
 _UNBOUNDED = ReplayBounds()
 
@@ -62,7 +59,6 @@ class SubscriptionManager:
                 pictures=SnapshotReader(reader.alias, watch),
                 planners=self._planners,
                 bounds=bounds,
-                snapshots=asyncio.Semaphore(_SNAPSHOTS),
                 counters=Counters() if counters is None else counters,
             )
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from auth_rls.subjects.subject import Subject
 from realtime.protocol.join import Binding
 from realtime.subscriptions.planner import Plan, Planner
+from realtime.util.fair_share import NOBODY, Payer
 
 
 class Revoked(Exception):
@@ -26,6 +27,8 @@ class Request:
     bindings: tuple[Binding, ...]
     private: str | None = None
     read: int = -1
+    #: Who causes the work of reading what it asks for.
+    payer: Payer = NOBODY
 
     def ended(self, ids: Collection[int], reason: str) -> Request:
         """The same request, of which these bindings deliver nothing any more."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from realtime.event_log.reader import LogReader
 from realtime.event_log.ring import EventLog
@@ -13,6 +12,8 @@ from realtime.subscriptions.live_sets import LiveSetStore
 from realtime.subscriptions.planner import Planners
 from realtime.subscriptions.replay.snapshot import SnapshotReader
 from realtime.util.counters import Counters
+from realtime.util.fair_share import FairShare
+from realtime.util.time_slice import SLICE_SECONDS
 
 logger = logging.getLogger("realtime.subscribers")
 
@@ -25,8 +26,10 @@ class ReplayBounds:
     events: int | None = None
     #: Rows of one snapshot, and rows that come and go when a live set moves.
     rows: int | None = None
-    #: Seconds that a client may take no rows of a snapshot.
+    #: Seconds that a client may take no rows of a snapshot, beside what so slow a link needs.
     patience_seconds: float = 30.0
+    #: The same while other snapshots wait for the memory that these rows take.
+    crowded_patience_seconds: float = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +42,9 @@ class ReplayContext:
     pictures: SnapshotReader
     planners: Planners
     bounds: ReplayBounds
-    # Snapshots that are read or being sent, each with its rows in memory.
-    snapshots: asyncio.Semaphore
     counters: Counters
+    #: Matching and framing on the event loop, charged in seconds.
+    loop: FairShare = field(default_factory=lambda: FairShare(1, 1, SLICE_SECONDS))
 
 
 def evaluation_failed(subscription: Subscription, error: Exception) -> None:

@@ -12,9 +12,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from auth_rls.predicates.predicate import Predicate
+from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.position import Position
 from realtime.event_log.read_holds import holds
 from realtime.protocol.join import Binding
@@ -261,24 +263,38 @@ class Replay:
 
     async def _catch_up(self) -> None:
         """Deliver up to the head, or to where something else has to be done first."""
+        payer = self.request.payer
         while self._cursor < self._log.seq and not self._unsettled():
             if self._epoch != self._log.epoch:
                 raise HistoryLost("the log began anew")
             ahead = [start for start in self._starts.values() if self._cursor < start]
             upto = min([*ahead, self._log.seq])
-            events = await self._means.reader.since(self._cursor, _CHUNK, upto)
-            if not events or self._epoch != self._log.epoch:
+            events = await self._means.reader.since(self._cursor, _CHUNK, upto, payer)
+            if not events:
                 raise HistoryLost("the log does not reach back so far")
-            if self._unsettled():
-                return
-            begun = frozenset(id_ for id_, start in self._starts.items() if start <= self._cursor)
-            self._cursor = self._feed.events(events, self.plan, begun)
-            if self._feed.too_costly:
-                return
-            await self.port.writable()
-            await asyncio.sleep(0)
+            while events and not self._unsettled():
+                async with self._means.loop.place(payer) as place:
+                    began = time.perf_counter()
+                    events = self._deliver(events)
+                    place.charge(time.perf_counter() - began)
+                if self._feed.too_costly:
+                    return
+                await self.port.writable()
+                await asyncio.sleep(0)
         if self._epoch != self._log.epoch or self._cursor > self._log.seq:
             raise HistoryLost("the log began anew")
+
+    def _deliver(self, events: Sequence[DatabaseEvent]) -> Sequence[DatabaseEvent]:
+        """Deliver as many of these as fit. Returns the rest."""
+        if self._epoch != self._log.epoch:
+            raise HistoryLost("the log began anew")
+        if self._unsettled():
+            return events
+        ids = (id_ for id_, start in self._starts.items() if start <= self._cursor)
+        reached = self._feed.events(events, self.plan, frozenset(ids))
+        rest = events[reached - self._cursor :]
+        self._cursor = reached
+        return rest
 
     # --- permissions ----------------------------------------------------------------------------
 
@@ -308,11 +324,17 @@ class Replay:
                 raise HistoryLost(str(error)) from None
             if not await self._agreed(plan, found):
                 continue
-            for subscription, leaving, coming in found.moves:
-                for op, rows in (("DELETE", leaving), ("INSERT", coming)):
-                    events = (row_event(op, seen, at.seq + 1, found.commit_us) for seen in rows)
-                    await self._feed.rows(events, subscription, op)
+            with self._means.pictures.unsent.keeping(self.request.payer, found.size):
+                await self._send_moves(found, at)
             self._held |= after
+
+    async def _send_moves(self, found: RowMoves, at: Position) -> None:
+        payer = self.request.payer
+        for subscription, leaving, coming in found.moves:
+            for op, rows in (("DELETE", leaving), ("INSERT", coming)):
+                events = (row_event(op, seen, at.seq + 1, found.commit_us) for seen in rows)
+                if await self._feed.rows(events, subscription, op, payer) < len(rows):
+                    raise HistoryLost("the client does not take the rows that come and go")
 
     def _values(self) -> Values:
         """The sets that the verdicts depend on, as they are now."""
@@ -346,10 +368,10 @@ class Replay:
         """Send the rows of the snapshots that are wanted, if they can be read now."""
         wanted, at = dict(self._snapshots), Position(self._epoch, self._cursor)
         held = {p: self._now(item) for p, item in self.plan.live.items() if item.id in wanted}
-        async with self._means.snapshots:
-            found = await self._read_snapshots(wanted, at)
-            if found is None:
-                return
+        found = await self._read_snapshots(wanted, at)
+        if found is None:
+            return
+        with self._means.pictures.unsent.keeping(self.request.payer, found.size):
             count, complete = await self._send_rows(found, at)
         self._snapshots = {}
         self._starts |= dict.fromkeys(wanted, at.seq)
@@ -387,7 +409,9 @@ class Replay:
         count = 0
         for subscription, rows in found.sets:
             events = (row_event("INSERT", seen, at.seq, found.commit_us) for seen in rows)
-            sent = await self._feed.rows(events, subscription, "INSERT", snapshot=True)
+            sent = await self._feed.rows(
+                events, subscription, "INSERT", self.request.payer, snapshot=True
+            )
             count += sent
             if sent < len(rows):
                 return count, False

@@ -13,7 +13,7 @@ that the capture triggers use, so a row looks the same in a snapshot and in the 
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -38,8 +38,10 @@ from realtime.subscriptions.dependencies import differing
 from realtime.subscriptions.index import Subscription
 from realtime.subscriptions.judgement import FilterTooCostly, Judgement
 from realtime.subscriptions.planner import Plan, Planner
+from realtime.subscriptions.replay.unsent import UnsentRows
 from realtime.subscriptions.request import Request, Revoked
 from realtime.util.database_threads import in_database_thread
+from realtime.util.fair_share import FairShare
 from realtime.wal import published, row_images
 from realtime.wal.entry import Relation
 from realtime.wal.head import Head, find_head
@@ -48,6 +50,8 @@ from realtime.wal.snapshots import one_snapshot
 _PAGE = 500
 _MOST_BYTES = 64 * 1024 * 1024
 _LOOKS = 5
+# What a row in memory takes beside its text.
+_ROW_OVERHEAD = 400
 # Fewer than there are database threads, so that joins do not wait for large reads.
 _READING_AT_ONCE = 2
 
@@ -71,6 +75,11 @@ class Snapshot:
     sets: list[tuple[Subscription, list[RowAt]]]
     complete: bool
 
+    @property
+    def size(self) -> int:
+        """About how many bytes the rows take."""
+        return sum(_size(rows) for _, rows in self.sets)
+
 
 @dataclass(frozen=True, slots=True)
 class RowMoves:
@@ -81,6 +90,15 @@ class RowMoves:
     commit_us: int
     moves: list[tuple[Subscription, list[RowAt], list[RowAt]]]
 
+    @property
+    def size(self) -> int:
+        """About how many bytes the rows take."""
+        return sum(_size(leaving) + _size(coming) for _, leaving, coming in self.moves)
+
+
+def _size(rows: list[RowAt]) -> int:
+    return sum(len(row.raw) + _ROW_OVERHEAD for _, row in rows)
+
 
 class SnapshotReader:
     """Reads snapshots for the event loop. Methods raise Unclear, Revoked, and what the database
@@ -89,7 +107,10 @@ class SnapshotReader:
     def __init__(self, alias: str, watch: AccessWatch) -> None:
         self._alias = alias
         self._watch = watch
-        self._readings = asyncio.Semaphore(_READING_AT_ONCE)
+        # Charged in seconds of reading. One address leaves a place to the others.
+        self._reads = FairShare(_READING_AT_ONCE, 1)
+        #: The rows that were read here.
+        self.unsent = UnsentRows()
 
     async def snapshot(
         self,
@@ -146,7 +167,17 @@ class SnapshotReader:
     async def _look(
         self, request: Request, at: Position, values: Values, take: Callable[[_Snapshot], Any]
     ) -> Any:
+        seconds = 0.0
+
         def look() -> Any:
+            nonlocal seconds
+            began = time.perf_counter()
+            try:
+                return read()
+            finally:
+                seconds = time.perf_counter() - began
+
+        def read() -> Any:
             for _ in range(_LOOKS):
                 # The tables that decide are captured before rows are read, or a later change of
                 # them would not be in the log.
@@ -158,8 +189,15 @@ class SnapshotReader:
                         return take(picture)
             raise SnapshotUnavailable("policies change too fast")
 
-        async with self._readings:
-            return await in_database_thread(look)
+        while True:
+            await self.unsent.room(request.payer)
+            async with self._reads.place(request.payer) as place:
+                # Other rows may have been read while this waited for its place.
+                if self.unsent.has_room(request.payer):
+                    try:
+                        return await in_database_thread(look)
+                    finally:
+                        place.charge(seconds)
 
 
 @dataclass(slots=True)

@@ -18,6 +18,8 @@ from realtime.util.database_threads import in_database_thread
 _BEHIND_SECONDS = 5.0
 # Entries of presence and stored broadcasts that one replay may pass.
 _MOST_OTHERS = 1_000_000
+# Changes compared with what a verdict depends on without leaving the event loop.
+_TOUCHED_AT_ONCE = 200
 
 
 async def resolve_cursor(cursor: Cursor, epoch: str, means: ReplayContext) -> int | None:
@@ -69,4 +71,6 @@ async def access_changed_since(
         since = await means.reader.on_tables(concern.tables, max(after - 1, 0))
     except OverflowError:
         return True
-    return concern.touched_by(since)
+    if len(since) <= _TOUCHED_AT_ONCE:
+        return concern.touched_by(since)
+    return await in_database_thread(concern.touched_by, since)
