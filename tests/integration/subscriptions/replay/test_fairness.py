@@ -1,0 +1,103 @@
+"""What one address asks for costs others nothing: snapshots and replays are served in turn."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from auth_rls import Subject
+from realtime.subscriptions.replay.context import ReplayBounds
+from realtime.subscriptions.request import Request
+from realtime.util.fair_share import Payer
+from tests.support.socket_client import db
+from tests.support.subscriptions import FakeSubscriber, Server, bindings
+from tests.support.waiting import auntil
+from tests.zoo.models import Note
+
+pytestmark = pytest.mark.usefixtures("wal")
+
+GREEDY = Payer("192.0.2.1", "greedy")
+OTHER = Payer("192.0.2.2", "other")
+
+
+async def started(notes: int, body: str = "", **bounds: float) -> Server:
+    server = Server(ring=1, bounds=ReplayBounds(**bounds))  # type: ignore[arg-type]
+    await server.start()
+    rows = [Note(title=str(number), body=body) for number in range(notes)]
+    await db(Note.objects.bulk_create, rows)
+    await server.feed()
+    return server
+
+
+async def ask(server: Server, payer: Payer, id_: str, **binding: object) -> FakeSubscriber:
+    port = FakeSubscriber(id_)
+    request = Request(Subject.service(), bindings(**binding), payer=payer)
+    await server.subscribers.add(port, request)
+    return port
+
+
+async def test_a_snapshot_does_not_wait_for_those_of_another_address() -> None:
+    server = await started(50)
+    nothing = {"snapshot": True, "filter": "title=eq.nothing"}
+    greedy = [await ask(server, GREEDY, str(number), **nothing) for number in range(40)]
+    before = sum(bool(port.told) for port in greedy)
+    other = await ask(server, OTHER, "other", snapshot=True)
+    await auntil(lambda: other.told)
+    assert other.told == ["snapshot 50"]
+    assert sum(bool(port.told) for port in greedy) < before + 10
+    await auntil(lambda: all(port.told == ["snapshot 0"] for port in greedy))
+
+
+async def test_a_replay_does_not_wait_for_those_of_another_address() -> None:
+    server = await started(3_000)
+    begin = server.log.seq - 3_000
+    greedy = [
+        await ask(server, GREEDY, str(number), since=begin + number * 20) for number in range(60)
+    ]
+    other = await ask(server, OTHER, "other", since=server.log.seq - 20)
+    await auntil(lambda: not server.channels.replaying(other))
+    assert len(other.frames) == 20
+    assert any(map(server.channels.replaying, greedy))
+    await auntil(lambda: not any(map(server.channels.replaying, greedy)))
+    assert [len(port.frames) for port in greedy] == [3_000 - number * 20 for number in range(60)]
+
+
+async def test_clients_that_take_no_rows_of_their_snapshots_hold_up_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = await started(600, body="x" * 1_000)
+    never = asyncio.Event()
+    stuck = [FakeSubscriber(str(number)) for number in range(20)]
+    for port in stuck:
+        monkeypatch.setattr(port, "writable", never.wait)
+        request = Request(Subject.service(), bindings(snapshot=True), payer=GREEDY)
+        await server.subscribers.add(port, request)
+    await auntil(lambda: all(port.frames for port in stuck))
+    other = await ask(server, OTHER, "other", snapshot=True)
+    await auntil(lambda: other.told)
+    assert other.told == ["snapshot 600"]
+    assert not any(port.told for port in stuck)
+    for port in stuck:
+        server.channels.remove(port)
+
+
+async def test_a_live_set_whose_client_takes_no_rows_is_given_up_in_words(
+    granted: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await started(600, body="x" * 1_000, patience_seconds=0.05)
+    port = FakeSubscriber("live")
+    await db(granted, "view_note", using={"title": "nothing"})  # type: ignore[arg-type]
+    await server.feed()
+    await server.subscribers.add(port, Request(Subject.anonymous(), bindings(live=True)))
+    monkeypatch.setattr(port, "writable", asyncio.Event().wait)
+
+    def widen() -> None:
+        from auth_rls.models import Policy
+
+        Policy.objects.update(using=True)
+
+    await db(widen)
+    await server.feed()
+    await auntil(lambda: "resync" in port.told)
+    await auntil(lambda: not server.channels.replaying(port))
