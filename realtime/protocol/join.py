@@ -44,7 +44,6 @@ LONGEST_WAIT_MS = 20_000
 MOST_REPLAYED = 25
 
 _ID_BITS = 27
-_ECHOED = ("event", "schema", "table", "filter")
 _EVENTS = frozenset({"INSERT", "UPDATE", "DELETE"})
 _encode = msgspec.json.Encoder(decimal_format="number", order="sorted").encode
 
@@ -76,13 +75,11 @@ class BroadcastReplay:
 class Binding:
     """One entry of `postgres_changes`. `schema` and `table` may be "*"; `event` too.
 
-    `echoed` holds event, schema, table and filter exactly as sent, with only the keys sent.
     `error` is the text for a binding that is wrong for every table; the other fields are then
     without meaning.
     """
 
     id: int
-    echoed: Mapping[str, Any]
     event: str = ANY
     schema: str = ANY
     table: str = ANY
@@ -92,10 +89,6 @@ class Binding:
     snapshot: SnapshotOption | None = None
     live: bool = False
     error: str | None = None
-
-    def echo(self) -> dict[str, Any]:
-        """The binding in the join reply, which clients compare with the binding they sent."""
-        return {"id": self.id, **self.echoed}
 
     def covers(self, schema: str, table: str) -> bool:
         """Whether the binding includes this table."""
@@ -144,7 +137,9 @@ class Binding:
 class JoinConfig:
     """The configuration of a channel. The defaults are those of a join without `config`.
 
-    `presence_key` "" asks the server for one; `access_token` None means the connection's.
+    `echoes` are the bindings as they were sent, each with its id: the reply repeats them, and
+    clients compare it with what they sent. `presence_key` "" asks the server for one;
+    `access_token` None means the connection's.
     With `wait` the reply to a join with bindings depends on them: it is an error when one of them
     can never deliver, or when they are not subscribed within `wait_timeout_ms`.
     """
@@ -157,6 +152,7 @@ class JoinConfig:
     presence_enabled: bool = False
     private: bool = False
     bindings: tuple[Binding, ...] = ()
+    echoes: tuple[Mapping[str, Any], ...] = ()
     wait: bool = False
     wait_timeout_ms: int = WAIT_MS
     access_token: str | None = None
@@ -169,15 +165,18 @@ def parse_join(payload: Any) -> JoinConfig:
     broadcast = _object(config.get("broadcast"))
     presence = _object(config.get("presence"))
     options = _object(config.get("postgres_changes_options"))
+    sent = _items(config.get("postgres_changes"))
+    bindings = _bindings(sent)
     return JoinConfig(
         broadcast_self=_flag(broadcast.get("self")),
         broadcast_ack=_flag(broadcast.get("ack")),
         replay=_replay(broadcast.get("replay")),
         replication_ready=_flag(broadcast.get("replication_ready")),
         presence_key=_key(presence.get("key")),
-        presence_enabled=_flag(presence.get("enabled")),
+        presence_enabled=_presence_enabled(config.get("presence")),
         private=_flag(config.get("private")),
-        bindings=_bindings(config.get("postgres_changes")),
+        bindings=bindings,
+        echoes=tuple({**item, "id": one.id} for item, one in zip(sent, bindings, strict=True)),
         wait=_flag(options.get("wait")),
         wait_timeout_ms=min(_positive(options.get("timeout")) or WAIT_MS, LONGEST_WAIT_MS),
         access_token=token_in(payload),
@@ -206,18 +205,20 @@ def binding_id(*parameters: Any) -> int:
 # --- bindings -----------------------------------------------------------------------------------
 
 
-def _bindings(value: Any) -> tuple[Binding, ...]:
+def _items(value: Any) -> list[dict[str, Any]]:
     items = [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-    taken: dict[int, bytes] = {}
     # The first beyond the maximum is kept, to carry the error; more would only cost time.
-    items = items[: MAX_BINDINGS + 1]
+    return items[: MAX_BINDINGS + 1]
+
+
+def _bindings(items: list[dict[str, Any]]) -> tuple[Binding, ...]:
+    taken: dict[int, bytes] = {}
     return tuple(_binding(item, index, taken) for index, item in enumerate(items))
 
 
 def _binding(item: dict[str, Any], index: int, taken: dict[int, bytes]) -> Binding:
     event = _event(item)
     schema, table, filter_ = (_text(item.get(key)) for key in ("schema", "table", "filter"))
-    echoed = {key: item[key] for key in _ECHOED if key in item}
     select = item.get("select")
     error = _error(item, index, schema, table, filter_)
     if schema is None:
@@ -225,7 +226,6 @@ def _binding(item: dict[str, Any], index: int, taken: dict[int, bytes]) -> Bindi
     rest = [item.get(key) for key in ("select", "since", "snapshot", "live")]
     return Binding(
         id=_free_id(taken, event, schema, table or ANY, filter_, *rest),
-        echoed=echoed,
         event=event,
         schema=schema,
         table=table or ANY,
@@ -299,6 +299,11 @@ def _text(value: Any) -> str | None:
 def _flag(value: Any) -> bool:
     """Some clients send booleans as strings."""
     return value is True or (isinstance(value, str) and value.lower() == "true")
+
+
+def _presence_enabled(presence: Any) -> bool:
+    """Older clients send presence options without `enabled`, and mean that it is."""
+    return isinstance(presence, dict) and _flag(presence.get("enabled", True))
 
 
 def _whole(value: Any) -> int | None:

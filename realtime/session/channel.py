@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from realtime.protocol.join import JoinConfig
-from realtime.protocol.serializer import PREFIX
+from realtime.protocol.serializer import PREFIX, ClientMessage
 from realtime.session.quotas import QuotaChain
 from realtime.topics.rights import NONE, TopicRights
 from realtime.util.token_bucket import TokenBucket
@@ -31,6 +31,10 @@ class Channel:
     phase: Phase = Phase.JOINING
     #: When a join that waits for its bindings is given up, as `now`; None for one that does not.
     join_until: float | None = None
+    #: Messages that came before the join was answered, in order, each with the time it came.
+    held: list[tuple[ClientMessage, float]] = field(default_factory=list)
+    #: Bytes of its join and of its held messages.
+    size: int = 0
     #: When the token expires, in seconds since 1970.
     expires_at: float | None = None
     rights: TopicRights = NONE

@@ -8,9 +8,8 @@ Times are in seconds: `now` is monotonic, for limits and silence; `wall` is sinc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -31,6 +30,10 @@ from realtime.util.token_bucket import Rate, TokenBucket
 
 SILENCE_SECONDS = 60.0
 PRESENCE_SECONDS = 30.0
+#: Messages that wait for joins to be answered, and the bytes of those and of the joins themselves:
+#: of all channels of a socket together.
+MOST_HELD = 200
+MOST_BYTES = 4_194_304
 
 
 @dataclass(slots=True)
@@ -86,20 +89,41 @@ class Session:
         if message.topic == "phoenix":
             return self._phoenix(message)
         if message.event == "phx_join":
-            return self._join(message, now)
+            return self._join(message, len(data), now)
         if message.event == "phx_leave":
-            return self._leave(message)
+            return self._leave(message, now)
         channel = self.channels.get(message.topic)
         if channel is None:
             return self._replies.fail(message, WireError.UNMATCHED_TOPIC.response())
-        event = message.event.lower()
-        if event == "access_token":
+        if message.event.lower() == "access_token":
             return self._access_token(channel, message, now)
+        if channel.phase is Phase.JOINING:
+            return self._hold(channel, message, len(data), now)
+        return self._push(channel, message, now)
+
+    def _push(self, channel: Channel, message: ClientMessage, now: float) -> list[Effect]:
+        event = message.event.lower()
         if event == "broadcast":
             return self.topic_events.broadcast(channel, message, now)
         if event == "presence":
             return self.topic_events.presence(channel, message, now)
         return self._replies.fail(message, {"reason": f"unknown event {message.event!r}"})
+
+    def _hold(
+        self, channel: Channel, message: ClientMessage, size: int, now: float
+    ) -> list[Effect]:
+        """Keep a message until the join before it is answered: messages take effect in order."""
+        joining = [one for one in self.channels.values() if one.held]
+        count = sum(len(one.held) for one in joining)
+        if count >= MOST_HELD or not self._has_room(size):
+            return self.topic_events.too_many(channel, message)
+        channel.held.append((message, now))
+        channel.size += size
+        return []
+
+    def _has_room(self, size: int) -> bool:
+        """Whether joins and held messages of this socket may take so many bytes more."""
+        return size + sum(one.size for one in self.channels.values()) <= MOST_BYTES
 
     def _phoenix(self, message: ClientMessage) -> list[Effect]:
         if message.event != "heartbeat":
@@ -115,7 +139,7 @@ class Session:
             for channel in self.channels.values()
         )
 
-    def _join(self, message: ClientMessage, now: float) -> list[Effect]:
+    def _join(self, message: ClientMessage, size: int, now: float) -> list[Effect]:
         if not message.topic.startswith(PREFIX):
             reply = ClientMessage(None, message.ref, message.topic, message.event, message.payload)
             return self._replies.fail(reply, WireError.UNMATCHED_TOPIC.response())
@@ -129,7 +153,7 @@ class Session:
             return self._replies.over(message, WireError.TOO_MANY_JOINS, scope)
         effects = self._end_earlier_join(message.topic)
         config = parse_join(message.fields)
-        refusal = self._refusal_of(config)
+        refusal = self._refusal_of(config, size)
         if refusal is not None:
             return [*effects, *self._replies.refuse(message, refusal)]
         channel = Channel(
@@ -142,6 +166,7 @@ class Session:
                 Rate.per_window(self.limits.presence_per_30_seconds, PRESENCE_SECONDS)
             ),
             join_until=now + config.wait_timeout_ms / 1_000 if _waits(config) else None,
+            size=size,
             watching=config.presence_enabled,
             key=config.presence_key,
         )
@@ -159,10 +184,10 @@ class Session:
             effects.append(self._replies.lifecycle(earlier, "phx_close"))
         return effects
 
-    def _refusal_of(self, config: JoinConfig) -> WireError | None:
+    def _refusal_of(self, config: JoinConfig, size: int) -> WireError | None:
         """Why a join with this configuration is refused, as far as its shape decides."""
         limit = self.limits.channels_per_connection
-        if limit is not None and len(self.channels) >= limit:
+        if (limit is not None and len(self.channels) >= limit) or not self._has_room(size):
             return WireError.TOO_MANY_CHANNELS
         if self.private_only and not config.private:
             return WireError.PRIVATE_ONLY
@@ -172,11 +197,15 @@ class Session:
             return WireError.REPLAY_INVALID
         return None
 
-    def _leave(self, message: ClientMessage) -> list[Effect]:
+    def _leave(self, message: ClientMessage, now: float) -> list[Effect]:
         channel = self.channels.get(message.topic)
         reply = self._replies.reply(message, "ok", {})
         if channel is None:
             return [reply]
+        if channel.held and channel.held[-1][0].event != "phx_leave":
+            # It follows messages that have not taken effect yet.
+            channel.held.append((message, now))
+            return []
         if message.join_ref is not None and message.join_ref != channel.join_ref:
             # A late leave of an earlier join of this topic.
             return [reply]
@@ -199,7 +228,6 @@ class Session:
         self,
         channel: Channel,
         *,
-        bindings: Sequence[Mapping[str, Any]],
         problems: Sequence[str],
         expires_at: float | None,
         at: Position,
@@ -209,9 +237,9 @@ class Session:
     ) -> list[Effect]:
         """The channel is subscribed from `at` on.
 
-        `bindings` are echoed in order; `problems` are the texts of bindings that can never deliver;
-        `replayed` are frames of stored broadcasts; `presence` is the payload of `presence_state`,
-        which is sent only to a channel that watches presence and may see it.
+        `problems` are the texts of bindings that can never deliver; `replayed` are frames of stored
+        broadcasts; `presence` is the payload of `presence_state`, which is sent only to a channel
+        that watches presence and may see it. Call `release` afterwards.
         """
         if self.channels.get(channel.topic) is not channel:
             return [Leave(channel)]
@@ -222,16 +250,32 @@ class Session:
         channel.join_until = None
         channel.expires_at = expires_at
         channel.rights = rights
-        response = {"postgres_changes": list(bindings), "epoch": at.epoch, "seq": at.seq}
+        config = channel.config
+        response = {"postgres_changes": config.echoes, "epoch": at.epoch, "seq": at.seq}
+        # They may be large, and are needed only once.
+        channel.config = replace(config, echoes=())
         effects: list[Effect] = [self._replies.join_reply(channel, "ok", response)]
         effects += map(Send, replayed)
         effects += self.presence(channel, presence)
-        if channel.config.replication_ready:
+        if config.replication_ready:
             text = errors.REPLICATION_READY
             effects.append(self._replies.system(channel.name, channel, "ok", "system", text))
         return effects + self._replies.subscribed(
-            channel, problems, working=len(bindings) > len(problems)
+            channel, problems, working=len(config.bindings) > len(problems)
         )
+
+    def release(self, channel: Channel) -> list[Effect]:
+        """Let the messages take effect that came while the channel was joining."""
+        effects: list[Effect] = []
+        held, channel.held = channel.held, []
+        for message, then in held:
+            if self.channels.get(channel.topic) is not channel:
+                effects += self.topic_events.unmatched(channel, message)
+            elif message.event == "phx_leave":
+                effects += self._leave(message, then)
+            else:
+                effects += self._push(channel, message, then)
+        return effects
 
     def refused(self, channel: Channel, reason: str, limit: str = "") -> list[Effect]:
         """The join is refused, for `reason`; `limit` is "<key of LIMITS>/<scope>" if one did it."""
@@ -241,6 +285,7 @@ class Session:
             *self._drop(channel),
             Note("join_refused", f"{channel.topic}: {reason}", limit),
             self._replies.join_reply(channel, "error", {"reason": reason}),
+            *self.release(channel),
         ]
 
     def presence(self, channel: Channel, state: bytes) -> list[Effect]:

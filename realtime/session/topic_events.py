@@ -10,7 +10,7 @@ from realtime.client_limits import Limits
 from realtime.protocol.errors import WireError
 from realtime.protocol.serializer import BinaryBroadcast, ClientMessage, Encoding
 from realtime.session.channel import Channel, Phase
-from realtime.session.effects import Effect, SendBroadcast, Track, WatchPresence
+from realtime.session.effects import Effect, Send, SendBroadcast, Track, WatchPresence
 from realtime.session.quotas import QuotaChain
 from realtime.session.replies import Replies
 from realtime.topics.broadcast import LONGEST_EVENT
@@ -32,8 +32,6 @@ class TopicEvents:
 
     def broadcast(self, channel: Channel, message: ClientMessage, now: float) -> list[Effect]:
         """The client broadcasts to the topic."""
-        if channel.phase is not Phase.JOINED:
-            return self._replies.fail(message, WireError.UNMATCHED_TOPIC.response())
         payload = message.payload
         if isinstance(payload, BinaryBroadcast):
             event, body, encoding = payload.event, payload.payload, payload.encoding
@@ -44,22 +42,19 @@ class TopicEvents:
             # The text is relayed as it stands, with the event's name in it.
             name = message.fields.get("event")
             if isinstance(name, str) and len(name) > LONGEST_EVENT:
-                return self._replies.refuse(
-                    message, WireError.EVENT_NAME_TOO_LONG, most=LONGEST_EVENT
-                )
+                error = WireError.EVENT_NAME_TOO_LONG
+                return self._refuse(channel, message, error, most=LONGEST_EVENT)
         if not channel.rights.send:
-            return self._replies.refuse(message, WireError.WRITE_UNAUTHORIZED, topic=channel.name)
+            return self._refuse(channel, message, WireError.WRITE_UNAUTHORIZED, topic=channel.name)
         limit = self._limits.payload_bytes
         if limit is not None and len(body) > limit:
-            return self._replies.refuse(message, WireError.PAYLOAD_TOO_LARGE)
+            return self._refuse(channel, message, WireError.PAYLOAD_TOO_LARGE)
         if scope := self._may_broadcast(channel, now):
-            return self._replies.over(message, WireError.TOO_MANY_MESSAGES, scope)
+            return self._over(channel, message, scope)
         return [SendBroadcast(channel, event, body, encoding, message, persist)]
 
     def presence(self, channel: Channel, message: ClientMessage, now: float) -> list[Effect]:
         """The client tracks or untracks its presence on the topic."""
-        if channel.phase is not Phase.JOINED:
-            return self._replies.fail(message, WireError.UNMATCHED_TOPIC.response())
         asked = message.fields.get("event")
         event = asked.lower() if isinstance(asked, str) else ""
         if event not in ("track", "untrack"):
@@ -91,14 +86,15 @@ class TopicEvents:
     ) -> list[Effect]:
         """A broadcast was relayed, and stored under the id `stored`; or the queue was full."""
         if not taken:
-            return self._replies.over(effect.message, WireError.TOO_MANY_MESSAGES, "process")
+            return self._over(effect.channel, effect.message, "process")
         if not effect.channel.config.broadcast_ack:
             return []
         return [self._replies.reply(effect.message, "ok", {"id": stored} if stored else {})]
 
     def not_stored(self, effect: SendBroadcast, detail: str) -> list[Effect]:
         """A broadcast could not be stored, and was not relayed."""
-        return self._replies.refuse(effect.message, WireError.BROADCAST_NOT_STORED, detail=detail)
+        error = WireError.BROADCAST_NOT_STORED
+        return self._refuse(effect.channel, effect.message, error, detail=detail)
 
     def tracked(self, effect: Track, problem: str | None = None) -> list[Effect]:
         """The difference was delivered in this process, or `problem` says why it was not stored."""
@@ -107,6 +103,34 @@ class TopicEvents:
         if problem is not None:
             return self._replies.refuse(effect.message, WireError.TRACK_NOT_STORED, detail=problem)
         return [] if effect.message.ref is None else [self._replies.reply(effect.message, "ok", {})]
+
+    def too_many(self, channel: Channel, message: ClientMessage) -> list[Effect]:
+        """Too many messages wait for the channel's join to be answered."""
+        return self._over(channel, message, "connection")
+
+    def unmatched(self, channel: Channel, message: ClientMessage) -> list[Effect]:
+        """The channel that a message was for is not joined any more, or was not to be joined."""
+        effects = self._replies.fail(message, WireError.UNMATCHED_TOPIC.response())
+        return self._if_asked(channel, message, effects)
+
+    def _refuse(
+        self, channel: Channel, message: ClientMessage, error: WireError, **fields: object
+    ) -> list[Effect]:
+        effects = self._replies.refuse(message, error, **fields)
+        return self._if_asked(channel, message, effects)
+
+    def _over(self, channel: Channel, message: ClientMessage, scope: str) -> list[Effect]:
+        effects = self._replies.over(message, WireError.TOO_MANY_MESSAGES, scope)
+        return self._if_asked(channel, message, effects)
+
+    def _if_asked(
+        self, channel: Channel, message: ClientMessage, effects: list[Effect]
+    ) -> list[Effect]:
+        """Without the reply where the client asked for none: some take an error reply to a
+        broadcast for the failure of its channel. Log and metrics have it all the same."""
+        if message.event.lower() != "broadcast" or channel.config.broadcast_ack:
+            return effects
+        return [effect for effect in effects if not isinstance(effect, Send)]
 
     def _may_broadcast(self, channel: Channel, now: float) -> str:
         """ "" when the broadcast is allowed, else the scope of the quota that refuses it."""

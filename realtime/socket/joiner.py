@@ -160,7 +160,6 @@ class Joiner:
         self._perform(
             self._session.joined(
                 channel,
-                bindings=[binding.echo() for binding in channel.config.bindings],
                 problems=[text for text in subscribed.problems if text is not None],
                 expires_at=admission.request.subject.expires_at,
                 at=subscribed.at,
@@ -172,6 +171,7 @@ class Joiner:
         port.answered(frozenset(replayed))
         if subscribed.rights != rights:
             self._topics.permit(channel, subscribed.rights)
+        self._perform(self._session.release(channel))
         self._socket.set_timer()
         if channel.token is not None and channel.token != admission.token:
             # Another token came while the join was under way.

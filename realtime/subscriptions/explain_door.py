@@ -41,7 +41,7 @@ def stream(question: doors.Question) -> bool | str:
         return "the model is not published"
     if question.refused:
         return False
-    binding = Binding(id=0, echoed={}, schema=entry.schema, table=entry.table)
+    binding = Binding(id=0, schema=entry.schema, table=entry.table)
     (subscription,) = Planner().plan(question.subject, [binding]).subscriptions
     row = _image(question)
     # The sets, as the stream reads them before the log moves them on.

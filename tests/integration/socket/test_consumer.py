@@ -503,3 +503,23 @@ async def test_a_slow_reader_is_given_up_and_others_notice_nothing(
     assert sent[-1]["type"] == "websocket.close"
     assert sent[-1]["code"] == CloseCode.SLOW_CONSUMER
     await good.close()
+
+
+async def test_messages_right_behind_a_join_take_effect_after_it() -> None:
+    listener, client = await Client().connect(), await Client().connect()
+    await listener.join()
+    config = {"broadcast": {"ack": True}, "presence": {"key": "me", "enabled": True}}
+    join = await client.push("realtime:room", "phx_join", {"config": config})
+    said = [
+        await client.push("realtime:room", "broadcast", {"event": "e", "payload": number}, join)
+        for number in range(20)
+    ]
+    track = {"event": "track", "payload": {"n": 1}}
+    said.append(await client.push("realtime:room", "presence", track, join))
+    assert (await client.reply(join))["status"] == "ok"
+    for ref in said:
+        assert (await client.reply(ref))["status"] == "ok"
+    heard = [(await listener.until(lambda f: f[3] == "broadcast"))[4]["payload"] for _ in range(20)]
+    assert heard == list(range(20))
+    await client.close()
+    await listener.close()

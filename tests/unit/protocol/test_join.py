@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -182,19 +184,29 @@ def test_the_token_of_a_join_is_found_under_either_name(payload, token) -> None:
         {"table": "t", "schema": None, "filter": None},
         {"filter": "id=eq.1", "table": "t", "event": 5, "schema": {"x": [1]}},
         {"schema": "public", "table": "t", "select": ["id"], "since": 5, "live": True},
+        {"events": "INSERT", "table": "t", "of my own": [1, {"x": None}]},
+        {"table": "t", "id": "mine"},
         {},
     ],
 )
-def test_a_binding_is_echoed_exactly_with_only_the_keys_sent(item) -> None:
-    (found,) = bindings(item)
-    kept = {key: item[key] for key in ("event", "schema", "table", "filter") if key in item}
-    assert found.echo() == {"id": found.id, **kept}
+def test_a_binding_is_echoed_whole_with_its_id(item) -> None:
+    config = parse_join({"config": {"postgres_changes": [item]}})
+    (found,) = config.bindings
+    assert config.echoes == ({**item, "id": found.id},)
     assert isinstance(found.id, int)
 
 
 def test_bindings_keep_their_order_and_null_ones_are_passed_over() -> None:
     found = bindings({"table": "a"}, None, "x", 5, {"table": "b"}, {"table": "a"})
     assert [one.table for one in found] == ["a", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("presence", "enabled"),
+    [({}, True), ({"key": "me"}, True), ({"enabled": False}, False), (None, False), ("x", False)],
+)
+def test_presence_options_without_enabled_mean_that_it_is(presence: Any, enabled: bool) -> None:
+    assert parse_join({"config": {"presence": presence}}).presence_enabled is enabled
 
 
 @pytest.mark.parametrize("sent", [None, {}, "x", 5, True])
@@ -468,8 +480,9 @@ configs = st.fixed_dictionaries(
     | st.fixed_dictionaries({}, optional={"config": configs, "access_token": json_values})
 )
 def test_no_payload_raises_and_every_binding_can_be_answered(payload) -> None:
-    for found in parse_join(payload).bindings:
-        assert msgspec.json.decode(msgspec.json.encode(found.echo()))["id"] == found.id
+    config = parse_join(payload)
+    for found, echo in zip(config.bindings, config.echoes, strict=True):
+        assert msgspec.json.decode(msgspec.json.encode(echo))["id"] == found.id
         try:
             found.predicate(COLUMNS)
         except BindingError as error:

@@ -13,9 +13,19 @@ from realtime.event_log.position import Position
 from realtime.protocol.errors import CloseCode
 from realtime.protocol.serializer import Encoding, Version
 from realtime.session.channel import Channel, Phase
-from realtime.session.effects import Close, Effect, Join, Leave, Note, Renew, Send, SendBroadcast
+from realtime.session.effects import (
+    Close,
+    Effect,
+    Join,
+    Leave,
+    Note,
+    Renew,
+    Send,
+    SendBroadcast,
+    Track,
+)
 from realtime.session.quotas import SUBJECT, QuotaChain, Quotas, Rates
-from realtime.session.session import SILENCE_SECONDS, Session
+from realtime.session.session import MOST_BYTES, MOST_HELD, SILENCE_SECONDS, Session
 from realtime.topics.rights import ALL
 
 AT = Position("e1", 41)
@@ -51,10 +61,7 @@ def joined(session: Session, **kwargs: Any) -> tuple[Channel, list[Effect]]:
 
 
 def answer(session: Session, channel: Channel, problems: Sequence[str] = ()) -> list[Effect]:
-    bindings = [binding.echo() for binding in channel.config.bindings]
-    return session.joined(
-        channel, bindings=bindings, problems=problems, expires_at=None, at=AT, rights=ALL
-    )
+    return session.joined(channel, problems=problems, expires_at=None, at=AT, rights=ALL)
 
 
 def test_a_join_is_answered_before_anything_else_is_pushed() -> None:
@@ -89,9 +96,8 @@ def test_a_join_without_bindings_is_answered_with_an_empty_list_and_no_system_me
 def test_a_binding_that_can_never_deliver_is_told_while_the_join_succeeds() -> None:
     session = make()
     (join,) = of(Join, session.receive(join_frame(postgres_changes=[{"table": "t"}]), 0.0))
-    echo = [binding.echo() for binding in join.channel.config.bindings]
     effects = session.joined(
-        join.channel, bindings=echo, problems=["no such table"], expires_at=None, at=AT, rights=ALL
+        join.channel, problems=["no such table"], expires_at=None, at=AT, rights=ALL
     )
     reply, system = frames(effects)
     assert reply[4]["status"] == "ok"
@@ -162,9 +168,7 @@ def test_a_join_that_was_left_meanwhile_is_undone() -> None:
     session = make()
     (join,) = of(Join, session.receive(join_frame(), 0.0))
     session.receive(text(["6", "7", "realtime:room", "phx_leave", {}]), 0.0)
-    effects = session.joined(
-        join.channel, bindings=[], problems=[], expires_at=None, at=AT, rights=ALL
-    )
+    effects = session.joined(join.channel, problems=[], expires_at=None, at=AT, rights=ALL)
     assert effects == [Leave(join.channel)]
     assert session.refused(join.channel, "late") == []
 
@@ -253,7 +257,7 @@ def test_silence_closes_the_socket_and_any_frame_breaks_it() -> None:
 def test_an_expired_token_ends_its_channel_with_an_error_so_that_clients_rejoin() -> None:
     session = make()
     (join,) = of(Join, session.receive(join_frame(), 0.0))
-    session.joined(join.channel, bindings=[], problems=[], expires_at=1_000.0, at=AT, rights=ALL)
+    session.joined(join.channel, problems=[], expires_at=1_000.0, at=AT, rights=ALL)
     assert session.due_in(1.0, 990.0) == 10.0
     assert session.tick(2.0, 999.0) == []
     effects = session.tick(3.0, 1_003.2)
@@ -344,7 +348,7 @@ def test_a_broadcast_that_finds_no_room_is_refused_by_reply() -> None:
 
 def test_an_oversized_broadcast_is_refused_by_reply() -> None:
     session = make(payload_bytes=10)
-    joined(session)
+    joined(session, broadcast={"ack": True})
     frame = text(["6", "7", "realtime:room", "broadcast", {"x": "y" * 20}])
     (reply,) = frames(session.receive(frame, 0.0))
     assert reply[4]["response"]["reason"] == "payload_size_exceeded"
@@ -537,3 +541,88 @@ def test_a_join_that_does_not_wait_succeeds_in_spite_of_a_problem() -> None:
     (effect,) = of(Join, session.receive(join_frame(postgres_changes=[BINDING]), 0.0))
     effects = answer(session, effect.channel, problems=["no such table"])
     assert frames(effects)[0][4]["status"] == "ok"
+
+
+# --- messages that come before their join is answered -------------------------------------------
+
+
+def said(ref: str, event: str = "broadcast", **payload: Any) -> str:
+    return text(["6", ref, "realtime:room", event, {"type": "broadcast", **payload}])
+
+
+def joining(session: Session, **config: Any) -> Channel:
+    (effect,) = of(Join, session.receive(join_frame(**config), 0.0))
+    return effect.channel
+
+
+def test_what_follows_a_join_takes_effect_after_it_in_order() -> None:
+    session = make()
+    channel = joining(session, broadcast={"ack": True})
+    for ref in ("7", "8"):
+        assert session.receive(said(ref, event="broadcast"), 0.0) == []
+    track = text(["6", "9", "realtime:room", "presence", {"event": "track", "payload": {"n": 1}}])
+    assert session.receive(track, 0.0) == []
+    assert session.receive(text(["6", "10", "realtime:room", "phx_leave", {}]), 0.0) == []
+    assert frames(answer(session, channel))[0][3] == "phx_reply"
+    effects = session.release(channel)
+    assert [effect.message.ref for effect in of(SendBroadcast, effects)] == ["7", "8"]
+    assert [effect.message.ref for effect in of(Track, effects)] == ["9"]
+    assert [frame[3] for frame in frames(effects)] == ["phx_reply", "phx_close"]
+    assert session.channels == {}
+    assert session.release(channel) == []
+
+
+def test_what_follows_a_join_that_is_refused_is_refused_too() -> None:
+    session = make()
+    channel = joining(session, broadcast={"ack": True})
+    session.receive(said("7"), 0.0)
+    reply, unmatched = frames(session.refused(channel, "no"))
+    assert reply[1] == "6" and reply[4]["status"] == "error"
+    assert unmatched[1] == "7" and unmatched[4]["response"]["reason"] == "unmatched topic"
+
+
+def test_a_socket_holds_no_more_than_so_many_messages() -> None:
+    session = make()
+    joining(session, broadcast={"ack": True})
+    held = [session.receive(said(str(ref)), 0.0) for ref in range(MOST_HELD + 1)]
+    assert not any(held[:-1])
+    (reply,) = frames(held[-1])
+    assert reply[4]["response"]["reason"].startswith("MessageRateLimitReached")
+
+
+def test_a_socket_holds_no_more_than_so_many_bytes_of_messages_and_joins() -> None:
+    session = make(frame_bytes=None, payload_bytes=None)
+    joining(session, broadcast={"ack": True})
+    large = "x" * (MOST_BYTES // 3)
+    assert [session.receive(said(ref, x=large), 0.0) for ref in ("7", "8")] == [[], []]
+    assert frames(session.receive(said("9", x=large), 0.0))
+    (reply,) = frames(session.receive(join_frame("realtime:b", "10", x=large), 0.0))
+    assert reply[4]["response"]["reason"] == "ChannelRateLimitReached: Too many channels"
+
+
+def test_a_heartbeat_is_answered_while_a_channel_is_joining() -> None:
+    session = make()
+    joining(session)
+    session.receive(said("7"), 0.0)
+    (reply,) = frames(session.receive(text([None, "8", "phoenix", "heartbeat", {}]), 0.0))
+    assert reply[4]["status"] == "ok"
+
+
+# --- broadcasts that ask for no reply -----------------------------------------------------------
+
+
+def test_a_broadcast_that_asked_for_no_reply_gets_no_error_and_is_counted() -> None:
+    session = make(payload_bytes=20, broadcasts_per_second=1, broadcast_burst=1)
+    channel, _ = joined(session)
+    (large,) = session.receive(said("8", x="y" * 30), 0.0)
+    assert large == Note(
+        "refused", "realtime:room: payload_size_exceeded", "payload_bytes/connection"
+    )
+    session = make(broadcasts_per_second=1, broadcast_burst=1)
+    channel, _ = joined(session)
+    (sent,) = session.receive(said("7"), 0.0)
+    (over,) = session.receive(said("8"), 0.0)
+    assert isinstance(over, Note) and over.limit == "broadcasts_per_second/connection"
+    assert [type(effect) for effect in session.topic_events.relayed(sent, False)] == [Note]
+    assert [type(effect) for effect in session.topic_events.not_stored(sent, "full")] == [Note]
+    assert channel.topic in session.channels

@@ -41,7 +41,6 @@ def joined(
     assert isinstance(join, Join)
     effects = session.joined(
         join.channel,
-        bindings=[],
         problems=[],
         expires_at=None,
         at=AT,
@@ -107,7 +106,7 @@ def test_replication_ready_is_answered_when_it_was_asked_for() -> None:
 
 def test_who_may_not_send_is_told_so_and_keeps_the_channel() -> None:
     session = make()
-    joined(session, HEARS, private=True)
+    joined(session, HEARS, private=True, broadcast={"ack": True})
     told = reason(push(session, "broadcast", {"event": "e"}))
     assert told == (
         "Unauthorized: You do not have permissions to write to this Channel topic: room"
@@ -175,9 +174,7 @@ def joined_as(version: Version, session: Session) -> tuple[Channel, list[Effect]
     config = {"config": {"presence": {"enabled": True, "key": "me"}}}
     (join,) = session.receive(envelope(version, "phx_join", config, "6"), 0.0)
     assert isinstance(join, Join)
-    effects = session.joined(
-        join.channel, bindings=[], problems=[], expires_at=None, at=AT, rights=ALL
-    )
+    effects = session.joined(join.channel, problems=[], expires_at=None, at=AT, rights=ALL)
     return join.channel, effects
 
 
@@ -277,7 +274,7 @@ def test_each_channel_has_a_presence_limit_of_its_own() -> None:
     frame = ["8", "8", "realtime:other", "phx_join", {"config": {"presence": {"enabled": True}}}]
     (join,) = session.receive(json.dumps(frame), 0.0)
     assert isinstance(join, Join)
-    session.joined(join.channel, bindings=[], problems=[], expires_at=None, at=AT, rights=ALL)
+    session.joined(join.channel, problems=[], expires_at=None, at=AT, rights=ALL)
     payload = {"event": "track", "payload": {}}
     effects = session.receive(json.dumps(["8", "9", "realtime:other", "presence", payload]), 0.0)
     assert isinstance(effects[0], Track)
