@@ -18,6 +18,7 @@ class RealtimeConfig(AppConfig):
         from auth_rls.subjects.disconnect import disconnected
         from realtime import checks, redaction  # noqa: F401  (checks register themselves)
         from realtime.models import Message, PresenceMember, RandomId
+        from realtime.process import worker_server
         from realtime.subscriptions import explain_door
         from realtime.wal import actor_capture, published, triggers
         from realtime.wal.vendor import vendor_of
@@ -32,6 +33,7 @@ class RealtimeConfig(AppConfig):
         reach.register(published.published_columns)
         actor_capture.connect(self)
         disconnected.connect(_disconnect, dispatch_uid="realtime.disconnect")
+        worker_server.install()
         # Clients put tokens into the query string, and servers log it.
         redaction.install()
 

@@ -16,6 +16,7 @@ from django.db import DatabaseError, connections, router
 
 from auth_rls.access.snapshot import PolicySnapshot
 from realtime import conf
+from realtime.bus.layers import idle_timeout
 from realtime.conf import settings
 from realtime.socket.origin import OriginRule
 from realtime.wal import published, triggers
@@ -30,6 +31,24 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
     except ImproperlyConfigured as error:
         return [Error(str(error), id="realtime.E005")]
     return []
+
+
+@register()
+def check_layer(**kwargs: Any) -> list[CheckMessage]:
+    """W010 a layer of channels_redis.core whose reads time out while it is idle."""
+    return [
+        Warning(
+            f"The channel layer {alias!r} fails after {seconds:g} seconds without a message: its "
+            "Redis client times reads out before the layer stops waiting.",
+            hint="Rowcast sets a longer time-out for itself. For consumers and workers of your own "
+            f"use {{'address': …, 'socket_timeout': {waits + 2:g}}} in CONFIG['hosts'], or the "
+            "layer of channels_redis.pubsub.",
+            id="realtime.W010",
+        )
+        for alias in getattr(django_settings, "CHANNEL_LAYERS", {})
+        if (found := idle_timeout(alias)) is not None
+        for seconds, waits in (found,)
+    ]
 
 
 @register(Tags.database)

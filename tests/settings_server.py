@@ -8,6 +8,7 @@ import os
 
 from realtime_project.settings import *  # noqa: F403
 from realtime_project.settings import INSTALLED_APPS
+from tests.support.redis import layers
 
 DEBUG = False
 SECRET_KEY = os.environ["DJANGO_SECRET_KEY"]
@@ -19,6 +20,9 @@ REALTIME = {
     "API_KEYS": {"sb_publishable_test": "anon", "sb_secret_test": "service_role"},
     **json.loads(os.environ.get("ROWCAST_REALTIME", "{}")),
 }
+
+if os.environ.get("ROWCAST_LAYER"):
+    CHANNEL_LAYERS = layers(os.environ["ROWCAST_LAYER"], os.environ["REDIS_URL"])
 
 # Everything the server says goes into the file that a test may read.
 LOGGING = {

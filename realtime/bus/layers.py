@@ -31,6 +31,26 @@ def own_layer(alias: str) -> Any:
     return layer
 
 
+def idle_timeout(alias: str) -> tuple[float, float] | None:
+    """Where reads of a core Redis layer time out before it stops waiting: after how many seconds,
+    and how long it waits. None where silence is no failure."""
+    try:
+        import redis
+
+        layer: Any = channel_layers.make_backend(alias)
+    except Exception:
+        # Other checks and the server say what is wrong with a layer that cannot be made.
+        return None
+    waits = getattr(layer, "brpop_timeout", None)
+    if waits is None:
+        return None
+    # redis-py has had a time-out unless told otherwise since version 8.
+    default = 5.0 if int(redis.__version__.partition(".")[0]) >= 8 else None
+    timeouts = [host.get("socket_timeout", default) for host in layer.hosts]
+    short = [seconds for seconds in timeouts if seconds is not None and seconds <= waits]
+    return (min(short), waits) if short else None
+
+
 def reaches_others(alias: str) -> bool:
     """Whether this layer reaches other processes."""
     layer = get_channel_layer(alias)

@@ -1,8 +1,8 @@
 """`manage.py runworker realtime`: heavy reading and pruning, away from the socket processes.
 
-Channels starts the consumer with the first message on the channel `realtime`, which a leader sends
-every few seconds. From then on this process has a row, by which servers find it, and a mailbox of
-its own, so that a question reaches exactly one worker on any layer. Numbers nothing and has no
+The command starts the consumer (see `worker_server`). From then on this process has a row, by which
+servers find it, and a mailbox of its own, so that a question reaches exactly one worker on any
+layer. Numbers nothing and has no
 sockets.
 """
 

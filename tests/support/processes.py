@@ -31,14 +31,14 @@ class Program:
 
 
 @contextlib.contextmanager
-def managing(folder: Path, *command: str, redis: str = "") -> Iterator[Program]:
-    """`manage.py <command>`, killed at the end if it still runs."""
+def managing(folder: Path, *command: str, redis: str = "", layer: str = "") -> Iterator[Program]:
+    """`manage.py <command>`, killed at the end if it still runs. `layer`: core or pubsub."""
     log = folder / f"{command[0]}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "manage.py", *command],
             cwd=ROOT,
-            env=environment(redis),
+            env={**environment(redis), "ROWCAST_LAYER": layer},
             stdout=output,
             stderr=subprocess.STDOUT,
         )

@@ -7,6 +7,7 @@ import contextlib
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from django.test import override_settings
 
 from realtime import api
 from realtime.bus.layers import let_go, own_layer
+from realtime.bus.mailbox import Mailbox
 from realtime.event_log import sequencer
 from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.reader import LogReader
@@ -30,13 +32,15 @@ from realtime.process.maintenance import Maintenance
 from realtime.process.registry import Registration, Report
 from realtime.process.remote_reader import RemoteReader
 from realtime.process.worker import RealtimeWorker
+from realtime.process.worker_messages import box_of
+from realtime.process.worker_server import WorkerServer
 from realtime.routing import worker_routes
 from realtime.util.database_threads import close_connections
 from tests.support import redis as redises
 from tests.support.processes import ROOT, environment, managing
-from tests.support.redis import Redis, layers
+from tests.support.redis import Redis, layers, redis_goes
 from tests.support.socket_client import Client, db
-from tests.support.waiting import PATIENCE_SECONDS, until
+from tests.support.waiting import PATIENCE_SECONDS, auntil, until
 from tests.zoo.models import Note
 
 pytestmark = [pytest.mark.usefixtures("wal"), pytest.mark.slow]
@@ -345,6 +349,95 @@ def test_runworker_does_its_work_and_ends_cleanly_on_sigterm(redis: Redis, tmp_p
         assert "Traceback" not in program.said
         assert f"worker {id_} has ended" in program.said
     assert registry.workers("default") == []
+
+
+@redis_goes
+@pytest.mark.parametrize("kind", ["core", "pubsub"])
+def test_runworker_outlives_idleness_and_a_redis_that_hangs_restarts_and_forgets(
+    kind: str, tmp_path: Path
+) -> None:
+    with (
+        redises.running_ours(tmp_path) as own,
+        managing(tmp_path, "runworker", "realtime", redis=own.url, layer=kind) as program,
+        override_settings(CHANNEL_LAYERS=layers(kind, own.url)),
+    ):
+        until(lambda: registry.workers("default") or program.process.poll() is not None, "a row")
+        (id_,) = registry.workers("default")
+
+        def prunes() -> None:
+            write_old(5)
+            deadline = time.monotonic() + 2 * PATIENCE_SECONDS
+            while _reads(id_) == before and time.monotonic() < deadline:
+                # What is sent while the layer does not work is lost.
+                with contextlib.suppress(Exception):
+                    asyncio.run(_ask_to_prune(id_))
+                time.sleep(0.2)
+            assert program.process.poll() is None, program.said
+            assert _reads(id_) > before, program.said
+
+        for harm in (lambda: time.sleep(8), own.restart, own.flush, lambda: _hang(own)):
+            before = _reads(id_)
+            harm()
+            prunes()
+        program.process.send_signal(signal.SIGTERM)
+        assert program.process.wait(PATIENCE_SECONDS) == 0, program.said
+        assert registry.workers("default") == []
+
+
+def _hang(server: Redis) -> None:
+    server.freeze()
+    # Longer than any time-out of the client library.
+    time.sleep(7)
+    server.thaw()
+
+
+def _reads(id_: str) -> int:
+    return Process.objects.get(pk=id_).counters.get("prunes", 0)
+
+
+async def _ask_to_prune(id_: str) -> None:
+    box = Mailbox("default", "test.asking", lambda message: None)
+    try:
+        await box.send(box_of(id_), {"type": "prune"})
+    finally:
+        await box.close()
+
+
+def test_a_worker_that_fails_is_started_again() -> None:
+    started: list[str] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        started.append(scope["channel"])
+        assert await receive() == {"type": "wake"}
+        if len(started) < 3:
+            raise RuntimeError("no database yet")
+        await asyncio.Event().wait()
+
+    class Server(WorkerServer):
+        look_seconds = 0.01
+
+    async def run() -> None:
+        server = Server(application, ["realtime"], object())
+        running = asyncio.create_task(server.arun())
+        await auntil(lambda: len(started) == 3)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(run())
+    assert started == ["realtime"] * 3
+
+
+def test_the_layer_of_another_channel_may_still_end_the_command() -> None:
+    class Broken:
+        async def receive(self, channel: str) -> None:
+            raise ConnectionError(f"no layer for {channel}")
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.Event().wait()
+
+    server = WorkerServer(application, ["realtime", "thumbnails"], Broken())
+    with pytest.raises(ConnectionError, match="no layer for thumbnails"):
+        asyncio.run(server.arun())
 
 
 _STUBBORN = """

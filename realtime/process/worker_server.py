@@ -1,0 +1,45 @@
+"""What `manage.py runworker realtime` runs in place of Channels' own server of workers.
+
+Channels' server ends when its layer fails once, and with redis-py 8 a core layer that is idle for
+five seconds fails. Ours does not read the layer for the channel `realtime`: it starts the worker at
+once, and again if it should fail, and the worker receives through a mailbox that outlives its
+layer. Other channels of the same command are served as Channels does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from channels.worker import Worker
+
+from realtime.process.worker_messages import WORKERS
+
+
+class WorkerServer(Worker):
+    """Channels' server of workers, with one that stays."""
+
+    look_seconds = 5.0
+
+    async def handle(self) -> None:
+        listeners = [asyncio.ensure_future(self.listener(channel)) for channel in self.channels]
+        # The first failure ends all, as otherwise the one that stays would hide it.
+        await asyncio.gather(*listeners)
+
+    async def listener(self, channel: str) -> Any:
+        if channel != WORKERS:
+            return await super().listener(channel)
+        scope = {"type": "channel", "channel": channel}
+        while True:
+            # There is one unless it failed, which Channels has logged.
+            queue = self.get_or_create_application_instance(channel, scope)
+            await queue.put({"type": "wake"})
+            await asyncio.sleep(self.look_seconds)
+
+
+def install() -> None:
+    """Have `manage.py runworker` use it, unless the project has put a server of its own there."""
+    from channels.management.commands import runworker
+
+    if runworker.Command.worker_class is Worker:
+        runworker.Command.worker_class = WorkerServer
