@@ -7,7 +7,9 @@ there are is in `channels`; bringing them to what is true now is done by `rebind
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from dataclasses import replace
 
 from realtime.event_log.event import DatabaseEvent
@@ -74,12 +76,14 @@ class SubscriptionManager:
 
         Raises Revoked, and what the database raises.
         """
+        asked_at = time.monotonic()
         request = replace(request, bindings=())
         _, plan = await self._asked(request)
         if not plan.rights.join:
-            # No refusal by what was read a moment ago: a user who was just let in joins next.
-            self._planners.forget()
-            _, plan = await self._asked(request)
+            # No refusal by what was read before the join came: a user who was just let in joins
+            # next. Refused joins share what is read for them, as others do.
+            await asyncio.sleep(self._planners.pause(asked_at))
+            _, plan = await self._asked(request, asked_at)
         return plan.rights
 
     async def add(self, port: Subscriber, request: Request) -> Subscribed:
@@ -107,12 +111,13 @@ class SubscriptionManager:
         table = event.relation.table
         return table in self.watch.tables or self.sets.reads(table)
 
-    async def _asked(self, request: Request) -> tuple[Request, Plan]:
+    async def _asked(self, request: Request, since: float = 0.0) -> tuple[Request, Plan]:
         """The request as its subject is now, and its plan, by permissions that no change known to
-        this process has overtaken. A socket lives long: its user may have been changed since."""
+        this process has overtaken, read at `since` or later. A socket lives long: its user may
+        have been changed since."""
 
         def planned(known: bool) -> tuple[Request, Plan]:
-            planner = self._planners.get()
+            planner = self._planners.get(since)
             asked = request
             if not known:
                 subject = planner.renew([request.subject])[request.subject]

@@ -35,6 +35,8 @@ from realtime.wal.published import Published
 logger = logging.getLogger("realtime.plan")
 
 _SHARED_SECONDS = 1.0
+# For the sake of refused joins policies are read no more often than this.
+_REFUSALS_SECONDS = 0.25
 # Actions that are judged when they are needed, and not followed by the stream.
 _NOT_FOLLOWED = frozenset({"add", "change", "delete"})
 # The key of the rules on topics, among those of tables.
@@ -249,21 +251,31 @@ class Planners:
         self._lock = threading.Lock()
         self._generation = 0
         self._planner: Planner | None = None
-        self._until = 0.0
+        # When the last one began to read, in monotonic seconds.
+        self._read_at = -_SHARED_SECONDS
 
-    def get(self) -> Planner:
-        """A planner that no change known to this process has overtaken. In a database thread."""
+    def get(self, since: float = 0.0) -> Planner:
+        """A planner that no change known to this process has overtaken, and that began to read at
+        `since` (monotonic seconds) or later. In a database thread."""
         with self._lock:
             generation = self._generation
             now = time.monotonic()
             planner = self._planner
-            if planner is not None and now < self._until:
+            fresh = since <= self._read_at > now - _SHARED_SECONDS
+            if planner is not None and fresh:
                 return planner
             planner = Planner()
+            self._read_at = now
             # One that was overtaken while it was read is not shared.
             if generation == self._generation:
-                self._planner, self._until = planner, now + _SHARED_SECONDS
+                self._planner = planner
             return planner
+
+    def pause(self, since: float) -> float:
+        """Seconds to wait before `get(since)`, so that those who wait share one reading."""
+        if self._planner is not None and since <= self._read_at:
+            return 0.0
+        return max(self._read_at + _REFUSALS_SECONDS - time.monotonic(), 0.0)
 
     def forget(self) -> None:
         """Permissions may have changed. Called on the event loop, so it waits for no lock."""

@@ -1,0 +1,61 @@
+"""A refused join costs no more than one that is accepted, and is refused by what is true now."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from django.contrib.auth.models import Permission, User
+
+from auth_rls import Subject
+from auth_rls.models import Policy
+from realtime.subscriptions.request import Request
+from tests.support.socket_client import db
+from tests.support.subscriptions import Server, counting
+
+pytestmark = pytest.mark.usefixtures("wal")
+
+
+def allow(topic: str) -> None:
+    permission = Permission.objects.get(
+        codename="receive_broadcast", content_type__app_label="realtime"
+    )
+    Policy.objects.create(
+        name=topic, permission=permission, using={"topic": topic}, audience="anyone"
+    )
+
+
+async def started() -> Server:
+    server = Server()
+    await server.start()
+    await server.feed()
+    return server
+
+
+def policies_read(statements: list[str]) -> int:
+    return sum('FROM "auth_rls_policy"' in statement for statement in statements)
+
+
+async def test_many_refused_joins_read_the_policies_together() -> None:
+    await db(allow, "open")
+    server = await started()
+    subject = Subject.from_user(await db(User.objects.create_user, "ada"))
+    with counting() as statements:
+        for _ in range(3):
+            rights = await asyncio.gather(
+                *(
+                    server.subscribers.rights(Request(subject, (), f"closed {number}"))
+                    for number in range(100)
+                )
+            )
+            assert not any(right.join for right in rights)
+    assert policies_read(statements) <= 4
+
+
+async def test_who_was_let_in_just_now_is_not_refused_by_what_was_read_before() -> None:
+    server = await started()
+    request = Request(Subject.anonymous(), (), "room")
+    assert not (await server.subscribers.rights(request)).join
+    # Nothing of the log has been read since.
+    await db(allow, "room")
+    assert (await server.subscribers.rights(request)).join
