@@ -98,12 +98,12 @@ def current() -> AuthSettings:
         required_claims=_required_claims(given.get("REQUIRED_CLAIMS", {})),
         service_role_tokens=_service_role_tokens(given.get("SERVICE_ROLE_TOKENS", "own")),
         log_events=_events(given.get("LOG_EVENTS", False)),
-        policy_models=_labels(given.get("POLICY_MODELS", ())),
+        policy_models=_labels(given.get("POLICY_MODELS", [settings.AUTH_USER_MODEL])),
     )
 
 
 def _forget(*, setting: str, **_: Any) -> None:
-    if setting in {"AUTH_RLS", "SECRET_KEY", "SECRET_KEY_FALLBACKS"}:
+    if setting in {"AUTH_RLS", "SECRET_KEY", "SECRET_KEY_FALLBACKS", "AUTH_USER_MODEL"}:
         current.cache_clear()
 
 

@@ -20,14 +20,26 @@ from django.db import models
 from auth_rls.access import audit_log
 from auth_rls.access.snapshot import PolicySnapshot
 from auth_rls.policy.definition import PolicyProblem, tables, understand, user_column
-from auth_rls.policy.rules import combine
+from auth_rls.policy.rules import PolicyRule, combine
 from auth_rls.predicates.bind import MISSING, bind
 from auth_rls.predicates.evaluate import matcher
-from auth_rls.predicates.predicate import FALSE, TRUE, Predicate, Ref, Select, columns, refs
+from auth_rls.predicates.predicate import (
+    FALSE,
+    TRUE,
+    All,
+    Const,
+    Predicate,
+    Ref,
+    Select,
+    Test,
+    columns,
+    refs,
+)
 from auth_rls.predicates.simplify import simplify
 from auth_rls.sets.reader import read_set
 from auth_rls.sql.columns import columns_of, concrete
-from auth_rls.sql.rows import canonical, row_of
+from auth_rls.sql.inheritance import ParentLink, ancestors, descendants, parent_links
+from auth_rls.sql.rows import canonical, converts, row_of
 from auth_rls.subjects.subject import ANON, Subject
 
 Columns = frozenset[str]
@@ -71,19 +83,59 @@ def bound_predicate(
     action: str,
     *,
     snapshot: PolicySnapshot | None = None,
+    new_row: bool = False,
 ) -> Predicate:
     """As `row_predicate`, with selects left in place: SQL turns them into subqueries, the stream
-    into live sets."""
+    into live sets. With `new_row` as `new_row_predicate`, for one that has been stored."""
     if subject.bypasses_rls:
         audit_log.bypassed(subject, concrete(model), action)
         return TRUE
-    return _predicate(subject, model, action, snapshot or PolicySnapshot.load(), None, False)
+    return _predicate(subject, model, action, snapshot or PolicySnapshot.load(), None, new_row)
+
+
+def own_new_row_predicate(
+    subject: Subject,
+    model: type[models.Model],
+    action: str,
+    *,
+    snapshot: PolicySnapshot,
+) -> Predicate:
+    """The condition on a new row in the table of `model` alone, whatever its parents are, with
+    selects left in place."""
+    return _own_predicate(subject, model, action, snapshot, None, True)
+
+
+def new_row_verdict(
+    subject: Subject,
+    instance: models.Model,
+    actions: Mapping[type[models.Model], str],
+    *,
+    snapshot: PolicySnapshot | None = None,
+) -> bool | None:
+    """Whether `subject` may write the rows that saving `instance` would write: one into the table
+    of each model in `actions`, where the action is add or change. None where that cannot be said
+    before they are stored, or where a condition is unknown."""
+    snapshot = snapshot or PolicySnapshot.load()
+    verdict: bool | None = True
+    for model, action in actions.items():
+        if subject.bypasses_rls:
+            audit_log.bypassed(subject, model, action)
+            continue
+        predicate = _own_predicate(subject, model, action, snapshot, reader(snapshot), True)
+        found = matcher(predicate)(row_of(instance, model))
+        if found is False:
+            return False
+        verdict = found and verdict
+    return verdict
 
 
 def may_add(subject: Subject, instance: models.Model) -> bool:
     """Whether `subject` may add `instance`, judged by the values it holds."""
-    predicate = new_row_predicate(subject, type(instance), "add")
-    return _lets_through(predicate, subject, instance, "add")
+    models = (concrete(type(instance)), *ancestors(type(instance)))
+    allowed = new_row_verdict(subject, instance, dict.fromkeys(models, "add")) is True
+    if not allowed:
+        audit_log.row_denied(subject, models[0], "add")
+    return allowed
 
 
 def may_do(
@@ -115,11 +167,11 @@ def watched(*, snapshot: PolicySnapshot | None = None) -> dict[type[models.Model
         through = getattr(getattr(user, field, None), "through", None)
         if through is not None:
             seen[through] = _all_columns(through)
-    for _, action, rule in snapshot or PolicySnapshot.load_if_migrated():
+    for on, action, rule in snapshot or PolicySnapshot.load_if_migrated():
         if action in _UNSTREAMED:
             continue
-        for model, read in tables(rule.using).items():
-            seen[model] = seen.get(model, frozenset()) | read
+        for read_model, read in _read_of(on, rule).items():
+            seen[read_model] = seen.get(read_model, frozenset()) | read
         fields = {ref.path[0] for ref in refs(rule.using) if ref.source == "user"}
         seen[user] |= {user_column(name) for name in fields}
     return seen
@@ -145,7 +197,17 @@ def _read_elsewhere(row: Mapping[str, Any]) -> Mapping[type[models.Model], Colum
         return {}
     names = ("permission_id", "audience", "mode", "using", "with_check")
     understood = understand(Policy(**{name: row[name] for name in names}).definition())
-    return {} if understood.action in _UNSTREAMED else tables(understood.rule.using)
+    return {} if understood.action in _UNSTREAMED else _read_of(understood.model, understood.rule)
+
+
+def _read_of(model: type[models.Model], rule: PolicyRule) -> Mapping[type[models.Model], Columns]:
+    """The tables that a rule has captured beside the one it is about, with their columns. Rows of
+    a child in multi-table inheritance depend on those of its parent as if it selected from it."""
+    found = dict(tables(rule.using))
+    if descendants(model):
+        own = columns(rule.using) | {str(model._meta.pk.column)}
+        found[model] = found.get(model, frozenset()) | own
+    return found
 
 
 def columns_read(model: type[models.Model], *, snapshot: PolicySnapshot | None = None) -> Columns:
@@ -210,10 +272,44 @@ def _predicate(
     set_of: Callable[[Select], Iterable[object]] | None,
     new_row: bool,
 ) -> Predicate:
+    """The condition on a row of `model`, which is a row of each parent, too: the policies of all
+    must let it through."""
     model = concrete(model)
     if subject.bypasses_rls:
         audit_log.bypassed(subject, model, action)
         return TRUE
+    parts = [_own_predicate(subject, model, action, snapshot, set_of, new_row)]
+    for link in parent_links(model):
+        if FALSE in parts:
+            break
+        of_parent = _predicate(subject, link.parent, action, snapshot, None, new_row)
+        parts.append(_of_parent(link, of_parent, set_of))
+    return simplify(All(tuple(parts)))
+
+
+def _of_parent(
+    link: ParentLink, predicate: Predicate, set_of: Callable[[Select], Iterable[object]] | None
+) -> Predicate:
+    """The condition on the child's row that its row of the parent fits `predicate`."""
+    if isinstance(predicate, Const):
+        return predicate
+    column = columns_of(link.field.model).get(str(link.field.column))
+    if column is None:
+        return FALSE  # It cannot be compared, and a doubt denies.
+    label, key = link.parent._meta.label, str(link.target.column)
+    select = Select(label, key, predicate, "", column.kind)
+    return bind(Test(column.name, "in", select), lambda ref: MISSING, set_of)
+
+
+def _own_predicate(
+    subject: Subject,
+    model: type[models.Model],
+    action: str,
+    snapshot: PolicySnapshot,
+    set_of: Callable[[Select], Iterable[object]] | None,
+    new_row: bool,
+) -> Predicate:
+    """The condition by the policies on the table of `model` alone."""
     rules = snapshot.rules(model, action)
     if not rules:
         audit_log.judged(subject, model, action, (), FALSE)
@@ -261,15 +357,28 @@ def values_of(subject: Subject) -> Callable[[Ref], object]:
 
 
 def _user_value(subject: Subject, name: str) -> object:
-    if name in ("id", "pk"):
-        return MISSING if subject.user_id is None else subject.user_id
     if subject.user is None:
-        return MISSING
+        if name not in ("id", "pk") or subject.user_id is None:
+            return MISSING
+        # A `sub` that names no Django user stands for itself.
+        return _stored_key(subject.user_id)
     column = columns_of(get_user_model())[user_column(name)]
     try:
         return canonical(column, getattr(subject.user, column.attname))
     except (ValidationError, ValueError, TypeError, ArithmeticError):
         return MISSING
+
+
+def _stored_key(user_id: object) -> object:
+    """A user's primary key as the database has it, where the user model's field converts it."""
+    key: Any = get_user_model()._meta.pk
+    column = columns_of(get_user_model()).get(str(key.column))
+    if column is None or not converts(key):
+        return user_id
+    try:
+        return canonical(column, user_id)
+    except (ValidationError, ValueError, TypeError, ArithmeticError):
+        return user_id
 
 
 def reader(snapshot: PolicySnapshot) -> Callable[[Select], Iterable[object]]:

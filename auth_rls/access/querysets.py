@@ -17,6 +17,7 @@ from auth_rls.policy.definition import ACTIONS
 from auth_rls.predicates.predicate import FALSE, TRUE
 from auth_rls.sql.columns import concrete
 from auth_rls.sql.compile import condition
+from auth_rls.sql.inheritance import descendants
 from auth_rls.subjects.resolve import subject_of
 
 _Q = TypeVar("_Q", bound=QuerySet[Any])
@@ -47,11 +48,24 @@ def permitted(
         return queryset.none()
     model = concrete(queryset.model)
     predicate = bound_predicate(asking, model, action, snapshot=snapshot)
-    if predicate == TRUE:
-        return queryset.all()
     if predicate == FALSE:
         return queryset.none()
-    return queryset.filter(condition(predicate, model))
+    rows = queryset.all() if predicate == TRUE else queryset.filter(condition(predicate, model))
+    if not _gives_subclasses(queryset):
+        return rows
+    snapshot = snapshot or PolicySnapshot.load()
+    for child in descendants(model):
+        hidden: QuerySet[Any] = QuerySet(child, using=queryset.db)
+        allowed = permitted(hidden, asking, action, snapshot=snapshot)
+        hidden = hidden.exclude(pk__in=allowed.order_by().values("pk"))
+        rows = rows.exclude(pk__in=hidden.order_by().values(model._meta.pk.attname))
+    return rows
+
+
+def _gives_subclasses(queryset: QuerySet[Any]) -> bool:
+    """Whether rows come as instances of the children in multi-table inheritance, with their
+    columns, as django-polymorphic and django-model-utils give them."""
+    return hasattr(queryset, "non_polymorphic") or bool(getattr(queryset, "subclasses", None))
 
 
 async def avisible(queryset: _Q, subject: Any) -> _Q:

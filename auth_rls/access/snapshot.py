@@ -27,6 +27,7 @@ from auth_rls.policy.definition import (
 )
 from auth_rls.policy.rules import PolicyRule
 from auth_rls.predicates.predicate import Select
+from auth_rls.sql.inheritance import ancestors
 from auth_rls.subjects.subject import Subject
 
 logger = logging.getLogger(__name__)
@@ -75,6 +76,11 @@ class PolicySnapshot:
     def rules(self, model: type[models.Model], action: str) -> tuple[PolicyRule, ...]:
         """The rules of one action on rows of `model`, in the order they were read."""
         return tuple(self._rules.get((model, action), ()))
+
+    def deciding(self, model: type[models.Model], action: str) -> tuple[object, ...]:
+        """Everything that decides an action on rows of `model`: the rules on it and on each of
+        its ancestors in multi-table inheritance. To be compared with that of another snapshot."""
+        return tuple(self.rules(each, action) for each in (model, *ancestors(model)))
 
     def __iter__(self) -> Iterator[tuple[type[models.Model], str, PolicyRule]]:
         for (model, action), rules in self._rules.items():

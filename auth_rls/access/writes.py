@@ -6,18 +6,21 @@ the subject cannot see.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import PermissionDenied
 from django.db import connections, models, router
 
-from auth_rls.access.authority import new_row_predicate
+from auth_rls.access.authority import new_row_verdict, own_new_row_predicate
 from auth_rls.access.querysets import permitted
 from auth_rls.access.snapshot import PolicySnapshot, permission_name
-from auth_rls.predicates.evaluate import matcher
-from auth_rls.sql.columns import columns_of, concrete
-from auth_rls.sql.rows import row_of
+from auth_rls.sql.columns import concrete
+from auth_rls.sql.compile import condition
+from auth_rls.sql.inheritance import ancestors, key_in
 from auth_rls.subjects.resolve import subject_of
 from auth_rls.subjects.subject import Subject
 
@@ -33,36 +36,74 @@ class PolicyDenied(PermissionDenied):
 def check_add(instance: models.Model, subject: Any) -> None:
     """Raise PolicyDenied unless `subject` may add `instance` as it is.
 
-    `subject` is a `Subject`, a Django user or a request. Judged by the values the instance holds:
-    what only the database knows (an expression, a generated column) fits no condition. An
-    instance under a key that a row has already is refused, because saving it would change that row.
+    `subject` is a `Subject`, a Django user or a request. Judged by what saving the instance would
+    store: a value that is known only once it is stored (an expression, a generated column, the
+    current time) fits no condition. An instance under a key that a row has already is refused,
+    because saving it would change that row. In multi-table inheritance the rows of all parents
+    are judged, by the policies on theirs; a parent's row that exists is changed.
     """
     asking = subject_of(subject)
-    model = concrete(type(instance))
-    if (
-        asking is None
-        or _overwrites(instance)
-        or matcher(new_row_predicate(asking, model, "add"))(row_of(instance)) is not True
-    ):
-        raise denied(model, "add", "No policy lets you add this {}")
+    write = None if asking is None else plan_add(instance, asking)
+    if write is None or write.verdict is not True:
+        raise denied(concrete(type(instance)), "add", "No policy lets you add this {}")
 
 
 def check_change(instance: models.Model, subject: Any) -> None:
     """Raise PolicyDenied unless `subject` may change the row to what `instance` holds.
 
-    The row as it stands in the database is judged by `using`, the values of the instance by
-    `with_check`; fields it has not loaded keep their stored values. Inside a transaction the row
-    is locked where the database can, so that it still is what was judged when it is saved.
+    The row as it stands in the database is judged by `using`, what saving the instance would store
+    by `with_check`; fields it has not loaded keep their stored values. In multi-table inheritance
+    the rows of all parents are judged as well. Inside a transaction the row is locked where the
+    database can, so that it still is what was judged when it is saved.
     """
     asking = subject_of(subject)
     model = concrete(type(instance))
-    snapshot = PolicySnapshot.load()
-    stored = None if asking is None else _changeable(instance, model, asking, snapshot)
-    if asking is None or stored is None:
+    write = None if asking is None else plan_change(instance, asking)
+    if write is None:
         raise denied(model, "change", "No policy lets you change this {}")
-    predicate = new_row_predicate(asking, model, "change", snapshot=snapshot)
-    if matcher(predicate)(_new_row(instance, stored)) is not True:
+    if write.verdict is not True:
         raise denied(model, "change", "No policy lets you change the {} to that")
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A write that is about to be made: the action on the instance's row in the table of its model
+    and of each ancestor of that. `verdict` is that of the new rows, as far as they are known;
+    None where they must be judged when they have been stored."""
+
+    actions: Mapping[type[models.Model], str]
+    verdict: bool | None
+
+
+def plan_add(instance: models.Model, subject: Subject) -> Write | None:
+    """The adding of `instance`; None where saving it would change a row that the subject may not
+    change, or one of the instance's own model."""
+    model = concrete(type(instance))
+    if _overwrites(instance, model):
+        return None
+    snapshot = PolicySnapshot.load()
+    actions = {model: "add"}
+    for parent in ancestors(model):
+        rows = _rows(instance, parent)
+        exists = key_in(instance, parent) is not None and rows.exists()
+        if exists and not permitted(rows, subject, "change", snapshot=snapshot).exists():
+            return None
+        actions[parent] = "change" if exists else "add"
+    verdict = new_row_verdict(subject, instance, actions, snapshot=snapshot)
+    return Write(actions, verdict)
+
+
+def plan_change(instance: models.Model, subject: Subject) -> Write | None:
+    """The changing of the stored row to what `instance` holds; None where there is none that the
+    subject may change."""
+    model = concrete(type(instance))
+    snapshot = PolicySnapshot.load()
+    if not _changeable(instance, model, subject, snapshot):
+        return None
+    actions = dict.fromkeys((model, *ancestors(model)), "change")
+    kept = instance.get_deferred_fields()
+    whole = instance if not kept else _completed(instance, model, kept)
+    return Write(actions, new_row_verdict(subject, whole, actions, snapshot=snapshot))
 
 
 def denied(model: type[models.Model], action: str, words: str) -> PolicyDenied:
@@ -71,16 +112,26 @@ def denied(model: type[models.Model], action: str, words: str) -> PolicyDenied:
     return PolicyDenied(f"{words.format(model._meta.verbose_name)} ({permission}).", permission)
 
 
-def check_saved(instance: models.Model, subject: Any, action: str) -> None:
-    """`check_add` or the second half of `check_change`, by the row as it has been stored: for
-    what cannot be judged before. Call it in the transaction that wrote the row, and let
-    PolicyDenied end that."""
+def check_saved(
+    instance: models.Model, subject: Any, actions: Mapping[type[models.Model], str]
+) -> None:
+    """Raise PolicyDenied unless the subject may have written the rows of the instance that are
+    stored now: for what cannot be judged before. `actions` are those of a `Write`. Call it in the
+    transaction that wrote the rows, and let PolicyDenied end that."""
     asking = subject_of(subject)
-    model = concrete(type(instance))
-    stored = _rows(instance, model).first()
-    judge = None if asking is None else matcher(new_row_predicate(asking, model, action))
-    if judge is None or stored is None or judge(row_of(stored)) is not True:
-        raise denied(model, action, f"No policy lets you {action} this {{}}")
+    snapshot = PolicySnapshot.load()
+    for model, action in actions.items():
+        rows = None if asking is None else _rows(instance, model)
+        if rows is not None and asking is not None and not asking.bypasses_rls:
+            predicate = own_new_row_predicate(asking, model, action, snapshot=snapshot)
+            rows = rows.filter(condition(predicate, model))
+        if rows is None or not rows.exists():
+            raise denied(concrete(type(instance)), action, f"No policy lets you {action} this {{}}")
+
+
+def is_stored(instance: models.Model) -> bool:
+    """Whether the instance has a row of its model now."""
+    return _rows(instance, concrete(type(instance))).exists()
 
 
 async def acheck_add(instance: models.Model, subject: Any) -> None:
@@ -96,12 +147,11 @@ async def acheck_change(instance: models.Model, subject: Any) -> None:
 def _rows(instance: models.Model, model: type[models.Model]) -> models.QuerySet[Any]:
     # No manager: one that hides rows would make this door differ from the others.
     alias = router.db_for_write(model, instance=instance)
-    return models.QuerySet(model, using=alias).filter(pk=instance.pk)
+    return models.QuerySet(model, using=alias).filter(pk=key_in(instance, model))
 
 
-def _overwrites(instance: Any) -> bool:
-    """Whether saving the instance as a new one would change a row instead."""
-    model = concrete(type(instance))
+def _overwrites(instance: Any, model: type[models.Model]) -> bool:
+    """Whether saving the instance as a new one would change a row of its model instead."""
     keys: list[Any] = list(model._meta.pk_fields)
     # Django inserts, and never updates, a new instance whose key has a default.
     defaulted = all(key.has_default() or key.has_db_default() for key in keys)
@@ -115,22 +165,20 @@ def _changeable(
     model: type[models.Model],
     subject: Subject,
     snapshot: PolicySnapshot,
-) -> models.Model | None:
-    """The stored row, if the subject may change it."""
+) -> bool:
+    """Whether there is a stored row that the subject may change. It is then locked."""
     if not instance._is_pk_set():
-        return None
+        return False
     rows = permitted(_rows(instance, model), subject, "change", snapshot=snapshot)
     if connections[rows.db].in_atomic_block:
         rows = rows.select_for_update()
-    return rows.first()
+    return rows.first() is not None
 
 
-def _new_row(instance: models.Model, stored: models.Model) -> dict[str, object]:
-    row = row_of(instance)
-    kept = instance.get_deferred_fields()
-    if kept:
-        before = row_of(stored)
-        for name, column in columns_of(type(instance)).items():
-            if column.attname in kept and name in before:
-                row[name] = before[name]
-    return row
+def _completed(instance: Any, model: type[models.Model], kept: Collection[str]) -> models.Model:
+    """The instance with the fields that it has not loaded as they are stored."""
+    whole = copy.copy(instance)
+    stored = _rows(instance, model).get()
+    for name in kept:
+        setattr(whole, name, getattr(stored, name))
+    return whole

@@ -53,6 +53,7 @@ from auth_rls.explain.trial import MOST_SHOWN, Trial, trial
 from auth_rls.models import Policy
 from auth_rls.policy.database_check import apart, reason
 from auth_rls.policy.definition import ACTIONS, Understood, actions_of, target
+from auth_rls.sql.inheritance import ancestors
 
 _MOST_NAMES = 200
 
@@ -246,9 +247,14 @@ def _objections(reader: Reader, model: type[models.Model], action: str, pk: str)
 
 
 def _understood(model: type[models.Model], action: str) -> list[Understood]:
-    """The policies on the action that can be evaluated, enabled or not."""
-    rules = (found.rule for found in candidates(model, action) if found.problem is None)
-    return [Understood(model, action, rule) for rule in rules]
+    """The policies on the action that can be evaluated, enabled or not, those of the model's
+    ancestors too."""
+    return [
+        Understood(each, action, found.rule)
+        for each in (model, *ancestors(model))
+        for found in candidates(each, action)
+        if found.problem is None
+    ]
 
 
 def _visible_asker(reader: Reader, user: str, claims: dict[str, Any] | None) -> Asker | None:

@@ -24,6 +24,7 @@ from auth_rls.policy import reach
 from auth_rls.policy.definition import ACTIONS, PolicyProblem, Understood, tables, target
 from auth_rls.predicates.predicate import TRUE, columns
 from auth_rls.sql.columns import columns_of, concrete
+from auth_rls.sql.inheritance import parent_links
 
 
 class Reader:
@@ -60,6 +61,9 @@ class Reader:
             return rows
         if not self.may_view(model):
             return rows.none()
+        for link in parent_links(model):
+            of_parent = self.rows(link.parent).order_by().values(link.target.attname)
+            rows = rows.filter(**{f"{link.field.attname}__in": of_parent})
         if self._edits(model):
             return rows
         shown = self._shown_by_site(model)
@@ -73,6 +77,8 @@ class Reader:
         if self._user.is_superuser:
             return True
         if not self.may_view(model):
+            return False
+        if not all(self.sees_all_rows(link.parent) for link in parent_links(model)):
             return False
         if self._edits(model):
             return True
@@ -141,7 +147,9 @@ class Reader:
 
     def may_view(self, model: type[models.Model]) -> bool:
         """Whether the reader may view rows of `model` at all: without the permission the admin
-        shows none."""
+        shows none. A row of a child in multi-table inheritance is a row of its parents, too."""
+        if not all(self.may_view(link.parent) for link in parent_links(model)):
+            return False
         options = model._meta
         allowed = any(
             self._user.has_perm(f"{options.app_label}.{get_permission_codename(action, options)}")

@@ -11,7 +11,7 @@ Pure: no Django, no I/O. Rules, the row and the subject's values come from the c
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from auth_rls.policy.rules import PolicyRule
@@ -165,6 +165,24 @@ def explain(
         because,
         tuple(replace(r, decides=True) if id(r) in names else r for r in reports),
     )
+
+
+def together(explanations: Sequence[Explanation]) -> Explanation:
+    """One explanation of several that must all let the row through: of a row in multi-table
+    inheritance, which is a row of its model, the first here, and of each ancestor. It is that of
+    the first that does not, with the policies of all."""
+    refusing = [each for each in explanations if each.verdict is not True]
+    decisive = refusing[0] if refusing else explanations[0]
+    policies = tuple(
+        report if each is decisive else replace(report, decides=report.decides and not refusing)
+        for each in explanations
+        for report in each.policies
+    )
+    because = decisive.because
+    if decisive is not explanations[0]:
+        because = f"The row is one of {decisive.permission} as well. {because}"
+    verdict = _kleene(All, [each.verdict for each in explanations])
+    return Explanation(explanations[0].permission, verdict, because, policies)
 
 
 def unasked(

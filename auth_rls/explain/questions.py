@@ -19,7 +19,14 @@ from django.db import models
 from auth_rls import conf
 from auth_rls.access import audit_log, authority
 from auth_rls.access.snapshot import PolicySnapshot, permission_name
-from auth_rls.explain.clauses import Candidate, Explanation, explain, unasked, withheld
+from auth_rls.explain.clauses import (
+    Candidate,
+    Explanation,
+    explain,
+    together,
+    unasked,
+    withheld,
+)
 from auth_rls.explain.doors import DoorVerdict, Question, ask_all
 from auth_rls.models import Policy
 from auth_rls.policy.database_check import problem_of
@@ -33,6 +40,7 @@ from auth_rls.policy.definition import (
     understand,
 )
 from auth_rls.predicates.bind import MISSING
+from auth_rls.sql.inheritance import ancestors
 from auth_rls.sql.rows import row_of
 from auth_rls.subjects import tokens
 from auth_rls.subjects.claims import claim_at, put_claim
@@ -192,20 +200,22 @@ def find_user(name: str) -> Any:
 
 
 def outline(model: type[models.Model], action: str) -> Explanation:
-    """The policies on the action as they are written: without values, and with verdicts that mean
-    nothing. It reads no row but the policies."""
-    permission = permission_name(model, action)
-    bare = explain(
-        permission,
-        candidates(model, action),
-        {},
-        holds_permission=True,
-        authenticated=True,
-        value_of=lambda ref: MISSING,
-        set_of=lambda select: (),
-        new_row=action == "add",
-    )
-    return withheld(bare, row=True, subject=True)
+    """The policies on the action, those of the model's ancestors too, as they are written: without
+    values, and with verdicts that mean nothing. It reads no row but the policies."""
+    bare = [
+        explain(
+            permission_name(each, action),
+            candidates(each, action),
+            {},
+            holds_permission=True,
+            authenticated=True,
+            value_of=lambda ref: MISSING,
+            set_of=lambda select: (),
+            new_row=action == "add",
+        )
+        for each in (model, *ancestors(model))
+    ]
+    return withheld(together(bare), row=True, subject=True)
 
 
 def has_row(rows: models.QuerySet[Any], pk: str) -> bool:
@@ -247,16 +257,20 @@ def _explanation(asked: Question, permission: str) -> Explanation:
         because = f"The {who} bypasses row-level security, so no policy is asked."
         return unasked(permission, policies, allowed=True, because=because)
     snapshot = PolicySnapshot.load()
-    return explain(
-        permission,
-        policies,
-        row_of(asked.instance),
-        holds_permission=snapshot.holds(subject, model, action),
-        authenticated=subject.role != ANON,
-        value_of=authority.values_of(subject),
-        set_of=authority.reader(snapshot),
-        new_row=action == "add",
-    )
+    found = [
+        explain(
+            permission_name(each, action),
+            policies if each is model else candidates(each, action),
+            row_of(asked.instance, each, stored=action != "add"),
+            holds_permission=snapshot.holds(subject, each, action),
+            authenticated=subject.role != ANON,
+            value_of=authority.values_of(subject),
+            set_of=authority.reader(snapshot),
+            new_row=action == "add",
+        )
+        for each in (model, *ancestors(model))
+    ]
+    return together(found)
 
 
 def stored_row(model: type[models.Model], pk: str) -> models.Model:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from django.db import connections, transaction
 
-from auth_rls.export.desired import BYPASS, PREFIX, Export, Place
+from auth_rls.export.desired import BYPASS, INHERITED, PREFIX, Export, Place
 from auth_rls.export.quoting import SCHEMA, digest, identifier, literal
 
 _MARK: Final = "Rowcast "
@@ -249,4 +249,4 @@ def _names(export: Export) -> set[str]:
 
 
 def _ours(name: str) -> bool:
-    return name == BYPASS or name.startswith(PREFIX)
+    return name == BYPASS or name.startswith((PREFIX, INHERITED))

@@ -6,7 +6,7 @@ and changes nothing; `catalog` compares and installs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from django.db import models, router
 from auth_rls import conf
 from auth_rls.export import subject_functions
 from auth_rls.export.quoting import Function, identifier, shortened
-from auth_rls.export.render import Inexpressible, Renderer, Table, bypass
+from auth_rls.export.render import Inexpressible, ParentRows, Renderer, Table, bypass
 from auth_rls.export.subject_functions import Holding, Users
 from auth_rls.policy.definition import (
     ACTIONS,
@@ -29,13 +29,18 @@ from auth_rls.policy.definition import (
     denying,
     understand,
 )
+from auth_rls.policy.rules import PolicyRule
 from auth_rls.predicates.kinds import Kind
 from auth_rls.sql.columns import columns_of, model_named
+from auth_rls.sql.inheritance import descendants, parent_links
+from auth_rls.sql.rows import converts
 from auth_rls.subjects import tokens
 
 PREFIX: Final = "rowcast: "
 """Begins the name of every policy that is ours."""
 BYPASS: Final = "rowcast bypass"
+INHERITED: Final = "rowcast inherited "
+"""Begins the names of the policies by which a child's rows depend on its parents' rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +94,13 @@ def wanted(definitions: Iterable[Definition], using: str, locate: Locate = by_na
     functions = {function.name: function for function in subject_functions.functions(users)}
     places: dict[Place, None] = {}
     policies: list[PolicyStatement] = []
+    rules: dict[tuple[type[models.Model], str], list[PolicyRule]] = {}
     for definition in sorted(definitions, key=lambda definition: definition.name):
         understood = _understood(definition, notes)
         if understood is None or understood.action not in ACTIONS:
             continue
         model, rule = understood.model, understood.rule
+        rules.setdefault((model, understood.action), []).append(rule)
         if not router.allow_migrate_model(using, model):
             continue
         place = locate(model._meta.db_table)
@@ -104,11 +111,24 @@ def wanted(definitions: Iterable[Definition], using: str, locate: Locate = by_na
         if place not in places:
             places[place] = None
             policies.append(PolicyStatement(place, BYPASS, bypass(table, BYPASS)))
-        codename = get_permission_codename(understood.action, model._meta)
-        permission = model._meta.app_label, codename
         name = shortened(PREFIX + rule.name)
+        permission = _permission(model, understood.action)
         sql = renderer.policy(table, name, understood.action, permission, rule)
         policies.append(PolicyStatement(place, name, sql))
+    for model in _children({model for model, _ in rules}):
+        place = locate(model._meta.db_table)
+        if place is None or not router.allow_migrate_model(using, model):
+            continue
+        table = Table(place.sql, columns_of(model))
+        if place not in places:
+            # No policy on it: at every other door it shows nothing, so it does here.
+            places[place] = None
+            policies.append(PolicyStatement(place, BYPASS, bypass(table, BYPASS)))
+        for action in ACTIONS:
+            name = INHERITED + action
+            parents = _parent_rows(model, action, rules, locate)
+            sql = renderer.inherited(table, name, action, parents)
+            policies.append(PolicyStatement(place, name, sql))
     functions.update(renderer.functions)
     return Export(
         # Functions without a digest in their name come first: the others call only those.
@@ -116,6 +136,36 @@ def wanted(definitions: Iterable[Definition], using: str, locate: Locate = by_na
         places=tuple(places),
         policies=tuple(policies),
         notes=tuple(dict.fromkeys([*notes, *renderer.notes])),
+    )
+
+
+def _permission(model: type[models.Model], action: str) -> tuple[str, str]:
+    return model._meta.app_label, get_permission_codename(action, model._meta)
+
+
+def _children(decided: Collection[type[models.Model]]) -> list[type[models.Model]]:
+    """The children in multi-table inheritance that have policies, or ancestors that have."""
+    found = {model for model in decided if parent_links(model)}
+    found.update(child for model in decided for child in descendants(model))
+    return sorted(found, key=lambda model: model._meta.label)
+
+
+def _parent_rows(
+    model: type[models.Model],
+    action: str,
+    rules: Mapping[tuple[type[models.Model], str], Sequence[PolicyRule]],
+    locate: Locate,
+) -> tuple[ParentRows, ...]:
+    return tuple(
+        ParentRows(
+            column=str(link.field.column),
+            table=_table(link.parent, locate),
+            key=str(link.target.column),
+            permission=_permission(link.parent, action),
+            rules=tuple(rules.get((link.parent, action), ())),
+            parents=_parent_rows(link.parent, action, rules, locate),
+        )
+        for link in parent_links(model)
     )
 
 
@@ -157,6 +207,11 @@ def _users(locate: Locate, notes: list[str]) -> Users:
         raise Inexpressible(
             f"The primary key of {model._meta.label} is neither an integer, a text nor a UUID, "
             "so SQL cannot determine the subject."
+        )
+    if converts(model._meta.pk):
+        raise Inexpressible(
+            f"The primary key of {model._meta.label} is converted by Python code, so SQL cannot "
+            "determine the subject."
         )
     active = _flag(model, "is_active", notes)
     # A manager may hide users, and a token for a hidden one is refused. SQL cannot call it.

@@ -43,6 +43,8 @@ from auth_rls.sql.dialects.postgresql import Postgresql, type_name
 if TYPE_CHECKING:
     from auth_rls.sql.columns import Column
 
+_WORDS = {"view": "SELECT", "add": "INSERT", "change": "UPDATE", "delete": "DELETE"}
+
 # Placeholder of the column in a comparison. NUL cannot be part of a name.
 _COLUMN = "\0"
 
@@ -77,6 +79,20 @@ class _Operand:
     kind: Kind
     collated: bool = False
     scale: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ParentRows:
+    """The rows of a parent in multi-table inheritance that an action is allowed on. `column` is
+    the child's link, `key` the column of the parent's `table` that it points to; `permission` and
+    `rules` are the parent's, and `parents` are those of the parent itself."""
+
+    column: str
+    table: Table
+    key: str
+    permission: tuple[str, str]
+    rules: tuple[PolicyRule, ...]
+    parents: tuple[ParentRows, ...] = ()
 
 
 class _Dialect(Postgresql):
@@ -137,7 +153,7 @@ class Renderer:
     ) -> str:
         """The statement for one rule. `permission` is app label and codename."""
         self._about = f"policy {rule.name!r}"
-        word = {"view": "SELECT", "add": "INSERT", "change": "UPDATE", "delete": "DELETE"}[action]
+        word = _WORDS[action]
         lines = [
             f"CREATE POLICY {identifier(name)} ON {table.name}",
             f"AS {'PERMISSIVE' if rule.mode == 'permissive' else 'RESTRICTIVE'}"
@@ -148,6 +164,61 @@ class Renderer:
         if action in ("add", "change"):
             lines.append(f"WITH CHECK ({self._clause(table, permission, rule, new_row=True)})")
         return "\n".join(lines)
+
+    def inherited(self, table: Table, name: str, action: str, parents: Iterable[ParentRows]) -> str:
+        """The statement by which an action on a child's row needs the same on its parents'
+        rows."""
+        self._about = f"the parents of {table.name}"
+        word = _WORDS[action]
+        lines = [
+            f"CREATE POLICY {identifier(name)} ON {table.name}",
+            f"AS RESTRICTIVE FOR {word} TO PUBLIC",
+        ]
+        of = tuple(parents)
+        if action != "add":
+            lines.append(f"USING ({BYPASSES} OR {self._of_parents(table, of, new_row=False)})")
+        if action in ("add", "change"):
+            lines.append(f"WITH CHECK ({BYPASSES} OR {self._of_parents(table, of, new_row=True)})")
+        return "\n".join(lines)
+
+    def _of_parents(self, table: Table, parents: Iterable[ParentRows], *, new_row: bool) -> str:
+        parts = []
+        for parent in parents:
+            outer = table.columns[parent.column]
+            type_ = type_name(outer.kind)
+            body = self._allowed_keys(outer, parent, 1, new_row)
+            set_name = f"set_{digest(f'{type_} {body}')[:12]}"
+            function = Function(set_name, "", f"SETOF {type_}", body, definer=True)
+            self.functions[set_name] = function
+            left = _DIALECT.operand(outer, _cell(parent.column, 0), ordered=False)
+            parts.append(f"{left} = ANY(ARRAY(SELECT {function.signature}))")
+        return f"({' AND '.join(parts)})"
+
+    def _allowed_keys(self, outer: Column, parent: ParentRows, level: int, new_row: bool) -> str:
+        """The query of the keys of the parent's rows that the parent's policies let through."""
+        permissive, parts = [], []
+        for rule in parent.rules:
+            concerned = _concerned(rule, parent.permission)
+            try:
+                asked = self._node(rule.predicate(new_row=new_row), parent.table, level)
+            except Inexpressible as reason:
+                self.notes.append(f"{self._about}: policy {rule.name!r}: {reason}; it denies")
+                asked = SQL_UNKNOWN
+            if rule.mode == "permissive":
+                permissive.append(f"({concerned} AND {asked})")
+            else:
+                parts.append(f"(NOT {concerned} OR {asked})")
+        parts.insert(0, f"({' OR '.join(permissive)})" if permissive else SQL_FALSE)
+        for above in parent.parents:
+            column = parent.table.columns[above.column]
+            left = _DIALECT.operand(column, _cell(above.column, level), ordered=False)
+            parts.append(f"{left} IN ({self._allowed_keys(column, above, level + 1, new_row)})")
+        inner = parent.table.columns[parent.key]
+        member = _inline(*_DIALECT.member(outer, inner, "", _COLUMN), _cell(parent.key, level))
+        return (
+            f"SELECT ({member})::{type_name(outer.kind)} FROM {parent.table.name} AS t{level} "
+            f"WHERE {' AND '.join(parts)}"
+        )
 
     def _clause(
         self, table: Table, permission: tuple[str, str], rule: PolicyRule, *, new_row: bool

@@ -2,8 +2,9 @@
 
 Policies are edited by staff, and a policy shows rows. So a stored policy reaches only models that
 the project's developers have opened: by publishing their rows, or by name in
-AUTH_RLS["POLICY_MODELS"]. Policies declared in code are written by those developers and are not
-restricted. Owns the answer; apps that publish rows register how they know.
+AUTH_RLS["POLICY_MODELS"], whose default is the user model. Policies declared in code are written by
+those developers and are not restricted. Owns the answer; apps that publish rows register how they
+know.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """The write guard around a view's handler: policies judge each row that the handler saves.
 
-Rows are judged at the signal that every `save()` sends. Where a serializer saves in bulk, which
-sends no signal, the rows it returns are judged before the transaction ends. A handler runs in one
-transaction, so that a refusal leaves no row behind.
+A row is judged twice. At the signal that every `save()` sends before, so that what is refused has
+no effect; and as it has been stored, because fields, other receivers and the database may store
+other values than the instance held. Where a serializer saves in bulk, which sends no signal, the
+rows it returns are judged. A handler runs in one transaction, so that a refusal leaves no row
+behind.
 """
 
 from __future__ import annotations
@@ -15,9 +17,17 @@ from django.db import models, router, transaction
 from django.db.models.signals import pre_save
 
 from auth_rls.access.querysets import permitted
-from auth_rls.access.writes import check_add, check_change, check_saved, denied
+from auth_rls.access.writes import (
+    Write,
+    check_saved,
+    denied,
+    is_stored,
+    plan_add,
+    plan_change,
+)
 from auth_rls.rest.view_info import model_of, serializer_of, written_models
 from auth_rls.sql.columns import concrete
+from auth_rls.sql.inheritance import ancestors
 from auth_rls.subjects.subject import Subject
 
 _current: ContextVar[Guard | None] = ContextVar("auth_rls_rest_guard", default=None)
@@ -30,9 +40,11 @@ class Guard:
         self.subject = subject
         self._view = view
         self._model = model_of(view)
-        self._nested: frozenset[type[models.Model]] | None = None
+        self._guarded: set[type[models.Model]] | None = None
         # By identity. The instances are kept so that no other object gets the same identity.
-        self._judged: dict[int, models.Model] = {}
+        self._saved: dict[int, models.Model] = {}
+        # Of those, the ones that are not judged as they have been stored yet.
+        self._pending: dict[int, Write] = {}
 
     def run(self, handler: Callable[[], Any]) -> Any:
         """Runs the handler and returns its result. Raises PolicyDenied, with nothing written, for
@@ -40,23 +52,44 @@ class Guard:
         token = _current.set(self)
         try:
             with transaction.atomic(using=router.db_for_write(self._model)):
-                return handler()
+                result = handler()
+                for key in list(self._pending):
+                    self._check_stored(key, gone=True)
+                return result
         finally:
             _current.reset(token)
 
     def concerns(self, model: type[models.Model]) -> bool:
-        """Whether the guard judges rows of `model`: the model of the view's queryset, and those
-        of its serializer and of the writable serializers nested in it."""
-        if model is self._model:
-            return True
-        if self._nested is None:
-            self._nested = written_models(serializer_of(self._view))
-        return model in self._nested
+        """Whether the guard judges rows of `model`: the model of the view's queryset, those of its
+        serializer and of the writable serializers nested in it, and in multi-table inheritance
+        every model that shares a row with one of these."""
+        if self._guarded is None:
+            self._guarded = {self._model, *written_models(serializer_of(self._view))}
+        return any(
+            model is each or model in ancestors(each) or each in ancestors(model)
+            for each in self._guarded
+        )
 
     def judge(self, instance: models.Model) -> None:
-        check = check_add if instance._state.adding else check_change
-        check(instance, self.subject)
-        self._judged[id(instance)] = instance
+        """Judges the instance before it is saved. Raises PolicyDenied."""
+        model = concrete(type(instance))
+        adding = instance._state.adding
+        write = (plan_add if adding else plan_change)(instance, self.subject)
+        if write is None or write.verdict is False:
+            words = "add this {}" if adding else "change this {}"
+            if write is not None and not adding:
+                words = "change the {} to that"
+            raise denied(model, "add" if adding else "change", f"No policy lets you {words}")
+        self._saved[id(instance)] = instance
+        # The first of several saves in the same view decides whether it was added.
+        self._pending.setdefault(id(instance), write)
+
+    def _check_stored(self, key: int, *, gone: bool = False) -> None:
+        """Judges an instance as it has been stored. `gone`: it may have been deleted since."""
+        instance, write = self._saved[key], self._pending.pop(key)
+        if gone and not is_stored(instance):
+            return
+        check_saved(instance, self.subject, write.actions)
 
     def watch(self, serializer: Any) -> Any:
         """The serializer, with the rows that its `create` and `update` return judged."""
@@ -87,12 +120,16 @@ class Guard:
     def _looked_at(self, result: Any, before: dict[Any, bool]) -> Any:
         for instance in _instances(result):
             model = concrete(type(instance))
-            if id(instance) in self._judged or not self.concerns(model):
+            if id(instance) in self._pending:
+                self._check_stored(id(instance))
+            if id(instance) in self._saved or not self.concerns(model):
                 continue
             may_change = before.get((model, instance.pk))
             if may_change is False:
                 raise denied(model, "change", "No policy lets you change this {}")
-            check_saved(instance, self.subject, "add" if may_change is None else "change")
+            action = "add" if may_change is None else "change"
+            tables = dict.fromkeys((model, *ancestors(model)), action)
+            check_saved(instance, self.subject, tables)
         return result
 
 

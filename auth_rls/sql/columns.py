@@ -109,7 +109,7 @@ def _fields(model: type[models.Model]) -> list[models.Field[Any, Any]]:
 def column_of(field: models.Field[Any, Any]) -> Column:
     """The column of a concrete field. Raises UnsupportedColumn."""
     assert field.column is not None  # a concrete field has one
-    source = _value_field(field)
+    source = value_field(field)
     try:
         kind, type_name = _TYPES[source.get_internal_type()]
     except KeyError:
@@ -130,7 +130,7 @@ def column_of(field: models.Field[Any, Any]) -> Column:
     )
 
 
-def _value_field(field: Any) -> models.Field[Any, Any]:
+def value_field(field: Any) -> models.Field[Any, Any]:
     """The field that decides the column's type: a relation's target, a generated one's output."""
     while True:
         if field.remote_field is not None:

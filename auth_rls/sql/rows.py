@@ -7,52 +7,91 @@ stream converts captured JSON instead; both must give the same value.
 from __future__ import annotations
 
 import decimal
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
+from django.core.files import File
 from django.db import models
+from django.db.models.fields.proxy import OrderWrt
 from django.utils import timezone
 
 from auth_rls.predicates.kinds import OPAQUE, Kind, from_row
-from auth_rls.sql.columns import Column, columns_of
+from auth_rls.sql.columns import Column, columns_of, value_field
 
 
-def row_of(instance: models.Model) -> dict[str, object]:
-    """The row that saving `instance` would write: column name -> canonical value.
+def row_of(
+    instance: models.Model,
+    model: type[models.Model] | None = None,
+    *,
+    stored: bool = False,
+) -> dict[str, object]:
+    """The row that saving `instance` would write: column name -> canonical value. `model` is an
+    ancestor of its model in multi-table inheritance, for the row that goes into that table.
 
-    A column is left out, so that every comparison with it is unknown, if only the database knows
-    its value (an expression, a database default) or if the database would refuse the value.
+    A column is left out, so that every comparison with it is unknown, if its value is known only
+    when it has been stored (an expression, a database default, a new key, the current time, the
+    final name of a file) or if the database would refuse the value. With `stored` the instance
+    has just been read, and stands for the row as it is.
     """
     row: dict[str, object] = {}
-    stored: Mapping[str, Any] = instance.__dict__
-    for name, column in columns_of(type(instance)).items():
-        if column.attname not in stored or isinstance(column.field, models.GeneratedField):
+    adding = instance._state.adding
+    for name, column in columns_of(model or type(instance)).items():
+        field: Any = column.field
+        if field.attname not in instance.__dict__:
+            continue
+        if not stored and _set_when_saved(field, instance, adding):
             continue
         try:
-            row[name] = canonical(column, stored[column.attname])
-        except (ValidationError, ValueError, TypeError, ArithmeticError):
+            row[name] = canonical(column, _value(field, instance))
+        except (ValidationError, ValueError, TypeError, ArithmeticError, AttributeError):
             continue
     return row
+
+
+def _set_when_saved(field: Any, instance: models.Model, adding: bool) -> bool:
+    """Whether saving the instance gives the field a value that it does not hold yet."""
+    value = instance.__dict__[field.attname]
+    return (
+        isinstance(field, models.GeneratedField)
+        or getattr(field, "auto_now", False)
+        or (adding and getattr(field, "auto_now_add", False))
+        or (adding and isinstance(field, OrderWrt))
+        or (adding and field.primary_key and value is None)
+        # A file that is not in its storage yet may get another name there.
+        or (isinstance(value, File) and not getattr(value, "_committed", False))
+        or not _djangos(type(field), "pre_save")
+    )
+
+
+def _value(field: Any, instance: models.Model) -> Any:
+    """The value that will be saved: a related object that was set before it had a key gives its
+    key now."""
+    value = instance.__dict__[field.attname]
+    if field.remote_field is not None and value in field.empty_values:
+        related = field.get_cached_value(instance, default=None)
+        if related is not None:
+            return getattr(related, field.target_field.attname)
+    return value
 
 
 def canonical(column: Column, value: Any) -> object:
     """`value`, a Python value of the column's field, as predicates compare it; NULL is None.
 
+    Predicates compare what is stored, so a field that converts (`get_prep_value`) is asked for
+    the value that it stores.
+
     Raises ValueError, TypeError, ArithmeticError or ValidationError for what cannot be stored
-    in the column.
+    in the column, and for a field of which only the database knows what it stores.
     """
     if hasattr(value, "resolve_expression"):
         raise ValueError(f"{column.name}: the database computes this value")
-    field: Any = column.field
-    while field.remote_field is not None or isinstance(field, models.GeneratedField):
-        field = field.target_field if field.remote_field is not None else field.output_field
+    field: Any = value_field(column.field)
     if column.kind in OPAQUE:
         return value
-    value = field.to_python(value)
+    value = stored_value(field, value)
     if value is None:
         return None
     match column.kind:
@@ -67,6 +106,49 @@ def canonical(column: Column, value: Any) -> object:
         case Kind.TIME:
             return value.replace(tzinfo=None)
     return value
+
+
+def converts(field: models.Field[Any, Any]) -> bool:
+    """Whether a field's values in Python are others than those in its column: it overrides how
+    Django converts them."""
+    source = value_field(field)
+    return not all(_djangos(type(source), hook) for hook in ("get_prep_value", *_IN_DATABASE))
+
+
+def stored_value(field: models.Field[Any, Any], value: Any) -> Any:
+    """What the field stores for a value, as Python has values of the column's type.
+
+    Raises ValueError for a field that converts for a database in ways of its own, beside what
+    Django's fields raise for a value that is none of theirs.
+    """
+    if not all(_djangos(type(field), hook) for hook in _IN_DATABASE):
+        raise ValueError(f"{field.name}: only the database knows what is stored")
+    value = field.to_python(value)
+    if value is None or _djangos(type(field), "get_prep_value"):
+        return value
+    stored = field.get_prep_value(value)
+    if hasattr(stored, "resolve_expression"):
+        raise ValueError(f"{field.name}: the database computes this value")
+    # As the field of Django's would read it that has such a column.
+    plain: Any = getattr(models, field.get_internal_type())
+    return plain.to_python(_like(plain, field), stored)
+
+
+# A field that overrides one of these can store anything.
+_IN_DATABASE: Final = ("get_db_prep_value", "get_db_prep_save")
+
+
+def _djangos(kind: type, hook: str) -> bool:
+    """Whether a class of fields leaves a hook as Django has it."""
+    return str(getattr(kind, hook).__module__).partition(".")[0] == "django"
+
+
+def _like(plain: Any, field: models.Field[Any, Any]) -> Any:
+    """A field of Django's with the options that decide how it reads values."""
+    if plain is models.DecimalField:
+        source: Any = field
+        return plain(max_digits=source.max_digits, decimal_places=source.decimal_places)
+    return plain()
 
 
 def _rounded(value: Decimal, scale: int) -> Decimal:

@@ -177,7 +177,7 @@ class Planner:
     def _rules(self, table: str) -> object:
         if not self._by_table:
             self._by_table = {
-                entry.table: self._snapshot.rules(concrete, "view")
+                entry.table: self._snapshot.deciding(concrete, "view")
                 for entry in registry.published()
                 if (concrete := entry.model._meta.concrete_model) is not None
             }

@@ -7,6 +7,8 @@ can say what it means and no more.
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.conf import settings
 from django.db import models
 from django.db.models.functions import Upper
@@ -84,3 +86,50 @@ class Specimen(models.Model):
 
     def __str__(self) -> str:
         return f"specimen {self.pk}"
+
+
+class UpperField(models.CharField):
+    """Stores its text in capitals."""
+
+    def get_prep_value(self, value: Any) -> Any:
+        value = super().get_prep_value(value)
+        return None if value is None else value.upper()
+
+
+class SealedField(models.CharField):
+    """Stores its text backwards, and says so to the database alone."""
+
+    def get_db_prep_save(self, value: Any, connection: Any) -> Any:
+        stored = super().get_db_prep_save(value, connection)
+        return None if stored is None else stored[::-1]
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        return None if value is None else value[::-1]
+
+
+@publish
+class Place(models.Model):
+    """The parent of two levels of multi-table inheritance."""
+
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, null=True)
+    city = models.CharField(max_length=50, default="")
+    code = UpperField(max_length=50, default="")
+    sealed = SealedField(max_length=50, default="")
+
+    def __str__(self) -> str:
+        return f"place {self.pk}"
+
+
+class CityPlace(Place):
+    class Meta:
+        proxy = True
+
+
+@publish
+class Restaurant(Place):
+    serves = models.CharField(max_length=50, default="")
+
+
+@publish
+class Diner(Restaurant):
+    seats = models.IntegerField(default=0)
