@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.core import checks
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.db import connections, router
 from django.db.migrations.executor import MigrationExecutor
+from django.db.models import UniqueConstraint
+from django.utils.encoding import force_bytes
 from django.utils.module_loading import import_string
 
 from auth_rls import conf
@@ -145,6 +148,81 @@ def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
             )
         ]
     return []
+
+
+@checks.register(checks.Tags.security, deploy=True)
+def check_own_key(**kwargs: Any) -> list[checks.CheckMessage]:
+    """auth_rls.W005 where tokens are signed with SECRET_KEY, for `check --deploy`."""
+    if _settings_error() is not None:
+        return []
+    django_keys = {settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS}
+    shared = {force_bytes(key) for key in django_keys}
+    if not any(key.material in shared for key in conf.current().secrets):
+        return []
+    return [
+        checks.Warning(
+            "Tokens are signed with Django's SECRET_KEY: a program that has to sign tokens could "
+            "sign sessions and password resets with it too.",
+            hint='Set AUTH_RLS["JWT_KEY"] to a random text of its own. Tokens in use end with it.',
+            id="auth_rls.W005",
+        )
+    ]
+
+
+@checks.register(checks.Tags.security)
+def check_issuers(**kwargs: Any) -> list[checks.CheckMessage]:
+    """auth_rls.W006 for keys of another issuer whose tokens for any application count."""
+    if _settings_error() is not None or conf.current().key_source is None:
+        return []
+    missing = [
+        key
+        for key, names in (
+            ("JWT_AUDIENCE", conf.current().audiences),
+            ("JWT_ISSUER", conf.current().issuers),
+        )
+        if not names
+    ]
+    if not missing:
+        return []
+    return [
+        checks.Warning(
+            "AUTH_RLS takes tokens that keys of another issuer have signed, whatever "
+            "they were made for.",
+            hint=f"Set {' and '.join(missing)}, so that only tokens for this application count.",
+            id="auth_rls.W006",
+        )
+    ]
+
+
+@checks.register(checks.Tags.models)
+def check_user_field(**kwargs: Any) -> list[checks.CheckMessage]:
+    """auth_rls.E004 for a USER_FIELD that the user model does not have, auth_rls.W007 for one that
+    several users may share."""
+    if _settings_error() is not None or conf.current().user_field == "pk":
+        return []
+    name, model = conf.current().user_field, get_user_model()
+    try:
+        field: Any = model._meta.get_field(name)
+    except FieldDoesNotExist:
+        field = None
+    if field is None or field.many_to_many or getattr(field, "column", None) is None:
+        text = f'AUTH_RLS["USER_FIELD"] is {name!r}, which {model._meta.label} has no column for.'
+        return [checks.Error(text, obj=model, id="auth_rls.E004")]
+    if field.unique or any(
+        tuple(constraint.fields) == (name,) and constraint.condition is None
+        for constraint in model._meta.constraints
+        if isinstance(constraint, UniqueConstraint)
+    ):
+        return []
+    return [
+        checks.Warning(
+            f"{model._meta.label}.{name}, which AUTH_RLS looks users up by, is not unique: the "
+            "tokens of users who share a value are refused.",
+            hint="Give it a unique constraint, and let users not choose each other's.",
+            obj=model,
+            id="auth_rls.W007",
+        )
+    ]
 
 
 @checks.register(checks.Tags.models)

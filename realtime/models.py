@@ -210,7 +210,7 @@ class Message(models.Model):
     event = models.TextField()
     payload = models.JSONField(null=True, blank=True)
     data = models.BinaryField(null=True, blank=True)
-    private = models.BooleanField(db_default=True)
+    private = models.BooleanField(db_default=False)
     kept = models.BooleanField(
         db_default=True, help_text="False: only passing through; no id, and no replay"
     )

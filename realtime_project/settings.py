@@ -11,11 +11,22 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from django.core.exceptions import ImproperlyConfigured
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 DEBUG = os.environ.get("DJANGO_DEBUG", "1") == "1"
-SECRET_KEY = os.environ.get(
-    "DJANGO_SECRET_KEY", "insecure-development-key-replace-it-before-you-deploy"
+# Everybody can read this key, and so sign tokens and sessions with it.
+PUBLISHED_KEY = "insecure-development-key-replace-it-before-you-deploy"
+SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY", PUBLISHED_KEY)
+if not DEBUG and SECRET_KEY == PUBLISHED_KEY:
+    raise ImproperlyConfigured(
+        "DJANGO_DEBUG=0 needs a DJANGO_SECRET_KEY of its own: 32 random bytes or more, such as "
+        "`openssl rand -hex 32` prints."
+    )
+# The secret of tokens. Without one they are signed with SECRET_KEY, as sessions are.
+AUTH_RLS: dict[str, Any] = (
+    {"JWT_KEY": os.environ["ROWCAST_JWT_KEY"]} if os.environ.get("ROWCAST_JWT_KEY") else {}
 )
 ALLOWED_HOSTS = os.environ.get("DJANGO_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]").split(",")
 

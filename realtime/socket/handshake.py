@@ -21,7 +21,7 @@ from realtime.protocol.errors import CloseCode
 from realtime.protocol.serializer import FrameError, Version, negotiate
 from realtime.socket import credentials
 from realtime.socket.credentials import Kind
-from realtime.socket.origin import OriginRule
+from realtime.socket.origin import OriginRule, is_secure, log_refusal
 
 _SUBPROTOCOL = "phoenix"
 
@@ -50,16 +50,19 @@ async def admit(scope: dict[str, Any], settings: Settings) -> Admitted:
     """Admit a handshake. Raises Refusal, and what the database raises."""
     headers = scope.get("headers", [])
     query = scope.get("query_string", b"")
-    verdict = OriginRule.from_settings(settings.ALLOWED_ORIGINS).judge(headers)
-    if not verdict.allowed:
-        code = CloseCode.ORIGIN_REFUSED
-        raise Refusal(403, code, "Origin is not allowed")
+    verdict = OriginRule.from_settings(settings.ALLOWED_ORIGINS).judge(
+        headers, secure=is_secure(scope.get("scheme", "ws"), headers)
+    )
     try:
         version = negotiate(query_parameter(query, "vsn"))
     except FrameError as error:
         raise Refusal(400, 4400, str(error)) from None
     session = settings.SESSION_AUTH and verdict.trusts_session
     credential = credentials.from_handshake(headers, query, session=session)
+    # No other site's page has a key or token that it was not given; cookies it gets for nothing.
+    if not verdict.allowed and credential.kind is not Kind.TOKEN:
+        log_refusal(headers)
+        raise Refusal(403, CloseCode.ORIGIN_REFUSED, "Origin is not allowed")
     try:
         found = await credentials.identify(
             credential,

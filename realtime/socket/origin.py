@@ -1,13 +1,13 @@
-"""Which web origins may open a socket.
+"""Which web origins may open a socket, and which may bring a session.
 
-A browser sends cookies with a WebSocket to any site and no CSRF token guards it, so the Origin
-header is all that tells one's own page from somebody else's. Owns that decision and the one log
-line each refusal leaves. Never looks at tokens.
+A browser sends cookies with a WebSocket to any site, and no CSRF token protects it. The Origin
+header alone tells a page of this site from a page of another. Owns that decision, and the one log
+line of each refusal. Reads no token.
 
-The rule: a request without Origin comes from no browser and may pass, but brings no session. An
-origin passes when its host is in ALLOWED_HOSTS, when it is listed in REALTIME["ALLOWED_ORIGINS"],
-or when it is the very host and port asked for. A lone "*" lets every origin in, and trusts none
-of them with a session.
+A session counts from an origin whose host is in ALLOWED_HOSTS and whose scheme and port are those
+connected to, and from one that CSRF_TRUSTED_ORIGINS or REALTIME["ALLOWED_ORIGINS"] lists. A request
+without Origin is not a browser's: it may connect, and brings no session. "*" lets every origin
+connect, and none of them brings a session.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from django.conf import settings
@@ -40,7 +40,8 @@ _DEBUG_HOSTS: Final = (".localhost", "127.0.0.1", "[::1]")
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`allowed`: the connection may go on. `trusts_session`: its cookies may be believed."""
+    """`allowed`: the connection may be accepted without a key or token. `trusts_session`: its
+    session counts."""
 
     allowed: bool
     trusts_session: bool
@@ -53,7 +54,7 @@ TRUSTED: Final = Verdict(allowed=True, trusts_session=True)
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a page or a socket lives. `port` None: not said and no default known."""
+    """The place of a page or a socket. `port` None: not given, and the scheme has no default."""
 
     scheme: str
     host: str
@@ -62,7 +63,7 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """One entry of ALLOWED_ORIGINS. An empty scheme and a port of None match any; a host with a
+    """One listed origin. An empty scheme and a port of None match any; a host with a
     leading dot matches its subdomains, and itself too when `or_itself`."""
 
     scheme: str
@@ -96,7 +97,7 @@ class OriginRule:
     def from_settings(cls, allowed_origins: Sequence[str] | None = None) -> OriginRule:
         """The rule of Django's settings and REALTIME["ALLOWED_ORIGINS"].
 
-        ImproperlyConfigured for an entry that could never match.
+        Raises ImproperlyConfigured for an entry that could never match.
         """
         hosts = list(settings.ALLOWED_HOSTS)
         if not hosts and settings.DEBUG:
@@ -104,57 +105,81 @@ class OriginRule:
         if isinstance(allowed_origins, str):
             raise ImproperlyConfigured('REALTIME["ALLOWED_ORIGINS"] must be a list of origins.')
         entries = tuple(allowed_origins or ())
+        listed = [_listed(entry) for entry in entries if entry not in {"*", "null"}]
+        # A wildcard means the domain itself too, to Django; its own check says what is wrong here.
+        trusted = [
+            replace(found, or_itself=found.host.startswith("."))
+            for origin in settings.CSRF_TRUSTED_ORIGINS
+            if (found := _found(origin)) is not None and found.scheme
+        ]
         return cls(
             hosts=tuple(host.lower() for host in hosts if host != "*"),
-            listed=tuple(_listed(entry) for entry in entries if entry not in {"*", "null"}),
+            listed=(*listed, *trusted),
             any_host="*" in hosts,
             any_origin="*" in entries,
             null_origin="null" in entries,
             forwarded_host=settings.USE_X_FORWARDED_HOST,
         )
 
-    def judge(self, headers: Headers) -> Verdict:
-        """What may be done with a handshake that came with these headers. Logs a refusal."""
+    def judge(self, headers: Headers, *, secure: bool = False) -> Verdict:
+        """What a handshake with these headers may do; `secure`: it came over TLS."""
         pairs = [(name.lower(), value) for name, value in headers]
         sent = [value for name, value in pairs if name == b"origin"]
         if not sent:
             return TOKENS_ONLY
         text = b", ".join(sent).decode("latin-1")
-        place = _place(text)
-        if place is not None and (self._knows(place) or self._serves(place, pairs)):
+        page = _place(text)
+        if page is not None and (self._serves(page, pairs, secure) or self._lists(page)):
             return TRUSTED
-        # A sandboxed frame says "null", whoever wrote it: listing it cannot mean to trust it.
+        # A sandboxed frame sends "null", whatever site wrote it: its session never counts.
         if self.any_host or self.any_origin or (self.null_origin and text == "null"):
             return TOKENS_ONLY
-        logger.warning(
-            "WebSocket refused: origin %r is neither in ALLOWED_HOSTS nor in "
-            'REALTIME["ALLOWED_ORIGINS"]',
-            text[:200],
-            extra={"action": "origin_refused"},
-        )
         return REFUSED
 
-    def _knows(self, place: _Place) -> bool:
-        # ALLOWED_HOSTS speaks of web sites: another scheme's "localhost" is not ours.
-        if place.scheme in _DEFAULT_PORTS and any(
-            is_same_domain(place.host, pattern) for pattern in self.hosts
-        ):
-            return True
-        return any(entry.matches(place) for entry in self.listed)
+    def _lists(self, page: _Place) -> bool:
+        return any(entry.matches(page) for entry in self.listed)
 
-    def _serves(self, place: _Place, pairs: list[tuple[bytes, bytes]]) -> bool:
-        """Whether the page comes from the very host and port it now connects to. That counts
-        only where ALLOWED_HOSTS takes any host; where it lists them, `_knows` has answered."""
-        if not self.any_host or place.scheme not in _DEFAULT_PORTS:
-            return False
+    def _serves(self, page: _Place, pairs: list[tuple[bytes, bytes]], secure: bool) -> bool:
+        """Whether the page comes from this site: an allowed host, with the scheme and port that it
+        connects to. Where ALLOWED_HOSTS allows any host, it must be the very host."""
+        scheme = "https" if secure else "http"
         asked = _first(pairs, b"host")
         if self.forwarded_host:
             asked = _first(pairs, b"x-forwarded-host") or asked
-        found = _AUTHORITY.fullmatch(asked.lower())
-        if found is None:
+        here = _AUTHORITY.fullmatch(asked.lower())
+        if here is None and asked:
             return False
-        port = int(found["port"]) if found["port"] else _DEFAULT_PORTS[place.scheme]
-        return found["host"].rstrip(".") == place.host and port == place.port
+        port = int(here["port"]) if here is not None and here["port"] else _DEFAULT_PORTS[scheme]
+        if (page.scheme, page.port) != (scheme, port):
+            return False
+        if any(is_same_domain(page.host, pattern) for pattern in self.hosts):
+            return True
+        return self.any_host and here is not None and here["host"].rstrip(".") == page.host
+
+
+def is_secure(scheme: str, headers: Headers) -> bool:
+    """Whether a handshake came over TLS: by the scheme of its scope, or by what
+    SECURE_PROXY_SSL_HEADER says of the proxy, as for Django's requests."""
+    trusted = settings.SECURE_PROXY_SSL_HEADER
+    if trusted is not None:
+        variable, secure_value = trusted
+        name = variable.removeprefix("HTTP_").replace("_", "-").lower().encode()
+        sent = _first([(key.lower(), value) for key, value in headers], name)
+        if sent:
+            return bool(sent.partition(",")[0].strip() == secure_value)
+    return scheme in ("wss", "https")
+
+
+def log_refusal(headers: Headers) -> None:
+    """Log that a handshake was refused for its origin."""
+    sent = [value for name, value in headers if name.lower() == b"origin"]
+    logger.warning(
+        "WebSocket refused: origin %r is not of this site (ALLOWED_HOSTS, with the scheme and port "
+        'connected to), nor in CSRF_TRUSTED_ORIGINS or REALTIME["ALLOWED_ORIGINS"], and it came '
+        "without a key or token",
+        b", ".join(sent).decode("latin-1")[:200],
+        extra={"action": "origin_refused"},
+    )
 
 
 def _first(pairs: list[tuple[bytes, bytes]], name: bytes) -> str:
@@ -171,13 +196,20 @@ def _place(text: str) -> _Place | None:
 
 
 def _listed(entry: object) -> _Listed:
-    found = _PATTERN.fullmatch(entry.lower()) if isinstance(entry, str) else None
+    found = _found(entry)
     if found is None:
         raise ImproperlyConfigured(
             f'REALTIME["ALLOWED_ORIGINS"] holds {entry!r}; an origin is like '
             '"https://app.example.com", "https://*.example.com" or "app.example.com:8443", '
             "without a path."
         )
+    return found
+
+
+def _found(entry: object) -> _Listed | None:
+    found = _PATTERN.fullmatch(entry.lower()) if isinstance(entry, str) else None
+    if found is None:
+        return None
     scheme, host = found["scheme"] or "", found["host"]
     port = int(found["port"]) if found["port"] else _DEFAULT_PORTS.get(scheme)
     return _Listed(

@@ -121,3 +121,60 @@ def test_a_short_secret_is_a_warning(settings: Any) -> None:
 def test_settings_that_cannot_be_used_are_an_error(settings: Any) -> None:
     settings.AUTH_RLS = {"JWT_KEYS": "x"}
     assert "'JWT_KEY'" in found()["auth_rls.E003"]
+
+
+def test_a_key_of_its_own_for_tokens_is_asked_for_before_deployment(settings: Any) -> None:
+    def asked() -> bool:
+        found = run_checks(include_deployment_checks=True)
+        return "auth_rls.W005" in {message.id for message in found}
+
+    assert asked() and "auth_rls.W005" not in found()
+    settings.AUTH_RLS = {"JWT_KEY": settings.SECRET_KEY}
+    assert asked()
+    settings.AUTH_RLS = {"JWT_KEY": "a-key-of-its-own-that-is-long-enough-for-hs256"}
+    assert not asked()
+    settings.SECRET_KEY_FALLBACKS = ["a-key-of-its-own-that-is-long-enough-for-hs256"]
+    assert asked()
+
+
+FOREIGN = {
+    "JWT_KEY": "a-key-of-its-own-that-is-long-enough-for-hs256",
+    "JWKS": {"keys": [{"kty": "oct", "kid": "k", "k": "c2VjcmV0" * 8}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("keys", "missing"),
+    [
+        ({}, ["JWT_AUDIENCE", "JWT_ISSUER"]),
+        ({"JWT_AUDIENCE": "app"}, ["JWT_ISSUER"]),
+        ({"JWT_ISSUER": "https://id.example"}, ["JWT_AUDIENCE"]),
+        ({"JWT_AUDIENCE": "app", "JWT_ISSUER": "https://id.example"}, []),
+    ],
+)
+def test_another_issuer_without_audience_or_issuer_is_a_warning(
+    settings: Any, keys: Any, missing: list[str]
+) -> None:
+    settings.AUTH_RLS = {**FOREIGN, **keys}
+    warned = [message for message in run_checks() if message.id == "auth_rls.W006"]
+    assert bool(warned) is bool(missing)
+    for name in missing:
+        assert name in str(warned[0].hint)
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ("pk", None),
+        ("username", None),
+        ("id", None),
+        ("email", "auth_rls.W007"),
+        ("nickname", "auth_rls.E004"),
+        ("groups", "auth_rls.E004"),
+    ],
+)
+def test_the_field_that_users_are_looked_up_by_exists_and_is_unique(
+    settings: Any, field: str, expected: str | None
+) -> None:
+    settings.AUTH_RLS = {"USER_FIELD": field}
+    assert {"auth_rls.W007", "auth_rls.E004"} & set(found()) == ({expected} if expected else set())

@@ -338,6 +338,50 @@ async def test_a_refused_handshake_says_so_before_the_upgrade() -> None:
     assert await Client(headers=foreign).refusal() == CloseCode.ORIGIN_REFUSED
 
 
+FOREIGN = [(b"origin", b"https://evil.example"), (b"host", b"localhost")]
+
+
+@pytest.mark.parametrize(
+    "query", [{"apikey": token("job", "service_role")}, {"token": token("x")}], ids=["key", "token"]
+)
+async def test_a_connection_with_a_key_or_token_may_come_from_any_origin(query: Any) -> None:
+    client = await Client(headers=FOREIGN, **query).connect()
+    assert (await client.join())["status"] == "ok"
+    await client.close()
+
+
+async def test_an_api_key_lets_a_page_of_any_origin_in(settings: Any) -> None:
+    settings.REALTIME = {"API_KEYS": {"sb_publishable_t": "anon"}}
+    client = await Client(headers=FOREIGN, apikey="sb_publishable_t").connect()
+    await client.close()
+    assert await Client(headers=FOREIGN, apikey="sb_other").refusal() == CloseCode.TOKEN_REFUSED
+    assert await Client(headers=FOREIGN, apikey="").refusal() == CloseCode.ORIGIN_REFUSED
+
+
+@pytest.mark.parametrize(
+    "query", [{}, {"apikey": ""}, {"token": " "}], ids=["none", "empty", "space"]
+)
+async def test_a_session_opens_nothing_to_a_page_of_another_origin(query: Any) -> None:
+    browser = Browser()
+    await db(browser.force_login, await user("ada"))
+    cookie = (b"cookie", f"sessionid={browser.cookies['sessionid'].value}".encode())
+    assert await Client(headers=[*FOREIGN, cookie], **query).refusal() == CloseCode.ORIGIN_REFUSED
+
+
+async def test_a_session_beside_a_key_does_not_count(settings: Any, granted: Any) -> None:
+    settings.REALTIME = {"API_KEYS": {"sb_publishable_t": "anon"}}
+    ada = await user("ada")
+    await db(granted, "view_note", using={"owner": "$user.id"})
+    browser = Browser()
+    await db(browser.force_login, ada)
+    cookie = (b"cookie", f"sessionid={browser.cookies['sessionid'].value}".encode())
+    client = await Client(headers=[*FOREIGN, cookie], apikey="sb_publishable_t").connect()
+    await client.listen()
+    await db(Note.objects.create, owner=ada, title="hers")
+    assert await client.silent()
+    await client.close()
+
+
 async def test_a_refused_handshake_is_plain_http_where_the_server_can() -> None:
     scope = {
         "type": "websocket",

@@ -63,9 +63,8 @@ async def test_a_row_that_any_program_inserts_is_sent(listen: Any) -> None:
     def insert() -> None:
         with connection.cursor() as cursor:
             cursor.execute(
-                "INSERT INTO realtime_message (topic, event, payload, private)"
-                " VALUES ('room', 'moved', '{\"a\": [1, 2.50]}', %s)",
-                [False],
+                "INSERT INTO realtime_message (topic, event, payload)"
+                " VALUES ('room', 'moved', '{\"a\": [1, 2.50]}')"
             )
 
     await db(insert)
@@ -73,6 +72,27 @@ async def test_a_row_that_any_program_inserts_is_sent(listen: Any) -> None:
     assert (told["event"], told["payload"]) == ("moved", {"a": [1, 2.5]})
     assert uuid.UUID(told["meta"]["id"]).version == 4
     assert await db(lambda: Message.objects.get().id) == uuid.UUID(told["meta"]["id"])
+
+
+async def test_a_broadcast_is_public_unless_it_says_otherwise_from_every_program(
+    listen: Any,
+) -> None:
+    await db(allow, "receive_broadcast")
+    public, private = await listen(), await listen(config={"private": True})
+
+    def insert() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO realtime_message (topic, event, payload) VALUES ('room', 'sql', '1')"
+            )
+
+    await db(insert)
+    await db(lambda: Message.objects.create(topic="room", event="orm", payload=1))
+    await db(lambda: realtime.broadcast("room", "python", 1, durable=True))
+    await db(lambda: realtime.broadcast("room", "passing", 1))
+    told = {(await heard(public))["event"] for _ in range(4)}
+    assert told == {"sql", "orm", "python", "passing"}
+    assert await private.silent()
 
 
 async def test_stored_broadcasts_are_replayed_once_and_in_order(listen: Any) -> None:

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from realtime.socket.origin import REFUSED, TOKENS_ONLY, TRUSTED, OriginRule, Verdict
+from realtime.socket.origin import (
+    REFUSED,
+    TOKENS_ONLY,
+    TRUSTED,
+    OriginRule,
+    Verdict,
+    is_secure,
+    log_refusal,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -17,13 +25,18 @@ def hosts(settings: Any) -> None:
 
 
 def judge(
-    origin: str | None, *, allowed: Any = None, host: str = "example.com", **others: str
+    origin: str | None,
+    *,
+    allowed: Any = None,
+    host: str = "example.com",
+    secure: bool = True,
+    **others: str,
 ) -> Verdict:
     headers = [(b"host", host.encode())]
     headers += [(name.encode().replace(b"_", b"-"), text.encode()) for name, text in others.items()]
     if origin is not None:
         headers.append((b"Origin", origin.encode("latin-1")))
-    return OriginRule.from_settings(allowed).judge(headers)
+    return OriginRule.from_settings(allowed).judge(headers, secure=secure)
 
 
 def test_a_request_without_origin_passes_but_brings_no_session() -> None:
@@ -31,20 +44,89 @@ def test_a_request_without_origin_passes_but_brings_no_session() -> None:
 
 
 @pytest.mark.parametrize(
-    "origin",
+    ("origin", "host", "secure"),
     [
-        "https://example.com",
-        "http://example.com",
-        "https://example.com:8443",
-        "https://EXAMPLE.com",
-        "https://example.com.",
-        "https://shop.example",
-        "https://a.b.shop.example",
-        "http://[::1]:8000",
+        ("https://example.com", "example.com", True),
+        ("https://example.com", "example.com:443", True),
+        ("https://example.com:443", "example.com", True),
+        ("http://example.com", "example.com", False),
+        ("https://example.com:8443", "example.com:8443", True),
+        ("https://EXAMPLE.com", "example.com", True),
+        ("https://example.com.", "example.com", True),
+        ("https://shop.example", "example.com", True),
+        ("https://a.b.shop.example", "shop.example", True),
+        ("http://[::1]:8000", "[::1]:8000", False),
+        ("https://example.com", "", True),
     ],
 )
-def test_an_origin_on_an_allowed_host_is_trusted(origin: str) -> None:
-    assert judge(origin) == TRUSTED
+def test_an_allowed_host_is_trusted_with_the_scheme_and_port_connected_to(
+    origin: str, host: str, secure: bool
+) -> None:
+    assert judge(origin, host=host, secure=secure) == TRUSTED
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "secure"),
+    [
+        ("http://example.com", "example.com", True),
+        ("https://example.com", "example.com", False),
+        ("https://example.com:8443", "example.com", True),
+        ("https://example.com", "example.com:8443", True),
+        ("http://example.com:443", "example.com", True),
+        ("https://example.com:80", "example.com", False),
+        ("http://[::1]:3000", "[::1]:8000", False),
+        ("https://example.com", "example.com:port", True),
+        ("https://example.com", "example.com, example.com", True),
+    ],
+)
+def test_an_allowed_host_on_another_scheme_or_port_is_another_site(
+    origin: str, host: str, secure: bool
+) -> None:
+    assert judge(origin, host=host, secure=secure) == REFUSED
+
+
+@pytest.mark.parametrize(
+    ("entry", "origin", "verdict"),
+    [
+        ("https://app.test", "https://app.test", TRUSTED),
+        ("https://app.test", "http://app.test", REFUSED),
+        ("https://app.test", "https://app.test:8443", REFUSED),
+        ("https://app.test:8443", "https://app.test:8443", TRUSTED),
+        ("https://*.app.test", "https://x.app.test", TRUSTED),
+        ("https://*.app.test", "https://app.test", TRUSTED),
+        ("https://*.app.test", "https://x.app.test:8443", REFUSED),
+        ("https://*.app.test", "https://xapp.test", REFUSED),
+        ("app.test", "https://app.test", REFUSED),
+        ("https://app.test/x", "https://app.test", REFUSED),
+    ],
+)
+def test_origins_that_django_trusts_with_forms_are_trusted(
+    settings: Any, entry: str, origin: str, verdict: Verdict
+) -> None:
+    settings.CSRF_TRUSTED_ORIGINS = [entry]
+    assert judge(origin) == verdict
+
+
+@pytest.mark.parametrize(
+    ("scheme", "header", "secure"),
+    [
+        ("ws", None, False),
+        ("wss", None, True),
+        ("https", None, True),
+        ("ws", "https", True),
+        ("ws", "https, http", True),
+        ("ws", "http", False),
+        ("wss", "http", False),
+    ],
+)
+def test_the_scheme_is_what_a_trusted_proxy_says(
+    settings: Any, scheme: str, header: str | None, secure: bool
+) -> None:
+    headers = [] if header is None else [(b"X-Forwarded-Proto", header.encode())]
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    assert is_secure(scheme, headers) is secure
+    settings.SECURE_PROXY_SSL_HEADER = None
+    assert is_secure(scheme, headers) is (scheme in ("wss", "https"))
 
 
 @pytest.mark.parametrize(
@@ -77,30 +159,28 @@ def test_an_origin_on_an_allowed_host_is_trusted(origin: str) -> None:
         "*",
     ],
 )
-def test_any_other_origin_is_refused_with_one_line_that_names_it(origin: str, caplog: Any) -> None:
+def test_any_other_origin_is_refused(origin: str) -> None:
     assert judge(origin) == REFUSED
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "", "https://example.com\n"])
+def test_a_refusal_is_one_line_that_names_the_origin(origin: str, caplog: Any) -> None:
+    log_refusal([(b"host", b"example.com"), (b"Origin", origin.encode())])
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert repr(origin) in record.getMessage()
     assert "ALLOWED_ORIGINS" in record.getMessage()
 
 
-def test_two_origins_are_none(caplog: Any) -> None:
+def test_two_origins_are_none() -> None:
     rule = OriginRule.from_settings()
     pair = [(b"origin", b"https://example.com"), (b"origin", b"https://example.com")]
-    assert rule.judge(pair) == REFUSED
-    assert len(caplog.records) == 1
+    assert rule.judge(pair, secure=True) == REFUSED
 
 
 def test_a_long_origin_does_not_fill_the_log(caplog: Any) -> None:
-    judge("https://" + "x" * 10_000)
-    assert len(caplog.records[0].getMessage()) < 400
-
-
-def test_what_is_accepted_leaves_no_line(caplog: Any) -> None:
-    judge("https://example.com")
-    judge(None)
-    assert not caplog.records
+    log_refusal([(b"origin", b"https://" + b"x" * 10_000)])
+    assert len(caplog.records[0].getMessage()) < 500
 
 
 @pytest.mark.parametrize(
@@ -156,9 +236,10 @@ def test_any_host_lets_all_origins_in_but_trusts_only_its_own(settings: Any) -> 
     assert judge("https://evil.example", host="example.com") == TOKENS_ONLY
     assert judge("https://example.com", host="example.com") == TRUSTED
     assert judge("https://example.com", host="EXAMPLE.com:443") == TRUSTED
-    assert judge("http://example.com:8000", host="example.com:8000") == TRUSTED
-    assert judge("http://example.com:8000", host="example.com:9000") == TOKENS_ONLY
-    assert judge("http://example.com", host="example.com:8000") == TOKENS_ONLY
+    plain = {"secure": False}
+    assert judge("http://example.com:8000", host="example.com:8000", **plain) == TRUSTED
+    assert judge("http://example.com:8000", host="example.com:9000", **plain) == TOKENS_ONLY
+    assert judge("http://example.com", host="example.com:8000", **plain) == TOKENS_ONLY
     assert judge("https://evil.example", host="") == TOKENS_ONLY
     assert judge("https://evil.example", host="example.com, evil.example") == TOKENS_ONLY
 
@@ -174,8 +255,10 @@ def test_the_forwarded_host_counts_only_where_django_believes_it(settings: Any) 
 
 def test_with_debug_and_no_hosts_this_machine_is_allowed(settings: Any) -> None:
     settings.ALLOWED_HOSTS = []
-    assert judge("http://localhost:3000") == REFUSED
+    here = {"host": "localhost:8000", "secure": False}
+    assert judge("http://localhost:8000", **here) == REFUSED
     settings.DEBUG = True
-    for origin in ("http://localhost:3000", "http://x.localhost", "http://127.0.0.1:5173"):
-        assert judge(origin) == TRUSTED
-    assert judge("https://example.com") == REFUSED
+    for origin in ("http://localhost:8000", "http://x.localhost:8000", "http://127.0.0.1:8000"):
+        assert judge(origin, **here) == TRUSTED
+    assert judge("http://localhost:3000", **here) == REFUSED
+    assert judge("https://example.com", **here) == REFUSED
