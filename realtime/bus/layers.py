@@ -38,11 +38,9 @@ def idle_timeout(alias: str) -> tuple[float, float] | None:
         import redis
 
         layer: Any = channel_layers.make_backend(alias)
+        waits = layer.brpop_timeout
     except Exception:
-        # Other checks and the server say what is wrong with a layer that cannot be made.
-        return None
-    waits = getattr(layer, "brpop_timeout", None)
-    if waits is None:
+        # Another kind of layer. What is wrong with one that cannot be made, the server says.
         return None
     # redis-py has had a time-out unless told otherwise since version 8.
     default = 5.0 if int(redis.__version__.partition(".")[0]) >= 8 else None
