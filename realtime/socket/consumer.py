@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from channels.consumer import AsyncConsumer
 
+from auth_rls.access.audit_log import RecordLimit
 from realtime import conf
 from realtime.process.hub import Hub, hub
 from realtime.protocol.errors import CloseCode, WireError
@@ -21,6 +23,11 @@ from realtime.socket.handshake import Refusal, admit, refuse
 from realtime.util.database_threads import DATABASE_ERRORS
 
 logger = logging.getLogger("realtime.consumer")
+
+# Refusals of one status that are logged as warnings, and in how many seconds.
+_WARNINGS = 5
+_WARNING_SECONDS = 60.0
+_warnings: WeakKeyDictionary[Hub, RecordLimit] = WeakKeyDictionary()
 
 _RESTARTING = (503, CloseCode.RESTART, WireError.RESTARTING.text())
 _UNREACHABLE = (503, CloseCode.RESTART, "Error connecting to Realtime")
@@ -41,7 +48,7 @@ class RealtimeConsumer(AsyncConsumer):
             shared = _shared_quotas(here, address)
             _enter(here, address)
         except Refusal as refusal:
-            await _refuse(refusal, scope, send)
+            await _refuse(here, refusal, scope, send)
             return
         try:
             await _serve(here, address, shared, scope, receive, send)
@@ -67,12 +74,12 @@ async def _serve(
     except Refusal as refusal:
         if refusal.status in (401, 403):
             here.counters.auth_failures["handshake"] += 1
-        await _refuse(refusal, scope, send)
+        await _refuse(here, refusal, scope, send)
         return
     except DATABASE_ERRORS as error:
         # Without a database no token's user is known.
         logger.warning("handshake failed: %s", error, extra={"action": "handshake_failed"})
-        await _refuse(Refusal(*_UNREACHABLE), scope, send)
+        await _refuse(here, Refusal(*_UNREACHABLE), scope, send)
         return
     await send({"type": "websocket.accept", "subprotocol": admitted.subprotocol})
     admission = Admission(admitted, generation, settings, shared, address)
@@ -103,6 +110,25 @@ def _enter(here: Hub, address: str) -> None:
         raise Refusal(*_TOO_MANY)
 
 
-async def _refuse(refusal: Refusal, scope: Any, send: AsgiSend) -> None:
-    logger.info("handshake refused: %s", refusal.text, extra={"action": "handshake_refused"})
+async def _refuse(here: Hub, refusal: Refusal, scope: Any, send: AsgiSend) -> None:
+    _log_refusal(here, refusal, str((scope.get("client") or ("",))[0]))
     await refuse(refusal, scope, send)
+
+
+def _log_refusal(here: Hub, refusal: Refusal, client: str) -> None:
+    """A client sees that its handshake failed and often not why, so the log says it; but a client
+    that tries without end must not fill the log."""
+    limit = _warnings.setdefault(here, RecordLimit(_WARNINGS, _WARNING_SECONDS))
+    suppressed = limit.admit(str(refusal.status), asyncio.get_running_loop().time())
+    more = (
+        f"; {suppressed} more with {refusal.status} since the last such line" if suppressed else ""
+    )
+    logger.log(
+        logging.DEBUG if suppressed is None else logging.WARNING,
+        "handshake of %s refused with %s: %s%s",
+        client or "a client",
+        refusal.status,
+        refusal.text,
+        more,
+        extra={"action": "handshake_refused"},
+    )

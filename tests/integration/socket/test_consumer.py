@@ -567,3 +567,16 @@ async def test_messages_right_behind_a_join_take_effect_after_it() -> None:
     assert heard == list(range(20))
     await client.close()
     await listener.close()
+
+
+async def test_a_refused_handshake_is_a_warning_that_says_why_and_a_flood_of_them_is_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("DEBUG", logger="realtime.consumer")
+    for _ in range(20):
+        assert await Client(token="x.y.z").refusal() == 4401
+    refused = [r for r in caplog.records if getattr(r, "action", "") == "handshake_refused"]
+    warnings = [record for record in refused if record.levelname == "WARNING"]
+    assert len(refused) == 20 and 1 <= len(warnings) <= 5
+    assert "refused with 401: The token provided is not a valid JWT" in warnings[0].getMessage()
+    assert "x.y.z" not in caplog.text
