@@ -71,8 +71,10 @@ class Feed:
         return events[-1].seq
 
     def _empty(self) -> SubscriptionIndex[Subscriber]:
+        # The index knows the set and not the feed, or the two would keep each other alive.
+        too_costly = self.too_costly
         return SubscriptionIndex(
-            evaluation_failed, on_too_costly=lambda _, item: self.too_costly.add(item.id)
+            evaluation_failed, on_too_costly=lambda _, item: too_costly.add(item.id)
         )
 
     def _follow(self, plan: Plan, begun: frozenset[int]) -> None:

@@ -161,7 +161,8 @@ class Replay:
             self.port.caught_up(self._log.position)
 
     def _end_costly(self, end: Callable[[Subscriber, Collection[int]], None]) -> None:
-        ids, self._feed.too_costly = self._feed.too_costly, set()
+        ids = tuple(self._feed.too_costly)
+        self._feed.too_costly.clear()
         for id_ in ids:
             self._snapshots.pop(id_, None)
         end(self.port, ids)
