@@ -75,6 +75,10 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     shown: tuple[str, ...] = ()
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        # By `objects`: the default manager is the one for fixtures.
+        return self.model.objects.order_by(*self.get_ordering(request))
+
     def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return self.shown
 

@@ -20,7 +20,7 @@ class RealtimeConfig(AppConfig):
         from realtime.models import Message, PresenceMember, RandomId
         from realtime.process import worker_server
         from realtime.subscriptions import explain_door
-        from realtime.wal import actor_capture, published, triggers
+        from realtime.wal import actor_capture, fixtures, published, triggers
         from realtime.wal.vendor import vendor_of
 
         RandomId.sql_on = lambda connection: vendor_of(connection).random_uuid
@@ -32,6 +32,7 @@ class RealtimeConfig(AppConfig):
         explain_door.connect()
         reach.register(published.published_columns)
         actor_capture.connect(self)
+        fixtures.connect(self)
         disconnected.connect(_disconnect, dispatch_uid="realtime.disconnect")
         worker_server.install()
         # Clients put tokens into the query string, and servers log it.

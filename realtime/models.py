@@ -20,6 +20,14 @@ from django.utils import timezone
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+class NotInFixtures(models.Manager["Any"]):
+    """What `dumpdata` sees of the log's own tables, by their default manager: no rows. See
+    `realtime.wal.fixtures`."""
+
+    def get_queryset(self) -> models.QuerySet[Any]:
+        return super().get_queryset().none()
+
+
 class WalRelation(models.Model):
     """The shape of a captured table at the time its triggers were installed.
 
@@ -33,6 +41,10 @@ class WalRelation(models.Model):
     table_name = models.CharField(max_length=255)
     definition = models.TextField(help_text="realtime.event.Relation as JSON")
     installed_at = models.DateTimeField(auto_now_add=True)
+
+    # The first one is the default.
+    in_fixtures = NotInFixtures()
+    objects = models.Manager()
 
     class Meta:
         db_table = "realtime_wal_relation"
@@ -69,6 +81,9 @@ class WalEntry(models.Model):
     actor = models.TextField(
         null=True, help_text="Who wrote: the primary key of a user, or another name; or nobody"
     )
+
+    in_fixtures = NotInFixtures()
+    objects = models.Manager()
 
     class Meta:
         db_table = "realtime_wal"
@@ -107,6 +122,19 @@ class LogHead(models.Model):
     lease_until_us = models.BigIntegerField(
         default=0, help_text="By the database's clock, microseconds since 1970"
     )
+
+    epoch_us = models.BigIntegerField(
+        default=0, help_text="When the epoch began, if another one came before it"
+    )
+    stamp = models.CharField(
+        max_length=128,
+        default="",
+        blank=True,
+        help_text="Which transaction wrote the row, and where: a restored row has another one's",
+    )
+
+    in_fixtures = NotInFixtures()
+    objects = models.Manager()
 
     class Meta:
         db_table = "realtime_head"
@@ -152,6 +180,9 @@ class Process(models.Model):
     )
     counters = models.JSONField(default=dict)
 
+    in_fixtures = NotInFixtures()
+    objects = models.Manager()
+
     class Meta:
         db_table = "realtime_process"
         verbose_name_plural = "processes"
@@ -170,6 +201,9 @@ class Topic(models.Model):
     row_actions = ("receive_broadcast", "send_broadcast", "view_presence", "track_presence")
 
     topic = models.CharField(primary_key=True, max_length=255)
+
+    in_fixtures = NotInFixtures()
+    objects = models.Manager()
 
     class Meta:
         managed = False
@@ -216,6 +250,9 @@ class Message(models.Model):
     )
     inserted_at = models.DateTimeField(db_default=Now())
 
+    in_fixtures = NotInFixtures()
+    objects = models.Manager()
+
     class Meta:
         db_table = "realtime_message"
         indexes = [
@@ -242,6 +279,9 @@ class PresenceMember(models.Model):
     meta = models.JSONField()
     user_id = models.TextField(null=True, help_text="Whom the channel asks as, if anybody")
     since = models.DateTimeField(default=timezone.now)
+
+    in_fixtures = NotInFixtures()
+    objects = models.Manager()
 
     class Meta:
         db_table = "realtime_presence"

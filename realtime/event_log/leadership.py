@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from realtime.wal.clock import now_us_sql
+from realtime.wal.head import find_head
 from realtime.wal.vendor import vendor_of
 
 logger = logging.getLogger("realtime.leadership")
@@ -50,16 +51,17 @@ _LEASE_US = int(LEASE_SECONDS * 1_000_000)
 
 # Run out also means: so far ahead that the clock must have been set back.
 _TAKE = f"""
-UPDATE realtime_head SET term = term + 1, leader = %s, lease_until_us = {{now}} + {_LEASE_US}
+UPDATE realtime_head SET term = term + 1, leader = %s, lease_until_us = {{now}} + {_LEASE_US},
+    stamp = {{stamp}}
 WHERE id = 1 AND leader = %s AND term = %s
   AND (%s OR lease_until_us <= {{now}} OR lease_until_us > {{now}} + {2 * _LEASE_US})
 """
 _RENEW = f"""
-UPDATE realtime_head SET lease_until_us = {{now}} + {_LEASE_US}
+UPDATE realtime_head SET lease_until_us = {{now}} + {_LEASE_US}, stamp = {{stamp}}
 WHERE id = 1 AND term = %s AND leader = %s
 """
 _RELEASE = """
-UPDATE realtime_head SET leader = '', lease_until_us = 0
+UPDATE realtime_head SET leader = '', lease_until_us = 0, stamp = {stamp}
 WHERE id = 1 AND term = %s AND leader = %s
 """
 
@@ -99,6 +101,10 @@ class Role:
 def renewal(connection: BaseDatabaseWrapper) -> str:
     """SQL for until when a lease is good that is renewed now."""
     return f"{now_us_sql(connection)} + {_LEASE_US}"
+
+
+def _stamp(connection: BaseDatabaseWrapper) -> str:
+    return vendor_of(connection).stamp(connection)
 
 
 def new_id() -> str:
@@ -194,7 +200,7 @@ class Leadership:
         if moment - self._renewed < self._timing.renew:
             return
         with connection.cursor() as cursor:
-            sql = _RENEW.format(now=now_us_sql(connection))
+            sql = _RENEW.format(now=now_us_sql(connection), stamp=_stamp(connection))
             cursor.execute(sql, [self.claim.term, self.claim.leader])
             if cursor.rowcount:
                 self._renewed = moment
@@ -210,7 +216,9 @@ class Leadership:
         claim, self.claim = self.claim, None
         if claim is not None:
             with connection.cursor() as cursor:
-                cursor.execute(_RELEASE, [claim.term, claim.leader])
+                cursor.execute(
+                    _RELEASE.format(stamp=_stamp(connection)), [claim.term, claim.leader]
+                )
 
     def _waited(self, standing: LeaseState, seq: int) -> float:
         """For how many seconds, by our clock, entries have waited without being numbered."""
@@ -222,8 +230,12 @@ class Leadership:
     def _take(self, connection: BaseDatabaseWrapper, standing: LeaseState, free: bool) -> bool:
         old = standing.claim
         moment = time.monotonic()
+        head = find_head(connection)
+        if head is not None:
+            # Before the row says that this counts.
+            vendor_of(connection).remember(connection, head.epoch, head.seq)
         with connection.cursor() as cursor:
-            sql = _TAKE.format(now=now_us_sql(connection))
+            sql = _TAKE.format(now=now_us_sql(connection), stamp=_stamp(connection))
             cursor.execute(sql, [self.id, old.leader, old.term, free])
             if not cursor.rowcount:
                 return False

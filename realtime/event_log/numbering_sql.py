@@ -22,13 +22,14 @@ WHERE realtime_wal.id = numbered.id
 # The head stands still if an entry was deleted between the snapshot and its update: a gap.
 ADVANCE = """
 UPDATE realtime_head
-SET seq = seq + %s, lease_until_us = {lease},
+SET seq = seq + %s, lease_until_us = {lease}, stamp = {stamp},
     commit_us = (SELECT w.commit_us FROM realtime_wal AS w WHERE w.seq = realtime_head.seq + %s)
 WHERE id = 1{mine} AND (SELECT MAX(seq) FROM realtime_wal) = seq + %s
 """
 MINE = " AND term = %s AND leader = %s"
 
 LOOK = """
-SELECT epoch, seq, commit_us, term, leader, lease_until_us - {now}, {snapshot}, {waiting}
+SELECT epoch, seq, commit_us, epoch_us, term, leader, lease_until_us - {now}, {snapshot}, {waiting},
+    stamp, {writer}
 FROM realtime_head WHERE id = 1
 """

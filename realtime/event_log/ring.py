@@ -31,6 +31,7 @@ class EventLog:
         self.epoch = ""
         self.seq = 0
         self.commit_us = 0
+        self.epoch_us = 0
 
     def __len__(self) -> int:
         return len(self._ring)
@@ -38,7 +39,7 @@ class EventLog:
     @property
     def head(self) -> Head:
         """Where the ring ends, as the head row would say it."""
-        return Head(self.epoch, self.seq, self.commit_us)
+        return Head(self.epoch, self.seq, self.commit_us, self.epoch_us)
 
     @property
     def position(self) -> Position:
@@ -50,6 +51,7 @@ class EventLog:
         self._ring.clear()
         self._of_tables.clear()
         self.epoch, self.seq, self.commit_us = head.epoch, head.seq, head.commit_us
+        self.epoch_us = head.epoch_us
         self._moved.set()
 
     def append(self, event: DatabaseEvent) -> None:

@@ -24,7 +24,7 @@ from realtime.event_log import leadership, numbering_sql
 from realtime.event_log.leadership import Claim, Deposed, LeaseState
 from realtime.event_log.table import BATCH
 from realtime.wal.clock import now_us_sql
-from realtime.wal.head import Head, read_head
+from realtime.wal.head import Head, HeadRow, disown, find_head, read_head
 from realtime.wal.vendor import Numbering, vendor_of
 
 # What a vendor's numbering remembers is a shortcut, so now and then everything is looked at, but
@@ -45,6 +45,10 @@ class Look:
     head: Head
     standing: LeaseState
     waiting: bool
+
+
+class _HeadBehind(Exception):
+    """There are entries with higher numbers than the head's."""
 
 
 class Sequencer:
@@ -77,7 +81,10 @@ class Sequencer:
         everything = numbering.looks_at_everything
         waiting, parameters = numbering.waiting()
         sql = numbering_sql.LOOK.format(
-            now=now_us_sql(connection), snapshot=numbering.snapshot, waiting=waiting
+            now=now_us_sql(connection),
+            snapshot=numbering.snapshot,
+            waiting=waiting,
+            writer=vendor_of(connection).head_writer,
         )
         began = time.monotonic()
         with connection.cursor() as cursor:
@@ -90,13 +97,18 @@ class Sequencer:
             ended = time.monotonic()
             pause = max(self._everything_seconds, (ended - began) / _EVERYTHING_SHARE)
             self._everything_at = ended + pause
-        look = Look(Head(*row[:3]), LeaseState(Claim(row[3], row[4]), row[5]), bool(row[7]))
-        if row[6] is not None:
-            if numbering.went_back(row[6]):
+        found = HeadRow(Head(*row[:4]), row[9], row[10])
+        if not found.is_own(connection):
+            disown(connection, found.head)
+            numbering.forget()
+            return self.look(connection)
+        look = Look(found.head, LeaseState(Claim(row[4], row[5]), row[6]), bool(row[8]))
+        if row[7] is not None:
+            if numbering.went_back(row[7]):
                 numbering.forget()
                 return self.look(connection)
             if not look.waiting:
-                numbering.remember(row[6])
+                numbering.remember(row[7])
         return look
 
     def number(
@@ -105,25 +117,49 @@ class Sequencer:
         """Number up to about `limit` entries, whole transactions only; how many were numbered.
 
         All or nothing: a crash at any point leaves entries unnumbered and the head where it was.
-        With a claim, renews its lease, or raises Deposed and does nothing if it is void.
+        With a claim, renews its lease, or raises Deposed and does nothing if it is void. Where the
+        head knows less than the log (a fixture or a restore brought an older one), a new epoch
+        begins behind everything that has a number.
         """
+        try:
+            return self._number(connection, limit, claim)
+        except _HeadBehind:
+            head = find_head(connection)
+            if head is not None:
+                disown(connection, head)
+            return self._number(connection, limit, claim)
+
+    def _number(self, connection: BaseDatabaseWrapper, limit: int, claim: Claim | None) -> int:
         mine: list[Any] = [] if claim is None else [claim.term, claim.leader]
         where = "" if claim is None else numbering_sql.MINE
         numbering = self._numbering_on(connection)
+        vendor = vendor_of(connection)
+        if claim is None:
+            # A leader has looked; here the log may have become another one since the last look.
+            head = read_head(connection)
+            vendor.remember(connection, head.epoch, head.seq)
+        # Before the transaction, in which no row can be stamped for good.
+        stamp = vendor.stamp(connection)
         with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-            seq, commit_us, snapshot = self._lock(cursor, connection, where, mine)
+            seq, commit_us, snapshot, most = self._lock(cursor, connection, where, mine)
+            if most is not None and most > seq:
+                raise _HeadBehind
             placed, parameters = numbering.placed()
             sql = numbering_sql.NUMBER.format(placed=placed)
             cursor.execute(sql, [seq, commit_us, commit_us, *parameters, limit])
             count = int(cursor.rowcount)
             if count:
                 lease = "lease_until_us" if claim is None else leadership.renewal(connection)
-                sql = numbering_sql.ADVANCE.format(lease=lease, mine=where)
+                sql = numbering_sql.ADVANCE.format(lease=lease, stamp=stamp, mine=where)
                 cursor.execute(sql, [count, count, *mine, count])
                 if cursor.rowcount == 0:
                     raise OperationalError("entries were deleted while they were being numbered")
         if snapshot is not None and count < limit:
             numbering.remember(snapshot)
+        if count and not connection.in_atomic_block:
+            now = find_head(connection)
+            if now is not None:
+                vendor.remember(connection, now.epoch, now.seq)
         return count
 
     def _numbering_on(self, connection: BaseDatabaseWrapper) -> Numbering:
@@ -133,12 +169,13 @@ class Sequencer:
 
     def _lock(
         self, cursor: Any, connection: BaseDatabaseWrapper, where: str, mine: list[Any]
-    ) -> tuple[int, int, str | None]:
-        """Take the lock that makes what follows one decision. Returns where the head stands and,
-        where there is one, a snapshot no newer than what is numbered next. Raises Deposed."""
+    ) -> tuple[int, int, str | None, int | None]:
+        """Take the lock that makes what follows one decision. Returns where the head stands, where
+        there is one a snapshot no newer than what is numbered next, and the largest number there
+        is. Raises Deposed."""
         for statement in self._numbering_on(connection).lock(where):
             cursor.execute(statement, mine)
-        row: tuple[int, int, str | None] | None = cursor.fetchone()
+        row: tuple[int, int, str | None, int | None] | None = cursor.fetchone()
         if row is not None:
             return row
         if mine:

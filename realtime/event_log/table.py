@@ -84,6 +84,10 @@ _MOST_LATER = 10_000
 _decode_relation = msgspec.json.Decoder(Relation).decode
 
 
+class UnknownRelation(LookupError):
+    """An entry names a relation that is not kept, so it cannot be read."""
+
+
 class Relations:
     """The relations a process has met, by id. A relation never changes, so none is dropped."""
 
@@ -97,13 +101,13 @@ class Relations:
     def load(self, alias: str, ids: Iterable[str]) -> None:
         """Read those not known yet. In a database thread.
 
-        Raises LookupError for an id that no relation has: the log cannot be read without it.
+        Raises UnknownRelation for an id that no relation has.
         """
         missing = sorted({id_ for id_ in ids if id_ not in self._known})
         found = read_relations(connections[alias], missing)
         for id_ in missing:
             if id_ not in found:
-                raise LookupError(f"WAL relation {id_} is missing from realtime_wal_relation")
+                raise UnknownRelation(f"WAL relation {id_} is missing from realtime_wal_relation")
             self._known[id_] = _decode_relation(found[id_])
 
     def __getitem__(self, id_: str) -> Relation:
@@ -118,10 +122,19 @@ relations = Relations()
 
 
 def read_rows(alias: str, after: int, upto: int, limit: int = BATCH) -> list[WalRow]:
-    """Numbered entries after `after`, their relations loaded. In a database thread."""
-    rows = read_entries(connections[alias], after, upto, limit)
+    """Numbered entries after `after` up to the first number that is missing, their relations
+    loaded. In a database thread. Raises UnknownRelation."""
+    rows = _without_gap(read_entries(connections[alias], after, upto, limit))
     relations.load(alias, {row.relation_id for row in rows})
     return rows
+
+
+def _without_gap(rows: list[WalRow]) -> list[WalRow]:
+    """The first rows whose numbers follow each other: a restore may have brought back some."""
+    if not rows or rows[-1].seq - rows[0].seq == len(rows) - 1:
+        return rows
+    first = rows[0].seq
+    return [row for place, row in enumerate(rows) if row.seq == first + place]
 
 
 _LATER = """

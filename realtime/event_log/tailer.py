@@ -21,10 +21,10 @@ from django.db.utils import DatabaseError, InterfaceError
 from realtime.event_log.batch import Batch
 from realtime.event_log.leadership import Deposed, Leadership, Role
 from realtime.event_log.sequencer import Look, Sequencer
-from realtime.event_log.table import BATCH, read_rows, relations
+from realtime.event_log.table import BATCH, UnknownRelation, read_rows, relations
 from realtime.util.backoff import Backoff
 from realtime.util.outage_log import OutageLog
-from realtime.wal.head import Head, renew_epoch
+from realtime.wal.head import Head, begin_epoch, renew_epoch
 from realtime.wal.vendor import vendor_of
 
 logger = logging.getLogger("realtime.tailer")
@@ -209,7 +209,20 @@ class Tailer:
             return
         while position.seq < head.seq:
             self._leadership.renew(connection)
-            rows = read_rows(self._alias, position.seq, head.seq)
+            try:
+                rows = read_rows(self._alias, position.seq, head.seq)
+            except UnknownRelation as error:
+                # Entries came without their relation (a restore of one table): to wait for it
+                # would stop the log for good.
+                logger.error(
+                    "entries cannot be read, so the log begins anew behind them: %s",
+                    error,
+                    extra={"action": "epoch_changed"},
+                )
+                head = begin_epoch(connection)
+                self._send(Batch(head.epoch, head.seq, [], []))
+                self._position = head
+                return
             if not rows:
                 # Pruned underneath us: dispatchers will see the gap and say so.
                 self._position = head

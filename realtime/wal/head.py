@@ -5,65 +5,139 @@ Never numbers; the sequencer moves the head in the transaction that numbers.
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from dataclasses import dataclass
+from typing import Any
 
+from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+
+from realtime.wal.vendor import vendor_of
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """How far the log is numbered. A new epoch means: forget every cursor."""
+    """How far the log is numbered. A new epoch means: forget every cursor. `epoch_us` is when the
+    epoch began where another one came before it, by the log's timestamps in microseconds."""
 
     epoch: str
     seq: int
     commit_us: int = 0
+    epoch_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HeadRow:
+    """The head row with what tells who wrote it."""
+
+    head: Head
+    stamp: str
+    writer: str
+
+    def is_own(self, connection: BaseDatabaseWrapper) -> bool:
+        """Whether clients' cursors can be trusted (see `Vendor.is_own`)."""
+        head = self.head
+        return vendor_of(connection).is_own(
+            connection, head.epoch, head.seq, self.stamp, self.writer
+        )
+
+
+def find_row(connection: BaseDatabaseWrapper) -> HeadRow | None:
+    """The head row as committed; None in a database that has none yet. Writes nothing."""
+    writer = vendor_of(connection).head_writer
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT epoch, seq, commit_us, epoch_us, stamp, {writer}"
+            " FROM realtime_head WHERE id = 1"
+        )
+        row = cursor.fetchone()
+    return None if row is None else HeadRow(Head(*row[:4]), row[4], row[5])
 
 
 def find_head(connection: BaseDatabaseWrapper) -> Head | None:
     """The head as committed; None in a database that has none yet. Writes nothing."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT epoch, seq, commit_us FROM realtime_head WHERE id = 1")
-        row = cursor.fetchone()
-    return None if row is None else Head(*row)
+    row = find_row(connection)
+    return None if row is None else row.head
 
 
 def read_head(connection: BaseDatabaseWrapper) -> Head:
-    """The head as committed. Creates its row in a database that has none yet."""
-    head = find_head(connection)
-    while head is None:
+    """The head as committed. Creates its row in a database that has none yet, and begins a new
+    epoch where it is not this log's own (see `HeadRow.is_own`)."""
+    row = find_row(connection)
+    while row is None:
         with connection.cursor() as cursor:
             cursor.execute(
-                "INSERT INTO realtime_head "
-                "(id, epoch, seq, commit_us, term, leader, lease_until_us) "
-                "SELECT 1, %s, COALESCE(MAX(seq), 0), COALESCE(MAX(commit_us), 0), 0, '', 0 "
+                "INSERT INTO realtime_head (id, epoch, seq, commit_us, term, leader,"
+                " lease_until_us, epoch_us, stamp) "
+                "SELECT 1, %s, COALESCE(MAX(seq), 0), COALESCE(MAX(commit_us), 0), 0, '', 0, 0, '' "
                 "FROM realtime_wal WHERE 1 = 1 ON CONFLICT (id) DO NOTHING",
                 [uuid.uuid4().hex],
             )
-        head = find_head(connection)
-    return head
+        row = find_row(connection)
+    return row.head if row.is_own(connection) else disown(connection, row.head)
+
+
+def disown(connection: BaseDatabaseWrapper, seen: Head) -> Head:
+    """Start a new epoch, unless one has begun since `seen`: its head was not written by this log,
+    or the log has gone back behind it."""
+    if _begin(connection, "AND epoch = %s", [seen.epoch]):
+        logger.warning(
+            "the log is not the one that clients know (a restore, a copy or a fixture): "
+            "a new epoch begins after seq %s",
+            seen.seq,
+            extra={"action": "epoch_changed"},
+        )
+    return _found(connection)
 
 
 def renew_epoch(connection: BaseDatabaseWrapper, seen: Head) -> Head:
     """Start a new epoch if the log went back behind `seen` (a restored backup)."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE realtime_head SET epoch = %s, commit_us = CASE WHEN commit_us > %s "
-            "THEN commit_us ELSE %s END WHERE id = 1 AND epoch = %s AND seq < %s",
-            [uuid.uuid4().hex, _now_us(), _now_us(), seen.epoch, seen.seq],
-        )
-    return read_head(connection)
+    _begin(connection, "AND epoch = %s AND seq < %s", [seen.epoch, seen.seq])
+    return _found(connection)
 
 
 def begin_epoch(connection: BaseDatabaseWrapper) -> Head:
     """Start a new epoch where the log stands: what was written meanwhile is not in it."""
-    with connection.cursor() as cursor:
+    _begin(connection, "AND seq > 0", [])
+    return _found(connection)
+
+
+def _begin(connection: BaseDatabaseWrapper, where: str, parameters: list[Any]) -> bool:
+    """Begin an epoch if `where` holds of the head row. It stands behind every entry there is: a
+    head that came from elsewhere may know fewer, and numbers are never given twice."""
+    now_us = time.time_ns() // 1_000
+    epoch = uuid.uuid4().hex
+    # Rises over all there is: a timestamp of an older epoch lies before it.
+    commit_us = (
+        "(SELECT CASE WHEN m > %s THEN m ELSE %s END FROM (SELECT CASE WHEN realtime_head.commit_us"
+        " > COALESCE(MAX(w.commit_us), 0) THEN realtime_head.commit_us"
+        " ELSE COALESCE(MAX(w.commit_us), 0) END AS m FROM realtime_wal AS w) AS most)"
+    )
+    seq = (
+        "(SELECT CASE WHEN realtime_head.seq >= COALESCE(MAX(w.seq), 0) THEN realtime_head.seq"
+        " ELSE MAX(w.seq) END FROM realtime_wal AS w)"
+    )
+    vendor = vendor_of(connection)
+    # Before the transaction, in which no row can be stamped for good.
+    stamp = vendor.stamp(connection)
+    with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE realtime_head SET epoch = %s WHERE id = 1 AND seq > 0", [uuid.uuid4().hex]
+            f"UPDATE realtime_head SET epoch = %s, seq = {seq}, commit_us = {commit_us},"
+            f" epoch_us = {commit_us}, stamp = {stamp} WHERE id = 1 {where}",
+            [epoch, now_us, now_us, now_us, now_us, *parameters],
         )
-    return read_head(connection)
+        if not cursor.rowcount:
+            return False
+        head = find_head(connection)
+        if head is not None:
+            # Inside it, so that no other process finds the one without the other and does this too.
+            vendor.remember(connection, head.epoch, head.seq)
+    return True
 
 
-def _now_us() -> int:
-    return time.time_ns() // 1_000
+def _found(connection: BaseDatabaseWrapper) -> Head:
+    return find_head(connection) or read_head(connection)

@@ -94,7 +94,8 @@ class Numbering(Protocol):
 
     def lock(self, mine: str) -> tuple[str, ...]:
         """Statements that lock the head row `WHERE id = 1` and `mine`, each with the parameters
-        of `mine`. The last gives seq, commit_us and the snapshot; no row where it is not ours."""
+        of `mine`. The last gives seq, commit_us, the snapshot and the largest number in the
+        log; no row where it is not ours."""
         ...
 
 
@@ -137,6 +138,29 @@ class Vendor(Protocol):
     def limit_lock_wait(self, connection: BaseDatabaseWrapper, milliseconds: int) -> None:
         """Wait no longer than this for other writers from here on, where the database lets a
         connection say so after it was made."""
+        ...
+
+    # --- identity -----------------------------------------------------------------------------
+
+    @property
+    def head_writer(self) -> str:
+        """SQL for a text that says which transaction wrote the head row as it is."""
+        ...
+
+    def stamp(self, connection: BaseDatabaseWrapper) -> str:
+        """SQL for what a write to the head row puts into `stamp`, so that `is_own` knows the row
+        again. An empty text where it could not: such a row is trusted."""
+        ...
+
+    def is_own(
+        self, connection: BaseDatabaseWrapper, epoch: str, seq: int, stamp: str, writer: str
+    ) -> bool:
+        """Whether the head row was written here by the log itself, and the log has not gone back
+        since. Not so after a restore, a copy, or a fixture that brought a head along."""
+        ...
+
+    def remember(self, connection: BaseDatabaseWrapper, epoch: str, seq: int) -> None:
+        """The log is committed up to `seq`."""
         ...
 
     # --- numbering ----------------------------------------------------------------------------
@@ -193,6 +217,11 @@ class Vendor(Protocol):
     def trigger_texts(self, connection: BaseDatabaseWrapper) -> list[str]:
         """The texts of every trigger and its function; one of them names the trigger's
         relation."""
+        ...
+
+    def ids_behind(self, connection: BaseDatabaseWrapper) -> bool:
+        """Whether new entries would get ids that the log's table has already, as after a restore
+        of its rows alone."""
         ...
 
     def log_bytes(self, connection: BaseDatabaseWrapper) -> int | None:

@@ -30,6 +30,9 @@ async def resolve_cursor(cursor: Cursor, epoch: str, means: ReplayContext) -> in
         return None
     seq = cursor.seq
     if seq is None and cursor.commit_us is not None:
+        if cursor.commit_us <= log.epoch_us:
+            # Of an older epoch: what followed it then is not what follows it now.
+            return None
         seq = await means.reader.seq_at(cursor.commit_us)
     if seq is None:
         return None

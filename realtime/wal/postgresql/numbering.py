@@ -31,7 +31,8 @@ _COLUMNS = "w.id, w.captured_us, COALESCE(w.txid, -w.id) AS tx"
 
 # Without a new version of the row, of which an open transaction would keep every one.
 _LOCK = f"""
-SELECT seq, commit_us, {visibility.SNAPSHOT} FROM realtime_head
+SELECT seq, commit_us, {visibility.SNAPSHOT}, (SELECT MAX(seq) FROM realtime_wal)
+FROM realtime_head
 WHERE id = 1{{mine}}
   AND set_config('idle_in_transaction_session_timeout', '{_STANDSTILL_MS}', true) IS NOT NULL
 FOR UPDATE

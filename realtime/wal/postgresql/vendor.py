@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from django.core.checks import CheckMessage
-from django.db import models, transaction
+from django.db import ProgrammingError, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from realtime.wal.entry import Relation
@@ -27,6 +29,37 @@ JOIN pg_proc AS p ON p.oid = t.tgfoid WHERE NOT t.tgisinternal
 """
 # Any number, the same in every process.
 PRUNING_LOCK = 0x526F7763
+# Where a head row stands: a restored or copied one stands elsewhere.
+_PLACE = """
+SELECT 'realtime_head'::regclass::oid::text || '.' || d.oid::text
+FROM pg_database AS d WHERE d.datname = current_database()
+"""
+# Another one after a recovery to a point in time, or on a standby that was promoted.
+_TIMELINE = "SELECT timeline_id::text FROM pg_control_checkpoint()"
+# By the driver's connection, which ends when another server takes over.
+_places: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+
+
+def _place_of(connection: BaseDatabaseWrapper) -> str:
+    connection.ensure_connection()
+    place = _places.get(connection.connection)
+    if place is None:
+        with connection.cursor() as cursor:
+            cursor.execute(_PLACE)
+            (place,) = cursor.fetchone()
+        inside = connection.in_atomic_block
+        try:
+            with (
+                transaction.atomic(using=connection.alias) if inside else nullcontext(),
+                connection.cursor() as cursor,
+            ):
+                cursor.execute(_TIMELINE)
+                place += f".{cursor.fetchone()[0]}"
+        except ProgrammingError:
+            # Not every hosted database lets its users ask.
+            place += "."
+        _places[connection.connection] = place
+    return place
 
 
 class Postgresql:
@@ -52,6 +85,23 @@ class Postgresql:
 
     def limit_lock_wait(self, connection: BaseDatabaseWrapper, milliseconds: int) -> None:
         """A session that stands still while it locks the head row is ended by the server."""
+
+    head_writer = "xmin::text"
+
+    def stamp(self, connection: BaseDatabaseWrapper) -> str:
+        if connection.in_atomic_block:
+            # A savepoint has an id of its own, which no statement can name.
+            return "''"
+        place = _place_of(connection)
+        return f"(mod(pg_current_xact_id()::text::numeric, 4294967296)::bigint::text || ':{place}')"
+
+    def is_own(
+        self, connection: BaseDatabaseWrapper, epoch: str, seq: int, stamp: str, writer: str
+    ) -> bool:
+        return not stamp or stamp == f"{writer}:{_place_of(connection)}"
+
+    def remember(self, connection: BaseDatabaseWrapper, epoch: str, seq: int) -> None:
+        """The row itself says who wrote it."""
 
     def change_detector(self, connection: BaseDatabaseWrapper) -> AlwaysChanged:
         return AlwaysChanged()
@@ -111,6 +161,19 @@ class Postgresql:
         with connection.cursor() as cursor:
             cursor.execute(_TRIGGER_TEXTS)
             return [text for (text,) in cursor.fetchall()]
+
+    def ids_behind(self, connection: BaseDatabaseWrapper) -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_get_serial_sequence('realtime_wal', 'id')")
+            (sequence,) = cursor.fetchone()
+            if sequence is None:
+                return False
+            # In the order of the log, the newest ids are at its end.
+            cursor.execute(
+                f"SELECT COALESCE((SELECT MAX(id) FROM realtime_wal), 0)"
+                f" > last_value - (NOT is_called)::int FROM {sequence}"
+            )
+            return bool(cursor.fetchone()[0])
 
     def log_bytes(self, connection: BaseDatabaseWrapper) -> int | None:
         with connection.cursor() as cursor:

@@ -43,5 +43,6 @@ class SqliteNumbering:
         # An update takes the write lock, whatever the row then holds.
         return (
             f"UPDATE realtime_head SET seq = seq WHERE id = 1{mine}",
-            f"SELECT seq, commit_us, NULL FROM realtime_head WHERE id = 1{mine}",
+            "SELECT seq, commit_us, NULL, (SELECT MAX(seq) FROM realtime_wal)"
+            f" FROM realtime_head WHERE id = 1{mine}",
         )

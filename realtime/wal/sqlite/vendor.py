@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from contextlib import AbstractContextManager, nullcontext
 
@@ -12,7 +13,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from auth_rls.sql.columns import columns_of
 from realtime.wal.entry import Relation
-from realtime.wal.sqlite import triggers
+from realtime.wal.sqlite import evidence, triggers
 from realtime.wal.sqlite.actor import SqliteActorWrapper
 from realtime.wal.sqlite.catalog import SqliteCatalog
 from realtime.wal.sqlite.change_detector import SqliteChangeDetector
@@ -27,6 +28,11 @@ _RANDOM_UUID = (
     " || substr('89ab', 1 + (random() & 3), 1)"
     " || substr(hex(randomblob(2)), 2) || hex(randomblob(6)))"
 )
+# Says that the evidence beside the file counts.
+_STAMP = "file"
+_UNWRITABLE: set[str] = set()
+
+logger = logging.getLogger(__name__)
 
 
 class Sqlite:
@@ -77,6 +83,38 @@ class Sqlite:
     def limit_lock_wait(self, connection: BaseDatabaseWrapper, milliseconds: int) -> None:
         connection.connection.execute(f"PRAGMA busy_timeout = {milliseconds:d}")
 
+    head_writer = "''"
+
+    def stamp(self, connection: BaseDatabaseWrapper) -> str:
+        path = evidence.path_of(connection)
+        return "''" if path is None or path in _UNWRITABLE else f"'{_STAMP}'"
+
+    def is_own(
+        self, connection: BaseDatabaseWrapper, epoch: str, seq: int, stamp: str, writer: str
+    ) -> bool:
+        path = evidence.path_of(connection)
+        if path is None or path in _UNWRITABLE:
+            return True
+        known = evidence.read(path)
+        if not stamp:
+            # Written before there was any evidence, or the file is of a time before there was.
+            return known is None or known.epoch != epoch or known.seq <= seq
+        return (
+            known is not None
+            and (known.epoch, known.file) == (epoch, evidence.identity(path))
+            and known.seq <= seq
+        )
+
+    def remember(self, connection: BaseDatabaseWrapper, epoch: str, seq: int) -> None:
+        path = evidence.path_of(connection)
+        if path is not None and not evidence.write(path, epoch, seq) and path not in _UNWRITABLE:
+            _UNWRITABLE.add(path)
+            logger.warning(
+                "%s cannot be written: a restored backup will not be noticed",
+                path + evidence.SUFFIX,
+                extra={"action": "evidence_unwritable"},
+            )
+
     def change_detector(self, connection: BaseDatabaseWrapper) -> SqliteChangeDetector:
         return SqliteChangeDetector(connection)
 
@@ -114,6 +152,10 @@ class Sqlite:
         with connection.cursor() as cursor:
             cursor.execute(_TRIGGER_TEXTS)
             return [text for (text,) in cursor.fetchall()]
+
+    def ids_behind(self, connection: BaseDatabaseWrapper) -> bool:
+        # AUTOINCREMENT looks at the table, too.
+        return False
 
     def log_bytes(self, connection: BaseDatabaseWrapper) -> int | None:
         return None

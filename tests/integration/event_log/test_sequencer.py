@@ -182,6 +182,7 @@ def test_a_log_that_went_back_begins_a_new_epoch() -> None:
     seen = read_head(connection)
     assert renew_epoch(connection, seen) == seen
     with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM realtime_wal")
         cursor.execute("UPDATE realtime_head SET seq = 0")
     renewed = renew_epoch(connection, seen)
     assert renewed.epoch != seen.epoch

@@ -208,7 +208,7 @@ def test_a_jump_of_the_sequence_leaves_no_gap() -> None:
 
 
 class Killer:
-    """Ends the session of whoever executes the statement number `at`, before or after it."""
+    """Ends the session that executes statement number `at` of a transaction, before or after it."""
 
     def __init__(self, other: Session, at: int, after: bool) -> None:
         self._other, self._at, self._after = other, at, after
@@ -218,6 +218,8 @@ class Killer:
             self._pid = cursor.fetchone()[0]
 
     def __call__(self, execute: Any, *call: Any) -> Any:
+        if not connection.in_atomic_block:
+            return execute(*call)
         self.seen += 1
         if self.seen == self._at and not self._after:
             self._kill()

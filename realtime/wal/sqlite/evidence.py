@@ -1,0 +1,68 @@
+"""What a SQLite log has reached, kept beside the database file: evidence that the file is still the
+one that clients know.
+
+A file that was put back from a backup, or copied to another place, says itself nothing of it. So
+the log's epoch, its last number and the file's own identity stand in a small file of the same name
+with `-rowcast` behind it. A backup does not have it, or has an older one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+SUFFIX = "-rowcast"
+# Longer than any evidence, so that one write replaces all of an older one.
+_BYTES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """`file` is what the operating system calls the database file: device and number."""
+
+    epoch: str
+    seq: int
+    file: str
+
+
+def path_of(connection: BaseDatabaseWrapper) -> str | None:
+    """The database file; None for a database in memory."""
+    name = str(connection.settings_dict["NAME"])
+    if not name or ":memory:" in name or "mode=memory" in name or name.startswith("file:"):
+        return None
+    return name
+
+
+def read(path: str) -> Evidence | None:
+    """The evidence beside this database file; None where there is none, or none that is whole."""
+    try:
+        with open(path + SUFFIX, "rb") as file:
+            return Evidence(**json.loads(file.read(_BYTES)))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write(path: str, epoch: str, seq: int) -> bool:
+    """Keep how far the log is; False where the folder cannot be written to."""
+    text = json.dumps(asdict(Evidence(epoch, seq, identity(path)))).encode().ljust(_BYTES)
+    try:
+        descriptor = os.open(path + SUFFIX, os.O_WRONLY | os.O_CREAT, 0o644)
+        try:
+            os.pwrite(descriptor, text, 0)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def identity(path: str) -> str:
+    """What the operating system calls the file; empty where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ""
+    return f"{status.st_dev}:{status.st_ino}"
