@@ -4,7 +4,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("realtime", "0005_actor"),
+        ("realtime", "0006_message_is_public_by_default"),
     ]
 
     operations = [
