@@ -94,6 +94,9 @@ def free_port() -> int:
 class Server:
     """One server process at a time, always on the same port and database."""
 
+    application = APPLICATION
+    folder = ROOT
+
     def __init__(
         self, database: Path, kind: str = "daphne", realtime: Mapping[str, Any] | None = None
     ) -> None:
@@ -121,8 +124,8 @@ class Server:
         command = [part.format(port=self.port) for part in COMMANDS[self.kind]]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, *command, APPLICATION],
-                cwd=ROOT,
+                [sys.executable, *command, self.application],
+                cwd=self.folder,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -1,0 +1,102 @@
+"""The same short run for every host: publish, migrate, join, change, deny, resume, restart."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from typing import Any
+
+from tests.acceptance.support.raw_client import Frame, Peer
+from tests.hosts.support import Host
+
+
+async def accept(host: Host) -> None:
+    """Raises AssertionError where the host does not get what the documentation says."""
+    # Publish and migrate: tables, triggers, no complaint of the checks.
+    host.migrate()
+    host.manage("check", "--fail-level", "ERROR")
+    host.manage("realtime_triggers", "check")
+    host.do("policy")
+    table = host.do("table")
+    ada, bob = host.do("user", "ada"), host.do("user", "bob")
+    host.server.start()
+    _look_at_pages(host)
+
+    # Join and change: what is one's own comes, whatever made the change.
+    client = await host.connect(ada)
+    stranger = await host.connect()
+    await _join(client, table)
+    await _join(stranger, table)
+    host.do("ticket", ada, "first")
+    await _until(client, "first")
+    host.do("rename", "first", "second")
+    seen = await _until(client, "second")
+
+    # Deny: what is another's does not.
+    host.do("ticket", bob, "hidden")
+    host.do("ticket", ada, "third")
+    await _until(client, "third")
+    assert "hidden" not in _titles(client), client.tail()
+    await client.close()
+
+    # Resume: what came meanwhile comes once, and nothing that was there before.
+    host.do("rename", "third", "fourth")
+    client = await host.connect(ada)
+    await _join(client, table, since=_cursor(seen))
+    await _until(client, "fourth")
+    assert "first" not in _titles(client)
+    assert "hidden" not in _titles(client)
+    await client.close()
+
+    # Restart: nothing is lost while no server runs.
+    assert _titles(stranger) == [], stranger.tail()
+    await stranger.close()
+    host.server.stop()
+    host.do("rename", "fourth", "fifth")
+    host.server.start()
+    client = await host.connect(ada)
+    await _join(client, table, since=_cursor(seen))
+    await _until(client, "fifth")
+    assert "hidden" not in _titles(client)
+    await client.close()
+    host.do("own")
+
+
+def _look_at_pages(host: Host) -> None:
+    """What a host lists in `pages.json`: addresses and the status that they answer with."""
+    listed = host.folder / "pages.json"
+    pages: dict[str, int] = json.loads(listed.read_text()) if listed.exists() else {}
+    for path, status in pages.items():
+        connection = http.client.HTTPConnection("127.0.0.1", host.server.port, timeout=30)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        assert answer.status == status, (path, answer.status, answer.read(), host.server.log)
+        connection.close()
+
+
+async def _join(client: Peer, table: str, **asked: Any) -> None:
+    await client.join("desk", {"event": "*", "schema": "public", "table": table, **asked})
+    frame = await client.system("desk")
+    assert frame.payload["status"] == "ok", frame
+
+
+def _row(frame: Frame) -> dict[str, Any]:
+    return frame.data.get("record") or {}
+
+
+def _titles(client: Peer) -> list[str]:
+    """The titles in every change that came, without what a trigger of the host trims."""
+    return [str(_title(_row(frame))).strip() for frame in client.changes("desk")]
+
+
+def _title(row: dict[str, Any]) -> Any:
+    return row.get("title", row.get("order"))
+
+
+async def _until(client: Peer, title: str) -> Frame:
+    """The change that shows a row with exactly this title."""
+    return await client.until(lambda f: f.event == "postgres_changes" and _title(_row(f)) == title)
+
+
+def _cursor(frame: Frame) -> Any:
+    return frame.data["commit_timestamp"]

@@ -1,0 +1,5 @@
+CREATE TABLE "LegacyTickets" (
+    "Ticket No." {serial},
+    "OWNER" integer NOT NULL,
+    "order" text NOT NULL
+);

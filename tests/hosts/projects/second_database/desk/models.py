@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+
+from realtime import publish
+
+
+@publish
+class Ticket(models.Model):
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE)
+    title = models.CharField(max_length=100)
+
+
+class OldTicket(models.Model):
+    title = models.CharField(max_length=100)
