@@ -13,9 +13,7 @@ from tests.hosts.support import Host
 async def accept(host: Host) -> None:
     """Raises AssertionError where the host does not get what the documentation says."""
     # Publish and migrate: tables, triggers, no complaint of the checks.
-    host.migrate()
-    host.manage("check", "--fail-level", "ERROR")
-    host.manage("realtime_triggers", "check")
+    host.prepare()
     host.do("policy")
     table = host.do("table")
     ada, bob = host.do("user", "ada"), host.do("user", "bob")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import shutil
@@ -37,6 +38,7 @@ def build_wheel(work: Path, folder: Path) -> None:
     (wheel,) = work.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
+    compileall.compile_dir(folder, quiet=2)
 
 
 def sqlite_databases(folder: Path) -> dict[str, Any]:
@@ -92,23 +94,17 @@ class Host:
             "HOST_SECRET_KEY": SECRET_KEY,
             "HOST_DATABASES": json.dumps(databases),
             "PYTHONPATH": os.pathsep.join([str(folder), str(installed)]),
-            "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONWARNINGS": "default",
         }
         self.server = HostServer(folder, kind, self.environment)
         self._commands: subprocess.Popen[str] | None = None
 
-    def manage(self, *arguments: str) -> str:
-        command = [sys.executable, "manage.py", *arguments]
-        return _run(command, cwd=self.folder, env=self.environment)
-
-    def migrate(self) -> None:
-        """Make what the host has before Django, its migrations, and its tables."""
+    def prepare(self) -> None:
+        """Make its tables, with what it has before Django, and ask the checks."""
         script = self.folder / "before_migrations.sql"
         if script.exists():
             self._execute(script.read_text())
-        self.manage("makemigrations", "desk", "--verbosity", "0")
-        self.manage("migrate", "--verbosity", "0")
+        self.do("prepare")
 
     def _execute(self, sql: str) -> None:
         place = self.databases["default"]

@@ -6,6 +6,7 @@ A `host.py` beside it says what its host does otherwise. Run as a program it ans
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import traceback
@@ -18,6 +19,7 @@ django.setup()
 from django.apps import apps  # noqa: E402
 from django.contrib.auth import get_user_model  # noqa: E402
 from django.contrib.auth.models import Permission  # noqa: E402
+from django.core.management import call_command  # noqa: E402
 
 from auth_rls.models import Policy  # noqa: E402
 
@@ -30,6 +32,13 @@ class Host:
 
     def __init__(self) -> None:
         self.tickets = apps.get_model(self.model)
+
+    def prepare(self) -> None:
+        """Migrations made and run, and no complaint of the checks."""
+        call_command("makemigrations", "desk", verbosity=0)
+        call_command("migrate", verbosity=0)
+        call_command("check", databases=["default"], fail_level="ERROR", stdout=io.StringIO())
+        call_command("realtime_triggers", "check", stdout=io.StringIO())
 
     def table(self) -> str:
         return self.tickets._meta.db_table
