@@ -18,6 +18,7 @@ from auth_rls.access.authority import may_add, may_do
 from auth_rls.access.querysets import permitted
 from auth_rls.policy.definition import ACTIONS, actions_of, codename_of
 from auth_rls.sql.columns import concrete
+from auth_rls.sql.inheritance import has_key
 from auth_rls.subjects.subject import Subject
 
 
@@ -33,7 +34,7 @@ class PolicyBackend(BaseBackend):
         """
         if not isinstance(obj, models.Model):
             return False
-        if not user_obj.is_anonymous and not user_obj.is_active:
+        if not user_obj.is_anonymous and not getattr(user_obj, "is_active", False):
             return False
         action = _action(perm, obj)
         if action is None:
@@ -43,7 +44,7 @@ class PolicyBackend(BaseBackend):
             return may_add(subject, obj)
         if action not in ACTIONS:
             return may_do(subject, obj, action)
-        if obj.pk is None:
+        if not has_key(obj):
             return False
         model = concrete(type(obj))
         # No manager: one that hides rows would make this door differ from the others.

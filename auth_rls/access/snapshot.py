@@ -105,7 +105,7 @@ class PolicySnapshot:
             subject.user.pk: subject.user
             for subject in subjects
             if subject.user is not None
-            and subject.user.is_active
+            and getattr(subject.user, "is_active", False)
             and (permission, subject.user.pk) not in self._holds
         }
         keys = list(users)
@@ -162,8 +162,12 @@ def _holders(permission: str, users: dict[Any, Any]) -> set[Any]:
         model._meta.get_field("user_permissions")
         model._meta.get_field("groups")
     except FieldDoesNotExist:
-        # Only the user model itself knows permissions of its own kind.
-        return {pk for pk, user in users.items() if user.has_perm(permission)}
+        # Only the user model itself knows permissions of its own kind. One without knows none.
+        return {
+            pk
+            for pk, user in users.items()
+            if hasattr(user, "has_perm") and user.has_perm(permission)
+        }
     app_label, _, codename = permission.partition(".")
     meant = Permission.objects.filter(content_type__app_label=app_label, codename=codename)
     holding = model._base_manager.filter(

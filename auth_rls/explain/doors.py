@@ -97,6 +97,8 @@ def _queryset(question: Question) -> bool | str:
 def _has_perm(question: Question) -> bool | str:
     if question.user is None:
         return "it is asked of Django users only"
+    if not hasattr(question.user, "has_perm"):
+        return "the user model has no permissions"
     if not question.refused and Subject.from_user(question.user) != question.subject:
         return "it knows the user and no other claims or role"
     permission = permission_name(question.model, question.action)

@@ -85,8 +85,8 @@ class Answer:
 
     @property
     def pk(self) -> str:
-        """The row's primary key as text."""
-        return str(self.question.instance.pk)
+        """The row's primary key as text, as `--pk` takes it."""
+        return key_text(self.question.instance.pk)
 
     @property
     def agree(self) -> bool:
@@ -128,7 +128,11 @@ def asker(
     if claims is not None or (found is not None and role not in (None, AUTHENTICATED)):
         return _of_claims(found, claims or {}, role)
     if found is not None:
-        refused = "" if found.is_active else "The user is inactive, and every door refuses."
+        refused = (
+            ""
+            if getattr(found, "is_active", False)
+            else "The user is inactive, and every door refuses."
+        )
         words = f"{found.get_username()} (user {found.pk})"
         return Asker(Subject.from_user(found), found, words, refused)
     if role == ANON:
@@ -221,7 +225,7 @@ def outline(model: type[models.Model], action: str) -> Explanation:
 def has_row(rows: models.QuerySet[Any], pk: str) -> bool:
     """Whether a row with this primary key, as people write it, is among `rows`."""
     try:
-        return rows.filter(pk=pk).exists()
+        return rows.filter(pk=_key(rows.model, pk)).exists()
     except (ValueError, TypeError, OverflowError, ValidationError):
         return False
 
@@ -277,12 +281,33 @@ def stored_row(model: type[models.Model], pk: str) -> models.Model:
     # No manager: a row that one hides is still one that policies decide about.
     rows: models.QuerySet[models.Model] = models.QuerySet(model)
     try:
-        return rows.get(pk=pk)
+        return rows.get(pk=_key(model, pk))
     except (ObjectDoesNotExist, ValueError, TypeError, OverflowError, ValidationError):
         label = model._meta.label
+        fields = [field.name for field in model._meta.pk_fields]
+        how = "" if len(fields) == 1 else f" Its key is a JSON list of {', '.join(fields)}."
         raise ExplainError(
-            "pk", f"There is no row of {label} with the primary key {pk!r}."
+            "pk", f"There is no row of {label} with the primary key {pk!r}.{how}"
         ) from None
+
+
+def key_text(key: Any) -> str:
+    """A primary key as text; a composite one as a JSON list, as the log has it."""
+    if not isinstance(key, tuple):
+        return str(key)
+    plain = [part if isinstance(part, int | str) else str(part) for part in key]
+    return json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+
+
+def _key(model: type[models.Model], text: str) -> Any:
+    """The primary key written in `text`, as a query takes it. Raises ValueError."""
+    number = len(model._meta.pk_fields)
+    if number == 1:
+        return text
+    parts = json.loads(text)
+    if not isinstance(parts, list) or len(parts) != number:
+        raise ValueError("not as many values as the key has columns")
+    return tuple(parts)
 
 
 def _name(model: type[models.Model], name: str) -> models.Model:

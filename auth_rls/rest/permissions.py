@@ -23,6 +23,7 @@ from auth_rls.predicates.predicate import FALSE
 from auth_rls.rest.view_info import is_creating, model_of
 from auth_rls.rest.write_guard import Guard
 from auth_rls.sql.columns import concrete
+from auth_rls.sql.inheritance import has_key
 from auth_rls.subjects.resolve import of_request
 
 
@@ -58,7 +59,7 @@ class PolicyPermission(BasePermission):
 
     def has_object_permission(self, request: Any, view: Any, obj: Any) -> bool:
         subject = of_request(request)
-        if subject is None or not isinstance(obj, models.Model) or obj.pk is None:
+        if subject is None or not isinstance(obj, models.Model) or not has_key(obj):
             return False
         model = concrete(type(obj))
         action = self.action_for(request, view)

@@ -53,6 +53,11 @@ def descendants(model: type[models.Model]) -> tuple[type[models.Model], ...]:
     )
 
 
+def has_key(instance: Any) -> bool:
+    """Whether a model instance has its primary key, every column of a composite one."""
+    return bool(instance._is_pk_set())
+
+
 def key_in(instance: models.Model, model: type[models.Model]) -> Any:
     """The primary key of the instance's row of `model`, which is its own model or an ancestor of
     that; None where it has none yet."""

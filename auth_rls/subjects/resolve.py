@@ -25,7 +25,7 @@ def subject_of(asker: Any) -> Subject | None:
         raise TypeError(
             f"expected a Subject, a Django user or a request, not {type(asker).__name__}"
         )
-    if asker.is_authenticated and not asker.is_active:
+    if asker.is_authenticated and not getattr(asker, "is_active", False):
         return None
     return Subject.from_user(asker)
 

@@ -133,3 +133,16 @@ class Restaurant(Place):
 @publish
 class Diner(Restaurant):
     seats = models.IntegerField(default=0)
+
+
+@publish
+class Seat(models.Model):
+    """A row with a composite key."""
+
+    pk = models.CompositePrimaryKey("hall", "number")
+    hall = models.IntegerField()
+    number = models.IntegerField()
+    taken = models.BooleanField(default=False)
+
+    def __str__(self) -> str:
+        return f"seat {self.number} of hall {self.hall}"
