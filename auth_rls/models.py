@@ -1,8 +1,8 @@
 """The policy as a row, edited in the admin.
 
-A policy narrows a Django permission to rows. Saving checks nothing (a migration or a fixture may
-come before the model that the policy is about); forms check, through `clean`, and a policy that
-cannot be used denies wherever it is applied.
+A policy narrows a Django permission to rows. Saving refuses what the admin's form refuses.
+Fixtures, bulk operations and migrations are not checked, because they may come before the model
+that the policy is about; a policy that cannot be used denies wherever it is applied.
 """
 
 from __future__ import annotations
@@ -15,6 +15,11 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from auth_rls.policy.definition import Definition, PolicyProblem, understand
+
+# The fields by which a policy decides.
+_MEANING = frozenset(
+    {"name", "permission", "permission_id", "audience", "mode", "using", "with_check", "enabled"}
+)
 
 
 class Policy(models.Model):
@@ -77,6 +82,18 @@ class Policy(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Raises ValidationError, on the field at fault, for a policy that cannot be used. One that
+        cannot be used any more may be switched off."""
+        named = kwargs.get("update_fields")
+        switched_off = named is not None and {*named} == {"enabled"} and not self.enabled
+        if not switched_off and (named is None or {*named} & _MEANING):
+            # That the permission exists and that the name is new, the database sees to.
+            self.full_clean(
+                exclude={"permission"}, validate_unique=False, validate_constraints=False
+            )
+        super().save(*args, **kwargs)
 
     def definition(self) -> Definition:
         """The policy as a value, whether it is enabled or not."""

@@ -224,6 +224,11 @@ class PolicyAdmin(ExplainPages, admin.ModelAdmin):
             text = _("Nothing was changed: you may not change policies on the rows of %(names)s.")
             self.message_user(request, text % {"names": ", ".join(refused)}, messages.ERROR)
             return
+        broken = [policy.name for policy in switched if enabled and policy.problem() is not None]
+        if broken:
+            text = _("Nothing was changed: %(names)s cannot be used and would deny.")
+            self.message_user(request, text % {"names": ", ".join(broken)}, messages.ERROR)
+            return
         for policy in switched:
             policy.enabled = enabled
             policy.save(update_fields=["enabled"])

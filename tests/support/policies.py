@@ -26,12 +26,14 @@ def policy(
 ) -> Policy:
     """A policy, saved without being checked. For anyone unless told otherwise."""
     fields.setdefault("audience", "anyone")
-    return Policy.objects.create(
+    made = Policy(
         name=name or f"policy {Policy.objects.count() + 1}",
         permission=permission(on),
         using=using,
         **fields,
     )
+    made.save_base(raw=True, force_insert=True)
+    return made
 
 
 def user(name: str = "ada", *permissions: str, **fields: Any) -> User:

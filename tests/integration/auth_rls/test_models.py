@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.models import ContentType
+from django.core import serializers
 from django.core.exceptions import ValidationError
 
 from auth_rls.models import Policy
-from tests.support.policies import permission
+from tests.support.policies import permission, policy
 from tests.zoo.models import Note
 
 pytestmark = pytest.mark.django_db
@@ -117,8 +118,57 @@ def test_a_permission_of_a_model_that_is_gone_is_refused() -> None:
     assert "no model that is installed" in refusals(True, permission=dead)["permission"]
 
 
-def test_saving_checks_nothing() -> None:
-    Policy.objects.create(name="p", permission=permission("zoo.view_note"), using={"ownr": 1})
+@pytest.mark.parametrize(
+    ("field", "fields"),
+    [
+        ("using", {"using": {"ownr": 1}}),
+        ("using", {"using": {}}),
+        ("using", {"using": None}),
+        ("with_check", {"with_check": {"ownr": 1}}),
+        ("audience", {"audience": "everyone"}),
+        ("mode", {"mode": "lenient"}),
+        ("name", {"name": ""}),
+        ("permission", {"on": "sessions.view_session"}),
+        ("permission", {"on": "zoo.view_cityplace"}),
+    ],
+)
+def test_saving_refuses_what_the_form_refuses(field: str, fields: dict[str, Any]) -> None:
+    values: dict[str, Any] = {"name": "p", "on": "zoo.view_note", "using": True, **fields}
+    values["permission"] = permission(values.pop("on"))
+    with pytest.raises(ValidationError) as refused:
+        Policy.objects.create(**values)
+    assert field in refused.value.message_dict
+    assert not Policy.objects.exists()
+
+
+def test_a_saved_policy_is_not_changed_into_one_that_cannot_be_used() -> None:
+    good = policy(True)
+    good.using = {"ownr": 1}
+    for options in ({}, {"update_fields": ["using"]}, {"update_fields": ["using", "enabled"]}):
+        with pytest.raises(ValidationError):
+            good.save(**options)
+    with pytest.raises(ValidationError):
+        Policy.objects.update_or_create(name=good.name, defaults={"using": {"ownr": 1}})
+    assert Policy.objects.get().using is True
+
+
+def test_a_policy_that_cannot_be_used_any_more_may_be_switched_off() -> None:
+    broken = policy({"gone": 1})
+    broken.enabled = False
+    broken.save(update_fields=["enabled"])
+    broken.enabled = True
+    with pytest.raises(ValidationError):
+        broken.save(update_fields=["enabled"])
+    assert not Policy.objects.get().enabled
+
+
+def test_fixtures_and_bulk_operations_store_what_denies() -> None:
+    broken = Policy(name="p", permission=permission("zoo.view_note"), using={"ownr": 1})
+    Policy.objects.bulk_create([broken])
+    written = serializers.serialize("json", Policy.objects.all())
+    Policy.objects.all().delete()
+    for found in serializers.deserialize("json", written):
+        found.save()
     problem = Policy.objects.get().problem()
     assert problem is not None and problem.field == "using"
 

@@ -410,7 +410,7 @@ async def test_what_a_policy_asks_of_the_user_is_what_he_is_now(opened: Any, gra
 async def test_a_user_who_may_not_ask_any_more_joins_nothing(
     opened: Any, granted: Any, private: bool
 ) -> None:
-    await db(granted, "view_note", using={}, audience="authenticated")
+    await db(granted, "view_note", using=True, audience="authenticated")
     ada = await db(User.objects.create_user, "ada")
     client, own = await opened(ada)
     await db(User.objects.filter(pk=ada.pk).update, is_active=False)
