@@ -249,6 +249,9 @@ class Message(models.Model):
         db_default=True, help_text="False: only passing through; no id, and no replay"
     )
     inserted_at = models.DateTimeField(db_default=Now())
+    user_id = models.TextField(
+        null=True, blank=True, help_text="The user who sent it to a private topic, if any"
+    )
 
     in_fixtures = NotInFixtures()
     objects = models.Manager()

@@ -108,7 +108,8 @@ async def batch(request: HttpRequest) -> HttpResponse:
     sender.spend_messages(len(messages))
     private = await sendable(sender.subject, (m.topic for m in messages if m.private))
     public = not conf.current().PRIVATE_ONLY
-    await send(*(m for m in messages if (m.topic in private if m.private else public)))
+    sent = (m for m in messages if (m.topic in private if m.private else public))
+    await send(*map(sender.sign, sent))
     return HttpResponse(status=202)
 
 
@@ -139,7 +140,8 @@ async def single(request: HttpRequest, *, topic: str, event: str) -> HttpRespons
         encoding, body = Encoding.JSON, await sender.read(body, lambda: read_payload(body))
     if not await _may_send(sender.subject, topic, private):
         raise _Answer(403, {"message": "Unauthorized"})
-    await (store_async if persist else send)(Broadcast(topic, private, event, body, encoding))
+    message = sender.sign(Broadcast(topic, private, event, body, encoding))
+    await (store_async if persist else send)(message)
     return HttpResponse(status=202)
 
 

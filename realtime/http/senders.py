@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import msgspec
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest
 
@@ -21,6 +22,7 @@ from auth_rls.subjects.subject import SERVICE_ROLE, Subject
 from realtime import conf
 from realtime.process.hub import hub
 from realtime.session.quotas import QuotaChain, Quotas, Rates, network
+from realtime.topics.broadcast import Broadcast
 
 # Bodies up to this size are read on the event loop: that takes less than the way to a thread.
 _SMALL_BYTES = 16_384
@@ -56,6 +58,12 @@ class Sender:
     def spend_messages(self, count: int) -> None:
         """Take broadcasts. Raises OverLimit."""
         self._spend("broadcasts_per_second", lambda chain, now: chain.broadcast(now, count))
+
+    def sign(self, message: Broadcast) -> Broadcast:
+        """The message with its sender's user id, if it goes to a private topic."""
+        if not message.private or self.subject.user_id is None:
+            return message
+        return msgspec.structs.replace(message, user_id=str(self.subject.user_id))
 
     async def read(self, body: bytes, read: Callable[[], T]) -> T:
         """The result of `read`, which reads this body. A large body is read in a thread. Raises

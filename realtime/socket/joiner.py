@@ -190,6 +190,7 @@ class Joiner:
             self._hub.remove(port)
             return
         port.user_id = _user_id(subject)
+        self._hub.presence.assign(port.id, port.user_id)
         self._watch(port, subject)
         self._topics.permit(channel, subscribed.rights)
         problems = [text for text in subscribed.problems if text is not None]

@@ -17,7 +17,7 @@ from realtime.process.hub import Hub
 from realtime.session.channel import Channel
 from realtime.session.effects import SendBroadcast, Track
 from realtime.socket.channel_subscriber import ChannelSubscriber, Socket
-from realtime.topics.broadcast import Broadcast
+from realtime.topics.broadcast import Broadcast, with_sender
 from realtime.topics.frames import of_replayed
 from realtime.topics.presence.state import PresenceMeta
 from realtime.topics.presence.store import PresenceRow
@@ -114,13 +114,18 @@ class TopicHandler:
         channel = effect.channel
         port = self._ports.get(channel)
         origin = "" if channel.config.broadcast_self or port is None else port.id
+        private, payload = channel.config.private, effect.payload
+        user_id = (port.user_id if private and port is not None else None) or ""
+        if effect.event is None:
+            payload = with_sender(payload, private, user_id)
         cast = Broadcast(
             topic=channel.name,
-            private=channel.config.private,
+            private=private,
             event=effect.event,
-            payload=effect.payload,
+            payload=payload,
             encoding=int(effect.encoding),
             origin=origin,
+            user_id=user_id,
         )
         if effect.persist and port is not None:
             self._socket.start(self._store(effect, port, cast), channel)

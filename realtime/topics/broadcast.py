@@ -14,13 +14,19 @@ _AT_ONCE = 100
 _BYTES_AT_ONCE = 256 * 1024
 
 
+# Names in the `meta` of a broadcast that only the server writes.
+_SERVER_NAMES = ("id", "replayed", "user_id")
+_decode_cells = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_encode = msgspec.json.Encoder().encode
+
+
 class Broadcast(msgspec.Struct, frozen=True, array_like=True, tag="cast"):
     """A broadcast to a topic (its name without `realtime:`).
 
     `payload` is JSON text when `encoding` is 1, else bytes. `event` is None where a text frame is
     relayed unread: `payload` is then the whole payload of that frame. `origin` is the id of the
     sending channel if it must not receive its own broadcasts, else "". `id` is the id of a stored
-    message, or "".
+    message, or "". `user_id` is the user who sent it to a private topic, or "".
     """
 
     topic: str
@@ -30,6 +36,7 @@ class Broadcast(msgspec.Struct, frozen=True, array_like=True, tag="cast"):
     encoding: int
     origin: str = ""
     id: str = ""
+    user_id: str = ""
 
     @property
     def topic_key(self) -> tuple[str, bool]:
@@ -46,6 +53,28 @@ class BroadcastBatch(msgspec.Struct, frozen=True, array_like=True, tag="casts"):
     """Broadcasts that travel in one message, in order."""
 
     casts: list[Broadcast]
+
+
+def with_sender(payload: bytes, private: bool, user_id: str) -> bytes:
+    """The payload of a text frame with the server's own names in its `meta`: on a private topic
+    `user_id`, and on none what a client wrote under a name of the server's.
+
+    The text is not decoded further, so the client's payload keeps its digits.
+    """
+    if not private and b'"meta"' not in payload and b"\\" not in payload:
+        return payload
+    cells = _decode_cells(payload)
+    try:
+        meta = _decode_cells(cells.pop("meta", b"{}"))
+    except msgspec.MsgspecError:
+        meta = {}
+    for name in _SERVER_NAMES:
+        meta.pop(name, None)
+    if private and user_id:
+        meta["user_id"] = msgspec.Raw(_encode(user_id))
+    if meta:
+        cells["meta"] = msgspec.Raw(_encode(meta))
+    return _encode(cells)
 
 
 def in_batches(broadcasts: Iterable[Broadcast]) -> Iterator[BroadcastBatch]:

@@ -17,7 +17,7 @@ def of_broadcast(message: Broadcast, version: Version) -> str | bytes | None:
     topic = f"realtime:{message.topic}"
     if message.event is None:
         return serializer.fanout(version, topic, "broadcast", message.payload)
-    meta = {"id": message.id} if message.id else None
+    meta = _meta(message)
     if message.encoding == Encoding.JSON:
         payload = serializer.broadcast_payload(message.event, message.payload, meta)
         return serializer.fanout(version, topic, "broadcast", payload)
@@ -28,7 +28,7 @@ def of_replayed(message: Broadcast, version: Version, join_ref: str | None) -> s
     """The frame of a stored broadcast for one channel that has just joined, or None where this
     serializer cannot carry it."""
     topic = f"realtime:{message.topic}"
-    meta = {"replayed": True, "id": message.id}
+    meta = {"replayed": True, **_meta(message)}
     if message.encoding == Encoding.JSON:
         payload = serializer.broadcast_payload(message.event or "", message.payload, meta)
         return serializer.encode(
@@ -47,6 +47,11 @@ def of_presence(version: Version, topic: str, diff: bytes) -> str:
     return serializer.fanout(version, topic, "presence_diff", diff)
 
 
+def _meta(message: Broadcast) -> dict[str, Any]:
+    names = {"id": message.id, "user_id": message.user_id}
+    return {name: value for name, value in names.items() if value}
+
+
 def _binary(
     message: Broadcast, version: Version, topic: str, meta: Mapping[str, Any] | None
 ) -> bytes | None:
@@ -57,5 +62,9 @@ def _binary(
             topic, message.event or "", message.payload, Encoding.BINARY, meta
         )
     except FrameError:
+        if meta and "user_id" in meta:
+            # An id so long that a binary frame cannot carry it is left out.
+            without = {name: value for name, value in meta.items() if name != "user_id"}
+            return _binary(message, version, topic, without)
         # Names longer than a binary frame can carry: nobody who joined by one can be meant.
         return None

@@ -55,6 +55,8 @@ def broadcast_of(row: RowImage) -> Broadcast:
         payload=bytes.fromhex(data[1:-1].decode()) if binary else row.text("payload"),
         encoding=Encoding.BINARY if binary else Encoding.JSON,
         id=str(row["id"]) if row["kept"] else "",
+        # An entry from before the column has none.
+        user_id=row.get("user_id") or "",
     )
 
 
@@ -69,7 +71,7 @@ def stored(alias: str, topic: str, since_ms: int, limit: int) -> list[Broadcast]
         topic=topic, private=True, kept=True, inserted_at__gte=since
     )
     newest = rows.order_by("-pk").annotate(text=ToText("payload", TextField()))
-    found = newest.values("id", "event", "text", "data")[:limit]
+    found = newest.values("id", "event", "text", "data", "user_id")[:limit]
     return [_cast(topic, row) for row in reversed(found)]
 
 
@@ -82,6 +84,7 @@ def _cast(topic: str, row: Mapping[str, Any]) -> Broadcast:
         payload=bytes(row["data"]) if binary else (row["text"] or "null").encode(),
         encoding=Encoding.BINARY if binary else Encoding.JSON,
         id=str(row["id"]),
+        user_id=row["user_id"] or "",
     )
 
 
@@ -115,6 +118,7 @@ def _store(message: Broadcast, kept: bool) -> None:
         payload=None if binary else msgspec.json.decode(message.payload),
         data=message.payload if binary else None,
         kept=kept,
+        user_id=message.user_id or None,
     )
     row.save(using=alias, force_insert=True)
     if not kept:

@@ -173,7 +173,8 @@ async def test_stored_broadcasts_come_first_and_after_a_lost_connection_once(
     world.hand.policy("hear", {"topic": "news"}, permission="receive_broadcast")
 
     def publish(number: int) -> None:
-        world.hand.create("realtime.Message", topic="news", event=f"n{number}", payload={})
+        news = {"topic": "news", "event": f"n{number}", "payload": {}, "private": True}
+        world.hand.create("realtime.Message", **news)
 
     for number in (1, 2):
         publish(number)

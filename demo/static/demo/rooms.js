@@ -60,15 +60,17 @@ export class Rooms {
   say(teamId, event, payload) {
     const channel = this.#channels.get(teamId);
     if (channel?.status !== "live" || this.#peopleOf(teamId).length === 0) return;
-    channel.send(event, { ...payload, person: this.#store.me.id });
+    channel.send(event, payload);
   }
 
   #peopleOf(teamId) {
     const channel = this.#channels.get(teamId);
     // What was heard before the connection was lost is worth something; where I am not let in, not.
     if (channel.status === "errored" && this.#client.status.status === "open") return [];
-    const keys = Object.keys(channel.presenceState()).map(Number);
-    return keys.filter((id) => id !== this.#store.me.id && this.#store.people.has(id));
+    // The server says who a member is; keys and metas are what pages choose.
+    const metas = Object.values(channel.presenceState()).flat();
+    const ids = new Set(metas.map((meta) => Number(meta.phx_user_id)));
+    return [...ids].filter((id) => id !== this.#store.me.id && this.#store.people.has(id));
   }
 
   /** My teams are what the stream says they are: enters and leaves rooms accordingly. */
@@ -88,7 +90,7 @@ export class Rooms {
     const { me } = this.#store;
     const channel = this.#client.channel(`team:${teamId}`, { private: true, presenceKey: String(me.id) });
     this.#channels.set(teamId, channel);
-    channel.on("broadcast", { event: "*" }, ({ event, payload }) => this.#heard(teamId, event, payload));
+    channel.on("broadcast", { event: "*" }, ({ event, payload, meta }) => this.#heard(teamId, event, payload, meta?.user_id));
     channel.on("presence", { event: "sync" }, () => this.#tell("presence"));
     this.#track(channel);
     channel.subscribe(() => this.#tell("presence"));
@@ -106,9 +108,9 @@ export class Rooms {
     }
   }
 
-  /** Anybody in the room may say anything: what does not come from somebody here is not passed on. */
-  #heard(teamId, event, payload) {
-    const id = payload?.person;
+  /** Hands on what somebody in the room sent; the server says who that is. */
+  #heard(teamId, event, payload, userId) {
+    const id = Number(userId);
     if (event === "presence" || !this.#peopleOf(teamId).includes(id)) return;
     this.#tell(event, { person: this.#store.people.get(id), payload, teamId });
   }

@@ -123,7 +123,8 @@ export class Channel {
    *   `since` until the channel has a cursor): gets a
    *   {@link import("./change.js").Change}.
    * - "broadcast", with `{event}` (a name or "*"): gets `{type, event, payload, meta?}`; a payload
-   *   of bytes is an ArrayBuffer.
+   *   of bytes is an ArrayBuffer. On a private topic `meta.user_id` is the user who sent it, as the
+   *   server knows it: a page cannot set it.
    * - "presence", with `{event}` ("sync", "join", "leave" or "*"): gets a
    *   {@link import("./presence.js").PresenceReport}. "sync" comes after every change of
    *   `presenceState()`; "join" and "leave" say who came and went, after a lost connection too.

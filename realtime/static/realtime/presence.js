@@ -12,7 +12,8 @@ const MOST_HELD = 500;
 
 /**
  * @typedef {{presence_ref: string} & Record<string, unknown>} Meta What one connection
- *   tracked, and the server's ref for it.
+ *   tracked, and the server's ref for it. On a private topic `phx_user_id` is the user, as the
+ *   server knows it: a page cannot set it.
  */
 
 /**

@@ -33,16 +33,18 @@ RESERVED_KEYS = frozenset(
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 # Names in a meta that only the server writes.
-_REF, _PREVIOUS = "phx_ref", "phx_ref_prev"
+_REF, _PREVIOUS, _USER = "phx_ref", "phx_ref_prev", "phx_user_id"
 
 
 class PresenceMeta(msgspec.Struct, frozen=True):
-    """One member at one version. `meta` is a JSON object as text, without the server's names."""
+    """One member at one version. `meta` is a JSON object as text, without the server's names.
+    `user_id` is the user of a member of a private topic, or ""."""
 
     id: str
     version: int
     key: str
     meta: bytes
+    user_id: str = ""
 
     @property
     def ref(self) -> str:
@@ -56,7 +58,7 @@ def clean_meta(text: bytes) -> bytes:
         cells = _decode(text)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise ValueError("a presence is a JSON object") from error
-    for name in (_REF, _PREVIOUS):
+    for name in (_REF, _PREVIOUS, _USER):
         cells.pop(name, None)
     return _encode(cells)
 
@@ -145,5 +147,7 @@ def _meta(entry: PresenceMeta, before: PresenceMeta | None) -> bytes:
     head = b'{"phx_ref":%b' % _encode(entry.ref)
     if before is not None:
         head += b',"phx_ref_prev":%b' % _encode(before.ref)
+    if entry.user_id:
+        head += b',"phx_user_id":%b' % _encode(entry.user_id)
     rest = entry.meta[1:]
     return head + (rest if rest == b"}" else b"," + rest)

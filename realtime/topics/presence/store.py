@@ -38,8 +38,10 @@ def read(alias: str, topic: str, private: bool) -> list[PresenceMeta]:
     rows = PresenceMember.objects.using(alias).filter(topic=topic, private=private)
     found = rows.order_by("since", "pk").annotate(text=Cast("meta", TextField()))
     return [
-        PresenceMeta(id_, version, key, text.encode())
-        for id_, version, key, text in found.values_list("pk", "version", "key", "text")
+        PresenceMeta(id_, version, key, text.encode(), (user_id if private else None) or "")
+        for id_, version, key, text, user_id in found.values_list(
+            "pk", "version", "key", "text", "user_id"
+        )
     ]
 
 
@@ -81,10 +83,12 @@ def write(
             # A row exists already where an earlier write passed although it seemed to fail.
             update_conflicts=True,
             unique_fields=["id"],
-            update_fields=["process", "version", "meta"],
+            update_fields=["process", "version", "meta", "user_id"],
         )
         models = [_model(process, row) for row in changed]
-        if models and table.bulk_update(models, ["version", "meta"], _BATCH) < len(models):
+        if models and table.bulk_update(models, ["version", "meta", "user_id"], _BATCH) < len(
+            models
+        ):
             raise ProcessExpired
     return refused
 

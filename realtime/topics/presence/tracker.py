@@ -276,6 +276,7 @@ class PresenceTracker:
 def _apply(members: PresenceState, event: DatabaseEvent) -> None:
     row = event.new
     if row is not None:
-        members.put(PresenceMeta(row["id"], row["version"], row["key"], row.text("meta")))
+        user_id = (row["user_id"] if row["private"] else None) or ""
+        members.put(PresenceMeta(row["id"], row["version"], row["key"], row.text("meta"), user_id))
     elif event.old is not None:
         members.remove(event.old["id"])

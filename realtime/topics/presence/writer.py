@@ -83,7 +83,11 @@ class PresenceWriter:
         """Make a channel present with this row, in place of its former one. Sets the version."""
         id_ = row.entry.id
         member = self._members.setdefault(id_, _Tracked(id_))
-        if member.row is not None and member.row.entry.meta == row.entry.meta:
+        if (
+            member.row is not None
+            and member.row.entry.meta == row.entry.meta
+            and member.row.user_id == row.user_id
+        ):
             # Nothing changes, but an earlier call that is not finished comes first.
             if member.waiting:
                 self._expect(member, done)
@@ -92,6 +96,15 @@ class PresenceWriter:
             return
         member.row = _at(row, next(self._versions))
         self._expect(member, done)
+        self._mark(member)
+
+    def assign(self, id_: str, user_id: str | None) -> None:
+        """The channel has another user from here on; does nothing unless it is present."""
+        member = self._members.get(id_)
+        if member is None or member.row is None or member.row.user_id == user_id:
+            return
+        row = msgspec.structs.replace(member.row, user_id=user_id)
+        member.row = _at(row, next(self._versions))
         self._mark(member)
 
     def untrack(self, id_: str, done: Done | None = None) -> None:

@@ -127,7 +127,8 @@ async def test_private_topics_need_permission_to_send(listen: Any) -> None:
     answer = await post(f"{single}&persist=true", {"n": 2}, apikey=good)
     assert answer.status_code == 202
     told = await heard(client)
-    assert told["meta"] == {"id": str(await db(lambda: Message.objects.get().id))}
+    id_ = str(await db(lambda: Message.objects.get().id))
+    assert told["meta"] == {"id": id_, "user_id": "a"}
 
 
 @pytest.mark.parametrize("headers", [{"authorization": "Bearer x.y.z"}, {"apikey": "sb_secret_no"}])

@@ -100,7 +100,7 @@ async def test_each_of_the_four_permissions_is_enforced_apart(connect: Any, allo
     )
     assert (await send(full))["status"] == "ok"
     for client in (blind, mute, ghost):
-        assert await heard(client) == MESSAGE
+        assert await heard(client) == {**MESSAGE, "meta": {"user_id": "full"}}
     assert (await track(blind))["status"] == "ok"
     for client in (full, deaf, mute, ghost):
         await client.until(lambda f: f[3] == "presence_diff")
@@ -158,7 +158,7 @@ async def test_losing_one_of_two_permissions_mutes_and_gaining_it_again_resumes(
     client = await joined(await connect(), presence={"enabled": True})
     await client.until(lambda f: f[3] == "presence_state")
     await send_quietly(service)
-    assert await heard(client) == MESSAGE
+    assert await heard(client) == {**MESSAGE, "meta": {"user_id": "job"}}
     for enabled in (False, True):
         hear.enabled = enabled
         await db(hear.save)
@@ -166,7 +166,7 @@ async def test_losing_one_of_two_permissions_mutes_and_gaining_it_again_resumes(
         await track_anew(service, client)
         await send_quietly(service)
         if enabled:
-            assert await heard(client) == MESSAGE
+            assert await heard(client) == {**MESSAGE, "meta": {"user_id": "job"}}
         else:
             await track_anew(service, client)
             assert not any(frame[3] == "broadcast" for frame in client.unread)
