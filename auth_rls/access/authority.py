@@ -226,8 +226,11 @@ def renew(subject: Subject) -> Subject | None:
     return renew_all([subject])[0]
 
 
-def renew_all(subjects: Iterable[Subject]) -> list[Subject | None]:
-    """`renew` for many subjects, in their order, with one query for each 500 users."""
+def renew_all(
+    subjects: Iterable[Subject], *, snapshot: PolicySnapshot | None = None
+) -> list[Subject | None]:
+    """`renew` for many subjects, in their order, with one query for each 500 users; as of the
+    snapshot's moment where that is an earlier one."""
     subjects = list(subjects)
     keys = [_user_key(subject) for subject in subjects]
     found: dict[Any, Any] = {}
@@ -235,6 +238,8 @@ def renew_all(subjects: Iterable[Subject]) -> list[Subject | None]:
     manager = get_user_model()._base_manager
     for start in range(0, len(wanted), 500):
         found.update(manager.in_bulk(wanted[start : start + 500]))
+    if snapshot is not None and snapshot.past is not None:
+        found = snapshot.past.users(found, wanted)
     return [_renewed(subject, found.get(key)) for subject, key in zip(subjects, keys, strict=True)]
 
 

@@ -16,6 +16,7 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, models, router
 from django.db.models import Q
 
+from auth_rls.access.past import Past
 from auth_rls.policy.declared import declared_policies
 from auth_rls.policy.definition import (
     Definition,
@@ -45,9 +46,10 @@ class PolicySnapshot:
     Pass one snapshot to many calls, and all their answers are of the moment it was read.
     """
 
-    def __init__(self, definitions: Iterable[Definition]) -> None:
+    def __init__(self, definitions: Iterable[Definition], past: Past | None = None) -> None:
         """Takes the policies among `definitions` that can be applied, and a denial for each that
-        cannot. Makes no query."""
+        cannot. Makes no query. With `past`, permissions are those of that moment."""
+        self.past = past or None
         self._rules: dict[tuple[type[models.Model], str], list[PolicyRule]] = {}
         self._holds: dict[tuple[str, Any], bool] = {}
         # The sets behind selects, filled by `authority.reader`: equal selects are read once.
@@ -62,6 +64,12 @@ class PolicySnapshot:
     def load(cls) -> PolicySnapshot:
         """The enabled policies of the database and those declared in code. One query."""
         return cls([*stored_definitions(), *declared_policies()])
+
+    @classmethod
+    def load_past(cls, past: Past) -> PolicySnapshot:
+        """As `load`, at an earlier moment. Raises PastUnknown."""
+        stored = past.definitions() if past else stored_definitions()
+        return cls([*stored, *declared_policies()], past)
 
     @classmethod
     def load_if_migrated(cls) -> PolicySnapshot:
@@ -111,7 +119,7 @@ class PolicySnapshot:
         keys = list(users)
         for start in range(0, len(keys), _BATCH):
             batch = {pk: users[pk] for pk in keys[start : start + _BATCH]}
-            holders = _holders(permission, batch)
+            holders = _holders(permission, batch, self.past)
             self._holds.update({(permission, pk): pk in holders for pk in batch})
 
 
@@ -155,8 +163,8 @@ def _log_once(definition: Definition, problem: PolicyProblem) -> None:
     )
 
 
-def _holders(permission: str, users: dict[Any, Any]) -> set[Any]:
-    """The primary keys among `users` whose user holds the permission now."""
+def _holders(permission: str, users: dict[Any, Any], past: Past | None) -> set[Any]:
+    """The primary keys among `users` whose user holds the permission, now or at that moment."""
     model = get_user_model()
     try:
         model._meta.get_field("user_permissions")
@@ -169,6 +177,8 @@ def _holders(permission: str, users: dict[Any, Any]) -> set[Any]:
             if hasattr(user, "has_perm") and user.has_perm(permission)
         }
     app_label, _, codename = permission.partition(".")
+    if past is not None:
+        return past.holders(app_label, codename, users)
     meant = Permission.objects.filter(content_type__app_label=app_label, codename=codename)
     holding = model._base_manager.filter(
         Q(user_permissions__in=meant) | Q(groups__permissions__in=meant), pk__in=list(users)

@@ -107,6 +107,8 @@ class Dispatcher:
         self._casts: FairQueue[Broadcast] = FairQueue(_INBOX.casts, _INBOX.casts_of_topic)
         self._news = asyncio.Event()
         self._waiting_rows = 0
+        # Changes of permissions that the channels were not brought to yet.
+        self._unbound: list[DatabaseEvent] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._slice_seconds = rhythm.slice_seconds
         self._breath = TimeSlice(rhythm.slice_seconds)
@@ -235,6 +237,7 @@ class Dispatcher:
 
     async def _resync(self, head: Head) -> None:
         self.counters.resyncs += 1
+        self._unbound.clear()
         await self._rebinding.restart(Position(head.epoch, head.seq))
         # Nothing is awaited from here on: no reply may name the new position to a channel that was
         # not notified of it.
@@ -245,19 +248,14 @@ class Dispatcher:
         self.users_changed(None)
 
     async def _process(self, events: Sequence[DatabaseEvent]) -> None:
-        bound = False
         self._breath.begin()
-        for number, event in enumerate(events):
+        for event in events:
             if self.subscribers.decides(event):
                 # What came before is delivered by the permissions of before.
                 self.presence.flush()
-                if not bound and self.subscribers.watch.binds(event):
-                    # What the database says now includes every change of this batch.
-                    bound = True
-                    scope = self.subscribers.watch.scope(events[number:])
-                    await self._rebinding.rebind(scope)
-                    self.users_changed(None if scope.everybody else scope.users)
-                await self._rebinding.shift(event)
+                await self._follow(event)
+            elif self._unbound:
+                await self._rebind()
             self.log.append(event)
             self.counters.events += 1
             if not event.relation.published and event.relation.table in self._internal:
@@ -271,7 +269,30 @@ class Dispatcher:
                 for delivery in deliveries:
                     self._deliver(event, delivery)
             await self._breath.pause()
+        await self._rebind()
         self.presence.flush()
+
+    async def _follow(self, event: DatabaseEvent) -> None:
+        """Take permissions over a change of a table that decides."""
+        if self.subscribers.watch.binds(event):
+            self._unbound.append(event)
+            self._rebinding.overtake()
+            if event.relation.published:
+                await self._rebind()
+        else:
+            await self._rebind()
+        await self._rebinding.shift(event)
+
+    async def _rebind(self) -> None:
+        """Bind what the changes of permissions concern that were not followed yet, as of the last
+        of them. Many in a row, with nothing to deliver in between, are followed together."""
+        if not self._unbound:
+            return
+        scope = self.subscribers.watch.scope(self._unbound)
+        at = Position(self.log.epoch, self._unbound[-1].seq)
+        await self._rebinding.rebind(scope, at=at)
+        self._unbound.clear()
+        self.users_changed(None if scope.everybody else scope.users)
 
     def _deliver(self, event: DatabaseEvent, delivery: Delivery[Subscriber]) -> None:
         try:

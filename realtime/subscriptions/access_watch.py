@@ -8,17 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from django.apps import apps
+from django.db import connections
 from django.db.models import Model
 
 from auth_rls.access import authority
+from auth_rls.access.past import Past, PastUnknown, models_of_past
 from auth_rls.access.snapshot import PolicySnapshot
 from auth_rls.predicates.predicate import Select, columns
 from realtime.event_log.event import DatabaseEvent, RowImage
+from realtime.event_log.position import Position
+from realtime.event_log.table import read_later, relations
 from realtime.subscriptions.identity_tables import table_of, user_keys
 from realtime.subscriptions.planner import Planner
 from realtime.wal import capture, triggers
+from realtime.wal.head import read_head
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,38 @@ class AccessWatch:
         self._known = watched
         self.tables = frozenset(capture.table_name_of(model)[1] for model in watched)
         return Planner(snapshot)
+
+    def planner_at(self, at: Position) -> Planner:
+        """A planner for the policies, users and permissions as they were at this position, for use
+        in the caller's transaction. In a database thread, inside `one_snapshot`.
+
+        Raises PastUnknown where the log does not tell.
+        """
+        head = read_head(connections[self._alias])
+        if head.epoch != at.epoch or head.seq < at.seq:
+            # The log has begun anew; everything will be bound again for it.
+            return Planner()
+        return Planner(PolicySnapshot.load_past(self._past(at)))
+
+    def _past(self, at: Position) -> Past:
+        models = {capture.table_name_of(model)[1]: model for model in models_of_past()}
+        try:
+            later = relations.events(read_later(self._alias, list(models), at.seq))
+        except OverflowError as error:
+            raise PastUnknown(str(error)) from None
+        rows: dict[type[Model], dict[Any, RowImage | None]] = {}
+        for event in later:
+            model = models[event.relation.table]
+            if event.old is None and event.new is None:
+                raise PastUnknown(f"{event.op} of {event.relation.table}")
+            found = rows.setdefault(model, {})
+            key = model._meta.pk.column
+            # The first change of a key says what was there before all of them.
+            if event.old is not None:
+                found.setdefault(event.old[key], event.old)
+            if event.new is not None:
+                found.setdefault(event.new[key], None)
+        return Past(rows)
 
     def binds(self, event: DatabaseEvent) -> bool:
         """Whether this change may alter what a subject is bound to, and not a set alone."""

@@ -53,6 +53,8 @@ class LiveSetStore:
     """Sets are kept for holders, which are any hashable objects: a channel, or a piece of work."""
 
     def __init__(self, alias: str, log: EventLog, watch: AccessWatch) -> None:
+        #: The database of the log.
+        self.alias = alias
         self._log = log
         self._reader = SetReader(alias, watch)
         self._lookups = LiveSets(table_of)
@@ -166,7 +168,7 @@ class LiveSetStore:
 
     def apply(self, event: DatabaseEvent) -> Shifts:
         """Move the sets by this change. Those that are stale then have to be read again."""
-        at = self._at
+        at = self.position
         if event.seq <= at.seq:
             # It was applied before something failed, and comes again.
             return Shifts()
@@ -197,7 +199,7 @@ class LiveSetStore:
             selects = tuple(self._lookups)
         if not selects:
             return {}
-        found = await in_database_thread(self._reader.read, tuple(selects), self._at)
+        found = await in_database_thread(self._reader.read, tuple(selects), self.position)
         shifts: dict[Select, SetDelta] = {}
         breath = TimeSlice()
         for select, one in found.items():
@@ -214,7 +216,8 @@ class LiveSetStore:
             reading.void = True
 
     @property
-    def _at(self) -> Position:
+    def position(self) -> Position:
+        """The position of the sets: that of the log, or of the event that is delivered next."""
         here = Position(self._log.epoch, self._log.seq)
         ahead = self._ahead
         if ahead is None or (ahead.epoch == here.epoch and ahead.seq <= here.seq):
@@ -246,13 +249,13 @@ class LiveSetStore:
 
     async def _bring(self, batch: _Batch) -> None:
         while True:
-            reading = _Reading(self._at)
+            reading = _Reading(self.position)
             self._readings.append(reading)
             try:
                 found = await in_database_thread(self._reader.read, tuple(batch.wanted), reading.at)
             finally:
                 self._readings.remove(reading)
-            if not reading.void and reading.at.epoch == self._at.epoch:
+            if not reading.void and reading.at.epoch == self.position.epoch:
                 brought = _brought_on(found, reading.missed)
                 if brought is not None:
                     break

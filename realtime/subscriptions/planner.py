@@ -110,7 +110,9 @@ class Planner:
     def renew(self, subjects: Iterable[Subject]) -> dict[Subject, Subject | None]:
         """Each subject as the database now has it; None if its user may no longer ask."""
         distinct = list(dict.fromkeys(subjects))
-        return dict(zip(distinct, authority.renew_all(distinct), strict=True))
+        return dict(
+            zip(distinct, authority.renew_all(distinct, snapshot=self._snapshot), strict=True)
+        )
 
     def plan(
         self, subject: Subject, bindings: Iterable[Binding], private: str | None = None

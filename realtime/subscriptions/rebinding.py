@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from auth_rls.access.past import PastUnknown
+from auth_rls.access.snapshot import PolicySnapshot
 from auth_rls.predicates.predicate import Select
 from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.position import Position
@@ -28,6 +30,7 @@ from realtime.util.backoff import Backoff
 from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
 from realtime.util.outage_log import OutageLog
 from realtime.util.time_slice import SLICE_SECONDS, TimeSlice
+from realtime.wal.snapshots import one_snapshot
 
 logger = logging.getLogger("realtime.rebinding")
 
@@ -82,6 +85,12 @@ class Rebinding:
         self.generation += 1
         self._planners.forget()
 
+    def overtake(self) -> None:
+        """Permissions have changed, and will be followed before another event is delivered: what
+        was planned before is not to be used."""
+        self.generation += 1
+        self._planners.forget()
+
     def generation_of(self, request: Request) -> tuple[int, int]:
         """What must be the same before and after a plan is made, or the plan is overtaken."""
         # Rights on a topic are read with the sets behind them; verdicts on rows look into the sets.
@@ -99,8 +108,7 @@ class Rebinding:
         if shifts.stale:
             entitled |= await self._read_again(shifts.stale)
         if entitled:
-            # What a subject may do on a topic has no position in the log: it is read as it is now.
-            await self.rebind(RebindScope(), entitled)
+            await self.rebind(RebindScope(), entitled, self._sets.position)
 
     async def restart(self, at: Position) -> None:
         """Bind every channel and read every set for another position, where the log goes on."""
@@ -108,21 +116,25 @@ class Rebinding:
         await self.rebind(RebindScope(everybody=True, capture_gap=True))
 
     async def rebind(
-        self, scope: RebindScope = EVERYBODY, ports: Collection[Subscriber] = ()
+        self,
+        scope: RebindScope = EVERYBODY,
+        ports: Collection[Subscriber] = (),
+        at: Position | None = None,
     ) -> None:
-        """Bind the channels in this scope, and these, to what the database says now. Returns when
-        that is done, however long the database is away."""
+        """Bind the channels in this scope, and these, to the permissions as they were at this
+        position of the log; without one, as they are now. Returns when that is done, however long
+        the database is away."""
         self._breath.begin()
         # Nothing is awaited up to `found`: a channel that is not among these is planned after this.
         self.generation += 1
         self._planners.forget()
         found = self._concerned(scope, ports)
-        planner = await self._insist(lambda: in_database_thread(self._watch.look))
+        await self._insist(lambda: in_database_thread(self._watch.look))
         work = object()
         try:
             for start in range(0, len(found), self._planned_together):
                 some = found[start : start + self._planned_together]
-                await self._bind(planner, some, scope, ports, work)
+                await self._bind(some, scope, ports, at, work)
         finally:
             self._sets.release(work)
         capture_gap = scope.capture_gap
@@ -133,7 +145,7 @@ class Rebinding:
         if capture_gap:
             entitled = await self._read_again(None)
             if entitled:
-                await self.rebind(RebindScope(), entitled)
+                await self.rebind(RebindScope(), entitled, at)
 
     def _concerned(self, scope: RebindScope, ports: Collection[Subscriber]) -> list[Subscriber]:
         if scope.everybody or scope.policies:
@@ -143,10 +155,10 @@ class Rebinding:
 
     async def _bind(
         self,
-        planner: Planner,
         some: Collection[Subscriber],
         scope: RebindScope,
         ports: Collection[Subscriber],
+        at: Position | None,
         work: object,
     ) -> None:
         channels = self._channels
@@ -157,7 +169,7 @@ class Rebinding:
                 request = channels.request_of(port)
                 if request is not None:
                     asked[port] = request, channels.plan_of(port)
-            plans = await in_database_thread(_replan, planner, asked, scope, ports)
+            plans = await in_database_thread(self._replan, asked, scope, ports, at)
             # Held by this work until the channels do.
             await self._sets.acquire(work, plans.selects)
             return plans
@@ -166,6 +178,8 @@ class Rebinding:
         self._breath.begin()
         for port, (before, bound) in plans.of.items():
             await self._breath.pause()
+            if plans.unknown:
+                port.resync(self._sets.position)
             # A channel that left, or asked for something else meanwhile, is left alone.
             if channels.request_of(port) is not before:
                 continue
@@ -178,6 +192,30 @@ class Rebinding:
                 port.resubscribed()
             if request.private is not None:
                 port.permitted(plan.rights)
+
+    def _replan(
+        self,
+        asked: Mapping[Subscriber, tuple[Request, Plan]],
+        scope: RebindScope,
+        ports: Collection[Subscriber],
+        at: Position | None,
+    ) -> _Plans:
+        """Plan by the permissions of this position. In a database thread."""
+        if at is None:
+            return _replan(Planner(), asked, scope, ports)
+        with one_snapshot(self._sets.alias):
+            try:
+                return _replan(self._watch.planner_at(at), asked, scope, ports)
+            except PastUnknown as error:
+                logger.warning(
+                    "permissions at %s cannot be known, and deny: %s",
+                    at.seq,
+                    error,
+                    extra={"action": "past_unknown"},
+                )
+                # Nothing is known of who they were, either: users are as they are now.
+                nothing = Planner(PolicySnapshot(()))
+                return replace(_replan(nothing, asked, scope, ports), unknown=True)
 
     async def _read_again(self, selects: Collection[Select] | None) -> set[Subscriber]:
         """Read these sets anew, or all. Returns the channels whose rights on a topic may have
@@ -220,6 +258,8 @@ class _Plans:
 
     of: Mapping[Subscriber, tuple[Request, _Bound]]
     selects: Iterable[Select]
+    #: The permissions of the position are not known: these plans deny.
+    unknown: bool = False
 
 
 def _replan(
@@ -228,7 +268,7 @@ def _replan(
     scope: RebindScope,
     ports: Collection[Subscriber],
 ) -> _Plans:
-    """Plan those whose users or policies changed. In a database thread."""
+    """Plan those whose users or policies changed."""
     requests = {
         port: request
         for port, (request, plan) in asked.items()

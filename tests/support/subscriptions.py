@@ -137,7 +137,8 @@ class Server:
     async def hand_out(self, event: DatabaseEvent) -> None:
         """What a dispatcher does with one event."""
         if self.subscribers.watch.binds(event):
-            await self.rebinding.rebind(self.subscribers.watch.scope([event]))
+            at = Position(self.log.epoch, event.seq)
+            await self.rebinding.rebind(self.subscribers.watch.scope([event]), at=at)
         await self.rebinding.shift(event)
         self.log.append(event)
         with self.channels.frozen():
