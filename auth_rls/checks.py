@@ -174,10 +174,12 @@ def check_issuers(**kwargs: Any) -> list[checks.CheckMessage]:
     """auth_rls.W006 for keys of another issuer whose tokens for any application count."""
     if _settings_error() is not None or conf.current().key_source is None:
         return []
+    required = {name for name, _ in conf.current().required_claims}
     missing = [
         key
         for key, names in (
-            ("JWT_AUDIENCE", conf.current().audiences),
+            # Some issuers name the application in another claim.
+            ("JWT_AUDIENCE", conf.current().audiences or required & {"aud", "azp", "client_id"}),
             ("JWT_ISSUER", conf.current().issuers),
         )
         if not names

@@ -454,8 +454,11 @@ async def test_a_bad_token_opens_no_socket(world: World, uvicorn_world: World) -
         assert await refusal(uvicorn_world.server, key=key) == 401, key
 
 
-async def test_a_foreign_origin_opens_no_socket(world: World) -> None:
-    assert await refusal(world.server, headers={"Origin": "https://evil.example"}) == 403
+async def test_a_foreign_origin_opens_no_socket_without_a_key(world: World) -> None:
+    evil = {"Origin": "https://evil.example"}
+    assert await refusal(world.server, key=None, headers=evil) == 403
+    async with await Peer.open(world.server, headers=evil) as peer:
+        await peer.join("by key", ALL)
     async with await Peer.open(world.server, headers={"Origin": world.server.origin}) as peer:
         await peer.join("same origin", ALL)
 
