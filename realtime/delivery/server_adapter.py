@@ -52,6 +52,8 @@ _AUTOBAHN = (
 )
 # How long what a client still sends is dropped before its connection is.
 _LINGER_SECONDS = 1.0
+# How long a client may take to read what was sent before its socket was closed.
+_UNREAD_SECONDS = 15.0
 
 
 def _nothing_waits() -> int:
@@ -188,6 +190,10 @@ async def send_close(send: Callable[[dict[str, Any]], Awaitable[None]], code: Cl
     if make_frame is not None and code != _NORMAL and code not in _APPLICATION:
         make_frame(code=int(code), reasonUtf8=code.meaning.encode(), isReply=False)
         return
+    own: Any = getattr(send, "__self__", None)
+    if _named(type(own)) == _UVICORN:
+        # uvicorn waits without end for a client that does not read its close frame.
+        own.loop.call_later(_UNREAD_SECONDS, own.transport.abort)
     await send({"type": "websocket.close", "code": int(code), "reason": code.meaning})
 
 
@@ -291,6 +297,8 @@ def end_uvicorn(protocol: Any) -> None:
         output = [*output[:-2], _close_frame(code, reason)]
     protocol.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
     protocol.close_sent = True
+    if transport.is_closing():
+        return
     transport.write(b"".join(output))
     if transport.can_write_eof():
         transport.write_eof()
