@@ -13,13 +13,15 @@ from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections, router
+from django.db.migrations.executor import MigrationExecutor
 
 from auth_rls.access.snapshot import PolicySnapshot
 from realtime import conf
-from realtime.bus.layers import idle_timeout
+from realtime.bus.layers import idle_timeout, layer_problem
 from realtime.conf import settings
 from realtime.socket.origin import OriginRule
 from realtime.wal import published, triggers
+from realtime.wal.obstacles import ABSENT
 from realtime.wal.vendor import supported, supports, vendor_of
 
 
@@ -35,8 +37,23 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
 
 @register()
 def check_layer(**kwargs: Any) -> list[CheckMessage]:
-    """W010 a layer of channels_redis.core whose reads time out while it is idle."""
-    return [
+    """E008 the layer cannot be made; W010 a layer of channels_redis.core whose reads time out while
+    it is idle."""
+    alias = conf.current().CHANNEL_LAYER
+    problem = layer_problem(alias)
+    broken: list[CheckMessage] = (
+        []
+        if problem is None
+        else [
+            Error(
+                f"The channel layer {alias!r} {problem}.",
+                hint="Channels takes some of these for no layer at all: broadcasts would reach one "
+                f"process only. See CHANNEL_LAYERS[{alias!r}].",
+                id="realtime.E008",
+            )
+        ]
+    )
+    return broken + [
         Warning(
             f"The channel layer {alias!r} fails after {seconds:g} seconds without a message: its "
             "Redis client times reads out before the layer stops waiting.",
@@ -108,6 +125,30 @@ def check_database_setting(**kwargs: Any) -> list[CheckMessage]:
             )
         ]
     return vendor_of(connection).check(alias)
+
+
+@register(Tags.database)
+def check_captured(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """W004 a published model of which nothing can come: it is kept in another database, or is a
+    view, a foreign table or no table at all; a trigger that fires before Rowcast's."""
+    alias = settings.DATABASE
+    if alias not in (databases or ()) or not supports(connections[alias]):
+        return []
+    try:
+        if not triggers.log_exists(alias):
+            return []
+        found = triggers.faults(alias)
+        if any(ABSENT in text for text in found) and _pending(alias):
+            # The migration that makes it is still to run.
+            found = [text for text in found if ABSENT not in text]
+    except DatabaseError:
+        return []  # no database to speak of: Django's own checks and commands say so
+    return [Warning(text, id="realtime.W004") for text in found]
+
+
+def _pending(alias: str) -> bool:
+    executor = MigrationExecutor(connections[alias])
+    return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))
 
 
 @register(Tags.database)

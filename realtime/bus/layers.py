@@ -6,9 +6,12 @@ delay the other.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from channels.layers import InMemoryChannelLayer, channel_layers, get_channel_layer
+
+logger = logging.getLogger("realtime.bus")
 
 CALL_SECONDS = 2.0
 
@@ -18,6 +21,10 @@ def own_layer(alias: str) -> Any:
 
     An in-memory layer is the project's own object, because two of them do not reach each other.
     """
+    problem = layer_problem(alias)
+    if problem is not None:
+        # Channels takes a layer whose class raises KeyError for none at all, and says nothing.
+        logger.error("the channel layer %r %s", alias, problem, extra={"action": "bus_down"})
     shared = get_channel_layer(alias)
     if shared is None or isinstance(shared, InMemoryChannelLayer):
         return shared
@@ -47,6 +54,17 @@ def idle_timeout(alias: str) -> tuple[float, float] | None:
     timeouts = [host.get("socket_timeout", default) for host in layer.hosts]
     short = [seconds for seconds in timeouts if seconds is not None and seconds <= waits]
     return (min(short), waits) if short else None
+
+
+def layer_problem(alias: str) -> str | None:
+    """Why a layer that is configured cannot be made; None where it can, or where there is none."""
+    if alias not in channel_layers.configs:
+        return None
+    try:
+        channel_layers.make_backend(alias)
+    except Exception as error:
+        return f"cannot be made: {type(error).__name__}: {error}"
+    return None
 
 
 def reaches_others(alias: str) -> bool:

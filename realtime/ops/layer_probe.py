@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from realtime import conf
-from realtime.bus.layers import own_layer, reaches_others
+from realtime.bus.layers import layer_problem, own_layer, reaches_others
 from realtime.bus.mailbox import Mailbox
 
 State = Literal["ok", "down", "in-memory", "none"]
@@ -36,6 +36,9 @@ class Layer:
 async def probe(timeout: float = 2.0) -> Layer:
     """Probe now. Never raises; takes little more than `timeout` seconds."""
     alias = conf.current().CHANNEL_LAYER
+    problem = layer_problem(alias)
+    if problem is not None:
+        return Layer("down", error=problem)
     try:
         if not reaches_others(alias):
             return Layer("none" if own_layer(alias) is None else "in-memory")

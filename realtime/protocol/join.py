@@ -106,7 +106,7 @@ class Binding:
         try:
             predicate = parse_filter(self.filter, columns, compiled=compiled)
         except FilterError as error:
-            raise BindingError(self._failed(error.exception)) from None
+            raise BindingError(self.failed(error.exception)) from None
         self._check_select(columns)
         return predicate
 
@@ -114,7 +114,7 @@ class Binding:
         for name in self.select or ():
             if name not in columns:
                 raise BindingError(
-                    self._failed(f"ERROR P0001 (raise_exception) invalid column for select {name}")
+                    self.failed(f"ERROR P0001 (raise_exception) invalid column for select {name}")
                 )
 
     def ended(self, reason: str) -> Binding:
@@ -125,7 +125,8 @@ class Binding:
         """The text for when no published table is covered."""
         return errors.not_published(self._parameters())
 
-    def _failed(self, exception: str) -> str:
+    def failed(self, exception: str) -> str:
+        """The text for when the table refuses the binding."""
         return errors.subscribing_failed(self._parameters(), exception)
 
     def _parameters(self) -> str:

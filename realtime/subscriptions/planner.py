@@ -22,6 +22,7 @@ from auth_rls.predicates.predicate import FALSE, Predicate, Select, selects
 from auth_rls.predicates.selects import direct_selects
 from auth_rls.predicates.simplify import simplify
 from auth_rls.subjects.subject import Subject
+from realtime import conf
 from realtime.models import Topic
 from realtime.protocol.join import Binding, BindingError
 from realtime.subscriptions.dependencies import Dependence, VerdictDependencies, of_select
@@ -29,6 +30,7 @@ from realtime.subscriptions.identity_tables import about_user, table_of
 from realtime.subscriptions.index import Subscription
 from realtime.subscriptions.judgement import Verdict
 from realtime.topics.rights import ALL, TopicRights
+from realtime.wal import obstacles
 from realtime.wal import published as registry
 from realtime.wal.published import Published
 
@@ -87,7 +89,10 @@ class Planner:
     """
 
     def __init__(self, snapshot: PolicySnapshot | None = None) -> None:
-        self._snapshot = snapshot or PolicySnapshot.load()
+        if snapshot is None:
+            snapshot = PolicySnapshot.load()
+            obstacles.refresh(conf.current().DATABASE)
+        self._snapshot = snapshot
         self._verdicts: dict[tuple[Subject, str], Predicate] = {}
         self._judges: dict[tuple[Subject, str], Verdict] = {}
         self._topics_select = any(
@@ -198,6 +203,12 @@ class Planner:
         ]
         if not covered:
             raise BindingError(binding.not_published())
+        obstructed = {entry.table: reason for entry in covered if (reason := obstacles.of(entry))}
+        if len(obstructed) == len(covered):
+            # Of a whole schema the tables that work are left.
+            table, reason = next(iter(obstructed.items()))
+            raise BindingError(binding.failed(f"nothing can come of {table}: {reason}"))
+        covered = [entry for entry in covered if entry.table not in obstructed]
         return [self._subscription(subject, binding, published) for published in covered]
 
     def _subscription(

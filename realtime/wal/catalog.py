@@ -42,6 +42,17 @@ class Catalog(Protocol):
         """The columns of those of these tables (by `db_table`) that the database has."""
         ...
 
+    def kinds(self, tables: Collection[str]) -> Mapping[str, str]:
+        """What these names (`db_table`) stand for in the database: "table", "view", "foreign
+        table"; without those that stand for nothing."""
+        ...
+
+    def ahead(self, captures: Iterable[Capture]) -> list[tuple[str, str]]:
+        """Triggers of others that fire before ours and cannot be made to fire after them, by table
+        and name: what they write about a row stands in the log before the change itself. `columns`
+        has been asked for the tables of the captures."""
+        ...
+
     def exclusive(self) -> AbstractContextManager[object]:
         """Around comparing and applying."""
         ...

@@ -20,7 +20,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.signals import post_delete, post_migrate, post_save, pre_migrate
 
 from realtime.conf import settings
-from realtime.wal import published
+from realtime.wal import obstacles, published
 from realtime.wal.capture import Capture, label
 from realtime.wal.catalog import Catalog, State, Trigger
 from realtime.wal.head import begin_epoch, read_head
@@ -41,6 +41,30 @@ def status(using: str | None = None) -> list[Trigger]:
     connection = _connection(using)
     catalog = vendor_of(connection).catalog(connection)
     return catalog.compare(_wanted(connection, catalog))
+
+
+def faults(using: str | None = None) -> list[str]:
+    """What is wrong that no trigger of ours can put right, for operators: published models whose
+    changes cannot be captured, and triggers of others that fire before ours. In a database thread.
+
+    Raises UnknownVendor.
+    """
+    connection = _connection(using)
+    catalog = vendor_of(connection).catalog(connection)
+    wanted = _wanted(connection, catalog)
+    reasons = obstacles.find(connection)
+    found = [
+        f"{entry.model._meta.label} is published and never captured: {reason}."
+        for entry in published.published()
+        if (reason := reasons.get(entry.model._meta.db_table)) is not None
+    ]
+    found += [
+        f"The trigger {name!r} on {table} fires before Rowcast's, so what it writes about a row "
+        "stands in the log before the change that set it off. Rename it: triggers fire in the "
+        "order of their names."
+        for table, name in catalog.ahead(wanted)
+    ]
+    return found
 
 
 def reconcile(using: str | None = None) -> list[Trigger]:

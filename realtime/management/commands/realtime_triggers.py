@@ -62,6 +62,9 @@ class Command(BaseCommand):
         if not install.log_exists(using):
             raise CommandError("The tables of the log do not exist yet; run `migrate`.")
         found = install.status(using)
+        faults = install.faults(using)
+        for fault in faults if verbosity else ():
+            self._say(fault)
         wrong = [trigger for trigger in found if trigger.state is not State.INSTALLED]
         if wrong:
             if verbosity:
@@ -69,6 +72,8 @@ class Command(BaseCommand):
             raise CommandError(
                 f"{_summary(wrong, '')} Run `migrate` or `realtime_triggers install`."
             )
+        if faults:
+            raise CommandError("The triggers are as they should be, and not every table can work.")
         if verbosity:
             self._say(f"{len(found)} triggers as they should be.")
 

@@ -53,6 +53,23 @@ FROM unnest(%s::text[], %s::text[]) AS wanted (name, quoted)
 JOIN pg_class AS c ON c.oid = to_regclass(wanted.quoted) AND c.relkind IN ('r', 'p')
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 """
+_KINDS = """
+SELECT wanted.name, CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'table'
+    WHEN 'f' THEN 'foreign table' WHEN 'm' THEN 'materialized view' ELSE 'view' END
+FROM unnest(%s::text[], %s::text[]) AS wanted (name, quoted)
+JOIN pg_class AS c ON c.oid = to_regclass(wanted.quoted) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+"""
+# AFTER, not a foreign key's, not deferred, and sorted before ours. Names are compared by bytes.
+# What is AFTER ROW makes our INSERT a row trigger, too.
+_AHEAD = f"""
+SELECT n.nspname, c.relname, t.tgname
+FROM pg_trigger AS t
+JOIN pg_class AS c ON c.oid = t.tgrelid
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE NOT t.tgisinternal AND t.tgtype & 66 = 0 AND NOT t.tginitdeferred AND t.tgenabled <> 'D'
+    AND t.tgname::text COLLATE "C" < '{postgresql.PREFIX}'
+ORDER BY 1, 2, 3
+"""
 # Copies that a partitioned table's triggers have on its parts go with them.
 _TRIGGERS = f"""
 SELECT n.nspname, c.relname, t.tgname, t.tgtype, t.tgenabled, p.proname
@@ -118,6 +135,26 @@ class PostgresqlCatalog:
                 virtual = {c: sql for c, sql in zip(columns, how, strict=True) if sql is not None}
                 self._tables[name] = _Table(schema, table, level, known, virtual)
         return {name: table.types for name, table in self._tables.items()}
+
+    def kinds(self, tables: Collection[str]) -> Mapping[str, str]:
+        quoted = [self._connection.ops.quote_name(table) for table in tables]
+        with self._connection.cursor() as cursor:
+            cursor.execute(_KINDS, [list(tables), quoted])
+            return dict(cursor.fetchall())
+
+    def ahead(self, captures: Iterable[Capture]) -> list[tuple[str, str]]:
+        with self._connection.cursor() as cursor:
+            cursor.execute(_AHEAD)
+            found = cursor.fetchall()
+        ours = set()
+        for capture in captures:
+            table = self._tables[capture.model._meta.db_table]
+            ours.add((table.schema, table.name))
+        return [
+            (shapes.label(schema, table), name)
+            for schema, table, name in found
+            if (schema, table) in ours
+        ]
 
     def exclusive(self) -> AbstractContextManager[object]:
         return nullcontext()

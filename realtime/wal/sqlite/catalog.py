@@ -18,10 +18,16 @@ _TABLES = (
 )
 
 
+_OURS = f"substr({{}}.name, 1, {len(triggers.PREFIX)}) = '{triggers.PREFIX}'"
+# SQLite fires the triggers of a table from the newest to the oldest. What one writes that was made
+# after ours stands in the log before the change that set it off.
 _TRIGGERS = (
-    "SELECT name, tbl_name, sql FROM sqlite_master"
-    f" WHERE type = 'trigger' AND substr(name, 1, {len(triggers.PREFIX)}) = '{triggers.PREFIX}'"
+    "SELECT m.name, m.tbl_name, m.sql, EXISTS (SELECT 1 FROM sqlite_master AS other"
+    " WHERE other.type = 'trigger' AND other.tbl_name = m.tbl_name COLLATE NOCASE"
+    f" AND other.rowid > m.rowid AND NOT ({_OURS.format('other')})) FROM sqlite_master AS m"
+    f" WHERE m.type = 'trigger' AND {_OURS.format('m')}"
 )
+_KINDS = "SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view')"
 
 
 class SqliteCatalog:
@@ -38,6 +44,16 @@ class SqliteCatalog:
                 found.setdefault(table, set()).add(column)
         return found
 
+    def kinds(self, tables: Collection[str]) -> Mapping[str, str]:
+        with self._connection.cursor() as cursor:
+            cursor.execute(_KINDS)
+            known = {name.lower(): kind for name, kind in cursor.fetchall()}
+        return {name: known[name.lower()] for name in tables if name.lower() in known}
+
+    def ahead(self, captures: Iterable[Capture]) -> list[tuple[str, str]]:
+        # Ours are made again, last.
+        return []
+
     def exclusive(self) -> AbstractContextManager[object]:
         return transaction.atomic(using=self._connection.alias)
 
@@ -53,12 +69,12 @@ class SqliteCatalog:
                 if name not in found:
                     compared.append(Trigger(name, table, State.MISSING, (sql,)))
                 else:
-                    same = found.pop(name) == (table, sql)
+                    same = found.pop(name) == (table, sql, False)
                     state = State.INSTALLED if same else State.STALE
                     compared.append(Trigger(name, table, state, (sql,), _drop(name)))
         compared += [
             Trigger(name, table, State.ORPHAN, drop=_drop(name))
-            for name, (table, _) in found.items()
+            for name, (table, _, _) in found.items()
         ]
         return sorted(compared, key=lambda trigger: (trigger.table, trigger.name))
 
@@ -76,10 +92,11 @@ class SqliteCatalog:
                     cursor.execute(*_drop(name))
         return installed
 
-    def _installed(self) -> dict[str, tuple[str, str]]:
+    def _installed(self) -> dict[str, tuple[str, str, bool]]:
+        """By name, the table, the text, and whether a trigger of others fires before it."""
         with self._connection.cursor() as cursor:
             cursor.execute(_TRIGGERS)
-            return {name: (table, sql) for name, table, sql in cursor.fetchall()}
+            return {name: (table, sql, bool(late)) for name, table, sql, late in cursor.fetchall()}
 
 
 def _drop(name: str) -> tuple[str]:
