@@ -31,10 +31,11 @@ import { Tracking } from "./tracking.js";
  * - "idle": not subscribed yet.
  * - "joining": the join is sent, or will be as soon as there is a connection.
  * - "catching up": joined; the changes since the cursor, or a snapshot, are on their way.
- * - "live": joined; changes arrive as they are committed.
+ * - "live": joined, and the server has confirmed it; changes arrive as they are committed.
  * - "resynced": joined, and changes arrive, but earlier ones are lost. It lasts until the result of
  *   `onResync` has settled; then the channel is "live".
- * - "errored": not joined; the channel tries again by itself.
+ * - "errored": not joined, and the channel tries again by itself; or joined, and the server refuses
+ *   some of its changes: the error says why, and so does the console. It lasts until a rejoin.
  * - "closed": not joined: for good after `unsubscribe`, else until a new token or connection.
  *
  * @typedef {"idle"|"joining"|"catching up"|"live"|"resynced"|"errored"|"closed"} ChannelStatus
@@ -74,6 +75,10 @@ export class Channel {
   #onStatus = () => {};
   #onResync = () => {};
   #timer = null;
+  // Whether the server has said that changes flow, and what it has refused, if anything.
+  #flows = false;
+  #problem = null;
+  #complained = new Set();
   #replies = new Replies();
   #stored;
   #presenceKey;
@@ -278,7 +283,7 @@ export class Channel {
       if (ref !== this.#joinRef) this.#replies.came(ref, payload);
       else if (this.#state === "joining") this.#answered(payload);
     } else if (event === "phx_error") {
-      if (ours) this.#retry(payload.reason ?? "the channel failed");
+      if (ours) this.#retry(payload.reason ?? this.#problem ?? "the channel failed");
     } else if (event === "phx_close") {
       if (ours) this.#shut();
     } else if (event === "postgres_changes") {
@@ -305,6 +310,7 @@ export class Channel {
     clearTimeout(this.#timer);
     if (!this.#link.isOpen()) return;
     this.#state = "joining";
+    this.#problem = null;
     this.#joinRef = this.#link.ref();
     this.#joinToken = this.#link.token();
     if (this.#progress === null || this.#options.resume === false) {
@@ -344,6 +350,7 @@ export class Channel {
     }
     asked.forEach((binding, index) => (binding.id = granted[index].id));
     this.#state = "joined";
+    this.#flows = asked.length === 0;
     this.#progress.joined(this.#asked, response ?? {});
     this.#link.backoff.reset();
     this.#link.settled();
@@ -357,12 +364,18 @@ export class Channel {
   }
 
   /** A message of the server about the channel: a replay, a snapshot, an error. */
-  #system({ extension, message, status, seq }) {
-    if (extension === "resume" && message === "resync required") {
+  #system({ extension, message, status, seq, hint }) {
+    if (status === "error") {
+      this.#refusal(hint ? `${message} (${hint})` : String(message), extension);
+    } else if (extension === "postgres_changes") {
+      this.#flows = true;
+      this.#settle();
+    } else if (extension === "resume" && message === "resync required") {
       this.#progress.resynced(seq);
       this.#resync();
     } else if (extension === "snapshot" && status === "ok") {
       if (this.#progress.snapshotCame()) this.#resync();
+      if (message === "snapshot begins") return;
       this.#progress.ended("snapshot", seq);
       this.#settle();
     } else if (extension === "resume" && status === "ok") {
@@ -370,6 +383,17 @@ export class Channel {
       this.#progress.ended("replay", seq);
       this.#settle();
     }
+  }
+
+  /** The server refuses something of this channel, which stays joined unless a phx_error follows. */
+  #refusal(text, extension) {
+    this.#problem = text;
+    if (!this.#complained.has(text)) {
+      this.#complained.add(text);
+      console.error(`${this.#topic}: ${text}`);
+    }
+    // What ends the channel comes as an error of the whole: its phx_error is on its way.
+    if (extension !== "system") this.#setStatus("errored", new Error(text));
   }
 
   /** The page has to read its rows again. The channel is not "live" until it has. */
@@ -397,6 +421,8 @@ export class Channel {
     const status = this.#progress.pending ? "catching up"
       : this.#refetching !== null ? "resynced"
       : "live";
+    // Nothing is called live that does not flow, or of which the server has refused a part.
+    if (this.#problem !== null || (status === "live" && !this.#flows)) return;
     if (status !== this.#status) this.#setStatus(status);
   }
 

@@ -424,6 +424,74 @@ test("a system message reaches the page", () => {
   assert.deepEqual(got, ["Subscribed to PostgreSQL"]);
 });
 
+test("live is said only when the server has confirmed that changes flow", () => {
+  const statuses = [];
+  const channel = opened().channel("room").on("postgres_changes", TASKS, () => {});
+  channel.subscribe((status) => statuses.push(status));
+  Socket.last.grant({ confirm: false });
+  assert.deepEqual(statuses, ["joining"]);
+  Socket.last.tell("postgres_changes", "Subscribed to PostgreSQL");
+  assert.deepEqual(statuses, ["joining", "live"]);
+});
+
+test("without changes a channel is live with the answer to its join", () => {
+  const statuses = [];
+  opened().channel("room").subscribe((status) => statuses.push(status));
+  Socket.last.grant();
+  assert.deepEqual(statuses, ["joining", "live"]);
+});
+
+for (const extension of ["postgres_changes", "snapshot", "resume", "anything"]) {
+  test(`an error of ${extension} is the channel's status and one line of the console`, () => {
+    const lines = mock.method(console, "error", () => {});
+    const statuses = [];
+    const channel = opened().channel("room").on("postgres_changes", TASKS, () => {});
+    channel.subscribe((status, error) => statuses.push(error ? `${status}: ${error.message}` : status));
+    Socket.last.grant({ confirm: false });
+    Socket.last.complain(extension, "no such table", { hint: "did you mean 'task'?" });
+    Socket.last.complain(extension, "no such table", { hint: "did you mean 'task'?" });
+    // Another binding works; what was refused does not.
+    Socket.last.tell("postgres_changes", "Subscribed to PostgreSQL");
+    const text = "no such table (did you mean 'task'?)";
+    assert.deepEqual(statuses, ["joining", `errored: ${text}`, `errored: ${text}`]);
+    assert.equal(channel.status, "errored");
+    assert.deepEqual(lines.mock.calls.map(({ arguments: [line] }) => line), [`realtime:room: ${text}`]);
+    lines.mock.restore();
+  });
+}
+
+test("after a refusal a rejoin that works is live", () => {
+  const lines = mock.method(console, "error", () => {});
+  const { channel, statuses, socket } = joined();
+  socket.complain("postgres_changes", "not now");
+  assert.equal(channel.status, "errored");
+  socket.onclose({ code: 1006, reason: "" });
+  mock.timers.tick(1000);
+  Socket.last.accept();
+  Socket.last.grant();
+  Socket.last.tell("resume", "caught up", { seq: 10 });
+  assert.equal(statuses.at(-1), "live");
+  lines.mock.restore();
+});
+
+test("the reason why a channel ends is that of the system message before", () => {
+  const lines = mock.method(console, "error", () => {});
+  const { statuses, socket } = joined();
+  socket.complain("system", "You no longer have permission");
+  socket.receive(socket.join()[0], null, "realtime:room", "phx_error", {});
+  assert.deepEqual(statuses.slice(1), ["live", "errored: You no longer have permission"]);
+  assert.equal(lines.mock.callCount(), 1);
+  lines.mock.restore();
+});
+
+test("the beginning of a snapshot is not its end", () => {
+  const { channel, socket } = joined([[{ ...TASKS, snapshot: true }, () => {}]]);
+  socket.tell("snapshot", "snapshot begins", { seq: 10 });
+  assert.equal(channel.status, "catching up");
+  socket.tell("snapshot", "snapshot complete", { seq: 12 });
+  assert.equal(channel.status, "live");
+});
+
 test("a name that is open as a public topic is not handed out as a private one", () => {
   const channel = opened().channel("room");
   assert.equal(client.channel("room"), channel);

@@ -527,7 +527,7 @@ test("the messages of a resume reach a page that listens to them", () => {
     .subscribe();
   Socket.last.grant();
   Socket.last.tell(...CAUGHT_UP, { seq: 10 });
-  assert.deepEqual(heard, ["caught up"]);
+  assert.deepEqual(heard, ["Subscribed to PostgreSQL", "caught up"]);
 });
 
 test("whatever comes twice, late or after a cut, the page has each change once and in order", () => {

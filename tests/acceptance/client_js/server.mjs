@@ -73,11 +73,12 @@ export function fakeWebSocket() {
      * Answers the latest join as the server does: each binding echoed, with an id, and the head;
      * `{}` is the head of a server that keeps no log.
      */
-    grant({ topic = "realtime:room", firstId = 1, head = { epoch: "e1", seq: 10 } } = {}) {
+    grant({ topic = "realtime:room", firstId = 1, head = { epoch: "e1", seq: 10 }, confirm = true } = {}) {
       const [joinRef, ref, , , payload] = this.join(topic);
       const bindings = payload.config.postgres_changes.map((b, i) => ({ id: firstId + i, ...b }));
       const response = { postgres_changes: bindings, ...head };
       this.receive(joinRef, ref, topic, "phx_reply", { status: "ok", response });
+      if (confirm && bindings.length) this.tell("postgres_changes", "Subscribed to PostgreSQL", {}, topic);
       return joinRef;
     }
 
@@ -85,6 +86,11 @@ export function fakeWebSocket() {
     tell(extension, message, more = {}, topic = "realtime:room") {
       const payload = { status: "ok", extension, message, channel: topic.slice(9), ...more };
       this.receive(this.join(topic)[0], null, topic, "system", payload);
+    }
+
+    /** A `system` message to a channel, of status error. */
+    complain(extension, message, more = {}, topic = "realtime:room") {
+      this.tell(extension, message, { ...more, status: "error" }, topic);
     }
 
     /** Answers the heartbeat that waits; `{}` is the answer while the server replays. */
