@@ -36,6 +36,8 @@ from uuid import UUID
 
 from auth_rls.predicates.datetimes import read_date, read_datetime, read_interval, read_time
 
+_Reader = Callable[[Any], object]
+
 INT_MIN = -(2**63)
 INT_MAX = 2**63 - 1
 
@@ -98,6 +100,15 @@ def from_row(kind: Kind, value: Any) -> object:
     if value is None or kind in OPAQUE:
         return value
     return _ROW[kind](value)
+
+
+def from_image(kind: Kind, value: Any) -> object:
+    """As `from_row`, of a value that a capture trigger wrote: it raises for what is written in
+    another way, too. A column of SQLite may hold a text that only looks like one of its kind, and
+    SQL does not take it for one."""
+    if value is None or kind in OPAQUE:
+        return value
+    return _IMAGE[kind](value)
 
 
 def from_python(kind: Kind, value: Any) -> object:
@@ -236,6 +247,36 @@ def _text_row(value: Any) -> str:
     raise ValueError(f"expected text, not {value!r}")
 
 
+def _text_image(value: Any) -> str:
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("no database compares a text with NUL characters")
+    return _text_row(value)
+
+
+def _decimal_image(value: Any) -> Decimal:
+    if isinstance(value, str) and value not in ("Infinity", "-Infinity"):
+        raise ValueError(f"expected a number, not {value!r}")
+    return _decimal_row(value)
+
+
+def _int_image(value: Any) -> int:
+    if isinstance(value, int):
+        return _int(value)
+    raise ValueError(f"expected a whole number, not {value!r}")
+
+
+def _written(form: str, read: _Reader) -> _Reader:
+    """A reader of texts of this form alone."""
+    pattern = re.compile(form, re.ASCII)
+
+    def reader(value: Any) -> object:
+        if isinstance(value, str) and pattern.fullmatch(value):
+            return read(value)
+        raise ValueError(f"not as the capture triggers write it: {value!r}")
+
+    return reader
+
+
 def _uuid(value: Any) -> str:
     if isinstance(value, str):
         text = value.lower()
@@ -268,7 +309,6 @@ def _opaque(value: Any) -> object:
 
 
 _PYTHON_TYPES = {Kind.DATE: date, Kind.TIME: time, Kind.INTERVAL: timedelta}
-_Reader = Callable[[Any], object]
 
 _LITERAL: dict[Kind, _Reader] = {
     Kind.BOOL: _bool,
@@ -295,4 +335,14 @@ _ROW = _LITERAL | {
     Kind.FLOAT: _float_row,
     Kind.DECIMAL: _decimal_row,
     Kind.TEXT: _text_row,
+}
+_DAY, _TIME_OF_DAY = r"\d{4}-\d\d-\d\d", r"\d\d:\d\d:\d\d(\.\d{1,9})?"
+_IMAGE = _ROW | {
+    Kind.INT: _int_image,
+    Kind.DECIMAL: _decimal_image,
+    Kind.TEXT: _text_image,
+    Kind.UUID: _written("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", _uuid),
+    Kind.DATE: _written(_DAY, read_date),
+    Kind.TIME: _written(_TIME_OF_DAY, read_time),
+    Kind.DATETIME: _written(rf"{_DAY}T{_TIME_OF_DAY}(\+00:00)?", read_datetime),
 }

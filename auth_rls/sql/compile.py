@@ -49,7 +49,7 @@ def condition(predicate: Predicate, model: type[models.Model]) -> Q:
     column of the model, or has an operator in `WITHOUT_SQL`: see `widened`. Other databases
     raise NotSupportedError when the query runs.
     """
-    return Q(_node(predicate, columns_of(model)))
+    return Q(_node(predicate, columns_of(model), True))
 
 
 def shielded(policy: Predicate, filter_: Predicate, model: type[models.Model]) -> Q:
@@ -63,8 +63,8 @@ def shielded(policy: Predicate, filter_: Predicate, model: type[models.Model]) -
     columns = columns_of(model)
     if policy in (TRUE, FALSE) or filter_ in (TRUE, FALSE):
         return condition(simplify(All((policy, filter_))), model)
-    keys = [_node(part, columns) for part in _parts(filter_) if _names_keys(part, columns)]
-    shield = _Shield(_node(policy, columns), _node(policy, columns), _node(filter_, columns))
+    keys = [_node(part, columns, True) for part in _parts(filter_) if _names_keys(part, columns)]
+    shield = _Shield(*(_node(part, columns, True) for part in (policy, policy, filter_)))
     return Q(_Connective("AND", *keys, shield)) if keys else Q(shield)
 
 
@@ -97,16 +97,28 @@ def _widened(predicate: Predicate, generous: Const) -> Predicate:
     return predicate
 
 
-def _node(predicate: Predicate, columns: Mapping[str, Column]) -> _Condition:
+def _node(predicate: Predicate, columns: Mapping[str, Column], positive: bool) -> _Condition:
+    """The predicate; the negated one unless `positive`.
+
+    A NOT is brought down to the comparisons: a parser needs less room for them there, and where
+    there is none, a comparison may be unknown instead of false.
+    """
     if isinstance(predicate, Const):
-        return _Constant(predicate.value)
+        value = predicate.value
+        return _Constant(value if positive or value is None else not value)
     if isinstance(predicate, Not):
-        return _Negation(_node(predicate.part, columns))
+        return _node(predicate.part, columns, not positive)
     if isinstance(predicate, All | Any_):
-        parts = [_node(part, columns) for part in predicate.parts]
-        if not parts:
-            return _Constant(isinstance(predicate, All))
-        return _Connective("AND" if isinstance(predicate, All) else "OR", *parts)
+        parts = [_node(part, columns, positive) for part in predicate.parts]
+        every = isinstance(predicate, All) is positive
+        return _Connective("AND" if every else "OR", *parts) if parts else _Constant(every)
+    found = _comparison(predicate, columns, positive)
+    return found if positive else _Negation(found)
+
+
+def _comparison(
+    predicate: Test | RefTest, columns: Mapping[str, Column], positive: bool
+) -> _Condition:
     if isinstance(predicate, RefTest):
         raise ValueError("a comparison of a reference is not bound to a subject")
     column = columns.get(predicate.column)
@@ -114,17 +126,17 @@ def _node(predicate: Predicate, columns: Mapping[str, Column]) -> _Condition:
         raise ValueError(f"there is no column {predicate.column!r}")
     value = predicate.value
     if isinstance(value, Select):
-        return _membership(column, value)
+        return _membership(column, value, positive)
     if isinstance(value, Ref) or (
         isinstance(value, tuple) and any(isinstance(item, Ref) for item in value)
     ):
         raise ValueError(f"{predicate.column}__{predicate.op} is not bound to a subject")
     if predicate.op in WITHOUT_SQL:
         raise ValueError(f"operator {predicate.op!r} has no exact SQL")
-    return _Comparison(F(column.attname), column, predicate.op, value)
+    return _Comparison(F(column.attname), column, predicate.op, value, positive)
 
 
-def _membership(column: Column, select: Select) -> _Condition:
+def _membership(column: Column, select: Select, positive: bool) -> _Condition:
     source = apps.get_model(select.model)
     columns = columns_of(source)
     try:
@@ -132,14 +144,15 @@ def _membership(column: Column, select: Select) -> _Condition:
     except KeyError:
         raise ValueError(f"there is no column {select.column!r} in {select.model}") from None
     # A NULL in the set would make every "not in it" unknown.
-    present = _Comparison(F(inner.attname), inner, "isnull", False)
+    present = _Comparison(F(inner.attname), inner, "isnull", False, True)
     # Not a manager's queryset: a manager that hides rows would make the doors differ.
     rows: models.QuerySet[Any] = models.QuerySet(model=source).order_by()
-    chosen = _Connective("AND", present, _node(select.where, columns))
+    chosen = _Connective("AND", present, _node(select.where, columns, True))
     values = rows.filter(Q(chosen)).values_list(
         _Member(F(inner.attname), column, inner, select.prefix)
     )
-    return _Membership(F(column.attname), column, Subquery(values), chosen.weight + _SUBQUERY)
+    weight = chosen.weight + _SUBQUERY
+    return _Membership(F(column.attname), column, Subquery(values), weight, positive)
 
 
 class _Condition(Expression):
@@ -227,21 +240,29 @@ def _joined(word: str, parts: list[str]) -> str:
 
 
 class _Comparison(_Condition):
-    def __init__(self, operand: F, column: Column, op: str, value: Any) -> None:
+    weight = 8
+
+    def __init__(self, operand: F, column: Column, op: str, value: Any, positive: bool) -> None:
         super().__init__(operand)
+        self.positive = positive
         self.column = column
         self.op = op
         self.value = value
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
         sql, _ = compiler.compile(self.children[0])
-        text, params = dialect_of(connection).compare(self.column, self.op, self.value, sql)
-        return f"({text})", params
+        text, params = dialect_of(connection).compare(
+            self.column, self.op, self.value, sql, positive=self.positive
+        )
+        return text, params
 
 
 class _Membership(_Condition):
-    def __init__(self, operand: F, column: Column, values: Subquery, weight: int) -> None:
+    def __init__(
+        self, operand: F, column: Column, values: Subquery, weight: int, positive: bool
+    ) -> None:
         super().__init__(operand, values)
+        self.positive = positive
         self.column = column
         self.weight = weight
 
@@ -249,8 +270,10 @@ class _Membership(_Condition):
         operand, values = self.children
         sql, _ = compiler.compile(operand)
         subquery, params = compiler.compile(values)
-        left = dialect_of(connection).operand(self.column, sql, ordered=False)
-        return f"({left} IN {subquery})", list(params)
+        text, found = dialect_of(connection).membership(
+            self.column, sql, subquery, list(params), positive=self.positive
+        )
+        return text, found
 
 
 class _Member(Expression):

@@ -91,6 +91,14 @@ def canonical(column: Column, value: Any) -> object:
     field: Any = value_field(column.field)
     if column.kind in OPAQUE:
         return value
+    if not converts(column.field):
+        # As SQLite gives what is not of its column's kind.
+        if isinstance(value, bytes | memoryview):
+            if column.kind is not Kind.TEXT:
+                raise ValueError(f"{column.name}: bytes are no {column.kind}")
+            return bytes(value).hex()
+        if column.kind is Kind.INT and isinstance(value, float) and not value.is_integer():
+            raise ValueError(f"{column.name}: {value!r} is not whole")
     value = stored_value(field, value)
     if value is None:
         return None

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from auth_rls.predicates.kinds import Kind, from_row
+from auth_rls.predicates.kinds import Kind, from_image
 from realtime.util.utf8 import repaired
 from realtime.wal.entry import Relation, WalRow
 
@@ -45,7 +45,7 @@ class RowImage(Mapping[str, Any]):
             if kind is None:
                 continue
             try:
-                values[name] = from_row(kind, value)
+                values[name] = from_image(kind, value)
             except ValueError:
                 continue
         self._values = values

@@ -25,7 +25,8 @@ Sql = tuple[str, list[Any]]
 
 TRUE, FALSE, UNKNOWN = "(1 = 1)", "(1 = 0)", "(NULL = 1)"
 
-_SIGNS = {"exact": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+SIGNS = {"exact": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+"""Operators that SQL writes by a sign."""
 # Where a literal between two storable values is rounded to: up, down, or (None) to neither, so that
 # no stored value equals it.
 _ROUNDING = {"exact": None, "gt": False, "gte": True, "lt": True, "lte": False}
@@ -40,22 +41,30 @@ class Dialect(ABC):
     exports_policies: ClassVar[bool] = False
     """Whether the database has row security that `export_rls` can write."""
 
-    def compare(self, column: Column, op: str, value: Any, sql: str) -> Sql:
-        """One test of a column with a bound value. Raises ValueError for an operator that has no
-        SQL with the meaning of evaluate.py."""
+    def compare(
+        self, column: Column, op: str, value: Any, sql: str, *, positive: bool = False
+    ) -> Sql:
+        """One test of a column with a bound value, as text that may stand in AND, OR and NOT.
+
+        `positive`: only whether it is true counts, since it stands under no NOT; where it is not,
+        it may be unknown instead of false. Raises ValueError for an operator that has no SQL with
+        the meaning of evaluate.py.
+        """
         if op == "isnull":
             return self.is_null(column, value, sql), []
+        if op == "is" and value is not None:
+            return self.is_bool(column, sql, value), []
         if op == "is":
-            return self.is_bool(sql, value), []
+            return self.is_null(column, True, sql), []
         if op == "isdistinct" and value is None:
-            return f"{sql} IS NOT NULL", []
+            return self.is_null(column, False, sql), []
         operand = self.operand(column, sql, ordered=op not in ("exact", "in", "isdistinct"))
         if op == "isdistinct":
             place, params = self.literal(column, value, up=None)
-            return f"{operand} {self.distinct} {place}", params
-        if op in _SIGNS:
+            return self.is_distinct(column, sql, operand, place), params
+        if op in SIGNS:
             place, params = self.literal(column, value, up=_ROUNDING[op])
-            return f"{operand} {_SIGNS[op]} {place}", params
+            return f"{operand} {SIGNS[op]} {place}", params
         if op == "range":
             low, high = value
             low_place, low_params = self.literal(column, low, up=True)
@@ -63,7 +72,21 @@ class Dialect(ABC):
             return f"{operand} BETWEEN {low_place} AND {high_place}", [*low_params, *high_params]
         if op == "in":
             return self.in_list(column, value, operand) if value else (FALSE, [])
-        return self.text(op, value, sql)
+        return self.text(op, value, self.as_text(column, sql))
+
+    def as_text(self, column: Column, sql: str) -> str:
+        """A text column as the operators on text take it."""
+        return sql
+
+    def is_distinct(self, column: Column, sql: str, operand: str, place: str) -> str:
+        """Whether the column is something else than a value, NULL included."""
+        return f"{operand} {self.distinct} {place}"
+
+    def membership(
+        self, column: Column, sql: str, subquery: str, params: list[Any], *, positive: bool = False
+    ) -> Sql:
+        """Whether the column is in a subquery, whose values `member` wrote."""
+        return f"{self.operand(column, sql, ordered=False)} IN {subquery}", params
 
     def is_null(self, column: Column, value: bool, sql: str) -> str:
         """Whether the column is NULL, or (`value` False) is not."""
@@ -93,8 +116,8 @@ class Dialect(ABC):
         """The column as the null tests see it: SQL's NULL and JSON's null are one."""
 
     @abstractmethod
-    def is_bool(self, sql: str, value: bool | None) -> str:
-        """`column IS value`, which is never unknown."""
+    def is_bool(self, column: Column, sql: str, value: bool) -> str:
+        """`column IS value`, where NULL is not."""
 
     @abstractmethod
     def operand(self, column: Column, sql: str, *, ordered: bool) -> str:

@@ -30,8 +30,8 @@ class Postgresql(Dialect):
             return f"CASE WHEN {sql} = 'NaN' THEN NULL ELSE {plain} END"
         return plain
 
-    def is_bool(self, sql: str, value: bool | None) -> str:
-        return f"{sql} IS {'NULL' if value is None else str(value).upper()}"
+    def is_bool(self, column: Column, sql: str, value: bool) -> str:
+        return f"{sql} IS {str(value).upper()}"
 
     def operand(self, column: Column, sql: str, *, ordered: bool) -> str:
         if column.kind is Kind.TEXT and (ordered or column.collated):

@@ -15,6 +15,13 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from auth_rls.predicates.kinds import Kind
+from auth_rls.sql.dialects.sqlite_values import (
+    is_bool,
+    is_datetime,
+    is_interval,
+    is_time,
+    is_uuid,
+)
 from realtime.wal.entry import ColumnInfo, Relation
 
 PREFIX = "rowcast_"
@@ -28,9 +35,6 @@ _UNANSWERED = " || ".join(
 )
 _ACTOR = f"nullif({ACTOR_FUNCTION}({', '.join(map(str, ACTOR_CODES))}), {_UNANSWERED})"
 
-# What sorts before or beyond these cannot be `YYYY-MM-DD HH:MM:SS` or `HH:MM:SS`.
-_DATE = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
-_CLOCK = "[0-9][0-9]:[0-9][0-9]:[0-9][0-9]"
 # Microseconds since 1970.
 NOW_US = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
 
@@ -135,27 +139,22 @@ def _fraction(c: str, start: int) -> str:
 
 
 def _datetime(c: str, zone: str) -> tuple[str, str]:
-    # The date ends at 10, the clock at 19; what follows may only be a point and digits.
-    guard = (
-        f"typeof({c}) = 'text' AND substr({c}, 1, 19) GLOB '{_DATE} {_CLOCK}'"
-        f" AND substr({c}, 20) NOT GLOB '*[^.0-9]*'"
-    )
     text = f"substr({c}, 1, 10) || 'T' || substr({c}, 12, 8) || {_fraction(c, 20)}"
-    return guard, f"'\"' || {text} || '{zone}\"'"
+    return is_datetime(c), f"'\"' || {text} || '{zone}\"'"
+
+
+def _apart(c: str, guard: str) -> tuple[str, str]:
+    """A text that might be taken for one of the column's kind is written as an object."""
+    return f"typeof({c}) = 'text' AND {guard}", f"'{{\"text\":' || json_quote({c}) || '}}'"
 
 
 def _time(c: str) -> tuple[str, str]:
-    guard = (
-        f"typeof({c}) = 'text' AND substr({c}, 1, 8) GLOB '{_CLOCK}'"
-        f" AND substr({c}, 9) NOT GLOB '*[^.0-9]*'"
-    )
-    return guard, f"'\"' || substr({c}, 1, 8) || {_fraction(c, 9)} || '\"'"
+    return is_time(c), f"'\"' || substr({c}, 1, 8) || {_fraction(c, 9)} || '\"'"
 
 
 def _interval(c: str) -> tuple[str, str]:
     """Microseconds as Django's duration_iso_string writes them."""
-    # abs() of the smallest integer overflows, which is an error.
-    guard = f"typeof({c}) = 'integer' AND {c} > -9223372036854775808"
+    guard = is_interval(c)
     a = f"abs({c})"
     fraction = f"CASE WHEN {a} % 1000000 THEN printf('.%06d', {a} % 1000000) ELSE '' END"
     return guard, (
@@ -166,7 +165,7 @@ def _interval(c: str) -> tuple[str, str]:
 
 
 def _dashed(c: str) -> tuple[str, str]:
-    guard = f"typeof({c}) = 'text' AND length({c}) = 32 AND {c} NOT GLOB '*[^0-9A-Fa-f]*'"
+    guard = is_uuid(c)
     slices = ", ".join(f"substr({c}, {at}, {n})" for at, n in _UUID_SLICES)
     return guard, f"lower(printf('%s-%s-%s-%s-%s', {slices}))"
 
@@ -190,13 +189,11 @@ def _json(c: str) -> tuple[str, str]:
 _Case = tuple[str, str]
 _RENDER: dict[Kind, Callable[[str], _Case]] = {
     Kind.BOOL: lambda c: (
-        f"typeof({c}) = 'integer' AND {c} IN (0, 1)",
+        is_bool(c),
         f"CASE WHEN {c} THEN 'true' ELSE 'false' END",
     ),
     Kind.FLOAT: lambda c: (f"typeof({c}) = 'real'", _float(c)),
     Kind.TIME: _time,
-    Kind.INTERVAL: _interval,
-    Kind.UUID: _uuid,
     Kind.JSON: _json,
     Kind.BINARY: _binary,
 }
@@ -211,7 +208,12 @@ def cell(column: ColumnInfo, c: str, scale: int | None = None) -> str:
     if column.kind is Kind.DECIMAL and scale is not None:
         cases = _decimal(c, scale)
     elif column.kind is Kind.DATETIME:
-        cases = (_datetime(c, "" if column.type == "timestamp" else "+00:00"),)
+        moment = _datetime(c, "" if column.type == "timestamp" else "+00:00")
+        cases = (moment, _apart(c, f"substr({c}, 11, 1) = 'T'"))
+    elif column.kind is Kind.INTERVAL:
+        cases = (_interval(c), _apart(c, f"{c} GLOB '*[0-9]*'"))
+    elif column.kind is Kind.UUID:
+        cases = (_uuid(c), _apart(c, f"length({c}) = 36"))
     elif column.kind in _RENDER:
         cases = (_RENDER[column.kind](c),)
     else:

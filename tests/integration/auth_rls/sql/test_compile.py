@@ -312,13 +312,14 @@ def test_a_filter_is_put_to_no_row_that_the_policy_hides() -> None:
         return True
 
     database.create_function("glob", 2, glob)
+    database.create_function("rowcast_text", 2, lambda kind, digits: bytes.fromhex(digits).decode())
     pattern = Test("title", "like", "note_%")
     for policy in (Test("score", "gte", 3), Not(Test("score", "lt", 3))):
         judged.clear()
         rows = Note.objects.filter(shielded(policy, pattern, Note)).values_list("score")
         sql, params = rows.query.sql_with_params()
         assert sorted(database.execute(sql.replace("%s", "?"), params)) == [(3,), (4,)]
-        assert sorted(judged) == ["note 3", "note 4"]
+        assert set(judged) == {"note 3", "note 4"}
     database.close()
 
 
