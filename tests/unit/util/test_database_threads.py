@@ -7,7 +7,13 @@ import threading
 
 import pytest
 
-from realtime.util.database_threads import close_connections, finish_in_database_thread
+from realtime.util.database_threads import (
+    FEW,
+    close_connections,
+    finish_in_database_thread,
+    in_database_thread,
+    in_few_database_threads,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -41,3 +47,30 @@ async def test_what_it_raises_is_raised() -> None:
 
     with pytest.raises(ValueError, match="no"):
         await finish_in_database_thread(work)
+
+
+async def test_work_that_waits_for_other_systems_leaves_threads_to_the_database() -> None:
+    release = threading.Event()
+    waiting = [
+        asyncio.ensure_future(in_few_database_threads(release.wait, 30)) for _ in range(FEW + 1)
+    ]
+    assert await in_database_thread(lambda: "still working") == "still working"
+    assert not any(each.done() for each in waiting)
+    release.set()
+    assert await asyncio.gather(*waiting) == [True] * (FEW + 1)
+
+
+async def test_work_that_nobody_waits_for_any_more_keeps_its_place_until_it_ends() -> None:
+    release = threading.Event()
+    given_up = [
+        asyncio.ensure_future(in_few_database_threads(release.wait, 30)) for _ in range(FEW)
+    ]
+    await in_database_thread(lambda: None)
+    for each in given_up:
+        each.cancel()
+    await asyncio.gather(*given_up, return_exceptions=True)
+    late = asyncio.ensure_future(in_few_database_threads(lambda: "late"))
+    assert await in_database_thread(lambda: "still working") == "still working"
+    assert not late.done()
+    release.set()
+    assert await late == "late"
