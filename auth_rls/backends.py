@@ -48,7 +48,7 @@ class PolicyBackend(BaseBackend):
             return False
         model = concrete(type(obj))
         # No manager: one that hides rows would make this door differ from the others.
-        alias = router.db_for_read(model, instance=obj)
+        alias = router.db_for_write(model, instance=obj)
         stored: models.QuerySet[models.Model] = models.QuerySet(model, using=alias)
         rows = permitted(stored.filter(pk=obj.pk), subject, action)
         if rows.query.is_empty():

@@ -12,10 +12,11 @@ from django.apps import apps
 from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError, connections, router
+from django.db import DatabaseError, connections
 from django.db.migrations.executor import MigrationExecutor
 
 from auth_rls.access.snapshot import PolicySnapshot
+from auth_rls.sql.primary import primary
 from realtime import conf
 from realtime.bus.layers import idle_timeout, layer_problem
 from realtime.conf import settings
@@ -71,7 +72,7 @@ def check_layer(**kwargs: Any) -> list[CheckMessage]:
 @register(Tags.database)
 def check_policies(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """auth_rls.W001 a published model without a policy, which shows nothing to anybody."""
-    if router.db_for_read(apps.get_model("auth_rls", "Policy")) not in (databases or ()):
+    if primary(apps.get_model("auth_rls", "Policy")) not in (databases or ()):
         return []
     try:
         snapshot = PolicySnapshot.load_if_migrated()

@@ -39,6 +39,7 @@ from auth_rls.predicates.simplify import simplify
 from auth_rls.sets.reader import read_set
 from auth_rls.sql.columns import columns_of, concrete
 from auth_rls.sql.inheritance import ParentLink, ancestors, descendants, parent_links
+from auth_rls.sql.primary import primary
 from auth_rls.sql.rows import canonical, converts, row_of
 from auth_rls.subjects.subject import ANON, Subject
 
@@ -235,7 +236,8 @@ def renew_all(
     keys = [_user_key(subject) for subject in subjects]
     found: dict[Any, Any] = {}
     wanted = list({key for key in keys if key is not None})
-    manager = get_user_model()._base_manager
+    model = get_user_model()
+    manager = model._base_manager.using(primary(model))
     for start in range(0, len(wanted), 500):
         found.update(manager.in_bulk(wanted[start : start + 500]))
     if snapshot is not None and snapshot.past is not None:

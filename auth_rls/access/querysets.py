@@ -18,6 +18,7 @@ from auth_rls.predicates.predicate import FALSE, TRUE
 from auth_rls.sql.columns import concrete
 from auth_rls.sql.compile import condition
 from auth_rls.sql.inheritance import descendants
+from auth_rls.sql.primary import at_primary
 from auth_rls.subjects.resolve import subject_of
 
 _Q = TypeVar("_Q", bound=QuerySet[Any])
@@ -39,13 +40,15 @@ def permitted(
 
     `subject` is a `Subject`, a Django user or a request; an inactive user gets no row. Like any
     filter this must come before slicing. Raises ValueError for another action; an add concerns a
-    row that does not exist yet, so call `check_add(instance, subject)`.
+    row that does not exist yet, so call `check_add(instance, subject)`. Where a router reads from a
+    replica, the rows are read from the primary, unless the queryset names a database by `using`.
     """
     if action not in ACTIONS or action == "add":
         raise ValueError(f"action must be view, change or delete, not {action!r}")
     asking = subject_of(subject)
     if asking is None:
         return queryset.none()
+    queryset = at_primary(queryset)
     model = concrete(queryset.model)
     predicate = bound_predicate(asking, model, action, snapshot=snapshot)
     if predicate == FALSE:

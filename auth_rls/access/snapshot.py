@@ -13,7 +13,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.core.exceptions import FieldDoesNotExist
-from django.db import connections, models, router
+from django.db import connections, models
 from django.db.models import Q
 
 from auth_rls.access.past import Past
@@ -29,6 +29,7 @@ from auth_rls.policy.definition import (
 from auth_rls.policy.rules import PolicyRule
 from auth_rls.predicates.predicate import Select
 from auth_rls.sql.inheritance import ancestors
+from auth_rls.sql.primary import primary
 from auth_rls.subjects.subject import Subject
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class PolicySnapshot:
         """`load`, or only the policies declared in code while the policy table does not exist."""
         from auth_rls.models import Policy
 
-        connection = connections[router.db_for_read(Policy)]
+        connection = connections[primary(Policy)]
         if Policy._meta.db_table in connection.introspection.table_names():
             return cls.load()
         return cls(declared_policies())
@@ -132,7 +133,8 @@ def stored_definitions() -> list[Definition]:
     """The enabled policies in the database. One query."""
     from auth_rls.models import Policy
 
-    policies = Policy.objects.filter(enabled=True).select_related("permission__content_type")
+    policies = Policy.objects.using(primary(Policy)).filter(enabled=True)
+    policies = policies.select_related("permission__content_type")
     return [policy.definition() for policy in policies.order_by("pk")]
 
 
@@ -179,8 +181,10 @@ def _holders(permission: str, users: dict[Any, Any], past: Past | None) -> set[A
     app_label, _, codename = permission.partition(".")
     if past is not None:
         return past.holders(app_label, codename, users)
-    meant = Permission.objects.filter(content_type__app_label=app_label, codename=codename)
-    holding = model._base_manager.filter(
+    meant = Permission.objects.using(primary(model)).filter(
+        content_type__app_label=app_label, codename=codename
+    )
+    holding = model._base_manager.using(primary(model)).filter(
         Q(user_permissions__in=meant) | Q(groups__permissions__in=meant), pk__in=list(users)
     )
     return set(holding.values_list("pk", flat=True))

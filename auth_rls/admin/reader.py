@@ -25,6 +25,7 @@ from auth_rls.policy.definition import ACTIONS, PolicyProblem, Understood, table
 from auth_rls.predicates.predicate import TRUE, columns
 from auth_rls.sql.columns import columns_of, concrete
 from auth_rls.sql.inheritance import parent_links
+from auth_rls.sql.primary import primary
 
 
 class Reader:
@@ -56,7 +57,7 @@ class Reader:
         policies could give themselves the rest, so they count as seeing them."""
         model = concrete(model)
         # No manager: policies decide about the rows that a manager hides, too.
-        rows: models.QuerySet[Any] = models.QuerySet(model)
+        rows: models.QuerySet[Any] = models.QuerySet(model, using=primary(model))
         if self._user.is_superuser:
             return rows
         if not self.may_view(model):

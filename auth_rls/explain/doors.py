@@ -41,7 +41,7 @@ class Question:
     @property
     def rows(self) -> models.QuerySet[Any]:
         """A queryset of the one row. It uses no manager, since a manager may hide rows."""
-        alias = router.db_for_read(self.model, instance=self.instance)
+        alias = router.db_for_write(self.model, instance=self.instance)
         return models.QuerySet(self.model, using=alias).filter(pk=self.instance.pk)
 
 

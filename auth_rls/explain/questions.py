@@ -41,6 +41,7 @@ from auth_rls.policy.definition import (
 )
 from auth_rls.predicates.bind import MISSING
 from auth_rls.sql.inheritance import ancestors
+from auth_rls.sql.primary import primary
 from auth_rls.sql.rows import row_of
 from auth_rls.subjects import tokens
 from auth_rls.subjects.claims import claim_at, put_claim
@@ -191,7 +192,7 @@ def claims_from(text: str) -> dict[str, Any]:
 def find_user(name: str) -> Any:
     """The Django user with this name, else with this primary key. Raises ExplainError."""
     model = get_user_model()
-    users = model._base_manager
+    users = model._base_manager.using(primary(model))
     found = users.filter(**{model.USERNAME_FIELD: name}).first()
     if found is None:
         try:
@@ -232,7 +233,8 @@ def has_row(rows: models.QuerySet[Any], pk: str) -> bool:
 
 def candidates(model: type[models.Model], action: str) -> list[Candidate]:
     """Every policy on this action, enabled or not, in the order in which they are applied."""
-    stored = Policy.objects.select_related("permission__content_type").order_by("pk")
+    stored = Policy.objects.using(primary(Policy)).order_by("pk")
+    stored = stored.select_related("permission__content_type")
     written = [(policy.definition(), policy.enabled) for policy in stored]
     written += [(definition, True) for definition in declared_policies()]
     found: list[Candidate] = []
@@ -279,7 +281,7 @@ def _explanation(asked: Question, permission: str) -> Explanation:
 
 def stored_row(model: type[models.Model], pk: str) -> models.Model:
     # No manager: a row that one hides is still one that policies decide about.
-    rows: models.QuerySet[models.Model] = models.QuerySet(model)
+    rows: models.QuerySet[models.Model] = models.QuerySet(model, using=primary(model))
     try:
         return rows.get(pk=_key(model, pk))
     except (ObjectDoesNotExist, ValueError, TypeError, OverflowError, ValidationError):

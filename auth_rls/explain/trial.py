@@ -19,6 +19,7 @@ from auth_rls.explain.questions import Asker
 from auth_rls.policy.declared import declared_policies
 from auth_rls.policy.definition import ACTIONS, Definition, target
 from auth_rls.sql.compile import condition
+from auth_rls.sql.primary import primary
 
 MOST_COUNTED = 10_000
 """Rows beyond this are not counted, so that a large table does not make the page slow."""
@@ -96,7 +97,7 @@ def _rows(
     among: models.QuerySet[Any] | None,
 ) -> models.QuerySet[Any]:
     # No manager: policies decide about the rows that a manager hides, too.
-    rows: models.QuerySet[Any] = models.QuerySet(model)
+    rows: models.QuerySet[Any] = models.QuerySet(model, using=primary(model))
     if among is not None:
         rows = rows.filter(pk__in=among.order_by().values("pk"))
     if action != "add":

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
-from django.db import DatabaseError, models, router, transaction
+from django.db import DatabaseError, models, transaction
 
 from auth_rls.policy.definition import ACTIONS, Definition, PolicyProblem, Understood, understand
 from auth_rls.predicates.predicate import (
@@ -30,6 +30,7 @@ from auth_rls.predicates.predicate import (
 from auth_rls.sql.columns import model_named
 from auth_rls.sql.compile import condition
 from auth_rls.sql.failures import first_line, public_reason
+from auth_rls.sql.primary import primary
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def problem_of(
     rule = understood.rule
     for field, predicate in (("using", rule.using), ("with_check", rule.with_check)):
         for model, where in () if predicate is None else _asked(understood, predicate):
-            alias = router.db_for_read(model)
+            alias = primary(model)
             if databases is not None and alias not in databases:
                 continue
             found = _problem(field, model, where, alias)

@@ -21,6 +21,7 @@ from auth_rls.predicates.simplify import simplify
 from auth_rls.sets.grouping import Group, group_selects
 from auth_rls.sql.columns import Column, columns_of, model_named
 from auth_rls.sql.compile import condition
+from auth_rls.sql.primary import primary
 from auth_rls.sql.rows import canonical
 
 Counts = dict[object, int]
@@ -124,7 +125,7 @@ def _key(column: Column, raw: object, known: Container[object]) -> object:
 def _rows(label: str, where: Predicate) -> models.QuerySet[Any]:
     model = model_named(label)
     # Not a manager's queryset: a manager that hides rows would make the doors differ.
-    rows: models.QuerySet[Any] = models.QuerySet(model=model)
+    rows: models.QuerySet[Any] = models.QuerySet(model=model, using=primary(model))
     where = simplify(where)
     return rows.none() if where == FALSE else rows.filter(condition(where, model))
 

@@ -19,6 +19,8 @@ from django.core.exceptions import FieldDoesNotExist
 from django.http import HttpRequest
 from django.utils import timezone
 
+from auth_rls.sql.primary import primary
+
 _AT_ONCE = 500
 
 
@@ -106,7 +108,8 @@ def _stored(keys: set[str]) -> set[str] | None:
     at once."""
     store = import_module(settings.SESSION_ENGINE).SessionStore
     if issubclass(store, DatabaseStore):
-        rows = store.get_model_class()._base_manager.filter(
+        model = store.get_model_class()
+        rows = model._base_manager.using(primary(model)).filter(
             session_key__in=keys, expire_date__gt=timezone.now()
         )
         return set(rows.values_list("session_key", flat=True))
@@ -130,5 +133,6 @@ def _fields() -> Sequence[str]:
 
 
 def _fingerprints(user_keys: set[Any]) -> dict[Any, tuple[Any, ...]]:
-    rows = get_user_model()._default_manager.filter(pk__in=user_keys)
+    model = get_user_model()
+    rows = model._default_manager.using(primary(model)).filter(pk__in=user_keys)
     return {key: tuple(rest) for key, *rest in rows.values_list("pk", *_fields())}

@@ -19,6 +19,7 @@ from django.core.validators import BaseValidator
 
 from auth_rls import conf
 from auth_rls.predicates.kinds import Kind, from_text
+from auth_rls.sql.primary import primary
 from auth_rls.subjects import denylist, tokens
 from auth_rls.subjects.claims import claim_at, put_claim
 
@@ -251,17 +252,18 @@ def _active_user(named: str, field_name: str) -> Any:
     if value is None:
         return None
     where = {field.name: value}
+    alias = primary(model)
     # Some databases compare text without regard to case, so what they find is compared again.
     found = [
         user
-        for user in model._default_manager.filter(**where)[:_MOST_ALIKE]
+        for user in model._default_manager.using(alias).filter(**where)[:_MOST_ALIKE]
         if getattr(user, field.attname) == value
     ]
     if len(found) > 1:
         raise tokens.InvalidToken("The user of this token is not unique")
     user = found[0] if found else None
     # A default manager may hide users (soft deletion); a hidden user counts as inactive.
-    exists = user is not None or model._base_manager.filter(**where).exists()
+    exists = user is not None or model._base_manager.using(alias).filter(**where).exists()
     if exists and not getattr(user, "is_active", False):
         raise tokens.InvalidToken("The user of this token is inactive")
     return user

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError, connections, router
+from django.db import DatabaseError, connections
 
 from auth_rls.access.snapshot import stored_definitions
 from auth_rls.export import catalog
@@ -15,6 +15,7 @@ from auth_rls.export.render import Inexpressible
 from auth_rls.models import Policy
 from auth_rls.policy.declared import declared_policies
 from auth_rls.sql.dialects.registry import dialect_of
+from auth_rls.sql.primary import primary
 
 
 class Command(BaseCommand):
@@ -61,7 +62,7 @@ class Command(BaseCommand):
             raise CommandError(f"Nothing was changed: {_first_line(error)}") from None
 
     def _wanted(self, using: str) -> Export:
-        source = connections[router.db_for_read(Policy)]
+        source = connections[primary(Policy)]
         if Policy._meta.db_table not in source.introspection.table_names():
             raise CommandError("The table of policies does not exist yet; run `migrate` first.")
         definitions = [*stored_definitions(), *declared_policies()]
