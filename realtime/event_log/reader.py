@@ -16,7 +16,7 @@ from django.db import connections
 from realtime.event_log.distance import Distances
 from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.ring import EventLog
-from realtime.event_log.table import BATCH, read_later, read_rows, seq_at
+from realtime.event_log.table import BATCH, oldest_seq, read_later, read_rows, seq_at
 from realtime.event_log.table import relations as known_relations
 from realtime.util.database_threads import in_database_thread
 from realtime.util.fair_share import NOBODY, FairShare, Payer
@@ -106,6 +106,17 @@ class LogReader:
             return block[:most]
         start = after + 1 - block[0].seq
         return block[start : start + most]
+
+    async def keeps(self, after: int) -> bool:
+        """Whether every event after `after` is kept. Blocks in memory do not count: what follows
+        them may have been pruned since they were read."""
+        if self._log.since(after, 1) is not None:
+            return True
+        oldest = await self._once(
+            ("oldest", self._log.epoch),
+            lambda: in_database_thread(lambda: oldest_seq(connections[self.alias])),
+        )
+        return oldest is not None and oldest <= after + 1
 
     async def distance(self, after: int, upto: int) -> int:
         """How many changes lie between two positions, without presence and stored broadcasts."""

@@ -32,6 +32,14 @@ def backlog(connection: BaseDatabaseWrapper) -> int:
         return int(cursor.fetchone()[0])
 
 
+def oldest_seq(connection: BaseDatabaseWrapper) -> int | None:
+    """The lowest seq that is kept; None where no numbered entry is."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT MIN(seq) FROM realtime_wal")
+        found = cursor.fetchone()[0]
+    return None if found is None else int(found)
+
+
 def read_entries(
     connection: BaseDatabaseWrapper, after: int, upto: int, limit: int = BATCH
 ) -> list[WalRow]:

@@ -47,6 +47,9 @@ async def resolve_cursor(cursor: Cursor, epoch: str, means: ReplayContext) -> in
     if await _too_far(seq, means):
         means.counters.limits["replay_events/channel"] += 1
         return None
+    # All of it, or nothing: a client that was sent a part could not tell what is missing.
+    if not await means.reader.keeps(seq):
+        return None
     return seq if log.epoch == epoch else None
 
 

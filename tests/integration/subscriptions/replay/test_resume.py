@@ -146,6 +146,20 @@ async def test_what_is_pruned_is_told_and_what_is_left_of_a_block_is_replayed() 
     assert (lost.frames, lost.told) == ([], ["resync"])
 
 
+async def test_a_cursor_pruned_while_its_block_is_in_memory_gets_a_resync_alone() -> None:
+    server = Server(ring=1)
+    await server.start()
+    await notes(2_600)
+    await server.feed()
+    last = server.log.seq
+    # The first blocks of the log are read, and stay in memory.
+    assert len((await server.resumed(last - 2_600)).frames) == 2_600
+    await db(lambda: WalEntry.objects.filter(seq__lte=last - 1_000).delete())
+    lost = await server.resumed(last - 2_500)
+    assert (lost.frames, lost.told) == ([], ["resync"])
+    assert len((await server.resumed(last - 1_000)).frames) == 1_000
+
+
 @pytest.mark.parametrize(("behind", "told"), [(10, "caught up"), (11, "resync")])
 async def test_more_events_than_the_limit_are_a_resync(behind: int, told: str) -> None:
     server = Server(bounds=ReplayBounds(events=10))
