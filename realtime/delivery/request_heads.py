@@ -1,11 +1,13 @@
-"""A time limit for the heads of HTTP requests under uvicorn, which waits for them without end.
+"""A time limit for the heads of HTTP requests, under uvicorn and daphne.
 
-A handshake's head is one too: it is read before there is a WebSocket. uvicorn has no setting and no
-interface for this: where its protocols are not as expected, nothing is changed.
+A handshake's head is one too: it is read before there is a WebSocket. uvicorn waits for heads
+without end, daphne as long as a byte comes now and then. Neither has a setting or an interface for
+this: where their objects are not as expected, nothing is changed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import weakref
 from importlib import import_module
 from typing import Any
@@ -60,3 +62,53 @@ def _end_if_waiting(connection: weakref.ref[Any], earlier: object, seconds: floa
         protocol.transport.abort()
         return
     protocol.loop.call_later(seconds, _end_if_waiting, connection, cycle, seconds)
+
+
+def limit_daphne_heads(factory: Any, seconds: float = HEAD_SECONDS) -> None:
+    """Limit the heads of all connections that this factory of daphne's makes from now on. May be
+    called again."""
+    if factory is None or "buildProtocol" in vars(factory):
+        return
+    build = type(factory).buildProtocol
+    here = weakref.ref(factory)
+
+    def timed(address: Any) -> Any:
+        found = here()
+        protocol = None if found is None else build(found, address)
+        channel = getattr(protocol, "_channel", protocol)
+        if hasattr(channel, "allHeadersReceived") and hasattr(channel, "requests"):
+            _Heads(protocol, channel, seconds)
+        return protocol
+
+    factory.buildProtocol = timed
+
+
+class _Heads:
+    """The heads of one HTTP connection of daphne."""
+
+    def __init__(self, protocol: Any, channel: Any, seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._protocol, self._channel = weakref.ref(protocol), weakref.ref(channel)
+        self._seconds = seconds
+        self._last = self._loop.time()
+        channel.allHeadersReceived = self._complete
+        self._loop.call_later(seconds, self._look)
+
+    def _complete(self) -> None:
+        self._last = self._loop.time()
+        channel = self._channel()
+        if channel is not None:
+            type(channel).allHeadersReceived(channel)
+
+    def _look(self) -> None:
+        channel = self._channel()
+        transport: Any = getattr(channel, "transport", None)
+        if channel is None or getattr(transport, "protocol", None) is not self._protocol():
+            # Closed, or a WebSocket by now.
+            return
+        # A request has no content before its head is complete.
+        waiting = all(request.content is None for request in channel.requests)
+        if waiting and self._loop.time() - self._last >= self._seconds:
+            transport.abortConnection()
+        else:
+            self._loop.call_later(self._seconds, self._look)

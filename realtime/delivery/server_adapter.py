@@ -23,7 +23,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from realtime.delivery.frame_budget import FrameBudget
-from realtime.delivery.request_heads import limit_request_heads
+from realtime.delivery.request_heads import limit_daphne_heads, limit_request_heads
 from realtime.protocol.errors import CloseCode
 
 # Their `send` waits only for a full transport, and does not need a current task.
@@ -314,6 +314,7 @@ def _close_frame(code: int, reason: str) -> bytes:
 
 
 def _bound_daphne(protocol: Any, message_bytes: int | None) -> None:
+    limit_daphne_heads(getattr(getattr(protocol, "server", None), "http_factory", None))
     if not all(hasattr(protocol, name) for name in _AUTOBAHN):
         return
     if message_bytes is not None:

@@ -6,7 +6,7 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from realtime.delivery.request_heads import limit_heads_of
+from realtime.delivery.request_heads import limit_daphne_heads, limit_heads_of
 
 SECONDS = 0.02
 
@@ -36,7 +36,7 @@ def connected() -> Http:
     return one
 
 
-async def lives(one: Http) -> bool:
+async def lives(one: Any) -> bool:
     try:
         await asyncio.wait_for(one.ended.wait(), 5 * SECONDS)
     except TimeoutError:
@@ -70,4 +70,54 @@ async def test_a_second_request_that_does_not_come_to_its_end_is_closed() -> Non
 async def test_a_websocket_is_left_alone() -> None:
     one = connected()
     one.connections.discard(one)
+    assert await lives(one)
+
+
+# --- daphne ---------------------------------------------------------------------------------------
+
+
+class Channel:
+    """The part of Twisted's HTTP channel that is looked at."""
+
+    def __init__(self) -> None:
+        self.requests: list[Any] = []
+        self.ended = asyncio.Event()
+        self.transport: Any = SimpleNamespace(protocol=self, abortConnection=self.ended.set)
+        self.heads = 0
+
+    def allHeadersReceived(self) -> None:
+        self.heads += 1
+        self.requests[-1].content = object()
+
+
+class Factory:
+    def buildProtocol(self, address: Any) -> Channel:
+        return Channel()
+
+
+def accepted() -> Any:
+    factory = Factory()
+    for _ in range(3):
+        limit_daphne_heads(factory, SECONDS)
+    return factory.buildProtocol(None)
+
+
+async def test_daphne_keeps_no_connection_whose_request_does_not_come_to_its_end() -> None:
+    silent, dribbling = accepted(), accepted()
+    dribbling.requests.append(SimpleNamespace(content=None))
+    assert not await lives(silent)
+    assert not await lives(dribbling)
+
+
+async def test_daphne_serves_a_request_whose_head_came_in_time() -> None:
+    one = accepted()
+    one.requests.append(SimpleNamespace(content=None))
+    one.allHeadersReceived()
+    assert one.heads == 1
+    assert await lives(one)
+
+
+async def test_daphne_s_websockets_are_left_alone() -> None:
+    one = accepted()
+    one.transport.protocol = object()
     assert await lives(one)
