@@ -87,6 +87,9 @@ def cell(column: ColumnInfo, c: str, type_: str, zone: str) -> str:
         value = _binary(c)
     elif column.kind is Kind.INET and type_ == "inet":
         value = _inet(c)
+    elif column.kind is Kind.TEXT and type_ == "character":
+        # Without the padding, which PostgreSQL's own comparisons do not see either.
+        value = plain(f"{c}::text")
     elif column.type == "timestamp" and type_ == "timestamp with time zone":
         value = plain(f"({c} AT TIME ZONE {quote_text(zone)})")
     else:
