@@ -1,4 +1,4 @@
-"""System checks: what is published that cannot be captured, and a database that is not ready.
+"""System checks: published models that cannot be captured, and databases that are not ready.
 
 Checks without the database tag read declarations and settings only.
 """

@@ -1,7 +1,7 @@
 """The `REALTIME` setting as one frozen, validated value, read through `settings`.
 
-Built on first use and again after `override_settings`. An unknown key is an error that says which
-key was meant; a wrong type is an error that says what would be right.
+Built on first use and again after `override_settings`. An unknown key raises an error that suggests
+the right one; a value of a wrong type, one that says what is expected.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Keeps credentials out of logs.
 
 Clients of this protocol put keys into the query string, and servers log query strings. Owns
-recognising credentials in text and a logging filter that blots them out, wherever in a record
-they stand. Never drops a record, never changes one that holds no credential.
+recognising credentials in text, and a logging filter that replaces them wherever they stand in a
+record. Never drops a record, and never changes one that holds no credential.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _NAMES: Final = (
 _QUOTE: Final = r"\\{0,4}[\"']"
 _VALUE: Final = r"[^\s&;#\"'\\,<>(){}\[\]|]+"
 
-# None of these can be made slow: every repetition is bounded, or ends where the next may begin.
+# No text makes these slow: every repetition is bounded, or ends where the next may begin.
 _PATTERNS: Final = (
     # ?token=...  and the same escaped once more, as part of another address
     re.compile(
@@ -67,8 +67,8 @@ def redact(text: str) -> str:
 class RedactCredentials(logging.Filter):
     """A filter that lets every record through, without its credentials.
 
-    It works on the parts of a record first and on its whole text only where that is not enough,
-    because some formatters take `args` apart themselves and need as many as there were.
+    The parts of a record are cleaned first, and its whole text only where that is not enough,
+    because some formatters read `args` themselves and need as many as there were.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -96,8 +96,8 @@ class RedactCredentials(logging.Filter):
                 record.__dict__[name] = _cleaned(value)
 
     def _clean_whole(self, record: logging.LogRecord) -> None:
-        """What only shows in the whole message: a name in the format with its value in the
-        arguments, and arguments that are not text themselves."""
+        """Clean what is visible in the whole message alone: a name in the format with its value in
+        the arguments, and arguments that are not text."""
         try:
             whole = record.getMessage()
         except (TypeError, ValueError, KeyError):

@@ -45,8 +45,8 @@ class KeySource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key and the algorithms it may check. `own`: this project's own secret, which nobody else
-    signs with."""
+    """One key and the algorithms it may check. `own`: this project's own secret, which no other
+    issuer signs with."""
 
     kid: str | None
     algorithms: frozenset[str]

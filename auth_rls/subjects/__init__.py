@@ -1,4 +1,4 @@
-"""Who asks: subjects, the tokens they come from, and the subject of the current request.
+"""Subjects, the tokens and sessions they come from, and the subject of the current request.
 
 Never decides what a subject may see.
 """

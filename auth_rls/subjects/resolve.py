@@ -1,7 +1,7 @@
-"""Whom a caller means: a subject, a Django user, or the request of either.
+"""The subject that an argument stands for: a subject, a Django user, or a request of either.
 
-Owns reading the three as one subject. Never verifies a token and never decides what a subject
-may do; reading a lazy user or subject may query the database.
+Owns reading the three as one subject. Never verifies a token and never decides what a subject may
+do. Reading a lazy user or subject may query the database.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from auth_rls.subjects.subject import Subject
 def subject_of(asker: Any) -> Subject | None:
     """The subject that `asker` stands for, or None for an inactive user, who may do nothing.
 
-    A request asks as its `subject`, which `SubjectMiddleware` sets, else as its `user`. Raises
-    TypeError for anything else: a forgotten argument must not ask as anybody.
+    A request stands for its `subject`, which `SubjectMiddleware` sets, else for its `user`. Raises
+    TypeError for anything else, so that a forgotten argument stands for no subject.
     """
     if isinstance(asker, Subject):
         return asker
@@ -33,9 +33,9 @@ def subject_of(asker: Any) -> Subject | None:
 def of_request(request: Any) -> Subject | None:
     """As `subject_of`, for a request of Django or of Django REST framework.
 
-    REST framework authenticates a request anew, in ways of its own: a view that does not accept
-    the session must not be answered for it. So there what the middleware found counts only if
-    both found the same user.
+    REST framework authenticates a request again, by the classes of the view, and a view that does
+    not accept the session must not be answered for it. So the subject that the middleware found
+    counts there only if both found the same user.
     """
     inner = getattr(request, "_request", None)
     if inner is None:

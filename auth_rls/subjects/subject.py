@@ -1,8 +1,8 @@
-"""Who asks: a role, the claims it came with, and the Django user behind them, if there is one.
+"""The subject of a request or connection: a role, claims, and the Django user behind them, if any.
 
-Owns turning a verified token, a Django user or nobody into one frozen value that policies are bound
-to. It reads the user from the database, so it is called in a database thread and never on an event
-loop. What a subject may see is decided elsewhere.
+Owns making one frozen value, to which policies are bound, of a verified token or a Django user. It
+reads the user from the database, so it is called in a database thread and never on an event loop.
+What a subject may see is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _frozen(value: Any, depth: int) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Who asks. Compared and hashed by value, without the user object.
+    """A role, claims, and a user id. Compared and hashed by value, without the user object.
 
     `role` is "anon", "authenticated" or "service_role". `user_id` is the primary key of the
     Django user, or the user id claim as text where no such user exists, or None. `expires_at` is
@@ -169,7 +169,7 @@ class Subject:
             role=token.role,
             claims=frozen,
             user_id=user_id,
-            # With role anon the token asks as nobody in particular: no permission is held.
+            # With role anon the permissions of the user do not count.
             user=None if token.role == ANON else user,
             # With the leeway: a token that was just accepted must not be refused at once.
             expires_at=token.claims["exp"] + settings.leeway if "exp" in token.claims else None,
@@ -195,7 +195,7 @@ class Subject:
 
     @classmethod
     def anonymous(cls) -> Subject:
-        """Nobody in particular: role anon."""
+        """The subject without a credential: role anon."""
         return cls.of_role(ANON)
 
     @classmethod
@@ -219,8 +219,8 @@ def user_id_of(user: Any) -> str:
 
 
 def _named(claims: Mapping[str, Any], settings: conf.AuthSettings) -> str | None:
-    """The user id claim as text, of several the first. Absent, null and empty all mean that the
-    token names nobody."""
+    """The user id claim as text, of several the first. None where all
+    of them are absent, null or empty."""
     for name in settings.user_id_claims:
         claim = claim_at(claims, name)
         if claim is None or claim == "":

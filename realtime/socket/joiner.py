@@ -35,7 +35,8 @@ from realtime.util.fair_share import Payer
 
 @dataclass(frozen=True, slots=True)
 class _Admission:
-    """A join that is permitted: by which token, as whom, and with which rights on the topic."""
+    """A join that is permitted: by which token, for which subject, and with which rights on
+    the topic."""
 
     token: str | None
     request: Request
@@ -228,7 +229,7 @@ class Joiner:
 
     def _request(self, channel: Channel, subject: Subject, read: int) -> Request:
         private = channel.name if channel.config.private else None
-        # What costs work is paid by the user; nobody in particular pays by connection.
+        # Costs are charged to the user; without a user, to the connection.
         payer = Payer(self._address, _user_id(subject) or f"connection {id(self._session)}")
         return Request(subject, channel.config.bindings, private, read, payer)
 
