@@ -10,8 +10,9 @@ Pure: no Django, no I/O, no evaluation.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import NoReturn
 
 from auth_rls.predicates import patterns
@@ -53,8 +54,11 @@ class FilterError(ValueError):
     """The filter does not fit its table; `exception` is the text of the official server's
     Exception."""
 
-    def __init__(self, message: str, state: str = "P0001 (raise_exception)") -> None:
+    def __init__(
+        self, message: str, state: str = "P0001 (raise_exception)", hint: str | None = None
+    ) -> None:
         super().__init__(message)
+        self.hint = hint
         self.message = message
         self.exception = f"ERROR {state} {message}"
 
@@ -197,9 +201,17 @@ def _items(value: str) -> list[str]:
 def _predicate(condition: Condition, columns: Mapping[str, Kind]) -> Predicate:
     kind = columns.get(condition.column)
     if kind is None:
-        raise FilterError(f"invalid column for filter {condition.column}")
+        hint = unknown_column(condition.column, columns)
+        raise FilterError(f"invalid column for filter {condition.column}", hint=hint)
     found = _READERS[condition.op](condition, kind)
     return Not(found) if condition.negated else found
+
+
+def unknown_column(name: str, columns: Iterable[str]) -> str:
+    """What may help with a column that is not there. Hidden columns are not among `columns`."""
+    close = get_close_matches(name[:100], list(columns), n=1)
+    meant = f" Did you mean {close[0]!r}?" if close else ""
+    return f"No published column has this name.{meant}"
 
 
 def _value(condition: Condition, kind: Kind, text: str) -> object:

@@ -24,6 +24,7 @@ from realtime.protocol.filters import (
     FilterSyntaxError,
     parse_filter,
     read,
+    unknown_column,
 )
 
 ANY = "*"
@@ -34,6 +35,7 @@ LIVE_NEEDS_ALL_EVENTS = (
     "Unable to subscribe to changes with given parameters. A live binding keeps a set of rows "
     'exact by INSERT, UPDATE and DELETE together: it needs event "*".'
 )
+LIVE_HINT = 'Ask for event "*", or leave out `live`.'
 SNAPSHOT_NEEDS_INSERTS = (
     "Unable to subscribe to changes with given parameters. The rows of a snapshot arrive as "
     'INSERT: it needs event "*" or "INSERT".'
@@ -49,11 +51,13 @@ _encode = msgspec.json.Encoder(decimal_format="number", order="sorted").encode
 
 
 class BindingError(ValueError):
-    """A binding can never deliver; `message` is the text of the `system` message."""
+    """A binding can never deliver; `message` is the text of the `system` message. `hint` says what
+    may help, where that is known."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
+        self.hint = hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,20 +106,20 @@ class Binding:
         in itself.
         """
         if self.error is not None:
-            raise BindingError(self.error)
+            hint = LIVE_HINT if self.error == LIVE_NEEDS_ALL_EVENTS else None
+            raise BindingError(self.error, hint)
         try:
             predicate = parse_filter(self.filter, columns, compiled=compiled)
         except FilterError as error:
-            raise BindingError(self.failed(error.exception)) from None
+            raise BindingError(self.failed(error.exception), error.hint) from None
         self._check_select(columns)
         return predicate
 
     def _check_select(self, columns: Collection[str]) -> None:
         for name in self.select or ():
             if name not in columns:
-                raise BindingError(
-                    self.failed(f"ERROR P0001 (raise_exception) invalid column for select {name}")
-                )
+                text = f"ERROR P0001 (raise_exception) invalid column for select {name}"
+                raise BindingError(self.failed(text), unknown_column(name, columns))
 
     def ended(self, reason: str) -> Binding:
         """The same binding, which delivers nothing any more; `error` says why."""

@@ -56,10 +56,17 @@ class Replies:
         return self._frame(channel.join_ref, None, channel.topic, event, payload)
 
     def system(
-        self, name: str, channel: Channel | None, status: str, extension: str, message: str
+        self,
+        name: str,
+        channel: Channel | None,
+        status: str,
+        extension: str,
+        message: str,
+        **more: str,
     ) -> Send:
         """A `system` message; without a channel, one about the socket."""
         payload = {"status": status, "message": message, "extension": extension, "channel": name}
+        payload |= more
         if channel is None:
             return self._frame(None, None, name, "system", payload)
         return self.push(channel, "system", payload)
@@ -84,7 +91,12 @@ class Replies:
         return self._frame(channel.join_ref, channel.join_ref, channel.topic, event, {})
 
     def subscribed(
-        self, channel: Channel, problems: Sequence[str], *, working: bool
+        self,
+        channel: Channel,
+        problems: Sequence[str],
+        *,
+        working: bool,
+        hints: Mapping[str, str] = MappingProxyType({}),
     ) -> list[Effect]:
         """The `system` messages about a channel's bindings: one error per problem, then the success
         if some binding is `working`."""
@@ -92,7 +104,8 @@ class Replies:
         effects: list[Effect] = []
         for problem in problems:
             effects.append(Note("binding_refused", f"{channel.topic}: {problem}"))
-            effects.append(self.system(channel.name, channel, "error", extension, problem))
+            more = {"hint": hints[problem]} if problem in hints else {}
+            effects.append(self.system(channel.name, channel, "error", extension, problem, **more))
         if working:
             message = errors.SUBSCRIBED
             effects.append(self.system(channel.name, channel, "ok", extension, message))

@@ -8,8 +8,9 @@ Times are in seconds: `now` is monotonic, for limits and silence; `wall` is sinc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import msgspec
 
@@ -234,10 +235,12 @@ class Session:
         rights: TopicRights,
         replayed: Sequence[str | bytes] = (),
         presence: bytes = b"{}",
+        hints: Mapping[str, str] = MappingProxyType({}),
     ) -> list[Effect]:
         """The channel is subscribed from `at` on.
 
-        `problems` are the texts of bindings that can never deliver; `replayed` are frames of stored
+        `problems` are the texts of bindings that can never deliver, and `hints` by these texts what
+        may help; `replayed` are frames of stored
         broadcasts; `presence` is the payload of `presence_state`, which is sent only to a channel
         that watches presence and may see it. Call `release` afterwards.
         """
@@ -261,7 +264,7 @@ class Session:
             text = errors.REPLICATION_READY
             effects.append(self._replies.system(channel.name, channel, "ok", "system", text))
         return effects + self._replies.subscribed(
-            channel, problems, working=len(config.bindings) > len(problems)
+            channel, problems, working=len(config.bindings) > len(problems), hints=hints
         )
 
     def release(self, channel: Channel) -> list[Effect]:
@@ -311,14 +314,20 @@ class Session:
         return []
 
     def renewed(
-        self, channel: Channel, *, problems: Sequence[str], expires_at: float | None
+        self,
+        channel: Channel,
+        *,
+        problems: Sequence[str],
+        expires_at: float | None,
+        hints: Mapping[str, str] = MappingProxyType({}),
     ) -> list[Effect]:
         """The channel is subscribed again, as the subject of another token."""
         if self.channels.get(channel.topic) is not channel:
             return [Leave(channel)]
         channel.expires_at = expires_at
         bindings = len(channel.config.bindings)
-        return self._replies.subscribed(channel, problems, working=bindings > len(problems))
+        working = bindings > len(problems)
+        return self._replies.subscribed(channel, problems, working=working, hints=hints)
 
     def resubscribed(self, channel: Channel) -> list[Effect]:
         """The rows that the channel's subject may see have changed."""

@@ -162,6 +162,7 @@ class Joiner:
             self._session.joined(
                 channel,
                 problems=[text for text in subscribed.problems if text is not None],
+                hints=subscribed.hints,
                 expires_at=admission.request.subject.expires_at,
                 at=subscribed.at,
                 rights=rights,
@@ -195,8 +196,11 @@ class Joiner:
         self._watch(port, subject)
         self._topics.permit(channel, subscribed.rights)
         problems = [text for text in subscribed.problems if text is not None]
-        expires_at = subject.expires_at
-        self._perform(self._session.renewed(channel, problems=problems, expires_at=expires_at))
+        self._perform(
+            self._session.renewed(
+                channel, problems=problems, expires_at=subject.expires_at, hints=subscribed.hints
+            )
+        )
         self._socket.set_timer()
 
     async def _subject(self, token: str | None) -> tuple[Subject, int]:

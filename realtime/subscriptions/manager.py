@@ -104,7 +104,7 @@ class SubscriptionManager:
             self.channels.enter(port, request, plan)
         finally:
             self.sets.release(work)
-        return Subscribed(self._log.position, plan.problems, plan.rights)
+        return Subscribed(self._log.position, plan.problems, plan.rights, plan.hints)
 
     def decides(self, event: DatabaseEvent) -> bool:
         """Whether this change may alter what a subscriber may see."""

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 
 from django.db.models import Model
 
@@ -63,6 +64,9 @@ class Plan:
         return replace(
             self, subscriptions=tuple(item for item in self.subscriptions if item.id not in ids)
         )
+
+    #: By the text of a problem, what may help.
+    hints: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def row_selects(self) -> tuple[Select, ...]:
@@ -126,12 +130,15 @@ class Planner:
         that cannot work is among the problems and raises nothing."""
         subscriptions: list[Subscription] = []
         problems: list[str | None] = []
+        hints: dict[str, str] = {}
         rules: dict[str, object] = {}
         for binding in bindings:
             try:
                 found = self._bind(subject, binding)
             except BindingError as error:
                 problems.append(error.message)
+                if error.hint is not None:
+                    hints[error.message] = error.hint
             else:
                 problems.append(None)
                 subscriptions += found
@@ -141,7 +148,7 @@ class Planner:
         if private is not None:
             rights, selects = self.rights(subject, private), self._topic_selects(subject)
             rules[_TOPICS] = self._rules(_TOPICS)
-        return Plan(tuple(subscriptions), tuple(problems), rights, selects, rules)
+        return Plan(tuple(subscriptions), tuple(problems), rights, selects, rules, hints)
 
     def rights(self, subject: Subject, topic: str) -> TopicRights:
         """What this subject may do on a private topic."""
@@ -195,14 +202,14 @@ class Planner:
 
     def _bind(self, subject: Subject, binding: Binding) -> list[Subscription]:
         if binding.error is not None:
-            raise BindingError(binding.error)
+            binding.predicate({})
         covered = [
             published
             for published in registry.published()
             if binding.covers(published.schema, published.table)
         ]
         if not covered:
-            raise BindingError(binding.not_published())
+            raise BindingError(binding.not_published(), _unknown_table(binding.table))
         obstructed = {entry.table: reason for entry in covered if (reason := obstacles.of(entry))}
         if len(obstructed) == len(covered):
             # Of a whole schema the tables that work are left.
@@ -254,6 +261,14 @@ class Planner:
         for model in self.watched():
             found.update(about_user(subject, model))
         return VerdictDependencies(frozenset(found))
+
+
+def _unknown_table(name: str) -> str:
+    """What may help with a table that is not published. One that is not there is no different."""
+    known = [entry.table for entry in registry.published()]
+    close = get_close_matches(name[:100], known, n=1)
+    meant = f" Did you mean {close[0]!r}?" if close else ""
+    return f"No table of this name is published.{meant}"
 
 
 class Planners:

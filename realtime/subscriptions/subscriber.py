@@ -4,7 +4,8 @@ to a subscription.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from realtime.delivery.outbox import Outgoing
@@ -42,3 +43,5 @@ class Subscribed:
     at: Position
     problems: tuple[str | None, ...]
     rights: TopicRights = ALL
+    #: By the text of a problem, what may help.
+    hints: Mapping[str, str] = field(default_factory=dict)
