@@ -353,6 +353,12 @@ class Session:
             return []
         return [self._replies.system_at(channel, "resume", "caught up", at)]
 
+    def snapshot_begins(self, channel: Channel, at: Position) -> list[Effect]:
+        """The rows of the channel's snapshots follow."""
+        if self.channels.get(channel.topic) is not channel:
+            return []
+        return [self._replies.system_at(channel, "snapshot", "snapshot begins", at)]
+
     def snapshot(self, channel: Channel, at: Position, count: int, complete: bool) -> list[Effect]:
         """The channel was sent `count` rows of its snapshots; not all of them unless `complete`."""
         if self.channels.get(channel.topic) is not channel:

@@ -135,6 +135,10 @@ class ChannelSubscriber:
         """Everything since the channel's cursors was delivered."""
         self._socket.perform(self._socket.session.caught_up(self._channel, at))
 
+    def snapshot_begins(self, at: Position) -> None:
+        """The rows of the channel's snapshots, as of this position, follow."""
+        self._socket.perform(self._socket.session.snapshot_begins(self._channel, at))
+
     def snapshot(self, at: Position, count: int, complete: bool) -> None:
         """The rows of the channel's snapshots were delivered."""
         self._socket.perform(self._socket.session.snapshot(self._channel, at, count, complete))

@@ -113,6 +113,8 @@ class Keeper:
             await self._told(_plain(payload))
 
     async def _told(self, told: Mapping[str, Any]) -> None:
+        if told["message"] == "snapshot begins":
+            return
         if told["extension"] == "snapshot":
             assert told["message"] == "snapshot complete", told
             self.rows = self._coming or {}

@@ -65,6 +65,9 @@ class FakeSubscriber:
     def caught_up(self, at: Position) -> None:
         self.told.append(f"caught up {at.seq}")
 
+    def snapshot_begins(self, at: Position) -> None:
+        return None
+
     def snapshot(self, at: Position, count: int, complete: bool) -> None:
         self.told.append(f"snapshot {count}{'' if complete else ' truncated'}")
 

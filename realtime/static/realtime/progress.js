@@ -80,7 +80,7 @@ export class Progress {
   }
 
   /**
-   * A row or the end of a snapshot came.
+   * The beginning, a row or the end of a snapshot came.
    *
    * @returns {boolean} Whether a snapshot begins that was not expected: the server cannot resume at
    *   the channel's position and sends all rows again.

@@ -373,6 +373,7 @@ class Replay:
         if found is None:
             return
         with self._means.pictures.unsent.keeping(self.request.payer, found.size):
+            self.port.snapshot_begins(at)
             count, complete = await self._send_rows(found, at)
         self._snapshots = {}
         self._starts |= dict.fromkeys(wanted, at.seq)

@@ -428,6 +428,8 @@ test("a channel with a snapshot is live once that is there, and then goes on by 
   const { channel, statuses, got } = page([config]);
   Socket.last.grant();
   assert.equal(channel.status, "catching up");
+  Socket.last.tell("snapshot", "snapshot begins", { seq: 9 });
+  assert.equal(channel.status, "catching up");
   for (const id of [1, 2]) Socket.last.change([1], change(9, id, { snapshot: true }));
   assert.equal(channel.cursor, null);
   Socket.last.tell("snapshot", "complete", { seq: 9 });

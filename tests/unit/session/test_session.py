@@ -377,6 +377,8 @@ def test_the_end_of_a_replay_and_of_a_snapshot_are_told_with_their_place() -> No
     told = {"status": "ok", "channel": "room", "seq": 41}
     (system,) = frames(session.caught_up(channel, AT))
     assert system[4] == {**told, "extension": "resume", "message": "caught up"}
+    (system,) = frames(session.snapshot_begins(channel, AT))
+    assert system[4] == {**told, "extension": "snapshot", "message": "snapshot begins"}
     for complete, message in ((True, "snapshot complete"), (False, "snapshot truncated")):
         (system,) = frames(session.snapshot(channel, AT, 7, complete))
         assert system[4] == {**told, "extension": "snapshot", "message": message, "count": 7}

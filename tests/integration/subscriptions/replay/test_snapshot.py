@@ -49,7 +49,9 @@ async def opened(asker: str | None = None, **binding: Any) -> Client:
 
 
 async def rows_of(client: Client) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The rows of the snapshot, and what closes it."""
+    """The rows of the snapshot between the messages that begin and close it; and the latter."""
+    begins = await client.until(lambda f: f[3] == "system" and f[4]["extension"] == "snapshot")
+    assert begins[4]["message"] == "snapshot begins"
     rows = []
     while True:
         frame = await client.until(
