@@ -91,7 +91,22 @@ class TopicHandler:
         port = self._ports.get(channel)
         if port is None:
             return
-        socket = self._socket
+        awaits_state = channel.watching and channel.rights.view
+        if awaits_state and not self._hub.dispatcher.presence.watches(port):
+            # Its `presence_state` is on the way and comes first: without the channel itself, which
+            # then comes as a diff. Those that wait go on in their order.
+            self._socket.start(self._track_later(effect), channel)
+        else:
+            self._track(effect, port)
+
+    async def _track_later(self, effect: Track) -> None:
+        await self.watch(effect.channel)
+        port = self._ports.get(effect.channel)
+        if port is not None:
+            self._track(effect, port)
+
+    def _track(self, effect: Track, port: ChannelSubscriber) -> None:
+        channel, socket = effect.channel, self._socket
 
         def done(problem: str | None) -> None:
             socket.perform(socket.session.topic_events.tracked(effect, problem))

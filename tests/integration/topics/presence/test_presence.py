@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import realtime
 from realtime.models import PresenceMember, Process
 from realtime.process import registry
 from realtime.process.hub import hub
+from realtime.topics.presence import tracker
 from tests.support.socket_client import Client, db
 from tests.support.tokens import token
 from tests.support.waiting import auntil
@@ -65,6 +67,43 @@ async def test_whoever_comes_is_told_to_all_and_the_answer_comes_after(here: Any
     assert metas(told[4]["joins"], "ann") == [{"on": "laptop"}]
     assert await ann.receive() == [ref, ref, TOPIC, "phx_reply", {"status": "ok", "response": {}}]
     assert await diff(bob) == told[4]
+
+
+async def test_who_tracks_first_gets_the_state_without_themselves_and_then_the_diff(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = await Client().connect()
+    await client.join(TOPIC, presence={"enabled": False, "key": "ann"})
+    read = tracker.read
+
+    def late(*args: Any) -> Any:
+        # Long enough for the row to be written, if nothing else holds that back.
+        for _ in range(30):
+            if PresenceMember.objects.exists():
+                break
+            time.sleep(0.01)
+        return read(*args)
+
+    monkeypatch.setattr(tracker, "read", late)
+    first = await track(client, {"n": 1})
+    last = await track(client, {"n": 2})
+    state = await client.until(lambda f: f[3] == "presence_state")
+    assert state[4] == {}
+    told = await diff(client)
+    assert metas(told["joins"], "ann") in ([{"n": 1}], [{"n": 2}])
+    for ref in (first, last):
+        await client.until(lambda f, ref=ref: f[1] == ref)
+    await client.close()
+
+
+async def test_untracking_at_once_leaves_nobody_behind() -> None:
+    client = await Client().connect()
+    await client.join(TOPIC, presence={"enabled": False, "key": "ann"})
+    await track(client, {"n": 1})
+    ref = await client.push(TOPIC, "presence", {"event": "untrack"})
+    await client.until(lambda f: f[1] == ref)
+    assert not await db(PresenceMember.objects.exists)
+    await client.close()
 
 
 async def test_whoever_joins_later_begins_with_the_state(here: Any) -> None:
