@@ -49,17 +49,17 @@ class AsgiOutbox:
         send: Send,
         bound: int | None,
         ended: Callable[[Exception | None], None],
-        carrier: ServerAdapter = UNKNOWN,
+        adapter: ServerAdapter = UNKNOWN,
     ) -> None:
-        """`carrier`: the abilities of the server. With an eager one `put` begins the send itself,
+        """`adapter`: the abilities of the server. With an eager one `put` begins the send itself,
         which saves a task for every frame that need not wait (`benchmarks.fanout`).
         """
         self._send = send
         self._bound = bound
         self._ended = ended
-        self._unsent = carrier.unsent
-        self._eager = carrier.eager
-        self._write = carrier.write
+        self._unsent = adapter.unsent
+        self._eager = adapter.eager
+        self._write = adapter.write
         self._frames: deque[str | bytes] | None = None
         self._bytes = 0
         self._room: asyncio.Event | None = None

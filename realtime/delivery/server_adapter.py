@@ -97,7 +97,7 @@ class _TickCounter:
 _tick_counters: WeakKeyDictionary[asyncio.AbstractEventLoop, _TickCounter] = WeakKeyDictionary()
 
 
-def carrier_of(send: Any) -> ServerAdapter:
+def adapter_of(send: Any) -> ServerAdapter:
     """The adapter of the server that this ASGI `send` belongs to; in doubt, one without abilities.
 
     Called on the event loop of the server.

@@ -167,7 +167,7 @@ class QuotaChain:
     )
 
     def __init__(self, *quotas: Quota) -> None:
-        # A quota that nobody holds may be forgotten, and the next to ask would get a full one.
+        # A quota that is not held may be forgotten, and the next use would get a full one.
         self._quotas = quotas
         self._scopes = tuple(quota.scope for quota in quotas)
         self._joins = AllOf(*(quota.joins for quota in quotas))

@@ -24,7 +24,7 @@ from realtime import conf
 from realtime.client_limits import Limits
 from realtime.delivery.asgi_outbox import AsgiOutbox
 from realtime.delivery.outbox import Outbox
-from realtime.delivery.server_adapter import bound_frames, carrier_of, is_gone, send_close
+from realtime.delivery.server_adapter import adapter_of, bound_frames, is_gone, send_close
 from realtime.event_log.position import Position
 from realtime.process.connection_watch import Watched
 from realtime.process.hub import Hub
@@ -345,7 +345,7 @@ def _open_outbox(scope: Mapping[str, Any], send: AsgiSend, limits: Limits, end: 
     if fanout is not None:
         return cast(Outbox, fanout["open"](limits.outbox_bytes, end, limits.frame_bytes))
     bound_frames(send, limits.frame_bytes)
-    return AsgiOutbox(partial(_send_frame, send), limits.outbox_bytes, end, carrier_of(send))
+    return AsgiOutbox(partial(_send_frame, send), limits.outbox_bytes, end, adapter_of(send))
 
 
 async def _is_disconnected(receive: AsgiReceive) -> bool:

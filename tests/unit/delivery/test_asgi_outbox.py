@@ -234,8 +234,8 @@ async def test_what_a_carrier_does_not_write_is_sent() -> None:
 async def test_what_a_carrier_wrote_counts_while_it_waits_behind_it() -> None:
     socket = Socket()
     written: list[bytes] = []
-    carrier = ServerAdapter(True, lambda: sum(map(len, written)), taking(written))
-    outbox = AsgiOutbox(socket.send, 10, socket.when_ended, carrier)
+    adapter = ServerAdapter(True, lambda: sum(map(len, written)), taking(written))
+    outbox = AsgiOutbox(socket.send, 10, socket.when_ended, adapter)
     outbox.put("12345")
     assert not outbox.overflowed
     outbox.put("12345")

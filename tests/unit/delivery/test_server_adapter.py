@@ -27,7 +27,7 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python import failure
 
 from realtime.delivery.frame import websocket_frame
-from realtime.delivery.server_adapter import UNKNOWN, carrier_of
+from realtime.delivery.server_adapter import UNKNOWN, adapter_of
 from tests.support.waiting import PATIENCE_SECONDS
 
 OPEN, CLOSING = 3, 2
@@ -120,7 +120,7 @@ def connected(kind: Any = tcp.Server) -> Iterator[Connection]:
 
 
 def writer_of(connection: Connection) -> Callable[[bytes], bool]:
-    write = carrier_of(connection.asgi_send()).write
+    write = adapter_of(connection.asgi_send()).write
     assert write is not None
     return write
 
@@ -142,8 +142,8 @@ def test_whatever_a_client_takes_and_when_it_gets_every_byte_in_order(
     deeds: list[tuple[str, int]],
 ) -> None:
     async def play(connection: Connection) -> None:
-        carrier = carrier_of(connection.asgi_send())
-        assert carrier.write is not None
+        adapter = adapter_of(connection.asgi_send())
+        assert adapter.write is not None
         sent, got = bytearray(), bytearray()
         for number, (deed, size) in enumerate(deeds):
             data = bytes([number]) * size
@@ -156,13 +156,13 @@ def test_whatever_a_client_takes_and_when_it_gets_every_byte_in_order(
                 if deed == "send":
                     connection.transport.write(data)
                 else:
-                    assert carrier.write(data)
-            assert len(got) + carrier.unsent() <= len(sent)
+                    assert adapter.write(data)
+            assert len(got) + adapter.unsent() <= len(sent)
         for _ in range(1_000):
             await connection.turn()
             got += connection.read()
         assert got == sent
-        assert carrier.unsent() == 0
+        assert adapter.unsent() == 0
 
     with connected() as connection:
         asyncio.run(play(connection))
@@ -272,10 +272,10 @@ async def test_nothing_goes_to_whoever_has_the_descriptor_of_a_closed_socket() -
 async def test_a_client_that_left_before_it_was_let_in_is_nobodys_failure() -> None:
     with connected() as connection:
         connection.lose()
-        carrier = carrier_of(connection.asgi_send())
-        assert carrier.unsent() == 0
-        if carrier.write is not None:
-            carrier.write(b"frame")
+        adapter = adapter_of(connection.asgi_send())
+        assert adapter.unsent() == 0
+        if adapter.write is not None:
+            adapter.write(b"frame")
 
 
 async def test_half_a_frame_is_the_last_that_a_connection_gets() -> None:
@@ -359,21 +359,21 @@ async def test_what_is_not_as_it_is_known_gets_its_messages_by_asgi(
     sends: Callable[[Connection], Any],
 ) -> None:
     with connected() as connection:
-        assert carrier_of(sends(connection)).write is None
+        assert adapter_of(sends(connection)).write is None
 
 
 async def test_what_waits_is_known_of_a_protocol_that_is_not() -> None:
     with connected() as connection:
-        carrier = carrier_of(of_a_protocol_of_its_own(connection))
+        adapter = adapter_of(of_a_protocol_of_its_own(connection))
         connection.transport.write(b"frame")
-        assert carrier.unsent() == 5
+        assert adapter.unsent() == 5
 
 
 @pytest.mark.parametrize("send", [functools.partial(print), functools.partial(print, "x"), print])
 async def test_of_a_server_nobody_knows_nothing_is_known(send: Any) -> None:
-    carrier = carrier_of(send)
-    assert carrier == UNKNOWN
-    assert carrier.unsent() == 0
+    adapter = adapter_of(send)
+    assert adapter == UNKNOWN
+    assert adapter.unsent() == 0
 
 
 async def test_a_connection_of_daphne_as_it_is_today_has_all_that_is_needed() -> None:
@@ -401,23 +401,23 @@ async def test_a_connection_of_daphne_as_it_is_today_has_all_that_is_needed() ->
             b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )
         send = await asyncio.wait_for(sends.get(), PATIENCE_SECONDS)
-        carrier = carrier_of(send)
-        assert carrier.eager
-        assert carrier.write is not None
+        adapter = adapter_of(send)
+        assert adapter.eager
+        assert adapter.write is not None
         # The answer to the handshake comes first.
-        assert carrier.unsent() > 0
-        assert carrier.write(websocket_frame("early"))
+        assert adapter.unsent() > 0
+        assert adapter.write(websocket_frame("early"))
         await connection.turn()
         answer = connection.read()
         assert answer.startswith(b"HTTP/1.1 101")
         assert answer.endswith(websocket_frame("early"))
-        assert carrier.unsent() == 0
-        assert carrier.write(websocket_frame("frame"))
+        assert adapter.unsent() == 0
+        assert adapter.write(websocket_frame("frame"))
         assert connection.read() == websocket_frame("frame")
         # The same bytes as daphne would have made of it.
         await send({"type": "websocket.send", "text": "frame"})
         await connection.turn()
         assert connection.read() == websocket_frame("frame")
         await send({"type": "websocket.close", "code": 4000})
-        assert not carrier.write(websocket_frame("late"))
+        assert not adapter.write(websocket_frame("late"))
         over.set()
