@@ -7,6 +7,11 @@ from typing import Any
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 
+from realtime.util import namesake
+
+# Before anything else of the app is imported.
+namesake.refuse()
+
 
 class RealtimeConfig(AppConfig):
     name = "realtime"

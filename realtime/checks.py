@@ -12,8 +12,10 @@ from django.apps import apps
 from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
+from django.core.handlers.asgi import ASGIHandler
 from django.db import DatabaseError, connections
 from django.db.migrations.executor import MigrationExecutor
+from django.utils.module_loading import import_string
 
 from auth_rls.access.snapshot import PolicySnapshot
 from auth_rls.sql.primary import primary
@@ -34,6 +36,53 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
     except ImproperlyConfigured as error:
         return [Error(str(error), id="realtime.E005")]
     return []
+
+
+@register()
+def check_asgi(**kwargs: Any) -> list[CheckMessage]:
+    """W011 no ASGI application, or one without a WebSocket route; W012 a `runserver` that serves
+    no WebSockets."""
+    path = getattr(django_settings, "ASGI_APPLICATION", None)
+    if not path:
+        return [
+            Warning(
+                "ASGI_APPLICATION is not set, so nothing serves Rowcast's WebSockets.",
+                hint="Name the application of your asgi.py, as docs/install.md shows it.",
+                id="realtime.W011",
+            )
+        ]
+    found: list[CheckMessage] = []
+    try:
+        application = import_string(path)
+    except Exception as error:
+        found.append(
+            Warning(
+                f"ASGI_APPLICATION {path!r} cannot be imported: {error}",
+                hint="In asgi.py call get_asgi_application() before other imports of the project.",
+                id="realtime.W011",
+            )
+        )
+    else:
+        routes = getattr(application, "application_mapping", None)
+        plain = isinstance(application, ASGIHandler)
+        if plain or (routes is not None and "websocket" not in routes):
+            found.append(
+                Warning(
+                    f"ASGI_APPLICATION {path!r} has no route for WebSockets: pages wait for ever.",
+                    hint='Add "websocket": URLRouter(websocket_urlpatterns) of realtime.routing.',
+                    id="realtime.W011",
+                )
+            )
+    if django_settings.DEBUG and not apps.is_installed("daphne"):
+        found.append(
+            Warning(
+                "runserver serves no WebSockets: 'daphne' is not in INSTALLED_APPS.",
+                hint="Put 'daphne' first in INSTALLED_APPS, or develop with "
+                "uvicorn --reload --ws realtime.server:FanoutProtocol.",
+                id="realtime.W012",
+            )
+        )
+    return found
 
 
 @register()

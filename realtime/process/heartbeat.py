@@ -16,6 +16,7 @@ from realtime.event_log.read_holds import holds
 from realtime.event_log.tailer import Tailer
 from realtime.models import Process
 from realtime.process.maintenance import Maintenance
+from realtime.process.numbering_watch import NumberingWatch
 from realtime.process.registry import Registration, Report
 from realtime.util.database_threads import (
     DATABASE_ERRORS,
@@ -37,8 +38,14 @@ async def keep(id_: str, report: Callable[[], Report], on_new_row: Callable[[], 
     alias = conf.current().DATABASE
     registration = Registration(alias, id_, Process.Kind.SERVER)
     upkeep = Maintenance(alias)
+    numbering = NumberingWatch(alias)
+
+    async def after_renewal(written: Report) -> None:
+        await upkeep.beat(written)
+        await numbering.look()
+
     try:
-        await keep_row(registration, report, upkeep.beat, on_new_row)
+        await keep_row(registration, report, after_renewal, on_new_row)
     finally:
         await upkeep.close()
 

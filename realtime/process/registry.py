@@ -7,6 +7,7 @@ several machines differ. Everything here runs in a database thread.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import socket
@@ -18,10 +19,12 @@ from datetime import timedelta
 from django.db import transaction
 from django.db.models import DateTimeField, ExpressionWrapper, QuerySet
 from django.db.models.functions import Now
+from django.utils.autoreload import DJANGO_AUTORELOAD_ENV
 
 from realtime import __version__
 from realtime.event_log.read_holds import holds
 from realtime.models import LogHead, PresenceMember, Process
+from realtime.util.database_threads import DATABASE_ERRORS
 
 logger = logging.getLogger("realtime.processes")
 
@@ -51,6 +54,9 @@ class Registration:
         # A renewal goes on when its task is cancelled, and must not write the row after `leave`.
         self._lock = threading.Lock()
         self._left = False
+        if os.environ.get(DJANGO_AUTORELOAD_ENV) == "true":
+            # The autoreloader ends a process in the middle of its work, and not for being dead.
+            atexit.register(self._leave_at_exit)
 
     def renew(self, report: Report) -> bool:
         """Write the report and extend the lease. False when there was no row: it was made, and what
@@ -100,6 +106,17 @@ class Registration:
         with self._lock:
             self._left = True
             self._leave()
+
+    def _leave_at_exit(self) -> None:
+        if self._lock.acquire(timeout=1.0):
+            try:
+                if not self._left:
+                    self._left = True
+                    self._leave()
+            except DATABASE_ERRORS as error:
+                logger.debug("row not left: %s", error, extra={"action": "lease_failing"})
+            finally:
+                self._lock.release()
 
     def _leave(self) -> None:
         with transaction.atomic(using=self.alias):

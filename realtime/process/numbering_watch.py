@@ -1,0 +1,53 @@
+"""Notices that committed changes wait and no process numbers them, and logs it once.
+
+Without a tailer nothing is delivered, and nothing else would say so: the database works, and so do
+sockets. Changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from django.db import connections
+
+from realtime.event_log.sequencer import Head, Sequencer
+from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
+from realtime.util.outage_log import OutageLog
+
+logger = logging.getLogger("realtime.processes")
+
+# Looks, one at each renewal of the process row, that find changes waiting behind the same head.
+_LOOKS = 3
+
+
+class NumberingWatch:
+    """One per server process."""
+
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
+        self._sequencer = Sequencer()
+        self._head: Head | None = None
+        self._looks = 0
+        self._outage = OutageLog(
+            logger,
+            failing="changes wait and %s: start manage.py tail_wal, or set REALTIME['TAILER'] to "
+            "'embedded'",
+            failing_action="nobody_numbers",
+            works="changes are numbered again",
+            works_action="numbering_works",
+        )
+
+    async def look(self) -> None:
+        """Look once. A database that does not answer is for others to log."""
+        try:
+            found = await in_database_thread(lambda: self._sequencer.look(connections[self._alias]))
+        except DATABASE_ERRORS:
+            return
+        if not found.waiting or found.head != self._head:
+            self._head, self._looks = found.head, 0
+            if not found.waiting:
+                self._outage.worked()
+            return
+        self._looks += 1
+        if self._looks >= _LOOKS:
+            self._outage.failed(LookupError("no process numbers them"))
