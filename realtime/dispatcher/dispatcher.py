@@ -171,7 +171,7 @@ class Dispatcher:
             self._news.set()
             return
         limits = self.inbox_limits
-        if message.rows and self._waiting_rows + len(message.rows) > limits.rows:
+        if message.rows and self._waiting_rows + message.weight > limits.rows:
             # Says how far the log is, without its entries.
             message = Batch(message.epoch, message.rows[-1].seq, [], [])
             self.counters.inbox_full += 1
@@ -180,7 +180,7 @@ class Dispatcher:
             logger.info("inbox full: reading the log", extra={"action": "inbox_full"})
         else:
             self._inbox.append(message)
-            self._waiting_rows += len(message.rows)
+            self._waiting_rows += message.weight
         self._news.set()
 
     # --- the log --------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ class Dispatcher:
             try:
                 if self._inbox:
                     batch = self._inbox.popleft()
-                    self._waiting_rows -= len(batch.rows)
+                    self._waiting_rows -= batch.weight
                     await self._take(batch)
                     self._outage.worked()
                 # Alternating: neither a flood of changes nor one of broadcasts holds up the other.

@@ -20,3 +20,8 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, tag="log"):
     after: int
     rows: list[WalRow]
     relations: list[Relation]
+
+    @property
+    def weight(self) -> int:
+        """How many rows it counts for: a large one counts for several, one for each 4 KiB."""
+        return sum(1 + row.size // 4096 for row in self.rows)

@@ -101,6 +101,11 @@ class DatabaseEvent(msgspec.Struct, frozen=True):
     new: RowImage | None
 
     @property
+    def size(self) -> int:
+        """Bytes of both images."""
+        return sum(len(row.raw) for row in (self.old, self.new) if row is not None)
+
+    @property
     def commit_timestamp(self) -> str:
         """ISO 8601 in UTC, always with six digits, so that text order is log order."""
         moment = _EPOCH + timedelta(microseconds=self.commit_us)

@@ -16,7 +16,7 @@ from django.db import connections
 from realtime.event_log.distance import Distances
 from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.ring import EventLog
-from realtime.event_log.table import BATCH, oldest_seq, read_later, read_rows, seq_at
+from realtime.event_log.table import BATCH, READ_BYTES, oldest_seq, read_later, read_rows, seq_at
 from realtime.event_log.table import relations as known_relations
 from realtime.util.database_threads import in_database_thread
 from realtime.util.fair_share import NOBODY, FairShare, Payer
@@ -28,6 +28,7 @@ T = TypeVar("T")
 # with different cursors share them. The last few are kept: a storm comes in a few seconds.
 _BLOCK = BATCH
 _BLOCKS_KEPT = 8
+_BLOCKS_BYTES = 2 * READ_BYTES
 _MOST_COUNTED = 10_000
 # In one statement: what is numbered meanwhile must not be missed by both.
 _COMMITTED = """
@@ -161,8 +162,10 @@ class LogReader:
         )
         if len(found) >= _BLOCK and epoch == self._log.epoch:
             self._blocks[epoch, start] = found[:_BLOCK]
-            while len(self._blocks) > _BLOCKS_KEPT:
-                self._blocks.popitem(last=False)
+            sizes = {key: sum(event.size for event in kept) for key, kept in self._blocks.items()}
+            while len(self._blocks) > _BLOCKS_KEPT or sum(sizes.values()) > _BLOCKS_BYTES:
+                gone, _ = self._blocks.popitem(last=False)
+                del sizes[gone]
         return found
 
     async def _read(self, after: int, upto: int, payer: Payer) -> list[DatabaseEvent]:

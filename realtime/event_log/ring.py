@@ -1,8 +1,8 @@
 """The Event Log: the newest events in memory, all kept ones in the table behind them.
 
-A ring of RING_SIZE events, contiguous in seq, fed by the dispatcher in order. Reading from a
-position is served from the ring where it reaches and from the table otherwise; both give the same
-events (RT-E1). Never numbers, never filters.
+A ring of at most RING_SIZE events and RING_BYTES, contiguous in seq, fed by the dispatcher in
+order. Reading from a position is served from the ring where it reaches and from the table
+otherwise; both give the same events (RT-E1). Never numbers, never filters.
 """
 
 from __future__ import annotations
@@ -18,13 +18,18 @@ from realtime.event_log.position import Position
 from realtime.wal.head import Head
 
 _MOST_SETS = 64
+# Of images. Large rows leave the ring earlier; they are read from the table then.
+RING_BYTES = 32 * 1024 * 1024
 
 
 class EventLog:
     """The ring, and the position of its newest event. On one event loop."""
 
-    def __init__(self, size: int) -> None:
-        self._ring: deque[DatabaseEvent] = deque(maxlen=size)
+    def __init__(self, size: int, most_bytes: int = RING_BYTES) -> None:
+        self._ring: deque[DatabaseEvent] = deque()
+        self._most = size
+        self._most_bytes = most_bytes
+        self._bytes = 0
         self._moved = asyncio.Event()
         # By sets of tables: their events in the ring, and up to which seq these are all.
         self._of_tables: dict[frozenset[str], tuple[int, deque[DatabaseEvent]]] = {}
@@ -49,6 +54,7 @@ class EventLog:
     def start(self, head: Head) -> None:
         """Forget everything and stand at this head (start-up, or a new epoch)."""
         self._ring.clear()
+        self._bytes = 0
         self._of_tables.clear()
         self.epoch, self.seq, self.commit_us = head.epoch, head.seq, head.commit_us
         self.epoch_us = head.epoch_us
@@ -59,6 +65,9 @@ class EventLog:
         if event.seq != self.seq + 1:
             raise ValueError(f"event {event.seq} cannot follow {self.seq}")
         self._ring.append(event)
+        self._bytes += event.size
+        while self._ring and (len(self._ring) > self._most or self._bytes > self._most_bytes):
+            self._bytes -= self._ring.popleft().size
         self.seq, self.commit_us = event.seq, event.commit_us
         self._moved.set()
 

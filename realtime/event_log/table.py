@@ -17,6 +17,10 @@ from realtime.wal.entry import Relation, WalRow
 from realtime.wal.vendor import vendor_of
 
 BATCH = 1_000
+# Of images, read at once.
+READ_BYTES = 8 * 1024 * 1024
+# Entries of any size, before anything is known of theirs.
+_FIRST_STEP = 8
 
 
 _READ = """
@@ -131,9 +135,30 @@ relations = Relations()
 
 def read_rows(alias: str, after: int, upto: int, limit: int = BATCH) -> list[WalRow]:
     """Numbered entries after `after` up to the first number that is missing, their relations
-    loaded. In a database thread. Raises UnknownRelation."""
-    rows = _without_gap(read_entries(connections[alias], after, upto, limit))
+    loaded. In a database thread. Raises UnknownRelation.
+
+    About READ_BYTES at once, or a few where these are larger: what a process holds does not grow
+    with the size of rows.
+    """
+    rows = _without_gap(_bounded(connections[alias], after, upto, limit))
     relations.load(alias, {row.relation_id for row in rows})
+    return rows
+
+
+def _bounded(connection: BaseDatabaseWrapper, after: int, upto: int, limit: int) -> list[WalRow]:
+    """Entries read in steps, of which each is as large as those before it let expect to fit."""
+    rows: list[WalRow] = []
+    size = 0
+    step = _FIRST_STEP
+    while len(rows) < limit and size < READ_BYTES:
+        step = min(step, limit - len(rows))
+        found = read_entries(connection, after, upto, step)
+        rows += found
+        if len(found) < step:
+            break
+        size += sum(row.size for row in found)
+        after = found[-1].seq
+        step = max(1, int((READ_BYTES - size) / (size / len(rows) + 1)))
     return rows
 
 

@@ -82,8 +82,11 @@ def _call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return function(*args, **kwargs)
     finally:
         # These threads are few and live as long as the process, so their connections do too,
-        # whatever CONN_MAX_AGE says for requests; one that broke is closed here.
+        # whatever CONN_MAX_AGE says for requests; one that broke is closed here. One of Django's
+        # own pool is given back: the project's pages wait for it, and taking one costs little.
         for connection in connections.all(initialized_only=True):
+            if connection.settings_dict.get("OPTIONS", {}).get("pool"):
+                connection.close()
             connection.close_at = None
         close_old_connections()
 

@@ -56,3 +56,8 @@ class WalRow(msgspec.Struct, frozen=True, array_like=True):
     op: str
     old: bytes | None
     new: bytes | None
+
+    @property
+    def size(self) -> int:
+        """Bytes of both images."""
+        return len(self.old or b"") + len(self.new or b"")
