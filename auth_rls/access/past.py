@@ -16,6 +16,7 @@ from django.contrib.auth.models import Group, Permission
 from django.db import models
 
 from auth_rls.policy.definition import Definition
+from auth_rls.sql.primary import primary
 
 #: A row as it was, by column; None where there was none.
 Then = Mapping[str, Any] | None
@@ -43,7 +44,7 @@ class Past:
         """The policies that were enabled. Raises PastUnknown."""
         from auth_rls.models import Policy
 
-        now = {policy.pk: policy for policy in Policy._base_manager.all()}
+        now = {policy.pk: policy for policy in Policy._base_manager.using(primary(Policy))}
         found: list[Any] = [policy for policy in now.values() if policy.pk not in self._of(Policy)]
         for pk, row in self._of(Policy).items():
             if row is not None:
@@ -104,7 +105,11 @@ class Past:
     def _pairs(self, through: Any, one: str, other: str, **where: Any) -> list[tuple[Any, Any]]:
         """Two columns of the rows as they were, of which those that have not changed are `where`
         says."""
-        rows = through._base_manager.filter(**where).values_list("pk", one, other)
+        rows = (
+            through._base_manager.using(primary(through))
+            .filter(**where)
+            .values_list("pk", one, other)
+        )
         changed = self._of(through)
         found = [(left, right) for pk, left, right in rows if pk not in changed]
         for row in changed.values():
@@ -114,9 +119,11 @@ class Past:
         return found
 
     def _meant(self, app_label: str, codename: str) -> set[Any]:
-        now = Permission._base_manager.filter(
-            content_type__app_label=app_label, codename=codename
-        ).values_list("pk", flat=True)
+        now = (
+            Permission._base_manager.using(primary(Permission))
+            .filter(content_type__app_label=app_label, codename=codename)
+            .values_list("pk", flat=True)
+        )
         changed = self._of(Permission)
         found = {pk for pk in now if pk not in changed}
         for pk, permission in self._permissions(set(changed)).items():
@@ -128,7 +135,9 @@ class Past:
         """The permissions with these primary keys."""
         changed = self._of(Permission)
         found: dict[Any, Any] = dict(
-            Permission._base_manager.select_related("content_type").in_bulk(list(keys))
+            Permission._base_manager.using(primary(Permission))
+            .select_related("content_type")
+            .in_bulk(list(keys))
         )
         for pk in keys:
             if pk in changed:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 GIVEN = os.environ.get("REDIS_URL", "")
 BACKENDS = {
     "memory": "channels.layers.InMemoryChannelLayer",

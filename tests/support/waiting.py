@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-PATIENCE_SECONDS = 15.0
+PATIENCE_SECONDS = 30.0
 _STEP = 0.005
 
 

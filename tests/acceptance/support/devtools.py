@@ -33,7 +33,7 @@ FLAGS = (
     "--disable-background-timer-throttling",
     "--remote-debugging-port=0",
 )
-PATIENCE = 20.0  # seconds a condition may take on a busy machine
+PATIENCE = 60.0  # seconds a condition may take on a busy machine
 
 
 def find_browser() -> str | None:

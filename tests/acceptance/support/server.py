@@ -27,7 +27,7 @@ ANON_KEY = "sb_publishable_test"
 SERVICE_KEY = "sb_secret_test"
 
 # How long anything may take that has to happen; generous, for a busy machine.
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 COMMANDS = {
     "daphne": ["-m", "daphne", "-b", "127.0.0.1", "-p", "{port}"],
