@@ -163,12 +163,20 @@ def may_bypass(*, own: bool) -> bool:
     return accepted == "any" or (accepted == "own" and own)
 
 
-async def keys_loaded() -> None:
-    """Wait until a key set at JWKS_URL has been read once or could not be read. Without a URL, and
-    once a set is known, this returns at once. Occupies no thread."""
+async def keys_loaded(token: str) -> None:
+    """Wait until the key set that a token may need, at JWKS_URL, has been read once or could not be
+    read. Returns at once where none is needed or one is known. Occupies no thread."""
     source = conf.current().key_source
-    if isinstance(source, RemoteKeySet):
+    if isinstance(source, RemoteKeySet) and _names_public_key(token):
         await source.loaded()
+
+
+def _names_public_key(token: str) -> bool:
+    try:
+        algorithm = jwt.get_unverified_header(token).get("alg")
+    except (jwt.InvalidTokenError, ValueError, TypeError, RecursionError):
+        return False
+    return algorithm in conf.current().algorithms and algorithm not in key_set.HMAC_ALGORITHMS
 
 
 def sign(claims: dict[str, Any]) -> str:

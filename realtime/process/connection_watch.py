@@ -67,6 +67,8 @@ class ConnectionWatch:
     def put(self, owner: object, held: Watched) -> None:
         """Watch a connection or a channel from here on, by this and by nothing it had before."""
         self.discard(owner)
+        if held.session is None and held.subject.user_id is None and not held.subject.expires_at:
+            return  # An anonymous client or a key: nothing about it can end.
         self._held[owner] = held
         if held.subject.user_id is not None:
             self._of_user.setdefault(str(held.subject.user_id), {})[held] = None

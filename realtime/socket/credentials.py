@@ -16,11 +16,11 @@ from urllib.parse import parse_qsl
 from django.conf import settings
 from django.http import parse_cookie
 
-from auth_rls.subjects import tokens
+from auth_rls.subjects import denylist, tokens
 from auth_rls.subjects.sessions import SessionProof, proof, session_user
 from auth_rls.subjects.subject import Subject
 from auth_rls.subjects.tokens import TokenError
-from realtime.util.database_threads import in_few_database_threads
+from realtime.util.database_threads import in_database_thread, in_few_database_threads
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -138,8 +138,11 @@ async def identify_in_band(value: str, *, api_keys: Mapping[str, str]) -> Subjec
         return Subject.of_role(role)
     if value.startswith(OPAQUE_PREFIX):
         raise UnknownKey
-    await tokens.keys_loaded()
-    return await in_few_database_threads(Subject.from_verified, tokens.verified(value))
+    await tokens.keys_loaded(value)
+    verified = tokens.verified(value)
+    # The project's list of denied tokens may wait for more than the database.
+    in_thread = in_few_database_threads if denylist.in_use() else in_database_thread
+    return await in_thread(Subject.from_verified, verified)
 
 
 def _of_session(cookies: Mapping[str, str]) -> Identified | None:

@@ -304,3 +304,14 @@ async def test_a_first_set_that_does_not_come_is_awaited_for_a_bounded_time(
     await asyncio.wait_for(remote.loaded(), 30)
     with pytest.raises(KeySetError):
         remote.find("k", "ES256")
+
+
+async def test_only_tokens_that_name_a_public_key_wait_for_the_first_set(settings: Any) -> None:
+    settings.AUTH_RLS = {
+        "JWT_KEY": KEY,
+        "JWT_ALGORITHMS": ["HS256", "ES256"],
+        "JWKS_URL": "http://localhost:9/jwks",
+    }
+    for text in (signed(), "garbage", "sb_x", "a.b.c", "x" * 20_000):
+        await asyncio.wait_for(tokens.keys_loaded(text), 30)
+    assert tokens.verify(signed(), now=NOW)
