@@ -11,7 +11,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth.backends import BaseBackend
-from django.db import models, router
+from django.db import models
 
 from auth_rls.access import audit_log
 from auth_rls.access.authority import may_add, may_do
@@ -48,7 +48,7 @@ class PolicyBackend(BaseBackend):
             return False
         model = concrete(type(obj))
         # No manager: one that hides rows would make this door differ from the others.
-        alias = router.db_for_write(model, instance=obj)
+        alias = primary(model, obj)
         stored: models.QuerySet[models.Model] = models.QuerySet(model, using=alias)
         rows = permitted(stored.filter(pk=obj.pk), subject, action)
         if rows.query.is_empty():

@@ -10,11 +10,14 @@ from typing import Any
 
 from django.apps import apps
 from django.conf import settings as django_settings
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group, Permission
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.asgi import ASGIHandler
 from django.db import DatabaseError, connections
 from django.db.migrations.executor import MigrationExecutor
+from django.db.models import Model
 from django.utils.module_loading import import_string
 
 from auth_rls.access.snapshot import PolicySnapshot
@@ -149,6 +152,25 @@ def check_published(**kwargs: Any) -> list[CheckMessage]:
         if problem is not None:
             found.append(Error(problem.message, hint=problem.hint, obj=entry.model, id=problem.id))
     return found
+
+
+@register()
+def check_deciding_databases(**kwargs: Any) -> list[CheckMessage]:
+    """E020 policies, users or permissions are written to another database than the log's, where
+    their changes are not followed."""
+    policy = apps.get_model("auth_rls", "Policy")
+    deciding: list[type[Model]] = [policy, get_user_model(), Group, Permission]
+    return [
+        Error(
+            f"{model._meta.label} is written to the database {alias!r}, and the log is in "
+            f"{settings.DATABASE!r}: its changes would not be followed.",
+            hint="Keep policies, users, groups and permissions in REALTIME['DATABASE'].",
+            obj=model,
+            id="realtime.E020",
+        )
+        for model in deciding
+        if (alias := primary(model)) != settings.DATABASE
+    ]
 
 
 @register()

@@ -13,7 +13,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import PermissionDenied
-from django.db import connections, models, router
+from django.db import connections, models
 
 from auth_rls.access.authority import new_row_verdict, own_new_row_predicate
 from auth_rls.access.querysets import permitted
@@ -21,6 +21,7 @@ from auth_rls.access.snapshot import PolicySnapshot, permission_name
 from auth_rls.sql.columns import concrete
 from auth_rls.sql.compile import condition
 from auth_rls.sql.inheritance import ancestors, key_in
+from auth_rls.sql.primary import primary
 from auth_rls.subjects.resolve import subject_of
 from auth_rls.subjects.subject import Subject
 
@@ -146,8 +147,7 @@ async def acheck_change(instance: models.Model, subject: Any) -> None:
 
 def _rows(instance: models.Model, model: type[models.Model]) -> models.QuerySet[Any]:
     # No manager: one that hides rows would make this door differ from the others.
-    alias = router.db_for_write(model, instance=instance)
-    return models.QuerySet(model, using=alias).filter(pk=key_in(instance, model))
+    return models.QuerySet(model, using=primary(model, instance)).filter(pk=key_in(instance, model))
 
 
 def _overwrites(instance: Any, model: type[models.Model]) -> bool:

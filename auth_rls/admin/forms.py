@@ -18,6 +18,7 @@ from auth_rls.access.snapshot import permission_name
 from auth_rls.admin.reader import Reader
 from auth_rls.models import Policy
 from auth_rls.policy.definition import PolicyProblem, target, understand
+from auth_rls.sql.primary import primary
 
 # JSON up to this length is shown on one line.
 _LINE = 60
@@ -104,7 +105,7 @@ class PolicyForm(forms.ModelForm):
         return cleaned
 
     def _check_rights(self, reader: Reader) -> None:
-        stored = Policy.objects.filter(pk=self.instance.pk).first()
+        stored = Policy.objects.using(primary(Policy)).filter(pk=self.instance.pk).first()
         if stored is not None and not reader.may_decide(stored):
             self.add_error(None, _("You may not change policies on the rows of this one."))
         if self.cleaned_data.get("permission") is None:

@@ -25,7 +25,7 @@ from auth_rls.policy.definition import ACTIONS, PolicyProblem, Understood, table
 from auth_rls.predicates.predicate import TRUE, columns
 from auth_rls.sql.columns import columns_of, concrete
 from auth_rls.sql.inheritance import parent_links
-from auth_rls.sql.primary import primary
+from auth_rls.sql.primary import at_primary, primary
 
 
 class Reader:
@@ -170,7 +170,7 @@ class Reader:
     def _shown_by_site(self, model: type[models.Model]) -> models.QuerySet[Any] | None:
         if not self._registered(model):
             return None
-        return self._site.get_model_admin(model).get_queryset(self._request)
+        return at_primary(self._site.get_model_admin(model).get_queryset(self._request))
 
     def _registered(self, model: type[models.Model]) -> bool:
         return self._site.is_registered(model)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Final
 
-from django.db import DatabaseError, models, router
+from django.db import DatabaseError, models
 from django.utils.module_loading import import_string
 
 from auth_rls.access.querysets import permitted
@@ -41,7 +41,7 @@ class Question:
     @property
     def rows(self) -> models.QuerySet[Any]:
         """A queryset of the one row. It uses no manager, since a manager may hide rows."""
-        alias = router.db_for_write(self.model, instance=self.instance)
+        alias = primary(self.model, self.instance)
         return models.QuerySet(self.model, using=alias).filter(pk=self.instance.pk)
 
 

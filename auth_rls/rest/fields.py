@@ -21,6 +21,7 @@ from rest_framework.serializers import ModelSerializer
 
 from auth_rls.access.querysets import visible
 from auth_rls.access.snapshot import PolicySnapshot
+from auth_rls.sql.primary import primary
 
 _SNAPSHOT = "auth_rls.snapshot"
 
@@ -57,7 +58,7 @@ class PolicySlugRelatedField(_Narrowed, SlugRelatedField):
         found = super().get_attribute(instance)
         if not isinstance(found, models.Model):
             return found
-        using = found._state.db
+        using = primary(type(found), found)
         row: models.QuerySet[Any] = models.QuerySet(type(found), using=using).filter(pk=found.pk)
         return found if _seen(self, row).exists() else None
 

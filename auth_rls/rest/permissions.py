@@ -24,6 +24,7 @@ from auth_rls.rest.view_info import is_creating, model_of
 from auth_rls.rest.write_guard import Guard
 from auth_rls.sql.columns import concrete
 from auth_rls.sql.inheritance import has_key
+from auth_rls.sql.primary import primary
 from auth_rls.subjects.resolve import of_request
 
 
@@ -65,7 +66,9 @@ class PolicyPermission(BasePermission):
         action = self.action_for(request, view)
         snapshot = PolicySnapshot.load()
         # No manager: one that hides rows would make this door differ from the others.
-        row: models.QuerySet[Any] = models.QuerySet(model, using=obj._state.db).filter(pk=obj.pk)
+        row: models.QuerySet[Any] = models.QuerySet(model, using=primary(model, obj)).filter(
+            pk=obj.pk
+        )
         if not permitted(row, subject, "view", snapshot=snapshot).exists():
             raise Http404
         if action == "view" or permitted(row, subject, action, snapshot=snapshot).exists():

@@ -79,7 +79,9 @@ def read_many(selects: Iterable[Select], using: str) -> dict[Select, Counts]:
 def read_set(select: Select) -> frozenset[object]:
     """The values of a bound select's column, NULL among them, in that column's own kind."""
     column = _column(select.model, select.column)
-    rows = _rows(select.model, select.where).values_list(column.attname, flat=True).distinct()
+    using = primary(model_named(select.model))
+    rows = _rows(select.model, select.where).using(using).values_list(column.attname, flat=True)
+    rows = rows.distinct()
     return frozenset(_canonical(column, rows.iterator(_FETCHED_ROWS)))
 
 

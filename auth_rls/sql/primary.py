@@ -13,9 +13,12 @@ from django.db import models, router
 _Q = TypeVar("_Q", bound=models.QuerySet[Any])
 
 
-def primary(model: type[models.Model]) -> str:
-    """The alias of the database that rows of `model` are written to."""
-    return router.db_for_write(model)
+def primary(model: type[models.Model], instance: models.Model | None = None) -> str:
+    """The alias of the database that rows of `model` are written to; for an instance that names
+    another, the one that it came from or goes to."""
+    if instance is None:
+        return router.db_for_write(model)
+    return router.db_for_write(model, instance=instance)
 
 
 def at_primary(queryset: _Q) -> _Q:

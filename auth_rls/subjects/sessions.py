@@ -16,6 +16,7 @@ from django.contrib.sessions.backends.cache import SessionStore as CacheStore
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django.core.cache import caches
 from django.core.exceptions import FieldDoesNotExist
+from django.db import router
 from django.http import HttpRequest
 from django.utils import timezone
 
@@ -62,7 +63,13 @@ def user_of_session(key: str) -> Any:
     request = HttpRequest()
     request.COOKIES = {settings.SESSION_COOKIE_NAME: key}
     request.session = _ReadOnlySession(_store(key).items())  # type: ignore[assignment]
-    user = get_user(request)
+    user: Any = get_user(request)
+    users = get_user_model()
+    if user.is_authenticated and router.db_for_read(users) != primary(users):
+        # Django's backends read where routers say, and a replica may be behind.
+        user = users._default_manager.using(primary(users)).filter(pk=user.pk).first()
+        if user is None:
+            return None
     return user if user.is_authenticated and user.is_active else None
 
 
