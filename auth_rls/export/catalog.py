@@ -24,7 +24,8 @@ _MARK: Final = "Rowcast "
 _LOCK: Final = 0x726C7365
 
 _POLICIES = """
-SELECT n.nspname, c.relname, p.polname, p.polpermissive, obj_description(p.oid, 'pg_policy'),
+SELECT n.nspname, c.relname, p.polname, p.polpermissive, p.polcmd = 'a',
+  obj_description(p.oid, 'pg_policy'),
   concat_ws(' ', p.polcmd, p.polpermissive, p.polroles,
     coalesce(pg_get_expr(p.polqual, p.polrelid), '-'),
     coalesce(pg_get_expr(p.polwithcheck, p.polrelid), '-'))
@@ -46,6 +47,49 @@ _LOCATED = """
 SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.oid = to_regclass(%s) AND c.relkind IN ('r', 'p')
 """
+# Of roles that row-level security applies to. REFERENCES tells which keys there are, and a trigger
+# runs with the rights of whom it is fired by.
+_PRIVILEGES = """
+SELECT n.nspname, c.relname, coalesce(r.rolname, 'PUBLIC'),
+  string_agg(DISTINCT a.privilege_type, ', ' ORDER BY a.privilege_type)
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+CROSS JOIN LATERAL aclexplode(c.relacl) AS a
+LEFT JOIN pg_roles AS r ON r.oid = a.grantee
+WHERE c.relkind IN ('r', 'p') AND a.privilege_type IN ('TRUNCATE', 'TRIGGER', 'REFERENCES')
+  AND a.grantee <> c.relowner AND NOT coalesce(r.rolsuper OR r.rolbypassrls, false)
+GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+"""
+_MEMBERS = """
+SELECT n.nspname, c.relname, m.rolname, o.rolname
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+JOIN pg_roles AS o ON o.oid = c.relowner
+JOIN pg_roles AS m ON m.oid <> o.oid AND pg_has_role(m.oid, o.oid, 'USAGE')
+WHERE c.relkind IN ('r', 'p') AND NOT (m.rolsuper OR m.rolbypassrls)
+ORDER BY 1, 2, 3
+"""
+# A view reads with its owner's rights, unless it says otherwise; a materialized one has read.
+_VIEWS = """
+SELECT DISTINCT n.nspname, c.relname, vn.nspname, v.relname, g.roles
+FROM pg_depend AS d
+JOIN pg_rewrite AS w ON w.oid = d.objid AND d.classid = 'pg_rewrite'::regclass
+JOIN pg_class AS v ON v.oid = w.ev_class AND v.relkind IN ('v', 'm')
+JOIN pg_namespace AS vn ON vn.oid = v.relnamespace
+JOIN pg_roles AS vo ON vo.oid = v.relowner
+JOIN pg_class AS c ON c.oid = d.refobjid AND d.refclassid = 'pg_class'::regclass AND c.oid <> v.oid
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+CROSS JOIN LATERAL (
+  SELECT string_agg(DISTINCT coalesce(r.rolname, 'PUBLIC'), ', ') AS roles
+  FROM aclexplode(v.relacl) AS a LEFT JOIN pg_roles AS r ON r.oid = a.grantee
+  WHERE a.grantee <> v.relowner AND NOT coalesce(r.rolsuper OR r.rolbypassrls, false)
+) AS g
+WHERE g.roles IS NOT NULL
+  AND (vo.rolsuper OR vo.rolbypassrls OR pg_has_role(v.relowner, c.relowner, 'USAGE'))
+  AND NOT (v.relkind = 'v' AND EXISTS (
+    SELECT FROM unnest(v.reloptions) AS o(setting)
+    WHERE lower(o.setting) IN ('security_invoker=true', 'security_invoker=on',
+      'security_invoker=yes', 'security_invoker=1')))
+ORDER BY 1, 2, 3, 4
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +100,8 @@ class _Installed:
     found: str
     permissive: bool = True
     signature: str = ""
+    # A policy on INSERT alone, which shows no row.
+    inserts: bool = False
 
     def state(self, sql: str) -> str | None:
         """How it differs from what `sql` makes; None when it does not."""
@@ -74,8 +120,10 @@ class Catalog:
         with _plain(using) as cursor:
             cursor.execute(_POLICIES)
             self.policies = {
-                (Place(schema, table), name): _Installed(comment or "", digest(text), permissive)
-                for schema, table, name, permissive, comment, text in cursor.fetchall()
+                (Place(schema, table), name): _Installed(
+                    comment or "", digest(text), permissive, inserts=inserts
+                )
+                for schema, table, name, permissive, inserts, comment, text in cursor.fetchall()
             }
             cursor.execute(_FUNCTIONS, [SCHEMA])
             self.functions = {
@@ -89,7 +137,7 @@ class Catalog:
         """One line for each object of ours that differs from `export`."""
         lines = [
             f"{place}: row security is not enabled"
-            for place in export.places
+            for place in export.secured
             if place not in self.secured
         ]
         for policy in export.policies:
@@ -114,8 +162,32 @@ class Catalog:
         return [
             f"{place}: policy {name!r} is not one of ours and lets rows through"
             for (place, name), standing in self.policies.items()
-            if place in export.places and not _ours(name) and standing.permissive
+            if place in export.secured
+            and not _ours(name)
+            and standing.permissive
+            and not (place in export.own and standing.inserts)
         ]
+
+    def grants(self, export: Export) -> list[str]:
+        """One line for each grant by which somebody gets around row-level security on the tables
+        of `export`. They belong to others and are left as they are."""
+        secured = set(export.secured)
+        lines = []
+        with _plain(self._using) as cursor:
+            cursor.execute(_PRIVILEGES)
+            for schema, table, role, privileges in cursor.fetchall():
+                if (place := Place(schema, table)) in secured:
+                    lines.append(f"{place}: {role} has {privileges}, which no policy narrows")
+            cursor.execute(_MEMBERS)
+            for schema, table, role, owner in cursor.fetchall():
+                if (place := Place(schema, table)) in secured:
+                    lines.append(f"{place}: {role} is a member of its owner {owner}")
+            cursor.execute(_VIEWS)
+            for schema, table, view_schema, view, roles in cursor.fetchall():
+                if (place := Place(schema, table)) in secured:
+                    shown = Place(view_schema, view)
+                    lines.append(f"{place}: the view {shown} shows its rows to {roles}")
+        return lines
 
     def apply(self, export: Export) -> None:
         """Installs `export`. Call it inside a transaction, on a catalog read in it.
@@ -154,7 +226,7 @@ class Catalog:
             for key, policy in wanted.items():
                 if key in stale:
                     cursor.execute(policy.sql)
-            for place in export.places:
+            for place in export.secured:
                 if place not in self.secured:
                     cursor.execute(f"ALTER TABLE {place.sql} ENABLE ROW LEVEL SECURITY")
             now = Catalog(self._using)
@@ -209,7 +281,7 @@ def script(export: Export) -> str:
     for function in export.functions:
         lines += ["", f"{function.sql};"]
         lines.append(f"{_commented(f'FUNCTION {function.signature}', function.sql)};")
-    for place in export.places:
+    for place in export.secured:
         lines += ["", f"ALTER TABLE {place.sql} ENABLE ROW LEVEL SECURITY;"]
     for policy in export.policies:
         name = f"{identifier(policy.name)} ON {policy.place.sql}"

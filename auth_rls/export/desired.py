@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from django.apps import apps
 from django.contrib.auth import get_permission_codename, get_user_model
 from django.contrib.auth.models import Group, Permission
 from django.contrib.contenttypes.models import ContentType
@@ -39,6 +40,8 @@ from auth_rls.subjects import tokens
 PREFIX: Final = "rowcast: "
 """Begins the name of every policy that is ours."""
 BYPASS: Final = "rowcast bypass"
+# By label: this app knows no other, and one that is not installed has no tables.
+_OWN_APPS: Final = ("auth_rls", "realtime")
 INHERITED: Final = "rowcast inherited "
 """Begins the names of the policies by which a child's rows depend on its parents' rows."""
 
@@ -67,12 +70,20 @@ class PolicyStatement:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """The desired objects. `notes` list what SQL cannot express and therefore denies."""
+    """The desired objects. `places` have policies; `own` are the tables of Rowcast itself, which
+    get row-level security and no policy. `notes` list what SQL cannot express and therefore
+    denies."""
 
     functions: tuple[Function, ...]
     places: tuple[Place, ...]
     policies: tuple[PolicyStatement, ...]
     notes: tuple[str, ...]
+    own: tuple[Place, ...] = ()
+
+    @property
+    def secured(self) -> tuple[Place, ...]:
+        """Every table that has row-level security."""
+        return tuple(dict.fromkeys((*self.places, *self.own)))
 
 
 Locate = Callable[[str], "Place | None"]
@@ -136,7 +147,22 @@ def wanted(definitions: Iterable[Definition], using: str, locate: Locate = by_na
         places=tuple(places),
         policies=tuple(policies),
         notes=tuple(dict.fromkeys([*notes, *renderer.notes])),
+        own=_own_tables(using, locate),
     )
+
+
+def _own_tables(using: str, locate: Locate) -> tuple[Place, ...]:
+    """The log, presence, messages and policies: what the policies hide stands in them, too."""
+    models = [
+        model
+        for model in apps.get_models()
+        if model._meta.app_label in _OWN_APPS
+        and model._meta.managed
+        and not model._meta.proxy
+        and router.allow_migrate_model(using, model)
+    ]
+    found = (locate(model._meta.db_table) for model in models)
+    return tuple(place for place in found if place is not None)
 
 
 def _permission(model: type[models.Model], action: str) -> tuple[str, str]:

@@ -81,7 +81,8 @@ class Command(BaseCommand):
         if verbosity > 1:
             for line in differences:
                 self.stdout.write(line)
-        for line in catalog.Catalog(using).others(export):
+        now = catalog.Catalog(using)
+        for line in [*now.others(export), *now.grants(export)]:
             self.stderr.write(line)
         if verbosity:
             done = f"{_counted(differences)} mended" if differences else "nothing to do"
@@ -92,12 +93,15 @@ class Command(BaseCommand):
     def _check(self, export: Export, using: str, verbosity: int) -> None:
         found = catalog.Catalog(using)
         differences, others = found.differences(export), found.others(export)
-        for line in [*differences, *others]:
+        grants = found.grants(export)
+        for line in [*differences, *others, *grants]:
             self.stdout.write(line)
         if differences:
             raise CommandError(f"{_counted(differences)}. Run `export_rls --apply`.")
         if others:
             raise CommandError("Policies that are not ours let rows through; drop them.")
+        if grants:
+            raise CommandError("Grants lead around the policies; revoke them.")
         if verbosity:
             self.stdout.write(f"{len(export.policies)} policies as they should be.")
 
