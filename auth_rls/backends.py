@@ -19,6 +19,7 @@ from auth_rls.access.querysets import permitted
 from auth_rls.policy.definition import ACTIONS, actions_of, codename_of
 from auth_rls.sql.columns import concrete
 from auth_rls.sql.inheritance import has_key
+from auth_rls.sql.primary import primary
 from auth_rls.subjects.subject import Subject
 
 

@@ -19,6 +19,7 @@ from auth_rls.access.querysets import permitted
 from auth_rls.access.snapshot import permission_name
 from auth_rls.policy.database_check import apart, reason
 from auth_rls.policy.definition import ACTIONS
+from auth_rls.sql.primary import primary
 from auth_rls.subjects.subject import Subject
 
 
