@@ -90,15 +90,15 @@ def check_asgi(**kwargs: Any) -> list[CheckMessage]:
 
 @register()
 def check_layer(**kwargs: Any) -> list[CheckMessage]:
-    """E008 the layer cannot be made; W010 a layer of channels_redis.core whose reads time out while
-    it is idle."""
+    """E008 the layer cannot be made, a warning by level because `migrate` needs none; W010 a layer
+    of channels_redis.core whose reads time out while it is idle."""
     alias = conf.current().CHANNEL_LAYER
     problem = layer_problem(alias)
     broken: list[CheckMessage] = (
         []
         if problem is None
         else [
-            Error(
+            Warning(
                 f"The channel layer {alias!r} {problem}.",
                 hint="Channels takes some of these for no layer at all: broadcasts would reach one "
                 f"process only. See CHANNEL_LAYERS[{alias!r}].",

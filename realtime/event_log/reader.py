@@ -110,8 +110,10 @@ class LogReader:
 
     async def keeps(self, after: int) -> bool:
         """Whether every event after `after` is kept. Blocks in memory do not count: what follows
-        them may have been pruned since they were read."""
-        if self._log.since(after, 1) is not None:
+        them may have been pruned since they were read. The database is asked only where there is
+        such a block: otherwise the first read finds out."""
+        in_memory = (self._log.epoch, after - after % _BLOCK) in self._blocks
+        if not in_memory or self._log.since(after, 1) is not None:
             return True
         oldest = await self._once(
             ("oldest", self._log.epoch),
