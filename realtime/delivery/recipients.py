@@ -15,7 +15,8 @@ from realtime.delivery.outbox import Sink
 
 if TYPE_CHECKING:
     from realtime.delivery.direct_outbox import DirectOutbox
-    from realtime.delivery.write_scheduler import WriteGroup, WriteScheduler
+    from realtime.delivery.write_group import WriteGroup
+    from realtime.delivery.write_scheduler import WriteScheduler
 
 # A write group costs more than it saves for fewer.
 _MANY = 16
