@@ -158,7 +158,7 @@ def main() -> None:
                     figures.absent = str(error)
                     say(f"  {error}\n")
     comparisons = report(results)
-    # The best round is the least disturbed one, whoever it belongs to.
+    # The best round is the least disturbed one, of either server.
     best = {name: max(one.broadcasts) for name, one in results.items() if one.broadcasts}
     title = f"One message to {arguments.sockets:,} sockets, best round"
     drawn = [bars(title, best, "deliveries a second", ours="Rowcast")]

@@ -29,7 +29,7 @@ APPLICATION = "realtime_project.asgi:application"
 
 
 class Failure(Exception):
-    """Why it cannot run, in words for whoever called it."""
+    """Why the stack cannot run, as a message for the caller."""
 
 
 def say(text: str) -> None:

@@ -201,14 +201,14 @@ class LiveSetStore:
             return {}
         found = await in_database_thread(self._reader.read, tuple(selects), self.position)
         shifts: dict[Select, SetDelta] = {}
-        breath = TimeSlice()
+        time_slice = TimeSlice()
         for select, one in found.items():
             if select in self._lookups:
                 shift = self._lookups.replace(select, one.counts, one.exact)
                 if shift:
                     shifts[select] = shift
                     shifted(select, shift)
-            await breath.pause()
+            await time_slice.pause()
         return shifts
 
     def _void(self) -> None:

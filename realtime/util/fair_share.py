@@ -1,6 +1,6 @@
 """Places for costly work, given first to the payers that have used least.
 
-A payer is whoever causes the work: an address, and a user or connection behind it. Work is charged
+A payer is the cause of the work: an address, and a user or connection behind it. Work is charged
 when it is done. A payer that asks for much waits for itself: another one comes next, however many
 requests were there before. On one event loop.
 """

@@ -96,7 +96,7 @@ def test_a_row_whose_lease_ran_out_is_deleted_by_whoever_renews(
 def test_a_process_that_was_taken_for_dead_learns_of_it_and_has_a_row_again() -> None:
     paused = registration()
     paused.renew(Report())
-    # As whoever takes it for dead does.
+    # As another process does that takes this one for dead.
     Process.objects.filter(pk=paused.id).delete()
     assert paused.renew(Report()) is False
     assert Process.objects.get().pk == "one"

@@ -223,7 +223,7 @@ async def test_a_membership_of_the_past_opens_nothing_of_the_past(
     assert await everything(client) == []
 
 
-# --- tables that are nobody's business ----------------------------------------------------------
+# --- tables that are published to nobody ---------------------------------------------------------
 
 
 @pytest.mark.parametrize(

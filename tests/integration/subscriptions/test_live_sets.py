@@ -332,7 +332,7 @@ async def test_a_set_that_was_captured_without_what_now_decides_is_read_again(
     team, ada, _ = people
     owned = Select("zoo.Member", "team_id", Not(Test("role", "exact", "guest")), kind=Kind.INT)
     server = await started()
-    # Not by the policies of now: whoever reads the roles first has them captured.
+    # Not by the policies of now: the first reader of the roles has them captured.
     await db(Member.objects.create, user=ada.user, team=team, role="guest")
     await db(policies, {"team__in": {**MINE, "where": {"not": {"role": "guest"}}}})
     sets = LiveSetStore("default", server.log, AccessWatch("default"))
@@ -391,7 +391,7 @@ async def test_a_change_of_one_user_binds_his_own_requests_and_a_policy_those_on
 
 
 class Gate:
-    """Holds up whoever has read sets, until it is opened."""
+    """Holds up every reader of sets after the reading, until it is opened."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reached = threading.Event()

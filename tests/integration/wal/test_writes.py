@@ -1,4 +1,4 @@
-"""Whoever writes, and however: every committed change of a row is in the log, once."""
+"""Every committed change of a row is in the log once, by any writer and any way of writing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The differential test of policies: whoever asks, about whatever row, every wall answers alike.
+"""The differential test of policies: for every subject and row all doors give the same answer.
 
 The stream judges what the triggers wrote, the querysets let the database judge, has_perm asks for
 one row, and on PostgreSQL the row security that `export_rls --apply` installs is met by a role
