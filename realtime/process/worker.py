@@ -2,8 +2,7 @@
 
 The command starts the consumer (see `worker_server`). From then on this process has a row, by which
 servers find it, and a mailbox of its own, so that a question reaches exactly one worker on any
-layer. Numbers nothing and has no
-sockets.
+layer. Numbers nothing and has no sockets.
 """
 
 from __future__ import annotations
@@ -164,6 +163,9 @@ def ending_on_sigterm(again_seconds: float = _AGAIN_SECONDS) -> Any:
         # runworker cancels all tasks once, and a client library that waits for its server may take
         # that for a time-out of its own, and go on.
         for task in asyncio.all_tasks(loop):
+            # One request replaces another: asyncio.run tells Ctrl-C from a failure by their count.
+            if task.cancelling():
+                task.uncancel()
             task.cancel()
         loop.call_later(again_seconds, again)
 

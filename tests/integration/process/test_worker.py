@@ -468,9 +468,43 @@ except KeyboardInterrupt:
 """
 
 
+_SLOW_TO_CLEAN_UP = """
+import asyncio
+import contextlib
+import django
+
+django.setup()
+from realtime.process import worker
+
+async def main():
+    with worker.ending_on_sigterm(again_seconds=0.05):
+        try:
+            print("ready", flush=True)
+            await asyncio.Event().wait()
+        finally:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            print("cleaned up", flush=True)
+
+try:
+    asyncio.run(main())
+except KeyboardInterrupt:
+    print("ended")
+"""
+
+
 def test_a_task_that_takes_no_for_an_answer_does_not_hold_up_the_end() -> None:
+    assert _said_on_sigterm(_STUBBORN) == "went on\n" * 3 + "ended\n"
+
+
+def test_an_end_that_takes_long_is_an_end_and_no_failure() -> None:
+    assert _said_on_sigterm(_SLOW_TO_CLEAN_UP) == "cleaned up\nended\n"
+
+
+def _said_on_sigterm(source: str) -> str:
+    """What a program that prints "ready" says after SIGTERM. It has to end with 0."""
     program = subprocess.Popen(
-        [sys.executable, "-c", _STUBBORN],
+        [sys.executable, "-c", source],
         stdout=subprocess.PIPE,
         env=environment(),
         cwd=ROOT,
@@ -484,8 +518,8 @@ def test_a_task_that_takes_no_for_an_answer_does_not_hold_up_the_end() -> None:
     finally:
         program.kill()
         program.communicate()
-    assert said == "went on\n" * 3 + "ended\n"
     assert program.returncode == 0
+    return said
 
 
 async def _wake(process: subprocess.Popen[bytes]) -> None:
