@@ -90,8 +90,8 @@ def check_asgi(**kwargs: Any) -> list[CheckMessage]:
 
 @register()
 def check_layer(**kwargs: Any) -> list[CheckMessage]:
-    """E008 the layer cannot be made, a warning by level because `migrate` needs none; W010 a layer
-    of channels_redis.core whose reads time out while it is idle."""
+    """W013 the layer cannot be made, no error because `migrate` needs none; W010 a layer of
+    channels_redis.core whose reads time out while it is idle."""
     alias = conf.current().CHANNEL_LAYER
     problem = layer_problem(alias)
     broken: list[CheckMessage] = (
@@ -102,7 +102,7 @@ def check_layer(**kwargs: Any) -> list[CheckMessage]:
                 f"The channel layer {alias!r} {problem}.",
                 hint="Channels takes some of these for no layer at all: broadcasts would reach one "
                 f"process only. See CHANNEL_LAYERS[{alias!r}].",
-                id="realtime.E008",
+                id="realtime.W013",
             )
         ]
     )

@@ -38,7 +38,7 @@ def layer(backend: str) -> Any:
 async def test_a_layer_that_cannot_be_made_is_an_error_and_down(backend: str, reason: str) -> None:
     with layer(backend):
         (found,) = checks.check_layer()
-        assert found.id == "realtime.E008"
+        assert found.id == "realtime.W013"
         assert reason in found.msg
         state = await probe()
         assert state.state == "down"

@@ -25,7 +25,7 @@ URL = "redis://127.0.0.1:1/0"
         (CORE, [{"address": URL, "socket_timeout": 7}, URL], ["realtime.W010"]),
         (PUBSUB, [URL], []),
         (MEMORY, None, []),
-        ("nowhere.Layer", None, ["realtime.E008"]),
+        ("nowhere.Layer", None, ["realtime.W013"]),
     ],
 )
 def test_a_layer_that_fails_while_it_is_idle_is_warned_of(
