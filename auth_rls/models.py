@@ -15,6 +15,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from auth_rls.policy.definition import Definition, PolicyProblem, understand
+from auth_rls.sql.primary import primary
 
 # The fields by which a policy decides.
 _MEANING = frozenset(
@@ -97,7 +98,7 @@ class Policy(models.Model):
 
     def definition(self) -> Definition:
         """The policy as a value, whether it is enabled or not."""
-        permission = self.permission
+        permission = self._permission()
         return Definition(
             name=self.name,
             permission=f"{permission.content_type.app_label}.{permission.codename}",
@@ -107,6 +108,16 @@ class Policy(models.Model):
             with_check=self.with_check,
             content_type=permission.content_type.model,
         )
+
+    def _permission(self) -> Permission:
+        """The permission with its content type: as loaded, else read from the primary, where a
+        router may not send what is read through the relation."""
+        if "permission" in self._state.fields_cache:
+            permission: Permission = self.permission
+            if "content_type" in permission._state.fields_cache:
+                return permission
+        named = Permission.objects.using(primary(Permission, self)).select_related("content_type")
+        return named.get(pk=self.permission_id)
 
     def problem(self) -> PolicyProblem | None:
         """Why the policy cannot be used, or None when it can."""
