@@ -2,7 +2,7 @@
 
 In a server process the hub sends. Elsewhere a background thread with its own event loop does, so
 that the caller needs none. Where no layer reaches the servers (another process, in the embedded
-shape) the log carries the broadcast.
+shape), or threads are green and can have no event loop of their own, the log carries the broadcast.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from realtime.bus.layers import reaches_others
 from realtime.process.hub import running_hub
 from realtime.topics.broadcast import Broadcast, in_batches
 from realtime.topics.stored import store, store_async
+from realtime.util.green_threads import green
 
 logger = logging.getLogger("realtime.broadcast")
 
@@ -55,7 +56,7 @@ def _route() -> Callable[[Sequence[Broadcast]], Future | None] | None:
     hub = running_hub()
     if hub is not None:
         return hub.broadcast_from_any_thread
-    if reaches_others(conf.current().CHANNEL_LAYER):
+    if not green() and reaches_others(conf.current().CHANNEL_LAYER):
         return _sender().send
     return None
 
