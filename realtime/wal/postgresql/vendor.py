@@ -8,7 +8,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from django.core.checks import CheckMessage
-from django.db import ProgrammingError, models, transaction
+from django.db import DatabaseError, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from realtime.wal.entry import Relation
@@ -55,11 +55,18 @@ def _place_of(connection: BaseDatabaseWrapper) -> str:
             ):
                 cursor.execute(_TIMELINE)
                 place += f".{cursor.fetchone()[0]}"
-        except ProgrammingError:
-            # Not every hosted database lets its users ask.
+        except DatabaseError:
+            # Not every hosted database lets its users ask, and a server may fail to read its file.
             place += "."
         _places[connection.connection] = place
     return place
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two stamps name one writer and place. A timeline that a connection could not ask for
+    differs from none: what is not known must not look like a restore."""
+    (one, _, timeline), (other, _, other_timeline) = one.rpartition("."), other.rpartition(".")
+    return one == other and (timeline == other_timeline or not (timeline and other_timeline))
 
 
 class Postgresql:
@@ -98,7 +105,7 @@ class Postgresql:
     def is_own(
         self, connection: BaseDatabaseWrapper, epoch: str, seq: int, stamp: str, writer: str
     ) -> bool:
-        return not stamp or stamp == f"{writer}:{_place_of(connection)}"
+        return not stamp or _same(stamp, f"{writer}:{_place_of(connection)}")
 
     def remember(self, connection: BaseDatabaseWrapper, epoch: str, seq: int) -> None:
         """The row itself says who wrote it."""
