@@ -228,6 +228,8 @@ class Catalog:
                     cursor.execute(policy.sql)
             for place in export.secured:
                 if place not in self.secured:
+                    # A table with deferred checks still to come cannot be altered.
+                    cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
                     cursor.execute(f"ALTER TABLE {place.sql} ENABLE ROW LEVEL SECURITY")
             now = Catalog(self._using)
             for key in stale:
