@@ -226,10 +226,11 @@ class Catalog:
             for key, policy in wanted.items():
                 if key in stale:
                     cursor.execute(policy.sql)
+            if not self.secured.issuperset(export.secured):
+                # A table with deferred checks still to come cannot be altered.
+                connections[self._using].check_constraints()
             for place in export.secured:
                 if place not in self.secured:
-                    # A table with deferred checks still to come cannot be altered.
-                    cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
                     cursor.execute(f"ALTER TABLE {place.sql} ENABLE ROW LEVEL SECURITY")
             now = Catalog(self._using)
             for key in stale:

@@ -47,18 +47,14 @@ class TooCostly(Exception):
 
 
 class Meter:
-    """What judging may still cost, in steps of `Pattern.steps`; a step takes a few nanoseconds."""
+    """What judging may still cost, in steps of `Pattern.steps`; a step takes a few nanoseconds. A
+    matcher charges for what it is about to do, and raises TooCostly if that is more than is
+    left."""
 
     __slots__ = ("left",)
 
     def __init__(self, left: int) -> None:
         self.left = left
-
-    def spend(self, steps: int) -> None:
-        """Charge for work that is about to be done. Raises TooCostly if that is too much."""
-        if steps > self.left:
-            raise TooCostly
-        self.left -= steps
 
 
 def matcher(
@@ -133,7 +129,9 @@ def _test(test: Test, meter: Meter | None) -> Matcher:
     if op == "in" and not value:
         # SQL: even NULL is not in the empty set.
         return lambda row: False
-    compare = _comparison(op, value, meter)
+    if op in patterns.MAKERS:
+        return _pattern(column, op, value, meter)
+    compare = _comparison(op, value)
 
     def match(row: Mapping[str, object]) -> bool | None:
         found = row.get(column)
@@ -173,7 +171,7 @@ def _null_aware(column: str, op: str, value: Any) -> Matcher:
     return match
 
 
-def _comparison(op: str, value: Any, meter: Meter | None) -> Callable[[Any], bool | None]:
+def _comparison(op: str, value: Any) -> Callable[[Any], bool | None]:
     """The test of a value that is not NULL."""
     if op in _ORDER:
         compare = _ORDER[op]
@@ -184,8 +182,6 @@ def _comparison(op: str, value: Any, meter: Meter | None) -> Callable[[Any], boo
     if op == "range":
         low, high = value
         return lambda found: bool(low <= found <= high)
-    if op in patterns.MAKERS:
-        return _pattern(op, value, meter)
     if op == "iexact":
         wanted = patterns.fold(value)
         return lambda found: patterns.fold(found) == wanted
@@ -197,18 +193,25 @@ def _comparison(op: str, value: Any, meter: Meter | None) -> Callable[[Any], boo
     raise ValueError(f"unknown operator {op!r}")
 
 
-def _pattern(op: str, value: str, meter: Meter | None) -> Callable[[str], bool | None]:
+def _pattern(column: str, op: str, value: str, meter: Meter | None) -> Matcher:
+    # Compiled when a row is first put to it: many filters never meet one.
     pattern: patterns.Pattern | None = None
 
-    def compare(found: str) -> bool | None:
+    def match(row: Mapping[str, Any]) -> bool | None:
         nonlocal pattern
+        found = row.get(column)
+        if found is None:
+            return None
         if pattern is None:
             pattern = patterns.MAKERS[op](value)
         if meter is not None:
-            meter.spend(pattern.steps(found))
-        return pattern(found)
+            steps = pattern.steps(found)
+            if steps > meter.left:
+                raise TooCostly
+            meter.left -= steps
+        return pattern.test(found)
 
-    return compare
+    return match
 
 
 def _within(op: str, value: str) -> Callable[[str], bool]:

@@ -41,16 +41,16 @@ class RegexUnavailable(ValueError):
 class Pattern:
     """A test of a text, and what it costs. True, false, or None for no text of a database."""
 
-    __slots__ = ("__weakref__", "_scale", "_test", "program")
+    __slots__ = ("__weakref__", "_scale", "program", "test")
 
     def __init__(self, test: TextTest, program: int, scale: int = 1) -> None:
-        self._test = test
+        self.test = test
         self._scale = scale
         self.program = program
         """Its size in instructions."""
 
     def __call__(self, text: str) -> bool | None:
-        return self._test(text)
+        return self.test(text)
 
     def steps(self, text: str) -> int:
         """At most how many instructions the test of this text runs."""
@@ -100,15 +100,37 @@ def like_parts(pattern: str) -> list[str | None]:
 
 def like(pattern: str, *, ignore_case: bool = False) -> Pattern:
     """SQL's LIKE: "%" is any text, "_" any one character, backslash escapes."""
-    segments = _segments(like_parts(fold(pattern) if ignore_case else pattern))
-    test = _exactly(segments[0]) if len(segments) == 1 else _in_order(segments)
+    parts = like_parts(fold(pattern) if ignore_case else pattern)
+    segments = _segments(parts)
+    test = _simple(parts)
+    if test is None:
+        test = _exactly(segments[0]) if len(segments) == 1 else _in_order(segments)
     program, scale = 1, _PLAIN
     if ignore_case:
         program, scale = 1, _PLAIN // 4
     searched = [segment.length for segment in segments[1:-1] if len(segment.texts) > 1]
     if searched:
         program, scale = _WILD + max(searched) // 16, 1
-    return Pattern((lambda text: test(fold(text))) if ignore_case else test, program, scale)
+    return Pattern(_folded(test) if ignore_case else test, program, scale)
+
+
+def _folded(test: TextTest) -> TextTest:
+    return lambda text: test(fold(text))
+
+
+def _simple(parts: Sequence[str | None]) -> TextTest | None:
+    """The patterns that most clients use, each as one call: a text alone, or with "%" before it,
+    after it, or both."""
+    match parts:
+        case [str(text)] if text:
+            return text.__eq__
+        case [str(text), None] if text:
+            return lambda found: found.startswith(text)
+        case [None, str(text)] if text:
+            return lambda found: found.endswith(text)
+        case [None, str(text), None] if text:
+            return lambda found: text in found
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Generic, TypeVar
 
-from auth_rls.predicates.evaluate import TooCostly
+from auth_rls.predicates.evaluate import Meter, TooCostly
 from auth_rls.predicates.index import Index, index_keys, keys_decide
 from auth_rls.predicates.predicate import All, Predicate, Select
 from auth_rls.predicates.simplify import simplify
@@ -26,7 +26,12 @@ from auth_rls.sets.live_set import SetDelta
 from realtime.delivery.recipients import Recipients
 from realtime.event_log.event import DatabaseEvent
 from realtime.subscriptions.change_payload import renamed, unchanged
-from realtime.subscriptions.judgement import STEPS_PER_CONNECTION, Judgement, MembersOf
+from realtime.subscriptions.judgement import (
+    STEPS_PER_CONNECTION,
+    STEPS_PER_EVENT,
+    Judgement,
+    MembersOf,
+)
 
 Member = TypeVar("Member")
 
@@ -147,6 +152,17 @@ class _Table(Generic[Member]):
         return len(self.plain.by_key) + len(self.live.by_key)
 
 
+class _Costs:
+    """What filters have cost on one event. The first steps are charged to nobody, since they are
+    cheap together; `spent` is what each connection has cost since."""
+
+    __slots__ = ("free", "spent")
+
+    def __init__(self) -> None:
+        self.free = STEPS_PER_EVENT
+        self.spent: dict[object, int] = {}
+
+
 def _no_sets(select: Select) -> Collection[object]:
     raise ValueError(f"the set of {select.model}.{select.column} is not known here")
 
@@ -265,13 +281,13 @@ class SubscriptionIndex(Generic[Member]):
         if table is None or not event.relation.published:
             return
         hits: list[_Hit[Member]] = []
-        spent: dict[object, int] = {}
+        costs = _Costs()
         image = event.old if event.op == "DELETE" else event.new
         if table.plain.by_key and image is not None and not unchanged(event):
-            yield from self._each(table.plain.index.candidates(image), event, _hits, hits, spent)
+            yield from self._each(table.plain.index.candidates(image), event, _hits, hits, costs)
         if table.live.by_key:
             entries = table.live.index.candidates(event.new, event.old)
-            yield from self._each(entries, event, _live_hits, hits, spent)
+            yield from self._each(entries, event, _live_hits, hits, costs)
         if hits:
             found += _group(hits)
 
@@ -281,23 +297,28 @@ class SubscriptionIndex(Generic[Member]):
         event: DatabaseEvent,
         judge: Callable[[_Entry[Member], DatabaseEvent], Iterable[_Hit[Member]]],
         hits: list[_Hit[Member]],
-        spent: dict[object, int],
+        costs: _Costs,
     ) -> Generator[None, None, None]:
         work = 0
         for entry in entries:
             self.evaluated += 1
-            judgement = entry.judgement
+            meter = entry.judgement.meter
+            if meter is not None:
+                meter.left = STEPS_PER_EVENT
             try:
-                if judgement.metered:
-                    judgement.begin()
-                    hits.extend(self._charged(entry, event, judge, spent))
+                if meter is not None and costs.free <= 0:
+                    hits += self._charged(entry, event, judge, meter, costs.spent)
                 else:
-                    hits.extend(judge(entry, event))
+                    hits += judge(entry, event)
             except TooCostly:
                 self._too_costly(entry)
             except Exception as error:
                 self._failed(entry, error)
-            work += _STEPS_PER_ENTRY + (judgement.steps if judgement.metered else 0)
+            work += _STEPS_PER_ENTRY
+            if meter is not None:
+                steps = STEPS_PER_EVENT - meter.left
+                work += steps
+                costs.free -= steps
             if work >= _STRIDE:
                 work = 0
                 yield
@@ -307,6 +328,7 @@ class SubscriptionIndex(Generic[Member]):
         entry: _Entry[Member],
         event: DatabaseEvent,
         judge: Callable[[_Entry[Member], DatabaseEvent], Iterable[_Hit[Member]]],
+        meter: Meter,
         spent: dict[object, int],
     ) -> Iterable[_Hit[Member]]:
         """Judge, at the cost of the connections whose filter it is: `spent` is what they have cost
@@ -320,8 +342,9 @@ class SubscriptionIndex(Generic[Member]):
         try:
             return judge(entry, event)
         finally:
+            share = (STEPS_PER_EVENT - meter.left) // len(payers)
             for payer in payers:
-                spent[payer] = spent.get(payer, 0) + entry.judgement.steps // len(payers)
+                spent[payer] = spent.get(payer, 0) + share
 
     def _failed(self, entry: _Entry[Member], error: Exception) -> None:
         """Denied to all who share this predicate, and to no others (RT-S2)."""

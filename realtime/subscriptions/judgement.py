@@ -24,7 +24,8 @@ STEPS_PER_EVENT = 500_000
 the patterns they are put to. Some milliseconds at the very most."""
 
 STEPS_PER_CONNECTION = 4 * STEPS_PER_EVENT
-"""What the filters of all channels of one socket may cost on one event."""
+"""What the filters of all channels of one socket may cost on one event, beside the first
+STEPS_PER_EVENT that the filters of all sockets cost together."""
 
 TOO_COSTLY = "its filter would cost too much on a row; filter for less, or by shorter patterns"
 """Why a subscription is ended that goes beyond."""
@@ -44,31 +45,24 @@ class FilterTooCostly(Exception):
 class Judgement:
     """Made of a subject's bound policies and a filter. `shows` is the policies' verdict alone."""
 
-    __slots__ = ("_filter", "_meter", "metered", "shows")
+    __slots__ = ("_filter", "_shows_all", "meter", "shows")
 
     def __init__(
         self, rls: Predicate, filter_: Predicate, members_of: MembersOf | None = None
     ) -> None:
-        self._meter = Meter(STEPS_PER_EVENT)
-        self._filter = None if filter_ == TRUE else matcher(filter_, members_of, self._meter)
-        #: Whether the filter has patterns, and so a cost that depends on the row.
-        self.metered = any(test.op in MAKERS for test in tests(filter_))
+        costs = any(test.op in MAKERS for test in tests(filter_))
+        self.meter: Meter | None = Meter(STEPS_PER_EVENT) if costs else None
+        """Of a filter that has patterns, and so a cost that depends on the row. To be set to
+        STEPS_PER_EVENT before each event."""
+        self._filter = None if filter_ == TRUE else matcher(filter_, members_of, self.meter)
+        self._shows_all = rls == TRUE
         self.shows: Verdict = matcher(rls, members_of)
-
-    def begin(self) -> None:
-        """A new event: what its rows may cost is counted from here."""
-        self._meter.left = STEPS_PER_EVENT
-
-    @property
-    def steps(self) -> int:
-        """What the event has cost so far."""
-        return STEPS_PER_EVENT - self._meter.left
 
     def wants(self, row: Mapping[str, Any]) -> bool:
         """Whether the policies show the row and the filter lets it through.
 
         Raises TooCostly where the filter would cost more than an event may.
         """
-        if self.shows(row) is not True:
+        if not self._shows_all and self.shows(row) is not True:
             return False
         return self._filter is None or self._filter(row) is True

@@ -36,7 +36,7 @@ from realtime.event_log.table import read_later, relations
 from realtime.subscriptions.access_watch import AccessWatch
 from realtime.subscriptions.dependencies import differing
 from realtime.subscriptions.index import Subscription
-from realtime.subscriptions.judgement import FilterTooCostly, Judgement
+from realtime.subscriptions.judgement import STEPS_PER_EVENT, FilterTooCostly, Judgement
 from realtime.subscriptions.planner import Plan, Planner
 from realtime.subscriptions.replay.unsent import UnsentRows
 from realtime.subscriptions.request import Request, Revoked
@@ -361,9 +361,11 @@ def _wants(subscription: Subscription, rls: Predicate) -> Callable[[RowImage], b
     """Whether the subscription gets a row by these policies and its filter. The function that is
     returned raises FilterTooCostly."""
     judgement = Judgement(rls, subscription.filter)
+    meter = judgement.meter
 
     def wants(row: RowImage) -> bool:
-        judgement.begin()
+        if meter is not None:
+            meter.left = STEPS_PER_EVENT
         try:
             return judgement.wants(row)
         except TooCostly:

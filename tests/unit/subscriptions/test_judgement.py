@@ -90,20 +90,22 @@ def test_nothing_of_a_filter_is_compiled_before_a_row_is_shown() -> None:
 def test_a_filter_that_costs_too_much_on_an_event_is_stopped_before_it_runs() -> None:
     costly = All(tuple(Test("body", "match", f"[ab].{{{n}}}x") for n in range(90, 100)))
     judgement = Judgement(TRUE, costly)
-    judgement.begin()
+    assert judgement.meter is not None
     with pytest.raises(TooCostly):
         judgement.wants(Watched(id=1, body="c" * 9_999 + "x"))
-    assert judgement.steps <= STEPS_PER_EVENT
+    assert 0 <= judgement.meter.left <= STEPS_PER_EVENT
 
 
 def test_the_cost_is_counted_for_each_event_over_both_images() -> None:
     judgement = Judgement(TRUE, Test("body", "match", "(error|warn|fatal).*timeout"))
+    meter = judgement.meter
+    assert meter is not None
     row = Watched(id=1, body="x" * 10_000)
     for _ in range(3):
-        judgement.begin()
+        meter.left = STEPS_PER_EVENT
         judgement.wants(row)
-        once = judgement.steps
-        judgement.begin()
+        once = STEPS_PER_EVENT - meter.left
+    meter.left = STEPS_PER_EVENT
     judgement.wants(row)
     with pytest.raises(TooCostly):
         for _ in range(STEPS_PER_EVENT // once):
