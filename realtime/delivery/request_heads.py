@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -23,17 +24,17 @@ _PROTOCOLS = (
 _BUSY = object()
 
 
+@cache
 def limit_request_heads() -> None:
-    """Limit the heads of all connections that uvicorn takes from now on. May be called again."""
+    """Limit the heads of all connections that uvicorn takes from now on. A second call does
+    nothing."""
     for module, name in _PROTOCOLS:
         try:
             protocol = getattr(import_module(module), name)
         except ImportError:
             # One of the two is optional.
             continue
-        if not hasattr(protocol, "_rowcast_limits_heads"):
-            protocol._rowcast_limits_heads = True
-            limit_heads_of(protocol, HEAD_SECONDS)
+        limit_heads_of(protocol, HEAD_SECONDS)
 
 
 def limit_heads_of(protocol: Any, seconds: float) -> None:

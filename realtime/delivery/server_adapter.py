@@ -50,6 +50,8 @@ _AUTOBAHN = (
     "maxMessagePayloadSize",
     "sendCloseFrame",
 )
+# The attribute of a socket of uvicorn whose client's frames are bounded.
+_BUDGET = "_rowcast_budget"
 # How long what a client still sends is dropped before its connection is.
 _LINGER_SECONDS = 1.0
 # How long a client may take to read what was sent before its socket was closed.
@@ -218,37 +220,45 @@ def bound_frames(send: Any, message_bytes: int | None) -> None:
 
 def _bound_uvicorn(protocol: Any, message_bytes: int | None) -> None:
     limit_request_heads()
+    _bound_uvicorn_class(type(protocol))
     if message_bytes is not None:
         protocol.conn.max_message_size = message_bytes
-    budget = FrameBudget()
-    # The functions below belong to the protocol: a strong reference back would be a circle.
-    here, time = weakref.ref(protocol), protocol.loop.time
+    setattr(protocol, _BUDGET, FrameBudget())
 
-    def bounded(name: str, allowed: Callable[[float], bool]) -> None:
-        handle = getattr(type(protocol), name)
 
-        def bounded_handle(*event: Any) -> None:
-            found = here()
-            if found is None or found.close_sent:
-                return
-            if allowed(time()):
-                handle(found, *event)
-            else:
-                fail_uvicorn(found, int(CloseCode.TOO_MANY), CloseCode.TOO_MANY.meaning)
+@functools.cache
+def _bound_uvicorn_class(protocols: Any) -> None:
+    """Make this class of protocols obey the budget that a socket may have.
 
-        setattr(protocol, name, bounded_handle)
+    Once for the class: functions for each socket would cost it kilobytes.
+    """
+
+    def bounded(name: str, allowed: Callable[[FrameBudget, float], bool]) -> None:
+        handle = getattr(protocols, name)
+
+        def bounded_handle(self: Any, *event: Any) -> None:
+            budget = vars(self).get(_BUDGET)
+            if budget is None:
+                handle(self, *event)
+            elif not self.close_sent:
+                if allowed(budget, self.loop.time()):
+                    handle(self, *event)
+                else:
+                    fail_uvicorn(self, int(CloseCode.TOO_MANY), CloseCode.TOO_MANY.meaning)
+
+        setattr(protocols, name, bounded_handle)
 
     def replaced(name: str, function: Callable[[Any], None]) -> None:
-        def call() -> None:
-            found = here()
-            if found is not None:
-                function(found)
+        handle = getattr(protocols, name)
 
-        setattr(protocol, name, call)
+        def replacement(self: Any) -> None:
+            (function if _BUDGET in vars(self) else handle)(self)
 
-    bounded("handle_ping", budget.control)
-    bounded("handle_pong", budget.control)
-    bounded("handle_cont", budget.fragment)
+        setattr(protocols, name, replacement)
+
+    bounded("handle_ping", FrameBudget.control)
+    bounded("handle_pong", FrameBudget.control)
+    bounded("handle_cont", FrameBudget.fragment)
     replaced("handle_parser_exception", end_uvicorn)
     replaced("send_receive_event_to_app", deliver_uvicorn)
 
