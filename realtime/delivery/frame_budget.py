@@ -20,13 +20,18 @@ class FrameBudget:
     __slots__ = ("_control", "_fragments")
 
     def __init__(self) -> None:
-        self._control = TokenBucket(_CONTROL)
-        self._fragments = TokenBucket(_FRAGMENTS)
+        # Made when they are first taken from: most sockets send no such frame.
+        self._control: TokenBucket | None = None
+        self._fragments: TokenBucket | None = None
 
     def control(self, now: float) -> bool:
         """A ping or a pong."""
+        if self._control is None:
+            self._control = TokenBucket(_CONTROL)
         return self._control.take(now)
 
     def fragment(self, now: float) -> bool:
         """A part of a message after its first."""
+        if self._fragments is None:
+            self._fragments = TokenBucket(_FRAGMENTS)
         return self._fragments.take(now)

@@ -19,7 +19,7 @@ import functools
 import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from realtime.delivery.frame_budget import FrameBudget
@@ -220,7 +220,7 @@ def bound_frames(send: Any, message_bytes: int | None) -> None:
 
 def _bound_uvicorn(protocol: Any, message_bytes: int | None) -> None:
     limit_request_heads()
-    _bound_uvicorn_class(type(protocol))
+    _bound_uvicorn_class(cast(Any, type(protocol)))
     if message_bytes is not None:
         protocol.conn.max_message_size = message_bytes
     setattr(protocol, _BUDGET, FrameBudget())

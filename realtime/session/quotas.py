@@ -14,11 +14,12 @@ from __future__ import annotations
 import ipaddress
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from realtime.client_limits import Limits
-from realtime.util.token_bucket import AllOf, Rate, TokenBucket
+from realtime.util.token_bucket import Rate, TokenBucket
 
 # Addresses and subjects remembered; above that the one used longest ago is forgotten.
 MOST_KEYS = 50_000
@@ -32,7 +33,7 @@ class Share(NamedTuple):
     burst: float
 
     def of(self, rate: Rate) -> Rate:
-        if rate.per_second is None:
+        if rate.per_second is None or self == (1, 1):
             return rate
         return Rate(rate.per_second * self.rate, rate.burst * self.burst)
 
@@ -68,8 +69,10 @@ class Rates:
     messages: Rate
     bytes: Rate
     posted: Rate
+    handshakes: Rate
 
     @classmethod
+    @lru_cache(maxsize=64)
     def of(cls, limits: Limits) -> Rates:
         """The rates that follow from the limits. Messages and bytes are many times what the other
         limits need, so only a flood reaches them; where one of those is off, these are too."""
@@ -101,111 +104,100 @@ class Rates:
             messages=Rate.of(messages, None if messages is None else 20 * messages),
             bytes=Rate.of(data, None if data is None else 8 * data),
             posted=Rate.of(posted, None if posted is None else 16 * posted),
+            # A handshake costs about as much as a join.
+            handshakes=joins,
         )
+
+
+# The same few for all connections of a process.
+@lru_cache(maxsize=64)
+def _shared(rates: Rates, shares: Shares) -> Rates:
+    """How often all connections of one scope may do it together."""
+    return Rates(
+        joins=shares.joins.of(rates.joins),
+        renewals=shares.joins.of(rates.renewals),
+        broadcasts=shares.broadcasts.of(rates.broadcasts),
+        presence=shares.presence.of(rates.presence),
+        presence_bytes=shares.presence_bytes.of(rates.presence_bytes),
+        messages=shares.traffic.of(rates.messages),
+        bytes=shares.traffic.of(rates.bytes),
+        posted=shares.traffic.of(rates.posted),
+        handshakes=shares.joins.of(rates.handshakes),
+    )
 
 
 class Quota:
-    """The buckets of one connection, address or subject."""
+    """The buckets of one connection, address or subject.
 
-    __slots__ = (
-        "__weakref__",
-        "broadcasts",
-        "bytes",
-        "handshakes",
-        "joins",
-        "messages",
-        "posted",
-        "presence",
-        "presence_bytes",
-        "renewals",
-        "scope",
-    )
+    A bucket is made when it is first taken from: there are many sockets, and most of them do only
+    a few of the things that are counted.
+    """
+
+    __slots__ = ("__weakref__", "_buckets", "_rates", "scope")
 
     def __init__(self, rates: Rates, shares: Shares = OWN) -> None:
         self.scope = shares.scope
-        self.joins = TokenBucket(shares.joins.of(rates.joins))
-        self.renewals = TokenBucket(shares.joins.of(rates.renewals))
-        self.broadcasts = TokenBucket(shares.broadcasts.of(rates.broadcasts))
-        self.presence = TokenBucket(shares.presence.of(rates.presence))
-        self.presence_bytes = TokenBucket(shares.presence_bytes.of(rates.presence_bytes))
-        self.messages = TokenBucket(shares.traffic.of(rates.messages))
-        self.bytes = TokenBucket(shares.traffic.of(rates.bytes))
-        self.posted = TokenBucket(shares.traffic.of(rates.posted))
-        # A handshake costs about as much as a join.
-        self.handshakes = TokenBucket(shares.joins.of(rates.joins))
+        self._rates = _shared(rates, shares)
+        self._buckets: dict[str, TokenBucket] = {}
+
+    def bucket(self, kind: str) -> TokenBucket:
+        """The bucket of this kind, a name of `Rates`."""
+        found = self._buckets.get(kind)
+        if found is None:
+            found = self._buckets[kind] = TokenBucket(getattr(self._rates, kind))
+        return found
+
+    def handshake(self, now: float) -> bool:
+        """Take a handshake; False if there is none left."""
+        return self.bucket("handshakes").take(now)
 
     def full(self, now: float) -> bool:
         """Whether every bucket is full: then a new quota would be no different."""
-        return (
-            self.joins.full(now)
-            and self.renewals.full(now)
-            and self.broadcasts.full(now)
-            and self.presence.full(now)
-            and self.presence_bytes.full(now)
-            and self.messages.full(now)
-            and self.bytes.full(now)
-            and self.posted.full(now)
-            and self.handshakes.full(now)
-        )
+        return all(bucket.full(now) for bucket in self._buckets.values())
 
 
 class QuotaChain:
-    """Several quotas used together, such as a connection's own and its address's. A method returns
-    "" when every quota allows it, else the scope of the first that does not."""
+    """Several quotas used together, such as a connection's own and its address's: tokens are taken
+    from all of them or from none. A method returns "" when every quota allows it, else the scope of
+    the first that does not."""
 
-    __slots__ = (
-        "_broadcasts",
-        "_bytes",
-        "_joins",
-        "_messages",
-        "_posted",
-        "_presence",
-        "_presence_bytes",
-        "_quotas",
-        "_renewals",
-        "_scopes",
-    )
+    __slots__ = ("_quotas",)
 
     def __init__(self, *quotas: Quota) -> None:
         # A quota that is not held may be forgotten, and the next use would get a full one.
         self._quotas = quotas
-        self._scopes = tuple(quota.scope for quota in quotas)
-        self._joins = AllOf(*(quota.joins for quota in quotas))
-        self._renewals = AllOf(*(quota.renewals for quota in quotas))
-        self._broadcasts = AllOf(*(quota.broadcasts for quota in quotas))
-        self._presence = AllOf(*(quota.presence for quota in quotas))
-        self._presence_bytes = AllOf(*(quota.presence_bytes for quota in quotas))
-        self._messages = AllOf(*(quota.messages for quota in quotas))
-        self._bytes = AllOf(*(quota.bytes for quota in quotas))
-        self._posted = AllOf(*(quota.posted for quota in quotas))
 
     def join(self, now: float) -> str:
-        return self._take(self._joins, now)
+        return self._take("joins", now)
 
     def renew(self, now: float) -> str:
-        return self._take(self._renewals, now)
+        return self._take("renewals", now)
 
     def broadcast(self, now: float, n: int = 1) -> str:
-        return self._take(self._broadcasts, now, n)
+        return self._take("broadcasts", now, n)
 
     def presence(self, now: float) -> str:
-        return self._take(self._presence, now)
+        return self._take("presence", now)
 
     def presence_data(self, now: float, size: int) -> str:
-        return self._take(self._presence_bytes, now, size)
+        return self._take("presence_bytes", now, size)
 
     def message(self, now: float) -> str:
-        return self._take(self._messages, now)
+        return self._take("messages", now)
 
     def data(self, now: float, size: int) -> str:
-        return self._take(self._bytes, now, size)
+        return self._take("bytes", now, size)
 
     def post(self, now: float, size: int) -> str:
-        return self._take(self._posted, now, size)
+        return self._take("posted", now, size)
 
-    def _take(self, joint: AllOf, now: float, n: float = 1.0) -> str:
-        short = joint.take(now, n)
-        return "" if short < 0 else self._scopes[short]
+    def _take(self, kind: str, now: float, n: float = 1.0) -> str:
+        for index, quota in enumerate(self._quotas):
+            if not quota.bucket(kind).take(now, n):
+                for earlier in self._quotas[:index]:
+                    earlier.bucket(kind).give(n)
+                return quota.scope
+        return ""
 
 
 class Quotas:

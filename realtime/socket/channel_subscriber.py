@@ -5,7 +5,6 @@ Also owns `Socket`, the part of a connection that subscribers, joins and topics 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
@@ -83,8 +82,8 @@ class ChannelSubscriber:
         self.user_id = user_id
         self.topic = channel.topic
         self.version = socket.session.version
-        # Stored broadcasts that are not delivered when they come from the log.
-        self._skipped: OrderedDict[str, None] = OrderedDict()
+        # Stored broadcasts that are not delivered when they come from the log, the oldest first.
+        self._skipped: dict[str, None] = {}
 
     @property
     def connection(self) -> object:
@@ -104,7 +103,7 @@ class ChannelSubscriber:
         """Do not queue this stored broadcast when it comes: the client has it already."""
         self._skipped[id_] = None
         if len(self._skipped) > _MOST_SKIPPED:
-            self._skipped.popitem(last=False)
+            del self._skipped[next(iter(self._skipped))]
 
     def forget(self, id_: str) -> None:
         """This stored broadcast will not come."""

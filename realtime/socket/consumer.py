@@ -95,7 +95,7 @@ def _shared_quotas(here: Hub, address: str) -> tuple[Quota, ...]:
         return ()
     now = asyncio.get_running_loop().time()
     quota = here.quotas.address(address, now)
-    if not quota.handshakes.take(now):
+    if not quota.handshake(now):
         here.counters.limits["handshakes_per_second/address"] += 1
         raise Refusal(*_TOO_OFTEN)
     return (quota,)

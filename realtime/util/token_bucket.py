@@ -76,21 +76,3 @@ class TokenBucket:
             earned = (now - self._then) * per_second
             self._level = min(self._rate.burst, self._level + earned)
             self._then = now
-
-
-class AllOf:
-    """Several buckets used together: tokens are taken from all of them or from none."""
-
-    __slots__ = ("buckets",)
-
-    def __init__(self, *buckets: TokenBucket) -> None:
-        self.buckets = buckets
-
-    def take(self, now: float, n: float = 1.0) -> int:
-        """Take `n` from each: -1 on success, else the index of the first that had too few."""
-        for index, bucket in enumerate(self.buckets):
-            if not bucket.take(now, n):
-                for earlier in self.buckets[:index]:
-                    earlier.give(n)
-                return index
-        return -1

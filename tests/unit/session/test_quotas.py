@@ -8,7 +8,6 @@ import pytest
 
 from realtime.client_limits import Limits
 from realtime.session.quotas import ADDRESS, SUBJECT, Quota, QuotaChain, Quotas, Rates, network
-from realtime.util.token_bucket import AllOf, Rate, TokenBucket
 
 
 def rates(**limits: Any) -> Rates:
@@ -30,10 +29,10 @@ def joins(purse: QuotaChain, now: float, attempts: int = 10_000) -> int:
 
 
 def test_something_is_taken_from_all_buckets_or_from_none() -> None:
-    rich, poor = TokenBucket(Rate(1, 5)), TokenBucket(Rate(1, 2))
-    joint = AllOf(rich, poor)
-    assert [joint.take(0.0) for _ in range(4)] == [-1, -1, 1, 1]
-    assert sum(rich.take(0.0) for _ in range(9)) == 3
+    rich, poor = (Quota(rates(broadcast_burst=burst)) for burst in (5, 2))
+    both = QuotaChain(rich, poor)
+    assert [both.broadcast(0.0) for _ in range(4)] == ["", "", "connection", "connection"]
+    assert sum(not QuotaChain(rich).broadcast(0.0) for _ in range(9)) == 3
 
 
 def test_a_connection_alone_meets_its_own_limit_and_not_its_address_s() -> None:
