@@ -19,11 +19,13 @@ class Port:
     """A channel that counts what it is sent."""
 
     def __init__(self, number: int) -> None:
+        from realtime.protocol.change_frame import ChangeFrame
         from realtime.protocol.serializer import Version
 
         self.id = str(number)
         self.topic = f"realtime:{number}"
         self.version = Version.V2
+        self.change_frame = ChangeFrame.BINDINGS
         self.frames = 0
         # It takes its frames itself, each by itself.
         self.outlet, self.direct = self, None

@@ -17,7 +17,8 @@ import msgspec
 
 from auth_rls.predicates.kinds import Kind
 from auth_rls.predicates.predicate import Predicate
-from realtime.protocol import errors
+from realtime.protocol import errors, legacy_topic
+from realtime.protocol.change_frame import ChangeFrame
 from realtime.protocol.cursor import Cursor, parse_cursor
 from realtime.protocol.filters import (
     FilterError,
@@ -145,6 +146,7 @@ class JoinConfig:
     `echoes` are the bindings as they were sent, each with its id: the reply repeats them, and
     clients compare it with what they sent. `presence_key` "" asks the server for one;
     `access_token` None means the connection's.
+    `change_frame` is the frame that changes come in.
     With `wait` the reply to a join with bindings depends on them: it is an error when one of them
     can never deliver, or when they are not subscribed within `wait_timeout_ms`.
     """
@@ -158,19 +160,22 @@ class JoinConfig:
     private: bool = False
     bindings: tuple[Binding, ...] = ()
     echoes: tuple[Mapping[str, Any], ...] = ()
+    change_frame: ChangeFrame = ChangeFrame.BINDINGS
     wait: bool = False
     wait_timeout_ms: int = WAIT_MS
     access_token: str | None = None
 
 
-def parse_join(payload: Any) -> JoinConfig:
-    """The configuration in a `phx_join` payload. Never raises."""
+def parse_join(payload: Any, named: Mapping[str, Any] | None = None) -> JoinConfig:
+    """The configuration in a `phx_join` payload. `named` is the item of `postgres_changes` that the
+    topic stands for, which a join without `config` asks for. Never raises."""
     payload = _object(payload)
+    legacy = named is not None and legacy_topic.is_legacy(payload)
     config = _object(payload.get("config"))
     broadcast = _object(config.get("broadcast"))
     presence = _object(config.get("presence"))
     options = _object(config.get("postgres_changes_options"))
-    sent = _items(config.get("postgres_changes"))
+    sent = _items([named] if legacy else config.get("postgres_changes"))
     bindings = _bindings(sent)
     return JoinConfig(
         broadcast_self=_flag(broadcast.get("self")),
@@ -182,6 +187,7 @@ def parse_join(payload: Any) -> JoinConfig:
         private=_flag(config.get("private")),
         bindings=bindings,
         echoes=tuple({**item, "id": one.id} for item, one in zip(sent, bindings, strict=True)),
+        change_frame=ChangeFrame.BARE if legacy else ChangeFrame.BINDINGS,
         wait=_flag(options.get("wait")),
         wait_timeout_ms=min(_positive(options.get("timeout")) or WAIT_MS, LONGEST_WAIT_MS),
         access_token=token_in(payload),

@@ -8,7 +8,7 @@ Times are in seconds: `now` is monotonic, for limits and silence; `wall` is sinc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -19,6 +19,7 @@ from realtime.event_log.position import Position
 from realtime.protocol import errors, serializer
 from realtime.protocol.errors import CloseCode, WireError
 from realtime.protocol.join import JoinConfig, parse_join, token_in
+from realtime.protocol.legacy_topic import binding_of
 from realtime.protocol.serializer import PREFIX, ClientMessage, FrameError, Version
 from realtime.session.channel import Channel, Phase
 from realtime.session.effects import Close, Effect, Join, Leave, Note, Renew, Send
@@ -43,7 +44,7 @@ class Session:
 
     `position` says how far the socket has been served, None while a channel is catching up.
     `shared` are the quotas that the connection has in common with others. With `private_only`,
-    joins of public topics are refused.
+    joins of public topics are refused. `schemas` are those that a topic may name.
     """
 
     version: Version
@@ -54,6 +55,7 @@ class Session:
     closing: bool = False
     shared: Sequence[Quota] = ()
     private_only: bool = False
+    schemas: Collection[str] = ("public",)
     #: Broadcasts and presence events of the client.
     topic_events: TopicEvents = field(init=False)
     _quotas: QuotaChain = field(init=False)
@@ -153,7 +155,7 @@ class Session:
         if scope := self._quotas.join(now):
             return self._replies.over(message, WireError.TOO_MANY_JOINS, scope)
         effects = self._end_earlier_join(message.topic)
-        config = parse_join(message.fields)
+        config = parse_join(message.fields, binding_of(message.topic[len(PREFIX) :], self.schemas))
         refusal = self._refusal_of(config, size)
         if refusal is not None:
             return [*effects, *self._replies.refuse(message, refusal)]

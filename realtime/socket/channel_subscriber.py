@@ -61,6 +61,7 @@ class ChannelSubscriber:
         "_skipped",
         "_socket",
         "casts",
+        "change_frame",
         "id",
         "outlet",
         "topic",
@@ -81,6 +82,8 @@ class ChannelSubscriber:
         #: The user of the channel's token, if it has one.
         self.user_id = user_id
         self.topic = channel.topic
+        #: The frame that changes come in.
+        self.change_frame = channel.config.change_frame
         self.version = socket.session.version
         # Stored broadcasts that are not delivered when they come from the log, the oldest first.
         self._skipped: dict[str, None] = {}

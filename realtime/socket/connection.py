@@ -52,6 +52,7 @@ from realtime.subscriptions.request import Revoked
 from realtime.topics.rights import TopicRights
 from realtime.util.database_threads import DATABASE_ERRORS
 from realtime.util.time_slice import TimeSlice
+from realtime.wal import published
 
 logger = logging.getLogger("realtime.consumer")
 
@@ -129,6 +130,7 @@ class Connection:
             last_seen=self._loop.time(),
             shared=admission.shared,
             private_only=settings.PRIVATE_ONLY,
+            schemas=published.schemas(),
         )
         self.outbox = _open_outbox(scope, send, limits, self._end)
 

@@ -294,7 +294,8 @@ class Channels:
             self._sets.retain(port, (*plan.selects, *now))
             return False
         if plan.subscriptions:
-            key = AudienceKey(port.topic, port.version.value, plan.subscriptions)
+            frame = port.change_frame
+            key = AudienceKey(port.topic, port.version.value, plan.subscriptions, frame)
             changed = self.index.set(port, key)
         else:
             changed = port in self.index

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import TypeVar
 
 from realtime.event_log.event import DatabaseEvent
-from realtime.protocol import serializer
 from realtime.protocol.serializer import Version
 from realtime.subscriptions import change_payload
 from realtime.subscriptions.index import Delivery
+from realtime.subscriptions.subscriber import Subscriber
 
 Member = TypeVar("Member")
 
@@ -20,14 +20,12 @@ def of_change(event: DatabaseEvent, delivery: Delivery[Member]) -> str:
     """The frame of one event for one audience."""
     data = change_payload.data(event, delivery.select, delivery.show_old, op=delivery.op)
     key = delivery.audience.key
-    payload = serializer.changes_payload(delivery.ids, data)
-    return serializer.fanout(Version(key.version), key.topic, "postgres_changes", payload)
+    return key.frame.encode(Version(key.version), key.topic, delivery.op, delivery.ids, data)
 
 
 def of_row(
     event: DatabaseEvent,
-    version: Version,
-    topic: str,
+    port: Subscriber,
     ids: tuple[int, ...],
     select: tuple[str, ...] | None,
     *,
@@ -36,5 +34,4 @@ def of_row(
 ) -> str:
     """The frame of a row for one channel, though the row did not change just now."""
     data = change_payload.data(event, select, False, op=op, snapshot=snapshot)
-    payload = serializer.changes_payload(ids, data)
-    return serializer.fanout(version, topic, "postgres_changes", payload)
+    return port.change_frame.encode(port.version, port.topic, op or event.op, ids, data)

@@ -25,6 +25,7 @@ from auth_rls.predicates.simplify import simplify
 from auth_rls.sets.live_set import SetDelta
 from realtime.delivery.recipients import Recipients
 from realtime.event_log.event import DatabaseEvent
+from realtime.protocol.change_frame import ChangeFrame
 from realtime.subscriptions.change_payload import renamed, unchanged
 from realtime.subscriptions.judgement import (
     STEPS_PER_CONNECTION,
@@ -72,6 +73,7 @@ class AudienceKey:
     topic: str
     version: str
     subscriptions: tuple[Subscription, ...]
+    frame: ChangeFrame = ChangeFrame.BINDINGS
 
 
 @dataclass(eq=False, slots=True)

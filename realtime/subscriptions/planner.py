@@ -25,7 +25,7 @@ from auth_rls.predicates.simplify import simplify
 from auth_rls.subjects.subject import Subject
 from realtime import conf
 from realtime.models import Topic
-from realtime.protocol.join import Binding, BindingError
+from realtime.protocol.join import ANY, Binding, BindingError
 from realtime.subscriptions.dependencies import Dependence, VerdictDependencies, of_select
 from realtime.subscriptions.identity_tables import about_user, table_of
 from realtime.subscriptions.index import Subscription
@@ -209,7 +209,7 @@ class Planner:
             if binding.covers(published.schema, published.table)
         ]
         if not covered:
-            raise BindingError(binding.not_published(), _unknown_table(binding.table))
+            raise BindingError(binding.not_published(), _unknown(binding))
         obstructed = {entry.table: reason for entry in covered if (reason := obstacles.of(entry))}
         if len(obstructed) == len(covered):
             # Of a whole schema the tables that work are left.
@@ -263,8 +263,11 @@ class Planner:
         return VerdictDependencies(frozenset(found))
 
 
-def _unknown_table(name: str) -> str:
+def _unknown(binding: Binding) -> str:
     """What may help with a table that is not published. One that is not there is no different."""
+    name = binding.table
+    if name == ANY:
+        return "No table of this schema is published; those of Django models are in 'public'."
     known = [entry.table for entry in registry.published()]
     close = get_close_matches(name[:100], known, n=1)
     meant = f" Did you mean {close[0]!r}?" if close else ""

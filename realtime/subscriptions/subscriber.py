@@ -10,6 +10,7 @@ from typing import Protocol
 
 from realtime.delivery.outbox import Outgoing
 from realtime.event_log.position import Position
+from realtime.protocol.change_frame import ChangeFrame
 from realtime.topics.listeners import Listener
 from realtime.topics.rights import ALL, TopicRights
 
@@ -22,6 +23,8 @@ class Subscriber(Listener, Protocol):
 
     @property
     def topic(self) -> str: ...
+    @property
+    def change_frame(self) -> ChangeFrame: ...
     @property
     def connection(self) -> object: ...
     def hear(self, frame: Outgoing, id_: str) -> None: ...

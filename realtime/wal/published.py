@@ -115,6 +115,11 @@ def declared() -> tuple[Published, ...]:
     return tuple(declarations.values())
 
 
+def schemas() -> frozenset[str]:
+    """The schemas that clients know published models by; that of most is always among them."""
+    return frozenset((shapes.SCHEMA, *(entry.schema for entry in declarations.values())))
+
+
 def published() -> tuple[Published, ...]:
     """Every declaration that can be captured."""
     return tuple(entry for entry in declared() if problem(entry) is None)

@@ -18,6 +18,7 @@ from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.position import Position
 from realtime.event_log.reader import LogReader
 from realtime.event_log.ring import EventLog
+from realtime.protocol.change_frame import ChangeFrame
 from realtime.protocol.join import Binding, parse_join
 from realtime.protocol.serializer import Version
 from realtime.subscriptions.access_watch import AccessWatch
@@ -36,6 +37,7 @@ class FakeSubscriber:
 
     version = Version.V2
     topic = "realtime:room"
+    change_frame = ChangeFrame.BINDINGS
 
     def __init__(self, id_: str = "port") -> None:
         self.id = id_

@@ -89,7 +89,9 @@ class Feed:
             if item.id in begun
         )
         self._index = self._empty()
-        self._index.set(self._port, AudienceKey(self._port.topic, self._port.version.value, mine))
+        port = self._port
+        key = AudienceKey(port.topic, port.version.value, mine, port.change_frame)
+        self._index.set(port, key)
         self._indexed = wanted
         self._tables = frozenset((item.schema, item.table) for item in mine)
         self._decidable.clear()
@@ -142,8 +144,7 @@ class Feed:
         for count, event in enumerate(rest, start=1):
             frame = frames.of_row(
                 event,
-                port.version,
-                port.topic,
+                port,
                 (subscription.id,),
                 subscription.select,
                 op=op,
