@@ -17,8 +17,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -34,9 +35,8 @@ _PLAIN = (
 _DAPHNE = ("daphne.ws_protocol", "WebSocketProtocol"), ("daphne.server", "Server.handle_reply")
 # Transports that carry bytes unencrypted. TLS and wrappers have others.
 _BARE = ("twisted.internet.tcp", "twisted.internet.unix")
-# Autobahn, daphne's WebSocket library, lets an application close with these codes only.
-_NORMAL = 1000
-_APPLICATION = range(3000, 5000)
+# Bytes of a close frame's reason.
+_LONGEST_REASON = 123
 _UVICORN = ("uvicorn.protocols.websockets.websockets_sansio_impl", "WebSocketsSansIOProtocol")
 # What of autobahn is used to bound a client's frames.
 _AUTOBAHN = (
@@ -180,23 +180,53 @@ def is_gone(error: BaseException) -> bool:
     return isinstance(error, OSError) or type(error).__name__ == "Disconnected"
 
 
-async def send_close(send: Callable[[dict[str, Any]], Awaitable[None]], code: CloseCode) -> None:
-    """Close the socket of this ASGI `send` with any code. Raises what `send` raises.
+async def send_close(
+    send: Callable[[dict[str, Any]], Awaitable[None]], code: int, reason: str
+) -> None:
+    """Close the socket of this ASGI `send` with any code, and a reason of at most 123 bytes; of a
+    longer one the beginning. Raises what `send` raises.
 
-    A code that autobahn does not allow, such as 1012, goes into a close frame made with autobahn's
-    own method. Where that is missing, the socket ends without a code.
+    Daphne's own way has no reason, and no codes that autobahn does not allow, such as 1012. So its
+    close frame is made with autobahn's own method. Where that is missing, the socket ends without
+    a reason.
     """
+    shown = reason.encode()[:_LONGEST_REASON].decode(errors="ignore")
     # Daphne's `send` is bound to the protocol of the connection.
     protocol = send.args[0] if isinstance(send, functools.partial) and send.args else None
     make_frame = getattr(protocol, "sendCloseFrame", None)
-    if make_frame is not None and code != _NORMAL and code not in _APPLICATION:
-        make_frame(code=int(code), reasonUtf8=code.meaning.encode(), isReply=False)
+    if make_frame is not None:
+        make_frame(code=int(code), reasonUtf8=shown.encode(), isReply=False)
         return
     own: Any = getattr(send, "__self__", None)
     if _named(type(own)) == _UVICORN:
         # uvicorn waits without end for a client that does not read its close frame.
         own.loop.call_later(_UNREAD_SECONDS, own.transport.abort)
-    await send({"type": "websocket.close", "code": int(code), "reason": code.meaning})
+    await send({"type": "websocket.close", "code": int(code), "reason": shown})
+
+
+def answer_refusal(
+    send: Any, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes
+) -> None:
+    """Have a server that refuses a handshake by a bare 403 alone, as daphne does, answer with this
+    instead. The handshake is still to be refused."""
+    if not isinstance(send, functools.partial) or not send.args:
+        return
+    protocol = send.args[0]
+    known = all(hasattr(protocol, name) for name in ("sendHttpErrorResponse", "sendData"))
+    if (_named(type(protocol)), _named(send.func)) != _DAPHNE or not known:
+        return
+    lines = [b"%d %s" % (status, HTTPStatus(status).phrase.encode())]
+    lines += [b"%s: %s" % header for header in headers]
+    answer = b"HTTP/1.1 " + b"\r\n".join([*lines, b"", body])
+    # A function of the protocol that refers to it would be a circle.
+    here = weakref.ref(protocol)
+
+    def respond(*_: Any) -> None:
+        found = here()
+        if found is not None:
+            found.sendData(answer)
+
+    protocol.sendHttpErrorResponse = respond
 
 
 # --- frames of clients --------------------------------------------------------------------------

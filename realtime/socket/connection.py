@@ -204,7 +204,7 @@ class Connection:
 
     async def _send_close(self, code: CloseCode) -> None:
         try:
-            await asyncio.wait_for(send_close(self._asgi_send, code), _CLOSE_SECONDS)
+            await asyncio.wait_for(send_close(self._asgi_send, code, code.meaning), _CLOSE_SECONDS)
         except (TimeoutError, RuntimeError):
             # The client does not read: the end of the application closes the socket.
             return

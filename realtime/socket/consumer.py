@@ -12,6 +12,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from channels.consumer import AsyncConsumer
+from django.conf import settings as django_settings
 
 from auth_rls.access.audit_log import RecordLimit
 from realtime import conf
@@ -112,7 +113,7 @@ def _enter(here: Hub, address: str) -> None:
 
 async def _refuse(here: Hub, refusal: Refusal, scope: Any, send: AsgiSend) -> None:
     _log_refusal(here, refusal, str((scope.get("client") or ("",))[0]))
-    await refuse(refusal, scope, send)
+    await refuse(refusal, scope, send, debug=django_settings.DEBUG)
 
 
 def _log_refusal(here: Hub, refusal: Refusal, client: str) -> None:

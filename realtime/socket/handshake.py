@@ -17,6 +17,7 @@ from auth_rls.subjects.sessions import SessionProof
 from auth_rls.subjects.subject import Subject
 from auth_rls.subjects.tokens import TokenError
 from realtime.conf import Settings
+from realtime.delivery.server_adapter import answer_refusal, send_close
 from realtime.protocol.errors import CloseCode
 from realtime.protocol.serializer import FrameError, Version, negotiate
 from realtime.socket import credentials
@@ -88,14 +89,27 @@ def query_parameter(query: bytes, name: str) -> str | None:
 
 
 async def refuse(
-    refusal: Refusal, scope: dict[str, Any], send: Callable[[dict[str, Any]], Awaitable[None]]
+    refusal: Refusal,
+    scope: dict[str, Any],
+    send: Callable[[dict[str, Any]], Awaitable[None]],
+    *,
+    debug: bool = False,
 ) -> None:
-    """Refuse before the upgrade: with status and JSON where the server is able to."""
-    if "websocket.http.response" not in (scope.get("extensions") or {}):
-        await send({"type": "websocket.close", "code": refusal.code, "reason": refusal.text})
+    """Refuse before the upgrade: with status and JSON where the server is able to.
+
+    No page can see that answer, only that its connection failed. With `debug` a page's connection
+    is therefore accepted and closed at once, with the code and the reason.
+    """
+    if debug and any(name == b"origin" for name, _ in scope.get("headers", [])):
+        await send({"type": "websocket.accept"})
+        await send_close(send, refusal.code, refusal.text)
         return
     body = msgspec.json.encode({"error": refusal.text})
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        answer_refusal(send, refusal.status, headers, body)
+        await send({"type": "websocket.close", "code": refusal.code, "reason": refusal.text})
+        return
     start = "websocket.http.response.start"
     await send({"type": start, "status": refusal.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body})

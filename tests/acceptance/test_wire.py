@@ -19,6 +19,7 @@ from tests.acceptance.support.raw_client import Peer
 from tests.acceptance.support.server import SERVICE_KEY, Server
 from tests.acceptance.support.worlds import World
 from tests.support.tokens import token
+from tests.support.waiting import auntil
 
 ALL = {"event": "*", "schema": "public", "table": "zoo_note"}
 VERSIONS = pytest.mark.parametrize("vsn", ["1.0.0", "2.0.0"])
@@ -448,10 +449,16 @@ async def test_a_bad_token_opens_no_socket(world: World, uvicorn_world: World) -
     expired = token(1, ttl=-60)
     forged = token(1)[:-6] + "AAAAAA"
     for key in (expired, forged, "not-a-key-of-ours", "sb_publishable_other"):
-        # daphne knows one way to refuse a handshake.
-        expected = 403 if world.server.kind == "daphne" else 401
-        assert await refusal(world.server, key=key) == expected, key
+        assert await refusal(world.server, key=key) == 401, key
         assert await refusal(uvicorn_world.server, key=key) == 401, key
+
+
+async def test_a_refused_handshake_says_why_in_its_body_and_in_the_log(world: World) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        await Peer.open(world.server, key=token(1, ttl=-60))
+    body = json.loads(refused.value.response.body or b"")
+    assert (refused.value.response.status_code, body) == (401, {"error": "Token has expired"})
+    await auntil(lambda: "refused with 401: Token has expired" in world.server.log)
 
 
 async def test_a_foreign_origin_opens_no_socket_without_a_key(world: World) -> None:

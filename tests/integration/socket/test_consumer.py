@@ -20,7 +20,7 @@ from realtime.protocol.errors import CloseCode
 from realtime.wal.head import read_head
 from tests.support.socket_client import Client, application, closed, db
 from tests.support.tokens import token
-from tests.support.waiting import auntil
+from tests.support.waiting import PATIENCE_SECONDS, auntil
 from tests.zoo.models import Member, Note, Team
 
 pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
@@ -397,6 +397,18 @@ async def test_a_refused_handshake_is_plain_http_where_the_server_can() -> None:
     assert start["status"] == 401
     assert json.loads(body["body"]) == {"error": "The token provided is not a valid JWT"}
     await raw.wait()
+
+
+async def test_with_debug_a_page_reads_in_the_close_reason_why_it_is_refused(settings: Any) -> None:
+    settings.DEBUG = True
+    client = await Client(headers=FOREIGN, token="garbage").connect()
+    assert await client.raw.receive_output(PATIENCE_SECONDS) == {
+        "type": "websocket.close",
+        "code": CloseCode.TOKEN_REFUSED,
+        "reason": "The token provided is not a valid JWT",
+    }
+    # A program reads the answer to its handshake.
+    assert await Client(token="garbage").refusal() == CloseCode.TOKEN_REFUSED
 
 
 async def test_a_browser_with_a_session_and_its_own_origin_is_that_user(granted: Any) -> None:
