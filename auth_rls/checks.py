@@ -13,17 +13,20 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core import checks
 from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
-from django.db import connections, router
+from django.db import DatabaseError, connections, router
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import UniqueConstraint
 from django.utils.encoding import force_bytes
 from django.utils.module_loading import import_string
 
 from auth_rls import conf
+from auth_rls.access.snapshot import PolicySnapshot, permission_name
 from auth_rls.policy.database_check import problem_of
 from auth_rls.policy.declared import declared_policies
 from auth_rls.policy.definition import Definition, PolicyProblem, understand
 from auth_rls.sql.columns import model_named
+from auth_rls.sql.inheritance import ancestors
+from auth_rls.sql.primary import primary
 
 # The size of SHA-256's output, below which RFC 7518 forbids a key.
 _SHORTEST_SECRET = 32
@@ -77,6 +80,36 @@ def check_stored(
             usable = [each for each in declared_policies() if _problem(each) is None]
             found += _declared_errors(usable, lambda each: problem_of(each, databases))
     return found
+
+
+@checks.register(checks.Tags.database)
+def check_parents(
+    databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[checks.CheckMessage]:
+    """auth_rls.W008 for a child model in multi-table inheritance whose policies grant nothing,
+    because a parent has none for the same action."""
+    from auth_rls.models import Policy
+
+    if _settings_error() is not None or primary(Policy) not in (databases or ()):
+        return []
+    try:
+        snapshot = PolicySnapshot.load_if_migrated()
+    except DatabaseError:
+        return []  # no database to speak of: Django's own checks and commands say so
+    granting = {(model, action) for model, action, rule in snapshot if rule.mode == "permissive"}
+    return [
+        checks.Warning(
+            f"Policies on {model._meta.label} grant no {action}: its rows are rows of "
+            f"{parent._meta.label}, too, which has no policy that grants {action}.",
+            hint=f"Add a policy for {permission_name(parent, action)}. One on a parent counts for "
+            "all rows of the parent, whatever child they belong to.",
+            obj=model,
+            id="auth_rls.W008",
+        )
+        for model, action in sorted(granting, key=lambda item: (item[0]._meta.label, item[1]))
+        for parent in ancestors(model)
+        if (parent, action) not in granting
+    ]
 
 
 def _declared_errors(

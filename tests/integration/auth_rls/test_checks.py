@@ -13,6 +13,7 @@ from django.db.models import Q
 from auth_rls import checks, declare_policy
 from auth_rls.policy.declared import DECLARED
 from tests.support.policies import drop_the_score, policy
+from tests.zoo.models import Diner, Restaurant
 
 
 @pytest.fixture(autouse=True)
@@ -178,3 +179,24 @@ def test_the_field_that_users_are_looked_up_by_exists_and_is_unique(
 ) -> None:
     settings.AUTH_RLS = {"USER_FIELD": field}
     assert {"auth_rls.W007", "auth_rls.E004"} & set(found()) == ({expected} if expected else set())
+
+
+@pytest.mark.django_db
+def test_a_child_whose_parent_has_no_policy_for_the_action_is_warned_of() -> None:
+    policy({"is_public": True})
+    policy(on="zoo.view_restaurant")
+    policy(on="zoo.change_diner")
+    policy(on="zoo.change_restaurant")
+    policy(on="zoo.change_place", mode="restrictive")
+    messages = checks.check_parents(databases=["default"])
+    assert {m.id for m in messages} == {"auth_rls.W008"} and messages[0].hint
+    assert [(m.obj, m.msg.partition(":")[0]) for m in messages] == [
+        (Diner, "Policies on zoo.Diner grant no change"),
+        (Restaurant, "Policies on zoo.Restaurant grant no change"),
+        (Restaurant, "Policies on zoo.Restaurant grant no view"),
+    ]
+    assert "zoo.view_place" in str(messages[-1].hint)
+    policy(on="zoo.change_place")
+    policy(on="zoo.view_place")
+    assert checks.check_parents(databases=["default"]) == []
+    assert checks.check_parents() == []
