@@ -1,4 +1,4 @@
-"""Clients that mean harm, all at once: `python -m benchmarks.attackers PORT SECONDS`.
+"""Clients that mean harm, all at once: `python -m benchmarks.attackers PORT SECONDS [ATTACK...]`.
 
 Each attack is one coroutine with an address of its own (127.0.0.2 and up), which goes on until the
 time is over, and comes back whenever it is thrown out. What it costs others is measured elsewhere
@@ -15,7 +15,7 @@ import os
 import struct
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any
 
 TABLE = "zoo_note"
@@ -296,14 +296,16 @@ async def repeat(attack: Callable[[Attacker], Awaitable[None]], one: Attacker) -
     return times
 
 
-async def attack_all(port: int, seconds: float) -> dict[str, int]:
+async def attack_all(port: int, seconds: float, names: Collection[str] = ()) -> dict[str, int]:
+    """All attacks at once, or those of these names; how often each was made."""
     until = time.monotonic() + seconds
+    chosen = [attack for attack in ATTACKS if not names or attack.__name__ in names]
     running = [
         repeat(attack, Attacker(port, f"127.0.0.{number}", until))
-        for number, attack in enumerate(ATTACKS, 2)
+        for number, attack in enumerate(chosen, 2)
     ]
     times = await asyncio.gather(*running)
-    return {attack.__name__: count for attack, count in zip(ATTACKS, times, strict=True)}
+    return {attack.__name__: count for attack, count in zip(chosen, times, strict=True)}
 
 
 if __name__ == "__main__":
@@ -311,4 +313,4 @@ if __name__ == "__main__":
     os.nice(5)
     # A connection that a server has ended is no news here.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    print(json.dumps(asyncio.run(attack_all(int(sys.argv[1]), float(sys.argv[2])))))
+    print(json.dumps(asyncio.run(attack_all(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))))

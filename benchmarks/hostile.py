@@ -1,9 +1,11 @@
 """All attacks at once, and a good client among them: `python -m benchmarks.hostile`.
 
-One server process on SQLite. The attackers (`attackers.py`) are another process. The good client
-listens to a table that is written all the time, heartbeats ten times a second, and joins anew now
-and then. It must lose nothing, get nothing twice, and stay connected; the 99th percentile of its
-heartbeats' answers must stay below 250 ms. Exits with 1 otherwise.
+For each server (uvicorn with the fast path, plain uvicorn, daphne) one process on SQLite. The
+attackers (`attackers.py`) are another process. The good client listens to a table that is written
+all the time, heartbeats ten times a second, and joins anew now and then. It must lose nothing, get
+nothing twice, and stay connected; the 99th percentile of its heartbeats' answers must stay below
+250 ms; the server must not grow and must log no traceback. An idle process beside them says how
+late the machine itself was (`idle.py`). Exits with 1 where a promise was not kept.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import sqlite3
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,22 +26,33 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 
 from benchmarks.arrival import quantiles
-from benchmarks.attackers import TABLE, changes
+from benchmarks.attackers import ATTACKS, TABLE, changes
 from benchmarks.programs import cpu_seconds, memory_kilobytes
 from benchmarks.report import say, table
 from tests.acceptance.support.orm_process import Hand
 from tests.acceptance.support.server import (
     ANON_KEY,
-    COMMANDS,
     PATIENCE,
     Server,
+    copy_database,
     make_database,
     running,
 )
 
+SERVERS = ("fanout", "uvicorn", "daphne")
 BEAT_SECONDS = 0.1
 WRITE_SECONDS = 0.05
 MOST_MILLISECONDS = 250.0
+MOST_MEGABYTES = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What was to be, what was, and whether that is as promised."""
+
+    what: str
+    seen: str
+    kept: bool
 
 
 @dataclass
@@ -53,6 +67,8 @@ class Found:
     attacks: dict[str, int] = field(default_factory=dict)
     megabytes: list[float] = field(default_factory=list)
     cpu: float = 0.0
+    idle: list[float] = field(default_factory=list)
+    tracebacks: int = 0
 
     @property
     def lost(self) -> list[str]:
@@ -61,6 +77,41 @@ class Found:
         if self.titles == wanted:
             return []
         return sorted(set(wanted) ^ set(self.titles)) or ["the order"]
+
+    def promises(self) -> list[Promise]:
+        """What is promised to a good client among attackers, and what became of it."""
+        lost, problems = self.lost, self.problems
+        p99 = quantiles(self.beats)["p99"] if self.beats else float("inf")
+        grown = self.megabytes[-1] - self.megabytes[0] if self.megabytes else 0.0
+        unmade = [name for name, count in self.attacks.items() if not count]
+        return [
+            Promise(
+                "every row comes once, in order",
+                f"{self.written} written, {len(lost)} lost or doubled {' '.join(lost[:5])}",
+                bool(self.written) and not lost,
+            ),
+            Promise(
+                "the good client is served and stays connected",
+                "; ".join(problems) or "no refusal, no close",
+                not problems,
+            ),
+            Promise(
+                f"heartbeats: p99 below {MOST_MILLISECONDS:.0f} ms",
+                f"{p99:.0f} ms of {len(self.beats)}",
+                p99 < MOST_MILLISECONDS,
+            ),
+            Promise(
+                f"the server grows by less than {MOST_MEGABYTES:.0f} MB",
+                f"{grown:+.0f} MB",
+                grown < MOST_MEGABYTES,
+            ),
+            Promise("no traceback in the server's log", str(self.tracebacks), not self.tracebacks),
+            Promise(
+                "every attack was made",
+                f"{len(self.attacks)} attacks; not made: {' '.join(unmade) or 'none'}",
+                bool(self.attacks) and not unmade,
+            ),
+        ]
 
 
 class GoodClient:
@@ -154,24 +205,49 @@ class GoodClient:
             await asyncio.sleep(0.05)
 
 
-async def attacked(server: Server, seconds: float) -> Found:
-    """A good client among attackers, for so long."""
+async def attacked(server: Server, seconds: float, names: Sequence[str] = ()) -> Found:
+    """A good client among attackers, for so long. What goes wrong is among the problems."""
     found = Found()
-    command = [sys.executable, "-m", "benchmarks.attackers", str(server.port), str(seconds)]
     used = cpu_seconds(server.pid)
-    attackers = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    try:
-        found.megabytes.append(memory_kilobytes(server.pid) / 1_024)
-        await GoodClient(server, found).run(seconds)
-        output, _ = await asyncio.wait_for(attackers.communicate(), PATIENCE)
-        found.attacks = json.loads(output)
-    finally:
-        if attackers.returncode is None:
-            attackers.kill()
-            await attackers.wait()
     found.megabytes.append(memory_kilobytes(server.pid) / 1_024)
-    found.cpu = cpu_seconds(server.pid) - used
+    async with _started("benchmarks.idle", str(10 * seconds + PATIENCE)) as idle:
+        async with _started(
+            "benchmarks.attackers", str(server.port), str(seconds), *names
+        ) as attackers:
+            try:
+                await GoodClient(server, found).run(seconds)
+            except* Exception as failed:
+                found.problems += map(repr, failed.exceptions)
+            output, _ = await asyncio.wait_for(attackers.communicate(), PATIENCE)
+            found.attacks = json.loads(output)
+        output, _ = await asyncio.wait_for(idle.communicate(b"\n"), PATIENCE)
+        found.idle = json.loads(output)
+    if server.running:
+        found.megabytes.append(memory_kilobytes(server.pid) / 1_024)
+        found.cpu = cpu_seconds(server.pid) - used
+    else:
+        found.problems.append("the server has died")
+    found.tracebacks = server.log.count("Traceback")
     return found
+
+
+@contextlib.asynccontextmanager
+async def _started(module: str, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A program of ours, gone at the end whatever happened."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        module,
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 def open_to_anyone(database: Path) -> Path:
@@ -182,35 +258,59 @@ def open_to_anyone(database: Path) -> Path:
     return database
 
 
+def report(kind: str, found: Found) -> bool:
+    """Say what was found with one server; whether every promise was kept."""
+    keys = ("p50", "p95", "p99", "max")
+    measured = {
+        "heartbeat": found.beats,
+        "connect and join": found.joins,
+        "an idle process beside it": found.idle,
+    }
+    rows = []
+    for name, values in measured.items():
+        some = quantiles(values) if values else dict.fromkeys(keys, float("nan"))
+        rows.append([name, *(f"{some[key]:.1f}" for key in keys)])
+    say(f"\n{kind}\n\n{table(['milliseconds', *keys], rows)}")
+    counts = ", ".join(f"{name} {count}" for name, count in found.attacks.items())
+    grown = " -> ".join(f"{size:.0f}" for size in found.megabytes)
+    say(f"\nattacks: {counts}\nserver: {found.cpu:.0f} s of CPU, {grown} MB\n\n")
+    promises = found.promises()
+    say(
+        table(
+            ["", "promise", "seen"],
+            [["PASS" if each.kept else "FAIL", each.what, each.seen] for each in promises],
+        )
+    )
+    return all(each.kept for each in promises)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--server", choices=tuple(COMMANDS), default="fanout")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="rowcast-hostile-") as folder:
-        database = open_to_anyone(make_database(Path(folder) / "hostile.sqlite3"))
-        with running(database, arguments.server) as server:
-            found = asyncio.run(attacked(server, arguments.minutes * 60))
-    keys = ("p50", "p95", "p99", "max")
-    beats, joins = quantiles(found.beats), quantiles(found.joins)
-    rows = [
-        ["heartbeat", *(f"{beats[key]:.0f}" for key in keys)],
-        ["connect and join", *(f"{joins[key]:.0f}" for key in keys)],
-    ]
-    say(table(["milliseconds", *keys], rows))
-    say(f"\n\nattacks: {', '.join(f'{name} {count}' for name, count in found.attacks.items())}")
-    say(
-        f"\nserver: {found.cpu:.0f} s of CPU, {' -> '.join(f'{m:.0f}' for m in found.megabytes)} MB"
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, default=10.0, help="for each server; 10")
+    length.add_argument("--seconds", type=float)
+    parser.add_argument("--server", choices=SERVERS, action="append", help="all; may be repeated")
+    parser.add_argument(
+        "--attack",
+        choices=[attack.__name__ for attack in ATTACKS],
+        action="append",
+        default=[],
+        help="all at once; may be repeated",
     )
-    say(f"\nrows written {found.written}, lost or doubled {len(found.lost)}\n")
-    problems = found.problems
-    if found.lost:
-        problems.append(f"rows: {', '.join(found.lost[:10])}")
-    if beats["p99"] >= MOST_MILLISECONDS:
-        problems.append(f"the 99th percentile of heartbeats is {beats['p99']:.0f} ms")
-    for problem in problems:
-        say(f"FAILED: {problem}\n")
-    sys.exit(bool(problems))
+    arguments = parser.parse_args()
+    seconds = arguments.minutes * 60 if arguments.seconds is None else arguments.seconds
+    verdicts = {}
+    with tempfile.TemporaryDirectory(prefix="rowcast-hostile-") as folder:
+        template = open_to_anyone(make_database(Path(folder) / "template.sqlite3"))
+        for kind in dict.fromkeys(arguments.server or SERVERS):
+            database = copy_database(template, Path(folder) / f"{kind}.sqlite3")
+            with running(database, kind) as server:
+                found = asyncio.run(attacked(server, seconds, arguments.attack))
+            verdicts[kind] = report(kind, found)
+    say(f"\nAfter {seconds:.0f} s with each server:\n")
+    for kind, kept in verdicts.items():
+        say(f"{'PASS' if kept else 'FAIL'} {kind}\n")
+    sys.exit(not all(verdicts.values()))
 
 
 if __name__ == "__main__":
