@@ -27,6 +27,9 @@ MAX_PROGRAM = 1_500
 """Instructions of one regular expression."""
 # Bytes that RE2 may use for one regular expression: its program, and states while it runs.
 _REGEX_MEMORY = 1 << 16
+# Bytes of a pattern itself, and of each text, "%" and "_" of a `like`.
+_OBJECT = 1_000
+_PIECE = 200
 # A search for plain text is so much cheaper by the character than an instruction of a program.
 _PLAIN = 16
 # Instructions that a character is worth where "_" stands between texts in the middle of a pattern.
@@ -56,6 +59,19 @@ class Pattern:
         """At most how many instructions the test of this text runs."""
         size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
         return size * self.program // self._scale + 1
+
+
+# Patterns in use are shared. Only those: what a closed socket asked for is not kept.
+_in_use: WeakValueDictionary[tuple[str, str, bool], Pattern] = WeakValueDictionary()
+
+
+def _shared(
+    kind: str, pattern: str, ignore_case: bool, make: Callable[[str, bool], Pattern]
+) -> Pattern:
+    found = _in_use.get((kind, pattern, ignore_case))
+    if found is None:
+        found = _in_use[kind, pattern, ignore_case] = make(pattern, ignore_case)
+    return found
 
 
 def fold(text: str) -> str:
@@ -100,6 +116,10 @@ def like_parts(pattern: str) -> list[str | None]:
 
 def like(pattern: str, *, ignore_case: bool = False) -> Pattern:
     """SQL's LIKE: "%" is any text, "_" any one character, backslash escapes."""
+    return _shared("like", pattern, ignore_case, _like)
+
+
+def _like(pattern: str, ignore_case: bool) -> Pattern:
     parts = like_parts(fold(pattern) if ignore_case else pattern)
     segments = _segments(parts)
     test = _simple(parts)
@@ -232,9 +252,6 @@ def _in_order(segments: Sequence[_Segment]) -> TextTest:
 
 # --- regular expressions ------------------------------------------------------------------------
 
-# Only those in use: what a closed socket asked for is not kept.
-_compiled: WeakValueDictionary[tuple[str, bool], Pattern] = WeakValueDictionary()
-
 
 def regex(pattern: str, *, ignore_case: bool = False) -> Pattern:
     """A search for an RE2 pattern anywhere in the text; "." takes a newline too.
@@ -247,10 +264,7 @@ def regex(pattern: str, *, ignore_case: bool = False) -> Pattern:
             "regular expressions are not available on this server (it lacks google-re2); "
             "use like or ilike"
         )
-    found = _compiled.get((pattern, ignore_case))
-    if found is None:
-        found = _compiled[pattern, ignore_case] = _compile(pattern, ignore_case)
-    return found
+    return _shared("regex", pattern, ignore_case, _compile)
 
 
 def _compile(pattern: str, ignore_case: bool) -> Pattern:
@@ -289,3 +303,10 @@ MAKERS: Mapping[str, Callable[[str], Pattern]] = {
     "imatch": partial(regex, ignore_case=True),
 }
 """By operator, what makes its pattern; raises as `regex` does."""
+
+
+def memory(op: str, pattern: str) -> int:
+    """At most how many bytes a pattern takes once it is compiled, roughly."""
+    if op in ("match", "imatch"):
+        return _OBJECT + _REGEX_MEMORY
+    return _OBJECT + 4 * len(pattern) + _PIECE * len(like_parts(pattern))

@@ -18,7 +18,14 @@ from auth_rls.predicates.predicate import Predicate, Select
 from auth_rls.sets.live_set import SetDelta
 from realtime.event_log.event import DatabaseEvent
 from realtime.protocol.join import Binding
-from realtime.subscriptions.index import AudienceKey, Delivery, Subscription, SubscriptionIndex
+from realtime.subscriptions.filter_ledger import CONNECTION, FilterLedger, Owner
+from realtime.subscriptions.index import (
+    AudienceKey,
+    Delivery,
+    Payers,
+    Subscription,
+    SubscriptionIndex,
+)
 from realtime.subscriptions.judgement import TOO_COSTLY
 from realtime.subscriptions.planner import Plan
 from realtime.subscriptions.replay.context import ReplayContext, evaluation_failed
@@ -56,8 +63,10 @@ class Channels:
             evaluation_failed,
             self._sets.members,
             self._too_costly,
-            payer_of=lambda port: port.connection,
+            payers_of=self._payers_of,
         )
+        # What the filters of all channels hold.
+        self._filters = FilterLedger()
         # By channel the bindings whose filters cost too much on the event at hand.
         self._costly: dict[Subscriber, set[int]] = {}
         self._channels: dict[Subscriber, _Channel] = {}
@@ -103,8 +112,35 @@ class Channels:
 
     # --- coming and going -----------------------------------------------------------------------
 
-    def enter(self, port: Subscriber, request: Request, plan: Plan) -> None:
-        """Take a new channel, or one that asks anew, perhaps as another subject."""
+    def enter(self, port: Subscriber, request: Request, plan: Plan) -> Plan:
+        """Take a new channel, or one that asks anew, perhaps as another subject. Returns what is
+        left of the plan: bindings whose filters are too many are refused."""
+        request, plan = self._charged(port, request, plan)
+        self._enter(port, request, plan)
+        return plan
+
+    def _charged(self, port: Subscriber, request: Request, plan: Plan) -> tuple[Request, Plan]:
+        owners = [Owner(port.connection, CONNECTION)]
+        if request.owner is not None:
+            owners.append(request.owner)
+        excess = self._filters.charge(port, owners, plan.filters)
+        if not excess:
+            return request, plan
+        for found in excess.values():
+            self._means.counters.limits[f"filter_{found.what}/{found.bounds.scope}"] += 1
+        problems = {
+            binding.id: binding.failed(f"ERROR P0001 (raise_exception) {excess[binding.id]}")
+            for binding in request.bindings
+            if binding.id in excess
+        }
+        request = request.refused(problems)
+        return request, plan.refused(request.bindings)
+
+    def _payers_of(self, port: Subscriber) -> Payers:
+        owner = self._channels[port].request.owner
+        return Payers(port.connection, port.connection if owner is None else owner.key)
+
+    def _enter(self, port: Subscriber, request: Request, plan: Plan) -> None:
         channel = self._channels.get(port)
         if channel is None:
             channel = self._channels[port] = _Channel(request, plan)
@@ -147,6 +183,7 @@ class Channels:
         self._shifted.pop(port, None)
         del self._channels[port]
         self._sets.release(port)
+        self._filters.release(port)
 
     def _too_costly(self, port: Subscriber, subscription: Subscription) -> None:
         self._costly.setdefault(port, set()).add(subscription.id)
@@ -158,6 +195,7 @@ class Channels:
         channel = self._channels.get(port)
         if channel is None:
             return
+        self._filters.release(port, ids)
         request = channel.request.ended(ids, TOO_COSTLY)
         self._replace(port, channel, request, channel.plan.without(ids))
         if channel.replay is not None:

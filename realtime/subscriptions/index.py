@@ -1,10 +1,10 @@
 """The index of subscriptions: grouped into audiences, and found by equality.
 
-Pure. A filter and a subject's policies together are one predicate; equal predicates on a table
-are one entry, evaluated once per event for all channels that share it. Entries are found by hash
-on the values that their equality conditions need, so an event costs what it matches, not what is
-subscribed. A predicate that selects from another table looks into a live set; when that shifts,
-the index follows, and neither entry nor audience is made anew.
+Pure. Subscriptions on a table with equal policies and equal filters are one entry, evaluated once
+per event for all channels that share it. Policies, and under those that show the row filters, are
+found by hash on the values that their equality conditions need (`entries`), so an event costs what
+it matches, not what is subscribed. A policy that selects from another table looks into a live set;
+when that shifts, the index follows, and neither entry nor audience is made anew.
 Channels whose joins are the same in every respect form one audience and share each frame.
 
 A live subscription keeps a set of rows, so an UPDATE is judged by both of its images: a row that
@@ -16,21 +16,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Generator, Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from auth_rls.predicates.evaluate import Meter, TooCostly
-from auth_rls.predicates.index import Index, index_keys, keys_decide
-from auth_rls.predicates.predicate import All, Predicate, Select
-from auth_rls.predicates.simplify import simplify
+from auth_rls.predicates.predicate import Predicate, Select
 from auth_rls.sets.live_set import SetDelta
 from realtime.delivery.recipients import Recipients
 from realtime.event_log.event import DatabaseEvent
 from realtime.protocol.change_frame import ChangeFrame
 from realtime.subscriptions.change_payload import renamed, unchanged
+from realtime.subscriptions.entries import NOTHING, Entries, Entry, RuleGroup, Sight
 from realtime.subscriptions.judgement import (
     STEPS_PER_CONNECTION,
     STEPS_PER_EVENT,
-    Judgement,
+    STEPS_PER_SUBJECT,
     MembersOf,
 )
 
@@ -82,6 +81,8 @@ class Audience(Generic[Member]):
 
     key: AudienceKey
     members: Recipients[Member] = field(default_factory=lambda: Recipients(attrgetter("outlet")))
+    #: The entries whose costs are charged.
+    metered: tuple[Entry[Member], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,65 +99,33 @@ class Delivery(Generic[Member]):
     op: str
 
 
-class _Entry(Generic[Member]):
-    """Every subscription on a table with one predicate, all live or none."""
-
-    __slots__ = ("decided", "judgement", "key", "keys", "subscribers")
-
-    def __init__(self, key: tuple[Predicate, Predicate], members_of: MembersOf) -> None:
-        filter_, rls = key
-        both = simplify(All((rls, filter_)))
-        self.key = key
-        self.judgement = Judgement(rls, filter_, members_of)
-        self.keys = index_keys(both)
-        # An entry found by a value of the one row that counts needs no evaluation.
-        self.decided = keys_decide(both)
-        # A dict as an ordered set: frames leave in the order of joining.
-        self.subscribers: dict[tuple[Audience[Member], Subscription], None] = {}
-
-
-class _Entries(Generic[Member]):
-    """Entries by predicate and by the values they need."""
-
-    __slots__ = ("_members_of", "by_key", "index")
-
-    def __init__(self, members_of: MembersOf) -> None:
-        self._members_of = members_of
-        self.by_key: dict[tuple[Predicate, Predicate], _Entry[Member]] = {}
-        self.index: Index[_Entry[Member]] = Index(members_of)
-
-    def entry(self, subscription: Subscription) -> _Entry[Member]:
-        key = (subscription.filter, subscription.rls)
-        found = self.by_key.get(key)
-        if found is None:
-            found = self.by_key[key] = _Entry(key, self._members_of)
-            self.index.add(found, found.keys)
-        return found
-
-    def discard(self, entry: _Entry[Member]) -> None:
-        del self.by_key[entry.key]
-        self.index.discard(entry, entry.keys)
-
-
 class _Table(Generic[Member]):
     """The entries of one table. Live ones are apart: they are found by the old row too."""
 
     __slots__ = ("live", "plain")
 
     def __init__(self, members_of: MembersOf) -> None:
-        self.plain: _Entries[Member] = _Entries(members_of)
-        self.live: _Entries[Member] = _Entries(members_of)
+        self.plain: Entries[Member] = Entries(members_of)
+        self.live: Entries[Member] = Entries(members_of)
 
-    def entries(self, subscription: Subscription) -> _Entries[Member]:
+    def entries(self, subscription: Subscription) -> Entries[Member]:
         return self.live if subscription.live else self.plain
 
     def __len__(self) -> int:
-        return len(self.plain.by_key) + len(self.live.by_key)
+        return len(self.plain) + len(self.live)
+
+
+class Payers(NamedTuple):
+    """Whom the costs of a channel's filters are charged to: its connection, and the subject behind
+    that, which may be the connection itself."""
+
+    connection: object
+    subject: object
 
 
 class _Costs:
     """What filters have cost on one event. The first steps are charged to nobody, since they are
-    cheap together; `spent` is what each connection has cost since."""
+    cheap together; `spent` is what each connection and subject has cost since."""
 
     __slots__ = ("free", "spent")
 
@@ -176,7 +145,7 @@ class SubscriptionIndex(Generic[Member]):
     `on_failure` is called for a predicate that raised; the event is then not delivered to its
     subscribers. `on_too_costly` is called for each channel whose filter costs too much on an event;
     it must end that subscription once the event is handed out, for the event is lost to it.
-    `payer_of` names the connection that the costs of a channel's filters are charged to.
+    `payers_of` names whom the costs of a channel's filters are charged to.
     """
 
     def __init__(
@@ -184,15 +153,17 @@ class SubscriptionIndex(Generic[Member]):
         on_failure: Callable[[Subscription, Exception], None],
         members_of: MembersOf = _no_sets,
         on_too_costly: Callable[[Member, Subscription], None] | None = None,
-        payer_of: Callable[[Member], object] | None = None,
+        payers_of: Callable[[Member], Payers] | None = None,
     ) -> None:
         self._members_of = members_of
         self._tables: dict[tuple[str, str], _Table[Member]] = {}
         self._audiences: dict[AudienceKey, Audience[Member]] = {}
         self._of: dict[Member, Audience[Member]] = {}
+        # By channel that has metered entries.
+        self._payers: dict[Member, Payers] = {}
         self._on_failure = on_failure
         self._on_too_costly = on_too_costly
-        self._payer_of = payer_of
+        self._payers_of = payers_of
         #: How many predicates were evaluated on an event so far.
         self.evaluated = 0
 
@@ -212,27 +183,59 @@ class SubscriptionIndex(Generic[Member]):
         """Subscribe a channel, in place of what it had. Returns whether that changed anything."""
         current = self._of.get(member)
         if current is not None and current.key == key:
+            self._pay(member, current)
             return False
         self.remove(member)
         audience = self._audiences.get(key)
         if audience is None:
-            audience = self._audiences[key] = Audience(key)
-            for subscription in dict.fromkeys(key.subscriptions):
-                place = (subscription.schema, subscription.table)
-                table = self._tables.get(place)
-                if table is None:
-                    table = self._tables[place] = _Table(self._members_of)
-                entry = table.entries(subscription).entry(subscription)
-                entry.subscribers[audience, subscription] = None
+            audience = self._audiences[key] = self._audience(key)
         audience.members.add(member)
         self._of[member] = audience
+        self._pay(member, audience)
         return True
+
+    def _audience(self, key: AudienceKey) -> Audience[Member]:
+        audience: Audience[Member] = Audience(key)
+        metered: list[Entry[Member]] = []
+        for subscription in dict.fromkeys(key.subscriptions):
+            place = (subscription.schema, subscription.table)
+            table = self._tables.get(place)
+            if table is None:
+                table = self._tables[place] = _Table(self._members_of)
+            entry = table.entries(subscription).entry(subscription)
+            entry.subscribers[audience, subscription] = None
+            if entry.judgement.meter is not None:
+                metered.append(entry)
+        audience.metered = tuple(metered)
+        return audience
+
+    def _pay(self, member: Member, audience: Audience[Member]) -> None:
+        """The costs of the channel are charged to who is behind it now."""
+        if self._payers_of is None or not audience.metered:
+            return
+        payers = self._payers_of(member)
+        if self._payers.get(member) == payers:
+            return
+        self._pay_no_more(member, audience)
+        self._payers[member] = payers
+        for entry in audience.metered:
+            entry.subjects[payers.subject] += 1
+
+    def _pay_no_more(self, member: Member, audience: Audience[Member]) -> None:
+        payers = self._payers.pop(member, None)
+        if payers is None:
+            return
+        for entry in audience.metered:
+            entry.subjects[payers.subject] -= 1
+            if not entry.subjects[payers.subject]:
+                del entry.subjects[payers.subject]
 
     def remove(self, member: Member) -> None:
         """Remove a channel, if it is there. Nothing matches it from here on (RT-S1)."""
         audience = self._of.pop(member, None)
         if audience is None:
             return
+        self._pay_no_more(member, audience)
         audience.members.discard(member)
         if audience.members:
             return
@@ -245,8 +248,10 @@ class SubscriptionIndex(Generic[Member]):
             entry.subscribers.pop((audience, subscription), None)
             if not entry.subscribers:
                 entries.discard(entry)
-            if not len(table):
+            if not table.plain and not table.live:
                 del self._tables[place]
+        # The two refer to each other.
+        audience.metered = ()
 
     def on_table(self, schema: str, table: str) -> Collection[Member]:
         """The channels subscribed to this table, whatever they may see of it."""
@@ -256,7 +261,7 @@ class SubscriptionIndex(Generic[Member]):
         return {
             member
             for entries in (found.plain, found.live)
-            for entry in entries.by_key.values()
+            for entry in entries
             for audience, _ in entry.subscribers
             for member in audience.members
         }
@@ -265,7 +270,7 @@ class SubscriptionIndex(Generic[Member]):
         """A set has shifted. To be called before the next event is matched."""
         for table in self._tables.values():
             for entries in (table.plain, table.live):
-                entries.index.follow(select, shift.added, shift.removed)
+                entries.follow(select, shift.added, shift.removed)
 
     def match(self, event: DatabaseEvent) -> list[Delivery[Member]]:
         """Every frame this event is worth. Unknown is not a match."""
@@ -285,76 +290,109 @@ class SubscriptionIndex(Generic[Member]):
         hits: list[_Hit[Member]] = []
         costs = _Costs()
         image = event.old if event.op == "DELETE" else event.new
-        if table.plain.by_key and image is not None and not unchanged(event):
-            yield from self._each(table.plain.index.candidates(image), event, _hits, hits, costs)
-        if table.live.by_key:
-            entries = table.live.index.candidates(event.new, event.old)
-            yield from self._each(entries, event, _live_hits, hits, costs)
+        if table.plain and image is not None and not unchanged(event):
+            groups = table.plain.candidates(image)
+            yield from self._each(groups, event, False, hits, costs)
+        if table.live:
+            groups = table.live.candidates(event.new, event.old)
+            yield from self._each(groups, event, True, hits, costs)
         if hits:
             found += _group(hits)
 
     def _each(
         self,
-        entries: Iterable[_Entry[Member]],
+        groups: Iterable[RuleGroup[Member]],
         event: DatabaseEvent,
-        judge: Callable[[_Entry[Member], DatabaseEvent], Iterable[_Hit[Member]]],
+        live: bool,
         hits: list[_Hit[Member]],
         costs: _Costs,
     ) -> Generator[None, None, None]:
+        judge = _live_hits if live else _hits
         work = 0
-        for entry in entries:
+        for group in groups:
             self.evaluated += 1
-            meter = entry.judgement.meter
-            if meter is not None:
-                meter.left = STEPS_PER_EVENT
-            try:
-                if meter is not None and costs.free <= 0:
-                    hits += self._charged(entry, event, judge, meter, costs.spent)
-                else:
-                    hits += judge(entry, event)
-            except TooCostly:
-                self._too_costly(entry)
-            except Exception as error:
-                self._failed(entry, error)
             work += _STEPS_PER_ENTRY
-            if meter is not None:
-                steps = STEPS_PER_EVENT - meter.left
-                work += steps
-                costs.free -= steps
+            sight = self._sight(group, event, live)
+            for entry in () if sight == NOTHING else _candidates(group, event, sight, live):
+                self.evaluated += 1
+                meter = entry.judgement.meter
+                if meter is not None:
+                    meter.left = STEPS_PER_EVENT
+                try:
+                    if meter is not None and costs.free <= 0:
+                        hits += self._charged(entry, event, sight, judge, meter, costs.spent)
+                    else:
+                        hits += judge(entry, event, sight)
+                except TooCostly:
+                    self._too_costly(entry)
+                except Exception as error:
+                    self._failed(entry, error)
+                work += _STEPS_PER_ENTRY
+                if meter is not None:
+                    steps = STEPS_PER_EVENT - meter.left
+                    work += steps
+                    costs.free -= steps
+                if work >= _STRIDE:
+                    work = 0
+                    yield
             if work >= _STRIDE:
                 work = 0
                 yield
 
+    def _sight(self, group: RuleGroup[Member], event: DatabaseEvent, live: bool) -> Sight:
+        try:
+            return group.sight(event) if live else group.sight_found(event)
+        except Exception as error:
+            for entry in group.by_filter.values():
+                self._failed(entry, error)
+                break
+            return NOTHING
+
     def _charged(
         self,
-        entry: _Entry[Member],
+        entry: Entry[Member],
         event: DatabaseEvent,
-        judge: Callable[[_Entry[Member], DatabaseEvent], Iterable[_Hit[Member]]],
+        sight: Sight,
+        judge: _Judge[Member],
         meter: Meter,
         spent: dict[object, int],
     ) -> Iterable[_Hit[Member]]:
-        """Judge, at the cost of the connections whose filter it is: `spent` is what they have cost
-        on this event. A filter that many have is not charged; it is judged once for all of them."""
-        audiences = {audience for audience, _ in entry.subscribers}
-        if self._payer_of is None or sum(len(one.members) for one in audiences) > _MOST_PAYERS:
-            return judge(entry, event)
-        payers = {self._payer_of(member) for one in audiences for member in one.members}
-        if all(spent.get(payer, 0) >= STEPS_PER_CONNECTION for payer in payers):
+        """Judge, at the cost of the connections and subjects whose filter it is: `spent` is what
+        these have cost on this event. A filter that many have is not charged; it is judged once for
+        all of them."""
+        subjects = entry.subjects
+        if not 0 < len(subjects) <= _MOST_PAYERS:
+            return judge(entry, event, sight)
+        connections = self._connections(entry)
+        if all(spent.get(one, 0) >= STEPS_PER_SUBJECT for one in subjects) or (
+            connections and all(spent.get(one, 0) >= STEPS_PER_CONNECTION for one in connections)
+        ):
             raise TooCostly
         try:
-            return judge(entry, event)
+            return judge(entry, event, sight)
         finally:
-            share = (STEPS_PER_EVENT - meter.left) // len(payers)
-            for payer in payers:
-                spent[payer] = spent.get(payer, 0) + share
+            steps = STEPS_PER_EVENT - meter.left
+            for payers in (frozenset(subjects), connections.difference(subjects)):
+                for payer in payers:
+                    spent[payer] = spent.get(payer, 0) + steps // len(payers)
 
-    def _failed(self, entry: _Entry[Member], error: Exception) -> None:
+    def _connections(self, entry: Entry[Member]) -> frozenset[object]:
+        """The connections whose filter it is; none where they are many: their subjects pay."""
+        if entry.subjects.total() > _MOST_PAYERS:
+            return frozenset()
+        return frozenset(
+            self._payers[member].connection
+            for audience, _ in entry.subscribers
+            for member in audience.members
+        )
+
+    def _failed(self, entry: Entry[Member], error: Exception) -> None:
         """Denied to all who share this predicate, and to no others (RT-S2)."""
         for _, subscription in entry.subscribers:
             self._on_failure(subscription, error)
             break
 
-    def _too_costly(self, entry: _Entry[Member]) -> None:
+    def _too_costly(self, entry: Entry[Member]) -> None:
         if self._on_too_costly is None:
             self._failed(entry, TooCostly("the filter costs too much"))
             return
@@ -365,23 +403,32 @@ class SubscriptionIndex(Generic[Member]):
 
 # A subscription that gets a frame: with the old image or not, as which op.
 _Hit = tuple[Audience[Member], Subscription, bool, str]
+_Judge = Callable[[Entry[Member], DatabaseEvent, Sight], Iterable[_Hit[Member]]]
 
 
-def _hits(entry: _Entry[Member], event: DatabaseEvent) -> list[_Hit[Member]]:
+def _candidates(
+    group: RuleGroup[Member], event: DatabaseEvent, sight: Sight, live: bool
+) -> Iterable[Entry[Member]]:
+    """The entries that may want a row which the policies show."""
+    if live:
+        return group.candidates(event.new if sight.new else None, event.old if sight.old else None)
+    return group.candidates(event.old if event.op == "DELETE" else event.new)
+
+
+def _hits(entry: Entry[Member], event: DatabaseEvent, sight: Sight) -> list[_Hit[Member]]:
     image = event.old if event.op == "DELETE" else event.new
-    if image is None or not (entry.decided or entry.judgement.wants(image)):
+    if image is None or not entry.wants_found(image):
         return []
-    show_old = event.old is not None and entry.judgement.shows(event.old) is True
     return [
-        (audience, subscription, show_old, event.op)
+        (audience, subscription, sight.old, event.op)
         for audience, subscription in entry.subscribers
         if subscription.event in ("*", event.op)
     ]
 
 
-def _live_hits(entry: _Entry[Member], event: DatabaseEvent) -> list[_Hit[Member]]:
-    before = event.old is not None and entry.judgement.wants(event.old)
-    after = event.new is not None and entry.judgement.wants(event.new)
+def _live_hits(entry: Entry[Member], event: DatabaseEvent, sight: Sight) -> list[_Hit[Member]]:
+    before = sight.old and event.old is not None and entry.wants(event.old)
+    after = sight.new and event.new is not None and entry.wants(event.new)
     ops: list[str] = []
     if before and after and not renamed(event):
         # The row stays in the set; a change of hidden columns is no change to the client.

@@ -27,6 +27,9 @@ STEPS_PER_CONNECTION = 4 * STEPS_PER_EVENT
 """What the filters of all channels of one socket may cost on one event, beside the first
 STEPS_PER_EVENT that the filters of all sockets cost together."""
 
+STEPS_PER_SUBJECT = 4 * STEPS_PER_CONNECTION
+"""What the filters of all sockets of one user, or of one address, may cost on one event."""
+
 TOO_COSTLY = "its filter would cost too much on a row; filter for less, or by shorter patterns"
 """Why a subscription is ended that goes beyond."""
 
@@ -42,27 +45,37 @@ class FilterTooCostly(Exception):
         self.subscription = subscription
 
 
-class Judgement:
-    """Made of a subject's bound policies and a filter. `shows` is the policies' verdict alone."""
+class FilterJudgement:
+    """A client's filter, at a bounded cost for each event."""
 
-    __slots__ = ("_filter", "_shows_all", "meter", "shows")
+    __slots__ = ("_filter", "meter")
 
-    def __init__(
-        self, rls: Predicate, filter_: Predicate, members_of: MembersOf | None = None
-    ) -> None:
+    def __init__(self, filter_: Predicate, members_of: MembersOf | None = None) -> None:
         costs = any(test.op in MAKERS for test in tests(filter_))
         self.meter: Meter | None = Meter(STEPS_PER_EVENT) if costs else None
         """Of a filter that has patterns, and so a cost that depends on the row. To be set to
         STEPS_PER_EVENT before each event."""
         self._filter = None if filter_ == TRUE else matcher(filter_, members_of, self.meter)
-        self._shows_all = rls == TRUE
-        self.shows: Verdict = matcher(rls, members_of)
 
-    def wants(self, row: Mapping[str, Any]) -> bool:
-        """Whether the policies show the row and the filter lets it through.
+    def passes(self, row: Mapping[str, Any]) -> bool:
+        """Whether the filter lets a row through. It must be one that the policies show.
 
         Raises TooCostly where the filter would cost more than an event may.
         """
-        if not self._shows_all and self.shows(row) is not True:
-            return False
         return self._filter is None or self._filter(row) is True
+
+
+class Judgement(FilterJudgement):
+    """Made of a subject's bound policies and a filter. `shows` is the policies' verdict alone."""
+
+    __slots__ = ("shows",)
+
+    def __init__(
+        self, rls: Predicate, filter_: Predicate, members_of: MembersOf | None = None
+    ) -> None:
+        super().__init__(filter_, members_of)
+        self.shows: Verdict = matcher(rls, members_of)
+
+    def wants(self, row: Mapping[str, Any]) -> bool:
+        """Whether the policies show the row and the filter lets it through. Raises as `passes`."""
+        return self.shows(row) is True and self.passes(row)

@@ -101,7 +101,7 @@ class SubscriptionManager:
         work = object()
         try:
             request, plan = await self._planned(work, request)
-            self.channels.enter(port, request, plan)
+            plan = self.channels.enter(port, request, plan)
         finally:
             self.sets.release(work)
         return Subscribed(self._log.position, plan.problems, plan.rights, plan.hints)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
@@ -27,6 +27,7 @@ from realtime import conf
 from realtime.models import Topic
 from realtime.protocol.join import ANY, Binding, BindingError
 from realtime.subscriptions.dependencies import Dependence, VerdictDependencies, of_select
+from realtime.subscriptions.filter_ledger import FilterUse, load_of
 from realtime.subscriptions.identity_tables import about_user, table_of
 from realtime.subscriptions.index import Subscription
 from realtime.subscriptions.judgement import Verdict
@@ -67,6 +68,18 @@ class Plan:
 
     #: By the text of a problem, what may help.
     hints: Mapping[str, str] = field(default_factory=dict, compare=False)
+    #: What the filters hold.
+    filters: tuple[FilterUse, ...] = field(default=(), compare=False)
+
+    def refused(self, bindings: Sequence[Binding]) -> Plan:
+        """The same plan without those of these bindings that have an error, which is among the
+        problems. They are all its bindings."""
+        ids = {binding.id for binding in bindings if binding.error is not None}
+        problems = tuple(
+            problem if problem is not None else binding.error
+            for problem, binding in zip(self.problems, bindings, strict=True)
+        )
+        return replace(self.without(ids), problems=problems)
 
     @property
     def row_selects(self) -> tuple[Select, ...]:
@@ -131,6 +144,7 @@ class Planner:
         subscriptions: list[Subscription] = []
         problems: list[str | None] = []
         hints: dict[str, str] = {}
+        filters: list[FilterUse] = []
         rules: dict[str, object] = {}
         for binding in bindings:
             try:
@@ -142,13 +156,16 @@ class Planner:
             else:
                 problems.append(None)
                 subscriptions += found
+                filters += (_use_of(binding, item) for item in found if binding.filter)
                 rules |= {item.table: self._rules(item.table) for item in found}
         rights = ALL
         selects: tuple[Select, ...] = ()
         if private is not None:
             rights, selects = self.rights(subject, private), self._topic_selects(subject)
             rules[_TOPICS] = self._rules(_TOPICS)
-        return Plan(tuple(subscriptions), tuple(problems), rights, selects, rules, hints)
+        return Plan(
+            tuple(subscriptions), tuple(problems), rights, selects, rules, hints, tuple(filters)
+        )
 
     def rights(self, subject: Subject, topic: str) -> TopicRights:
         """What this subject may do on a private topic."""
@@ -261,6 +278,11 @@ class Planner:
         for model in self.watched():
             found.update(about_user(subject, model))
         return VerdictDependencies(frozenset(found))
+
+
+def _use_of(binding: Binding, found: Subscription) -> FilterUse:
+    key = (found.schema, found.table, binding.filter, found.live)
+    return FilterUse(binding.id, key, load_of(found.filter))
 
 
 def _unknown(binding: Binding) -> str:

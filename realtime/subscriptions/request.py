@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from auth_rls.subjects.subject import Subject
 from realtime.protocol.join import Binding
+from realtime.subscriptions.filter_ledger import ADDRESS, USER, Owner
 from realtime.subscriptions.planner import Plan, Planner
 from realtime.util.fair_share import NOBODY, Payer
 
@@ -29,6 +30,23 @@ class Request:
     read: int = -1
     #: Who causes the work of reading what it asks for.
     payer: Payer = NOBODY
+
+    @property
+    def owner(self) -> Owner | None:
+        """Whom its filters are charged to beside the connection: its user, or else its address.
+        None where neither is known."""
+        if self.subject.user_id is not None:
+            return Owner(("user", str(self.subject.user_id)), USER)
+        if self.payer.address:
+            return Owner(("address", self.payer.address), ADDRESS)
+        return None
+
+    def refused(self, problems: Mapping[int, str]) -> Request:
+        """The same request, of which these bindings can never deliver, and why."""
+        bindings = (
+            replace(b, error=problems[b.id]) if b.id in problems else b for b in self.bindings
+        )
+        return replace(self, bindings=tuple(bindings))
 
     def ended(self, ids: Collection[int], reason: str) -> Request:
         """The same request, of which these bindings deliver nothing any more."""

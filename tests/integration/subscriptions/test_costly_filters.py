@@ -88,3 +88,37 @@ async def test_a_pattern_that_is_too_large_is_refused_at_the_join(granted: Any) 
         client = await joined({"filter": filter_})
         message = await ended(client)
         assert "pattern" in message
+
+
+async def test_the_other_channels_of_the_socket_go_on(granted: Any) -> None:
+    await db(granted, "view_note", using={"is_public": True})
+    client = await joined({"filter": COSTLY})
+    other = {"event": "*", "schema": "public", "table": "zoo_note", "filter": "body=like.a%"}
+    assert (await client.join("realtime:other", postgres_changes=[other]))["status"] == "ok"
+    await db(Note.objects.create, title="long", body=LONG, score=1, is_public=True)
+    assert (await change(client))["data"]["record"]["title"] == "long"
+    assert "Subscription ended" in await ended(client)
+    await db(Note.objects.create, title="short", body="a", score=1, is_public=True)
+    frame = await client.until(lambda f: f[3] == "postgres_changes")
+    assert (frame[2], frame[4]["data"]["record"]["title"]) == ("realtime:other", "short")
+
+
+async def test_the_patterns_of_all_channels_of_a_socket_are_bounded(granted: Any) -> None:
+    await db(granted, "view_note", using={"is_public": True})
+    client = await Client().connect()
+
+    async def join(topic: int) -> tuple[str, str]:
+        many = ",".join(f"body=not.like.%25{topic}-{n}" for n in range(20))
+        wanted = {"event": "*", "schema": "public", "table": "zoo_note", "filter": many}
+        config = {"postgres_changes": [wanted]}
+        ref = await client.push(f"realtime:{topic}", "phx_join", {"config": config})
+        frame = await client.until(lambda f: f[3] == "system")
+        return ref, str(frame[4]["message"])
+
+    joins = [await join(topic) for topic in range(10)]
+    assert {message for _, message in joins} == {"Subscribed to PostgreSQL"}
+    _, refused = await join(10)
+    assert "too many patterns. Maximum 200 for all filters of a connection" in refused
+    await client.push("realtime:3", "phx_leave", {}, join_ref=joins[3][0])
+    await client.until(lambda f: f[3] == "phx_close")
+    assert (await join(11))[1] == "Subscribed to PostgreSQL"
