@@ -25,7 +25,7 @@ from django.views.decorators.csrf import csrf_exempt, csrf_protect
 
 from auth_rls.middleware_base import SyncAsyncMiddleware
 from auth_rls.subjects.subject import Subject
-from auth_rls.subjects.tokens import MalformedToken, TokenError
+from auth_rls.subjects.token_errors import MalformedToken, TokenError
 
 SCHEME = "bearer"
 _OWN_KEYS = "authenticates_itself"

@@ -64,7 +64,7 @@ class Feed:
         table = {"event": "*", "schema": "public", "table": "demo_team"}
         bindings = parse_join({"config": {"postgres_changes": [table]}}).bindings
         asked = Request(Subject.service(), bindings)
-        await self.dispatcher.subscribers.add(self.last, asked)  # type: ignore[arg-type]
+        await self.dispatcher.subscriptions.add(self.last, asked)  # type: ignore[arg-type]
 
     async def hand_out(self) -> float:
         """Number what is committed and hand it out; seconds of the latter."""
@@ -122,7 +122,7 @@ async def joined(feed: Feed, subjects: list[Any], filters: Callable[[int], str])
         table["filter"] = filters(int(port.id))
         bindings = parse_join({"config": {"postgres_changes": [table]}}).bindings
         asked = Request(subject, bindings)
-        answer: Any = await feed.dispatcher.subscribers.add(port, asked)  # type: ignore[arg-type]
+        answer: Any = await feed.dispatcher.subscriptions.add(port, asked)  # type: ignore[arg-type]
         assert answer.problems == (None,), answer
 
     for start in range(0, len(ports), 500):

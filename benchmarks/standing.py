@@ -119,7 +119,7 @@ async def memberships(count: int, rounds: int) -> dict[str, list[float]]:
 
         beating = asyncio.create_task(heartbeat())
         began = time.perf_counter()
-        await feed.dispatcher.subscribers.rebinding.rebind(everything)
+        await feed.dispatcher.subscriptions.rebinding.rebind(everything)
         rebound = time.perf_counter() - began
         beating.cancel()
         found.setdefault(MOVED, []).append(statistics.median(took) * 1e3)

@@ -1,8 +1,9 @@
-"""Tables of the log: what was captured, in which shape, how far it is numbered, and who runs.
+"""Tables of the log: entries, relations, the head, processes, presence, topics and messages.
 
-The log's rows are written by database triggers and by the sequencer; no code path saves them.
-Processes write their own rows, through `realtime.roster`, and say who is present. A
-program that wants a broadcast to be part of its transaction inserts a message.
+Entries are written by database triggers and numbered by the sequencer; no code saves one through
+its model. A process writes its own row (`realtime.process.registry`) and the presence of its
+channels (`realtime.topics.presence.store`). A program that wants a broadcast to be part of its
+transaction inserts a message.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class WalEntry(models.Model):
         verbose_name = "WAL entry"
         verbose_name_plural = "WAL entries"
         indexes = [
-            # By transaction: see realtime.wal.horizon.
+            # By transaction: see realtime.wal.postgresql.visibility.
             models.Index(
                 fields=["txid", "id"], condition=Q(seq__isnull=True), name="realtime_wal_backlog"
             ),
@@ -108,7 +109,7 @@ class LogHead(models.Model):
     """One row: how far the log is numbered, and who numbers it.
 
     `seq` and `commit_us` change in the transaction that numbers; `term`, `leader` and
-    `lease_until_us` belong to `realtime.wal.leadership`.
+    `lease_until_us` belong to `realtime.event_log.leadership`.
     """
 
     id = models.SmallIntegerField(primary_key=True, default=1)
@@ -145,10 +146,10 @@ class LogHead(models.Model):
 
 
 class Process(models.Model):
-    """A process that runs: a server, a tailer or a worker. Written by `realtime.roster`.
+    """A process that runs: a server, a tailer or a worker. Written by `realtime.process.registry`.
 
-    A row is good while its lease is; what a process holds (a range it reads, who is present) is
-    void once the lease ran out. All times are by the database's clock.
+    A row counts while its lease lasts. What belongs to the process, its read hold and its presence
+    rows, ends with the lease. All times are by the database's clock.
     """
 
     class Kind(models.TextChoices):
@@ -270,7 +271,7 @@ class Message(models.Model):
 class PresenceMember(models.Model):
     """Somebody who is present in a topic: one channel of one socket, held by its server process.
 
-    Written by `realtime.presence_store`. A row is good while its process is.
+    Written by `realtime.topics.presence.store`. A row counts while the lease of its process lasts.
     """
 
     id = models.CharField(primary_key=True, max_length=64, help_text="The channel, unique for ever")

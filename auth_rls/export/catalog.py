@@ -151,8 +151,8 @@ class Catalog:
             if state:
                 lines.append(f"function {function.signature} {state}")
         lines += [
-            f"function {standing.signature} is not needed any more"
-            for standing in self._idle(export).values()
+            f"function {installed.signature} is not needed any more"
+            for installed in self._idle(export).values()
         ]
         return lines
 
@@ -161,11 +161,11 @@ class Catalog:
         They belong to others and are left as they are."""
         return [
             f"{place}: policy {name!r} is not one of ours and lets rows through"
-            for (place, name), standing in self.policies.items()
+            for (place, name), installed in self.policies.items()
             if place in export.secured
             and not _ours(name)
-            and standing.permissive
-            and not (place in export.own and standing.inserts)
+            and installed.permissive
+            and not (place in export.own and installed.inserts)
         ]
 
     def grants(self, export: Export) -> list[str]:
@@ -213,14 +213,14 @@ class Catalog:
                 # A function's return type cannot be changed while a policy calls it.
                 stale, functions = set(wanted), list(export.functions)
                 idle = {
-                    name: standing
-                    for name, standing in self.functions.items()
-                    if standing.comment.startswith(_MARK) or name in _names(export)
+                    name: installed
+                    for name, installed in self.functions.items()
+                    if installed.comment.startswith(_MARK) or name in _names(export)
                 }
             for place, name in [*self._left_over(export), *stale]:
                 cursor.execute(f"DROP POLICY IF EXISTS {identifier(name)} ON {place.sql}")
-            for standing in reversed(idle.values()):
-                cursor.execute(f"DROP FUNCTION {standing.signature}")
+            for installed in reversed(idle.values()):
+                cursor.execute(f"DROP FUNCTION {installed.signature}")
             for function in functions:
                 cursor.execute(function.sql)
             for key, policy in wanted.items():
@@ -251,14 +251,14 @@ class Catalog:
         """Functions of ours that are not in `export`."""
         names = _names(export)
         return {
-            name: standing
-            for name, standing in self.functions.items()
-            if name not in names and standing.comment.startswith(_MARK)
+            name: installed
+            for name, installed in self.functions.items()
+            if name not in names and installed.comment.startswith(_MARK)
         }
 
     @staticmethod
-    def _state(standing: _Installed | None, sql: str) -> str | None:
-        return "is missing" if standing is None else standing.state(sql)
+    def _state(installed: _Installed | None, sql: str) -> str | None:
+        return "is missing" if installed is None else installed.state(sql)
 
 
 def reconcile(export: Export, using: str) -> list[str]:

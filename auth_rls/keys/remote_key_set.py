@@ -1,7 +1,7 @@
 """A JSON Web Key Set kept at a URL.
 
-Owns fetching, keeping and renewing it, in a thread of its own. What a key is, and which token it
-suits, is decided in `keys`.
+Owns fetching, keeping and renewing it, in a thread of its own. What a key is, and which tokens it
+may check, is decided in `key_set`.
 """
 
 from __future__ import annotations

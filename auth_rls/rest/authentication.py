@@ -13,7 +13,7 @@ from rest_framework.exceptions import AuthenticationFailed
 
 from auth_rls.middleware import bearer_token
 from auth_rls.subjects.subject import Subject
-from auth_rls.subjects.tokens import TokenError
+from auth_rls.subjects.token_errors import TokenError
 
 
 class SubjectAuthentication(BaseAuthentication):

@@ -96,7 +96,7 @@ def _guard(view: Any, request: Any, guard: Guard) -> None:
 
     @functools.wraps(handler)
     def guarded(request: Any, *args: Any, **kwargs: Any) -> Any:
-        _watch_serializers(view, guard)
+        _guard_serializers(view, guard)
         try:
             return guard.run(lambda: handler(request, *args, **kwargs))
         except PolicyDenied as refusal:
@@ -106,7 +106,7 @@ def _guard(view: Any, request: Any, guard: Guard) -> None:
     setattr(view, name, guarded)
 
 
-def _watch_serializers(view: Any, guard: Guard) -> None:
+def _guard_serializers(view: Any, guard: Guard) -> None:
     get_serializer = getattr(view, "get_serializer", None)
     if get_serializer is not None:
-        view.get_serializer = lambda *args, **kwargs: guard.watch(get_serializer(*args, **kwargs))
+        view.get_serializer = lambda *args, **kwargs: guard.judging(get_serializer(*args, **kwargs))

@@ -91,18 +91,18 @@ class Guard:
             return
         check_saved(instance, self.subject, write.actions)
 
-    def watch(self, serializer: Any) -> Any:
+    def judging(self, serializer: Any) -> Any:
         """The serializer, with the rows that its `create` and `update` return judged."""
         create, update = serializer.create, serializer.update
 
-        def watched_create(validated_data: Any) -> Any:
+        def judged_create(validated_data: Any) -> Any:
             return self._looked_at(create(validated_data), {})
 
-        def watched_update(instance: Any, validated_data: Any) -> Any:
+        def judged_update(instance: Any, validated_data: Any) -> Any:
             before = self._before(instance)
             return self._looked_at(update(instance, validated_data), before)
 
-        serializer.create, serializer.update = watched_create, watched_update
+        serializer.create, serializer.update = judged_create, judged_update
         return serializer
 
     def _before(self, instance: Any) -> dict[Any, bool]:

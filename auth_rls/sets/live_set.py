@@ -138,10 +138,10 @@ class LiveSet:
 class _Table:
     """The live sets that read one table."""
 
-    __slots__ = ("index", "lookups", "needed")
+    __slots__ = ("index", "live_sets", "needed")
 
     def __init__(self, members_of: MembersOf) -> None:
-        self.lookups: dict[LiveSet, None] = {}
+        self.live_sets: dict[LiveSet, None] = {}
         self.index: Index[LiveSet] = Index(members_of)
         # Never shrinks: a column too many only makes `apply` look at each set.
         self.needed: frozenset[str] = frozenset()
@@ -180,32 +180,32 @@ class LiveSets:
 
     def add(self, select: Select, counts: Mapping[object, int], exact: bool) -> LiveSet:
         """Add a live set with these values. The selects inside its `where` must be there."""
-        lookup = LiveSet(select, self.members)
-        lookup.replace(counts, exact)
-        self._known[select] = lookup
+        live_set = LiveSet(select, self.members)
+        live_set.replace(counts, exact)
+        self._known[select] = live_set
         name = self._table_of(select.model)
         table = self._tables.get(name)
         if table is None:
             table = self._tables[name] = _Table(self.members)
-        table.lookups[lookup] = None
-        table.needed |= lookup.needed
-        table.index.add(lookup, lookup.keys)
-        for inner in lookup.nested:
-            self._outer.setdefault(inner, {})[lookup] = None
-        return lookup
+        table.live_sets[live_set] = None
+        table.needed |= live_set.needed
+        table.index.add(live_set, live_set.keys)
+        for inner in live_set.nested:
+            self._outer.setdefault(inner, {})[live_set] = None
+        return live_set
 
     def discard(self, select: Select) -> None:
         """Remove a live set that no other one uses."""
-        lookup = self._known[select]
+        live_set = self._known[select]
         name = self._table_of(select.model)
         table = self._tables[name]
-        del table.lookups[lookup]
-        table.index.discard(lookup, lookup.keys)
-        if not table.lookups:
+        del table.live_sets[live_set]
+        table.index.discard(live_set, live_set.keys)
+        if not table.live_sets:
             del self._tables[name]
-        for inner in lookup.nested:
+        for inner in live_set.nested:
             outer = self._outer[inner]
-            del outer[lookup]
+            del outer[live_set]
             if not outer:
                 del self._outer[inner]
         del self._known[select]
@@ -219,28 +219,30 @@ class LiveSets:
         stale: dict[LiveSet, None] = {}
         affected: Iterable[LiveSet]
         if change.empties:
-            affected = tuple(table.lookups)
+            affected = tuple(table.live_sets)
         elif table.needed <= change.columns:
             affected = table.index.candidates(change.old, change.new)
         else:
-            stale.update((one, None) for one in table.lookups if not one.needed <= change.columns)
+            stale.update((one, None) for one in table.live_sets if not one.needed <= change.columns)
             found = table.index.candidates(change.old, change.new)
-            affected = [lookup for lookup in found if lookup not in stale]
-        for lookup in affected:
-            if not lookup.exact:
-                stale[lookup] = None
+            affected = [live_set for live_set in found if live_set not in stale]
+        for live_set in affected:
+            if not live_set.exact:
+                stale[live_set] = None
                 continue
             shift = (
-                lookup.replace({}, True) if change.empties else lookup.shift(change.old, change.new)
+                live_set.replace({}, True)
+                if change.empties
+                else live_set.shift(change.old, change.new)
             )
             if shift:
-                shifts.of[lookup.select] = shift
-            if not lookup.exact:
-                stale[lookup] = None
+                shifts.of[live_set.select] = shift
+            if not live_set.exact:
+                stale[live_set] = None
         for select, shift in shifts.of.items():
             self._follow(select, shift)
             stale.update(self._outer.get(select, {}))
-        shifts.stale = [lookup.select for lookup in self._with_outer(stale)]
+        shifts.stale = [live_set.select for live_set in self._with_outer(stale)]
         return shifts
 
     def replace(self, select: Select, counts: Mapping[object, int], exact: bool) -> SetDelta:
@@ -250,29 +252,29 @@ class LiveSets:
             self._follow(select, shift)
         return shift
 
-    def rewind(self, lookups: Collection[LiveSet], changes: Sequence[Change]) -> None:
+    def rewind(self, live_sets: Collection[LiveSet], changes: Sequence[Change]) -> None:
         """Undo changes that these sets' values include, given in log order. The sets that they
         select from must be at the earlier position already."""
         indexes: dict[str, Index[LiveSet]] = {}
-        for lookup in lookups:
-            table = self._table_of(lookup.select.model)
-            indexes.setdefault(table, Index(self.members)).add(lookup, lookup.keys)
+        for live_set in live_sets:
+            table = self._table_of(live_set.select.model)
+            indexes.setdefault(table, Index(self.members)).add(live_set, live_set.keys)
         for change in reversed(changes):
             index = indexes.get(change.table)
-            for lookup in () if index is None else index.candidates(change.old, change.new):
-                lookup.shift(change.new, change.old)
+            for live_set in () if index is None else index.candidates(change.old, change.new):
+                live_set.shift(change.new, change.old)
 
     def _follow(self, select: Select, shift: SetDelta) -> None:
         for table in self._tables.values():
             table.index.follow(select, shift.added, shift.removed)
 
-    def _with_outer(self, lookups: Iterable[LiveSet]) -> dict[LiveSet, None]:
+    def _with_outer(self, live_sets: Iterable[LiveSet]) -> dict[LiveSet, None]:
         """These sets and all that depend on them, directly or not."""
         found: dict[LiveSet, None] = {}
-        pending = list(lookups)
+        pending = list(live_sets)
         while pending:
-            lookup = pending.pop()
-            if lookup not in found:
-                found[lookup] = None
-                pending.extend(self._outer.get(lookup.select, ()))
+            live_set = pending.pop()
+            if live_set not in found:
+                found[live_set] = None
+                pending.extend(self._outer.get(live_set.select, ()))
         return found

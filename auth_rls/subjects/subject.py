@@ -129,7 +129,7 @@ class Subject:
     def from_token(cls, token: str) -> Subject:
         """The subject that a JWT stands for. Queries the database for the user.
 
-        Raises `tokens.TokenError` when the token is refused or its user is inactive. A user id
+        Raises `TokenError` when the token is refused or its user is inactive. A user id
         claim that names no Django user is no error: such a subject holds no Django permission.
         """
         return cls.from_verified(tokens.verified(token))

@@ -1,7 +1,7 @@
 """JSON Web Tokens: whose signature they bear, and whether their claims are acceptable.
 
-Owns the rules that a token must meet, and the texts of refusals, which clients know and show. Never
-queries the database and never decides which user a token stands for.
+Owns the rules that a token must meet; what a refusal says is in `token_errors`. Never queries the
+database and never decides which user a token stands for.
 
 PyJWT takes tokens apart and checks signatures. Claims are checked here and not by `jwt.decode`,
 because several keys may be tried for one token, because each refusal has a text of the protocol's
@@ -17,7 +17,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import jwt
 
@@ -26,6 +26,12 @@ from auth_rls.conf import ROLES as ROLES
 from auth_rls.keys import key_set
 from auth_rls.keys.remote_key_set import RemoteKeySet
 from auth_rls.subjects.claims import claim_at, same_json
+from auth_rls.subjects.token_errors import ExpiredToken as ExpiredToken
+from auth_rls.subjects.token_errors import InvalidToken as InvalidToken
+from auth_rls.subjects.token_errors import MalformedToken as MalformedToken
+from auth_rls.subjects.token_errors import SignatureRefused as SignatureRefused
+from auth_rls.subjects.token_errors import SignerUnavailable as SignerUnavailable
+from auth_rls.subjects.token_errors import TokenError as TokenError
 
 # Above what any HTTP server takes as one header line, so a larger token came in a frame.
 MAX_TOKEN_CHARS: Final = 16_384
@@ -38,63 +44,6 @@ _TYPES: Final = frozenset({"jwt", "at+jwt"})
 # Claims in which issuers write the use of a token, and the uses that give no access.
 _USE_CLAIMS: Final = frozenset({"token_type", "token_use", "typ", "type"})
 _NO_ACCESS: Final = frozenset({"refresh", "offline", "sliding_refresh", "logout"})
-
-
-class TokenError(Exception):
-    """A token is refused.
-
-    `code` and `reason` are the protocol's own texts. `str()` is both, which is the answer to a
-    refused join; `handshake_reason` is the answer to a refused connection.
-    """
-
-    code: ClassVar[str] = "InvalidJWTToken"
-    default_reason: ClassVar[str] = "The token is not valid"
-
-    def __init__(self, reason: str | None = None) -> None:
-        self.reason = self.default_reason if reason is None else reason
-        super().__init__(f"{self.code}: {self.reason}")
-
-    @property
-    def handshake_reason(self) -> str:
-        return self.reason
-
-
-class InvalidToken(TokenError):
-    """Well made and well signed, but the claims are not acceptable."""
-
-
-class ExpiredToken(InvalidToken):
-    """The token was valid until `seconds` ago."""
-
-    def __init__(self, seconds: int) -> None:
-        self.seconds = seconds
-        super().__init__(f"Token has expired {seconds} seconds ago")
-
-    @property
-    def handshake_reason(self) -> str:
-        return "Token has expired"
-
-
-class MalformedToken(TokenError):
-    """Not a JWT at all."""
-
-    code = "MalformedJWT"
-    default_reason = "The token provided is not a valid JWT"
-
-
-class SignatureRefused(TokenError):
-    """The signature is not one of our keys'."""
-
-    code = "JwtSignatureError"
-    default_reason = "Failed to validate JWT signature"
-
-
-class SignerUnavailable(TokenError):
-    """There is no key for the token: its algorithm is not allowed, its key name is not known, or
-    the key set could not be read."""
-
-    code = "JwtSignerError"
-    default_reason = "Failed to generate JWT signer, check your JWT secret or JWKS configuration"
 
 
 @dataclass(frozen=True, slots=True)

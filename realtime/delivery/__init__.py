@@ -1,5 +1,5 @@
-"""A frame made once and the ways to a socket: outboxes, groups of sockets, and the servers
-behind them.
+"""Frames made once, and the ways to a socket: outboxes, groups of sockets, and adapters for the
+servers behind them.
 
-Never knows what a frame says or who may have it.
+Never reads what a frame says and never decides who gets it.
 """

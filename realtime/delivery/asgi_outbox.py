@@ -1,8 +1,7 @@
 """The outbox of one socket behind any ASGI server: frames in order, bounded in bytes.
 
-When more than the bound waits, `overflowed` is set and everything that waits is dropped: a client
-can resume, memory cannot. While the client takes what it is sent, nothing waits here and there is
-no task.
+When more than the bound waits, `overflowed` is set and everything that waits is dropped; the client
+can resume. While the client takes what it is sent, nothing waits here and no task runs.
 """
 
 from __future__ import annotations
@@ -51,8 +50,9 @@ class AsgiOutbox:
         ended: Callable[[Exception | None], None],
         adapter: ServerAdapter = UNKNOWN,
     ) -> None:
-        """`adapter`: the abilities of the server. With an eager one `put` begins the send itself,
-        which saves a task for every frame that need not wait (`benchmarks.fanout`).
+        """`bound` is in bytes, None for no bound. `adapter`: the abilities of the server. With an
+        eager one `put` begins the send itself, which saves a task for every frame that need not
+        wait (`benchmarks.fanout`).
         """
         self._send = send
         self._bound = bound
@@ -123,7 +123,7 @@ class AsgiOutbox:
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
     def close(self) -> None:
-        """Take no more frames; `ended` is called when those that wait are sent."""
+        """Take no more frames. `ended` is called when those that wait are sent."""
         self._closing = True
         if self._writer is None:
             self._end(None)

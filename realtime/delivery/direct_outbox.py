@@ -1,9 +1,9 @@
 """The direct outbox of one socket: shared frames, written to the connection without ASGI.
 
-Frames that are put within one iteration of the event loop leave in one write at its end. Bytes that
-the kernel does not take are left to the transport; until the transport has sent them, further
-frames wait here, as references to frames that all sockets share. When more than the bound waits,
-the socket is ended: its client can resume.
+Frames of one iteration of the event loop leave in one write at its end. Bytes that the kernel does
+not take go to the transport. Until the transport has sent them, further frames wait here, as
+references to frames that all sockets share. When more than the bound waits, the socket is ended;
+its client can resume.
 
 A write to the file descriptor saves what `transport.write` costs beside the system call, about a
 quarter of a write (`benchmarks.fanout`). It happens only while the transport's buffer is empty, so
@@ -67,9 +67,9 @@ class DirectOutbox:
         `compressed`: the client takes messages that were compressed without context.
         """
         self._scheduler = scheduler = scheduler_of(asyncio.get_running_loop())
-        # The scheduler's own list, which it never replaces: one look-up less for each frame.
+        # The scheduler's own list, which it never replaces. Saves a look-up for each frame.
         self._outboxes = scheduler.outboxes
-        # The write groups that it is in, and its index in each.
+        # The write groups that this outbox is in, and its index in each.
         self.groups: dict[WriteGroup, int] = {}
         self.compressed = compressed
         self._bound = bound
@@ -104,7 +104,7 @@ class DirectOutbox:
         if self.first is None:
             scheduler = self._scheduler
             if scheduler.batches:
-                # Frames that it shares with others were put before this one.
+                # Frames of its batches were sent before this one.
                 scheduler.withdraw(self)
         if self.first is None:
             outboxes = self._outboxes

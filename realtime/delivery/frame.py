@@ -1,10 +1,9 @@
 """A message for many sockets: encoded once, framed once, and compressed once.
 
-Pure. The WebSocket frame is made when the first socket needs it, so servers that make their own
-cost nothing here. It is neither masked nor fragmented, so the same bytes are valid for every client
-of a server (RFC 6455, section 5). The compressed frame refers to no earlier message ("no context
-takeover", RFC 7692, section 7.1.1), so the same bytes are valid for every client that agreed to
-that.
+Pure. The WebSocket frame is made when the first socket needs it, and never under a server that
+makes its own. It is neither masked nor fragmented, so the same bytes are valid for every client
+(RFC 6455, section 5). The compressed frame refers to no earlier message ("no context takeover", RFC
+7692, section 7.1.1), so the same bytes are valid for every client that agreed to that.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ class SharedFrame:
 
     @classmethod
     def made_of(cls, plain: bytes, compressed: bytes | None) -> SharedFrame:
-        """One that holds frames made before; `compressed` None where no recipient takes it."""
+        """A frame from bytes made before. `compressed` is None where no recipient takes it."""
         made = cls(b"")
         made.made, made._compressed = plain, compressed
         return made

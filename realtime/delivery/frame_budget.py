@@ -1,7 +1,8 @@
-"""How many frames a client may send that are no messages: pings, pongs and fragments.
+"""How many pings, pongs and fragments a client may send.
 
-Pure: the time is an argument. The quotas of a session count messages; frames below them never reach
-the session, and each costs the server time and, for a ping, an answer.
+Pure: the time is an argument, in seconds of a monotonic clock. The quotas of a session count whole
+messages. These frames never reach the session, and each costs the server time; a ping costs an
+answer too.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ Outgoing = str | bytes | SharedFrame
 
 
 class Sink(Protocol):
-    """Takes the frames of one recipient. `direct` is the scheduler that writes to it together with
-    others, None while frames can only be put one by one."""
+    """Takes the frames of one recipient. `direct` is the scheduler that can write to it together
+    with others; None while frames can only be put one by one."""
 
     @property
     def direct(self) -> Any: ...

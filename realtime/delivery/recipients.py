@@ -1,8 +1,8 @@
-"""Recipients: a set of members that get the same frames, in the order of joining.
+"""Recipients: channels that get the same frames, in the order of joining.
 
-Pure. Outboxes of our own server can be written to together: their members are in a write group, and
-one call hands a frame to all of them. To every other member, and to a member whose outbox cannot be
-written to directly at the moment, a frame is put one by one.
+Pure. The outboxes of our own server can be written to together: their recipients are in a write
+group, and one call hands a frame to all of them. Other recipients, and those whose outbox cannot be
+written to directly at the moment, are handed a frame one by one.
 """
 
 from __future__ import annotations
@@ -26,70 +26,71 @@ R = TypeVar("R")
 
 
 class Recipients(Generic[R]):
-    """`sink_of` gives the outbox of a member, which does not change once it was written to
-    directly."""
+    """A set of recipients. `sink_of` returns the outbox of one, which must stay the same once it
+    was written to directly."""
 
-    __slots__ = ("_group", "_members", "_single", "_sink_of")
+    __slots__ = ("_all", "_group", "_single", "_sink_of")
 
     def __init__(self, sink_of: Callable[[R], Sink]) -> None:
         self._sink_of = sink_of
-        self._members: dict[R, None] = {}
-        # The members that are in no write group; the same dict as `_members` while there is none.
-        self._single = self._members
+        self._all: dict[R, None] = {}
+        # The recipients that are in no write group; the same dict as `_all` while there is none.
+        self._single = self._all
         self._group: WriteGroup | None = None
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self._all)
 
     def __iter__(self) -> Iterator[R]:
-        return iter(self._members)
+        return iter(self._all)
 
-    def __contains__(self, member: object) -> bool:
-        return member in self._members
+    def __contains__(self, recipient: object) -> bool:
+        return recipient in self._all
 
-    def add(self, member: R) -> None:
-        """The member gets every frame that is sent from here on."""
-        if member not in self._members:
-            self._members[member] = self._single[member] = None
+    def add(self, recipient: R) -> None:
+        """The recipient gets every frame that is sent from here on."""
+        if recipient not in self._all:
+            self._all[recipient] = self._single[recipient] = None
 
-    def discard(self, member: R) -> None:
-        """The member gets no frame that is sent from here on. No error for one that is not here."""
-        if member not in self._members:
+    def discard(self, recipient: R) -> None:
+        """The recipient gets no frame that is sent from here on. Does nothing for a recipient that
+        was not added."""
+        if recipient not in self._all:
             return
-        del self._members[member]
+        del self._all[recipient]
         if self._group is None:
             return
-        if member in self._single:
-            del self._single[member]
+        if recipient in self._single:
+            del self._single[recipient]
         else:
-            self._group.remove(self._direct_outbox(member))
+            self._group.remove(self._direct_outbox(recipient))
 
     def send(self, frame: SharedFrame, without: R | None = None) -> None:
-        """Hand a frame to every member but `without`; never waits."""
+        """Hand a frame to every recipient but `without`. Does not wait."""
         sink_of = self._sink_of
-        if self._group is not None or len(self._members) >= _MANY:
+        if self._group is not None or len(self._all) >= _MANY:
             self._regroup()
-        for member in self._single:
-            if member is not without:
-                sink_of(member).put(frame)
+        for recipient in self._single:
+            if recipient is not without:
+                sink_of(recipient).put(frame)
         if self._group is not None:
-            grouped = without in self._members and without not in self._single
+            grouped = without in self._all and without not in self._single
             other = self._direct_outbox(without) if without is not None and grouped else None
             self._group.scheduler.send(self._group, frame, other)
 
-    def _direct_outbox(self, member: R) -> DirectOutbox:
-        # Members of a group are those whose outbox said that it is direct.
-        return cast("DirectOutbox", self._sink_of(member))
+    def _direct_outbox(self, recipient: R) -> DirectOutbox:
+        # Only direct outboxes are in a group.
+        return cast("DirectOutbox", self._sink_of(recipient))
 
     def _regroup(self) -> None:
-        """Move every member whose outbox can be written to directly to the write group."""
+        """Move every recipient whose outbox can be written to directly to the write group."""
         sink_of = self._sink_of
-        for member in tuple(self._single):
-            scheduler: WriteScheduler | None = sink_of(member).direct
+        for recipient in tuple(self._single):
+            scheduler: WriteScheduler | None = sink_of(recipient).direct
             if scheduler is None:
                 continue
             if self._group is None:
-                self._single = dict(self._members)
+                self._single = dict(self._all)
                 self._group = scheduler.group(self._single)
-            if self._group.add(self._direct_outbox(member), member):
-                del self._single[member]
+            if self._group.add(self._direct_outbox(recipient), recipient):
+                del self._single[recipient]

@@ -1,8 +1,8 @@
 """A time limit for the heads of HTTP requests, under uvicorn and daphne.
 
-A handshake's head is one too: it is read before there is a WebSocket. uvicorn waits for heads
-without end, daphne as long as a byte comes now and then. Neither has a setting or an interface for
-this: where their objects are not as expected, nothing is changed.
+The head of a WebSocket's handshake is one of them. uvicorn waits for a head without end, daphne as
+long as a byte comes now and then. Neither has a setting or an interface for this; where their
+objects are not as expected, nothing is changed.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ after each write. A finished frame, written to a socket whose transport buffer i
 eighth of that (`benchmarks.fanout --only daphne`). Further frames for the socket in the same
 iteration of the loop are left to the transport, which joins them to one write.
 
-None of this is a public interface. Each ability is used only where everything that it needs is
-found as expected; otherwise, and behind a middleware that wraps `send`, messages go by ASGI alone.
+None of this is a public interface. Each ability is used only where everything that it needs is as
+expected; otherwise, and behind a middleware that wraps `send`, messages go by ASGI alone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _BARE = ("twisted.internet.tcp", "twisted.internet.unix")
 # Bytes of a close frame's reason.
 _LONGEST_REASON = 123
 _UVICORN = ("uvicorn.protocols.websockets.websockets_sansio_impl", "WebSocketsSansIOProtocol")
-# What of autobahn is used to bound a client's frames.
+# The attributes of autobahn's protocol that bound a client's frames.
 _AUTOBAHN = (
     "_onPing",
     "_onPong",
@@ -52,9 +52,9 @@ _AUTOBAHN = (
 )
 # The attribute of a socket of uvicorn whose client's frames are bounded.
 _BUDGET = "_rowcast_budget"
-# How long what a client still sends is dropped before its connection is.
+# How long the data of a client is dropped before its connection is closed.
 _LINGER_SECONDS = 1.0
-# How long a client may take to read what was sent before its socket was closed.
+# How long a client may take to read the frames before its close frame.
 _UNREAD_SECONDS = 15.0
 
 
@@ -100,7 +100,8 @@ _tick_counters: WeakKeyDictionary[asyncio.AbstractEventLoop, _TickCounter] = Wea
 
 
 def adapter_of(send: Any) -> ServerAdapter:
-    """The adapter of the server that this ASGI `send` belongs to; in doubt, one without abilities.
+    """The adapter of the server that this ASGI `send` belongs to; one without abilities for an
+    unknown server.
 
     Called on the event loop of the server.
     """
@@ -359,7 +360,7 @@ def _bound_daphne(protocol: Any, message_bytes: int | None) -> None:
         return
     if message_bytes is not None:
         protocol.maxMessagePayloadSize = protocol.maxFramePayloadSize = message_bytes
-    # A broken rule of the protocol is answered by a close frame, not by a lost connection.
+    # A violation of the protocol is answered by a close frame instead of a lost connection.
     protocol.failByDrop = False
     budget = FrameBudget()
     here, time = weakref.ref(protocol), asyncio.get_running_loop().time
@@ -405,9 +406,9 @@ def _is_whole(protocol: Any) -> bool:
 
 def _fail_daphne(protocol: Any, code: CloseCode) -> None:
     protocol.failedByMe = True
-    # A second error in what follows would drop the connection, and the close frame with it.
+    # A second error in the data that follows would drop the connection with the close frame.
     protocol.processData = _nothing_more
     protocol.dataReceived = _ignore
     protocol.sendCloseFrame(code=int(code), reasonUtf8=code.meaning.encode(), isReply=False)
-    # A client that does not read, or goes on sending, keeps its socket no longer.
+    # A client that does not read, or goes on sending, loses its socket then.
     asyncio.get_running_loop().call_later(_LINGER_SECONDS, protocol.transport.abortConnection)

@@ -19,22 +19,22 @@ SOCKETS_A_LOOK = 128
 
 
 class _Encoding:
-    """The sockets of a group that get the same bytes, each with its member."""
+    """The sockets of a group that get the same bytes, each with its recipient."""
 
-    __slots__ = ("compressed", "fds", "members", "outboxes")
+    __slots__ = ("compressed", "fds", "outboxes", "recipients")
 
     def __init__(self, compressed: bool) -> None:
         self.compressed = compressed
         self.fds = array("i")
         self.outboxes: list[DirectOutbox] = []
-        self.members: list[Any] = []
+        self.recipients: list[Any] = []
 
 
 class WriteGroup:
     """A write group: sockets that get the same frames, plain or compressed.
 
-    Each outbox is in it once. The member of one that may not be written to directly any more is put
-    back among the `single` ones of the recipients.
+    Each outbox is in it once. When an outbox may not be written to directly any more, its recipient
+    goes back to `single`, the recipients that are handed frames one by one.
     """
 
     __slots__ = ("_single", "encodings", "scheduler")
@@ -44,8 +44,8 @@ class WriteGroup:
         self._single = single
         self.encodings = _Encoding(False), _Encoding(True)
 
-    def add(self, outbox: DirectOutbox, member: Hashable) -> bool:
-        """False where the outbox is here already, for another member."""
+    def add(self, outbox: DirectOutbox, recipient: Hashable) -> bool:
+        """Add an outbox. False, and nothing added, if it is in the group for another recipient."""
         if self in outbox.groups:
             return False
         self.scheduler.freeze(self)
@@ -53,11 +53,12 @@ class WriteGroup:
         outbox.groups[self] = len(encoding.outboxes)
         encoding.outboxes.append(outbox)
         encoding.fds.append(outbox.fd)
-        encoding.members.append(member)
+        encoding.recipients.append(recipient)
         return True
 
     def remove(self, outbox: DirectOutbox) -> Any:
-        """Returns the member of the outbox. Frames that were shared before are still sent to it."""
+        """Remove an outbox and return its recipient. Frames that were sent to the group before
+        still reach it."""
         self.scheduler.freeze(self)
         self.scheduler.withdraw(outbox)
         encoding = self.encodings[outbox.compressed]
@@ -67,11 +68,11 @@ class WriteGroup:
             self.scheduler.withdraw(last)
             last.groups[self] = index
             encoding.outboxes[index], encoding.fds[index] = last, last.fd
-        member, encoding.members[index] = encoding.members[index], encoding.members[-1]
+        recipient, encoding.recipients[index] = encoding.recipients[index], encoding.recipients[-1]
         encoding.outboxes.pop()
         encoding.fds.pop()
-        encoding.members.pop()
-        return member
+        encoding.recipients.pop()
+        return recipient
 
     def release(self, outbox: DirectOutbox) -> None:
         """Remove an outbox that may not be written to directly."""
@@ -99,7 +100,7 @@ class WriteBatch:
         self.ranges = [(each, 0, len(each.fds)) for each in group.encodings if each.fds]
         self.frames: list[SharedFrame] = []
         self.size = 0
-        # Outboxes of the group that these frames were put to one by one.
+        # Outboxes of the group that were handed these frames one by one.
         self.withdrawn: list[DirectOutbox] = []
         # Takes no more frames: the group has changed, or some sockets have these already.
         self.frozen = self.begun = False
@@ -119,7 +120,7 @@ class WriteBatch:
         return self.size + len(frame.frame()) > WRITE_BYTES
 
     def cut(self, outbox: DirectOutbox) -> bool:
-        """Leave this outbox out; False where it is not among those still to be written."""
+        """Leave this outbox out. False if it was written already, or is not in the batch."""
         index, mine = outbox.groups[self.group], self.group.encodings[outbox.compressed]
         for number, (encoding, start, stop) in enumerate(self.ranges):
             if encoding is mine and start <= index < stop:
@@ -129,7 +130,7 @@ class WriteBatch:
         return False
 
     def next(self) -> tuple[_Encoding, int, int]:
-        """The next range; it counts as written from here on."""
+        """The next range of sockets: encoding, start and end. It counts as written from here on."""
         self.begun = self.frozen = True
         encoding, start, stop = self.ranges[0]
         end = min(start + SOCKETS_A_LOOK, stop)
@@ -137,8 +138,8 @@ class WriteBatch:
         return encoding, start, end
 
     def dissolve(self) -> None:
-        """Put the frames to every outbox that has not got them, as one frame: there may be
-        thousands of both."""
+        """Hand the frames to every outbox that has not got them, joined to one frame, because there
+        may be thousands of frames and of outboxes."""
         rest = [
             outbox
             for encoding, start, stop in self.ranges
@@ -151,7 +152,7 @@ class WriteBatch:
                 outbox.put(whole)
 
     def data(self, compressed: bool) -> bytes:
-        """The bytes of all frames; none may be added afterwards."""
+        """The bytes of all frames together. No frame may be added afterwards."""
         made = self._made.get(compressed)
         if made is None:
             made = b"".join([frame.form(compressed) for frame in self.frames])

@@ -1,15 +1,15 @@
 """The write scheduler: what one event loop writes to its sockets at the end of an iteration.
 
-There are two kinds of work. An outbox that frames were put to is written by itself. A frame for
-many is kept as a batch: the frames, and the file descriptors of the recipients in a packed array.
-With ten thousand sockets the objects of a socket are in no CPU cache, and to touch them costs more
-than anything but the system call; a batch touches four bytes a socket
+There are two kinds of work. An outbox that was handed frames of its own is written by itself. A
+frame for many sockets is kept in a batch: the frames, and the file descriptors of the recipients in
+a packed array. With ten thousand sockets the objects of one socket are in no CPU cache, and reading
+them costs more than everything else but the system call. A batch reads four bytes for each socket
 (`benchmarks.fanout --sockets 10000`).
 
-An outbox gets its frames in order and in one write. One that is given another frame while a batch
-for it waits is taken out of that batch, with the batch's frames put to it first. The same happens
-to one that may not be written to directly any more, so no batch ever holds a descriptor that its
-outbox has given up. A batch may be written over several iterations; the next batch waits for it.
+An outbox gets its frames in order and in one write. When an outbox is handed another frame while a
+batch for it waits, it leaves that batch and gets the batch's frames first. The same happens to an
+outbox that may not be written to directly any more, so no batch holds a descriptor that its outbox
+has given up. A batch may be written over several iterations; the next batch waits for it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ logger = logging.getLogger("realtime.scheduler")
 
 # Seconds of writing in one iteration of the loop, which has other work too.
 FLUSH_SECONDS = 0.01
-# Outboxes with frames of their own, and gaps in a batch, up to which a batch is worth its cost.
+# A batch costs more than it saves beside more outboxes with frames of their own, or with more gaps.
 FEW = 64
 
 
@@ -45,7 +45,8 @@ class WriteScheduler:
         self._due = False
         #: Outboxes that have frames of their own to write.
         self.outboxes: list[DirectOutbox] = []
-        #: The first is written first. For `Line.put`, which would call us for nothing without.
+        #: In the order of writing. `DirectOutbox.put` reads it, which saves a call for each frame
+        #: while there is no batch.
         self.batches: list[WriteBatch] = []
 
     def request_flush(self) -> None:
@@ -55,13 +56,13 @@ class WriteScheduler:
             asyncio.get_running_loop().call_soon(self._flush)
 
     def group(self, single: dict[Any, None]) -> WriteGroup:
-        """An empty write group; members that it has to release are put into `single`."""
+        """An empty write group. Recipients that it releases are put into `single`."""
         return WriteGroup(self, single)
 
     def send(
         self, group: WriteGroup, frame: SharedFrame, without: DirectOutbox | None = None
     ) -> None:
-        """Send a frame to every socket of a group but one, at the end of this iteration."""
+        """Send a frame to every socket of a group but `without`, at the end of this iteration."""
         last = self.batches[-1] if self.batches else None
         if last is not None:
             if last.takes(group, frame, without):
@@ -93,7 +94,7 @@ class WriteScheduler:
                 batch.frozen = True
 
     def withdraw(self, outbox: DirectOutbox) -> None:
-        """Put the frames that batches hold for an outbox to that outbox itself."""
+        """Take an outbox out of all batches and hand it their frames."""
         gaps = 0
         frames: list[SharedFrame] = []
         for batch in self.batches:
@@ -107,7 +108,7 @@ class WriteScheduler:
             self._dissolve()
 
     def _dissolve(self) -> None:
-        """Dissolve all batches: their frames are put to each outbox."""
+        """Hand the frames of all batches to each outbox."""
         batches = self.batches.copy()
         self.batches.clear()
         for batch in batches:

@@ -32,7 +32,7 @@ from realtime.subscriptions.access_watch import AccessWatch
 from realtime.subscriptions.index import Delivery
 from realtime.subscriptions.manager import SubscriptionManager
 from realtime.subscriptions.rebinding import Rhythm
-from realtime.subscriptions.replay.context import ReplayBounds
+from realtime.subscriptions.replay.bounds import ReplayBounds
 from realtime.subscriptions.subscriber import Subscriber
 from realtime.topics.broadcast import Broadcast, BroadcastBatch
 from realtime.topics.frames import of_broadcast
@@ -85,11 +85,11 @@ class Dispatcher:
         self.log = EventLog(ring_size)
         #: Reads the log here.
         self.reader = LogReader(alias, self.log)
-        self.subscribers = SubscriptionManager(
+        self.subscriptions = SubscriptionManager(
             self.log, self.reader, AccessWatch(alias), self.counters, bounds=bounds, rhythm=rhythm
         )
-        self._channels = self.subscribers.channels
-        self._rebinding = self.subscribers.rebinding
+        self._channels = self.subscriptions.channels
+        self._rebinding = self.subscriptions.rebinding
         self.topics: TopicListeners[Subscriber] = TopicListeners()
         self.presence = PresenceTracker(alias)
         # Tables by which processes notify each other; their rows are delivered to no subscriber.
@@ -111,7 +111,7 @@ class Dispatcher:
         self._unbound: list[DatabaseEvent] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._slice_seconds = rhythm.slice_seconds
-        self._breath = TimeSlice(rhythm.slice_seconds)
+        self._time_slice = TimeSlice(rhythm.slice_seconds)
         self._outage = OutageLog(
             logger,
             failing="the log cannot be read: %s",
@@ -138,7 +138,7 @@ class Dispatcher:
         """Begin at the head of the log. Raises what the database raises."""
         self.monitor.bus = bus
         head = await self.reader.head()
-        await self.subscribers.start()
+        await self.subscriptions.start()
         self.log.start(head)
         self._tasks = [
             asyncio.create_task(self._run(), name="rowcast-dispatcher"),
@@ -153,11 +153,11 @@ class Dispatcher:
         await self.presence.stop()
         self._tasks = []
 
-    def remove(self, port: Subscriber) -> None:
+    def remove(self, subscriber: Subscriber) -> None:
         """Forget a channel altogether."""
-        self._channels.remove(port)
-        self.topics.leave(port)
-        self.presence.leave(port)
+        self._channels.remove(subscriber)
+        self.topics.leave(subscriber)
+        self.presence.leave(subscriber)
 
     def receive(self, message: Message) -> None:
         """Take a message from the bus. When too much waits, the log is read instead; a broadcast
@@ -242,15 +242,15 @@ class Dispatcher:
         # Nothing is awaited from here on: no reply may name the new position to a channel that was
         # not notified of it.
         self.log.start(head)
-        for port in self._channels:
-            port.resync(self.position)
+        for subscriber in self._channels:
+            subscriber.resync(self.position)
         self.presence.reload()
         self.users_changed(None)
 
     async def _process(self, events: Sequence[DatabaseEvent]) -> None:
-        self._breath.begin()
+        self._time_slice.begin()
         for event in events:
-            if self.subscribers.decides(event):
+            if self.subscriptions.decides(event):
                 # What came before is delivered by the permissions of before.
                 self.presence.flush()
                 await self._follow(event)
@@ -264,17 +264,17 @@ class Dispatcher:
             with self._channels.frozen():
                 deliveries: list[Delivery[Subscriber]] = []
                 for _ in self._channels.matching(event, deliveries):
-                    await self._breath.pause()
+                    await self._time_slice.pause()
                 self.counters.matched += bool(deliveries)
                 for delivery in deliveries:
                     self._deliver(event, delivery)
-            await self._breath.pause()
+            await self._time_slice.pause()
         await self._rebind()
         self.presence.flush()
 
     async def _follow(self, event: DatabaseEvent) -> None:
         """Take permissions over a change of a table that decides."""
-        if self.subscribers.watch.binds(event):
+        if self.subscriptions.watch.binds(event):
             self._unbound.append(event)
             self._rebinding.overtake()
             if event.relation.published:
@@ -288,7 +288,7 @@ class Dispatcher:
         of them. Many in a row, with nothing to deliver in between, are followed together."""
         if not self._unbound:
             return
-        scope = self.subscribers.watch.scope(self._unbound)
+        scope = self.subscriptions.watch.scope(self._unbound)
         at = Position(self.log.epoch, self._unbound[-1].seq)
         await self._rebinding.rebind(scope, at=at)
         self._unbound.clear()
@@ -300,10 +300,10 @@ class Dispatcher:
         except Exception:
             # It concerns this audience alone, which has to read its rows again.
             logger.exception("a change cannot be encoded", extra={"action": "encoding_failed"})
-            for port in tuple(delivery.audience.members):
-                port.resync(self.position)
+            for subscriber in tuple(delivery.audience.recipients):
+                subscriber.resync(self.position)
             return
-        members = delivery.audience.members
+        members = delivery.audience.recipients
         self.counters.sent(len(members), len(frame))
         self.counters.delivered += len(members)
         members.send(frame)
@@ -338,9 +338,9 @@ class Dispatcher:
             if not cast.id:
                 group.send(frame, without=origin)
                 continue
-            for port in group:
-                if port is not origin:
-                    port.hear(frame, cast.id)
+            for subscriber in group:
+                if subscriber is not origin:
+                    subscriber.hear(frame, cast.id)
 
 
 def _ignore(_: object) -> None:

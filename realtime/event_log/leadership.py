@@ -64,6 +64,7 @@ _RELEASE = """
 UPDATE realtime_head SET leader = '', lease_until_us = 0, stamp = {stamp}
 WHERE id = 1 AND term = %s AND leader = %s
 """
+_FIND = "SELECT term, leader, lease_until_us - {now} FROM realtime_head WHERE id = 1"
 
 
 class Deposed(Exception):
@@ -105,6 +106,15 @@ def renewal(connection: BaseDatabaseWrapper) -> str:
 
 def _stamp(connection: BaseDatabaseWrapper) -> str:
     return vendor_of(connection).stamp(connection)
+
+
+def find_lease(connection: BaseDatabaseWrapper) -> LeaseState | None:
+    """The last claim in the head row and how long it is still good; None in a database that has no
+    head yet. Raises what the database raises."""
+    with connection.cursor() as cursor:
+        cursor.execute(_FIND.format(now=now_us_sql(connection)))
+        row = cursor.fetchone()
+    return None if row is None else LeaseState(Claim(row[0], row[1]), row[2])
 
 
 def new_id() -> str:
@@ -167,26 +177,26 @@ class Leadership:
         return self.claim is not None
 
     def consider(
-        self, connection: BaseDatabaseWrapper, standing: LeaseState, seq: int, waiting: bool
+        self, connection: BaseDatabaseWrapper, lease: LeaseState, seq: int, waiting: bool
     ) -> bool:
         """Keep, take or give up the lead, given the head row as it is now; whether we lead.
 
         `waiting`: entries are visible that have no number; `seq`: the last number given.
         """
-        if self.claim is not None and standing.claim == self.claim:
+        if self.claim is not None and lease.claim == self.claim:
             self.renew(connection)
             return self.claim is not None
         self.claim = None
-        leader = standing.claim.leader
+        leader = lease.claim.leader
         lives = _lives(leader) if leader else False
         free = lives is False
-        late = waiting and self._waited(standing, seq) >= self._timing.grace
+        late = waiting and self._waited(lease, seq) >= self._timing.grace
         # A tailer that has just started takes a lead that is not renewed, unless the leader is
         # known to be idle: else the first event after a container was replaced would have to wait.
         started = self._first and lives is None
         wanted = late or started or vendor_of(connection).renews_idle_leases
         self._first = False
-        if (free or (standing.run_out and wanted)) and self._take(connection, standing, free):
+        if (free or (lease.run_out and wanted)) and self._take(connection, lease, free):
             self._announce(Role(True, self.id))
             return True
         self._announce(Role(False, leader))
@@ -220,15 +230,15 @@ class Leadership:
                     _RELEASE.format(stamp=_stamp(connection)), [claim.term, claim.leader]
                 )
 
-    def _waited(self, standing: LeaseState, seq: int) -> float:
+    def _waited(self, lease: LeaseState, seq: int) -> float:
         """For how many seconds, by our clock, entries have waited without being numbered."""
-        state = (standing.claim, seq)
+        state = (lease.claim, seq)
         if self._waiting is None or self._waiting[0] != state:
             self._waiting = (state, time.monotonic())
         return time.monotonic() - self._waiting[1]
 
-    def _take(self, connection: BaseDatabaseWrapper, standing: LeaseState, free: bool) -> bool:
-        old = standing.claim
+    def _take(self, connection: BaseDatabaseWrapper, lease: LeaseState, free: bool) -> bool:
+        old = lease.claim
         moment = time.monotonic()
         head = find_head(connection)
         if head is not None:

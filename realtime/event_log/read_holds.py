@@ -1,8 +1,8 @@
-"""From where on this process still reads the log, so that what it needs is not pruned.
+"""From which seq on this process still reads the log, so that those entries are not pruned.
 
-Pure state, safe from any thread. `realtime.processes` announces the lowest hold in the row of the
-process; without the announcement a pruned range is still noticed, and clients are sent "resync
-required".
+State alone, safe from any thread. `realtime.process.heartbeat` writes the lowest hold into the row
+of the process. If a range is pruned all the same, the reader notices it, and clients are sent
+"resync required".
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 
 class Hold:
-    """One reader's place: what comes after `after` is still to be read."""
+    """The hold of one reader: entries after the seq `after` are still to be read."""
 
     __slots__ = ("after",)
 
@@ -21,7 +21,7 @@ class Hold:
         self.after = after
 
     def move(self, after: int) -> None:
-        """No longer hold anything up to and including `after`."""
+        """Release the entries up to and including `after`."""
         self.after = after
 
 
@@ -30,10 +30,10 @@ class ReadHolds:
 
     def __init__(self) -> None:
         self._held: set[Hold] = set()
-        # No hold is below this that the watchers have not been called for. Exact when `lowest` is
-        # asked for, which is seldom: thousands may resume at once.
+        # The callbacks were called for every hold below this. It is made exact only when `lowest`
+        # is read, which is seldom, because thousands of clients may resume at once.
         self._floor: int | None = None
-        self._watchers: list[Callable[[], object]] = []
+        self._callbacks: list[Callable[[], object]] = []
         self._lock = threading.Lock()
 
     @property
@@ -45,35 +45,35 @@ class ReadHolds:
 
     @contextmanager
     def reading(self, after: int) -> Iterator[Hold]:
-        """Hold everything after this seq while the block runs. Watchers are called when the
-        lowest hold sinks."""
+        """Hold the entries after this seq while the block runs. Callbacks of `on_lower` are called
+        if it is the lowest hold."""
         hold = Hold(after)
         with self._lock:
             self._held.add(hold)
             sinks = self._floor is None or after + 1 < self._floor
             if sinks:
                 self._floor = after + 1
-            watchers = tuple(self._watchers) if sinks else ()
-        for watcher in watchers:
-            watcher()
+            callbacks = tuple(self._callbacks) if sinks else ()
+        for callback in callbacks:
+            callback()
         try:
             yield hold
         finally:
             with self._lock:
                 self._held.discard(hold)
 
-    def watch(self, watcher: Callable[[], object]) -> Callable[[], None]:
-        """Call `watcher`, from the reader's thread, when the lowest hold sinks. Returns a function
-        that ends it."""
+    def on_lower(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call `callback`, in the thread of the reader, when a hold becomes the lowest one. Returns
+        a function that removes the callback."""
         with self._lock:
-            self._watchers.append(watcher)
+            self._callbacks.append(callback)
 
         def end() -> None:
             with self._lock:
-                self._watchers.remove(watcher)
+                self._callbacks.remove(callback)
 
         return end
 
 
-# The process's own.
+# The holds of this process.
 holds = ReadHolds()

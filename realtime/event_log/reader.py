@@ -171,11 +171,11 @@ class LogReader:
         return found
 
     async def _read(self, after: int, upto: int, payer: Payer) -> list[DatabaseEvent]:
-        async with self._reads.place(payer) as place:
+        async with self._reads.slot(payer) as slot:
             # Another payer may have read it while this one waited.
             known = self._blocks.get((self._log.epoch, after))
             found = await self.deep(after, upto) if known is None else known
-            place.charge(len(found))
+            slot.charge(len(found))
         return found
 
     async def _once(self, key: Hashable, read: Callable[[], Awaitable[T]]) -> T:

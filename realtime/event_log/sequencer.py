@@ -43,7 +43,7 @@ class Look:
     """One glance at the log: its head, who leads, and whether entries wait for a number."""
 
     head: Head
-    standing: LeaseState
+    lease: LeaseState
     waiting: bool
 
 

@@ -1,7 +1,7 @@
 """The tailer: look, number what became visible if it leads, publish what was numbered, repeat.
 
 Runs in a thread of its own with a database connection of its own, inside a server process
-(embedded) or under `manage.py tail_wal`. Of several tailers one leads (see `wal.leadership`); a
+(embedded) or under `manage.py tail_wal`. Of several tailers one leads (see `leadership`); a
 standby that follows still publishes what the leader numbered, for a layer that reaches its own
 process only. Publishing is best effort: what a publication loses, every dispatcher reads from the
 log. Outlives a locked, missing or broken database.
@@ -123,7 +123,7 @@ class Tailer:
             while not self._stop.is_set():
                 try:
                     changed = wake.changed() or self._undecided
-                    busy = _BUSY_LOOKS if changed and self._turn() else max(busy - 1, 0)
+                    busy = _BUSY_LOOKS if changed and self._poll() else max(busy - 1, 0)
                 except (DatabaseError, InterfaceError, LookupError, OSError) as error:
                     self._outage.failed(error)
                     wake.forget()
@@ -153,7 +153,7 @@ class Tailer:
             step = min(step * STEP_FACTOR, STEP_MOST)
         return numbered
 
-    def _turn(self) -> bool:
+    def _poll(self) -> bool:
         """Everything there is to do now; whether there was anything to number."""
         connection = connections[self._alias]
         worked = False
@@ -161,9 +161,7 @@ class Tailer:
         while True:
             look = self._look(connection)
             led = self._leadership.leading
-            leading = self._leadership.consider(
-                connection, look.standing, look.head.seq, look.waiting
-            )
+            leading = self._leadership.consider(connection, look.lease, look.head.seq, look.waiting)
             if leading or self._follow:
                 self._publish_new(connection, look.head)
             else:

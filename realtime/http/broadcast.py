@@ -18,7 +18,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from auth_rls.subjects.subject import Subject
-from auth_rls.subjects.tokens import TokenError
+from auth_rls.subjects.token_errors import TokenError
 from realtime import conf
 from realtime.http.cors import allow_any_origin
 from realtime.http.host import independent

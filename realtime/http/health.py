@@ -12,7 +12,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from auth_rls.subjects.subject import SERVICE_ROLE
-from auth_rls.subjects.tokens import TokenError
+from auth_rls.subjects.token_errors import TokenError
 from realtime import conf
 from realtime.http.host import independent
 from realtime.ops import status

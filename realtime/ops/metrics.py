@@ -163,18 +163,18 @@ def _of_process(hub: Hub) -> dict[str, Figures]:
     found: dict[str, float] = {
         "connections": hub.connections,
         "channels": dispatcher.topics.listeners,
-        "subscriptions": dispatcher.subscribers.channels.subscribed,
-        "predicates": dispatcher.subscribers.channels.index.entries,
+        "subscriptions": dispatcher.subscriptions.channels.subscribed,
+        "predicates": dispatcher.subscriptions.channels.index.entries,
         "topics": len(dispatcher.topics),
         "present": len(hub.presence),
-        "replaying": dispatcher.subscribers.channels.running_replays,
+        "replaying": dispatcher.subscriptions.channels.running_replays,
         "position": hub.position.seq,
         "layer_up": hub.bus.healthy,
         "draining": hub.draining,
         "quota_keys": len(hub.quotas),
         "outbox": hub.loop_monitor.highest_water,
         "delay": hub.loop_monitor.longest_delay,
-        "evaluated": dispatcher.subscribers.channels.index.evaluated,
+        "evaluated": dispatcher.subscriptions.channels.index.evaluated,
     }
     figures: dict[str, Figures] = {}
     for metric in PROCESS:

@@ -14,9 +14,11 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.functions import Now
 
 from realtime.event_log import leadership
-from realtime.models import LogHead, Process
+from realtime.event_log.leadership import LeaseState
+from realtime.models import Process
 from realtime.process import registry
 from realtime.wal import clock
+from realtime.wal.head import Head, find_head
 from realtime.wal.vendor import vendor_of
 
 # A health check does not count further than this.
@@ -85,19 +87,24 @@ def read(alias: str, most: int | None = None) -> Status:
     """The status of the installation on this database. Counts a backlog up to `most` entries."""
     connection = connections[alias]
     numbering = read_numbering(alias, most)
-    members = [_member(row) for row in registry.alive(alias).annotate(now=Now()).order_by("pk")]
-    heals = sum(member.counters.get("heals", 0) for member in members)
-    return Status(numbering, _stored(connection), members, heals)
+    processes = [
+        _process_status(row) for row in registry.alive(alias).annotate(now=Now()).order_by("pk")
+    ]
+    heals = sum(process.counters.get("heals", 0) for process in processes)
+    return Status(numbering, _stored(connection), processes, heals)
 
 
 def read_numbering(alias: str, most: int | None = None) -> Numbering:
     """How far the log is numbered, and by which leader. Counts a backlog up to `most` entries."""
     connection = connections[alias]
-    head = LogHead.objects.using(alias).first() or LogHead(epoch="")
-    now = clock.now_us(connection)
+    head = find_head(connection) or Head(epoch="", seq=0)
+    lease = leadership.find_lease(connection)
     with connection.cursor() as cursor:
         # The lowest id is about the oldest entry, and an index finds it.
-        cursor.execute("SELECT captured_us FROM realtime_wal WHERE seq IS NULL ORDER BY id LIMIT 1")
+        cursor.execute(
+            f"SELECT {clock.now_us_sql(connection)} - captured_us FROM realtime_wal"
+            " WHERE seq IS NULL ORDER BY id LIMIT 1"
+        )
         oldest = cursor.fetchone()
         backlog = 0
         if oldest is not None:
@@ -107,28 +114,30 @@ def read_numbering(alias: str, most: int | None = None) -> Numbering:
                 f"(SELECT 1 FROM realtime_wal WHERE seq IS NULL{limit}) AS backlog"
             )
             backlog = int(cursor.fetchone()[0])
-    lag_ms = 0 if oldest is None else max(0, (now - oldest[0]) // 1000)
+    lag_ms = 0 if oldest is None else max(0, int(oldest[0]) // 1000)
+    leads = lease is not None and _leads(connection, lease, lag_ms)
     return Numbering(
         epoch=head.epoch,
         head=head.seq,
         backlog=backlog,
         lag_ms=lag_ms,
-        leader=head.leader if _leads(connection, head, now, lag_ms) else None,
-        term=head.term,
+        leader=lease.claim.leader if lease is not None and leads else None,
+        term=0 if lease is None else lease.claim.term,
     )
 
 
-def _leads(connection: BaseDatabaseWrapper, head: LogHead, now_us: int, lag_ms: int) -> bool:
+def _leads(connection: BaseDatabaseWrapper, lease: LeaseState, lag_ms: int) -> bool:
     """Whether the leader in the head row still numbers."""
-    if not head.leader or head.lease_until_us > now_us:
-        return bool(head.leader)
+    leader = lease.claim.leader
+    if not leader or lease.left_us > 0:
+        return bool(leader)
     # Where an idle leader does not renew its lease, it counts while its process runs and no entries
     # wait.
     idle = not vendor_of(connection).renews_idle_leases and lag_ms < IDLE_MS
-    return idle and not leadership.is_gone(head.leader)
+    return idle and not leadership.is_gone(leader)
 
 
-def _member(row: Process) -> ProcessStatus:
+def _process_status(row: Process) -> ProcessStatus:
     now: datetime = row.now  # type: ignore[attr-defined]
     return ProcessStatus(
         id=row.id,

@@ -1,7 +1,7 @@
 """Renews the row of this process while the process runs.
 
 Each server, tailer and worker runs one task that writes the process's figures into its row and
-extends its lease. Decides nothing; `realtime.roster` owns the rows.
+extends its lease. Decides nothing; `registry` owns the rows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from realtime.event_log.read_holds import holds
 from realtime.event_log.tailer import Tailer
 from realtime.models import Process
 from realtime.process.maintenance import Maintenance
-from realtime.process.numbering_watch import NumberingWatch
+from realtime.process.numbering_monitor import NumberingMonitor
 from realtime.process.registry import Registration, Report
 from realtime.util.database_threads import (
     DATABASE_ERRORS,
@@ -37,32 +37,32 @@ async def keep(id_: str, report: Callable[[], Report], on_new_row: Callable[[], 
     that had to make the row."""
     alias = conf.current().DATABASE
     registration = Registration(alias, id_, Process.Kind.SERVER)
-    upkeep = Maintenance(alias)
-    numbering = NumberingWatch(alias)
+    maintenance = Maintenance(alias)
+    numbering = NumberingMonitor(alias)
 
     async def after_renewal(written: Report) -> None:
-        await upkeep.beat(written)
+        await maintenance.beat(written)
         await numbering.look()
 
     try:
         await keep_row(registration, report, after_renewal, on_new_row)
     finally:
-        await upkeep.close()
+        await maintenance.close()
 
 
 async def keep_tailer(tailer: Tailer) -> None:
     """Keep the row of a tailer process until cancelled."""
     alias = conf.current().DATABASE
     registration = Registration(alias, tailer.id, Process.Kind.TAILER)
-    upkeep = Maintenance(alias)
+    maintenance = Maintenance(alias)
 
     def report() -> Report:
         return Report(position=tailer.position, tailing=True, leading=tailer.leading)
 
     try:
-        await keep_row(registration, report, upkeep.beat)
+        await keep_row(registration, report, maintenance.beat)
     finally:
-        await upkeep.close()
+        await maintenance.close()
 
 
 async def keep_row(
@@ -83,7 +83,7 @@ async def keep_row(
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(renew_now.set)
 
-    unwatch = holds.watch(hold_sank)
+    end_callback = holds.on_lower(hold_sank)
     outage = OutageLog(
         logger,
         failing="the row of this process cannot be renewed: %s",
@@ -110,7 +110,7 @@ async def keep_row(
                 async with asyncio.timeout(RENEW_SECONDS - ANNOUNCE_SECONDS):
                     await renew_now.wait()
     finally:
-        unwatch()
+        end_callback()
         # If this fails, the row goes when its lease expires.
         with contextlib.suppress(*DATABASE_ERRORS):
             await finish_in_database_thread(registration.leave)

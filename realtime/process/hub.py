@@ -27,13 +27,13 @@ from realtime.event_log.batch import Batch
 from realtime.event_log.position import Position
 from realtime.event_log.tailer import Tailer
 from realtime.process import heartbeat
-from realtime.process.connection_watch import ConnectionWatch, Watched
+from realtime.process.connection_monitor import ConnectionMonitor, Monitored
 from realtime.process.loop_monitor import LoopMonitor
 from realtime.process.registry import Report
 from realtime.process.remote_reader import RemoteReader
 from realtime.process.shutdown import StopSignal
 from realtime.session.quotas import QuotaChain, Quotas, Rates
-from realtime.subscriptions.replay.context import ReplayBounds
+from realtime.subscriptions.replay.bounds import ReplayBounds
 from realtime.subscriptions.subscriber import Subscriber
 from realtime.topics.broadcast import Broadcast, in_batches
 from realtime.topics.presence.writer import PresenceWriter
@@ -95,9 +95,9 @@ class Hub:
         self.connections = 0
         self.addresses: Counter[str] = Counter()
         self.quotas = Quotas(Rates.of(settings.LIMITS))
-        self.watch = ConnectionWatch()
-        self.dispatcher.users_changed = self.watch.users_changed
-        self.dispatcher.disconnected = self.watch.end_of_user
+        self.connection_monitor = ConnectionMonitor()
+        self.dispatcher.users_changed = self.connection_monitor.users_changed
+        self.dispatcher.disconnected = self.connection_monitor.end_of_user
         self._followed: asyncio.Task[None] | None = None
         self._numbers = count(1)
         self._starting = asyncio.Lock()
@@ -132,18 +132,18 @@ class Hub:
         if not self.addresses[address]:
             del self.addresses[address]
 
-    def follow(self, owner: object, held: Watched) -> None:
+    def follow(self, owner: object, monitored: Monitored) -> None:
         """Watch a connection. Starts the hub if the connection has a user: the log says when the
         user may ask no longer."""
-        self.watch.put(owner, held)
-        if held.subject.user_id is not None and not self._started and self._followed is None:
+        self.connection_monitor.put(owner, monitored)
+        if monitored.subject.user_id is not None and not self._started and self._followed is None:
             self._followed = asyncio.create_task(self._follow(), name="rowcast-start")
 
     async def _follow(self) -> None:
         try:
             await self.ready()
             # Changes since the first of these users was read have not been followed.
-            self.watch.users_changed(None)
+            self.connection_monitor.users_changed(None)
         except DATABASE_ERRORS as error:
             logger.debug("not started: %s", error, extra={"action": "start_failed"})
         finally:
@@ -209,7 +209,7 @@ class Hub:
             position=self.position.seq,
             connections=self.connections,
             channels=self.dispatcher.topics.listeners,
-            subscriptions=self.dispatcher.subscribers.channels.subscribed,
+            subscriptions=self.dispatcher.subscriptions.channels.subscribed,
             tailing=self._tailer is not None,
             leading=self._tailer is not None and self._tailer.leading,
             counters=self.counters.flat(),
@@ -234,7 +234,7 @@ class Hub:
         """Stop everything that was started."""
         self._signal.uninstall()
         self.loop_monitor.stop()
-        await self.watch.stop()
+        await self.connection_monitor.stop()
         if self._followed is not None:
             self._followed.cancel()
             await asyncio.gather(self._followed, return_exceptions=True)
@@ -277,11 +277,11 @@ class Hub:
             if not self.broadcast(message):
                 raise TooManyWaiting(f"too many broadcasts to {message.topic!r} wait to be sent")
 
-    def remove(self, port: Subscriber) -> None:
+    def remove(self, subscriber: Subscriber) -> None:
         """Remove a channel from subscriptions, topics and presence."""
-        self.dispatcher.remove(port)
-        self.watch.discard(port)
-        self.presence.untrack(port.id)
+        self.dispatcher.remove(subscriber)
+        self.connection_monitor.discard(subscriber)
+        self.presence.untrack(subscriber.id)
 
     async def _send_waiting(self) -> None:
         while True:

@@ -16,15 +16,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.models import DateTimeField, ExpressionWrapper, QuerySet
 from django.db.models.functions import Now
 from django.utils.autoreload import DJANGO_AUTORELOAD_ENV
 
 from realtime import __version__
 from realtime.event_log.read_holds import holds
-from realtime.models import LogHead, PresenceMember, Process
+from realtime.models import PresenceMember, Process
 from realtime.util.database_threads import DATABASE_ERRORS
+from realtime.wal.head import find_head
 
 logger = logging.getLogger("realtime.processes")
 
@@ -68,9 +69,9 @@ class Registration:
         self._expire()
         behind = 0
         if self.kind == Process.Kind.SERVER:
-            # Computed now: later the head would be newer than the report.
-            seqs = LogHead.objects.using(self.alias).values_list("seq", flat=True)
-            behind = max(0, (seqs.first() or 0) - report.position)
+            # Computed here and not by readers of the row: the head moves on after the report.
+            head = find_head(connections[self.alias])
+            behind = 0 if head is None else max(0, head.seq - report.position)
         said = {
             "position": report.position,
             "behind": behind,

@@ -32,8 +32,8 @@ class Channel:
     #: When a join that waits for its bindings is given up, as `now`; None for one that does not.
     join_until: float | None = None
     #: Messages that came before the join was answered, in order, each with the time it came.
-    held: list[tuple[ClientMessage, float]] = field(default_factory=list)
-    #: Bytes of its join and of its held messages.
+    pending: list[tuple[ClientMessage, float]] = field(default_factory=list)
+    #: Bytes of its join and of its pending messages.
     size: int = 0
     #: When the token expires, in seconds since 1970.
     expires_at: float | None = None
@@ -41,7 +41,7 @@ class Channel:
     #: The name of its presence.
     key: str = ""
     #: Whether the client gets presence events.
-    watching: bool = False
+    shows_presence: bool = False
     #: The quotas of its subject, shared with the subject's other channels.
     quotas: QuotaChain | None = None
 

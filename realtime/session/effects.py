@@ -73,7 +73,7 @@ class Track:
 
 
 @dataclass(frozen=True, slots=True)
-class WatchPresence:
+class SubscribePresence:
     """Subscribe the channel to presence, then call `presence` with the state."""
 
     channel: Channel
@@ -89,4 +89,4 @@ class Note:
     limit: str = ""
 
 
-Effect = Send | Close | Join | Leave | Renew | SendBroadcast | Track | WatchPresence | Note
+Effect = Send | Close | Join | Leave | Renew | SendBroadcast | Track | SubscribePresence | Note

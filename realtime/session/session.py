@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from auth_rls.subjects.token_errors import ExpiredToken
 from realtime.client_limits import Limits
 from realtime.event_log.position import Position
 from realtime.protocol import errors, serializer
@@ -34,7 +35,7 @@ SILENCE_SECONDS = 60.0
 PRESENCE_SECONDS = 30.0
 #: Messages that wait for joins to be answered, and the bytes of those and of the joins themselves:
 #: of all channels of a socket together.
-MOST_HELD = 200
+MOST_PENDING = 200
 MOST_BYTES = 4_194_304
 
 
@@ -101,7 +102,7 @@ class Session:
         if message.event.lower() == "access_token":
             return self._access_token(channel, message, now)
         if channel.phase is Phase.JOINING:
-            return self._hold(channel, message, len(data), now)
+            return self._defer(channel, message, len(data), now)
         return self._push(channel, message, now)
 
     def _push(self, channel: Channel, message: ClientMessage, now: float) -> list[Effect]:
@@ -112,20 +113,20 @@ class Session:
             return self.topic_events.presence(channel, message, now)
         return self._replies.fail(message, {"reason": f"unknown event {message.event!r}"})
 
-    def _hold(
+    def _defer(
         self, channel: Channel, message: ClientMessage, size: int, now: float
     ) -> list[Effect]:
         """Keep a message until the join before it is answered: messages take effect in order."""
-        joining = [one for one in self.channels.values() if one.held]
-        count = sum(len(one.held) for one in joining)
-        if count >= MOST_HELD or not self._has_room(size):
+        joining = [one for one in self.channels.values() if one.pending]
+        count = sum(len(one.pending) for one in joining)
+        if count >= MOST_PENDING or not self._has_room(size):
             return self.topic_events.too_many(channel, message)
-        channel.held.append((message, now))
+        channel.pending.append((message, now))
         channel.size += size
         return []
 
     def _has_room(self, size: int) -> bool:
-        """Whether joins and held messages of this socket may take so many bytes more."""
+        """Whether joins and pending messages of this socket may take so many bytes more."""
         return size + sum(one.size for one in self.channels.values()) <= MOST_BYTES
 
     def _phoenix(self, message: ClientMessage) -> list[Effect]:
@@ -170,7 +171,7 @@ class Session:
             ),
             join_until=now + config.wait_timeout_ms / 1_000 if _waits(config) else None,
             size=size,
-            watching=config.presence_enabled,
+            shows_presence=config.presence_enabled,
             key=config.presence_key,
         )
         self.channels[message.topic] = channel
@@ -205,9 +206,9 @@ class Session:
         reply = self._replies.reply(message, "ok", {})
         if channel is None:
             return [reply]
-        if channel.held and channel.held[-1][0].event != "phx_leave":
+        if channel.pending and channel.pending[-1][0].event != "phx_leave":
             # It follows messages that have not taken effect yet.
-            channel.held.append((message, now))
+            channel.pending.append((message, now))
             return []
         if message.join_ref is not None and message.join_ref != channel.join_ref:
             # A late leave of an earlier join of this topic.
@@ -272,8 +273,8 @@ class Session:
     def release(self, channel: Channel) -> list[Effect]:
         """Let the messages take effect that came while the channel was joining."""
         effects: list[Effect] = []
-        held, channel.held = channel.held, []
-        for message, then in held:
+        pending, channel.pending = channel.pending, []
+        for message, then in pending:
             if self.channels.get(channel.topic) is not channel:
                 effects += self.topic_events.unmatched(channel, message)
             elif message.event == "phx_leave":
@@ -297,7 +298,7 @@ class Session:
         """Send `state` as `presence_state` to a channel that watches presence and may see it."""
         if self.channels.get(channel.topic) is not channel:
             return []
-        if not (channel.watching and channel.rights.view):
+        if not (channel.shows_presence and channel.rights.view):
             return []
         # Sent even when empty: the JavaScript client keeps back every diff until it has this.
         return [self._replies.push(channel, "presence_state", msgspec.Raw(state))]
@@ -306,7 +307,7 @@ class Session:
         """The rights of the channel's subject on its private topic have changed."""
         if self.channels.get(channel.topic) is not channel or channel.phase is not Phase.JOINED:
             return []
-        saw = channel.watching and channel.rights.view
+        saw = channel.shows_presence and channel.rights.view
         channel.rights = rights
         if not rights.join:
             return self.ended(channel, WireError.PERMISSION_LOST.text(topic=channel.name))
@@ -403,7 +404,7 @@ class Session:
         for channel in list(self.channels.values()):
             if channel.expires_at is not None and channel.expires_at <= wall:
                 seconds = int(wall - channel.expires_at)
-                effects += self.ended(channel, f"Token has expired {seconds} seconds ago")
+                effects += self.ended(channel, ExpiredToken(seconds).reason)
             elif channel.join_until is not None and channel.join_until <= now:
                 timeout_ms = channel.config.wait_timeout_ms
                 reason = WireError.CHANGES_TIMEOUT.reason(timeout_ms=timeout_ms)

@@ -10,7 +10,7 @@ from realtime.client_limits import Limits
 from realtime.protocol.errors import WireError
 from realtime.protocol.serializer import BinaryBroadcast, ClientMessage, Encoding
 from realtime.session.channel import Channel, Phase
-from realtime.session.effects import Effect, Send, SendBroadcast, Track, WatchPresence
+from realtime.session.effects import Effect, Send, SendBroadcast, SubscribePresence, Track
 from realtime.session.quotas import QuotaChain
 from realtime.session.replies import Replies
 from realtime.topics.broadcast import LONGEST_EVENT
@@ -74,11 +74,11 @@ class TopicEvents:
         if scope := self._may_write(channel, now, meta):
             return self._replies.over(message, WireError.TOO_MANY_PRESENCE_MESSAGES, scope)
         effects: list[Effect] = [Track(channel, meta, message)]
-        if not channel.watching:
+        if not channel.shows_presence:
             # A client that tracks gets presence events, as with the official server.
-            channel.watching = True
+            channel.shows_presence = True
             if channel.rights.view:
-                effects.insert(0, WatchPresence(channel))
+                effects.insert(0, SubscribePresence(channel))
         return effects
 
     def relayed(

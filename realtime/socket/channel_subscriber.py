@@ -46,9 +46,9 @@ class PendingBroadcasts:
 
     def put(self, frame: Outgoing) -> None:
         """Keep a broadcast that is not stored."""
-        self.hold(frame, "")
+        self.keep(frame, "")
 
-    def hold(self, frame: Outgoing, id_: str) -> None:
+    def keep(self, frame: Outgoing, id_: str) -> None:
         """Keep a stored broadcast."""
         self.frames.append((id_, frame))
 
@@ -96,7 +96,7 @@ class ChannelSubscriber:
     def hear(self, frame: Outgoing, id_: str) -> None:
         """Queue a stored broadcast, unless it is to be skipped."""
         if isinstance(self.casts, PendingBroadcasts):
-            self.casts.hold(frame, id_)
+            self.casts.keep(frame, id_)
         elif id_ in self._skipped:
             del self._skipped[id_]
         else:
@@ -118,11 +118,11 @@ class ChannelSubscriber:
 
     def answered(self, replayed: frozenset[str]) -> None:
         """The join is answered, and these stored broadcasts were sent with the reply."""
-        held, self.casts = self.casts, self.outlet
+        pending, self.casts = self.casts, self.outlet
         for id_ in replayed:
             self.skip(id_)
-        if isinstance(held, PendingBroadcasts):
-            for id_, frame in held.frames:
+        if isinstance(pending, PendingBroadcasts):
+            for id_, frame in pending.frames:
                 self.hear(frame, id_)
 
     async def writable(self) -> None:

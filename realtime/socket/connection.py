@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
-from auth_rls.subjects.tokens import TokenError
+from auth_rls.subjects.token_errors import TokenError
 from realtime import conf
 from realtime.client_limits import Limits
 from realtime.delivery.asgi_outbox import AsgiOutbox
 from realtime.delivery.outbox import Outbox
 from realtime.delivery.server_adapter import adapter_of, bound_frames, is_gone, send_close
 from realtime.event_log.position import Position
-from realtime.process.connection_watch import Watched
+from realtime.process.connection_monitor import Monitored
 from realtime.process.hub import Hub
 from realtime.protocol.errors import CloseCode, WireError
 from realtime.session.channel import Channel, Phase
@@ -39,8 +39,8 @@ from realtime.session.effects import (
     Renew,
     Send,
     SendBroadcast,
+    SubscribePresence,
     Track,
-    WatchPresence,
 )
 from realtime.session.quotas import Quota
 from realtime.session.session import Session
@@ -117,7 +117,7 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
         self._counters = hub.counters
-        self._ports: dict[Channel, ChannelSubscriber] = {}
+        self._subscribers: dict[Channel, ChannelSubscriber] = {}
         self._jobs: set[asyncio.Task[None]] = set()
         self._logged: set[str] = set()
         self._code: CloseCode | None = None
@@ -126,7 +126,7 @@ class Connection:
         self.session = Session(
             version=admission.admitted.version,
             limits=limits,
-            position=partial(_position, hub, self._ports),
+            position=partial(_position, hub, self._subscribers),
             last_seen=self._loop.time(),
             shared=admission.shared,
             private_only=settings.PRIVATE_ONLY,
@@ -139,8 +139,8 @@ class Connection:
         self._counters.accepted += 1
         self._hub.sockets[self.outbox] = self.disconnect
         admitted = self._admission.admitted
-        watched = Watched(admitted.subject, admitted.session, self.revoke)
-        self._hub.follow(self.outbox, watched)
+        monitored = Monitored(admitted.subject, admitted.session, self.revoke)
+        self._hub.follow(self.outbox, monitored)
         try:
             if self._hub.draining:
                 self.disconnect()
@@ -149,7 +149,7 @@ class Connection:
             await self._close(receive)
         finally:
             self._hub.sockets.pop(self.outbox, None)
-            self._hub.watch.discard(self.outbox)
+            self._hub.connection_monitor.discard(self.outbox)
 
     async def _read_until_end(self, receive: AsgiReceive) -> None:
         try:
@@ -185,9 +185,9 @@ class Connection:
             self._timer.cancel()
         for job in self._jobs:
             job.cancel()
-        for port in self._ports.values():
-            self._hub.remove(port)
-        self._ports.clear()
+        for subscriber in self._subscribers.values():
+            self._hub.remove(subscriber)
+        self._subscribers.clear()
 
     async def _close(self, receive: AsgiReceive) -> None:
         if self.outbox.overflowed:
@@ -227,17 +227,17 @@ class Connection:
                     if channel.join_until is not None:
                         self.set_timer()
                 case Leave(channel):
-                    port = self._ports.pop(channel, None)
-                    if port is not None:
-                        self._hub.remove(port)
+                    subscriber = self._subscribers.pop(channel, None)
+                    if subscriber is not None:
+                        self._hub.remove(subscriber)
                 case Renew(channel, token):
                     self.start(self._joiner.renew(channel, token), channel)
                 case SendBroadcast():
                     self._topics.broadcast(effect)
                 case Track():
                     self._topics.track(effect)
-                case WatchPresence(channel):
-                    self.start(self._topics.watch(channel), channel)
+                case SubscribePresence(channel):
+                    self.start(self._topics.subscribe_presence(channel), channel)
                 case Note():
                     self._note(effect)
                 case Close(code):
@@ -265,14 +265,14 @@ class Connection:
 
     @property
     def _topics(self) -> TopicHandler:
-        return TopicHandler(self, self._hub, self._ports)
+        return TopicHandler(self, self._hub, self._subscribers)
 
     @property
     def _joiner(self) -> Joiner:
         return Joiner(
             self,
             self._hub,
-            self._ports,
+            self._subscribers,
             self._topics,
             self._admission.admitted,
             self._known_since(),
@@ -367,7 +367,7 @@ async def _send_frame(send: AsgiSend, frame: str | bytes) -> None:
     await send({"type": "websocket.send", key: frame})
 
 
-def _position(hub: Hub, ports: Mapping[Channel, ChannelSubscriber]) -> Position | None:
+def _position(hub: Hub, subscribers: Mapping[Channel, ChannelSubscriber]) -> Position | None:
     """How far a socket has been served; None while one of its channels is catching up."""
-    replaying = hub.dispatcher.subscribers.channels.replaying
-    return None if any(map(replaying, ports.values())) else hub.position
+    replaying = hub.dispatcher.subscriptions.channels.replaying
+    return None if any(map(replaying, subscribers.values())) else hub.position

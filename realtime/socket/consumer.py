@@ -67,7 +67,7 @@ async def _serve(
 ) -> None:
     """Admit the socket and serve it, or refuse it."""
     settings = conf.current()
-    generation = here.dispatcher.subscribers.rebinding.generation
+    generation = here.dispatcher.subscriptions.rebinding.generation
     try:
         admitted = await admit(scope, settings)
         if here.draining:

@@ -19,7 +19,7 @@ from django.http import parse_cookie
 from auth_rls.subjects import denylist, tokens
 from auth_rls.subjects.sessions import SessionProof, proof, session_user
 from auth_rls.subjects.subject import Subject
-from auth_rls.subjects.tokens import TokenError
+from auth_rls.subjects.token_errors import TokenError
 from realtime.util.database_threads import in_database_thread, in_few_database_threads
 
 Headers = Iterable[tuple[bytes, bytes]]

@@ -15,7 +15,7 @@ import msgspec
 
 from auth_rls.subjects.sessions import SessionProof
 from auth_rls.subjects.subject import Subject
-from auth_rls.subjects.tokens import TokenError
+from auth_rls.subjects.token_errors import TokenError
 from realtime.conf import Settings
 from realtime.delivery.server_adapter import answer_refusal, send_close
 from realtime.protocol.errors import CloseCode

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from auth_rls.subjects import denylist
 from auth_rls.subjects.sessions import user_of_session
 from auth_rls.subjects.subject import Subject
-from auth_rls.subjects.tokens import ExpiredToken
-from realtime.process.connection_watch import Watched
+from auth_rls.subjects.token_errors import ExpiredToken
+from realtime.process.connection_monitor import Monitored
 from realtime.process.hub import Hub
 from realtime.protocol.errors import WireError
 from realtime.session.channel import Channel, Phase
@@ -44,8 +44,8 @@ class _Admission:
 
 
 class Joiner:
-    """Joins the channels of one socket. `ports` are its joined channels: they are put in here and
-    taken out by the connection."""
+    """Joins the channels of one socket. `subscribers` holds its joined channels: the joiner adds
+    them, and the connection removes them."""
 
     __slots__ = (
         "_address",
@@ -55,9 +55,9 @@ class Joiner:
         "_hub",
         "_loop",
         "_perform",
-        "_ports",
         "_session",
         "_socket",
+        "_subscribers",
         "_topics",
     )
 
@@ -65,7 +65,7 @@ class Joiner:
         self,
         socket: Socket,
         hub: Hub,
-        ports: dict[Channel, ChannelSubscriber],
+        subscribers: dict[Channel, ChannelSubscriber],
         topics: TopicHandler,
         admitted: Admitted,
         admitted_at: int,
@@ -76,7 +76,7 @@ class Joiner:
         self._session = socket.session
         self._perform = socket.perform
         self._hub = hub
-        self._ports = ports
+        self._subscribers = subscribers
         self._topics = topics
         self._admitted = admitted
         self._admitted_at = admitted_at
@@ -111,7 +111,7 @@ class Joiner:
         request = self._request(channel, subject, read)
         rights = ALL
         if request.private is not None:
-            rights = await self._hub.dispatcher.subscribers.rights(request)
+            rights = await self._hub.dispatcher.subscriptions.rights(request)
         if not rights.join:
             self._unauthorized(channel)
             return None
@@ -121,41 +121,41 @@ class Joiner:
         dispatcher, rights = self._hub.dispatcher, admission.rights
         subject = admission.request.subject
         channel.key = channel.key or str(uuid.uuid4())
-        port = ChannelSubscriber(self._socket, channel, self._hub.new_id(), _user_id(subject))
-        self._ports[channel] = port
-        self._watch(port, subject)
+        subscriber = ChannelSubscriber(self._socket, channel, self._hub.new_id(), _user_id(subject))
+        self._subscribers[channel] = subscriber
+        self._monitor(subscriber, subject)
         topic = (channel.name, channel.config.private)
         if rights.receive:
             # Before stored broadcasts are read, so that none is missed between the two.
-            dispatcher.topics.join(port, *topic)
+            dispatcher.topics.join(subscriber, *topic)
         replayed: dict[str, str | bytes] = {}
         if channel.config.replay is not None and rights.receive:
             replayed = await self._topics.replayed(channel)
         async with AsyncExitStack() as loaded:
-            if channel.watching and rights.view:
-                await loaded.enter_async_context(dispatcher.presence.hold(*topic))
-            subscribed = await dispatcher.subscribers.add(port, admission.request)
+            if channel.shows_presence and rights.view:
+                await loaded.enter_async_context(dispatcher.presence.loaded(*topic))
+            subscribed = await dispatcher.subscriptions.add(subscriber, admission.request)
             # Nothing is awaited from here to the answer, so that deliveries come behind it.
-            if self._ports.get(channel) is not port:
-                self._hub.remove(port)
+            if self._subscribers.get(channel) is not subscriber:
+                self._hub.remove(subscriber)
             elif not subscribed.rights.join:
                 self._unauthorized(channel)
             else:
-                self._answer(channel, port, admission, subscribed, replayed)
+                self._answer(channel, subscriber, admission, subscribed, replayed)
 
     def _answer(
         self,
         channel: Channel,
-        port: ChannelSubscriber,
+        subscriber: ChannelSubscriber,
         admission: _Admission,
         subscribed: Subscribed,
         replayed: Mapping[str, str | bytes],
     ) -> None:
         rights = admission.rights
         presence = b"{}"
-        if channel.watching and rights.view and subscribed.rights.view:
+        if channel.shows_presence and rights.view and subscribed.rights.view:
             presence = self._hub.dispatcher.presence.join(
-                port, channel.name, channel.config.private
+                subscriber, channel.name, channel.config.private
             )
         self._hub.counters.joins += 1
         self._perform(
@@ -170,7 +170,7 @@ class Joiner:
                 presence=presence,
             )
         )
-        port.answered(frozenset(replayed))
+        subscriber.answered(frozenset(replayed))
         if subscribed.rights != rights:
             self._topics.permit(channel, subscribed.rights)
         self._perform(self._session.release(channel))
@@ -182,18 +182,18 @@ class Joiner:
     async def renew(self, channel: Channel, token: str) -> None:
         """Subscribe the channel as the subject of another token. Raises as `join` does."""
         subject, read = await self._subject(token)
-        port = self._ports.get(channel)
-        if port is None or channel.token != token:
+        subscriber = self._subscribers.get(channel)
+        if subscriber is None or channel.token != token:
             return
         channel.quotas = self._hub.quotas_of(subject, self._loop.time())
         request = self._request(channel, subject, read)
-        subscribed = await self._hub.dispatcher.subscribers.add(port, request)
-        if self._ports.get(channel) is not port:
-            self._hub.remove(port)
+        subscribed = await self._hub.dispatcher.subscriptions.add(subscriber, request)
+        if self._subscribers.get(channel) is not subscriber:
+            self._hub.remove(subscriber)
             return
-        port.user_id = _user_id(subject)
-        self._hub.presence.assign(port.id, port.user_id)
-        self._watch(port, subject)
+        subscriber.user_id = _user_id(subject)
+        self._hub.presence.assign(subscriber.id, subscriber.user_id)
+        self._monitor(subscriber, subject)
         self._topics.permit(channel, subscribed.rights)
         problems = [text for text in subscribed.problems if text is not None]
         self._perform(
@@ -209,7 +209,7 @@ class Joiner:
 
         Raises TokenError, and Revoked for a session that has ended.
         """
-        read = self._hub.dispatcher.subscribers.rebinding.generation
+        read = self._hub.dispatcher.subscriptions.rebinding.generation
         if token is not None and token != self._admitted.token:
             subject = await credentials.identify_in_band(token, api_keys=self._api_keys)
             return subject, read
@@ -226,10 +226,12 @@ class Joiner:
             raise Revoked
         return subject, self._admitted_at
 
-    def _watch(self, port: ChannelSubscriber, subject: Subject) -> None:
-        # By the token of the channel; the connection is watched by what it came with itself.
+    def _monitor(self, subscriber: ChannelSubscriber, subject: Subject) -> None:
+        # By the token of the channel. The credential of the connection is monitored beside it.
         if subject.expires_at is not None:
-            self._hub.watch.put(port, Watched(subject, None, port.revoked))
+            self._hub.connection_monitor.put(
+                subscriber, Monitored(subject, None, subscriber.revoked)
+            )
 
     def _request(self, channel: Channel, subject: Subject, read: int) -> Request:
         private = channel.name if channel.config.private else None

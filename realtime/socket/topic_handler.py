@@ -29,19 +29,19 @@ logger = logging.getLogger(__name__)
 
 
 class TopicHandler:
-    """Handles the topics of `socket`; `ports` are the subscribers of its joined channels.
+    """Handles the topics of `socket`; `subscribers` are those of its joined channels.
 
     Has no state of its own, and the socket keeps no reference to it: see `connection`.
     """
 
-    __slots__ = ("_hub", "_ports", "_socket")
+    __slots__ = ("_hub", "_socket", "_subscribers")
 
     def __init__(
-        self, socket: Socket, hub: Hub, ports: Mapping[Channel, ChannelSubscriber]
+        self, socket: Socket, hub: Hub, subscribers: Mapping[Channel, ChannelSubscriber]
     ) -> None:
         self._socket = socket
         self._hub = hub
-        self._ports = ports
+        self._subscribers = subscribers
 
     async def replayed(self, channel: Channel) -> dict[str, str | bytes]:
         """The frames of the stored broadcasts that a channel asks for, by id."""
@@ -58,68 +58,68 @@ class TopicHandler:
     def permit(self, channel: Channel, rights: TopicRights) -> None:
         """Apply the rights of the channel's subject on its private topic, from here on."""
         self._socket.perform(self._socket.session.permitted(channel, rights))
-        port = self._ports.get(channel)
-        if port is None:
+        subscriber = self._subscribers.get(channel)
+        if subscriber is None:
             return
         dispatcher, topic = self._hub.dispatcher, (channel.name, channel.config.private)
         if rights.receive:
-            dispatcher.topics.join(port, *topic)
+            dispatcher.topics.join(subscriber, *topic)
         else:
-            dispatcher.topics.leave(port)
-            port.forget_all()
+            dispatcher.topics.leave(subscriber)
+            subscriber.forget_all()
         if not rights.view:
-            dispatcher.presence.leave(port)
-        elif channel.watching and not dispatcher.presence.watches(port):
-            self._socket.start(self.watch(channel), channel)
+            dispatcher.presence.leave(subscriber)
+        elif channel.shows_presence and not dispatcher.presence.receives(subscriber):
+            self._socket.start(self.subscribe_presence(channel), channel)
         if not rights.track:
-            self._hub.presence.untrack(port.id)
+            self._hub.presence.untrack(subscriber.id)
 
-    async def watch(self, channel: Channel) -> None:
+    async def subscribe_presence(self, channel: Channel) -> None:
         """Subscribe the channel to presence, and send its `presence_state`."""
         presence, topic = self._hub.dispatcher.presence, (channel.name, channel.config.private)
-        async with presence.hold(*topic):
-            port = self._ports.get(channel)
-            if port is None or not channel.rights.view or presence.watches(port):
+        async with presence.loaded(*topic):
+            subscriber = self._subscribers.get(channel)
+            if subscriber is None or not channel.rights.view or presence.receives(subscriber):
                 return
             self._socket.perform(
-                self._socket.session.presence(channel, presence.join(port, *topic))
+                self._socket.session.presence(channel, presence.join(subscriber, *topic))
             )
 
     def track(self, effect: Track) -> None:
         """Track or untrack the presence of a channel, then report it to the session."""
         channel = effect.channel
-        port = self._ports.get(channel)
-        if port is None:
+        subscriber = self._subscribers.get(channel)
+        if subscriber is None:
             return
-        awaits_state = channel.watching and channel.rights.view
-        if awaits_state and not self._hub.dispatcher.presence.watches(port):
+        awaits_state = channel.shows_presence and channel.rights.view
+        if awaits_state and not self._hub.dispatcher.presence.receives(subscriber):
             # Its `presence_state` is on the way and comes first: without the channel itself, which
             # then comes as a diff. Those that wait go on in their order.
             self._socket.start(self._track_later(effect), channel)
         else:
-            self._track(effect, port)
+            self._track(effect, subscriber)
 
     async def _track_later(self, effect: Track) -> None:
-        await self.watch(effect.channel)
-        port = self._ports.get(effect.channel)
-        if port is not None:
-            self._track(effect, port)
+        await self.subscribe_presence(effect.channel)
+        subscriber = self._subscribers.get(effect.channel)
+        if subscriber is not None:
+            self._track(effect, subscriber)
 
-    def _track(self, effect: Track, port: ChannelSubscriber) -> None:
+    def _track(self, effect: Track, subscriber: ChannelSubscriber) -> None:
         channel, socket = effect.channel, self._socket
 
         def done(problem: str | None) -> None:
             socket.perform(socket.session.topic_events.tracked(effect, problem))
 
         if effect.meta is None:
-            self._hub.presence.untrack(port.id, done)
+            self._hub.presence.untrack(subscriber.id, done)
             return
         self._hub.presence.track(
             PresenceRow(
-                PresenceMeta(port.id, 0, channel.key, effect.meta),
+                PresenceMeta(subscriber.id, 0, channel.key, effect.meta),
                 channel.name,
                 channel.config.private,
-                port.user_id,
+                subscriber.user_id,
             ),
             done,
         )
@@ -127,10 +127,10 @@ class TopicHandler:
     def broadcast(self, effect: SendBroadcast) -> None:
         """Relay a broadcast, or store it if it is to persist; then report it to the session."""
         channel = effect.channel
-        port = self._ports.get(channel)
-        origin = "" if channel.config.broadcast_self or port is None else port.id
+        subscriber = self._subscribers.get(channel)
+        origin = "" if channel.config.broadcast_self or subscriber is None else subscriber.id
         private, payload = channel.config.private, effect.payload
-        user_id = (port.user_id if private and port is not None else None) or ""
+        user_id = (subscriber.user_id if private and subscriber is not None else None) or ""
         if effect.event is None:
             payload = with_sender(payload, private, user_id)
         cast = Broadcast(
@@ -142,21 +142,23 @@ class TopicHandler:
             origin=origin,
             user_id=user_id,
         )
-        if effect.persist and port is not None:
-            self._socket.start(self._store(effect, port, cast), channel)
+        if effect.persist and subscriber is not None:
+            self._socket.start(self._store(effect, subscriber, cast), channel)
             return
         relayed = self._hub.broadcast(cast)
         self._socket.perform(self._socket.session.topic_events.relayed(effect, relayed))
 
-    async def _store(self, effect: SendBroadcast, port: ChannelSubscriber, cast: Broadcast) -> None:
+    async def _store(
+        self, effect: SendBroadcast, subscriber: ChannelSubscriber, cast: Broadcast
+    ) -> None:
         topic_events = self._socket.session.topic_events
         cast = msgspec.structs.replace(cast, id=str(uuid.uuid4()))
         if not effect.channel.config.broadcast_self and effect.channel.rights.receive:
-            port.skip(cast.id)
+            subscriber.skip(cast.id)
         try:
             await in_database_thread(store, cast)
         except (ValueError, *DATABASE_ERRORS) as error:
-            port.forget(cast.id)
+            subscriber.forget(cast.id)
             logger.warning(
                 "broadcast not stored: %s", error, extra={"action": "broadcast_not_stored"}
             )

@@ -1,5 +1,5 @@
-"""The Subscription Manager: what each channel asked for, by which policies, and which channels an
-event concerns.
+"""The Subscription Manager: the requests of channels, the policies bound to them, and the channels
+that an event concerns.
 
 Never reads from a socket and never writes to one.
 """

@@ -1,7 +1,7 @@
 """Which tables decide access, and which subjects a change of them may concern.
 
-Follows the policies: what they read is captured before it is used. Reads them for a `Planner`, and
-plans nothing itself. Runs in a database thread, except for what looks at events alone.
+Has the columns that policies read captured before they are used. Reads policies for a `Planner`,
+and plans nothing itself. Methods run in a database thread, except those that only take events.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from realtime.wal.head import read_head
 class RebindScope:
     """Which channels changes of permissions may concern.
 
-    `everybody`: all. `policies`: those that are subscribed to a table whose policies changed.
-    `users`: those of the users with these keys. `capture_gap`: tables behind selects may not have
-    been captured for a while. `edits` are rows of policies before and after: there may be a gap
-    where one reads less than before.
+    `everybody`: all channels. `policies`: those subscribed to a table whose policies changed.
+    `users`: those of the users with these primary keys as text. `capture_gap`: for a while tables
+    behind selects may not have been captured. `edits`: rows of policies before and after a change;
+    there may be such a gap where a policy reads fewer columns than before.
     """
 
     everybody: bool = False
@@ -48,7 +48,7 @@ EVERYBODY = RebindScope(everybody=True)
 
 
 class AccessWatch:
-    """Which tables decide access, and that they are captured. Remembered between two looks."""
+    """Which tables decide access, as of the last `look`, which had them captured."""
 
     def __init__(self, alias: str) -> None:
         self._alias = alias
@@ -81,7 +81,7 @@ class AccessWatch:
         """
         head = read_head(connections[self._alias])
         if head.epoch != at.epoch or head.seq < at.seq:
-            # The log has begun anew; everything will be bound again for it.
+            # The log has begun anew; every channel will be bound again for the new epoch.
             return Planner()
         return Planner(PolicySnapshot.load_past(self._past(at)))
 
@@ -98,7 +98,7 @@ class AccessWatch:
                 raise PastUnknown(f"{event.op} of {event.relation.table}")
             found = rows.setdefault(model, {})
             key = model._meta.pk.column
-            # The first change of a key says what was there before all of them.
+            # The first change of a key shows the row as it was before all changes.
             if event.old is not None:
                 found.setdefault(event.old[key], event.old)
             if event.new is not None:
@@ -106,12 +106,12 @@ class AccessWatch:
         return Past(rows)
 
     def binds(self, event: DatabaseEvent) -> bool:
-        """Whether this change may alter what a subject is bound to, and not a set alone."""
+        """Whether this change may alter the plan of a subject, and not only a set."""
         table = event.relation.table
         return table == self._policies or table in self._binding
 
     def scope(self, events: Iterable[DatabaseEvent]) -> RebindScope:
-        """What these changes may concern. Where that cannot be known, everybody."""
+        """The channels that these changes may concern; all where that cannot be known."""
         everybody = policies = capture_gap = False
         edits: list[tuple[RowImage, RowImage | None]] = []
         users: set[str] = set()
@@ -124,7 +124,7 @@ class AccessWatch:
                 else:
                     capture_gap = capture_gap or event.new is None
             elif table in self._binding:
-                # A permission says what its policies are about, so they may read other tables now.
+                # A permission names the model of its policies, which may read other tables now.
                 capture_gap = capture_gap or (table == self._permissions and event.op != "INSERT")
                 column = self._binding[table]
                 images = [image for image in (event.old, event.new) if image is not None]
@@ -144,5 +144,5 @@ class AccessWatch:
         return needed <= self._known.get(apps.get_model(select.model), frozenset())
 
     def covers(self, planner: Planner) -> bool:
-        """Whether all that decides for this planner was captured at the last look."""
+        """Whether every column that decides for this planner was captured at the last look."""
         return planner.watched() == self._known

@@ -1,7 +1,7 @@
-"""What one change looks like to one audience: the `data` object of a postgres_changes frame.
+"""The `data` object of a postgres_changes frame: one change as one audience gets it.
 
-Pure. The row's JSON text is spliced in as the trigger wrote it. Shape from the Supabase Realtime
-protocol: https://supabase.com/docs/guides/realtime/protocol
+Pure. The row's JSON text is inserted as the trigger wrote it. The shape is that of the Supabase
+Realtime protocol: https://supabase.com/docs/guides/realtime/protocol
 """
 
 from __future__ import annotations
@@ -79,9 +79,8 @@ def data(
 ) -> bytes:
     """The `data` object as JSON.
 
-    `op` is what the change is to the subscriber, where that differs from what it is: an UPDATE may
-    bring a row into a live set or take one out. `show_old` says whether the subscriber could see
-    the old image. Which images the object has:
+    `op` is the change as the subscriber gets it: to a live set, an UPDATE may be an INSERT or a
+    DELETE. `show_old`: the subscriber could see the old image. The images of the object:
 
     | event  | op     | record | old_record                                  |
     | ------ | ------ | ------ | ------------------------------------------- |

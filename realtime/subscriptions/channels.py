@@ -1,8 +1,8 @@
-"""The subscribed channels of one process, each live or on its way to being so.
+"""The subscribed channels of one process, each live or in a replay.
 
-One record per channel says what it asked for, what it is bound to and what it has not been brought
-to yet. It is handed to the index, the sets and the replays together, so that no channel is in two
-of them at once. Makes no query and decides no permission.
+One record for each channel: its request, its plan, its replay if one runs, and the shifts of sets
+that it has not followed yet. The index, the live sets and the replays are changed together here, so
+that no channel is live and in a replay at once. Makes no query and decides no permission.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from auth_rls.predicates.predicate import Predicate, Select
 from auth_rls.sets.live_set import SetDelta
 from realtime.event_log.event import DatabaseEvent
 from realtime.protocol.join import Binding
+from realtime.subscriptions.failures import log_failure
 from realtime.subscriptions.filter_ledger import CONNECTION, FilterLedger, Owner
 from realtime.subscriptions.index import (
     AudienceKey,
@@ -28,9 +29,9 @@ from realtime.subscriptions.index import (
 )
 from realtime.subscriptions.judgement import TOO_COSTLY
 from realtime.subscriptions.planner import Plan
-from realtime.subscriptions.replay.context import ReplayContext, evaluation_failed
+from realtime.subscriptions.replay.context import ReplayContext
 from realtime.subscriptions.replay.replay import Replay
-from realtime.subscriptions.replay.snapshot import Place
+from realtime.subscriptions.replay.snapshot import LiveKey
 from realtime.subscriptions.request import Request, Revoked
 from realtime.subscriptions.subscriber import Subscriber
 
@@ -39,28 +40,28 @@ logger = logging.getLogger("realtime.listening")
 
 @dataclass(eq=False, slots=True)
 class _Channel:
-    """What is known of one channel. It is live unless a replay runs."""
+    """One channel. It is live unless a replay runs."""
 
     request: Request
     plan: Plan
     replay: Replay | None = None
     task: asyncio.Task[None] | None = None
-    #: Selects whose sets have shifted since the channel was brought to them.
+    #: Selects whose sets have shifted, and `apply_shifts` was not called since.
     shifted: dict[Select, None] | None = None
-    #: Of these, how far the rows that the client holds are behind. Kept while the channel is live
-    #: alone: a replay compares what the client holds by itself.
+    #: For each of them, the shift that the rows of the client do not follow yet. Only while the
+    #: channel is live: a replay compares the client's rows itself.
     behind: dict[Select, SetDelta] | None = None
 
 
 class Channels:
     """All methods are called on one event loop."""
 
-    def __init__(self, means: ReplayContext) -> None:
-        self._means = means
-        self._sets = means.sets
+    def __init__(self, context: ReplayContext) -> None:
+        self._context = context
+        self._sets = context.sets
         #: The subscriptions of the channels that are live.
         self.index: SubscriptionIndex[Subscriber] = SubscriptionIndex(
-            evaluation_failed,
+            log_failure,
             self._sets.members,
             self._too_costly,
             payers_of=self._payers_of,
@@ -70,64 +71,66 @@ class Channels:
         # By channel the bindings whose filters cost too much on the event at hand.
         self._costly: dict[Subscriber, set[int]] = {}
         self._channels: dict[Subscriber, _Channel] = {}
-        # By the key of the subject's user, as text.
+        # Channels by the key of their subject's user, as text.
         self._of_user: dict[str, dict[Subscriber, None]] = {}
-        #: How many channels are on their way to the head of the log.
+        #: How many channels are in a replay.
         self.running_replays = 0
         # The channels whose `shifted` is not None.
         self._shifted: dict[Subscriber, None] = {}
-        # Channels to be subscribed when the event at hand is delivered; None between two events.
+        # Channels that are subscribed after the current event; None between two events.
         self._waiting: dict[Subscriber, None] | None = None
 
-    def __contains__(self, port: object) -> bool:
-        return port in self._channels
+    def __contains__(self, subscriber: object) -> bool:
+        return subscriber in self._channels
 
     def __iter__(self) -> Iterator[Subscriber]:
-        """Every known channel. Channels may come and go meanwhile."""
+        """Every channel, as of the call: channels may come and go while the result is used."""
         return iter(tuple(self._channels))
 
     @property
     def subscribed(self) -> int:
-        """How many channels are subscribed to changes, or on their way to it."""
+        """How many channels are subscribed to changes, those in a replay included."""
         return len(self.index) + self.running_replays
 
-    def replaying(self, port: Subscriber) -> bool:
-        """Whether this channel has not been served up to the position of the process yet."""
-        channel = self._channels.get(port)
+    def replaying(self, subscriber: Subscriber) -> bool:
+        """Whether this channel has not been sent everything up to the position of the process."""
+        channel = self._channels.get(subscriber)
         return channel is not None and channel.replay is not None
 
-    def request_of(self, port: Subscriber) -> Request | None:
-        """What the channel asked for; None for one that is not known."""
-        channel = self._channels.get(port)
+    def request_of(self, subscriber: Subscriber) -> Request | None:
+        """The request of a channel; None for a channel that is not here."""
+        channel = self._channels.get(subscriber)
         return None if channel is None else channel.request
 
-    def plan_of(self, port: Subscriber) -> Plan:
-        """What the channel is bound to. Raises KeyError for one that is not known."""
-        return self._channels[port].plan
+    def plan_of(self, subscriber: Subscriber) -> Plan:
+        """The plan of a channel. Raises KeyError for a channel that is not here."""
+        return self._channels[subscriber].plan
 
     def of_users(self, keys: Iterable[str]) -> Iterator[Subscriber]:
-        """The channels whose subjects are these users, named by their keys as text."""
+        """The channels of these users, given by their primary keys as text."""
         for key in keys:
             yield from self._of_user.get(key, ())
 
     # --- coming and going -----------------------------------------------------------------------
 
-    def enter(self, port: Subscriber, request: Request, plan: Plan) -> Plan:
+    def enter(self, subscriber: Subscriber, request: Request, plan: Plan) -> Plan:
         """Take a new channel, or one that asks anew, perhaps as another subject. Returns what is
         left of the plan: bindings whose filters are too many are refused."""
-        request, plan = self._charged(port, request, plan)
-        self._enter(port, request, plan)
+        request, plan = self._charged(subscriber, request, plan)
+        self._enter(subscriber, request, plan)
         return plan
 
-    def _charged(self, port: Subscriber, request: Request, plan: Plan) -> tuple[Request, Plan]:
-        owners = [Owner(port.connection, CONNECTION)]
+    def _charged(
+        self, subscriber: Subscriber, request: Request, plan: Plan
+    ) -> tuple[Request, Plan]:
+        owners = [Owner(subscriber.connection, CONNECTION)]
         if request.owner is not None:
             owners.append(request.owner)
-        excess = self._filters.charge(port, owners, plan.filters)
+        excess = self._filters.charge(subscriber, owners, plan.filters)
         if not excess:
             return request, plan
         for found in excess.values():
-            self._means.counters.limits[f"filter_{found.what}/{found.bounds.scope}"] += 1
+            self._context.counters.limits[f"filter_{found.what}/{found.bounds.scope}"] += 1
         problems = {
             binding.id: binding.failed(f"ERROR P0001 (raise_exception) {excess[binding.id]}")
             for binding in request.bindings
@@ -136,90 +139,97 @@ class Channels:
         request = request.refused(problems)
         return request, plan.refused(request.bindings)
 
-    def _payers_of(self, port: Subscriber) -> Payers:
-        owner = self._channels[port].request.owner
-        return Payers(port.connection, port.connection if owner is None else owner.key)
+    def _payers_of(self, subscriber: Subscriber) -> Payers:
+        owner = self._channels[subscriber].request.owner
+        return Payers(subscriber.connection, subscriber.connection if owner is None else owner.key)
 
-    def _enter(self, port: Subscriber, request: Request, plan: Plan) -> None:
-        channel = self._channels.get(port)
+    def _enter(self, subscriber: Subscriber, request: Request, plan: Plan) -> None:
+        channel = self._channels.get(subscriber)
         if channel is None:
-            channel = self._channels[port] = _Channel(request, plan)
-            self._name(port, request)
+            channel = self._channels[subscriber] = _Channel(request, plan)
+            self._name(subscriber, request)
             if any(b.since is not None or b.snapshot is not None for b in request.bindings):
-                self._start(port, Replay.from_cursors(port, request, plan, self._means))
+                self._start(
+                    subscriber, Replay.from_cursors(subscriber, request, plan, self._context)
+                )
             else:
-                self._subscribe(port, channel)
+                self._subscribe(subscriber, channel)
             return
         before = channel.plan
-        self._replace(port, channel, request, plan)
+        self._replace(subscriber, channel, request, plan)
         if channel.replay is not None:
-            self._redirect(port, channel, channel.replay)
+            self._redirect(subscriber, channel, channel.replay)
         elif before.live != plan.live:
-            self._start(port, Replay.anew(port, request, plan, self._means, lambda b: b.live))
+            self._start(
+                subscriber, Replay.anew(subscriber, request, plan, self._context, lambda b: b.live)
+            )
         else:
-            self._subscribe(port, channel)
+            self._subscribe(subscriber, channel)
 
-    def bind(self, port: Subscriber, request: Request, plan: Plan) -> bool:
-        """Bind a known channel to other permissions. Returns whether that changed anything."""
-        channel = self._channels[port]
+    def bind(self, subscriber: Subscriber, request: Request, plan: Plan) -> bool:
+        """Give a channel that is here a new plan. Returns whether its subscriptions changed."""
+        channel = self._channels[subscriber]
         before = channel.plan
-        self._replace(port, channel, request, plan)
+        self._replace(subscriber, channel, request, plan)
         if channel.replay is not None:
-            self._redirect(port, channel, channel.replay)
+            self._redirect(subscriber, channel, channel.replay)
             return before.subscriptions != plan.subscriptions
         if before.live != plan.live:
-            held = self._held(before, channel.behind)
-            self._start(port, Replay.moved(port, request, held, plan, self._means))
+            verdicts = self._verdicts(before, channel.behind)
+            self._start(
+                subscriber, Replay.moved(subscriber, request, verdicts, plan, self._context)
+            )
             return True
-        return self._subscribe(port, channel)
+        return self._subscribe(subscriber, channel)
 
-    def remove(self, port: Subscriber) -> None:
-        """Forget a channel. Nothing is delivered to it from here on (RT-S1)."""
-        channel = self._channels.get(port)
+    def remove(self, subscriber: Subscriber) -> None:
+        """Remove a channel. Nothing is delivered to it from here on (RT-S1)."""
+        channel = self._channels.get(subscriber)
         if channel is None:
             return
-        self._leave(port, channel)
-        self._unname(port, channel.request)
-        self._shifted.pop(port, None)
-        del self._channels[port]
-        self._sets.release(port)
-        self._filters.release(port)
+        self._leave(subscriber, channel)
+        self._unname(subscriber, channel.request)
+        self._shifted.pop(subscriber, None)
+        del self._channels[subscriber]
+        self._sets.release(subscriber)
+        self._filters.release(subscriber)
 
-    def _too_costly(self, port: Subscriber, subscription: Subscription) -> None:
-        self._costly.setdefault(port, set()).add(subscription.id)
+    def _too_costly(self, subscriber: Subscriber, subscription: Subscription) -> None:
+        self._costly.setdefault(subscriber, set()).add(subscription.id)
 
-    def end(self, port: Subscriber, ids: Collection[int]) -> None:
-        """End these bindings, whose filters cost more than is allowed; the client is notified. No
-        change of permissions brings them back, only another join. Does nothing to a channel that
-        has left."""
-        channel = self._channels.get(port)
+    def end(self, subscriber: Subscriber, ids: Collection[int]) -> None:
+        """End these bindings, whose filters cost more than is allowed, and notify the client. Only
+        another join begins them again. Does nothing to a channel that has left."""
+        channel = self._channels.get(subscriber)
         if channel is None:
             return
-        self._filters.release(port, ids)
+        self._filters.release(subscriber, ids)
         request = channel.request.ended(ids, TOO_COSTLY)
-        self._replace(port, channel, request, channel.plan.without(ids))
+        self._replace(subscriber, channel, request, channel.plan.without(ids))
         if channel.replay is not None:
-            self._redirect(port, channel, channel.replay)
+            self._redirect(subscriber, channel, channel.replay)
         else:
-            self._subscribe(port, channel)
+            self._subscribe(subscriber, channel)
         for binding in request.bindings:
             if binding.id in ids and binding.error is not None:
-                port.binding_ended(binding.error)
+                subscriber.binding_ended(binding.error)
 
-    def _replace(self, port: Subscriber, channel: _Channel, request: Request, plan: Plan) -> None:
-        self._unname(port, channel.request)
+    def _replace(
+        self, subscriber: Subscriber, channel: _Channel, request: Request, plan: Plan
+    ) -> None:
+        self._unname(subscriber, channel.request)
         channel.request, channel.plan = request, plan
-        self._name(port, request)
+        self._name(subscriber, request)
 
-    def _name(self, port: Subscriber, request: Request) -> None:
+    def _name(self, subscriber: Subscriber, request: Request) -> None:
         if request.subject.user_id is not None:
-            self._of_user.setdefault(str(request.subject.user_id), {})[port] = None
+            self._of_user.setdefault(str(request.subject.user_id), {})[subscriber] = None
 
-    def _unname(self, port: Subscriber, request: Request) -> None:
+    def _unname(self, subscriber: Subscriber, request: Request) -> None:
         if request.subject.user_id is None:
             return
         key = str(request.subject.user_id)
-        del self._of_user[key][port]
+        del self._of_user[key][subscriber]
         if not self._of_user[key]:
             del self._of_user[key]
 
@@ -228,9 +238,9 @@ class Channels:
     def matching(
         self, event: DatabaseEvent, found: list[Delivery[Subscriber]]
     ) -> Generator[None, None, None]:
-        """Append to `found` every frame that this event is worth to the channels that are live.
+        """Append to `found` the deliveries of this event to live channels.
 
-        A generator: the loop may run other tasks at each step. Inside `frozen`.
+        A generator: the caller may let other tasks run at each step. Call it inside `frozen`.
         """
         if event.old is None and event.new is None:
             return self._emptied(event)
@@ -238,48 +248,51 @@ class Channels:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """No channel is subscribed inside the block: a channel that comes meanwhile has a later
-        position in the log than the event that is delivered."""
+        """While the block runs no channel is subscribed. Channels that join meanwhile are
+        subscribed at its end: their position in the log is after the event that is being
+        delivered."""
         self._waiting = {}
         try:
             yield
         finally:
             waiting, self._waiting = self._waiting, None
-            for port in waiting:
-                self._subscribe(port, self._channels[port])
+            for subscriber in waiting:
+                self._subscribe(subscriber, self._channels[subscriber])
             costly, self._costly = self._costly, {}
-            for port, ids in costly.items():
-                self.end(port, ids)
+            for subscriber, ids in costly.items():
+                self.end(subscriber, ids)
 
     def _emptied(self, event: DatabaseEvent) -> Generator[None, None, None]:
-        # A TRUNCATE names no rows: every channel that is subscribed to the table reads it anew.
+        # A TRUNCATE names no rows: every channel that is subscribed to the table begins anew.
         schema, table = event.relation.schema, event.relation.table
 
         def on_it(binding: Binding) -> bool:
             return binding.covers(schema, table)
 
-        for port in tuple(self.index.on_table(schema, table)):
-            channel = self._channels.get(port)
+        for subscriber in tuple(self.index.on_table(schema, table)):
+            channel = self._channels.get(subscriber)
             # A channel may have left meanwhile; a replay that began reads the table anyway.
             if channel is not None and channel.replay is None:
-                replay = Replay.anew(port, channel.request, channel.plan, self._means, on_it)
-                self._start(port, replay)
+                replay = Replay.anew(
+                    subscriber, channel.request, channel.plan, self._context, on_it
+                )
+                self._start(subscriber, replay)
             yield
 
     # --- sets -----------------------------------------------------------------------------------
 
     def follow(self, select: Select, shift: SetDelta) -> None:
-        """A set has shifted: events are matched by its new values from here on. To be called
-        before anything is awaited; `apply_shifts` brings the channels to it later."""
+        """A set has shifted: from here on the index matches events by its new values. Call it
+        before anything is awaited, and `apply_shifts` for the channels afterwards."""
         self.index.follow(select, shift)
         for holder in self._sets.holders(select):
-            port = cast(Subscriber, holder)
-            channel = self._channels.get(port)
+            subscriber = cast(Subscriber, holder)
+            channel = self._channels.get(subscriber)
             if channel is None:
                 continue
             if channel.shifted is None:
                 channel.shifted = {}
-                self._shifted[port] = None
+                self._shifted[subscriber] = None
             channel.shifted[select] = None
             if channel.replay is None:
                 if channel.behind is None:
@@ -288,16 +301,17 @@ class Channels:
 
     @property
     def shifted(self) -> Collection[Subscriber]:
-        """The channels that `apply_shifts` is to be called for."""
+        """The channels that `apply_shifts` must be called for."""
         return tuple(self._shifted)
 
-    def apply_shifts(self, port: Subscriber) -> bool:
-        """Bring a channel to its new sets. Returns whether its rights on a topic may have changed
-        by them. Does nothing to a channel whose sets did not shift, or that has left."""
-        channel = self._channels.get(port)
+    def apply_shifts(self, subscriber: Subscriber) -> bool:
+        """Send a channel the rows that come and go with its shifted sets. Returns whether its
+        rights on a topic may have changed. Does nothing if no set of the channel has shifted, or if
+        the channel has left."""
+        channel = self._channels.get(subscriber)
         if channel is None or channel.shifted is None:
             return False
-        del self._shifted[port]
+        del self._shifted[subscriber]
         selects, channel.shifted = channel.shifted, None
         behind, channel.behind = channel.behind, None
         plan = channel.plan
@@ -305,63 +319,67 @@ class Channels:
         if selects.keys().isdisjoint(plan.row_selects):
             return entitled
         if plan.live and behind is not None:
-            held = self._held(plan, behind)
-            if held != self._held(plan):
-                self._start(port, Replay.moved(port, channel.request, held, plan, self._means))
-        port.resubscribed()
+            verdicts = self._verdicts(plan, behind)
+            if verdicts != self._verdicts(plan):
+                self._start(
+                    subscriber,
+                    Replay.moved(subscriber, channel.request, verdicts, plan, self._context),
+                )
+        subscriber.resubscribed()
         return entitled
 
-    def _held(
+    def _verdicts(
         self, plan: Plan, behind: dict[Select, SetDelta] | None = None
-    ) -> dict[Place, Predicate]:
-        """The verdicts of the live sets with the values of now, or of before these shifts."""
+    ) -> dict[LiveKey, Predicate]:
+        """The predicates of the live subscriptions with the current values of their sets, or with
+        those before the shifts in `behind`."""
         return {key: self._sets.resolve(item.rls, behind) for key, item in plan.live.items()}
 
-    # --- live, or on its way --------------------------------------------------------------------
+    # --- live, or in a replay -------------------------------------------------------------------
 
-    def _redirect(self, port: Subscriber, channel: _Channel, replay: Replay) -> None:
+    def _redirect(self, subscriber: Subscriber, channel: _Channel, replay: Replay) -> None:
         replay.request, replay.plan = channel.request, channel.plan
-        self._sets.retain(port, channel.plan.selects)
+        self._sets.retain(subscriber, channel.plan.selects)
 
-    def _subscribe(self, port: Subscriber, channel: _Channel) -> bool:
+    def _subscribe(self, subscriber: Subscriber, channel: _Channel) -> bool:
         plan = channel.plan
         if self._waiting is not None:
-            self._waiting[port] = None
-            # What the channel has now, it keeps until then.
-            now = [item for item in self._sets.held(port) if item not in plan.selects]
-            self._sets.retain(port, (*plan.selects, *now))
+            self._waiting[subscriber] = None
+            # The channel keeps its present sets until it is subscribed anew.
+            now = [item for item in self._sets.retained(subscriber) if item not in plan.selects]
+            self._sets.retain(subscriber, (*plan.selects, *now))
             return False
         if plan.subscriptions:
-            frame = port.change_frame
-            key = AudienceKey(port.topic, port.version.value, plan.subscriptions, frame)
-            changed = self.index.set(port, key)
+            frame = subscriber.change_frame
+            key = AudienceKey(subscriber.topic, subscriber.version.value, plan.subscriptions, frame)
+            changed = self.index.set(subscriber, key)
         else:
-            changed = port in self.index
-            self.index.remove(port)
-        # Not before: the index looks into the sets of what it removes.
-        self._sets.retain(port, plan.selects)
+            changed = subscriber in self.index
+            self.index.remove(subscriber)
+        # Last, because the index reads the sets of the subscriptions that it removes.
+        self._sets.retain(subscriber, plan.selects)
         return changed
 
-    def _leave(self, port: Subscriber, channel: _Channel) -> None:
-        """Take a channel out of the index, or off its way."""
+    def _leave(self, subscriber: Subscriber, channel: _Channel) -> None:
+        """Remove a channel from the index, and end its replay."""
         channel.behind = None
         if self._waiting is not None:
-            self._waiting.pop(port, None)
-        self.index.remove(port)
+            self._waiting.pop(subscriber, None)
+        self.index.remove(subscriber)
         if channel.task is not None:
             self._end_replay(channel).cancel()
 
-    def _start(self, port: Subscriber, replay: Replay) -> None:
-        """Send a channel on its way; nothing else is delivered to it until it arrives."""
-        channel = self._channels[port]
-        self._leave(port, channel)
-        self._means.counters.replays += 1
-        self._sets.retain(port, replay.plan.selects)
+    def _start(self, subscriber: Subscriber, replay: Replay) -> None:
+        """Start a replay. Until it ends, the channel gets nothing but what the replay delivers."""
+        channel = self._channels[subscriber]
+        self._leave(subscriber, channel)
+        self._context.counters.replays += 1
+        self._sets.retain(subscriber, replay.plan.selects)
         run = replay.run(self._arrived, self.end)
         task = asyncio.create_task(run, name="rowcast-replay")
         channel.replay, channel.task = replay, task
         self.running_replays += 1
-        task.add_done_callback(lambda task: self._replay_done(port, replay, task))
+        task.add_done_callback(lambda task: self._replay_done(subscriber, replay, task))
 
     def _end_replay(self, channel: _Channel) -> asyncio.Task[None]:
         task = channel.task
@@ -371,24 +389,26 @@ class Channels:
         return task
 
     def _arrived(self, replay: Replay) -> None:
-        """A replay has met the head: its channel is live from here on. Nothing was awaited since
-        the replay compared the two."""
-        channel = self._channels.get(replay.port)
+        """Make the channel of a replay live: the replay has reached the position of the process.
+        Nothing was awaited since it compared the two positions."""
+        channel = self._channels.get(replay.subscriber)
         if channel is not None and channel.replay is replay:
             self._end_replay(channel)
-            self._subscribe(replay.port, channel)
+            self._subscribe(replay.subscriber, channel)
 
-    def _replay_done(self, port: Subscriber, replay: Replay, task: asyncio.Task[None]) -> None:
+    def _replay_done(
+        self, subscriber: Subscriber, replay: Replay, task: asyncio.Task[None]
+    ) -> None:
         if task.cancelled() or task.exception() is None:
             return
-        channel = self._channels.get(port)
+        channel = self._channels.get(subscriber)
         if channel is None or channel.task is not task:
             return
         if isinstance(task.exception(), Revoked):
-            self.remove(port)
-            port.revoked()
+            self.remove(subscriber)
+            subscriber.revoked()
             return
         logger.warning("a replay failed: %s", task.exception(), extra={"action": "replay_failed"})
-        # Live with a gap that the client is notified of is better than silent.
+        # The channel becomes live with a gap, and its client is told to read its rows again.
         self._arrived(replay)
-        port.resync(self._means.log.position)
+        subscriber.resync(self._context.log.position)

@@ -1,8 +1,9 @@
 """What a verdict depends on: which changes may have altered what a subject sees of a table, and on
 which rows two verdicts differ.
 
-Pure. A client that resumes a live set holds the rows it saw then, and the server knows what the
-client may see now. The two are the same unless one of the changes in between altered the verdict.
+Pure. The client of a live subscription that resumes has the rows that it could see when it left;
+the server computes those that it may see now. The two agree unless one of the changes in between
+altered the verdict.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ _Verdict = Callable[[Mapping[str, Any]], bool | None]
 
 @dataclass(frozen=True, slots=True)
 class Dependence:
-    """Rows of a table that a verdict depends on: those on which `where` is true or unknown. Of
-    these only the value of `column` counts, or every value if it is None."""
+    """Rows of a table that a verdict depends on: those on which `where` is true or unknown. Only
+    their value of `column` counts, or every value if it is None."""
 
     table: str
     where: Predicate = TRUE
@@ -63,9 +64,11 @@ class VerdictDependencies:
 
 
 def of_select(select: Select, table_of: Callable[[str], str]) -> list[Dependence]:
-    """The rows behind a select, bound to its subject; `table_of` knows tables by model label.
+    """The rows behind a select that is bound to its subject. `table_of` returns the table of a
+    model's label.
 
-    One row does not show what a nested select finds: any change of either table counts.
+    With a nested select, one row does not show whether it is chosen, so any change of either table
+    counts.
     """
     inner = list(selects(select.where))
     where = TRUE if inner else select.where
@@ -77,7 +80,7 @@ def of_select(select: Select, table_of: Callable[[str], str]) -> list[Dependence
 
 
 def key_is(table: str, column: str, value: object) -> Dependence:
-    """The one row, or the rows, of a table with this value."""
+    """The rows of a table with this value."""
     return Dependence(table, Test(column, "exact", value))
 
 
@@ -85,8 +88,8 @@ def differing(one: Predicate, other: Predicate) -> Predicate:
     """A predicate that holds at least on every row where one of the two is true and the other is
     not.
 
-    What both share is left out: when a subject joins a room, the rows of that room are looked up
-    and those of the subject's other rooms are not.
+    Parts that both share are left out: when a subject joins a team, the rows of that team are read
+    and those of the subject's other teams are not.
     """
     one, other = simplify(one), simplify(other)
     if one == other:
@@ -103,7 +106,7 @@ def differing(one: Predicate, other: Predicate) -> Predicate:
                 kind(tuple(part for part in parts if part not in shared)),
                 kind(tuple(part for part in counterparts if part not in shared)),
             )
-            # In a conjunction both need the shared part; in a disjunction it makes both true.
+            # In a conjunction both need the shared parts; in a disjunction these make both true.
             return rest if kind is Any_ else simplify(All((*shared, rest)))
     return simplify(Any_((one, other)))
 
@@ -113,7 +116,7 @@ def _parts(predicate: Predicate, kind: type[All] | type[Any_]) -> tuple[Predicat
 
 
 def _values(test: Test) -> frozenset[object] | None:
-    """The values of which the column must have one; None for a test with another operator."""
+    """The values that the column may have; None for a test with another operator."""
     if test.op == "exact":
         return frozenset((test.value,))
     return test.value if test.op == "in" and isinstance(test.value, frozenset) else None

@@ -25,7 +25,7 @@ from realtime.subscriptions.judgement import FilterJudgement, MembersOf, Verdict
 if TYPE_CHECKING:
     from realtime.subscriptions.index import Audience, Subscription
 
-Member = TypeVar("Member")
+Recipient = TypeVar("Recipient")
 
 
 class Sight(NamedTuple):
@@ -38,12 +38,14 @@ class Sight(NamedTuple):
 NOTHING = Sight(False, False)
 
 
-class Entry(Generic[Member]):
+class Entry(Generic[Recipient]):
     """Every subscription on a table with one filter and the same policies, all live or none."""
 
     __slots__ = ("_decided", "filter", "group", "judgement", "keys", "subjects", "subscribers")
 
-    def __init__(self, group: RuleGroup[Member], filter_: Predicate, members_of: MembersOf) -> None:
+    def __init__(
+        self, group: RuleGroup[Recipient], filter_: Predicate, members_of: MembersOf
+    ) -> None:
         simple = simplify(filter_)
         self.group = group
         self.filter = filter_
@@ -52,7 +54,7 @@ class Entry(Generic[Member]):
         # One that was found by a value of the one row that counts needs no evaluation.
         self._decided = keys_decide(simple)
         # A dict as an ordered set: frames leave in the order of joining.
-        self.subscribers: dict[tuple[Audience[Member], Subscription], None] = {}
+        self.subscribers: dict[tuple[Audience[Recipient], Subscription], None] = {}
         #: Whom its costs are charged to, each with the number of channels. Of metered ones alone.
         self.subjects: Counter[object] = Counter()
 
@@ -65,7 +67,7 @@ class Entry(Generic[Member]):
         return (self._decided and self.group.indexed) or self.judgement.passes(row)
 
 
-class RuleGroup(Generic[Member]):
+class RuleGroup(Generic[Recipient]):
     """Every entry of a table with the same bound policies."""
 
     __slots__ = ("_decided", "_index", "_members_of", "_shows", "by_filter", "keys", "rules")
@@ -77,16 +79,16 @@ class RuleGroup(Generic[Member]):
         self.keys = index_keys(simple)
         self._decided = keys_decide(simple)
         self._shows: Verdict | None = None if rules == TRUE else matcher(rules, members_of)
-        self.by_filter: dict[Predicate, Entry[Member]] = {}
+        self.by_filter: dict[Predicate, Entry[Recipient]] = {}
         # A single entry needs none.
-        self._index: Index[Entry[Member]] | None = None
+        self._index: Index[Entry[Recipient]] | None = None
 
     @property
     def indexed(self) -> bool:
         """Whether `candidates` finds entries by the values that they need."""
         return self._index is not None
 
-    def entry(self, filter_: Predicate) -> Entry[Member]:
+    def entry(self, filter_: Predicate) -> Entry[Recipient]:
         """The entry of this filter, made if there is none."""
         found = self.by_filter.get(filter_)
         if found is not None:
@@ -100,7 +102,7 @@ class RuleGroup(Generic[Member]):
                 self._index.add(each, each.keys)
         return found
 
-    def discard(self, entry: Entry[Member]) -> None:
+    def discard(self, entry: Entry[Recipient]) -> None:
         """Remove an entry of this group."""
         del self.by_filter[entry.filter]
         if self._index is not None:
@@ -124,7 +126,7 @@ class RuleGroup(Generic[Member]):
     def _shown(self, row: Mapping[str, Any] | None) -> bool:
         return row is not None and (self._shows is None or self._shows(row) is True)
 
-    def candidates(self, *rows: Mapping[str, Any] | None) -> Iterable[Entry[Member]]:
+    def candidates(self, *rows: Mapping[str, Any] | None) -> Iterable[Entry[Recipient]]:
         """The entries whose filters may let one of these rows through. The policies must show
         them."""
         if self._index is None:
@@ -132,15 +134,15 @@ class RuleGroup(Generic[Member]):
         return self._index.candidates(*rows)
 
 
-class Entries(Generic[Member]):
+class Entries(Generic[Recipient]):
     """The entries of one table, live or not."""
 
     __slots__ = ("_groups", "_index", "_members_of")
 
     def __init__(self, members_of: MembersOf) -> None:
         self._members_of = members_of
-        self._groups: dict[Predicate, RuleGroup[Member]] = {}
-        self._index: Index[RuleGroup[Member]] = Index(members_of)
+        self._groups: dict[Predicate, RuleGroup[Recipient]] = {}
+        self._index: Index[RuleGroup[Recipient]] = Index(members_of)
 
     def __len__(self) -> int:
         return sum(len(group.by_filter) for group in self._groups.values())
@@ -148,11 +150,11 @@ class Entries(Generic[Member]):
     def __bool__(self) -> bool:
         return bool(self._groups)
 
-    def __iter__(self) -> Iterator[Entry[Member]]:
+    def __iter__(self) -> Iterator[Entry[Recipient]]:
         for group in self._groups.values():
             yield from group.by_filter.values()
 
-    def entry(self, subscription: Subscription) -> Entry[Member]:
+    def entry(self, subscription: Subscription) -> Entry[Recipient]:
         """The entry of this subscription, made if there is none."""
         group = self._groups.get(subscription.rls)
         if group is None:
@@ -161,7 +163,7 @@ class Entries(Generic[Member]):
             self._index.add(group, group.keys)
         return group.entry(subscription.filter)
 
-    def discard(self, entry: Entry[Member]) -> None:
+    def discard(self, entry: Entry[Recipient]) -> None:
         """Remove an entry, which has no subscribers any more."""
         group = entry.group
         group.discard(entry)
@@ -169,7 +171,7 @@ class Entries(Generic[Member]):
             del self._groups[group.rules]
             self._index.discard(group, group.keys)
 
-    def candidates(self, *rows: Mapping[str, Any] | None) -> Iterable[RuleGroup[Member]]:
+    def candidates(self, *rows: Mapping[str, Any] | None) -> Iterable[RuleGroup[Recipient]]:
         """The groups whose policies may show one of these rows, each once."""
         return self._index.candidates(*rows)
 

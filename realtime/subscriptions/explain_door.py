@@ -1,9 +1,9 @@
-"""The stream as a door for explanations: would an event of this row be delivered, and may this be
-done on a private topic?
+"""The stream as a door for explanations: whether an event of a row would be delivered, and what may
+be done on a private topic.
 
-Asks as a channel would: it plans a subscription to the row's table, makes the row's image as the
-capture trigger would, and matches one with the other. Runs in a database thread; sends nothing and
-records nothing.
+Works as a join does: it plans a subscription to the row's table, makes the row's image as the
+capture trigger does, and matches the two. Runs in a database thread; sends nothing and records
+nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def stream(question: doors.Question) -> bool | str:
     binding = Binding(id=0, schema=entry.schema, table=entry.table)
     (subscription,) = Planner().plan(question.subject, [binding]).subscriptions
     row = _image(question)
-    # The sets, as the stream reads them before the log moves them on.
+    # The sets as the stream reads them, before changes in the log move them.
     judge = matcher(subscription.rls, lambda select: read_members(select, question.rows.db))
     return row is not None and judge(row) is True
 
@@ -64,7 +64,7 @@ def _image(question: doors.Question) -> RowImage | None:
     with row_images.printing(connections[rows.db]):
         sql = row_images.expression(rows.db, question.model, relation)
         image = RawSQL(sql.replace("%", "%%"), [], output_field=BinaryField())
-        # Not by an annotation: its name might be that of a field.
+        # Not an annotation: its name could be that of a field.
         raw = rows.values_list(image, flat=True).first()
     if raw is None:
         return None

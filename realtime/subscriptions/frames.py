@@ -1,4 +1,4 @@
-"""The frames that many sockets share: made once per audience, never per socket.
+"""Frames of row changes, made once for each audience.
 
 Pure. Frames for one client alone are made by the session.
 """
@@ -25,13 +25,15 @@ def of_change(event: DatabaseEvent, delivery: Delivery[Member]) -> str:
 
 def of_row(
     event: DatabaseEvent,
-    port: Subscriber,
+    subscriber: Subscriber,
     ids: tuple[int, ...],
     select: tuple[str, ...] | None,
     *,
     op: str | None = None,
     snapshot: bool = False,
 ) -> str:
-    """The frame of a row for one channel, though the row did not change just now."""
+    """The frame of a row for one channel, for a row that did not change."""
     data = change_payload.data(event, select, False, op=op, snapshot=snapshot)
-    return port.change_frame.encode(port.version, port.topic, op or event.op, ids, data)
+    return subscriber.change_frame.encode(
+        subscriber.version, subscriber.topic, op or event.op, ids, data
+    )

@@ -1,7 +1,7 @@
-"""The tables that say who a user is and which permissions the user holds.
+"""The tables that say who a user is and which permissions the user has.
 
-Owns which those are: the user table, and the tables that give users groups and permissions. Reads
-no row of them.
+Owns the list: the user table, and the tables that give users groups and permissions. Reads no row
+of them.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def table_of(label: str) -> str:
 
 
 def user_keys() -> dict[str, str | None]:
-    """These tables, each with the column that holds a user's key; None where a row concerns more
-    than one user."""
+    """These tables, each with the column of the user's key; None where a row concerns more than one
+    user."""
     user = get_user_model()
     found: dict[str, str | None] = {
         capture.table_name_of(Permission)[1]: None,
@@ -42,8 +42,8 @@ def user_keys() -> dict[str, str | None]:
 
 
 def about_user(subject: Subject, model: type[Model]) -> list[Dependence]:
-    """The rows of a watched table that a subject's verdicts depend on, whatever policies select
-    from it."""
+    """The rows of a table that decides access on which a subject's verdicts depend, beside the rows
+    that policies select."""
     user = get_user_model()
     _, table = capture.table_name_of(model)
     if model in (Permission, Group.permissions.through) or model._meta.label == "auth_rls.Policy":
@@ -58,20 +58,20 @@ def about_user(subject: Subject, model: type[Model]) -> list[Dependence]:
     try:
         value = from_text(columns_of(model)[column].kind, str(subject.user_id))
     except ValueError:
-        # A `sub` that can name no user.
+        # The `sub` of a token that cannot be the key of a user.
         return []
     return [key_is(table, column, value)]
 
 
 def _links(user: type[Model]) -> list[type[Model]]:
-    """The tables that give a user groups and permissions, as far as the user model has them."""
+    """The tables that give a user groups and permissions, if the user model has such fields."""
     fields = (getattr(user, name, None) for name in ("groups", "user_permissions"))
     found = [getattr(field, "through", None) for field in fields]
     return [model for model in found if model is not None]
 
 
 def _user_key(user: type[Model], model: type[Model]) -> str | None:
-    """The column of the user table or of a link that holds the user's key, if one does."""
+    """The column of the user table or of a link table with the user's key; None without one."""
     if model is user:
         return str(model._meta.pk.column)
     links = (str(f.column) for f in model._meta.concrete_fields if f.related_model is user)

@@ -7,8 +7,8 @@ it matches, not what is subscribed. A policy that selects from another table loo
 when that shifts, the index follows, and neither entry nor audience is made anew.
 Channels whose joins are the same in every respect form one audience and share each frame.
 
-A live subscription keeps a set of rows, so an UPDATE is judged by both of its images: a row that
-comes into the set is an INSERT to it, one that leaves is a DELETE.
+The client of a live subscription keeps a set of rows, so an UPDATE is judged by both of its images:
+a row that comes into the set is an INSERT to the client, one that leaves is a DELETE.
 """
 
 from __future__ import annotations
@@ -33,10 +33,9 @@ from realtime.subscriptions.judgement import (
     MembersOf,
 )
 
-Member = TypeVar("Member")
+Recipient = TypeVar("Recipient")
 
-# Steps of work between two moments at which others may use the loop, and what an entry costs
-# beside its filter.
+# Steps of work after which other tasks may run, and the steps of an entry beside its filter.
 _STRIDE = 256_000
 _STEPS_PER_ENTRY = 1_000
 _MOST_PAYERS = 16
@@ -46,8 +45,9 @@ _MOST_PAYERS = 16
 class Subscription:
     """One binding on one table. `event` is "*", "INSERT", "UPDATE" or "DELETE".
 
-    The client knows the binding by `id`; a wildcard binding is several subscriptions with one id.
-    `rls` and `filter` are bound predicates. With `live` the client keeps a set of rows.
+    `id` is the client's id of the binding; a binding on a whole schema is several subscriptions
+    with one id. `rls` and `filter` are bound predicates. With `live` the client keeps a set of
+    rows.
     """
 
     id: int
@@ -60,8 +60,8 @@ class Subscription:
     live: bool = False
 
     @property
-    def place(self) -> tuple[int, str]:
-        """Names the subscription within its channel: binding and table."""
+    def live_key(self) -> tuple[int, str]:
+        """The key of the subscription within its channel: binding id and table."""
         return self.id, self.table
 
 
@@ -76,39 +76,42 @@ class AudienceKey:
 
 
 @dataclass(eq=False, slots=True)
-class Audience(Generic[Member]):
+class Audience(Generic[Recipient]):
     """Channels that get the same frames."""
 
     key: AudienceKey
-    members: Recipients[Member] = field(default_factory=lambda: Recipients(attrgetter("outlet")))
+    recipients: Recipients[Recipient] = field(
+        default_factory=lambda: Recipients(attrgetter("outlet"))
+    )
     #: The entries whose costs are charged.
-    metered: tuple[Entry[Member], ...] = ()
+    metered: tuple[Entry[Recipient], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery(Generic[Member]):
-    """One frame to be made: these binding ids, these columns, with or without the old image.
+class Delivery(Generic[Recipient]):
+    """A frame that is to be made for an audience: binding ids, columns, with or without the old
+    image.
 
-    `op` is what the change is to this audience: an UPDATE may be an INSERT or a DELETE to it.
+    `op` is the change as this audience gets it: an UPDATE may be an INSERT or a DELETE to it.
     """
 
-    audience: Audience[Member]
+    audience: Audience[Recipient]
     ids: tuple[int, ...]
     select: tuple[str, ...] | None
     show_old: bool
     op: str
 
 
-class _Table(Generic[Member]):
+class _Table(Generic[Recipient]):
     """The entries of one table. Live ones are apart: they are found by the old row too."""
 
     __slots__ = ("live", "plain")
 
     def __init__(self, members_of: MembersOf) -> None:
-        self.plain: Entries[Member] = Entries(members_of)
-        self.live: Entries[Member] = Entries(members_of)
+        self.plain: Entries[Recipient] = Entries(members_of)
+        self.live: Entries[Recipient] = Entries(members_of)
 
-    def entries(self, subscription: Subscription) -> Entries[Member]:
+    def entries(self, subscription: Subscription) -> Entries[Recipient]:
         return self.live if subscription.live else self.plain
 
     def __len__(self) -> int:
@@ -138,9 +141,8 @@ def _no_sets(select: Select) -> Collection[object]:
     raise ValueError(f"the set of {select.model}.{select.column} is not known here")
 
 
-class SubscriptionIndex(Generic[Member]):
-    """All subscriptions of a process. `Member` is what the shell delivers to; `members_of` gives
-    the live set behind a select.
+class SubscriptionIndex(Generic[Recipient]):
+    """All subscriptions of a process. `members_of` returns the live set behind a select.
 
     `on_failure` is called for a predicate that raised; the event is then not delivered to its
     subscribers. `on_too_costly` is called for each channel whose filter costs too much on an event;
@@ -152,15 +154,15 @@ class SubscriptionIndex(Generic[Member]):
         self,
         on_failure: Callable[[Subscription, Exception], None],
         members_of: MembersOf = _no_sets,
-        on_too_costly: Callable[[Member, Subscription], None] | None = None,
-        payers_of: Callable[[Member], Payers] | None = None,
+        on_too_costly: Callable[[Recipient, Subscription], None] | None = None,
+        payers_of: Callable[[Recipient], Payers] | None = None,
     ) -> None:
         self._members_of = members_of
-        self._tables: dict[tuple[str, str], _Table[Member]] = {}
-        self._audiences: dict[AudienceKey, Audience[Member]] = {}
-        self._of: dict[Member, Audience[Member]] = {}
+        self._tables: dict[tuple[str, str], _Table[Recipient]] = {}
+        self._audiences: dict[AudienceKey, Audience[Recipient]] = {}
+        self._of: dict[Recipient, Audience[Recipient]] = {}
         # By channel that has metered entries.
-        self._payers: dict[Member, Payers] = {}
+        self._payers: dict[Recipient, Payers] = {}
         self._on_failure = on_failure
         self._on_too_costly = on_too_costly
         self._payers_of = payers_of
@@ -171,37 +173,37 @@ class SubscriptionIndex(Generic[Member]):
         """How many channels have a subscription."""
         return len(self._of)
 
-    def __contains__(self, member: Member) -> bool:
-        return member in self._of
+    def __contains__(self, recipient: Recipient) -> bool:
+        return recipient in self._of
 
     @property
     def entries(self) -> int:
         """How many distinct predicates there are over all tables."""
         return sum(map(len, self._tables.values()))
 
-    def set(self, member: Member, key: AudienceKey) -> bool:
+    def set(self, recipient: Recipient, key: AudienceKey) -> bool:
         """Subscribe a channel, in place of what it had. Returns whether that changed anything."""
-        current = self._of.get(member)
+        current = self._of.get(recipient)
         if current is not None and current.key == key:
-            self._pay(member, current)
+            self._pay(recipient, current)
             return False
-        self.remove(member)
+        self.remove(recipient)
         audience = self._audiences.get(key)
         if audience is None:
             audience = self._audiences[key] = self._audience(key)
-        audience.members.add(member)
-        self._of[member] = audience
-        self._pay(member, audience)
+        audience.recipients.add(recipient)
+        self._of[recipient] = audience
+        self._pay(recipient, audience)
         return True
 
-    def _audience(self, key: AudienceKey) -> Audience[Member]:
-        audience: Audience[Member] = Audience(key)
-        metered: list[Entry[Member]] = []
+    def _audience(self, key: AudienceKey) -> Audience[Recipient]:
+        audience: Audience[Recipient] = Audience(key)
+        metered: list[Entry[Recipient]] = []
         for subscription in dict.fromkeys(key.subscriptions):
-            place = (subscription.schema, subscription.table)
-            table = self._tables.get(place)
+            table_key = (subscription.schema, subscription.table)
+            table = self._tables.get(table_key)
             if table is None:
-                table = self._tables[place] = _Table(self._members_of)
+                table = self._tables[table_key] = _Table(self._members_of)
             entry = table.entries(subscription).entry(subscription)
             entry.subscribers[audience, subscription] = None
             if entry.judgement.meter is not None:
@@ -209,20 +211,20 @@ class SubscriptionIndex(Generic[Member]):
         audience.metered = tuple(metered)
         return audience
 
-    def _pay(self, member: Member, audience: Audience[Member]) -> None:
+    def _pay(self, recipient: Recipient, audience: Audience[Recipient]) -> None:
         """The costs of the channel are charged to who is behind it now."""
         if self._payers_of is None or not audience.metered:
             return
-        payers = self._payers_of(member)
-        if self._payers.get(member) == payers:
+        payers = self._payers_of(recipient)
+        if self._payers.get(recipient) == payers:
             return
-        self._pay_no_more(member, audience)
-        self._payers[member] = payers
+        self._pay_no_more(recipient, audience)
+        self._payers[recipient] = payers
         for entry in audience.metered:
             entry.subjects[payers.subject] += 1
 
-    def _pay_no_more(self, member: Member, audience: Audience[Member]) -> None:
-        payers = self._payers.pop(member, None)
+    def _pay_no_more(self, recipient: Recipient, audience: Audience[Recipient]) -> None:
+        payers = self._payers.pop(recipient, None)
         if payers is None:
             return
         for entry in audience.metered:
@@ -230,64 +232,64 @@ class SubscriptionIndex(Generic[Member]):
             if not entry.subjects[payers.subject]:
                 del entry.subjects[payers.subject]
 
-    def remove(self, member: Member) -> None:
+    def remove(self, recipient: Recipient) -> None:
         """Remove a channel, if it is there. Nothing matches it from here on (RT-S1)."""
-        audience = self._of.pop(member, None)
+        audience = self._of.pop(recipient, None)
         if audience is None:
             return
-        self._pay_no_more(member, audience)
-        audience.members.discard(member)
-        if audience.members:
+        self._pay_no_more(recipient, audience)
+        audience.recipients.discard(recipient)
+        if audience.recipients:
             return
         del self._audiences[audience.key]
         for subscription in dict.fromkeys(audience.key.subscriptions):
-            place = (subscription.schema, subscription.table)
-            table = self._tables[place]
+            table_key = (subscription.schema, subscription.table)
+            table = self._tables[table_key]
             entries = table.entries(subscription)
             entry = entries.entry(subscription)
             entry.subscribers.pop((audience, subscription), None)
             if not entry.subscribers:
                 entries.discard(entry)
             if not table.plain and not table.live:
-                del self._tables[place]
+                del self._tables[table_key]
         # The two refer to each other.
         audience.metered = ()
 
-    def on_table(self, schema: str, table: str) -> Collection[Member]:
-        """The channels subscribed to this table, whatever they may see of it."""
+    def on_table(self, schema: str, table: str) -> Collection[Recipient]:
+        """The channels subscribed to this table, with or without a match."""
         found = self._tables.get((schema, table))
         if found is None:
             return ()
         return {
-            member
+            recipient
             for entries in (found.plain, found.live)
             for entry in entries
             for audience, _ in entry.subscribers
-            for member in audience.members
+            for recipient in audience.recipients
         }
 
     def follow(self, select: Select, shift: SetDelta) -> None:
-        """A set has shifted. To be called before the next event is matched."""
+        """A set has shifted. Call it before the next event is matched."""
         for table in self._tables.values():
             for entries in (table.plain, table.live):
                 entries.follow(select, shift.added, shift.removed)
 
-    def match(self, event: DatabaseEvent) -> list[Delivery[Member]]:
-        """Every frame this event is worth. Unknown is not a match."""
-        found: list[Delivery[Member]] = []
+    def match(self, event: DatabaseEvent) -> list[Delivery[Recipient]]:
+        """The deliveries of this event. A predicate that is unknown does not match."""
+        found: list[Delivery[Recipient]] = []
         for _ in self.matching(event, found):
             pass
         return found
 
     def matching(
-        self, event: DatabaseEvent, found: list[Delivery[Member]]
+        self, event: DatabaseEvent, found: list[Delivery[Recipient]]
     ) -> Generator[None, None, None]:
-        """`match` in steps, appending to `found` at the last one. Between two steps channels may
-        be removed, but none be set."""
+        """`match` in steps, which appends to `found` at the last one. Between two steps channels
+        may be removed, but `set` must not be called."""
         table = self._tables.get((event.relation.schema, event.relation.table))
         if table is None or not event.relation.published:
             return
-        hits: list[_Hit[Member]] = []
+        hits: list[_Hit[Recipient]] = []
         costs = _Costs()
         image = event.old if event.op == "DELETE" else event.new
         if table.plain and image is not None and not unchanged(event):
@@ -301,10 +303,10 @@ class SubscriptionIndex(Generic[Member]):
 
     def _each(
         self,
-        groups: Iterable[RuleGroup[Member]],
+        groups: Iterable[RuleGroup[Recipient]],
         event: DatabaseEvent,
         live: bool,
-        hits: list[_Hit[Member]],
+        hits: list[_Hit[Recipient]],
         costs: _Costs,
     ) -> Generator[None, None, None]:
         judge = _live_hits if live else _hits
@@ -339,7 +341,7 @@ class SubscriptionIndex(Generic[Member]):
                 work = 0
                 yield
 
-    def _sight(self, group: RuleGroup[Member], event: DatabaseEvent, live: bool) -> Sight:
+    def _sight(self, group: RuleGroup[Recipient], event: DatabaseEvent, live: bool) -> Sight:
         try:
             return group.sight(event) if live else group.sight_found(event)
         except Exception as error:
@@ -350,13 +352,13 @@ class SubscriptionIndex(Generic[Member]):
 
     def _charged(
         self,
-        entry: Entry[Member],
+        entry: Entry[Recipient],
         event: DatabaseEvent,
         sight: Sight,
-        judge: _Judge[Member],
+        judge: _Judge[Recipient],
         meter: Meter,
         spent: dict[object, int],
-    ) -> Iterable[_Hit[Member]]:
+    ) -> Iterable[_Hit[Recipient]]:
         """Judge, at the cost of the connections and subjects whose filter it is: `spent` is what
         these have cost on this event. A filter that many have is not charged; it is judged once for
         all of them."""
@@ -376,46 +378,46 @@ class SubscriptionIndex(Generic[Member]):
                 for payer in payers:
                     spent[payer] = spent.get(payer, 0) + steps // len(payers)
 
-    def _connections(self, entry: Entry[Member]) -> frozenset[object]:
+    def _connections(self, entry: Entry[Recipient]) -> frozenset[object]:
         """The connections whose filter it is; none where they are many: their subjects pay."""
         if entry.subjects.total() > _MOST_PAYERS:
             return frozenset()
         return frozenset(
-            self._payers[member].connection
+            self._payers[recipient].connection
             for audience, _ in entry.subscribers
-            for member in audience.members
+            for recipient in audience.recipients
         )
 
-    def _failed(self, entry: Entry[Member], error: Exception) -> None:
+    def _failed(self, entry: Entry[Recipient], error: Exception) -> None:
         """Denied to all who share this predicate, and to no others (RT-S2)."""
         for _, subscription in entry.subscribers:
             self._on_failure(subscription, error)
             break
 
-    def _too_costly(self, entry: Entry[Member]) -> None:
+    def _too_costly(self, entry: Entry[Recipient]) -> None:
         if self._on_too_costly is None:
             self._failed(entry, TooCostly("the filter costs too much"))
             return
         for audience, subscription in entry.subscribers:
-            for member in audience.members:
-                self._on_too_costly(member, subscription)
+            for recipient in audience.recipients:
+                self._on_too_costly(recipient, subscription)
 
 
 # A subscription that gets a frame: with the old image or not, as which op.
-_Hit = tuple[Audience[Member], Subscription, bool, str]
-_Judge = Callable[[Entry[Member], DatabaseEvent, Sight], Iterable[_Hit[Member]]]
+_Hit = tuple[Audience[Recipient], Subscription, bool, str]
+_Judge = Callable[[Entry[Recipient], DatabaseEvent, Sight], Iterable[_Hit[Recipient]]]
 
 
 def _candidates(
-    group: RuleGroup[Member], event: DatabaseEvent, sight: Sight, live: bool
-) -> Iterable[Entry[Member]]:
+    group: RuleGroup[Recipient], event: DatabaseEvent, sight: Sight, live: bool
+) -> Iterable[Entry[Recipient]]:
     """The entries that may want a row which the policies show."""
     if live:
         return group.candidates(event.new if sight.new else None, event.old if sight.old else None)
     return group.candidates(event.old if event.op == "DELETE" else event.new)
 
 
-def _hits(entry: Entry[Member], event: DatabaseEvent, sight: Sight) -> list[_Hit[Member]]:
+def _hits(entry: Entry[Recipient], event: DatabaseEvent, sight: Sight) -> list[_Hit[Recipient]]:
     image = event.old if event.op == "DELETE" else event.new
     if image is None or not entry.wants_found(image):
         return []
@@ -426,7 +428,9 @@ def _hits(entry: Entry[Member], event: DatabaseEvent, sight: Sight) -> list[_Hit
     ]
 
 
-def _live_hits(entry: Entry[Member], event: DatabaseEvent, sight: Sight) -> list[_Hit[Member]]:
+def _live_hits(
+    entry: Entry[Recipient], event: DatabaseEvent, sight: Sight
+) -> list[_Hit[Recipient]]:
     before = sight.old and event.old is not None and entry.wants(event.old)
     after = sight.new and event.new is not None and entry.wants(event.new)
     ops: list[str] = []
@@ -444,10 +448,10 @@ def _live_hits(entry: Entry[Member], event: DatabaseEvent, sight: Sight) -> list
     ]
 
 
-def _group(hits: Iterable[_Hit[Member]]) -> list[Delivery[Member]]:
+def _group(hits: Iterable[_Hit[Recipient]]) -> list[Delivery[Recipient]]:
     # One frame per channel, op and distinct select, with the ids of every binding that matched.
     # A row that takes another key leaves under the old one before it comes under the new one.
-    frames: dict[tuple[Audience[Member], tuple[str, ...] | None, bool, str], set[int]] = {}
+    frames: dict[tuple[Audience[Recipient], tuple[str, ...] | None, bool, str], set[int]] = {}
     for audience, subscription, show_old, op in hits:
         frames.setdefault((audience, subscription.select, show_old, op), set()).add(subscription.id)
     return [

@@ -1,8 +1,8 @@
 """The judgement of a row for one subscription: the policies first, then the client's filter.
 
-The order is a wall. A filter is a client's own text, and what it costs can be measured from
-outside: it is never put to a row that the policies do not show. What it costs on the rows that they
-do show is bounded for each event.
+The order protects rows. A filter is a client's own text, and its cost can be measured from outside,
+so it is never evaluated on a row that the policies hide. On the other rows its cost is bounded for
+each event.
 
 Pure.
 """
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from realtime.subscriptions.index import Subscription
 
 STEPS_PER_EVENT = 500_000
-"""What the filter of a subscription may cost on one event: characters of text times instructions of
-the patterns they are put to. Some milliseconds at the very most."""
+"""What the filter of a subscription may cost on one event, in characters of text times instructions
+of the patterns that are matched with them. Some milliseconds at most."""
 
 STEPS_PER_CONNECTION = 4 * STEPS_PER_EVENT
 """What the filters of all channels of one socket may cost on one event, beside the first
@@ -31,7 +31,7 @@ STEPS_PER_SUBJECT = 4 * STEPS_PER_CONNECTION
 """What the filters of all sockets of one user, or of one address, may cost on one event."""
 
 TOO_COSTLY = "its filter would cost too much on a row; filter for less, or by shorter patterns"
-"""Why a subscription is ended that goes beyond."""
+"""The reason that a client gets when a subscription ends for its cost."""
 
 Verdict = Callable[[Mapping[str, Any]], bool | None]
 MembersOf = Callable[[Select], Collection[object]]

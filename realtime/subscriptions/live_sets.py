@@ -1,9 +1,9 @@
 """The live sets behind selects of one process, kept at the position of the log.
 
 Each distinct select is read once, however many subscriptions need it, as of a position in the log:
-what the database shows beyond that position is undone by the images in the log. From there on,
-changes move the set without a query. A set that a change cannot move is read again, alone. A set
-that no holder needs is dropped.
+changes that the database shows beyond that position are undone by the images in the log. From there
+on, changes move the set without a query. A set that a change cannot move is read again, alone. A
+set that no holder retains is dropped.
 
 Everything here is on one event loop; `set_reader` reads in a database thread. Decides about no row.
 """
@@ -27,7 +27,7 @@ from realtime.subscriptions.set_reader import Found, SetReader, change_of
 from realtime.util.database_threads import in_database_thread
 from realtime.util.time_slice import TimeSlice
 
-# Sets that are read together, and entered without awaiting.
+# Sets that are read together and added without awaiting.
 _AT_ONCE = 250
 
 
@@ -57,12 +57,12 @@ class LiveSetStore:
         self.alias = alias
         self._log = log
         self._reader = SetReader(alias, watch)
-        self._lookups = LiveSets(table_of)
+        self._live_sets = LiveSets(table_of)
         self._holders: dict[Select, dict[object, None]] = {}
-        self._held: dict[object, dict[Select, None]] = {}
-        # How many holders and outer lookups need each.
+        self._retained: dict[object, dict[Select, None]] = {}
+        # For each select, how many holders and outer sets need it.
         self._named: Counter[Select] = Counter()
-        # The position of the lookups, where that is not the position of the log.
+        # The position of the live sets, where it is not the position of the log.
         self._ahead: Position | None = None
         self._readings: list[_Reading] = []
         self._next: _Batch | None = None
@@ -70,26 +70,26 @@ class LiveSetStore:
         self._one_read = asyncio.Lock()
 
     def __len__(self) -> int:
-        return len(self._lookups)
+        return len(self._live_sets)
 
     # --- asking ---------------------------------------------------------------------------------
 
     def members(self, select: Select) -> Collection[object]:
-        """The live set. It changes as the log goes on."""
-        return self._lookups.members(select)
+        """The live set of a select: a collection that changes as the log goes on."""
+        return self._live_sets.members(select)
 
     def values(self, selects: Iterable[Select]) -> dict[Select, frozenset[object]]:
-        """The sets as they are now."""
-        return {select: self._lookups[select].values for select in selects}
+        """The present values of these sets."""
+        return {select: self._live_sets[select].values for select in selects}
 
     def resolve(
         self, predicate: Predicate, before: Mapping[Select, SetDelta] | None = None
     ) -> Predicate:
-        """The predicate with the values of now in place of its selects; or with those of before
-        these shifts."""
+        """The predicate with the present values in place of its selects, or with the values before
+        the shifts in `before`."""
 
         def values_of(select: Select) -> frozenset[object]:
-            values = self._lookups[select].values
+            values = self._live_sets[select].values
             shift = None if before is None else before.get(select)
             return values if shift is None else (values | shift.removed) - shift.added
 
@@ -97,24 +97,24 @@ class LiveSetStore:
 
     def reads(self, table: str) -> bool:
         """Whether a change of this table may move a set."""
-        return self._lookups.reads(table)
+        return self._live_sets.reads(table)
 
-    # --- holding --------------------------------------------------------------------------------
+    # --- retaining --------------------------------------------------------------------------------
 
     def holders(self, select: Select) -> Collection[object]:
         """The holders of this set."""
         return self._holders.get(select, {})
 
-    def held(self, holder: object) -> Collection[Select]:
-        """What this holder holds."""
-        return self._held.get(holder, {}).keys()
+    def retained(self, holder: object) -> Collection[Select]:
+        """The selects whose sets this holder retains."""
+        return self._retained.get(holder, {}).keys()
 
     def retain(self, holder: object, selects: Iterable[Select]) -> None:
-        """Let the holder have these sets, which are known, in place of what it had."""
-        before = self._held.pop(holder, {})
+        """Let the holder retain these sets, which must be here, in place of those it had."""
+        before = self._retained.pop(holder, {})
         wanted = dict.fromkeys(selects)
         if wanted:
-            self._held[holder] = wanted
+            self._retained[holder] = wanted
         for select in wanted:
             self._holders.setdefault(select, {})[holder] = None
             self._named[select] += 1
@@ -127,17 +127,17 @@ class LiveSetStore:
             self._unname(select)
 
     def release(self, holder: object) -> None:
-        """The holder needs no set any more."""
+        """Let the holder retain no set."""
         self.retain(holder, ())
 
     async def acquire(self, holder: object, selects: Iterable[Select]) -> None:
-        """Let the holder have these sets, which are read first where they are not known. Raises
-        what the database raises; the holder may then have some of them."""
+        """Let the holder retain these sets; those that are not here are read first. Raises what the
+        database raises; the holder may then retain some of them."""
         selects = tuple(selects)
         while True:
-            known = [select for select in selects if select in self._lookups]
+            known = [select for select in selects if select in self._live_sets]
             self.retain(holder, known)
-            missing = [select for select in selects if select not in self._lookups]
+            missing = [select for select in selects if select not in self._live_sets]
             if not missing:
                 return
             batches = {self._batch_of(select): None for select in missing}
@@ -145,7 +145,7 @@ class LiveSetStore:
                 batch.waiting += 1
             try:
                 await asyncio.gather(*(asyncio.shield(_task_of(batch)) for batch in batches))
-                self.retain(holder, [select for select in selects if select in self._lookups])
+                self.retain(holder, [select for select in selects if select in self._live_sets])
             finally:
                 for batch in batches:
                     batch.waiting -= 1
@@ -153,7 +153,7 @@ class LiveSetStore:
                         self.release(batch)
 
     def _batch_of(self, select: Select) -> _Batch:
-        """The batch in which this is being read, or will be."""
+        """The batch in which this select is being read, or will be."""
         found = self._coming.get(select)
         if found is None:
             if self._next is None or len(self._next.wanted) >= _AT_ONCE:
@@ -167,19 +167,19 @@ class LiveSetStore:
     # --- moving ---------------------------------------------------------------------------------
 
     def apply(self, event: DatabaseEvent) -> Shifts:
-        """Move the sets by this change. Those that are stale then have to be read again."""
+        """Move the sets by this change. Sets that become stale have to be read again."""
         at = self.position
         if event.seq <= at.seq:
-            # It was applied before something failed, and comes again.
+            # It was applied already: the event comes again after a failure.
             return Shifts()
         self._ahead = Position(self._log.epoch, event.seq)
         change = change_of(event)
         for reading in self._readings:
             reading.missed.append(change)
-        return self._lookups.apply(change)
+        return self._live_sets.apply(change)
 
     def restart(self, at: Position) -> None:
-        """The log goes on from another position. Every set has to be read again."""
+        """The log goes on from another position. Every set must be read again."""
         self._ahead = at
         self._void()
 
@@ -188,23 +188,23 @@ class LiveSetStore:
         selects: Collection[Select] | None = None,
         shifted: Callable[[Select, SetDelta], None] = lambda select, shift: None,
     ) -> dict[Select, SetDelta]:
-        """Read these sets anew, or all, as of their position. Returns what that changed.
+        """Read these sets anew, or all, as of their position. Returns the shifts.
 
-        `shifted` is called for each as it changes, before anything is awaited; other tasks run
-        between two of them. `apply` must not be called meanwhile. Raises what the database raises;
+        `shifted` is called for each set as it changes, before anything is awaited; other tasks run
+        between two sets. `apply` must not be called meanwhile. Raises what the database raises;
         nothing changes then.
         """
         if selects is None:
             self._void()
-            selects = tuple(self._lookups)
+            selects = tuple(self._live_sets)
         if not selects:
             return {}
         found = await in_database_thread(self._reader.read, tuple(selects), self.position)
         shifts: dict[Select, SetDelta] = {}
         time_slice = TimeSlice()
         for select, one in found.items():
-            if select in self._lookups:
-                shift = self._lookups.replace(select, one.counts, one.exact)
+            if select in self._live_sets:
+                shift = self._live_sets.replace(select, one.counts, one.exact)
                 if shift:
                     shifts[select] = shift
                     shifted(select, shift)
@@ -217,7 +217,8 @@ class LiveSetStore:
 
     @property
     def position(self) -> Position:
-        """The position of the sets: that of the log, or of the event that is delivered next."""
+        """The position of the sets: that of the log, or that of the event that is delivered
+        next."""
         here = Position(self._log.epoch, self._log.seq)
         ahead = self._ahead
         if ahead is None or (ahead.epoch == here.epoch and ahead.seq <= here.seq):
@@ -229,8 +230,8 @@ class LiveSetStore:
         if self._named[select]:
             return
         del self._named[select]
-        nested = self._lookups[select].nested
-        self._lookups.discard(select)
+        nested = self._live_sets[select].nested
+        self._live_sets.discard(select)
         for inner in nested:
             self._unname(inner)
 
@@ -238,7 +239,7 @@ class LiveSetStore:
 
     async def _fill(self, batch: _Batch) -> None:
         async with self._one_read:
-            # Selects that are wanted from now on are read next time.
+            # Selects that are requested from now on are read next time.
             if self._next is batch:
                 self._next = None
             try:
@@ -260,10 +261,10 @@ class LiveSetStore:
                 if brought is not None:
                     break
         for select, one in brought.items():
-            if select not in self._lookups:
-                lookup = self._lookups.add(select, one.counts, one.exact)
-                self._named.update(lookup.nested)
-        # Until the holders that wait have them.
+            if select not in self._live_sets:
+                live_set = self._live_sets.add(select, one.counts, one.exact)
+                self._named.update(live_set.nested)
+        # The batch retains the sets until the holders that wait do.
         self.retain(batch, batch.wanted)
         if not batch.waiting:
             self.release(batch)
@@ -275,7 +276,7 @@ def _task_of(batch: _Batch) -> asyncio.Task[None]:
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:
-    # The holders that wait get the error; there may be none left.
+    # The holders that wait get the exception. If none is left, asyncio would log it.
     if not task.cancelled():
         task.exception()
 
@@ -283,7 +284,7 @@ def _retrieve(task: asyncio.Task[None]) -> None:
 def _brought_on(
     found: Mapping[Select, Found], missed: Sequence[Change]
 ) -> Mapping[Select, Found] | None:
-    """What was read, moved by the changes since; None where that cannot be done."""
+    """The sets that were read, moved by the changes since; None where a change cannot move them."""
     if not missed:
         return found
     world = LiveSets(table_of)

@@ -1,8 +1,8 @@
-"""The Subscription Manager of one process: what each channel asked for, bound to what its subject
-may see now.
+"""The Subscription Manager of one process: the requests of its channels, bound to what their
+subjects may see now.
 
-A channel that joins is planned in a database thread and enters on the event loop. Which channels
-there are is in `channels`; bringing them to what is true now is done by `rebinding`.
+A channel that joins is planned in a database thread and added on the event loop. `channels` holds
+the channels; `rebinding` plans them anew when permissions change.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from realtime.subscriptions.channels import Channels
 from realtime.subscriptions.live_sets import LiveSetStore
 from realtime.subscriptions.planner import Plan, Planners
 from realtime.subscriptions.rebinding import Rebinding, Rhythm
-from realtime.subscriptions.replay.context import ReplayBounds, ReplayContext
+from realtime.subscriptions.replay.bounds import ReplayBounds
+from realtime.subscriptions.replay.context import ReplayContext
 from realtime.subscriptions.replay.snapshot import SnapshotReader
+from realtime.subscriptions.replay.start import ReplayStart
 from realtime.subscriptions.request import Request, Revoked
 from realtime.subscriptions.subscriber import Subscribed, Subscriber
 from realtime.topics.rights import TopicRights
@@ -49,6 +51,7 @@ class SubscriptionManager:
     ) -> None:
         self._log = log
         self._planners = Planners()
+        counters = Counters() if counters is None else counters
         #: Which tables decide access.
         self.watch = watch
         #: The sets behind selects.
@@ -57,17 +60,17 @@ class SubscriptionManager:
             ReplayContext(
                 log=log,
                 reader=reader,
+                start=ReplayStart(log, reader, self._planners, bounds, counters),
+                snapshots=SnapshotReader(reader.alias, watch),
                 sets=self.sets,
-                pictures=SnapshotReader(reader.alias, watch),
-                planners=self._planners,
                 bounds=bounds,
-                counters=Counters() if counters is None else counters,
+                counters=counters,
             )
         )
         self.rebinding = Rebinding(self.channels, self.sets, watch, self._planners, rhythm)
 
     async def start(self) -> None:
-        """Learn which tables decide. Raises what the database raises."""
+        """Read which tables decide access. Raises what the database raises."""
         await in_database_thread(self.watch.look)
         self.rebinding.begin()
 
@@ -80,28 +83,28 @@ class SubscriptionManager:
         request = replace(request, bindings=())
         _, plan = await self._asked(request)
         if not plan.rights.join:
-            # No refusal by what was read before the join came: a user who was just let in joins
-            # next. Refused joins share what is read for them, as others do.
+            # A join is refused only by permissions that were read after it came: a user who has
+            # just been given the right may join at once. Refused joins share one reading.
             await asyncio.sleep(self._planners.pause(asked_at))
             _, plan = await self._asked(request, asked_at)
         return plan.rights
 
-    async def add(self, port: Subscriber, request: Request) -> Subscribed:
-        """Bind and subscribe: from the returned position on, the port gets all it may see.
+    async def add(self, subscriber: Subscriber, request: Request) -> Subscribed:
+        """Bind and subscribe: from the returned position on, the subscriber gets all it may see.
 
-        Where bindings say `since` or `snapshot`, what these bring is delivered first, by a task
-        that runs on after the return. A port that is subscribed already is bound to the new
-        subject; its live sets begin anew where that subject sees others. Raises Revoked, and what
-        the database raises; nothing changes then.
+        Bindings with `since` or `snapshot` get what these ask for first, by a task that goes on
+        after the return. A subscriber that is here already is bound to the new subject; its live
+        bindings begin anew if that subject sees other rows. Raises Revoked, and what the database
+        raises; nothing changes then.
         """
         if not request.bindings and request.private is None and request.subject.user is None:
-            # No change of permissions could concern it.
+            # No change of permissions can concern it.
             return Subscribed(self._log.position, ())
-        # Holds the sets of the plan until the port does.
+        # Retains the sets of the plan until the subscriber does.
         work = object()
         try:
             request, plan = await self._planned(work, request)
-            plan = self.channels.enter(port, request, plan)
+            plan = self.channels.enter(subscriber, request, plan)
         finally:
             self.sets.release(work)
         return Subscribed(self._log.position, plan.problems, plan.rights, plan.hints)
@@ -112,9 +115,10 @@ class SubscriptionManager:
         return table in self.watch.tables or self.sets.reads(table)
 
     async def _asked(self, request: Request, since: float = 0.0) -> tuple[Request, Plan]:
-        """The request as its subject is now, and its plan, by permissions that no change known to
-        this process has overtaken, read at `since` or later. A socket lives long: its user may
-        have been changed since."""
+        """The request with its subject as it is now, and its plan. Both are made of permissions
+        that were read at `since` (monotonic seconds) or later, and after every change that this
+        process has received. The user of a long-lived socket may have changed since its
+        handshake."""
 
         def planned(known: bool) -> tuple[Request, Plan]:
             planner = self._planners.get(since)
@@ -134,7 +138,7 @@ class SubscriptionManager:
                 return found
 
     async def _planned(self, work: object, request: Request) -> tuple[Request, Plan]:
-        """As `_asked`, with the sets that the plan needs held by `work`."""
+        """As `_asked`; `work` retains the sets that the plan needs."""
         while True:
             before = self.rebinding.generation_of(request)
             asked, plan = await self._asked(request)

@@ -1,8 +1,8 @@
-"""From bindings to subscriptions: what a subject gets of what a channel asked for.
+"""From bindings to subscriptions: the bindings of a join, narrowed to what its subject may see.
 
-Runs in a database thread. The only module that knows both the terms of the wire (tables, filters)
-and those of the policies (models, permissions); it asks `auth_rls.authority` and decides nothing
-about rows itself.
+Runs in a database thread. The only module that translates between the terms of the wire (tables,
+filters) and those of policies (models, permissions). Which rows a subject may see is decided by
+`auth_rls.access.authority`.
 """
 
 from __future__ import annotations
@@ -39,37 +39,36 @@ from realtime.wal.published import Published
 logger = logging.getLogger("realtime.plan")
 
 _SHARED_SECONDS = 1.0
-# For the sake of refused joins policies are read no more often than this.
+# Policies are read for refused joins at most once in this time.
 _REFUSALS_SECONDS = 0.25
-# Actions that are judged when they are needed, and not followed by the stream.
+# Actions that are judged at the time of a request; the stream does not follow their policies.
 _NOT_FOLLOWED = frozenset({"add", "change", "delete"})
-# The key of the rules on topics, among those of tables.
+# The key of the rules on topics, in a mapping of rules by table.
 _TOPICS = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Subscriptions for the bindings that work; for each binding None or why it cannot; what the
-    subject may do on the channel's topic."""
+    """The outcome for one channel: subscriptions for the bindings that work; for each binding None
+    or the text of its problem; what the subject may do on the channel's topic."""
 
     subscriptions: tuple[Subscription, ...]
     problems: tuple[str | None, ...]
     rights: TopicRights = ALL
-    # What the rights select from other tables.
+    # The selects of the policies behind `rights`.
     topic_selects: tuple[Select, ...] = ()
-    # By table, the rules that the verdicts were made of; to be compared with those of later.
+    # By table, the rules that the verdicts were made of, to be compared with later ones.
     rules: Mapping[str, object] = field(default_factory=dict, compare=False)
+    # For the text of a problem, a hint for the client.
+    hints: Mapping[str, str] = field(default_factory=dict, compare=False)
+    # What the filters occupy of the bounds on filters.
+    filters: tuple[FilterUse, ...] = field(default=(), compare=False)
 
     def without(self, ids: Collection[int]) -> Plan:
         """The same plan without the subscriptions of these bindings."""
         return replace(
             self, subscriptions=tuple(item for item in self.subscriptions if item.id not in ids)
         )
-
-    #: By the text of a problem, what may help.
-    hints: Mapping[str, str] = field(default_factory=dict, compare=False)
-    #: What the filters hold.
-    filters: tuple[FilterUse, ...] = field(default=(), compare=False)
 
     def refused(self, bindings: Sequence[Binding]) -> Plan:
         """The same plan without those of these bindings that have an error, which is among the
@@ -83,26 +82,26 @@ class Plan:
 
     @property
     def row_selects(self) -> tuple[Select, ...]:
-        """What the verdicts on rows select from other tables. Each once."""
+        """The selects of the predicates on rows, each once."""
         found = (select for item in self.subscriptions for select in direct_selects(item.rls))
         return tuple(dict.fromkeys(found))
 
     @property
     def selects(self) -> tuple[Select, ...]:
-        """What the verdicts and the rights select from other tables. Each once."""
+        """The selects of the predicates on rows and of the rights, each once."""
         return tuple(dict.fromkeys((*self.row_selects, *self.topic_selects)))
 
     @property
     def live(self) -> dict[tuple[int, str], Subscription]:
         """The live subscriptions, by binding and table."""
-        return {item.place: item for item in self.subscriptions if item.live}
+        return {item.live_key: item for item in self.subscriptions if item.live}
 
 
 class Planner:
-    """Plans by the policies as they were read once; made anew for every piece of work.
+    """Plans by policies that were read when the planner was made. Make one for each piece of work.
 
-    Verdicts are kept per subject and table, so that planning a thousand channels of one subject
-    asks once.
+    Predicates are kept for each subject and table, so that a thousand channels of one subject bind
+    the policies once.
     """
 
     def __init__(self, snapshot: PolicySnapshot | None = None) -> None:
@@ -139,8 +138,8 @@ class Planner:
     def plan(
         self, subject: Subject, bindings: Iterable[Binding], private: str | None = None
     ) -> Plan:
-        """What this subject gets, on a public topic or on the private one of this name. A binding
-        that cannot work is among the problems and raises nothing."""
+        """The plan for this subject, on a public topic or on the private one of this name. A
+        binding that cannot work raises nothing; its text is among the problems."""
         subscriptions: list[Subscription] = []
         problems: list[str | None] = []
         hints: dict[str, str] = {}
@@ -229,7 +228,7 @@ class Planner:
             raise BindingError(binding.not_published(), _unknown(binding))
         obstructed = {entry.table: reason for entry in covered if (reason := obstacles.of(entry))}
         if len(obstructed) == len(covered):
-            # Of a whole schema the tables that work are left.
+            # A binding on a whole schema keeps the tables that work.
             table, reason = next(iter(obstructed.items()))
             raise BindingError(binding.failed(f"nothing can come of {table}: {reason}"))
         covered = [entry for entry in covered if entry.table not in obstructed]
@@ -238,7 +237,7 @@ class Planner:
     def _subscription(
         self, subject: Subject, binding: Binding, published: Published
     ) -> Subscription:
-        # A hidden column does not exist here: a filter on it is one on an unknown column.
+        # Hidden columns are left out: a filter on one is a filter on an unknown column.
         columns = {column.name: column.kind for column in registry.shape_of(published.model)}
         rls = self._verdict(subject, published)
         return Subscription(
@@ -246,7 +245,7 @@ class Planner:
             schema=published.schema,
             table=published.table,
             event=binding.event,
-            # Nothing is compiled for who may see no row.
+            # No pattern is compiled for a subject that may see no row.
             filter=binding.predicate(columns, compiled=simplify(rls) != FALSE),
             rls=rls,
             select=None if binding.select is None else tuple(sorted(set(binding.select))),
@@ -263,7 +262,7 @@ class Planner:
             self._verdicts[key] = found
         return found
 
-    def concern(
+    def dependencies(
         self, subject: Subject, subscriptions: Iterable[Subscription]
     ) -> VerdictDependencies:
         """What the verdicts behind these subscriptions depend on."""
@@ -286,7 +285,7 @@ def _use_of(binding: Binding, found: Subscription) -> FilterUse:
 
 
 def _unknown(binding: Binding) -> str:
-    """What may help with a table that is not published. One that is not there is no different."""
+    """The hint for a table that is not published. It is the same for one that does not exist."""
     name = binding.table
     if name == ANY:
         return "No table of this schema is published; those of Django models are in 'public'."
@@ -319,7 +318,7 @@ class Planners:
                 return planner
             planner = Planner()
             self._read_at = now
-            # One that was overtaken while it was read is not shared.
+            # A planner that a change has overtaken meanwhile is not shared.
             if generation == self._generation:
                 self._planner = planner
             return planner

@@ -1,10 +1,9 @@
-"""Rebinding: subscribed channels are brought to what permissions and sets are now, before events go
-on.
+"""Rebinding: subscribed channels follow changes of permissions and sets before the next event.
 
-When permissions change, the channels that this may concern are planned anew in a database thread
-and bound. When the set behind a select changes, the set is moved and no channel is planned. No
-event is delivered meanwhile, so this may take its time: it lets other tasks run in between, and a
-channel that joins meanwhile is planned by what is true by then.
+When permissions change, the channels that the change may concern are planned anew in a database
+thread and bound. When the set behind a select changes, the set is moved and no channel is planned.
+No event is delivered meanwhile, so other tasks may run in between; a channel that joins meanwhile
+is planned by the permissions of that moment.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ class Rebinding:
         self._watch = watch
         self._planners = planners
         self._planned_together = rhythm.planned_together
-        self._breath = TimeSlice(rhythm.slice_seconds)
+        self._time_slice = TimeSlice(rhythm.slice_seconds)
         self._outage = OutageLog(
             logger,
             failing="permissions cannot be read, nothing is delivered: %s",
@@ -74,31 +73,32 @@ class Rebinding:
             works="permissions can be read again",
             works_action="rebind_works",
         )
-        #: Rises when permissions may have changed: a plan, or a user, that was read before is not
-        #: to be used after. For `Request.read` it is taken before the subject is read.
+        #: Rises when permissions may have changed: plans and users that were read before must not
+        #: be used after. `Request.read` takes it before the subject is read.
         self.generation = 0
         # Rises when a set may have changed.
         self._moved = 0
 
     def begin(self) -> None:
-        """The log is followed from here on: what was read before may have been changed unheard."""
+        """The log is followed from here on. Permissions that were read before may have changed
+        unnoticed, so they are read again."""
         self.generation += 1
         self._planners.forget()
 
     def overtake(self) -> None:
-        """Permissions have changed, and will be followed before another event is delivered: what
-        was planned before is not to be used."""
+        """Permissions have changed, and `rebind` follows before another event is delivered. Plans
+        that were made before must not be used."""
         self.generation += 1
         self._planners.forget()
 
     def generation_of(self, request: Request) -> tuple[int, int]:
-        """What must be the same before and after a plan is made, or the plan is overtaken."""
-        # Rights on a topic are read with the sets behind them; verdicts on rows look into the sets.
+        """A plan is valid only if this is the same before and after it is made."""
+        # Rights on a topic are computed with the values of sets; predicates on rows read the sets.
         return self.generation, 0 if request.private is None else self._moved
 
     async def shift(self, event: DatabaseEvent) -> None:
-        """Move the sets by this change, before it is matched."""
-        self._breath.begin()
+        """Move the sets by this change. Call it before the event is matched."""
+        self._time_slice.begin()
         self._moved += 1
         self._planners.forget()
         shifts = self._sets.apply(event)
@@ -111,30 +111,30 @@ class Rebinding:
             await self.rebind(RebindScope(), entitled, self._sets.position)
 
     async def restart(self, at: Position) -> None:
-        """Bind every channel and read every set for another position, where the log goes on."""
+        """Bind every channel and read every set anew, as of another position of the log."""
         self._sets.restart(at)
         await self.rebind(RebindScope(everybody=True, capture_gap=True))
 
     async def rebind(
         self,
         scope: RebindScope = EVERYBODY,
-        ports: Collection[Subscriber] = (),
+        subscribers: Collection[Subscriber] = (),
         at: Position | None = None,
     ) -> None:
-        """Bind the channels in this scope, and these, to the permissions as they were at this
-        position of the log; without one, as they are now. Returns when that is done, however long
-        the database is away."""
-        self._breath.begin()
-        # Nothing is awaited up to `found`: a channel that is not among these is planned after this.
+        """Bind the channels in `scope`, and `subscribers`, to the permissions at the position `at`
+        of the log; without one, to the present permissions. Returns when that is done, however long
+        the database does not answer."""
+        self._time_slice.begin()
+        # Nothing is awaited up to `found`: any other channel is planned in the new generation.
         self.generation += 1
         self._planners.forget()
-        found = self._concerned(scope, ports)
+        found = self._concerned(scope, subscribers)
         await self._insist(lambda: in_database_thread(self._watch.look))
         work = object()
         try:
             for start in range(0, len(found), self._planned_together):
                 some = found[start : start + self._planned_together]
-                await self._bind(some, scope, ports, at, work)
+                await self._bind(some, scope, subscribers, at, work)
         finally:
             self._sets.release(work)
         capture_gap = scope.capture_gap
@@ -147,17 +147,21 @@ class Rebinding:
             if entitled:
                 await self.rebind(RebindScope(), entitled, at)
 
-    def _concerned(self, scope: RebindScope, ports: Collection[Subscriber]) -> list[Subscriber]:
+    def _concerned(
+        self, scope: RebindScope, subscribers: Collection[Subscriber]
+    ) -> list[Subscriber]:
         if scope.everybody or scope.policies:
             return list(self._channels)
-        found = dict.fromkeys(port for port in ports if port in self._channels)
+        found = dict.fromkeys(
+            subscriber for subscriber in subscribers if subscriber in self._channels
+        )
         return list(found | dict.fromkeys(self._channels.of_users(scope.users)))
 
     async def _bind(
         self,
         some: Collection[Subscriber],
         scope: RebindScope,
-        ports: Collection[Subscriber],
+        subscribers: Collection[Subscriber],
         at: Position | None,
         work: object,
     ) -> None:
@@ -165,47 +169,47 @@ class Rebinding:
 
         async def planned() -> _Plans:
             asked: dict[Subscriber, tuple[Request, Plan]] = {}
-            for port in some:
-                request = channels.request_of(port)
+            for subscriber in some:
+                request = channels.request_of(subscriber)
                 if request is not None:
-                    asked[port] = request, channels.plan_of(port)
-            plans = await in_database_thread(self._replan, asked, scope, ports, at)
-            # Held by this work until the channels do.
+                    asked[subscriber] = request, channels.plan_of(subscriber)
+            plans = await in_database_thread(self._replan, asked, scope, subscribers, at)
+            # This work retains the sets until the channels do.
             await self._sets.acquire(work, plans.selects)
             return plans
 
         plans = await self._insist(planned)
-        self._breath.begin()
-        for port, (before, bound) in plans.of.items():
-            await self._breath.pause()
+        self._time_slice.begin()
+        for subscriber, (before, bound) in plans.of.items():
+            await self._time_slice.pause()
             if plans.unknown:
-                port.resync(self._sets.position)
-            # A channel that left, or asked for something else meanwhile, is left alone.
-            if channels.request_of(port) is not before:
+                subscriber.resync(self._sets.position)
+            # Skip a channel that has left or has another request by now.
+            if channels.request_of(subscriber) is not before:
                 continue
             if bound is None:
-                channels.remove(port)
-                port.revoked()
+                channels.remove(subscriber)
+                subscriber.revoked()
                 continue
             request, plan = bound
-            if channels.bind(port, request, plan):
-                port.resubscribed()
+            if channels.bind(subscriber, request, plan):
+                subscriber.resubscribed()
             if request.private is not None:
-                port.permitted(plan.rights)
+                subscriber.permitted(plan.rights)
 
     def _replan(
         self,
         asked: Mapping[Subscriber, tuple[Request, Plan]],
         scope: RebindScope,
-        ports: Collection[Subscriber],
+        subscribers: Collection[Subscriber],
         at: Position | None,
     ) -> _Plans:
         """Plan by the permissions of this position. In a database thread."""
         if at is None:
-            return _replan(Planner(), asked, scope, ports)
+            return _replan(Planner(), asked, scope, subscribers)
         with one_snapshot(self._sets.alias):
             try:
-                return _replan(self._watch.planner_at(at), asked, scope, ports)
+                return _replan(self._watch.planner_at(at), asked, scope, subscribers)
             except PastUnknown as error:
                 logger.warning(
                     "permissions at %s cannot be known, and deny: %s",
@@ -213,28 +217,29 @@ class Rebinding:
                     error,
                     extra={"action": "past_unknown"},
                 )
-                # Nothing is known of who they were, either: users are as they are now.
+                # Users as they were then cannot be known either: take them as they are now.
                 nothing = Planner(PolicySnapshot(()))
-                return replace(_replan(nothing, asked, scope, ports), unknown=True)
+                return replace(_replan(nothing, asked, scope, subscribers), unknown=True)
 
     async def _read_again(self, selects: Collection[Select] | None) -> set[Subscriber]:
         """Read these sets anew, or all. Returns the channels whose rights on a topic may have
-        changed by them."""
+        changed."""
         await self._insist(lambda: self._sets.read_again(selects, self._channels.follow))
         return await self._apply_shifts()
 
     async def _apply_shifts(self) -> set[Subscriber]:
-        """Bring the channels to their new sets whose sets have shifted, and no others. Returns
-        those whose rights on a topic may have changed by them."""
+        """Bring each channel whose sets have shifted to the new sets. Returns the channels whose
+        rights on a topic may have changed."""
         entitled: set[Subscriber] = set()
-        for port in self._channels.shifted:
-            if self._channels.apply_shifts(port):
-                entitled.add(port)
-            await self._breath.pause()
+        for subscriber in self._channels.shifted:
+            if self._channels.apply_shifts(subscriber):
+                entitled.add(subscriber)
+            await self._time_slice.pause()
         return entitled
 
     async def _insist(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Try again until the database lets us. Nothing is delivered meanwhile."""
+        """The result of `work`, tried again until the database answers. Nothing is delivered
+        meanwhile."""
         backoff = Backoff(_RETRY_FIRST, _RETRY_MOST)
         while True:
             try:
@@ -247,18 +252,18 @@ class Rebinding:
                 return done
 
 
-# What a channel asked for and is bound to from here on; None where its user may no longer ask.
+# The request and the new plan of a channel; None where its user may no longer ask.
 _Bound = tuple[Request, Plan] | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Plans:
-    """By channel, the request that was planned and what has become of it; and the sets that all
-    this needs."""
+    """New plans: for each channel the request that was planned and its outcome; and the selects
+    that the plans need."""
 
     of: Mapping[Subscriber, tuple[Request, _Bound]]
     selects: Iterable[Select]
-    #: The permissions of the position are not known: these plans deny.
+    #: The permissions at the position cannot be known, so these plans deny.
     unknown: bool = False
 
 
@@ -266,14 +271,14 @@ def _replan(
     planner: Planner,
     asked: Mapping[Subscriber, tuple[Request, Plan]],
     scope: RebindScope,
-    ports: Collection[Subscriber],
+    subscribers: Collection[Subscriber],
 ) -> _Plans:
-    """Plan those whose users or policies changed."""
+    """Plan the channels whose users or policies changed."""
     requests = {
-        port: request
-        for port, (request, plan) in asked.items()
+        subscriber: request
+        for subscriber, (request, plan) in asked.items()
         if scope.everybody
-        or port in ports
+        or subscriber in subscribers
         or str(request.subject.user_id) in scope.users
         or not planner.agrees(plan)
     }
@@ -281,13 +286,13 @@ def _replan(
     renewed = planner.renew(request.subject for request in requests.values())
     planner.prefetch(subject for subject in renewed.values() if subject is not None)
     needed: dict[Select, None] = {}
-    for port, request in requests.items():
+    for subscriber, request in requests.items():
         subject = renewed[request.subject]
         if subject is None:
-            plans[port] = request, None
+            plans[subscriber] = request, None
             continue
         bound = replace(request, subject=subject)
         plan = bound.plan(planner)
-        plans[port] = request, (bound, plan)
+        plans[subscriber] = request, (bound, plan)
         needed.update(dict.fromkeys(plan.selects))
     return _Plans(plans, needed)

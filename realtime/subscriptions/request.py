@@ -1,4 +1,4 @@
-"""What a channel asked for, kept so that it can be bound again."""
+"""The request of a channel, kept so that it can be planned again."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ class Revoked(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a channel asked for.
+    """A subject and the bindings of its join.
 
-    `private` is the name of its topic if that is a private one. `read` is the generation of
-    permissions in which the subject's user was read; the user is read again in any other.
+    `private` is the name of the topic if it is private, else None. `read` is the generation of
+    permissions (`Rebinding.generation`) in which the subject's user was read; in any other
+    generation the user is read again.
     """
 
     subject: Subject
     bindings: tuple[Binding, ...]
     private: str | None = None
     read: int = -1
-    #: Who causes the work of reading what it asks for.
+    #: The payer of the reads that the request causes.
     payer: Payer = NOBODY
 
     @property
@@ -54,5 +55,5 @@ class Request:
         return replace(self, bindings=tuple(bindings))
 
     def plan(self, planner: Planner) -> Plan:
-        """What the channel gets by this planner."""
+        """The plan of the request by this planner."""
         return planner.plan(self.subject, self.bindings, self.private)

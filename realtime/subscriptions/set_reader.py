@@ -1,8 +1,8 @@
 """Reads the sets behind selects as they were at a position in the log.
 
-One database snapshot shows the rows and every captured change that is in them. What came after the
-position is undone by the images that the log keeps, so a set and the stream from that position on
-fit together without a seam. Everything here runs in a database thread; it keeps no set.
+One database snapshot shows the rows and every captured change of them. Changes after the position
+are undone by the images in the log, so that a set and the stream from that position on fit
+together. Everything here runs in a database thread and keeps no set.
 """
 
 from __future__ import annotations
@@ -26,27 +26,29 @@ from realtime.wal.entry import Relation
 from realtime.wal.head import find_head
 from realtime.wal.snapshots import one_snapshot
 
-# Looks at the policies before rows are read for a policy that may be gone by then.
+# How often policies are read again until the columns of the selects are captured. A policy may have
+# been deleted meanwhile.
 _LOOKS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was read of a set: how many rows give each value, and whether as of the position."""
+    """A set as read: how many rows give each value. `exact`: it is the set as of the position."""
 
     counts: Mapping[object, int]
     exact: bool
 
 
 class SetReader:
-    """Remembers what is captured; no rows."""
+    """Reads sets on one database. Keeps no rows."""
 
     def __init__(self, alias: str, watch: AccessWatch) -> None:
         self._alias = alias
         self._watch = watch
 
     def read(self, selects: Sequence[Select], at: Position) -> dict[Select, Found]:
-        """These and the selects inside them, inner ones first, as they were at the position."""
+        """The sets of these selects and of those inside them, inner ones first, as they were at the
+        position."""
         levels = _levels(selects)
         for _ in range(_LOOKS):
             # A table must be captured before its rows are read, or a later change is missed.
@@ -75,16 +77,16 @@ class SetReader:
             flats = {select: _flat(select, world) for select in level}
             counts = read_many(flats.values(), self._alias)
             for select, flat in flats.items():
-                lookup = world.add(select, counts[flat], False)
-                if all(world[inner].exact for inner in lookup.nested) and blind.tells(lookup):
-                    lookup.exact = True
-                    exact.append(lookup)
+                live_set = world.add(select, counts[flat], False)
+                if all(world[inner].exact for inner in live_set.nested) and blind.tells(live_set):
+                    live_set.exact = True
+                    exact.append(live_set)
             world.rewind(exact, changes or ())
         return {select: Found(world[select].counts, world[select].exact) for select in world}
 
 
 def change_of(event: DatabaseEvent) -> Change:
-    """The event as lookups know it."""
+    """The event as a change of live sets."""
     return Change(event.relation.table, _columns_of(event.relation), event.old, event.new)
 
 
@@ -100,7 +102,7 @@ def _flat(select: Select, world: LiveSets) -> Select:
 
 
 class _UndoLimits:
-    """Which changes cannot be undone: none can be where they are not known."""
+    """Which changes cannot be undone. `changes` is None if they are not known."""
 
     def __init__(self, changes: Sequence[Change] | None) -> None:
         self._known = changes is not None
@@ -110,15 +112,16 @@ class _UndoLimits:
             shown = self._shown.get(change.table, change.columns)
             self._shown[change.table] = shown & change.columns
 
-    def tells(self, lookup: LiveSet) -> bool:
-        table = table_of(lookup.select.model)
+    def tells(self, live_set: LiveSet) -> bool:
+        table = table_of(live_set.select.model)
         if not self._known or table in self._emptied:
             return False
-        return table not in self._shown or lookup.needed <= self._shown[table]
+        return table not in self._shown or live_set.needed <= self._shown[table]
 
 
 def _levels(selects: Iterable[Select]) -> list[list[Select]]:
-    """These and the selects inside them, each once, in levels: each needs earlier ones alone."""
+    """These selects and those inside them, each once, in levels: a select uses only selects of
+    earlier levels."""
     depths: dict[Select, int] = {}
 
     def depth(select: Select) -> int:

@@ -1,4 +1,4 @@
-"""Places for costly work, given first to the payers that have used least.
+"""Slots for costly work, given first to the payers that have used least.
 
 A payer is the cause of the work: an address, and a user or connection behind it. Work is charged
 when it is done. A payer that asks for much waits for itself: another one comes next, however many
@@ -33,7 +33,7 @@ class Payer:
 NOBODY = Payer()
 
 
-class Place:
+class Slot:
     """One piece of work that runs."""
 
     __slots__ = ("cost",)
@@ -67,28 +67,28 @@ class _Account:
 
 
 class FairShare:
-    """`places` pieces of work at a time, of one address at most `each`.
+    """`slots` pieces of work at a time, of one address at most `each`.
 
     With `budget`, no work begins when work of that cost was done since other tasks of the event
     loop last ran. It is meant for work on the loop itself, charged in seconds.
     """
 
-    def __init__(self, places: int, each: int, budget: float | None = None) -> None:
-        self._free = places
+    def __init__(self, slots: int, each: int, budget: float | None = None) -> None:
+        self._free = slots
         self._each = each
         self._budget = budget
         self._accounts: dict[str, _Account] = {}
-        # Accounts that may get a place, by what they have used. Entries may be out of date.
+        # Accounts that may get a slot, by what they have used. Entries may be out of date.
         self._next: list[tuple[float, int, str]] = []
         self._numbers = count()
-        # What the account that got a place last had used: a new account has missed nothing.
+        # What the account that got a slot last had used: a new account has missed nothing.
         self._level = 0.0
         self._spent = 0.0
         self._turning = False
 
     @asynccontextmanager
-    async def place(self, payer: Payer) -> AsyncIterator[Place]:
-        """A place for the time of the block."""
+    async def slot(self, payer: Payer) -> AsyncIterator[Slot]:
+        """A slot for the time of the block."""
         name = payer.account
         account = self._accounts.get(name)
         if account is None:
@@ -97,11 +97,11 @@ class FairShare:
             self._take(account)
         else:
             await self._wait(name, account, payer.name)
-        place = Place()
+        slot = Slot()
         try:
-            yield place
+            yield slot
         finally:
-            self._leave(name, account, place.cost)
+            self._leave(name, account, slot.cost)
 
     async def _wait(self, name: str, account: _Account, of: str) -> None:
         request: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -136,7 +136,7 @@ class FairShare:
 
     def _forget(self, name: str, account: _Account, of: str, request: asyncio.Future[None]) -> None:
         requests = account.names.get(of, deque())
-        # It is gone already where a place came free after it was cancelled.
+        # It is gone already where a slot came free after it was cancelled.
         if request in requests:
             requests.remove(request)
             if not requests:
@@ -151,7 +151,7 @@ class FairShare:
         while self._next and self._free and not self._exhausted:
             used, _, name = heapq.heappop(self._next)
             account = self._accounts.get(name)
-            # Out of date, or at its bound: it is listed again when a place of it is free.
+            # Out of date, or at its bound: it is listed again when a slot of it is free.
             if account is None or not account.names or account.used != used:
                 continue
             if account.running >= self._each:
@@ -173,9 +173,9 @@ class FairShare:
         self._spent += cost
         if not self._turning:
             self._turning = True
-            asyncio.get_running_loop().call_soon(self._turn)
+            asyncio.get_running_loop().call_soon(self._begin_iteration)
 
-    def _turn(self) -> None:
+    def _begin_iteration(self) -> None:
         """Other tasks have run."""
         self._turning = False
         self._spent = 0.0

@@ -1,7 +1,7 @@
 """The actor: who writes, as the log records it beside each change.
 
-Owns the actor of the running thread or task. How it gets into the database with a write is
-`wal/actors.py`'s. It is a record only: no access is decided by it.
+Owns the actor of the running thread or task. `actor_capture` hands it to the database with each
+write. It is a record only: no access is decided by it.
 """
 
 from __future__ import annotations

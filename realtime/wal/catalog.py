@@ -1,6 +1,6 @@
-"""The capture triggers of a database as they are, compared with those that are wanted.
+"""The capture triggers of a database: the interface to those installed, compared with those wanted.
 
-One catalog per vendor, behind one interface; this is SQLite's. What is wanted is decided elsewhere.
+Each vendor has a catalog. Which triggers are wanted is decided by `realtime.wal.triggers`.
 """
 
 from __future__ import annotations

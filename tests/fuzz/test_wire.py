@@ -27,8 +27,8 @@ from realtime.session.effects import (
     Renew,
     Send,
     SendBroadcast,
+    SubscribePresence,
     Track,
-    WatchPresence,
 )
 from realtime.session.session import Session
 from realtime.topics.rights import ALL
@@ -126,7 +126,7 @@ def answer(session: Session, effects: list[Effect], problem: bool) -> None:
                 readable(
                     session.version, session.topic_events.tracked(effect, "no" if problem else None)
                 )
-            case WatchPresence(channel):
+            case SubscribePresence(channel):
                 readable(session.version, session.presence(channel, b"{}"))
 
 

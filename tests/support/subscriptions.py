@@ -25,7 +25,7 @@ from realtime.subscriptions.access_watch import AccessWatch
 from realtime.subscriptions.index import Delivery
 from realtime.subscriptions.manager import SubscriptionManager
 from realtime.subscriptions.rebinding import Rhythm
-from realtime.subscriptions.replay.context import ReplayBounds
+from realtime.subscriptions.replay.bounds import ReplayBounds
 from realtime.subscriptions.request import Request
 from realtime.topics.rights import TopicRights
 from tests.support.socket_client import db
@@ -117,18 +117,18 @@ class Server:
     ) -> None:
         self.log = EventLog(ring)
         self.reader = LogReader("default", self.log)
-        self.subscribers = SubscriptionManager(
+        self.subscriptions = SubscriptionManager(
             self.log,
             self.reader,
             AccessWatch("default"),
             bounds=bounds or ReplayBounds(),
             rhythm=rhythm or Rhythm(),
         )
-        self.channels = self.subscribers.channels
-        self.rebinding = self.subscribers.rebinding
+        self.channels = self.subscriptions.channels
+        self.rebinding = self.subscriptions.rebinding
 
     async def start(self) -> None:
-        await self.subscribers.start()
+        await self.subscriptions.start()
         self.log.start(await self.reader.head())
 
     async def feed(self) -> None:
@@ -141,9 +141,9 @@ class Server:
 
     async def hand_out(self, event: DatabaseEvent) -> None:
         """What a dispatcher does with one event."""
-        if self.subscribers.watch.binds(event):
+        if self.subscriptions.watch.binds(event):
             at = Position(self.log.epoch, event.seq)
-            await self.rebinding.rebind(self.subscribers.watch.scope([event]), at=at)
+            await self.rebinding.rebind(self.subscriptions.watch.scope([event]), at=at)
         await self.rebinding.shift(event)
         self.log.append(event)
         with self.channels.frozen():
@@ -155,7 +155,7 @@ class Server:
         for _ in self.channels.matching(event, found):
             pass
         for delivery in found:
-            for port in delivery.audience.members:
+            for port in delivery.audience.recipients:
                 port.put("live")
 
     async def resumed(
@@ -164,6 +164,6 @@ class Server:
         """A port that has caught up, or was told that it cannot."""
         port = FakeSubscriber()
         asked = bindings(since=since, **binding)
-        await self.subscribers.add(port, Request(subject or Subject.service(), asked))
+        await self.subscriptions.add(port, Request(subject or Subject.service(), asked))
         await auntil(lambda: not self.channels.replaying(port))
         return port

@@ -1,6 +1,6 @@
 """`manage.py tail_wal`: number committed changes and publish them to the server processes.
 
-Run it twice or more: one leads, the others stand by (see `realtime.wal.leadership`).
+Run it twice or more: one leads, the others stand by (see `realtime.event_log.leadership`).
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Command(BaseCommand):
             raise CommandError(
                 f"The log cannot be read: {error}. Has `manage.py migrate` been run?"
             ) from None
-        leader = before.standing.claim.leader
-        beside = "" if before.standing.run_out or not leader else f", beside {leader}, which leads"
+        leader = before.lease.claim.leader
+        beside = "" if before.lease.run_out or not leader else f", beside {leader}, which leads"
         self._say(f"Numbered {numbered} WAL {_entries(numbered)}{beside}.")
         if after.waiting:
             raise CommandError("Entries are left without a number.")

@@ -1,7 +1,7 @@
-"""What a replay delivers to its channel: events of the log, and rows that were read.
+"""The delivery of a replay to its channel: events of the log, and rows of snapshots.
 
-Owns how they are matched and framed, and how long a client is waited for that takes no rows. The
-replay says which events and rows they are, and where it stands.
+Owns how they are matched and framed, and how long to wait for a client that takes no rows. The
+replay decides which events and rows are delivered.
 """
 
 from __future__ import annotations
@@ -14,47 +14,50 @@ from dataclasses import replace
 from auth_rls.predicates.predicate import columns
 from realtime.event_log.event import DatabaseEvent
 from realtime.subscriptions import frames
+from realtime.subscriptions.failures import log_failure
 from realtime.subscriptions.index import AudienceKey, Subscription, SubscriptionIndex
 from realtime.subscriptions.planner import Plan
-from realtime.subscriptions.replay.context import ReplayContext, evaluation_failed
-from realtime.subscriptions.replay.snapshot import Place, RowAt
+from realtime.subscriptions.replay.context import ReplayContext
+from realtime.subscriptions.replay.snapshot import LiveKey, RowAt
 from realtime.subscriptions.subscriber import Subscriber
 from realtime.util.fair_share import Payer
 from realtime.util.time_slice import SLICE_SECONDS
 
-# About as many bytes of frames between two looks at whether the client keeps up.
+# About how many bytes of frames are delivered before the replay waits for the client again.
 _CHUNK_BYTES = 256 * 1024
-# A client that takes rows more slowly than this, in bytes a second, loses its patience.
+# A client on a link of so many bytes a second gets the time that its rows need, beside the
+# patience.
 _SLOWEST = 64 * 1024
 _LOOK_SECONDS = 1.0
 
 
 class HistoryLost(Exception):
-    """The history from here to the head is not known any more."""
+    """The history from the position of a replay to the head is not kept any more."""
 
 
 class Feed:
     """One per replay."""
 
-    def __init__(self, port: Subscriber, means: ReplayContext) -> None:
-        self._port = port
-        self._means = means
-        #: Bindings whose filters cost too much on the last event; nothing goes on before they end.
+    def __init__(self, subscriber: Subscriber, context: ReplayContext) -> None:
+        self._subscriber = subscriber
+        self._context = context
+        #: Ids of bindings whose filters cost too much on the last event. The replay must end them
+        #: before it delivers another event.
         self.too_costly: set[int] = set()
         self._index = self._empty()
-        # What the index was made of.
+        # The subscriptions and the values of sets that the index was made of.
         self._indexed: object = None
         self._tables: frozenset[tuple[str, str]] = frozenset()
-        # Bytes of rows that were delivered, and seconds for which their client took none.
+        # Bytes of rows that were delivered, and seconds in which the client took none.
         self._delivered = 0
         self._waited = 0.0
-        # Whether the entries of a relation have the columns that decide about a live set.
-        self._decidable: dict[tuple[Place, str], bool] = {}
+        # Whether the entries of a relation have the columns that a live subscription reads.
+        self._decidable: dict[tuple[LiveKey, str], bool] = {}
 
     def events(self, events: Sequence[DatabaseEvent], plan: Plan, begun: frozenset[int]) -> int:
-        """Deliver what the bindings that have begun get of these by a plan, up to about as much as
-        a client is sent at once, or as fits a slice of the loop, or up to one on which a filter
-        costs too much. Returns the seq that was reached; raises HistoryLost."""
+        """Deliver events to the bindings of `plan` that have begun. Stops after about as many bytes
+        as a client is sent at once, at the end of a time slice, and after an event on which a
+        filter costs too much. Returns the seq that was reached. Raises HistoryLost."""
         self._follow(plan, begun)
         until = time.perf_counter() + SLICE_SECONDS
         size = 0
@@ -71,15 +74,13 @@ class Feed:
         return events[-1].seq
 
     def _empty(self) -> SubscriptionIndex[Subscriber]:
-        # The index knows the set and not the feed, or the two would keep each other alive.
+        # The index refers to the set and not to the feed, which would be a reference cycle.
         too_costly = self.too_costly
-        return SubscriptionIndex(
-            evaluation_failed, on_too_costly=lambda _, item: too_costly.add(item.id)
-        )
+        return SubscriptionIndex(log_failure, on_too_costly=lambda _, item: too_costly.add(item.id))
 
     def _follow(self, plan: Plan, begun: frozenset[int]) -> None:
-        """Index the subscriptions that have begun, with the values that their sets have now."""
-        sets = self._means.sets
+        """Index the subscriptions that have begun, with the present values of their sets."""
+        sets = self._context.sets
         wanted = (plan.subscriptions, begun, sets.values(plan.row_selects))
         if wanted == self._indexed:
             return
@@ -89,24 +90,24 @@ class Feed:
             if item.id in begun
         )
         self._index = self._empty()
-        port = self._port
-        key = AudienceKey(port.topic, port.version.value, mine, port.change_frame)
-        self._index.set(port, key)
+        subscriber = self._subscriber
+        key = AudienceKey(subscriber.topic, subscriber.version.value, mine, subscriber.change_frame)
+        self._index.set(subscriber, key)
         self._indexed = wanted
         self._tables = frozenset((item.schema, item.table) for item in mine)
         self._decidable.clear()
 
     def _check_decidable(self, event: DatabaseEvent, plan: Plan, begun: frozenset[int]) -> None:
-        """Raise HistoryLost if an entry lacks a column that now decides about a live set."""
+        """Raise HistoryLost if an entry lacks a column that a live subscription reads now."""
         relation = event.relation
-        for place, item in plan.live.items():
+        for key, item in plan.live.items():
             if item.table != relation.table or item.id not in begun:
                 continue
-            known = self._decidable.get((place, relation.id))
+            known = self._decidable.get((key, relation.id))
             if known is None:
                 names = {column.name for column in relation.columns}
                 known = columns(item.rls) | columns(item.filter) <= names
-                self._decidable[place, relation.id] = known
+                self._decidable[key, relation.id] = known
             if not known:
                 raise HistoryLost("what decides was not captured yet")
 
@@ -119,15 +120,15 @@ class Feed:
         *,
         snapshot: bool = False,
     ) -> int:
-        """Deliver these. Returns how many were delivered: fewer than all when the client does not
-        take them in time."""
+        """Deliver rows, as events made by `row_event`, to one subscription. Returns how many were
+        delivered: fewer than all if the client does not take them in time."""
         rest = iter(events)
         sent = 0
         while True:
-            async with self._means.loop.place(payer) as place:
+            async with self._context.loop.slot(payer) as slot:
                 began = time.perf_counter()
                 count, more = self._some_rows(rest, subscription, op, snapshot)
-                place.charge(time.perf_counter() - began)
+                slot.charge(time.perf_counter() - began)
             sent += count
             if not more or not await self._taken():
                 return sent
@@ -136,15 +137,15 @@ class Feed:
     def _some_rows(
         self, rest: Iterator[DatabaseEvent], subscription: Subscription, op: str, snapshot: bool
     ) -> tuple[int, bool]:
-        """Deliver as many as a client is sent at once, or as fit a slice of the loop. Returns how
+        """Deliver as many rows as a client is sent at once, or as fit in a time slice. Returns how
         many, and whether there may be more."""
-        port = self._port
+        subscriber = self._subscriber
         until = time.perf_counter() + SLICE_SECONDS
         size = 0
         for count, event in enumerate(rest, start=1):
             frame = frames.of_row(
                 event,
-                port,
+                subscriber,
                 (subscription.id,),
                 subscription.select,
                 op=op,
@@ -158,31 +159,31 @@ class Feed:
         return 0 if not size else count, False
 
     async def _taken(self) -> bool:
-        """Wait until the client has taken most of what was delivered. False if it does not in
-        time; there is less of it while other snapshots wait for memory."""
-        bounds = self._means.bounds
+        """Wait until the client has taken most of the delivered rows. False if it does not do so in
+        time. The time is shorter while other snapshots wait for memory."""
+        bounds = self._context.bounds
         step = min(_LOOK_SECONDS, bounds.patience_seconds)
         while True:
             try:
                 async with asyncio.timeout(step):
-                    await self._port.writable()
+                    await self._subscriber.writable()
                     return True
             except TimeoutError:
                 self._waited += step
-            crowded = self._means.pictures.unsent.crowded
+            crowded = self._context.snapshots.unsent.crowded
             patience = bounds.crowded_patience_seconds if crowded else bounds.patience_seconds
             if self._waited >= patience + self._delivered / _SLOWEST * (not crowded):
                 return False
 
     def _put(self, frame: str) -> int:
-        self._port.outlet.put(frame)
-        self._means.counters.sent(1, len(frame))
+        self._subscriber.outlet.put(frame)
+        self._context.counters.sent(1, len(frame))
         return len(frame)
 
 
 def row_event(op: str, seen: RowAt, seq: int, commit_us: int) -> DatabaseEvent:
-    """The event that brings a row to a client, or takes it away: as an UPDATE that moves the row
-    out of the set, with the key alone."""
+    """The event that brings a row to a client ("INSERT"), or takes it away ("DELETE"): an UPDATE
+    that moves the row out of the live set, of which the client gets the key alone."""
     relation, row = seen
     if op == "INSERT":
         return DatabaseEvent(seq, commit_us, relation, "INSERT", None, row)

@@ -1,10 +1,9 @@
-"""A replay: a channel on its way to the head of the log, and then live without a seam.
+"""A replay: it brings one channel to the position of the process, where the channel becomes live.
 
-It delivers what came after a client's cursor, in order and once; the rows of a snapshot, as of the
-position where the replay stands; and what other permissions take from a live set and give to it.
-The channel is not subscribed meanwhile. When the replay meets the position of the process it is
-subscribed, with nothing awaited between the comparison and the subscription, so that no event falls
-between them or comes twice.
+It delivers the events after a client's cursor, in order and once; the rows of a snapshot, as of the
+position of the replay; and the rows that come and go in a live set by other permissions. The
+channel is not subscribed meanwhile. When the replay reaches the position of the process, the
+channel is subscribed without awaiting, so that no event is missed or comes twice.
 """
 
 from __future__ import annotations
@@ -26,91 +25,92 @@ from realtime.subscriptions.planner import Plan
 from realtime.subscriptions.replay.context import ReplayContext
 from realtime.subscriptions.replay.feed import Feed, HistoryLost, row_event
 from realtime.subscriptions.replay.snapshot import (
-    Place,
+    LiveKey,
     RowMoves,
     Snapshot,
     SnapshotUnavailable,
     Values,
 )
-from realtime.subscriptions.replay.start import access_changed_since, resolve_cursor
 from realtime.subscriptions.request import Request
 from realtime.subscriptions.subscriber import Subscriber
 
 logger = logging.getLogger("realtime.replay")
 
-# Events between two looks at whether the client keeps up.
+# Events that are delivered before the replay waits for the client again.
 _CHUNK = 500
-# Rows committed before a snapshot was asked for are to be in it, unless the log stands still.
+# A snapshot waits so long for the numbering of changes committed before it was requested.
 _FRESH_SECONDS = 5.0
-# A snapshot that cannot be read yet is tried again when the log has moved on.
+# How long to wait for the log to move on, before a snapshot that cannot be read is tried again.
 _AGAIN_SECONDS = 1.0
 _TRIES = 30
 _NOT_BEGUN = sys.maxsize
 
 
 class Replay:
-    """One channel on its way. Make one by `from_cursors`, `moved` or `anew`.
+    """The replay of one channel. Make one by `from_cursors`, `moved` or `anew`.
 
-    `plan` and `request` may be replaced on the way, when permissions change; what comes after
-    follows them.
+    `plan` and `request` may be replaced while it runs, when permissions change.
     """
 
     def __init__(
-        self, port: Subscriber, request: Request, plan: Plan, means: ReplayContext
+        self, subscriber: Subscriber, request: Request, plan: Plan, context: ReplayContext
     ) -> None:
-        self.port = port
+        self.subscriber = subscriber
         self.request = request
         self.plan = plan
-        self._means = means
-        self._feed = Feed(port, means)
-        self._log = means.log
-        self._epoch = means.log.epoch
-        self._cursor = means.log.seq
-        # For each binding id the seq that its events begin after.
+        self._context = context
+        self._feed = Feed(subscriber, context)
+        self._log = context.log
+        self._epoch = context.log.epoch
+        self._cursor = context.log.seq
+        # For each binding id, the seq after which its events are delivered.
         self._starts: dict[int, int] = {}
-        # The snapshots that are still to be sent: by binding id, how many rows at most.
+        # The snapshots that are still to be sent: for each binding id, the most rows of it.
         self._snapshots: dict[int, int | None] = {}
-        # By which verdicts the client holds the rows of its live sets.
-        self._held: dict[Place, Predicate] = {}
+        # The predicates by which the client has the rows of its live sets.
+        self._client_verdicts: dict[LiveKey, Predicate] = {}
         self._resumes = False
         self._tries = _TRIES
 
     @classmethod
     def from_cursors(
-        cls, port: Subscriber, request: Request, plan: Plan, means: ReplayContext
+        cls, subscriber: Subscriber, request: Request, plan: Plan, context: ReplayContext
     ) -> Replay:
-        """For a new channel: each binding from its cursor, by its snapshot, or from now on."""
-        replay = cls(port, request, plan, means)
+        """For a new channel: each binding begins at its cursor, by its snapshot, or at the head."""
+        replay = cls(subscriber, request, plan, context)
         replay._resumes = any(binding.since is not None for binding in replay._bindings)
         return replay
 
     @classmethod
     def moved(
         cls,
-        port: Subscriber,
+        subscriber: Subscriber,
         request: Request,
-        held: Mapping[Place, Predicate],
+        verdicts: Mapping[LiveKey, Predicate],
         plan: Plan,
-        means: ReplayContext,
+        context: ReplayContext,
     ) -> Replay:
-        """For a channel whose live sets are those of these verdicts: they first become those of
-        `plan`."""
-        replay = cls(port, request, plan, means)
-        replay._starts = dict.fromkeys((binding.id for binding in request.bindings), means.log.seq)
-        replay._held = dict(held)
+        """For a channel whose client has the rows of live sets by other predicates, `verdicts`: it
+        is first sent the rows that come and go."""
+        replay = cls(subscriber, request, plan, context)
+        replay._starts = dict.fromkeys(
+            (binding.id for binding in request.bindings), context.log.seq
+        )
+        replay._client_verdicts = dict(verdicts)
         return replay
 
     @classmethod
     def anew(
         cls,
-        port: Subscriber,
+        subscriber: Subscriber,
         request: Request,
         plan: Plan,
-        means: ReplayContext,
+        context: ReplayContext,
         concerned: Callable[[Binding], bool],
     ) -> Replay:
-        """For a channel where these bindings begin anew: by a snapshot, or by "resync required"."""
-        replay = cls(port, request, plan, means)
+        """For a channel of which the bindings that `concerned` is true of begin anew: by a
+        snapshot, or by "resync required"."""
+        replay = cls(subscriber, request, plan, context)
         replay._begin_anew(concerned)
         replay._resumes = False
         return replay
@@ -125,9 +125,9 @@ class Replay:
         arrived: Callable[[Replay], None],
         end: Callable[[Subscriber, Collection[int]], None],
     ) -> None:
-        """Go to the head, then call `arrived`. What cannot be kept ends in "resync required", or
-        in a snapshot where one was asked for. `end` is called for bindings whose filters cost too
-        much; it replaces `request` and `plan`.
+        """Deliver up to the position of the process, then call `arrived`. Where the history is not
+        kept, the binding begins anew by its snapshot or by "resync required". `end` is called for
+        bindings whose filters cost too much; it must replace `request` and `plan`.
 
         Raises Revoked, and what reading the database raises.
         """
@@ -158,14 +158,14 @@ class Replay:
                     self._end_costly(end)
             arrived(self)
         if self._resumes:
-            self.port.caught_up(self._log.position)
+            self.subscriber.caught_up(self._log.position)
 
     def _end_costly(self, end: Callable[[Subscriber, Collection[int]], None]) -> None:
         ids = tuple(self._feed.too_costly)
         self._feed.too_costly.clear()
         for id_ in ids:
             self._snapshots.pop(id_, None)
-        end(self.port, ids)
+        end(self.subscriber, ids)
 
     def _arrived(self) -> bool:
         return (
@@ -185,15 +185,15 @@ class Replay:
         began_at = self._cursor
         lost: set[int] = set()
         starts: dict[int, int] = {}
-        self._hold(self._bindings)
+        self._assume_current(self._bindings)
         for binding in self._bindings:
             after: int | None = began_at
             if binding.since is not None:
-                after = await resolve_cursor(binding.since, self._epoch, self._means)
+                after = await self._context.start.resolve_cursor(binding.since, self._epoch)
                 if after is not None and binding.live:
                     if await self._perhaps_changed(binding, after):
                         after = None
-                    self._hold([binding])
+                    self._assume_current([binding])
             elif binding.snapshot is not None:
                 self._snapshots[binding.id] = self._rows_of(binding)
                 after = _NOT_BEGUN
@@ -202,10 +202,10 @@ class Replay:
             else:
                 starts[binding.id] = min(after, starts.get(binding.id, after))
         if any(b.id in lost and b.snapshot is None for b in self._bindings):
-            # The client will read everything again, so nothing is replayed to it.
+            # The client will read all rows again, so no binding is replayed.
             lost = {binding.id for binding in self._bindings if binding.since is not None}
             self._resumes = False
-            self.port.resync(Position(self._epoch, began_at))
+            self.subscriber.resync(Position(self._epoch, began_at))
         for binding in self._bindings:
             if binding.id in lost and binding.snapshot is not None:
                 self._snapshots[binding.id] = self._rows_of(binding)
@@ -216,17 +216,19 @@ class Replay:
         self._cursor = min([*starts.values(), began_at])
 
     async def _perhaps_changed(self, binding: Binding, after: int) -> bool:
-        """Whether what the subject may see has perhaps changed since the client was here."""
+        """Whether the subject's sight of the binding's rows may have changed since this seq."""
         while True:
             plan = self.plan
             mine = [item for item in plan.subscriptions if item.id == binding.id]
-            changed = await access_changed_since(self.request.subject, mine, after, self._means)
+            changed = await self._context.start.access_changed_since(
+                self.request.subject, mine, after
+            )
             if plan is self.plan:
                 return changed
 
     def _begin_anew(self, concerned: Callable[[Binding], bool]) -> None:
-        """Let these bindings begin at the head, by a snapshot where they ask for one. Where one
-        does not, the client is notified that it has to read its rows again."""
+        """Begin these bindings anew at the head: by a snapshot if they ask for one, else by telling
+        the client to read its rows again."""
         self._epoch = self._log.epoch
         self._cursor = self._log.seq
         resync = False
@@ -241,52 +243,54 @@ class Replay:
                     resync = True
             if binding.id in self._snapshots:
                 self._starts[binding.id] = _NOT_BEGUN
-        self._hold(self._bindings)
+        self._assume_current(self._bindings)
         self._resumes = not resync and any(b.since is not None for b in self._bindings)
         if resync:
-            self.port.resync(self._log.position)
+            self.subscriber.resync(self._log.position)
 
-    def _hold(self, bindings: Iterable[Binding]) -> None:
-        """Take it that the client's sets are those of the verdicts as they are now."""
+    def _assume_current(self, bindings: Iterable[Binding]) -> None:
+        """Take it that the client has the rows of these bindings by the present predicates."""
         ids = {binding.id for binding in bindings}
-        self._held |= {p: self._now(item) for p, item in self.plan.live.items() if item.id in ids}
+        self._client_verdicts |= {
+            p: self._now(item) for p, item in self.plan.live.items() if item.id in ids
+        }
 
     def _now(self, item: Subscription) -> Predicate:
-        """The verdict with the values that its sets have now."""
-        return self._means.sets.resolve(item.rls)
+        """The predicate of a subscription with the present values of its sets."""
+        return self._context.sets.resolve(item.rls)
 
     def _rows_of(self, binding: Binding) -> int | None:
         asked = None if binding.snapshot is None else binding.snapshot.limit
-        limits = [most for most in (asked, self._means.bounds.rows) if most is not None]
+        limits = [most for most in (asked, self._context.bounds.rows) if most is not None]
         return min(limits, default=None)
 
     # --- events ---------------------------------------------------------------------------------
 
     async def _catch_up(self) -> None:
-        """Deliver up to the head, or to where something else has to be done first."""
+        """Deliver events up to the head, or up to where a live set has to be settled first."""
         payer = self.request.payer
         while self._cursor < self._log.seq and not self._unsettled():
             if self._epoch != self._log.epoch:
                 raise HistoryLost("the log began anew")
             ahead = [start for start in self._starts.values() if self._cursor < start]
             upto = min([*ahead, self._log.seq])
-            events = await self._means.reader.since(self._cursor, _CHUNK, upto, payer)
+            events = await self._context.reader.since(self._cursor, _CHUNK, upto, payer)
             if not events:
                 raise HistoryLost("the log does not reach back so far")
             while events and not self._unsettled():
-                async with self._means.loop.place(payer) as place:
+                async with self._context.loop.slot(payer) as slot:
                     began = time.perf_counter()
                     events = self._deliver(events)
-                    place.charge(time.perf_counter() - began)
+                    slot.charge(time.perf_counter() - began)
                 if self._feed.too_costly:
                     return
-                await self.port.writable()
+                await self.subscriber.writable()
                 await asyncio.sleep(0)
         if self._epoch != self._log.epoch or self._cursor > self._log.seq:
             raise HistoryLost("the log began anew")
 
     def _deliver(self, events: Sequence[DatabaseEvent]) -> Sequence[DatabaseEvent]:
-        """Deliver as many of these as fit. Returns the rest."""
+        """Deliver events until the feed stops. Returns the rest."""
         if self._epoch != self._log.epoch:
             raise HistoryLost("the log began anew")
         if self._unsettled():
@@ -299,35 +303,41 @@ class Replay:
 
     # --- permissions ----------------------------------------------------------------------------
 
-    def _live(self) -> dict[Place, Subscription]:
+    def _live(self) -> dict[LiveKey, Subscription]:
         return {
-            place: item
-            for place, item in self.plan.live.items()
+            key: item
+            for key, item in self.plan.live.items()
             if self._starts.get(item.id, _NOT_BEGUN) <= self._cursor
         }
 
     def _unsettled(self) -> bool:
-        """Whether the client holds rows by verdicts that are not those of now."""
-        return any(self._held.get(p) != self._now(item) for p, item in self._live().items())
+        """Whether the client has the rows of a live set by another predicate than the present
+        one."""
+        return any(
+            self._client_verdicts.get(p) != self._now(item) for p, item in self._live().items()
+        )
 
     async def _settle(self) -> None:
-        """Bring each live set from the verdicts it is held by to those of now."""
+        """Send the rows that come and go in each live set, until the client has them by the present
+        predicate."""
         while self._unsettled():
             plan, live, at = self.plan, self._live(), Position(self._epoch, self._cursor)
-            held = {place: self._held[place] for place in live if place in self._held}
-            after = {place: self._now(item) for place, item in live.items()}
+            verdicts = {
+                key: self._client_verdicts[key] for key in live if key in self._client_verdicts
+            }
+            after = {key: self._now(item) for key, item in live.items()}
             self._tries -= 1
             try:
-                found = await self._means.pictures.moves(
-                    self.request, at, held, self._means.bounds.rows, self._values()
+                found = await self._context.snapshots.moves(
+                    self.request, at, verdicts, self._context.bounds.rows, self._values()
                 )
             except SnapshotUnavailable as error:
                 raise HistoryLost(str(error)) from None
             if not await self._agreed(plan, found):
                 continue
-            with self._means.pictures.unsent.keeping(self.request.payer, found.size):
+            with self._context.snapshots.unsent.keeping(self.request.payer, found.size):
                 await self._send_moves(found, at)
-            self._held |= after
+            self._client_verdicts |= after
 
     async def _send_moves(self, found: RowMoves, at: Position) -> None:
         payer = self.request.payer
@@ -338,12 +348,13 @@ class Replay:
                     raise HistoryLost("the client does not take the rows that come and go")
 
     def _values(self) -> Values:
-        """The sets that the verdicts depend on, as they are now."""
-        return self._means.sets.values(self.plan.row_selects)
+        """The present values of the sets that the predicates on rows read."""
+        return self._context.sets.values(self.plan.row_selects)
 
     async def _agreed(self, plan: Plan, found: Snapshot | RowMoves) -> bool:
-        """Whether rows were read by the policies that count here. If the database had others, the
-        log will bring them: that is waited for. Raises Lost when it happens too often."""
+        """Whether rows were read by the policies that this process applies. If the database had
+        others, wait for the log to bring their change. Raises HistoryLost if that happens too
+        often."""
         if plan.subscriptions == self.plan.subscriptions == found.plan.subscriptions:
             self.request = found.request
             return True
@@ -359,41 +370,41 @@ class Replay:
     # --- rows -----------------------------------------------------------------------------------
 
     async def _wait_for_committed(self) -> None:
-        """Return when what was committed before has been delivered here, so that it is in the
-        snapshot."""
-        committed = await self._means.reader.committed()
+        """Wait until the changes that were committed before the call have been numbered and
+        delivered here, so that a snapshot includes them."""
+        committed = await self._context.reader.committed()
         if committed > self._log.seq:
             await self._log.beyond(committed - 1, _FRESH_SECONDS)
 
     async def _send_snapshots(self) -> None:
-        """Send the rows of the snapshots that are wanted, if they can be read now."""
+        """Send the rows of the pending snapshots, if they can be read now."""
         wanted, at = dict(self._snapshots), Position(self._epoch, self._cursor)
-        held = {p: self._now(item) for p, item in self.plan.live.items() if item.id in wanted}
+        verdicts = {p: self._now(item) for p, item in self.plan.live.items() if item.id in wanted}
         found = await self._read_snapshots(wanted, at)
         if found is None:
             return
-        with self._means.pictures.unsent.keeping(self.request.payer, found.size):
-            self.port.snapshot_begins(at)
+        with self._context.snapshots.unsent.keeping(self.request.payer, found.size):
+            self.subscriber.snapshot_begins(at)
             count, complete = await self._send_rows(found, at)
         self._snapshots = {}
         self._starts |= dict.fromkeys(wanted, at.seq)
-        self._held |= held
-        counters, most = self._means.counters, self._means.bounds.rows
+        self._client_verdicts |= verdicts
+        counters, most = self._context.counters, self._context.bounds.rows
         counters.snapshots += 1
         counters.snapshot_rows += count
         if not complete and most in wanted.values():
             counters.limits["snapshot_rows/channel"] += 1
-        self.port.snapshot(at, count, complete)
+        self.subscriber.snapshot(at, count, complete)
 
     async def _read_snapshots(
         self, wanted: Mapping[int, int | None], at: Position
     ) -> Snapshot | None:
-        """The rows as of this position. None if they cannot be read by the permissions of now:
-        they are then to be read again, as of where the replay stands by then."""
+        """The rows as of this position. None if they cannot be read by the present permissions; the
+        caller then reads again, as of the position it has by then."""
         plan, values = self.plan, self._values()
         self._tries -= 1
         try:
-            found = await self._means.pictures.snapshot(self.request, at, wanted, values)
+            found = await self._context.snapshots.snapshot(self.request, at, wanted, values)
         except SnapshotUnavailable as error:
             self._check_tries(str(error))
             await self._log.beyond(at.seq, _AGAIN_SECONDS)
@@ -401,13 +412,13 @@ class Replay:
         if not await self._agreed(plan, found):
             return None
         if values != self._values():
-            # Nothing could take back the rows of a room that was left meanwhile.
+            # Rows of a set that the subject has left meanwhile could not be taken back.
             self._check_tries("permissions change too fast")
             return None
         return found
 
     async def _send_rows(self, found: Snapshot, at: Position) -> tuple[int, bool]:
-        """Deliver the rows. Returns how many the client took, and whether these are all."""
+        """Deliver the rows. Returns how many the client took, and whether these are all rows."""
         count = 0
         for subscription, rows in found.sets:
             events = (row_event("INSERT", seen, at.seq, found.commit_us) for seen in rows)

@@ -1,14 +1,14 @@
 """Rows as they stood at a position in the log, read from the tables as they are now.
 
-One database snapshot shows the tables, the head, and every captured change that is in them: those
-with a number and those that have none yet. What came after the position is undone by the images
-that the log keeps, so the rows and the stream from there on fit together without a seam, and
-nothing has to be remembered of what was read. Policies are read in the same snapshot: rows are
-never newer than the permissions they are shown under. The sets behind them come from the caller,
-which keeps them for the position; only the others are read here.
+One database snapshot shows the tables, the head, and every captured change that is in the tables,
+numbered or not. Changes after the position are undone by the images in the log, so that the rows
+and the stream from the position on fit together, without any record of the rows that were read.
+Policies are read in the same database snapshot: rows are never newer than the permissions they are
+shown under. The caller passes the sets that it keeps for the position; only other sets are read
+here.
 
-Everything here except `Pictures` runs in a database thread. Row images are made by the expression
-that the capture triggers use, so a row looks the same in a snapshot and in the stream.
+Everything here except `SnapshotReader` runs in a database thread. Row images are made by the
+expression that the capture triggers use, so a row looks the same in a snapshot and in the stream.
 """
 
 from __future__ import annotations
@@ -50,24 +50,24 @@ from realtime.wal.snapshots import one_snapshot
 _PAGE = 500
 _MOST_BYTES = 64 * 1024 * 1024
 _LOOKS = 5
-# What a row in memory takes beside its text.
+# Bytes of memory that a row occupies beside its text.
 _ROW_OVERHEAD = 400
 # Fewer than there are database threads, so that joins do not wait for large reads.
 _READING_AT_ONCE = 2
 
-Place = tuple[int, str]
+LiveKey = tuple[int, str]
 Values = Mapping[Select, frozenset[object]]
 _NONE: Values = MappingProxyType({})
 RowAt = tuple[Relation, RowImage]
 
 
 class SnapshotUnavailable(Exception):
-    """The rows as of this position cannot be known now. Nearer to the head they may be."""
+    """The rows as of this position cannot be known now. At a later position they may be."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The rows of each subscription at one position. `complete` False: there are more."""
+    """The rows of each subscription at one position. `complete` is False if there are more."""
 
     request: Request
     plan: Plan
@@ -83,7 +83,8 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class RowMoves:
-    """The rows that leave each live subscription by other permissions, and those that come."""
+    """For each live subscription, the rows that leave it by other permissions, and those that
+    come."""
 
     request: Request
     plan: Plan
@@ -101,15 +102,15 @@ def _size(rows: list[RowAt]) -> int:
 
 
 class SnapshotReader:
-    """Reads snapshots for the event loop. Methods raise Unclear, Revoked, and what the database
-    raises; `at` is a position that this process has reached."""
+    """Reads snapshots for the event loop. `at` is a position that this process has reached. Methods
+    raise SnapshotUnavailable, Revoked, and what the database raises."""
 
     def __init__(self, alias: str, watch: AccessWatch) -> None:
         self._alias = alias
         self._watch = watch
-        # Charged in seconds of reading. One address leaves a place to the others.
+        # Charged in seconds of reading. One address leaves a slot to the others.
         self._reads = FairShare(_READING_AT_ONCE, 1)
-        #: The rows that were read here.
+        #: Rows that were read here and are still to be sent.
         self.unsent = UnsentRows()
 
     async def snapshot(
@@ -119,23 +120,24 @@ class SnapshotReader:
         wanted: Mapping[int, int | None],
         values: Values = _NONE,
     ) -> Snapshot:
-        """The rows of these bindings: at most so many of each."""
+        """The rows of these bindings. `wanted` gives for each binding id the most rows, None for
+        all."""
 
-        def take(picture: _Snapshot) -> Snapshot:
+        def take(snapshot: _Snapshot) -> Snapshot:
             sets: list[tuple[Subscription, list[RowAt]]] = []
             complete = True
             left = dict(wanted)
-            for subscription in dict.fromkeys(picture.plan.subscriptions):
+            for subscription in dict.fromkeys(snapshot.plan.subscriptions):
                 if subscription.id not in wanted:
                     continue
                 most = left[subscription.id]
-                rows, all_ = picture.rows(picture.resolved(subscription), most)
+                rows, all_ = snapshot.rows(snapshot.resolved(subscription), most)
                 complete = complete and all_
                 if most is not None:
                     left[subscription.id] = most - len(rows)
                 sets.append((subscription, rows))
             return Snapshot(
-                picture.request, picture.plan, picture.commit_us(at.seq), sets, complete
+                snapshot.request, snapshot.plan, snapshot.commit_us(at.seq), sets, complete
             )
 
         return await self._look(request, at, values, take)
@@ -144,23 +146,24 @@ class SnapshotReader:
         self,
         request: Request,
         at: Position,
-        held: Mapping[Place, Predicate],
+        verdicts: Mapping[LiveKey, Predicate],
         most: int | None,
         values: Values,
     ) -> RowMoves:
-        """What has changed for live subscriptions whose clients hold rows by other predicates.
+        """The rows that come and go in live subscriptions of which the client has rows by other
+        predicates, `verdicts`.
 
-        Raises Unclear for more than `most` rows, too.
+        Raises SnapshotUnavailable for more than `most` rows, too.
         """
 
-        def take(picture: _Snapshot) -> RowMoves:
+        def take(snapshot: _Snapshot) -> RowMoves:
             moves: list[tuple[Subscription, list[RowAt], list[RowAt]]] = []
-            for place, bound in picture.plan.live.items():
-                subscription = picture.resolved(bound)
-                before = held.get(place, subscription.rls)
+            for key, bound in snapshot.plan.live.items():
+                subscription = snapshot.resolved(bound)
+                before = verdicts.get(key, subscription.rls)
                 if before != subscription.rls:
-                    moves.append((subscription, *picture.moved(subscription, before, most)))
-            return RowMoves(picture.request, picture.plan, picture.commit_us(at.seq + 1), moves)
+                    moves.append((subscription, *snapshot.moved(subscription, before, most)))
+            return RowMoves(snapshot.request, snapshot.plan, snapshot.commit_us(at.seq + 1), moves)
 
         return await self._look(request, at, values, take)
 
@@ -179,25 +182,25 @@ class SnapshotReader:
 
         def read() -> Any:
             for _ in range(_LOOKS):
-                # The tables that decide are captured before rows are read, or a later change of
-                # them would not be in the log.
+                # The tables that decide access must be captured before rows are read, or a later
+                # change of them would not be in the log.
                 self._watch.look()
                 with one_snapshot(self._alias):
                     row_images.prepare(connections[self._alias])
-                    picture = _Snapshot(self._alias, request, at, values)
-                    if self._watch.covers(picture.planner):
-                        return take(picture)
+                    snapshot = _Snapshot(self._alias, request, at, values)
+                    if self._watch.covers(snapshot.planner):
+                        return take(snapshot)
             raise SnapshotUnavailable("policies change too fast")
 
         while True:
             await self.unsent.room(request.payer)
-            async with self._reads.place(request.payer) as place:
-                # Other rows may have been read while this waited for its place.
+            async with self._reads.slot(request.payer) as slot:
+                # Other rows may have been read while this waited for its slot.
                 if self.unsent.has_room(request.payer):
                     try:
                         return await in_database_thread(look)
                     finally:
-                        place.charge(seconds)
+                        slot.charge(seconds)
 
 
 @dataclass(slots=True)
@@ -223,7 +226,7 @@ class _Snapshot:
         self.plan = self.request.plan(self.planner)
 
     def resolved(self, subscription: Subscription) -> Subscription:
-        """The subscription with the values of its sets in place of their selects."""
+        """The subscription with the values of its sets in key of their selects."""
 
         def values_of(select: Select) -> frozenset[object]:
             known = self.values.get(select)
@@ -233,7 +236,7 @@ class _Snapshot:
         return subscription if rls is subscription.rls else replace(subscription, rls=rls)
 
     def commit_us(self, seq: int) -> int:
-        """When this event was committed, or the last one kept before it."""
+        """The commit time of this event, or of the last one kept before it, in microseconds."""
         with connections[self.alias].cursor() as cursor:
             cursor.execute(
                 "SELECT commit_us FROM realtime_wal WHERE seq <= %s ORDER BY seq DESC LIMIT 1",
@@ -245,7 +248,7 @@ class _Snapshot:
         return 0 if self._head is None else self._head.commit_us
 
     def rows(self, subscription: Subscription, most: int | None) -> tuple[list[RowAt], bool]:
-        """The rows the subscription wants, at most so many, and whether these are all."""
+        """The rows of the subscription, at most so many, and whether these are all."""
         wants = _wants(subscription, subscription.rls)
         needed = columns(subscription.rls) | columns(subscription.filter)
         undone = self._undone_of(subscription.table, needed)
@@ -278,7 +281,7 @@ class _Snapshot:
                 was, now = (judge(seen[1]) is True for judge in judges)
                 if was is not now and wants(seen[1]):
                     (leaving if was else coming).append(seen)
-        # Rows that were in sight or are now: a filter is put to no others.
+        # A filter is only evaluated on rows that the policies show, before or now.
         policy = simplify(All((differing(before, after), Any_((before, after)))))
         size = 0
         for seen, was, now in self._read(subscription, policy, (before, after)):
@@ -295,8 +298,9 @@ class _Snapshot:
         policy: Predicate,
         judged: tuple[Predicate, Predicate] | None,
     ) -> Iterator[tuple[RowAt, bool, bool]]:
-        """Rows as they are now on which `policy` and the filter hold, but for those that changed
-        since; with the truth of two predicates, where they differ."""
+        """Rows on which `policy` and the filter are true now, without those that changed after the
+        position; each with the truth of the two predicates in `judged`, of rows on which these
+        differ."""
         policy = simplify(policy)
         if policy == FALSE or subscription.filter == FALSE:
             return
@@ -304,7 +308,7 @@ class _Snapshot:
         relation = published.relation_for(model, reads=())
         undone = self._undone[subscription.table]
         broad = simplify(widened(subscription.filter))
-        # What SQL cannot say is in the filter, which names shown columns alone.
+        # Only the filter may hold comparisons without SQL. Those are evaluated here.
         wants = None if broad == simplify(subscription.filter) else _wants(subscription, TRUE)
         rows: QuerySet[Any] = QuerySet(model=model).using(self.alias).order_by("pk")
         if (policy, broad) != (TRUE, TRUE):
@@ -331,8 +335,8 @@ class _Snapshot:
             page = list(rows.filter(pk__gt=page[-1][0])[:_PAGE])
 
     def _undone_of(self, table: str, needed: frozenset[str]) -> dict[bytes, RowAt | None]:
-        """By key, each row of a table that changed after the place, as it stood there; None for
-        one that was not there. Raises Unclear where the log does not say."""
+        """By key, each row of a table that changed after the position, as it was there; None for a
+        row that did not exist there. Raises SnapshotUnavailable where the log does not tell."""
         if table not in self._undone:
             try:
                 later = read_later(self.alias, [table], self.at.seq)
@@ -349,7 +353,7 @@ class _Snapshot:
         return self._undone[table]
 
     def _undo(self, relation: Relation, old: RowImage | None, new: RowImage | None) -> None:
-        # The first change of a key tells what was there before all of them.
+        # The first change of a key shows the row as it was before all changes.
         undone = self._undone[relation.table]
         if old is not None:
             undone.setdefault(old.json(relation.key), (relation, old))
@@ -358,8 +362,8 @@ class _Snapshot:
 
 
 def _wants(subscription: Subscription, rls: Predicate) -> Callable[[RowImage], bool]:
-    """Whether the subscription gets a row by these policies and its filter. The function that is
-    returned raises FilterTooCostly."""
+    """A function that returns whether the subscription gets a row by these policies and its filter.
+    It raises FilterTooCostly."""
     judgement = Judgement(rls, subscription.filter)
     meter = judgement.meter
 

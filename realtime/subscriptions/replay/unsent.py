@@ -1,7 +1,7 @@
 """The rows of snapshots that were read and that their clients have not taken yet.
 
-They are in memory until then, so there is a bound on their bytes, in all and of one address. At
-the bound a snapshot is not read, and clients that take nothing are waited for less long.
+They occupy memory until then, so their bytes are bounded, in all and for one address. At the bound
+no snapshot is read, and clients that take no rows get less time.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class UnsentRows:
 
     @contextmanager
     def keeping(self, payer: Payer, size: int) -> Iterator[None]:
-        """Rows of so many bytes are in memory for the time of the block."""
+        """Count rows of so many bytes while the block runs."""
         self._size += size
         self._of[payer.account] += size
         try:

@@ -68,8 +68,8 @@ def write(
     """Insert, update and delete rows of a process, all or nothing. Returns the ids of new rows that
     were not inserted, because their topic has `most` members.
 
-    Raises Buried when a row to change is missing, IntegrityError when the process has no row of its
-    own, and whatever else the database raises.
+    Raises ProcessExpired when a row to change is missing, IntegrityError when the process has no
+    row of its own, and whatever else the database raises.
     """
     table = PresenceMember.objects.using(alias)
     with transaction.atomic(using=alias):

@@ -1,7 +1,7 @@
 """The presence of the topics that channels of this process listen to.
 
 A topic is read from the table for its first listener here and dropped with its last one; in between
-the log brings the changes. Never writes: `presence_writer` writes what channels of this process do,
+the log brings the changes. Never writes: `PresenceWriter` writes what channels of this process do,
 and that comes back through the log as what other processes do.
 """
 
@@ -45,8 +45,8 @@ class _Topic:
         self.members = PresenceState()
         # Listeners of one protocol version receive the same frames.
         self.listeners: dict[Version, Recipients[Listener]] = {}
-        # How many `hold` blocks are running.
-        self.holds = 0
+        # How many `loaded` blocks are running.
+        self.blocks = 0
         self.loading: asyncio.Task[None] | None = None
         # Changes that came while the table was being read; None when it is not being read.
         self.meanwhile: list[DatabaseEvent] | None = None
@@ -73,7 +73,7 @@ class PresenceTracker:
         return len(self._topics)
 
     @asynccontextmanager
-    async def hold(self, topic: str, private: bool) -> AsyncIterator[None]:
+    async def loaded(self, topic: str, private: bool) -> AsyncIterator[None]:
         """Keep a topic loaded while the block runs. Raises what the database raises."""
         key = (topic, private)
         loaded = self._topics.get(key)
@@ -82,18 +82,18 @@ class PresenceTracker:
             loaded.loading = asyncio.create_task(self._load(key, loaded), name="rowcast-presence")
             # The blocks that wait get the exception; when all were cancelled, nobody reads it.
             loaded.loading.add_done_callback(lambda task: task.cancelled() or task.exception())
-        loaded.holds += 1
+        loaded.blocks += 1
         try:
             if loaded.loading is not None:
                 await asyncio.shield(loaded.loading)
             yield
         finally:
-            loaded.holds -= 1
+            loaded.blocks -= 1
             self._drop_if_idle(key, loaded)
 
     def join(self, listener: Listener, topic: str, private: bool) -> bytes:
         """Send the topic's diffs to this channel. Returns the payload of the `presence_state` they
-        continue. Only inside `hold`."""
+        continue. Only inside `loaded`."""
         self.leave(listener)
         key = (topic, private)
         loaded = self._topics[key]
@@ -115,7 +115,7 @@ class PresenceTracker:
             del loaded.listeners[listener.version]
         self._drop_if_idle(key, loaded)
 
-    def watches(self, listener: Listener) -> bool:
+    def receives(self, listener: Listener) -> bool:
         """Whether this channel receives diffs."""
         return listener in self._topic_of
 
@@ -230,7 +230,7 @@ class PresenceTracker:
         try:
             entries = await in_database_thread(read, self._alias, *key)
         except BaseException:
-            # The next `hold` reads again.
+            # The next `loaded` reads again.
             if self._topics.get(key) is loaded:
                 del self._topics[key]
             for callback in loaded.callbacks:
@@ -261,7 +261,7 @@ class PresenceTracker:
         self._send(key, loaded)
 
     def _drop_if_idle(self, key: tuple[str, bool], loaded: _Topic) -> None:
-        if loaded.listeners or loaded.holds or self._topics.get(key) is not loaded:
+        if loaded.listeners or loaded.blocks or self._topics.get(key) is not loaded:
             return
         del self._topics[key]
         if loaded.timer is not None:

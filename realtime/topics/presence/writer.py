@@ -53,14 +53,14 @@ class PresenceWriter:
     """
 
     def __init__(
-        self, alias: str, process: str, rooms: PresenceTracker, most: int | None = None
+        self, alias: str, process: str, tracker: PresenceTracker, most: int | None = None
     ) -> None:
         """`most`: members that a topic may have, over all processes."""
         self._most = most
         self._alias = alias
         self._process = process
-        self._rooms = rooms
-        self._members: dict[str, _Tracked] = {}
+        self._tracker = tracker
+        self._channels: dict[str, _Tracked] = {}
         self._dirty: dict[str, None] = {}
         self._wake = asyncio.Event()
         self._registered = asyncio.Event()
@@ -77,57 +77,57 @@ class PresenceWriter:
 
     def __len__(self) -> int:
         """The number of channels of this process that are present."""
-        return sum(member.row is not None for member in self._members.values())
+        return sum(tracked.row is not None for tracked in self._channels.values())
 
     def track(self, row: PresenceRow, done: Done) -> None:
         """Make a channel present with this row, in place of its former one. Sets the version."""
         id_ = row.entry.id
-        member = self._members.setdefault(id_, _Tracked(id_))
+        tracked = self._channels.setdefault(id_, _Tracked(id_))
         if (
-            member.row is not None
-            and member.row.entry.meta == row.entry.meta
-            and member.row.user_id == row.user_id
+            tracked.row is not None
+            and tracked.row.entry.meta == row.entry.meta
+            and tracked.row.user_id == row.user_id
         ):
             # Nothing changes, but an earlier call that is not finished comes first.
-            if member.waiting:
-                self._expect(member, done)
+            if tracked.waiting:
+                self._expect(tracked, done)
             else:
                 done(None)
             return
-        member.row = _at(row, next(self._versions))
-        self._expect(member, done)
-        self._mark(member)
+        tracked.row = _at(row, next(self._versions))
+        self._expect(tracked, done)
+        self._mark(tracked)
 
     def assign(self, id_: str, user_id: str | None) -> None:
         """The channel has another user from here on; does nothing unless it is present."""
-        member = self._members.get(id_)
-        if member is None or member.row is None or member.row.user_id == user_id:
+        tracked = self._channels.get(id_)
+        if tracked is None or tracked.row is None or tracked.row.user_id == user_id:
             return
-        row = msgspec.structs.replace(member.row, user_id=user_id)
-        member.row = _at(row, next(self._versions))
-        self._mark(member)
+        row = msgspec.structs.replace(tracked.row, user_id=user_id)
+        tracked.row = _at(row, next(self._versions))
+        self._mark(tracked)
 
     def untrack(self, id_: str, done: Done | None = None) -> None:
         """Make a channel present no longer."""
-        member = self._members.get(id_)
-        if member is None or member.row is None:
+        tracked = self._channels.get(id_)
+        if tracked is None or tracked.row is None:
             if done is not None:
                 done(None)
             return
-        member.row = None
+        tracked.row = None
         if done is not None:
-            self._expect(member, done)
-        self._mark(member)
+            self._expect(tracked, done)
+        self._mark(tracked)
 
     def registered(self) -> None:
         """Called when the process has a new row, to which no presence row belongs yet."""
         self._generation += 1
-        for member in self._members.values():
-            member.written = None
-            if member.row is not None:
+        for tracked in self._channels.values():
+            tracked.written = None
+            if tracked.row is not None:
                 # A new version: deletions of the former rows must not remove these.
-                member.row = _at(member.row, next(self._versions))
-                self._mark(member)
+                tracked.row = _at(tracked.row, next(self._versions))
+                self._mark(tracked)
         self._registered.set()
 
     async def run(self) -> None:
@@ -137,9 +137,9 @@ class PresenceWriter:
             await self._wake.wait()
             await self._registered.wait()
             await asyncio.sleep(_COLLECT_SECONDS)
-            batch = [self._members[id_] for id_ in list(self._dirty)[:_MOST]]
-            for member in batch:
-                del self._dirty[member.id]
+            batch = [self._channels[id_] for id_ in list(self._dirty)[:_MOST]]
+            for tracked in batch:
+                del self._dirty[tracked.id]
             if not self._dirty:
                 self._wake.clear()
             try:
@@ -168,11 +168,11 @@ class PresenceWriter:
             if len(batch) == 1:
                 self._refuse(batch[0], error)
                 return
-            for member in batch:
-                await self._write([member])
+            for tracked in batch:
+                await self._write([tracked])
 
     async def _store(self, batch: list[_Tracked]) -> None:
-        wanted = {member.id: member.row for member in batch}
+        wanted = {tracked.id: tracked.row for tracked in batch}
         new = [m.row for m in batch if m.row is not None and m.written is None]
         changed = [
             m.row
@@ -190,52 +190,52 @@ class PresenceWriter:
             # It is unknown whether the old row was deleted before or after this write.
             self._again(batch)
             return
-        for member in batch:
-            if member.id in refused:
-                self._refuse(member, ValueError(f"the topic has {self._most} members already"))
+        for tracked in batch:
+            if tracked.id in refused:
+                self._refuse(tracked, ValueError(f"the topic has {self._most} members already"))
                 continue
-            was_written = member.written is not None
-            member.written = wanted[member.id]
-            if member.row is None and member.written is None:
+            was_written = tracked.written is not None
+            tracked.written = wanted[tracked.id]
+            if tracked.row is None and tracked.written is None:
                 if not was_written:
                     # Tracked and untracked before it was written.
-                    self._answer(member, None)
-                if member.id not in self._dirty:
-                    self._members.pop(member.id, None)
+                    self._answer(tracked, None)
+                if tracked.id not in self._dirty:
+                    self._channels.pop(tracked.id, None)
 
-    def _refuse(self, member: _Tracked, error: Exception) -> None:
+    def _refuse(self, tracked: _Tracked, error: Exception) -> None:
         logger.info("presence refused: %s", error, extra={"action": "presence_refused"})
-        member.row = member.written
+        tracked.row = tracked.written
         # A later call that waits already is answered by this refusal too.
-        self._dirty.pop(member.id, None)
-        self._answer(member, public_reason(error))
-        if member.row is None:
-            self._members.pop(member.id, None)
+        self._dirty.pop(tracked.id, None)
+        self._answer(tracked, public_reason(error))
+        if tracked.row is None:
+            self._channels.pop(tracked.id, None)
 
-    def _expect(self, member: _Tracked, done: Done) -> None:
-        member.waiting.append(done)
-        version = None if member.row is None else member.row.entry.version
+    def _expect(self, tracked: _Tracked, done: Done) -> None:
+        tracked.waiting.append(done)
+        version = None if tracked.row is None else tracked.row.entry.version
 
         def then() -> None:
-            if done in member.waiting:
-                member.waiting.remove(done)
+            if done in tracked.waiting:
+                tracked.waiting.remove(done)
                 done(None)
 
-        self._rooms.expect(member.id, version, then)
+        self._tracker.expect(tracked.id, version, then)
 
-    def _answer(self, member: _Tracked, problem: str | None) -> None:
-        self._rooms.forget(member.id)
-        waiting, member.waiting = member.waiting, []
+    def _answer(self, tracked: _Tracked, problem: str | None) -> None:
+        self._tracker.forget(tracked.id)
+        waiting, tracked.waiting = tracked.waiting, []
         for done in waiting:
             done(problem)
 
-    def _mark(self, member: _Tracked) -> None:
-        self._dirty[member.id] = None
+    def _mark(self, tracked: _Tracked) -> None:
+        self._dirty[tracked.id] = None
         self._wake.set()
 
     def _again(self, batch: list[_Tracked]) -> None:
-        for member in batch:
-            self._mark(member)
+        for tracked in batch:
+            self._mark(tracked)
 
 
 def _at(row: PresenceRow, version: int) -> PresenceRow:

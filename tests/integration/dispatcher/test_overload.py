@@ -79,5 +79,5 @@ async def test_a_row_that_nobody_listens_to_is_not_even_decoded(granted: Any) ->
     notes = [event for event in events if event.relation.table == "zoo_note"]
     assert len(notes) == 100
     assert all(event.new is not None and not event.new.decoded for event in notes)
-    assert hub().dispatcher.subscribers.channels.index.evaluated == 0
+    assert hub().dispatcher.subscriptions.channels.index.evaluated == 0
     await client.close()

@@ -44,7 +44,7 @@ class Contender:
 
     def consider(self) -> bool:
         look = self.sequencer.look(connection)
-        return self.leadership.consider(connection, look.standing, look.head.seq, look.waiting)
+        return self.leadership.consider(connection, look.lease, look.head.seq, look.waiting)
 
     def release(self) -> None:
         self.leadership.release(connection)
@@ -125,10 +125,10 @@ def test_numbering_renews_the_lease() -> None:
     first = Contender()
     first.consider()
     expire()
-    assert first.sequencer.look(connection).standing.run_out
+    assert first.sequencer.look(connection).lease.run_out
     Note.objects.create(title="a")
     assert first.sequencer.number(connection, claim=first.claim) == 1
-    assert not first.sequencer.look(connection).standing.run_out
+    assert not first.sequencer.look(connection).lease.run_out
 
 
 def test_numbering_without_a_claim_touches_no_lease() -> None:
@@ -137,7 +137,7 @@ def test_numbering_without_a_claim_touches_no_lease() -> None:
     expire()
     Note.objects.create(title="a")
     assert sequencer.number(connection) == 1
-    assert first.sequencer.look(connection).standing.run_out
+    assert first.sequencer.look(connection).lease.run_out
 
 
 def test_a_lease_that_reaches_too_far_was_given_by_another_clock() -> None:

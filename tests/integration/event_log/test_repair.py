@@ -38,7 +38,7 @@ def write(count: int = 1) -> None:
 def lead() -> None:
     """What a tailer does at its start: look, and take the lead."""
     look = Sequencer().look(connection)
-    Leadership().consider(connection, look.standing, look.head.seq, look.waiting)
+    Leadership().consider(connection, look.lease, look.head.seq, look.waiting)
 
 
 def run(*args: str, **options: Any) -> str:
@@ -191,7 +191,7 @@ def test_what_leads_numbers_and_stops_in_turn_keeps_the_epoch() -> None:
     for _ in range(3):
         worker, leadership = Sequencer(), Leadership()
         look = worker.look(connection)
-        leadership.consider(connection, look.standing, look.head.seq, look.waiting)
+        leadership.consider(connection, look.lease, look.head.seq, look.waiting)
         Note.objects.create(title="a")
         worker.number(connection, claim=leadership.claim)
         leadership.release(connection)
@@ -284,7 +284,7 @@ def numbered(wrapper: BaseDatabaseWrapper, count: int) -> Any:
     """A tailer's start on this file, with so many entries numbered; the head."""
     worker, leadership = Sequencer(), Leadership()
     look = worker.look(wrapper)
-    leadership.consider(wrapper, look.standing, look.head.seq, look.waiting)
+    leadership.consider(wrapper, look.lease, look.head.seq, look.waiting)
     with wrapper.cursor() as cursor:
         for number in range(count):
             cursor.execute(

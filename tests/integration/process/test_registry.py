@@ -148,7 +148,7 @@ def test_the_lowest_of_several_readers_counts_and_moves_as_they_do() -> None:
 def test_a_watcher_is_told_when_the_lowest_sinks_and_only_then() -> None:
     held = ReadHolds()
     told: list[int | None] = []
-    end = held.watch(lambda: told.append(held.lowest))
+    end = held.on_lower(lambda: told.append(held.lowest))
     with held.reading(after=10), held.reading(after=20), held.reading(after=5):
         pass
     end()

@@ -95,7 +95,7 @@ class Past:
         self.server.log.append(event)
 
     def now(self) -> dict[Select, frozenset[object]]:
-        return self.sets.values(s for s in self.selects if s in self.sets.held("test"))
+        return self.sets.values(s for s in self.selects if s in self.sets.retained("test"))
 
 
 _step = st.one_of(
@@ -175,7 +175,7 @@ async def history(steps: list[Any], begin: int) -> None:
                 # Taken over some events and read once more, the same is found.
                 for event in (await past.events())[:2]:
                     await past.hand_out(event)
-        if not past.sets.held("test"):
+        if not past.sets.retained("test"):
             await past.sets.acquire("test", past.selects)
         for event in await past.events():
             await past.hand_out(event)
@@ -218,7 +218,7 @@ async def started() -> Server:
 
 async def listening(server: Server, subject: Subject, **binding: Any) -> FakeSubscriber:
     port = FakeSubscriber()
-    await server.subscribers.add(port, Request(subject, bindings(**binding)))
+    await server.subscriptions.add(port, Request(subject, bindings(**binding)))
     return port
 
 
@@ -248,7 +248,7 @@ async def test_subjects_with_the_same_values_share_a_set_which_goes_with_the_las
 ) -> None:
     _, ada, bob = people
     server = await started()
-    sets = server.subscribers.sets
+    sets = server.subscriptions.sets
     with counting() as statements:
         ports = await asyncio.gather(*(listening(server, ada) for _ in range(20)))
     assert sum('FROM "zoo_member"' in statement for statement in statements) == 1
@@ -323,7 +323,7 @@ async def test_an_emptied_table_empties_the_sets_that_it_fills_and_those_behind(
         assert wanted[1] in shifts.stale
         await sets.read_again(shifts.stale)
         server.log.append(event)
-    assert not any(sets.values([*wanted, *sets.held("late")]).values())
+    assert not any(sets.values([*wanted, *sets.retained("late")]).values())
 
 
 async def test_a_set_that_was_captured_without_what_now_decides_is_read_again(
@@ -373,7 +373,7 @@ async def test_a_change_of_one_user_binds_his_own_requests_and_a_policy_those_on
     server = await started()
     hers, his = [await listening(server, subject) for subject in (ada, bob)]
     teams = FakeSubscriber()
-    await server.subscribers.add(teams, Request(ada, bindings(table="zoo_team")))
+    await server.subscriptions.add(teams, Request(ada, bindings(table="zoo_team")))
     await db(User.objects.filter(pk=ada.user.pk).update, is_superuser=True)
     await server.feed()
     assert [port.told for port in (hers, teams, his)] == [["resubscribed"]] * 2 + [[]]
@@ -480,9 +480,9 @@ async def test_a_join_that_is_given_up_while_its_set_is_read_leaves_nothing_behi
     await asyncio.wait({joining})
     gate.open.set()
     port = await listening(server, ada)
-    assert len(server.subscribers.sets) == 1
+    assert len(server.subscriptions.sets) == 1
     server.channels.remove(port)
-    assert len(server.subscribers.sets) == 0
+    assert len(server.subscriptions.sets) == 0
 
 
 async def test_who_joins_while_an_event_is_matched_gets_the_next_one_and_not_that_one(
@@ -498,7 +498,7 @@ async def test_who_joins_while_an_event_is_matched_gets_the_next_one_and_not_tha
     (event,) = await server.reader.from_table(server.log.seq, head.seq)
     server.log.append(event)
     with server.channels.frozen():
-        answer = await server.subscribers.add(port, Request(Subject.service(), asked))
+        answer = await server.subscriptions.add(port, Request(Subject.service(), asked))
         server.deliver(event)
     assert answer.at.seq == event.seq
     assert (first.frames, port.frames) == (["live"], [])

@@ -33,7 +33,7 @@ async def test_other_tasks_run_while_thousands_are_looked_at_and_events_keep_the
         ports = [FakeSubscriber(str(number)) for number in range(2_000)]
         for number, port in enumerate(ports):
             asked = bindings(filter=f"score=neq.{number + 10}")
-            await dispatcher.subscribers.add(port, Request(Subject.service(), asked))
+            await dispatcher.subscriptions.add(port, Request(Subject.service(), asked))
         turns = {"taken": 0}
         late = FakeSubscriber("late")
 
@@ -51,7 +51,7 @@ async def test_other_tasks_run_while_thousands_are_looked_at_and_events_keep_the
         dispatcher.receive(Batch(dispatcher.position.epoch, head, [], []))
         await auntil(lambda: dispatcher.position.seq > began)
         # In the middle of an event: it comes after that one.
-        answer = await dispatcher.subscribers.add(late, Request(Subject.service(), bindings()))
+        answer = await dispatcher.subscriptions.add(late, Request(Subject.service(), bindings()))
         await auntil(lambda: len(ports[-1].frames) == 3)
         beating.cancel()
         # Some for each of the events, none of which is done in one go.

@@ -48,7 +48,7 @@ async def listening(
 ) -> list[FakeSubscriber]:
     ports = [FakeSubscriber(str(number)) for number in range(len(subjects))]
     for port, subject in zip(ports, subjects, strict=True):
-        await server.subscribers.add(port, Request(subject, bindings(**binding)))
+        await server.subscriptions.add(port, Request(subject, bindings(**binding)))
     return ports
 
 
@@ -104,7 +104,7 @@ async def test_who_asks_as_somebody_else_meanwhile_stays_that_one(granted: Any) 
     await db(Policy.objects.update, using={"owner": "$user.id", "title": "a"})
     feeding = await fed(server, lambda: bool(ports[0].told))
     assert not ports[-1].told
-    await server.subscribers.add(ports[-1], Request(Subject.from_user(bob), bindings()))
+    await server.subscriptions.add(ports[-1], Request(Subject.from_user(bob), bindings()))
     await feeding
     await db(Note.objects.create, owner=ada, title="a")
     await server.feed()
@@ -156,7 +156,7 @@ async def test_who_asks_anew_while_a_set_that_many_hang_on_is_told_hears_of_a_ro
     ports = await listening(server, subjects, live=True)
     filtered = bindings(live=True, filter="title=neq.b")
     model = FakeSubscriber()
-    await server.subscribers.add(model, Request(subjects[0], filtered))
+    await server.subscriptions.add(model, Request(subjects[0], filtered))
     narrower = server.channels.plan_of(model)
     server.channels.remove(model)
     await db(Member.objects.create, user=user, team=team)
@@ -189,7 +189,7 @@ async def test_a_way_that_ends_while_others_are_told_is_not_gone_twice(
     (event,) = await events_of(server)
     # On its way when the set moves, it sees for itself, and arrives before its turn to be told.
     asked = bindings(live=True, snapshot=True)
-    await server.subscribers.add(late, Request(subjects[0], asked))
+    await server.subscriptions.add(late, Request(subjects[0], asked))
     assert server.channels.replaying(late)
 
     async def pause(self: TimeSlice) -> None:
@@ -220,8 +220,8 @@ async def test_sets_that_changed_unheard_are_brought_to_all_who_still_listen(
 
     await db(unheard)
     restarting = asyncio.create_task(server.rebinding.restart(server.log.position))
-    sets = server.subscribers.sets
-    while not any(map(len, map(sets.members, sets.held(ports[0])))):
+    sets = server.subscriptions.sets
+    while not any(map(len, map(sets.members, sets.retained(ports[0])))):
         assert not restarting.done(), "nobody had his turn in between"
         await asyncio.sleep(0)
     assert not ports[-1].told

@@ -44,7 +44,7 @@ async def test_many_refused_joins_read_the_policies_together() -> None:
         for _ in range(3):
             rights = await asyncio.gather(
                 *(
-                    server.subscribers.rights(Request(subject, (), f"closed {number}"))
+                    server.subscriptions.rights(Request(subject, (), f"closed {number}"))
                     for number in range(100)
                 )
             )
@@ -55,7 +55,7 @@ async def test_many_refused_joins_read_the_policies_together() -> None:
 async def test_who_was_let_in_just_now_is_not_refused_by_what_was_read_before() -> None:
     server = await started()
     request = Request(Subject.anonymous(), (), "room")
-    assert not (await server.subscribers.rights(request)).join
+    assert not (await server.subscriptions.rights(request)).join
     # Nothing of the log has been read since.
     await db(allow, "room")
-    assert (await server.subscribers.rights(request)).join
+    assert (await server.subscriptions.rights(request)).join

@@ -143,7 +143,7 @@ async def dispatcher() -> AsyncIterator[Dispatcher]:
 async def listening(dispatcher: Dispatcher, user: User, **binding: Any) -> FakeSubscriber:
     port = FakeSubscriber()
     subject = Subject.from_user(await db(User.objects.get, pk=user.pk))
-    await dispatcher.subscribers.add(port, Request(subject, bindings(**binding)))
+    await dispatcher.subscriptions.add(port, Request(subject, bindings(**binding)))
     return port
 
 
@@ -277,7 +277,7 @@ async def test_a_live_set_loses_its_rows_and_gets_them_back(dispatcher: Dispatch
 
     await db(history)
     await handed_out(dispatcher)
-    await auntil(lambda: not dispatcher.subscribers.channels.replaying(port))
+    await auntil(lambda: not dispatcher.subscriptions.channels.replaying(port))
     # At the end the set is what she may see, whatever was told in between.
     rows = [json.loads(frame)[4]["data"] for frame in port.frames]
     notes = await db(lambda: {note.title: note.pk for note in Note.objects.all()})
@@ -296,7 +296,7 @@ async def test_many_changes_of_permissions_in_a_row_are_followed_together(
     world = await db(World)
     await dispatcher.start()
     port = await listening(dispatcher, world.ada)
-    generation = dispatcher.subscribers.rebinding.generation
+    generation = dispatcher.subscriptions.rebinding.generation
 
     def history() -> None:
         for _ in range(100):
@@ -308,4 +308,4 @@ async def test_many_changes_of_permissions_in_a_row_are_followed_together(
     await handed_out(dispatcher)
     assert titles(port) == ["after"]
     assert port.told in ([], ["resubscribed"])
-    assert dispatcher.subscribers.rebinding.generation > generation
+    assert dispatcher.subscriptions.rebinding.generation > generation

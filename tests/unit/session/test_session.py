@@ -25,7 +25,7 @@ from realtime.session.effects import (
     Track,
 )
 from realtime.session.quotas import SUBJECT, QuotaChain, Quotas, Rates
-from realtime.session.session import MOST_BYTES, MOST_HELD, SILENCE_SECONDS, Session
+from realtime.session.session import MOST_BYTES, MOST_PENDING, SILENCE_SECONDS, Session
 from realtime.topics.rights import ALL
 
 AT = Position("e1", 41)
@@ -586,7 +586,7 @@ def test_what_follows_a_join_that_is_refused_is_refused_too() -> None:
 def test_a_socket_holds_no_more_than_so_many_messages() -> None:
     session = make()
     joining(session, broadcast={"ack": True})
-    held = [session.receive(said(str(ref)), 0.0) for ref in range(MOST_HELD + 1)]
+    held = [session.receive(said(str(ref)), 0.0) for ref in range(MOST_PENDING + 1)]
     assert not any(held[:-1])
     (reply,) = frames(held[-1])
     assert reply[4]["response"]["reason"].startswith("MessageRateLimitReached")

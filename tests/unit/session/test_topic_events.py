@@ -11,7 +11,15 @@ from realtime.client_limits import Limits
 from realtime.event_log.position import Position
 from realtime.protocol.serializer import Version
 from realtime.session.channel import Channel
-from realtime.session.effects import Effect, Join, Leave, Send, SendBroadcast, Track, WatchPresence
+from realtime.session.effects import (
+    Effect,
+    Join,
+    Leave,
+    Send,
+    SendBroadcast,
+    SubscribePresence,
+    Track,
+)
 from realtime.session.session import Session
 from realtime.topics.broadcast import LONGEST_TOPIC
 from realtime.topics.rights import ALL, TopicRights
@@ -194,7 +202,7 @@ def test_who_is_present_himself_is_told_who_else_is() -> None:
     session = make()
     channel, _ = joined(session)
     watch, effect = track(session, {})
-    assert watch == WatchPresence(channel)
+    assert watch == SubscribePresence(channel)
     assert isinstance(effect, Track)
     (effect,) = track(session, {"n": 2})
     assert frames(session.presence(channel, b'{"a":{"metas":[]}}')) == [

@@ -69,7 +69,9 @@ def owner(value: int) -> Predicate:
 
 def found(subscriptions: SubscriptionIndex[str], happened: DatabaseEvent) -> set[str]:
     return {
-        member for delivery in subscriptions.match(happened) for member in delivery.audience.members
+        member
+        for delivery in subscriptions.match(happened)
+        for member in delivery.audience.recipients
     }
 
 
@@ -92,7 +94,7 @@ def test_members_who_ask_for_the_same_share_one_delivery() -> None:
     for member in ("a", "b", "c"):
         subscriptions.set(member, key(subscription()))
     (delivery,) = subscriptions.match(event("INSERT", new=row(id=1)))
-    assert set(delivery.audience.members) == {"a", "b", "c"}
+    assert set(delivery.audience.recipients) == {"a", "b", "c"}
     assert subscriptions.entries == 1
 
 
@@ -326,7 +328,7 @@ def test_a_live_set_is_always_the_rows_its_predicate_holds_for(
             continue
         op = "INSERT" if old is None else "DELETE" if new is None else "UPDATE"
         for delivery in subscriptions.match(event(op, old=old, new=new)):
-            for member in delivery.audience.members:
+            for member in delivery.audience.recipients:
                 image = old if delivery.op == "DELETE" else new
                 assert image is not None
                 if delivery.op == "DELETE":

@@ -147,7 +147,7 @@ def test_whose_filter_costs_too_much_is_named_and_others_get_the_event() -> None
         subscriptions.set(member, AudienceKey(f"realtime:{member}", "2.0.0", (wanted,)))
     long = Watched(id=1, body="c" * 20_000)
     found = subscriptions.match(event("INSERT", None, long))
-    assert [set(delivery.audience.members) for delivery in found] == [{"good"}]
+    assert [set(delivery.audience.recipients) for delivery in found] == [{"good"}]
     assert ended == [("bad", 7)]
     short = Watched(id=1, body="c")
     assert len(subscriptions.match(event("INSERT", None, short))) == 2
@@ -165,7 +165,7 @@ def test_the_filters_of_one_connection_are_bounded_together() -> None:
         wanted = Subscription(1, "public", "t", "*", filter_, TRUE)
         subscriptions.set(member, AudienceKey(f"realtime:{member}", "2.0.0", (wanted,)))
     found = subscriptions.match(event("INSERT", None, Watched(id=1, body="x" * 10_000)))
-    served = {member for delivery in found for member in delivery.audience.members}
+    served = {member for delivery in found for member in delivery.audience.recipients}
     assert "b" in served
     assert ended and set(ended) | served == {*(f"a{n:02}" for n in range(40)), "b"}
     assert not set(ended) & served
@@ -187,7 +187,7 @@ def test_the_filters_of_all_connections_of_a_subject_are_bounded_together() -> N
         subscriptions.set(member, AudienceKey(f"realtime:{member}", "2.0.0", (wanted,)))
     long = event("INSERT", None, Watched(id=1, body="x" * 12_000))
     found = subscriptions.match(long)
-    served = {member for delivery in found for member in delivery.audience.members}
+    served = {member for delivery in found for member in delivery.audience.recipients}
     assert "b" in served
     assert ended and set(ended) | served == set(everybody)
     assert not set(ended) & served

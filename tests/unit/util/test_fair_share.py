@@ -10,9 +10,9 @@ GREEDY, OTHER = Payer("192.0.2.1", "a"), Payer("192.0.2.2", "b")
 
 
 async def worked(share: FairShare, payer: Payer, done: list[str], label: str, cost: float) -> None:
-    async with share.place(payer) as place:
+    async with share.slot(payer) as slot:
         await asyncio.sleep(0)
-        place.charge(cost)
+        slot.charge(cost)
         done.append(label)
 
 
@@ -45,7 +45,7 @@ async def test_one_address_never_holds_every_place() -> None:
     held, release = asyncio.Event(), asyncio.Event()
 
     async def holding() -> None:
-        async with share.place(GREEDY):
+        async with share.slot(GREEDY):
             held.set()
             await release.wait()
 
@@ -70,21 +70,21 @@ async def test_users_of_one_address_take_turns() -> None:
 
 async def test_without_an_address_each_name_is_by_itself() -> None:
     share = FairShare(2, 1)
-    async with share.place(Payer("", "a")), share.place(Payer("", "b")):
+    async with share.slot(Payer("", "a")), share.slot(Payer("", "b")):
         pass
 
 
 async def test_a_request_that_is_given_up_leaves_its_place_to_the_next() -> None:
     share = FairShare(1, 1)
     done: list[str] = []
-    async with share.place(GREEDY):
+    async with share.slot(GREEDY):
         given_up = asyncio.create_task(worked(share, OTHER, done, "given up", 1))
         after = asyncio.create_task(worked(share, OTHER, done, "after", 1))
         await asyncio.sleep(0)
         given_up.cancel()
     await after
-    # One that has its place already, and is cancelled before it runs.
-    async with share.place(GREEDY):
+    # One that has its slot already, and is cancelled before it runs.
+    async with share.slot(GREEDY):
         granted = asyncio.create_task(worked(share, OTHER, done, "granted", 1))
         await asyncio.sleep(0)
     granted.cancel()
@@ -105,8 +105,8 @@ async def test_work_on_the_loop_lets_other_tasks_run_when_its_budget_is_spent() 
             await asyncio.sleep(0)
 
     async def work() -> None:
-        async with share.place(GREEDY) as place:
-            place.charge(1.0)
+        async with share.slot(GREEDY) as slot:
+            slot.charge(1.0)
 
     beside = asyncio.create_task(others())
     await asyncio.gather(*(work() for _ in range(100)))

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from auth_rls import Subject
-from realtime.subscriptions.replay.context import ReplayBounds
+from realtime.subscriptions.replay.bounds import ReplayBounds
 from realtime.subscriptions.request import Request
 from realtime.util.fair_share import Payer
 from tests.support.socket_client import db
@@ -33,7 +33,7 @@ async def started(notes: int, body: str = "", **bounds: float) -> Server:
 async def ask(server: Server, payer: Payer, id_: str, **binding: object) -> FakeSubscriber:
     port = FakeSubscriber(id_)
     request = Request(Subject.service(), bindings(**binding), payer=payer)
-    await server.subscribers.add(port, request)
+    await server.subscriptions.add(port, request)
     return port
 
 
@@ -72,7 +72,7 @@ async def test_clients_that_take_no_rows_of_their_snapshots_hold_up_nobody(
     for port in stuck:
         monkeypatch.setattr(port, "writable", never.wait)
         request = Request(Subject.service(), bindings(snapshot=True), payer=GREEDY)
-        await server.subscribers.add(port, request)
+        await server.subscriptions.add(port, request)
     await auntil(lambda: all(port.frames for port in stuck))
     other = await ask(server, OTHER, "other", snapshot=True)
     await auntil(lambda: other.told)
@@ -89,7 +89,7 @@ async def test_a_live_set_whose_client_takes_no_rows_is_given_up_in_words(
     port = FakeSubscriber("live")
     await db(granted, "view_note", using={"title": "nothing"})  # type: ignore[arg-type]
     await server.feed()
-    await server.subscribers.add(port, Request(Subject.anonymous(), bindings(live=True)))
+    await server.subscriptions.add(port, Request(Subject.anonymous(), bindings(live=True)))
     monkeypatch.setattr(port, "writable", asyncio.Event().wait)
 
     def widen() -> None:

@@ -19,7 +19,7 @@ from realtime.event_log.sequencer import Head
 from realtime.models import Message, PresenceMember, Process, WalEntry
 from realtime.process.hub import hub
 from realtime.process.registry import Registration, Report
-from realtime.subscriptions.replay.context import ReplayBounds
+from realtime.subscriptions.replay.bounds import ReplayBounds
 from realtime.subscriptions.request import Request
 from realtime.wal.head import read_head
 from tests.support.socket_client import Client, db
@@ -60,7 +60,7 @@ async def test_five_thousand_clients_that_resume_within_the_ring_cost_no_query_e
     ports = [FakeSubscriber(str(number)) for number in range(5_000)]
     with counting() as statements:
         await asyncio.gather(
-            *(server.subscribers.add(port, Request(Subject.anonymous(), asked)) for port in ports)
+            *(server.subscriptions.add(port, Request(Subject.anonymous(), asked)) for port in ports)
         )
         await auntil(lambda: not any(map(server.channels.replaying, ports)))
     assert all(len(port.frames) == 3 for port in ports)
@@ -81,7 +81,7 @@ async def test_live_sets_that_resume_at_once_ask_together_whether_a_verdict_chan
     ports = [FakeSubscriber(str(number)) for number in range(300)]
     with counting() as statements:
         await asyncio.gather(
-            *(server.subscribers.add(port, Request(Subject.anonymous(), asked)) for port in ports)
+            *(server.subscriptions.add(port, Request(Subject.anonymous(), asked)) for port in ports)
         )
         await auntil(lambda: not any(map(server.channels.replaying, ports)))
     assert all(len(port.frames) == 2 for port in ports)
@@ -106,7 +106,7 @@ async def test_replays_of_one_range_read_the_table_once() -> None:
     for number, port in enumerate(ports):
         # Cursors of their own, but near to each other.
         since = server.log.seq - 20 + number % 5
-        await server.subscribers.add(port, Request(Subject.service(), bindings(since=since)))
+        await server.subscriptions.add(port, Request(Subject.service(), bindings(since=since)))
     await auntil(lambda: reads)
     release.set()
     await auntil(lambda: not any(map(server.channels.replaying, ports)))
@@ -232,7 +232,7 @@ async def test_a_cursor_from_a_server_that_is_ahead_is_waited_for(server: Server
     await db(lambda: sequencer.number(connections["default"]))
     head = await server.reader.head()
     port = FakeSubscriber()
-    await server.subscribers.add(port, Request(Subject.service(), bindings(since=head.seq - 1)))
+    await server.subscriptions.add(port, Request(Subject.service(), bindings(since=head.seq - 1)))
     await asyncio.sleep(0)
     assert server.channels.replaying(port)
     await server.feed()
@@ -288,7 +288,7 @@ async def test_a_snapshot_that_its_client_does_not_take_is_cut_and_holds_up_nobo
     monkeypatch.setattr(slow, "writable", asyncio.Event().wait)
     asked = bindings(snapshot=True)
     for port in (slow, quick):
-        await server.subscribers.add(port, Request(Subject.service(), asked))
+        await server.subscriptions.add(port, Request(Subject.service(), asked))
     await auntil(lambda: quick.told and slow.told)
     assert quick.told == ["snapshot 1000"]
     assert slow.told == [f"snapshot {len(slow.frames)} truncated"]
@@ -299,8 +299,8 @@ async def test_an_emptied_table_is_read_anew_by_whoever_listens_to_it(server: Se
     await notes(2)
     await server.feed()
     plain, kept = FakeSubscriber("plain"), FakeSubscriber("kept")
-    await server.subscribers.add(plain, Request(Subject.service(), bindings()))
-    await server.subscribers.add(
+    await server.subscriptions.add(plain, Request(Subject.service(), bindings()))
+    await server.subscriptions.add(
         kept, Request(Subject.service(), bindings(snapshot=True, live=True))
     )
     await auntil(lambda: kept.told == ["snapshot 2"])

@@ -20,7 +20,7 @@ logger = logging.getLogger("realtime.processes")
 _LOOKS = 3
 
 
-class NumberingWatch:
+class NumberingMonitor:
     """One per server process."""
 
     def __init__(self, alias: str) -> None:

@@ -30,7 +30,7 @@ GONE = CloseCode.TOKEN_REFUSED
 @pytest.fixture
 async def watch_rarely(closing_hub: None) -> None:
     """Sessions and tokens are looked at by joins alone."""
-    hub().watch.period_seconds = 3_600.0
+    hub().connection_monitor.period_seconds = 3_600.0
 
 
 async def user(name: str = "ada", **fields: Any) -> User:

@@ -31,7 +31,7 @@ _IN_FULL = 100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Watched:
+class Monitored:
     """What a connection, or a channel with a token of its own, came with, and how to end the
     connection. `session` is None without one."""
 
@@ -40,17 +40,17 @@ class Watched:
     end: Callable[[], None]
 
 
-class ConnectionWatch:
+class ConnectionMonitor:
     """One per process; on its event loop."""
 
     def __init__(self) -> None:
         #: Time between two looks at sessions and tokens.
         self.period_seconds = PERIOD_SECONDS
-        self._held: dict[object, Watched] = {}
+        self._monitored: dict[object, Monitored] = {}
         # By the user id as text.
-        self._of_user: dict[str, dict[Watched, None]] = {}
-        self._sessions: dict[Watched, None] = {}
-        self._tokens: dict[Watched, None] = {}
+        self._of_user: dict[str, dict[Monitored, None]] = {}
+        self._sessions: dict[Monitored, None] = {}
+        self._tokens: dict[Monitored, None] = {}
         # User ids whose users are to be read again; None for all of them.
         self._changed: set[str] | None = set()
         self._due = asyncio.Event()
@@ -64,33 +64,37 @@ class ConnectionWatch:
         )
         self._task: asyncio.Task[None] | None = None
 
-    def put(self, owner: object, held: Watched) -> None:
+    def put(self, owner: object, monitored: Monitored) -> None:
         """Watch a connection or a channel from here on, by this and by nothing it had before."""
         self.discard(owner)
-        if held.session is None and held.subject.user_id is None and not held.subject.expires_at:
+        if (
+            monitored.session is None
+            and monitored.subject.user_id is None
+            and not monitored.subject.expires_at
+        ):
             return  # An anonymous client or a key: nothing about it can end.
-        self._held[owner] = held
-        if held.subject.user_id is not None:
-            self._of_user.setdefault(str(held.subject.user_id), {})[held] = None
-        if held.session is not None:
-            self._sessions[held] = None
+        self._monitored[owner] = monitored
+        if monitored.subject.user_id is not None:
+            self._of_user.setdefault(str(monitored.subject.user_id), {})[monitored] = None
+        if monitored.session is not None:
+            self._sessions[monitored] = None
             self._due.set()
-        elif held.subject.expires_at is not None:
-            self._tokens[held] = None
+        elif monitored.subject.expires_at is not None:
+            self._tokens[monitored] = None
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="rowcast-connections")
 
     def discard(self, owner: object) -> None:
         """The connection or the channel is over."""
-        held = self._held.pop(owner, None)
-        if held is None:
+        monitored = self._monitored.pop(owner, None)
+        if monitored is None:
             return
-        self._sessions.pop(held, None)
-        self._tokens.pop(held, None)
-        if held.subject.user_id is not None:
-            name = str(held.subject.user_id)
+        self._sessions.pop(monitored, None)
+        self._tokens.pop(monitored, None)
+        if monitored.subject.user_id is not None:
+            name = str(monitored.subject.user_id)
             same = self._of_user.get(name, {})
-            same.pop(held, None)
+            same.pop(monitored, None)
             if not same:
                 self._of_user.pop(name, None)
 
@@ -103,8 +107,8 @@ class ConnectionWatch:
 
     def end_of_user(self, user_id: str) -> None:
         """End every connection that asks as this user id."""
-        for held in list(self._of_user.get(user_id, ())):
-            self._end(held, "disconnected")
+        for monitored in list(self._of_user.get(user_id, ())):
+            self._end(monitored, "disconnected")
 
     def users_changed(self, names: Collection[str] | None) -> None:
         """Read these users again, by their user ids, and end the connections of those that may ask
@@ -137,52 +141,52 @@ class ConnectionWatch:
     async def _look_at_users(self) -> None:
         changed, self._changed = self._changed, set()
         names = list(self._of_user) if changed is None else changed
-        held = [each for name in names for each in self._of_user.get(name, ())]
-        if not held:
+        monitored = [each for name in names for each in self._of_user.get(name, ())]
+        if not monitored:
             return
         try:
             renewed = await in_few_database_threads(
-                authority.renew_all, [each.subject for each in held]
+                authority.renew_all, [each.subject for each in monitored]
             )
         except BaseException:
             self.users_changed(changed)
             raise
-        for each, subject in zip(held, renewed, strict=True):
+        for each, subject in zip(monitored, renewed, strict=True):
             if subject is None:
                 self._end(each, "user deactivated or deleted")
 
     async def _look_at_sessions(self) -> None:
-        held = list(self._sessions)
-        if not held:
+        monitored = list(self._sessions)
+        if not monitored:
             return
         some = list(islice(self._sessions, _IN_FULL))
         for each in some:
             # To the end, so that others are read in full next time.
             self._sessions[each] = self._sessions.pop(each)
-        lost = await in_few_database_threads(_ended, held, some)
+        lost = await in_few_database_threads(_ended, monitored, some)
         for each in lost:
             self._end(each, "session ended")
 
     async def _look_at_tokens(self) -> None:
         if not denylist.in_use():
             return
-        held = list(self._tokens)
-        if not held:
+        monitored = list(self._tokens)
+        if not monitored:
             return
         refused = await in_few_database_threads(
-            denylist.denied, [each.subject.claims for each in held]
+            denylist.denied, [each.subject.claims for each in monitored]
         )
-        for each, over in zip(held, refused, strict=True):
+        for each, over in zip(monitored, refused, strict=True):
             if over:
                 self._end(each, "token revoked")
 
-    def _end(self, held: Watched, why: str) -> None:
+    def _end(self, monitored: Monitored, why: str) -> None:
         logger.info("connection ended: %s", why, extra={"action": "connection_ended"})
-        held.end()
+        monitored.end()
 
 
-def _ended(held: Collection[Watched], in_full: Collection[Watched]) -> list[Watched]:
-    lost = sessions.ended(each.session for each in held if each.session is not None)
+def _ended(monitored: Collection[Monitored], in_full: Collection[Monitored]) -> list[Monitored]:
+    lost = sessions.ended(each.session for each in monitored if each.session is not None)
     unsure = {each.session for each in in_full} - lost
     lost.update(proof for proof in unsure if proof is not None and not sessions.still_good(proof))
-    return [each for each in held if each.session in lost]
+    return [each for each in monitored if each.session in lost]
