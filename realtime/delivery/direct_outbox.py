@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 
 from realtime.delivery.frame import SharedFrame
 from realtime.delivery.outbox import Outgoing
-from realtime.delivery.write_group import WRITE_BYTES, WriteGroup
+from realtime.delivery.write_group import WriteGroup
 from realtime.delivery.write_scheduler import WriteScheduler, scheduler_of
 
 _HALF = 0.5
@@ -142,7 +142,7 @@ class DirectOutbox:
     def flush(self) -> None:
         """Write the frames that wait, as far as the client takes them."""
         while self.first is not None and not self._paused and not self._gone:
-            self._write(self._take(WRITE_BYTES))
+            self._write(self._take(self._scheduler.bounds.write_bytes))
 
     def finish(self) -> None:
         """Take no more frames; those that wait go to the transport, which keeps their order."""
@@ -202,7 +202,7 @@ class DirectOutbox:
         if not self._gone:
             self.slow_path = self._closing
             while self.first is not None and not self._paused:
-                self._write(self._take(WRITE_BYTES))
+                self._write(self._take(self._scheduler.bounds.write_bytes))
         if self._paused:
             return
         self._wake()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from realtime.delivery.frame import SharedFrame
@@ -12,10 +13,21 @@ if TYPE_CHECKING:
     from realtime.delivery.direct_outbox import DirectOutbox
     from realtime.delivery.write_scheduler import WriteScheduler
 
-# About how many bytes of a burst are joined to one write.
-WRITE_BYTES = 262_144
-# How many sockets are written to between two readings of the clock.
-SOCKETS_A_LOOK = 128
+
+@dataclass(frozen=True, slots=True)
+class WriteBounds:
+    """How much an event loop writes at a time.
+
+    `seconds` of writing are what one iteration of the loop has, which has other work too; the clock
+    is read after every `sockets` that were written to. About `write_bytes` of a burst are joined to
+    one write. A batch is worth its cost up to `few` outboxes with frames of their own, and up to as
+    many gaps in it.
+    """
+
+    seconds: float = 0.01
+    sockets: int = 128
+    write_bytes: int = 262_144
+    few: int = 64
 
 
 class _Encoding:
@@ -117,7 +129,7 @@ class WriteBatch:
         return same and not self.frozen and not self.full(frame)
 
     def full(self, frame: SharedFrame) -> bool:
-        return self.size + len(frame.frame()) > WRITE_BYTES
+        return self.size + len(frame.frame()) > self.group.scheduler.bounds.write_bytes
 
     def cut(self, outbox: DirectOutbox) -> bool:
         """Leave this outbox out. False if it was written already, or is not in the batch."""
@@ -133,7 +145,7 @@ class WriteBatch:
         """The next range of sockets: encoding, start and end. It counts as written from here on."""
         self.begun = self.frozen = True
         encoding, start, stop = self.ranges[0]
-        end = min(start + SOCKETS_A_LOOK, stop)
+        end = min(start + self.group.scheduler.bounds.sockets, stop)
         self.ranges[:1] = [(encoding, end, stop)] if end < stop else []
         return encoding, start, end
 

@@ -23,26 +23,22 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from realtime.delivery.frame import SharedFrame
-from realtime.delivery.write_group import SOCKETS_A_LOOK, WriteBatch, WriteGroup
+from realtime.delivery.write_group import WriteBatch, WriteBounds, WriteGroup
 
 if TYPE_CHECKING:
     from realtime.delivery.direct_outbox import DirectOutbox
 
 logger = logging.getLogger("realtime.scheduler")
 
-# Seconds of writing in one iteration of the loop, which has other work too.
-FLUSH_SECONDS = 0.01
-# A batch costs more than it saves beside more outboxes with frames of their own, or with more gaps.
-FEW = 64
-
 
 class WriteScheduler:
     """One per event loop, used on that loop."""
 
-    __slots__ = ("__weakref__", "_due", "batches", "outboxes")
+    __slots__ = ("__weakref__", "_due", "batches", "bounds", "outboxes")
 
     def __init__(self) -> None:
         self._due = False
+        self.bounds = WriteBounds()
         #: Outboxes that have frames of their own to write.
         self.outboxes: list[DirectOutbox] = []
         #: In the order of writing. `DirectOutbox.put` reads it, which saves a call for each frame
@@ -73,7 +69,7 @@ class WriteScheduler:
             if not (last.begun or last.full(frame)):
                 # A socket that gets both batches gets them in one write.
                 self._dissolve()
-        if len(self.outboxes) > FEW:
+        if len(self.outboxes) > self.bounds.few:
             for encoding in group.encodings:
                 for outbox in encoding.outboxes:
                     if outbox is not without:
@@ -104,7 +100,7 @@ class WriteScheduler:
             gaps += len(batch.ranges)
         for frame in frames:
             outbox.put(frame)
-        if gaps > FEW:
+        if gaps > self.bounds.few:
             self._dissolve()
 
     def _dissolve(self) -> None:
@@ -118,7 +114,7 @@ class WriteScheduler:
 
     def _flush(self) -> None:
         self._due = False
-        until = time.perf_counter() + FLUSH_SECONDS
+        until = time.perf_counter() + self.bounds.seconds
         try:
             if self.outboxes:
                 self._write_outboxes(until)
@@ -164,12 +160,13 @@ class WriteScheduler:
         self.outboxes.clear()
         waiting = iter(outboxes)
         write = os.write
+        sockets = self.bounds.sockets
         last, compressed, frame, size = None, False, b"", 0
         try:
-            for start in range(0, len(outboxes), SOCKETS_A_LOOK):
+            for start in range(0, len(outboxes), sockets):
                 if start and time.perf_counter() > until:
                     return
-                for outbox in islice(waiting, SOCKETS_A_LOOK):
+                for outbox in islice(waiting, sockets):
                     first = outbox.first
                     if first is None or outbox.slow_path:
                         continue

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from realtime import conf
 from realtime.event_log.read_holds import holds
@@ -27,12 +28,25 @@ from realtime.util.outage_log import OutageLog
 
 logger = logging.getLogger("realtime.processes")
 
-RENEW_SECONDS = 5.0
-# A read hold on older entries renews the row at once, but not more often than this.
-ANNOUNCE_SECONDS = 0.5
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatTiming:
+    """Seconds: the row is renewed every `renew`; a read hold on older entries renews it at once,
+    but not sooner than `announce` after the last time."""
+
+    renew: float = 5.0
+    announce: float = 0.5
 
 
-async def keep(id_: str, report: Callable[[], Report], on_new_row: Callable[[], None]) -> None:
+USUAL = HeartbeatTiming()
+
+
+async def keep(
+    id_: str,
+    report: Callable[[], Report],
+    on_new_row: Callable[[], None],
+    timing: HeartbeatTiming = USUAL,
+) -> None:
     """Keep the row of a server process until cancelled. `on_new_row` is called after each renewal
     that had to make the row."""
     alias = conf.current().DATABASE
@@ -45,7 +59,7 @@ async def keep(id_: str, report: Callable[[], Report], on_new_row: Callable[[], 
         await numbering.look()
 
     try:
-        await keep_row(registration, report, after_renewal, on_new_row)
+        await keep_row(registration, report, after_renewal, on_new_row, timing)
     finally:
         await maintenance.close()
 
@@ -70,6 +84,7 @@ async def keep_row(
     report: Callable[[], Report],
     after_renewal: Callable[[Report], Awaitable[None]] | None = None,
     on_new_row: Callable[[], None] = lambda: None,
+    timing: HeartbeatTiming = USUAL,
 ) -> None:
     """Renew a row until cancelled, then delete it.
 
@@ -105,9 +120,9 @@ async def keep_row(
                     on_new_row()
                 if after_renewal is not None:
                     await after_renewal(written)
-            await asyncio.sleep(ANNOUNCE_SECONDS)
+            await asyncio.sleep(timing.announce)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RENEW_SECONDS - ANNOUNCE_SECONDS):
+                async with asyncio.timeout(timing.renew - timing.announce):
                     await renew_now.wait()
     finally:
         end_callback()

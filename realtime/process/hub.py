@@ -112,6 +112,8 @@ class Hub:
         self._some_wait = asyncio.Event()
         self._sending: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
+        #: Of the row of this process, from the start on.
+        self.heartbeat_timing = heartbeat.USUAL
         self._signal = StopSignal(self._loop, self.drain, _DRAIN_SECONDS)
         self._signal.install()
 
@@ -193,7 +195,10 @@ class Hub:
                 self._start_tailer()
             self._present = asyncio.create_task(self.presence.run(), name="rowcast-present")
             self._keeper = asyncio.create_task(
-                heartbeat.keep(self.id, self._report, self.presence.registered), name="rowcast-row"
+                heartbeat.keep(
+                    self.id, self._report, self.presence.registered, self.heartbeat_timing
+                ),
+                name="rowcast-row",
             )
             self.loop_monitor.start()
             self._started = True

@@ -22,7 +22,7 @@ from realtime import conf
 from realtime.bus.mailbox import Mailbox
 from realtime.event_log.table import read_rows, relations
 from realtime.models import Process
-from realtime.process.heartbeat import keep_row
+from realtime.process.heartbeat import USUAL, HeartbeatTiming, keep_row
 from realtime.process.maintenance import prune_gently
 from realtime.process.registry import Registration, Report
 from realtime.process.worker_messages import ANSWER_TYPE, Answer, box_of, encode_answer
@@ -35,14 +35,20 @@ _AT_ONCE = 2
 _WAITING = 64
 # Seconds after SIGTERM until tasks that have not ended are cancelled again.
 _AGAIN_SECONDS = 5.0
+_ANSWER_BYTES = 1_048_576
 
 
 class RealtimeWorker(AsyncConsumer):
     """One per worker process. Messages: `wake`, `prune`, and `read` with `id`, `reply` (the
-    channel of the server), `after` and `upto`."""
+    channel of the server), `after` and `upto`.
 
-    #: Bytes of row images in one answer; a single larger row goes alone.
-    answer_bytes = 1_048_576
+    `answer_bytes` is how many bytes of row images go in one answer; a single larger row goes alone.
+    `timing` is that of the row of this process.
+    """
+
+    def __init__(self, answer_bytes: int = _ANSWER_BYTES, timing: HeartbeatTiming = USUAL) -> None:
+        self._answer_bytes = answer_bytes
+        self._timing = timing
 
     async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
         settings = conf.current()
@@ -56,7 +62,9 @@ class RealtimeWorker(AsyncConsumer):
         self._prunes = 0
         self._mailbox = Mailbox(settings.CHANNEL_LAYER, box_of(self.id), self._take)
         registration = Registration(self._alias, self.id, Process.Kind.WORKER)
-        keeper = asyncio.create_task(keep_row(registration, self._report), name="rowcast-row")
+        keeper = asyncio.create_task(
+            keep_row(registration, self._report, timing=self._timing), name="rowcast-row"
+        )
         logger.info("worker %s is ready", self.id, extra={"action": "worker_ready"})
         try:
             with ending_on_sigterm():
@@ -123,7 +131,7 @@ class RealtimeWorker(AsyncConsumer):
                 answer = Answer(number, [], [], str(error) or type(error).__name__)
             else:
                 rows = (
-                    _bounded(rows, self.answer_bytes) if rows and rows[0].seq == after + 1 else []
+                    _bounded(rows, self._answer_bytes) if rows and rows[0].seq == after + 1 else []
                 )
                 used = sorted({row.relation_id for row in rows})
                 answer = Answer(number, rows, [relations[id_] for id_ in used])

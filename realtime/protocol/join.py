@@ -235,8 +235,9 @@ def _binding(item: dict[str, Any], index: int, taken: dict[int, bytes]) -> Bindi
     if schema is None:
         schema = ANY if table is None else "public"
     rest = [item.get(key) for key in ("select", "since", "snapshot", "live")]
+    parameters = (event, schema, table or ANY, filter_, *rest)
     return Binding(
-        id=_free_id(taken, event, schema, table or ANY, filter_, *rest),
+        id=free_id(taken, binding_id(*parameters), _encode(parameters)),
         event=event,
         schema=schema,
         table=table or ANY,
@@ -249,13 +250,14 @@ def _binding(item: dict[str, Any], index: int, taken: dict[int, bytes]) -> Bindi
     )
 
 
-def _free_id(taken: dict[int, bytes], *parameters: Any) -> int:
-    """Equal bindings of a channel share an id; different ones never do, even if hashes collide."""
-    text = _encode(parameters)
-    found = binding_id(*parameters)
-    while taken.setdefault(found, text) != text:
-        found = (found + 1) % (1 << _ID_BITS)
-    return found
+def free_id(taken: dict[int, bytes], wanted: int, text: bytes) -> int:
+    """The id `wanted` or the next one that nothing but `text` has; it is `taken` for `text` then.
+
+    So equal bindings of a channel share an id, and different ones never do, even if hashes collide.
+    """
+    while taken.setdefault(wanted, text) != text:
+        wanted = (wanted + 1) % (1 << _ID_BITS)
+    return wanted
 
 
 def _error(

@@ -21,6 +21,7 @@ from realtime.process.hub import hub
 from realtime.wal import published, row_images
 from realtime.wal.head import read_head
 from tests.support.socket_client import Client, db
+from tests.support.waiting import auntil
 from tests.zoo.models import Note
 
 _decode = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -161,11 +162,9 @@ async def everything_handed_out() -> None:
     """Return when this process has handed out whatever is committed."""
     from django.db import connections
 
-    def pending() -> tuple[int, int]:
-        return backlog(connections["default"]), read_head(connections["default"]).seq
+    def reached() -> bool:
+        head = read_head(connections["default"]).seq
+        return not backlog(connections["default"]) and here.position.seq == head
 
-    while True:
-        waiting, head = await db(pending)
-        if not waiting and hub().position.seq == head:
-            return
-        await asyncio.sleep(0.01)
+    here = hub()
+    await auntil(lambda: db(reached), "the end of the log")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from django.db import connection
 from django.test import override_settings
 
-from realtime.bus.bus import Bus, Timing
+from realtime.bus.bus import Timing
 from realtime.dispatcher.dispatcher import InboxLimits
 from realtime.dispatcher.head_monitor import MonitorTiming
 from realtime.event_log.batch import Batch
@@ -22,20 +21,16 @@ from realtime.wal.head import read_head
 from tests.support import redis as redises
 from tests.support.redis import Redis, layers, redis_goes
 from tests.support.socket_client import Client, db
-from tests.support.waiting import PATIENCE_SECONDS, auntil
+from tests.support.waiting import auntil
 from tests.zoo.models import Note
 
 pytestmark = [pytest.mark.usefixtures("wal", "closing_hub"), pytest.mark.slow]
 
 KINDS = ("memory", "core", "pubsub")
 REDIS_KINDS = ("core", "pubsub")
+# The same process, quicker to doubt.
 QUICK = MonitorTiming(fed=0.2, alone=0.05)
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same process, quicker to doubt."""
-    monkeypatch.setattr(Bus, "timing", Timing(call=0.5, retry=0.1, silence=0.5))
+IMPATIENT = Timing(call=0.5, retry=0.1, silence=0.5)
 
 
 @pytest.fixture
@@ -62,6 +57,7 @@ async def client(granted: Callable[..., Any]) -> AsyncIterator[Callable[[], Any]
     async def make(timing: MonitorTiming = QUICK) -> Client:
         await db(granted, "view_note")
         hub().dispatcher.monitor.timing = timing
+        hub().bus.timing = IMPATIENT
         made.append(await Client().connect())
         await made[-1].listen()
         return made[-1]
@@ -79,12 +75,11 @@ async def write(*titles: object) -> None:
 async def handed_out() -> None:
     """Returns when this process has handed out all that is committed."""
 
-    def committed() -> int:
-        return backlog(connection) + read_head(connection).seq
+    def reached() -> bool:
+        return backlog(connection) + read_head(connection).seq == here.position.seq
 
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while await db(committed) != hub().position.seq:
-            await asyncio.sleep(0.005)
+    here = hub()
+    await auntil(lambda: db(reached), "the end of the log")
 
 
 async def check_heard(client: Client, titles: list[str]) -> None:

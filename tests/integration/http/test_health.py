@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,7 +16,7 @@ from realtime.ops.layer_probe import CachedProbe, Layer
 from realtime.util.database_threads import close_connections
 from realtime.wal.clock import now_us_sql
 from tests.support.socket_client import db
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.waiting import auntil
 from tests.zoo.models import Note
 
 pytestmark = pytest.mark.usefixtures("wal")
@@ -80,9 +79,11 @@ async def test_an_embedded_tailer_needs_no_socket_to_start(closing_hub: None) ->
     await db(Note.objects.create, title="a")
     await db(WalEntry.objects.update, captured_us=1)
     with override_settings(REALTIME={"TAILER": "embedded"}):
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while (await ask())[0] != 200:
-                await asyncio.sleep(0.01)
+
+        async def healthy() -> bool:
+            return (await ask())[0] == 200
+
+        await auntil(healthy, "a leader")
         code, body = await ask()
     assert (code, body["tailer"]["backlog"]) == (200, 0)
 

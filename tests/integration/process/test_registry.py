@@ -17,7 +17,8 @@ from django.urls import reverse
 from realtime.event_log.read_holds import ReadHolds, holds
 from realtime.models import Process
 from realtime.ops import status
-from realtime.process import heartbeat, registry
+from realtime.process import registry
+from realtime.process.heartbeat import HeartbeatTiming, keep_row
 from realtime.process.hub import close_hub, hub
 from realtime.process.registry import Registration, Report
 from realtime.util.database_threads import close_connections
@@ -40,20 +41,18 @@ async def pool() -> AsyncIterator[None]:
     await close_connections()
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "RENEW_SECONDS", 0.02)
-    monkeypatch.setattr(heartbeat, "ANNOUNCE_SECONDS", 0.01)
+QUICK = HeartbeatTiming(renew=0.02, announce=0.01)
 
 
 async def row_that(is_so: Callable[[Process], bool]) -> Process:
     """The one row, once this holds of it."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while True:
-            found = await db(Process.objects.first)
-            if found is not None and is_so(found):
-                return found
-            await asyncio.sleep(0.01)
+
+    def look() -> Process | None:
+        found = Process.objects.first()
+        return found if found is not None and is_so(found) else None
+
+    row: Process = await auntil(lambda: db(look), "such a row")
+    return row
 
 
 def registration(id_: str = "one") -> Registration:
@@ -157,9 +156,9 @@ def test_a_watcher_is_told_when_the_lowest_sinks_and_only_then() -> None:
     assert told == [11, 6]
 
 
-async def test_a_hold_is_announced_at_once(pool: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "RENEW_SECONDS", 3_600.0)
-    task = asyncio.create_task(heartbeat.keep_row(registration(), Report))
+async def test_a_hold_is_announced_at_once(pool: None) -> None:
+    seldom = HeartbeatTiming(renew=3_600.0, announce=0.01)
+    task = asyncio.create_task(keep_row(registration(), Report, timing=seldom))
     await row_that(lambda row: row.holding_seq is None)
     with holds.reading(after=4):
         await row_that(lambda row: row.holding_seq == 5)
@@ -172,8 +171,9 @@ async def test_a_hold_is_announced_at_once(pool: None, monkeypatch: pytest.Monke
 
 
 async def test_a_server_says_what_it_serves_and_leaves_when_it_stops(
-    quick: None, closing_hub: None, granted: Any
+    closing_hub: None, granted: Any
 ) -> None:
+    hub().heartbeat_timing = QUICK
     await db(granted, "view_note")
     client = await Client().connect()
     await client.listen()
@@ -190,7 +190,7 @@ async def test_a_server_says_what_it_serves_and_leaves_when_it_stops(
 
 
 async def test_a_database_that_goes_away_is_logged_once_and_outlived(
-    quick: None, pool: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    pool: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "realtime.processes")
     one = registration()
@@ -203,7 +203,7 @@ async def test_a_database_that_goes_away_is_logged_once_and_outlived(
         raise OperationalError("away")
 
     monkeypatch.setattr(one, "renew", fail)
-    task = asyncio.create_task(heartbeat.keep_row(one, Report))
+    task = asyncio.create_task(keep_row(one, Report, timing=QUICK))
     await auntil(lambda: calls > 2)
     monkeypatch.setattr(one, "renew", works)
     await row_that(lambda row: row.pk == "one")

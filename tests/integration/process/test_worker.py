@@ -26,7 +26,8 @@ from realtime.event_log.reader import LogReader
 from realtime.event_log.ring import EventLog
 from realtime.models import Process, WalEntry
 from realtime.ops.layer_probe import probe
-from realtime.process import heartbeat, registry, worker
+from realtime.process import registry, worker
+from realtime.process.heartbeat import HeartbeatTiming
 from realtime.process.hub import hub
 from realtime.process.maintenance import Maintenance
 from realtime.process.registry import Registration, Report
@@ -34,7 +35,6 @@ from realtime.process.remote_reader import RemoteReader
 from realtime.process.worker import RealtimeWorker
 from realtime.process.worker_messages import box_of
 from realtime.process.worker_server import WorkerServer
-from realtime.routing import worker_routes
 from realtime.util.database_threads import close_connections
 from tests.support import redis as redises
 from tests.support.processes import ROOT, environment, managing
@@ -61,10 +61,8 @@ async def layer(request: pytest.FixtureRequest) -> AsyncIterator[str]:
 
 
 @pytest.fixture(autouse=True)
-async def tidy(wal: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+async def tidy(wal: Any) -> AsyncIterator[None]:
     await db(Process.objects.all().delete)
-    monkeypatch.setattr(heartbeat, "RENEW_SECONDS", 0.05)
-    monkeypatch.setattr(heartbeat, "ANNOUNCE_SECONDS", 0.01)
     yield
     await close_connections()
 
@@ -72,7 +70,9 @@ async def tidy(wal: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]
 class Working:
     """A worker in this process, started as Channels starts it: by its first message."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
+        quick = HeartbeatTiming(renew=0.05, announce=0.01)
+        self._app: Any = RealtimeWorker.as_asgi(timing=quick, **options)
         self._queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
         self.id = ""
@@ -81,15 +81,15 @@ class Working:
         self._queue.put_nowait(message)
 
     async def __aenter__(self) -> Working:
-        app = worker_routes["realtime"]
         scope = {"type": "channel", "channel": "realtime"}
         self.tell({"type": "wake"})
-        self._task = asyncio.create_task(app(scope, self._queue.get, _send))  # type: ignore[arg-type]
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while not (ids := await db(registry.workers, "default")):
-                assert not self._task.done(), self._task
-                await asyncio.sleep(0.01)
-        self.id = ids[0]
+        task = self._task = asyncio.create_task(self._app(scope, self._queue.get, _send))
+
+        async def ids() -> list[str]:
+            assert not task.done(), task
+            return await db(registry.workers, "default")
+
+        (self.id,) = await auntil(ids, "the worker's row")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -104,9 +104,11 @@ class Working:
 
     async def did(self, what: str, times: int = 1) -> None:
         """Wait until its row counts this often."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while (await db(Process.objects.get, pk=self.id)).counters[what] < times:
-                await asyncio.sleep(0.01)
+
+        def counted() -> bool:
+            return bool(Process.objects.get(pk=self.id).counters[what] >= times)
+
+        await auntil(lambda: db(counted), f"{times} {what}")
 
 
 async def _send(message: dict[str, Any]) -> None:
@@ -169,23 +171,17 @@ async def test_a_few_events_are_not_worth_asking_for(asking: Asking) -> None:
         assert (await db(Process.objects.get, pk=working.id)).counters["reads"] == 0
 
 
-async def test_large_rows_come_in_answers_of_bounded_size(
-    asking: Asking, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(RealtimeWorker, "answer_bytes", 10_000)
+async def test_large_rows_come_in_answers_of_bounded_size(asking: Asking) -> None:
     await db(write, 10, "x" * 4_000)
-    async with Working() as working:
+    async with Working(answer_bytes=10_000) as working:
         assert len(await asking.remote.from_table(0, 10)) == 2
         assert [event.seq for event in await asking.all(10)] == list(range(1, 11))
         await working.did("reads", 4)
 
 
-async def test_a_row_larger_than_an_answer_goes_alone(
-    asking: Asking, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(RealtimeWorker, "answer_bytes", 10)
+async def test_a_row_larger_than_an_answer_goes_alone(asking: Asking) -> None:
     await db(write, 5, "x" * 100)
-    async with Working():
+    async with Working(answer_bytes=10):
         assert [event.seq for event in await asking.all(5)] == [1, 2, 3, 4, 5]
 
 
@@ -269,9 +265,7 @@ def write_old(count: int) -> None:
 
 
 async def nothing_kept() -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while await db(WalEntry.objects.exists):
-            await asyncio.sleep(0.01)
+    await auntil(lambda: db(lambda: not WalEntry.objects.exists()), "pruning")
 
 
 @pytest.mark.parametrize("layer", ["core", "pubsub"], indirect=True)
@@ -524,11 +518,13 @@ def _said_on_sigterm(source: str) -> str:
 
 async def _wake(process: subprocess.Popen[bytes]) -> None:
     leader = Maintenance("default")
-    async with asyncio.timeout(2 * PATIENCE_SECONDS):
-        while not await db(registry.workers, "default"):
-            assert process.poll() is None
-            await leader.beat(Report(leading=True))
-            await asyncio.sleep(0.1)
+
+    async def woken() -> list[str]:
+        assert process.poll() is None
+        await leader.beat(Report(leading=True))
+        return await db(registry.workers, "default")
+
+    await auntil(woken, "the worker's row")
     await leader.close()
     await close_connections()
 

@@ -6,7 +6,6 @@ change, is in `test_revocation.py`.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -64,8 +63,8 @@ async def everything(client: Client) -> list[Any]:
 
 async def settle() -> None:
     """All that is committed has been handed out."""
-    while await db(WalEntry.objects.filter(seq=None).exists):
-        await asyncio.sleep(0.005)
+    waiting = WalEntry.objects.filter(seq=None)
+    await auntil(lambda: db(lambda: not waiting.exists()), "numbering")
     head = await db(realtime.head)
     await auntil(lambda: hub().position.seq >= head)
 

@@ -114,11 +114,11 @@ async def test_a_rolled_back_row_never_arrives(granted: Any) -> None:
 async def dispatched() -> None:
     """Wait until everything committed so far has been handed out."""
 
-    def pending() -> int:
-        return backlog(connection) + read_head(connection).seq
+    def reached() -> bool:
+        return backlog(connection) + read_head(connection).seq == here.position.seq
 
-    while await db(pending) != hub().position.seq:
-        await asyncio.sleep(0.005)
+    here = hub()
+    await auntil(lambda: db(reached), "the end of the log")
 
 
 async def test_a_disabled_policy_silences_at_once_and_an_enabled_one_speaks_again(
@@ -456,8 +456,11 @@ async def test_a_bad_token_in_band_ends_the_channel_with_an_error() -> None:
 
 async def test_an_expired_token_ends_its_channel_and_a_fresh_one_rejoins() -> None:
     client = await Client(token=token(1, ttl=60)).connect()
-    short = token(1, ttl=1)
-    assert (await client.join(access_token=short))["status"] == "ok"
+    # A slow machine may take longer for the join than the first of these tokens are good for.
+    for ttl in (1, 2, 4, 8, 16):
+        if (await client.join(access_token=token(1, ttl=ttl)))["status"] == "ok":
+            break
+    client.unread.clear()
     error = await client.until(lambda f: f[3] == "phx_error")
     assert error[2] == "realtime:room"
     assert "Token has expired" in client.unread[0][4]["message"]

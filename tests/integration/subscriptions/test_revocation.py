@@ -19,6 +19,7 @@ from tests.support.live_client import everything_handed_out
 from tests.support.revocations import KINDS, Kind, Scene, Writer
 from tests.support.socket_client import Client, db
 from tests.support.tokens import token
+from tests.support.waiting import auntil
 
 pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
 
@@ -83,9 +84,7 @@ async def test_from_where_a_right_ends_nothing_comes_by_any_door(kind: Kind) -> 
         def seq_of(pk: int) -> int:
             return WalEntry.objects.values_list("seq", flat=True).get(pk=pk) or 0
 
-        while not await db(seq_of, revoked):
-            await asyncio.sleep(0.01)
-        ended = await db(seq_of, revoked)
+        ended = await auntil(lambda: db(seq_of, revoked), "numbering")
         # The writer goes on for a good while after.
         while (await all_.change())["seq"] < ended + 30:
             pass

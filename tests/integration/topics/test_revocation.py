@@ -20,6 +20,7 @@ from tests.support.live_client import everything_handed_out
 from tests.support.revocations import KINDS, Kind, Scene, Writer
 from tests.support.socket_client import Client, db
 from tests.support.tokens import token
+from tests.support.waiting import auntil
 
 pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
 
@@ -135,8 +136,7 @@ async def test_from_where_a_right_ends_nothing_comes_on_a_private_topic(
         own = ("realtime_message", "realtime_presence")
         later = WalEntry.objects.filter(id__gt=mark).exclude(table_name__in=own)
         revoked = await db(lambda: later.earliest("id").pk)
-        while not (ended := await db(lambda: WalEntry.objects.get(pk=revoked).seq)):
-            await asyncio.sleep(0.01)
+        ended = await auntil(lambda: db(lambda: WalEntry.objects.get(pk=revoked).seq), "numbering")
         head = await db(realtime.head)
         while hub().position.seq < head + 30:
             await hears(all_)

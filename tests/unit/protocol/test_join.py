@@ -14,7 +14,6 @@ from auth_rls.predicates.kinds import Kind
 from auth_rls.predicates.predicate import TRUE
 from auth_rls.predicates.predicate import Test as Comparison
 from realtime.protocol.change_frame import ChangeFrame
-from realtime.protocol.cursor import Cursor, parse_cursor
 from realtime.protocol.join import (
     LIVE_NEEDS_ALL_EVENTS,
     MAX_BINDINGS,
@@ -25,12 +24,15 @@ from realtime.protocol.join import (
     JoinConfig,
     SnapshotOption,
     binding_id,
+    free_id,
     parse_join,
     token_in,
 )
 from realtime.protocol.legacy_topic import binding_of
 
 COLUMNS = {"id": Kind.INT, "name": Kind.TEXT}
+# Tables whose bindings have one hash.
+MEETING = ("t2610", "t4651")
 
 
 def bindings(*items: object) -> tuple[Binding, ...]:
@@ -333,10 +335,17 @@ def test_an_id_is_the_same_in_every_process() -> None:
     assert binding_id("INSERT", "public", "t", None) == 22_297_173
 
 
-def test_bindings_whose_hashes_meet_still_get_ids_of_their_own(monkeypatch) -> None:
-    monkeypatch.setattr("realtime.protocol.join.binding_id", lambda *parameters: 2**27 - 1)
-    found = bindings({"table": "a"}, {"table": "b"}, {"table": "a"}, {"table": "c"})
-    assert [one.id for one in found] == [2**27 - 1, 0, 2**27 - 1, 1]
+def test_bindings_whose_hashes_meet_still_get_ids_of_their_own() -> None:
+    one, other = MEETING
+    (alone,) = bindings({"table": other})
+    found = bindings({"table": one}, {"table": other}, {"table": one})
+    assert [each.id for each in found] == [alone.id, alone.id + 1, alone.id]
+
+
+def test_the_id_after_the_last_is_the_first() -> None:
+    taken: dict[int, bytes] = {}
+    found = [free_id(taken, 2**27 - 1, text) for text in (b"a", b"b", b"a", b"c")]
+    assert found == [2**27 - 1, 0, 2**27 - 1, 1]
 
 
 json_values = st.recursive(
@@ -382,37 +391,6 @@ def test_a_snapshot_is_asked_for_with_or_without_limit(sent, meant) -> None:
 def test_live_is_a_flag() -> None:
     assert on_table(live=True).live
     assert not on_table().live
-
-
-@pytest.mark.parametrize(
-    "sent, meant",
-    [
-        (None, None),
-        (0, Cursor(seq=0)),
-        (47, Cursor(seq=47)),
-        ("47", Cursor(seq=47)),
-        ("e1:47", Cursor(seq=47, epoch="e1")),
-        ("6c84fb90-12c4:47", Cursor(seq=47, epoch="6c84fb90-12c4")),
-        ("1970-01-01T00:00:01.5Z", Cursor(commit_us=1_500_000)),
-        ("1970-01-01T00:00:01.000001+00:00", Cursor(commit_us=1_000_001)),
-        ("1970-01-01 01:00:00+01:00", Cursor(commit_us=0)),
-        ("1970-01-01T00:00:01", Cursor(commit_us=1_000_000)),
-        ("9999-12-31T23:59:59.999999Z", Cursor(commit_us=253_402_300_799_999_999)),
-        (-1, Cursor()),
-        (2**63, Cursor()),
-        ("9" * 19, Cursor()),
-        (1.5, Cursor()),
-        (True, Cursor()),
-        ("", Cursor()),
-        ("yesterday", Cursor()),
-        ("2025-13-01T00:00:00Z", Cursor()),
-        ("a:b:3", Cursor()),
-        ({}, Cursor()),
-    ],
-)
-def test_a_cursor_is_read_in_every_form_and_an_unreadable_one_is_kept_as_such(sent, meant) -> None:
-    assert parse_cursor(sent) == meant
-    assert on_table(since=sent).since == meant
 
 
 # --- errors -------------------------------------------------------------------------------------
