@@ -71,6 +71,7 @@ async def arrives(sender: Box, receiver: Box, number: int) -> None:
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.slow
 @redis_goes
 async def test_a_mailbox_is_back_after_a_restart_a_flush_and_a_hang(
     layer: str, own_redis: Redis, boxes: Any
@@ -93,6 +94,7 @@ async def test_a_mailbox_is_back_after_a_restart_a_flush_and_a_hang(
     assert {message["type"] for message in receiver.got} == {"m"}
 
 
+@pytest.mark.slow
 async def test_idleness_is_no_outage(
     layer: str, own_redis: Redis, boxes: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
