@@ -18,3 +18,6 @@ class ReplayBounds:
     patience_seconds: float = 30.0
     #: The same while other snapshots wait for the memory that these rows occupy.
     crowded_patience_seconds: float = 3.0
+    #: Bytes a second of the slowest link. A client gets the time that its rows need on it, beside
+    #: the patience.
+    slowest_link: int = 65_536

@@ -25,9 +25,6 @@ from realtime.util.time_slice import SLICE_SECONDS
 
 # About how many bytes of frames are delivered before the replay waits for the client again.
 _CHUNK_BYTES = 256 * 1024
-# A client on a link of so many bytes a second gets the time that its rows need, beside the
-# patience.
-_SLOWEST = 64 * 1024
 _LOOK_SECONDS = 1.0
 
 
@@ -172,7 +169,7 @@ class Feed:
                 self._waited += step
             crowded = self._context.snapshots.unsent.crowded
             patience = bounds.crowded_patience_seconds if crowded else bounds.patience_seconds
-            if self._waited >= patience + self._delivered / _SLOWEST * (not crowded):
+            if self._waited >= patience + self._delivered / bounds.slowest_link * (not crowded):
                 return False
 
     def _put(self, frame: str) -> int:

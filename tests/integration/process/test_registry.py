@@ -180,7 +180,8 @@ async def test_a_server_says_what_it_serves_and_leaves_when_it_stops(
     await row_that(lambda row: (row.connections, row.channels, row.subscriptions) == (1, 1, 1))
     await db(Note.objects.create, title="a")
     await client.change()
-    row = await row_that(lambda row: row.position == hub().position.seq and row.leading)
+    here = hub()
+    row = await row_that(lambda row: row.position == here.position.seq and row.leading)
     assert (row.pk, row.kind, row.tailing) == (hub().id, "server", True)
     assert "heals" in row.counters
     await client.close()

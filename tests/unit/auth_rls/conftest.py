@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from tests.support.signing import KEY
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +24,14 @@ def private() -> dict[str, Any]:
         "ES512": ec.generate_private_key(ec.SECP521R1()),
         "EdDSA": ed25519.Ed25519PrivateKey.generate(),
     }
+
+
+@pytest.fixture
+def auth(settings: Any) -> Callable[..., None]:
+    """Sets AUTH_RLS; without a call it holds the key alone."""
+
+    def configure(**keys: Any) -> None:
+        settings.AUTH_RLS = {"JWT_KEY": KEY, **keys}
+
+    configure()
+    return configure

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.support.source import ROOT, modules, nodes
+
 TEXT = (ROOT / "docs" / "checks.md").read_text()
 ID = re.compile(r"(?:realtime|auth_rls)\.[EWI]\d{3}")
 
@@ -14,9 +14,8 @@ ID = re.compile(r"(?:realtime|auth_rls)\.[EWI]\d{3}")
 def in_the_code() -> set[str]:
     return {
         node.value
-        for app in ("realtime", "auth_rls")
-        for path in (ROOT / app).rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for path in modules("realtime", "auth_rls")
+        for node in nodes(path)
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
         and ID.fullmatch(node.value)
@@ -29,5 +28,6 @@ def test_every_check_stands_in_the_documentation_with_what_to_do_and_no_other() 
 
 
 def test_every_id_that_another_page_names_is_one() -> None:
+    known = in_the_code()
     for page in (ROOT / "docs").glob("*.md"):
-        assert set(ID.findall(page.read_text())) <= in_the_code(), page.name
+        assert set(ID.findall(page.read_text())) <= known, page.name

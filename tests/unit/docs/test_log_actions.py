@@ -5,19 +5,18 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.support.source import ROOT, modules, nodes
+
 APPS = ("realtime", "auth_rls", "demo")
 METHODS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 
 
 def calls() -> Iterator[tuple[str, ast.Call]]:
-    for app in APPS:
-        for path in sorted((ROOT / app).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Call):
-                    yield f"{path.relative_to(ROOT)}:{node.lineno}", node
+    for path in modules(*APPS):
+        for node in nodes(path):
+            if isinstance(node, ast.Call):
+                yield f"{path.relative_to(ROOT)}:{node.lineno}", node
 
 
 def logged() -> Iterator[tuple[str, ast.Call]]:

@@ -49,6 +49,7 @@ async def test_a_snapshot_does_not_wait_for_those_of_another_address() -> None:
     await auntil(lambda: all(port.told == ["snapshot 0"] for port in greedy))
 
 
+@pytest.mark.slow
 async def test_a_replay_does_not_wait_for_those_of_another_address() -> None:
     server = await started(3_000)
     begin = server.log.seq - 3_000
@@ -85,7 +86,7 @@ async def test_clients_that_take_no_rows_of_their_snapshots_hold_up_nobody(
 async def test_a_live_set_whose_client_takes_no_rows_is_given_up_in_words(
     granted: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = await started(600, body="x" * 1_000, patience_seconds=0.05)
+    server = await started(600, body="x" * 1_000, patience_seconds=0.05, slowest_link=10**8)
     port = FakeSubscriber("live")
     await db(granted, "view_note", using={"title": "nothing"})  # type: ignore[arg-type]
     await server.feed()

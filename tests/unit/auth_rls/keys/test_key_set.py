@@ -6,7 +6,6 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Callable
 from typing import Any
 
 import jwt
@@ -19,7 +18,6 @@ from auth_rls.subjects import tokens
 from tests.support.signing import (
     BAD_SIGNATURE,
     GOOD,
-    KEY,
     NO_SIGNER,
     NOW,
     base64url,
@@ -28,16 +26,7 @@ from tests.support.signing import (
     signed,
 )
 
-
-@pytest.fixture(autouse=True)
-def auth(settings: Any) -> Callable[..., None]:
-    """Sets AUTH_RLS; without a call it holds the key alone."""
-
-    def configure(**keys: Any) -> None:
-        settings.AUTH_RLS = {"JWT_KEY": KEY, **keys}
-
-    configure()
-    return configure
+pytestmark = pytest.mark.usefixtures("auth")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -28,16 +28,7 @@ from tests.support.signing import (
 )
 from tests.support.waiting import until
 
-
-@pytest.fixture(autouse=True)
-def auth(settings: Any) -> Callable[..., None]:
-    """Sets AUTH_RLS; without a call it holds the key alone."""
-
-    def configure(**keys: Any) -> None:
-        settings.AUTH_RLS = {"JWT_KEY": KEY, **keys}
-
-    configure()
-    return configure
+pytestmark = pytest.mark.usefixtures("auth")
 
 
 class Endpoint:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from django.db import utils
 
 from auth_rls.sql.failures import first_line, public_reason
+from tests.support.source import ROOT, parsed
 
-ROOT = Path(__file__).resolve().parents[4]
 WORDS = (
     'connection to server at "10.1.2.3", port 5432 failed: role "app" SELECT secret FROM shop_order'
 )
@@ -112,7 +111,7 @@ def test_nothing_that_answers_clients_or_pages_uses_a_database_s_own_words() -> 
             # A command is run by an operator.
             if "management" in path.parts:
                 continue
-            for handler in handlers(ast.parse(path.read_text())):
+            for handler in handlers(parsed(path)):
                 places += 1
                 if lines := uses_elsewhere(handler):
                     found[str(path.relative_to(ROOT))] = lines

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Callable
 from typing import Any
 
 import jwt
@@ -30,16 +29,7 @@ from tests.support.signing import (
     signed,
 )
 
-
-@pytest.fixture(autouse=True)
-def auth(settings: Any) -> Callable[..., None]:
-    """Sets AUTH_RLS; without a call it holds the key alone."""
-
-    def configure(**keys: Any) -> None:
-        settings.AUTH_RLS = {"JWT_KEY": KEY, **keys}
-
-    configure()
-    return configure
+pytestmark = pytest.mark.usefixtures("auth")
 
 
 def raw(header: bytes, payload: bytes, key: str = KEY) -> str:
