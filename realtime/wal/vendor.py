@@ -21,6 +21,7 @@ from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from realtime.wal.entry import Relation
+from realtime.wal.sql_functions import SqlFunctions
 
 if TYPE_CHECKING:
     from realtime.wal.actor_capture import ActorWrapper
@@ -120,6 +121,14 @@ class Vendor(Protocol):
 
     def check(self, alias: str) -> list[CheckMessage]:
         """System checks of a database's settings. Asks no database."""
+        ...
+
+    def sql_functions(
+        self, connection: BaseDatabaseWrapper, table: str, *, longest_topic: int, longest_event: int
+    ) -> SqlFunctions:
+        """The functions by which other programs' SQL broadcasts, by rows of the table of messages
+        (`db_table`) with names of so many characters at most. Raises NoSqlFunctions where there are
+        none."""
         ...
 
     # --- time and leadership ------------------------------------------------------------------

@@ -17,6 +17,7 @@ from realtime.wal.postgresql.actor import PostgresqlActorWrapper
 from realtime.wal.postgresql.catalog import PostgresqlCatalog
 from realtime.wal.postgresql.change_detector import AlwaysChanged
 from realtime.wal.postgresql.numbering import PostgresqlNumbering
+from realtime.wal.postgresql.sql_functions import PostgresqlSqlFunctions
 from realtime.wal.vendor import Vendor
 
 _TYPES = """
@@ -86,6 +87,11 @@ class Postgresql:
 
     def actor_wrapper(self, connection: BaseDatabaseWrapper) -> PostgresqlActorWrapper:
         return PostgresqlActorWrapper(connection)
+
+    def sql_functions(
+        self, connection: BaseDatabaseWrapper, table: str, *, longest_topic: int, longest_event: int
+    ) -> PostgresqlSqlFunctions:
+        return PostgresqlSqlFunctions(connection, table, longest_topic, longest_event)
 
     def check(self, alias: str) -> list[CheckMessage]:
         return []

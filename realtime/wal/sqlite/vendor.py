@@ -13,6 +13,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from auth_rls.sql.columns import columns_of
 from realtime.wal.entry import Relation
+from realtime.wal.sql_functions import NoSqlFunctions, SqlFunctions
 from realtime.wal.sqlite import evidence, triggers
 from realtime.wal.sqlite.actor import SqliteActorWrapper
 from realtime.wal.sqlite.catalog import SqliteCatalog
@@ -52,6 +53,14 @@ class Sqlite:
 
     def actor_wrapper(self, connection: BaseDatabaseWrapper) -> SqliteActorWrapper:
         return SqliteActorWrapper(connection)
+
+    def sql_functions(
+        self, connection: BaseDatabaseWrapper, table: str, *, longest_topic: int, longest_event: int
+    ) -> SqlFunctions:
+        raise NoSqlFunctions(
+            f"Such functions are PostgreSQL's; the database {connection.alias!r} is"
+            f" {connection.display_name}. Insert rows into {table} instead."
+        )
 
     def check(self, alias: str) -> list[CheckMessage]:
         """W002 INSERT OR REPLACE escapes capture; W003 datetimes that are not stored in UTC."""
