@@ -1,4 +1,4 @@
 """The bus between processes: one message of bytes on the channel layer per batch.
 
-Never reads what it carries, and does not guarantee delivery: the Dispatcher does.
+Never reads the messages that it carries, and does not guarantee delivery: the Dispatcher does.
 """

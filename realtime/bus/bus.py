@@ -85,9 +85,9 @@ class Bus:
         timing: Timing | None = None,
         most_bytes: int = _MOST_BYTES,
     ) -> None:
-        """`receive` is called with each message. `busy` says whether received broadcasts wait in
-        this process: if it is the only one, further broadcasts stay in the sender's queue, which
-        has a bound. A batch of more than `most_bytes` is sent without its rows."""
+        """`receive` is called with each message. `busy` returns whether received broadcasts wait in
+        this process: if it is the only receiver, further broadcasts then stay in the sender's
+        queue, which has a bound. A batch of more than `most_bytes` is sent without its rows."""
         self._alias = alias
         if timing is not None:
             self.timing = timing
@@ -120,7 +120,7 @@ class Bus:
         return self._outage.problem is None
 
     async def join(self) -> None:
-        """Start to receive. Returns after the first probe came back, or the layer failed."""
+        """Start receiving. Returns after the first probe came back, or the layer failed."""
         if self._layer is None or self._keeper is not None:
             return
         answered = asyncio.Event()
@@ -128,7 +128,7 @@ class Bus:
         await answered.wait()
 
     async def leave(self) -> None:
-        """Stop to receive."""
+        """Stop receiving."""
         tasks = [task for task in (self._keeper, self._recovery) if task is not None]
         await cancelled(tasks)
         if self._keeper is not None:
@@ -304,7 +304,7 @@ class Bus:
             self._receive(message)
 
     async def _replace_layer(self) -> None:
-        # Its locks or its receiving task may be stuck, so nothing of it is kept.
+        # Its locks or its receiving task may be stuck, so the object is replaced.
         old, self._layer = self._layer, own_layer(self._alias)
         await self._let_go(old)
 

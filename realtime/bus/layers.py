@@ -1,4 +1,4 @@
-"""Channel layer objects that only this package uses, and mailboxes on them.
+"""Channel layer objects that only this package uses.
 
 Such a layer shares no queues, locks or receiving tasks with the rest of the project, so neither can
 delay the other.
@@ -23,7 +23,7 @@ def own_layer(alias: str) -> Any:
     """
     problem = layer_problem(alias)
     if problem is not None:
-        # Channels takes a layer whose class raises KeyError for none at all, and says nothing.
+        # Channels treats a layer whose class raises KeyError as no layer, without a message.
         logger.error("the channel layer %r %s", alias, problem, extra={"action": "bus_down"})
     shared = get_channel_layer(alias)
     if shared is None or isinstance(shared, InMemoryChannelLayer):
@@ -31,23 +31,23 @@ def own_layer(alias: str) -> Any:
     layer: Any = channel_layers.make_backend(alias)
     blocks_for = getattr(layer, "brpop_timeout", None)
     if blocks_for is not None:
-        # redis-py 8 times a read out after five seconds, which is as long as this layer waits for a
-        # message: without a longer timeout, idleness would look like a failure.
+        # In redis-py 8 a read times out after five seconds, which is how long this layer waits for
+        # a message: without a longer timeout, idleness would look like a failure.
         timeout = blocks_for + CALL_SECONDS
         layer.hosts = [{"socket_timeout": timeout, **host} for host in layer.hosts]
     return layer
 
 
 def idle_timeout(alias: str) -> tuple[float, float] | None:
-    """Where reads of a core Redis layer time out before it stops waiting: after how many seconds,
-    and how long it waits. None where silence is no failure."""
+    """For a core Redis layer whose reads time out while it waits for a message: the timeout, and
+    how long it waits, in seconds. None for any other layer."""
     try:
         import redis
 
         layer: Any = channel_layers.make_backend(alias)
         waits = layer.brpop_timeout
     except Exception:
-        # Another kind of layer. What is wrong with one that cannot be made, the server says.
+        # Another kind of layer, or one that cannot be made, which the server reports.
         return None
     # redis-py has had a time-out unless told otherwise since version 8.
     default = 5.0 if int(redis.__version__.partition(".")[0]) >= 8 else None

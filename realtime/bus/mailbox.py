@@ -18,14 +18,14 @@ from realtime.util.outage_log import OutageLog
 logger = logging.getLogger("realtime.layers")
 
 _PING = "realtime.ping"
-# Pings that may stay away one after another before the layer object is taken for stuck.
+# After so many pings in a row that do not arrive, the layer object counts as stuck.
 _LOST_PINGS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class MailboxTiming:
-    """Seconds: a mailbox that has received nothing for `silence` sends itself a message, which has
-    `call` to arrive; after a failure it waits for `retry`."""
+    """Durations in seconds. A mailbox that has received nothing for `silence` sends itself a
+    message, which must arrive within `call`; after a failure it waits for `retry`."""
 
     silence: float = 15.0
     call: float = CALL_SECONDS
@@ -35,9 +35,9 @@ class MailboxTiming:
 class Mailbox:
     """A channel with a fixed name that receives, and sends to others. On one event loop.
 
-    The names contain no "!", so that on Redis each is a queue of its own. A layer may stop to
-    receive without a sign, as after a Redis that hung. So a silent mailbox checks itself, and
-    replaces a layer that does not bring its own message.
+    The names contain no "!", so that on Redis each is a queue of its own. A layer may stop
+    receiving without an error, as after a Redis that hung. So a silent mailbox sends itself a
+    message, and replaces a layer that does not deliver it.
     """
 
     timing = MailboxTiming()
@@ -58,7 +58,7 @@ class Mailbox:
         )
 
     async def open(self) -> None:
-        """Start to receive. Does nothing without a layer, or when it is open already."""
+        """Start receiving. Does nothing without a layer, or when it is open already."""
         if self._layer is None or self._task is not None:
             return
         self._task = asyncio.create_task(self._keep(), name="rowcast-mailbox")
@@ -97,7 +97,7 @@ class Mailbox:
             await self._let_go(old)
 
     async def _until_deaf(self) -> None:
-        """Return when messages to itself are sent and do not arrive."""
+        """Return when messages that the mailbox sends to itself do not arrive."""
         if isinstance(self._layer, InMemoryChannelLayer):
             await asyncio.Event().wait()
         lost = 0

@@ -1,10 +1,10 @@
 """The dispatcher of one server process: events of the log in, frames out.
 
-Takes batches from the bus, proves that none is missing (and reads the log itself where one is),
+Takes batches from the bus, checks that none is missing (and reads the log itself if one is),
 matches each event with the subscriptions, encodes each frame once and hands it to every socket of
-its audience. On the delivery path there is no database call and no thread hop. A change of a row
-behind a `select` moves the sets that the row is in. When other permissions change, delivery pauses
-until the subscriptions that this concerns are bound to what is true now. So a revocation at seq n
+its audience. On the delivery path there is no database call and no change of threads. A change of a
+row behind a `select` moves the sets that the row is in. When other permissions change, delivery
+pauses until the subscriptions concerned are bound to the new permissions. So a revocation at seq n
 holds for every event from n on (RT-D2).
 """
 
@@ -51,9 +51,10 @@ logger = logging.getLogger("realtime.dispatcher")
 
 @dataclass(frozen=True, slots=True)
 class InboxLimits:
-    """What may wait in a dispatcher. What does not fit is read from the log; a broadcast is lost.
+    """How much may wait in a dispatcher. Entries beyond it are read from the log; broadcasts beyond
+    it are lost.
 
-    A large transaction waits in the log, not in the memory of every process.
+    So a large transaction waits in the log and not in the memory of every process.
     """
 
     batches: int = 1_000
@@ -97,7 +98,7 @@ class Dispatcher:
             StoredMessage._meta.db_table: self._message,
             PresenceMember._meta.db_table: self._member,
         }
-        #: Called with the user ids of users that changed, None for all.
+        #: Called with the ids of users that changed, or None for all users.
         self.users_changed: Callable[[Collection[str] | None], None] = _ignore
         #: Called with a user id whose connections are to end.
         self.disconnected: Callable[[str], None] = _ignore
@@ -107,7 +108,7 @@ class Dispatcher:
         self._casts: FairQueue[Broadcast] = FairQueue(_INBOX.casts, _INBOX.casts_of_topic)
         self._news = asyncio.Event()
         self._waiting_rows = 0
-        # Changes of permissions that the channels were not brought to yet.
+        # Changes of permissions for which channels were not bound anew yet.
         self._unbound: list[DatabaseEvent] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._slice_seconds = rhythm.slice_seconds
@@ -154,14 +155,14 @@ class Dispatcher:
         self._tasks = []
 
     def remove(self, subscriber: Subscriber) -> None:
-        """Forget a channel altogether."""
+        """Remove a channel from subscriptions, topics and presence."""
         self._channels.remove(subscriber)
         self.topics.leave(subscriber)
         self.presence.leave(subscriber)
 
     def receive(self, message: Message) -> None:
-        """Take a message from the bus. When too much waits, the log is read instead; a broadcast
-        that finds too many of its topic is lost."""
+        """Take a message from the bus. When too many entries wait, the log is read instead; a
+        broadcast is dropped when too many of its topic wait."""
         if isinstance(message, BroadcastBatch):
             for cast in message.casts:
                 if not self.topics.has_listeners(cast.topic, cast.private):
@@ -172,7 +173,7 @@ class Dispatcher:
             return
         limits = self.inbox_limits
         if message.rows and self._waiting_rows + message.weight > limits.rows:
-            # Says how far the log is, without its entries.
+            # The position of the log without its entries.
             message = Batch(message.epoch, message.rows[-1].seq, [], [])
             self.counters.inbox_full += 1
         if len(self._inbox) >= limits.batches:
@@ -196,22 +197,23 @@ class Dispatcher:
                     self._waiting_rows -= batch.weight
                     await self._take(batch)
                     self._outage.worked()
-                # Alternating: neither a flood of changes nor one of broadcasts holds up the other.
+                # In alternation, so that a flood of changes does not delay broadcasts, nor the
+                # other way round.
                 self._cast_some()
             except DATABASE_ERRORS as error:
-                # The position stands; the monitor finds the head ahead of it and brings us here.
+                # The position stays; the monitor finds the head ahead of it and tries again.
                 self._outage.failed(error)
             except Exception:
                 logger.exception("a message failed", extra={"action": "message_failed"})
             await asyncio.sleep(0)
 
     def _behind(self, head: Head) -> None:
-        # A batch without entries: the log is read up to it.
+        # For a batch without entries the log is read.
         self.receive(Batch(head.epoch, head.seq, [], []))
 
     async def _take(self, batch: Batch) -> None:
         if batch.epoch != self.log.epoch:
-            # Unless it is an old one that comes late.
+            # Skip an old batch that comes late.
             head = await self.reader.head()
             if head.epoch != self.log.epoch:
                 await self._resync(head)
@@ -229,7 +231,7 @@ class Dispatcher:
         while self.log.seq < upto:
             events = await self.reader.from_table(self.log.seq, upto)
             if not events:
-                # Pruned before we read it: that much is lost to everybody here.
+                # Pruned before it was read: every channel here must read its rows again.
                 await self._resync(await self.reader.head())
                 return
             self.counters.healed_events += len(events)
@@ -239,8 +241,8 @@ class Dispatcher:
         self.counters.resyncs += 1
         self._unbound.clear()
         await self._rebinding.restart(Position(head.epoch, head.seq))
-        # Nothing is awaited from here on: no reply may name the new position to a channel that was
-        # not notified of it.
+        # Nothing is awaited from here on: no reply may name the new position to a channel before
+        # the channel is notified.
         self.log.start(head)
         for subscriber in self._channels:
             subscriber.resync(self.position)
@@ -251,7 +253,7 @@ class Dispatcher:
         self._time_slice.begin()
         for event in events:
             if self.subscriptions.decides(event):
-                # What came before is delivered by the permissions of before.
+                # Earlier events are delivered by the earlier permissions.
                 self.presence.flush()
                 await self._follow(event)
             elif self._unbound:
@@ -273,7 +275,7 @@ class Dispatcher:
         self.presence.flush()
 
     async def _follow(self, event: DatabaseEvent) -> None:
-        """Take permissions over a change of a table that decides."""
+        """Follow a change of a table that decides access."""
         if self.subscriptions.watch.binds(event):
             self._unbound.append(event)
             self._rebinding.overtake()
@@ -284,8 +286,8 @@ class Dispatcher:
         await self._rebinding.shift(event)
 
     async def _rebind(self) -> None:
-        """Bind what the changes of permissions concern that were not followed yet, as of the last
-        of them. Many in a row, with nothing to deliver in between, are followed together."""
+        """Bind the channels that pending changes of permissions concern, as of the last change.
+        Changes without an event to deliver between them are followed together."""
         if not self._unbound:
             return
         scope = self.subscriptions.watch.scope(self._unbound)
@@ -298,7 +300,7 @@ class Dispatcher:
         try:
             frame = SharedFrame(frames.of_change(event, delivery))
         except Exception:
-            # It concerns this audience alone, which has to read its rows again.
+            # Only this audience is concerned; it has to read its rows again.
             logger.exception("a change cannot be encoded", extra={"action": "encoding_failed"})
             for subscriber in tuple(delivery.audience.recipients):
                 subscriber.resync(self.position)

@@ -1,7 +1,7 @@
 """Compares the position of this process with the head of the log, about once a second.
 
-Finds what no later batch would reveal: that the last one was lost, that the channel layer is down,
-or that the log has lost its end.
+Finds what no later batch would show: the last batch was lost, the channel layer is down, or the log
+has lost its newest entries.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class MonitorTiming:
     """Seconds between two comparisons."""
 
     fed: float = 1.0
-    #: While the bus brings nothing, and the comparisons bring the events.
+    #: While the bus brings nothing, so that only the comparisons bring events.
     alone: float = 0.25
 
 

@@ -1,6 +1,7 @@
 """Consecutive entries of the log as one message on the bus. Pure.
 
-The tag and the order of the fields are spoken between versions during a rolling restart.
+Processes of two versions exchange batches during a rolling restart, so the tag and the order of the
+fields stay.
 """
 
 from __future__ import annotations
@@ -23,5 +24,5 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, tag="log"):
 
     @property
     def weight(self) -> int:
-        """How many rows it counts for: a large one counts for several, one for each 4 KiB."""
+        """How many rows the batch counts for: a large row counts for one more each 4 KiB."""
         return sum(1 + row.size // 4096 for row in self.rows)

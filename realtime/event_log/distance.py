@@ -1,8 +1,8 @@
 """How many changes lie between two positions, without those that any client can cause.
 
-Presence and stored broadcasts stand in the log beside the changes of the project's tables. A flood
-of them must not take everybody's cursor out of reach, so they do not count. Numbered entries never
-change: whole blocks are counted once.
+Presence and stored broadcasts are in the log beside the changes of the project's tables. They do
+not count, so that a flood of them puts no cursor out of reach. Numbered entries never change, so
+whole blocks are counted once.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Distances:
             self._counts.clear()
         whole = range(after // _BLOCK + 1, upto // _BLOCK)
         unknown = [block for block in whole if block not in self._counts]
-        # The blocks at both ends, which are not whole, and those between that are not known.
+        # The parts of blocks at both ends, and the whole blocks between that were not counted yet.
         ranges = [(after, upto)]
         if len(whole) > 1:
             ranges = [(after, whole[0] * _BLOCK - 1), (whole[-1] * _BLOCK + _BLOCK - 1, upto)]

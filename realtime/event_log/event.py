@@ -1,8 +1,8 @@
 """Events: the values that leave the Event Log, and how a WAL entry becomes one.
 
 Pure: the same WAL entry and relation always give the same event (RT-E1), which never changes
-once made (RT-E3). Row images are kept as the JSON text the trigger wrote, so that numbers of any
-size reach the wire digit for digit; they are decoded once, when a value is asked for.
+once made (RT-E3). Row images are kept as the JSON text that the trigger wrote, so that numbers of
+any size reach the wire digit for digit; they are decoded once, when a value is first read.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _encode = msgspec.json.Encoder().encode
 class RowImage(Mapping[str, Any]):
     """A row image: a mapping from column to a comparable value, decoded on first use.
 
-    A value that does not read as its column's kind (a text in an integer column of SQLite) is
-    left out: what is not there is unknown to every predicate.
+    A value that is not of its column's kind (a text in an integer column of SQLite) is left out, so
+    that every predicate on it is unknown.
     """
 
     __slots__ = ("_kinds", "_values", "raw")
@@ -53,7 +53,7 @@ class RowImage(Mapping[str, Any]):
 
     @property
     def decoded(self) -> bool:
-        """Whether any value has been asked for yet."""
+        """Whether the image has been decoded yet."""
         return self._values is not None
 
     def __getitem__(self, name: str) -> Any:
@@ -78,7 +78,7 @@ class RowImage(Mapping[str, Any]):
         return bytes(_decode_raw(self.raw)[name])
 
     def json(self, columns: Collection[str] | None = None) -> bytes:
-        """The image as JSON text, of these columns only if given, each exactly as captured."""
+        """The image as JSON text, each value exactly as captured; only these columns if given."""
         if columns is None:
             return self.raw
         cells = _decode_raw(self.raw)
@@ -86,12 +86,12 @@ class RowImage(Mapping[str, Any]):
 
 
 def row_of(image: Any, relation: Relation) -> RowImage:
-    """The row of an image as a database driver gives it: bytes of any kind."""
+    """The row of an image as a database driver returns it, which may be any bytes."""
     return RowImage(repaired(image), relation.kinds)
 
 
 class DatabaseEvent(msgspec.Struct, frozen=True):
-    """A committed change of a row, at its place in the log."""
+    """A committed change of a row, with its seq in the log."""
 
     seq: int
     commit_us: int

@@ -1,18 +1,18 @@
 """Leadership: one tailer numbers, the others stand by.
 
-The lease stands in the head row: a term, the leader's id, and a time by the database's clock, the
-only one they share. It is taken by one conditional UPDATE, which raises the term. Numbering locks
-the head row `WHERE` term and leader are its own, in the transaction that numbers, so a leader that
-was paused and replaced numbers nothing when it wakes. Order and completeness do not hang on any of
-this (see `sequencer`); leadership saves double work and double messages.
+The lease is in the head row: a term, the leader's id, and a time by the database's clock, which all
+tailers share. It is taken by one conditional UPDATE, which raises the term. Numbering locks the
+head row `WHERE` term and leader are its own, in the transaction that numbers, so a leader that was
+paused and replaced numbers nothing when it goes on. Order and completeness do not depend on
+leadership (see `sequencer`); it saves double work and double messages.
 
-A leader on PostgreSQL renews once a second, so a lease that ran out means a leader that is gone.
-On SQLite an idle leader does not write: it renews in the transaction that numbers, and its lease
-may run out while there is nothing to number. A standby there takes over when entries wait, the
-lease has run out, and the leader has had a second to number them. That promises no less, since
-nothing was to be done until then; and a lone process, the usual case, leaves the disk alone.
+A leader on PostgreSQL renews once a second, so the leader of an expired lease has ended. On SQLite
+an idle leader does not write: it renews in the transaction that numbers, and its lease may expire
+while there is nothing to number. A standby there takes over when entries wait, the lease has
+expired, and the leader has had a second to number them. Nothing was to be done before, and a lone
+process, the usual case, does not write while it is idle.
 
-A leader on the same machine whose process is no more is replaced without waiting for its lease.
+A leader on the same machine whose process has ended is replaced without waiting for its lease.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from realtime.wal.vendor import vendor_of
 
 logger = logging.getLogger("realtime.leadership")
 
-# Killed, the leader is replaced within 3 s; it may miss one renewal and a slow publication.
+# A killed leader is replaced within 3 s. A living one may miss one renewal and publish slowly.
 LEASE_SECONDS = 3.0
 
 
@@ -49,7 +49,7 @@ class Timing:
 
 _LEASE_US = int(LEASE_SECONDS * 1_000_000)
 
-# Run out also means: so far ahead that the clock must have been set back.
+# A lease also counts as expired if it is so far ahead that the clock must have been set back.
 _TAKE = f"""
 UPDATE realtime_head SET term = term + 1, leader = %s, lease_until_us = {{now}} + {_LEASE_US},
     stamp = {{stamp}}
@@ -73,7 +73,7 @@ class Deposed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to number: good while the head row holds exactly this."""
+    """The right to number, valid while the head row has exactly this term and leader."""
 
     term: int
     leader: str
@@ -81,7 +81,8 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class LeaseState:
-    """What the head row says: the last claim, and for how many microseconds it is still good."""
+    """The lease in the head row: the last claim, and for how many microseconds it is still
+    valid."""
 
     claim: Claim
     left_us: int
@@ -93,14 +94,14 @@ class LeaseState:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What a tailer is: the leader, or standing by while `leader` leads (empty: none yet)."""
+    """Whether a tailer leads, or stands by while `leader` leads ("" for none yet)."""
 
     leading: bool
     leader: str
 
 
 def renewal(connection: BaseDatabaseWrapper) -> str:
-    """SQL for until when a lease is good that is renewed now."""
+    """SQL for the end of a lease that is renewed now, in microseconds since 1970."""
     return f"{now_us_sql(connection)} + {_LEASE_US}"
 
 
@@ -109,8 +110,8 @@ def _stamp(connection: BaseDatabaseWrapper) -> str:
 
 
 def find_lease(connection: BaseDatabaseWrapper) -> LeaseState | None:
-    """The last claim in the head row and how long it is still good; None in a database that has no
-    head yet. Raises what the database raises."""
+    """The lease in the head row; None in a database that has no head yet. Raises what the database
+    raises."""
     with connection.cursor() as cursor:
         cursor.execute(_FIND.format(now=now_us_sql(connection)))
         row = cursor.fetchone()
@@ -118,8 +119,8 @@ def find_lease(connection: BaseDatabaseWrapper) -> LeaseState | None:
 
 
 def new_id() -> str:
-    """The id of a tailer of this process: host, process, where that process is looked up, and
-    something that makes it unique. At most 64 characters."""
+    """The id of a tailer of this process: host, process id, the namespace of that id, and a random
+    part. At most 64 characters."""
     return f"{socket.gethostname()[:32]}:{os.getpid()}:{_namespace()}:{secrets.token_hex(3)}"
 
 
@@ -129,7 +130,7 @@ def is_gone(leader: str) -> bool:
 
 
 def _lives(leader: str) -> bool | None:
-    """Whether this tailer's process runs; None where that cannot be told from here."""
+    """Whether this tailer's process runs; None where that cannot be found out from here."""
     parts = leader.rsplit(":", 3)
     if len(parts) != 4 or not parts[1].isdecimal() or not parts[2] or parts[2] != _namespace():
         return None
@@ -145,8 +146,8 @@ def _lives(leader: str) -> bool | None:
 
 
 def _namespace() -> str:
-    """Names the numbering of processes that ours belongs to, this boot of this machine's or this
-    container's; empty where that cannot be told."""
+    """Identifies the namespace of process ids: this boot of this machine or container. Empty where
+    it cannot be found out."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             boot = file.read().strip()
@@ -157,7 +158,7 @@ def _namespace() -> str:
 
 
 class Leadership:
-    """One tailer's part in it. Called from the tailer's thread; raises what the database raises."""
+    """The part of one tailer. Called from the tailer's thread; raises what the database raises."""
 
     def __init__(
         self, on_change: Callable[[Role], None] | None = None, timing: Timing | None = None
@@ -179,9 +180,10 @@ class Leadership:
     def consider(
         self, connection: BaseDatabaseWrapper, lease: LeaseState, seq: int, waiting: bool
     ) -> bool:
-        """Keep, take or give up the lead, given the head row as it is now; whether we lead.
+        """Keep, take or give up the lead, given the lease in the head row. Returns whether this
+        tailer leads.
 
-        `waiting`: entries are visible that have no number; `seq`: the last number given.
+        `waiting`: entries without a number are visible; `seq`: the last number given.
         """
         if self.claim is not None and lease.claim == self.claim:
             self.renew(connection)
@@ -191,8 +193,8 @@ class Leadership:
         lives = _lives(leader) if leader else False
         free = lives is False
         late = waiting and self._waited(lease, seq) >= self._timing.grace
-        # A tailer that has just started takes a lead that is not renewed, unless the leader is
-        # known to be idle: else the first event after a container was replaced would have to wait.
+        # A tailer that has just started takes an expired lead, unless the leader is known to live:
+        # otherwise the first event after the replacement of a container would have to wait.
         started = self._first and lives is None
         wanted = late or started or vendor_of(connection).renews_idle_leases
         self._first = False
@@ -203,7 +205,7 @@ class Leadership:
         return False
 
     def renew(self, connection: BaseDatabaseWrapper) -> None:
-        """Renew if it is time to; finds out when the lead was lost."""
+        """Renew the lease if it is time. Notices when the lead was lost."""
         if self.claim is None or not vendor_of(connection).renews_idle_leases:
             return
         moment = time.monotonic()
@@ -218,11 +220,11 @@ class Leadership:
                 self.lost()
 
     def lost(self) -> None:
-        """Another one leads; who, the next look will say."""
+        """Another tailer leads. The next look finds out which."""
         self.claim = None
 
     def release(self, connection: BaseDatabaseWrapper) -> None:
-        """Give up the lead at once, for a standby to take. Nothing if we do not lead."""
+        """Give up the lead at once, so that a standby can take it. Does nothing for a standby."""
         claim, self.claim = self.claim, None
         if claim is not None:
             with connection.cursor() as cursor:
@@ -231,7 +233,7 @@ class Leadership:
                 )
 
     def _waited(self, lease: LeaseState, seq: int) -> float:
-        """For how many seconds, by our clock, entries have waited without being numbered."""
+        """For how many seconds, by this process's clock, entries have waited for a number."""
         state = (lease.claim, seq)
         if self._waiting is None or self._waiting[0] != state:
             self._waiting = (state, time.monotonic())
@@ -242,7 +244,7 @@ class Leadership:
         moment = time.monotonic()
         head = find_head(connection)
         if head is not None:
-            # Before the row says that this counts.
+            # Before the row names this tailer.
             vendor_of(connection).remember(connection, head.epoch, head.seq)
         with connection.cursor() as cursor:
             sql = _TAKE.format(now=now_us_sql(connection), stamp=_stamp(connection))
@@ -256,7 +258,7 @@ class Leadership:
     def _announce(self, role: Role) -> None:
         if role == self._role:
             return
-        # A change of leader among others is no news about this tailer.
+        # A change among other leaders is not reported.
         changed = self._role is None or self._role.leading != role.leading
         self._role = role
         if not changed:

@@ -1,4 +1,4 @@
-"""The statements that number the log, as text, with places for what each vendor says itself
+"""The statements that number the log, as text with placeholders for the parts of each vendor
 (`realtime.wal.vendor.Numbering`). Executed by `sequencer` only."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A place in the log: an epoch and a sequence number. Pure."""
+"""Positions in the log. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in the log: the last event that a process has delivered."""
+    """An epoch and the seq of an event: for a process, the last event that it has delivered."""
 
     epoch: str
     seq: int

@@ -1,7 +1,7 @@
 """Reads the log for a server process: from its ring where that reaches, else from the table.
 
-The table is read in a database thread, and what many ask for at once is read once. Never numbers,
-never delivers.
+The table is read in a database thread, and equal reads at the same time are made once. Never
+numbers, never delivers.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from realtime.wal.entry import Relation, WalRow
 from realtime.wal.head import Head, read_head
 
 T = TypeVar("T")
-# Replays behind the ring are served in blocks that begin at multiples of this, so that clients
-# with different cursors share them. The last few are kept: a storm comes in a few seconds.
+# Replays behind the ring are served in blocks that begin at multiples of this, so that clients with
+# different cursors share them. The last few blocks are kept, for clients that all return within a
+# few seconds.
 _BLOCK = BATCH
 _BLOCKS_KEPT = 8
 _BLOCKS_BYTES = 2 * READ_BYTES
 _MOST_COUNTED = 10_000
-# In one statement: what is numbered meanwhile must not be missed by both.
+# One statement: two could both miss entries that are numbered between them.
 _COMMITTED = """
 SELECT seq + (SELECT COUNT(*) FROM (
     SELECT 1 FROM realtime_wal WHERE seq IS NULL LIMIT %s
@@ -41,10 +42,9 @@ Read = Callable[[int, int], Awaitable[list[DatabaseEvent]]]
 
 
 class LogReader:
-    """Reads behind one process's Event Log. Every method may raise DATABASE_ERRORS.
+    """Reads for the Event Log of one process. Every method may raise DATABASE_ERRORS.
 
-    `deep` reads ranges for replays; it is `from_table` unless a reader that does so elsewhere is
-    put in its place.
+    `deep` reads ranges for replays. It is `from_table`, unless another reader replaces it.
     """
 
     def __init__(self, alias: str, log: EventLog) -> None:
@@ -53,14 +53,14 @@ class LogReader:
         self.deep: Read = self.from_table
         self._distances = Distances(alias)
         # Charged in events. There are few database threads, and joins need them too; one address
-        # leaves a place to the others.
+        # leaves a slot to the others.
         self._reads = FairShare(2, 1)
         self._running: dict[Hashable, asyncio.Task[Any]] = {}
         self._next: dict[Hashable, asyncio.Task[Any]] = {}
         self._blocks: OrderedDict[tuple[str, int], list[DatabaseEvent]] = OrderedDict()
 
     def learn(self, relations: Iterable[Relation]) -> None:
-        """Take relations that came with a batch, so that they need not be read."""
+        """Keep relations that came with a batch, so that they need not be read."""
         known_relations.add(relations)
 
     def events(self, rows: Iterable[WalRow]) -> list[DatabaseEvent]:
@@ -72,7 +72,8 @@ class LogReader:
         return await in_database_thread(lambda: read_head(connections[self.alias]))
 
     async def committed(self) -> int:
-        """About the seq that the newest change committed before the call has, or will have."""
+        """About the seq of the newest change that was committed before the call, numbered or
+        not."""
 
         def read() -> int:
             with connections[self.alias].cursor() as cursor:
@@ -83,16 +84,15 @@ class LogReader:
         return await self._afresh("committed", lambda: in_database_thread(read))
 
     async def from_table(self, after: int, upto: int) -> list[DatabaseEvent]:
-        """Some events right after `after`; none if the next one is not kept any more."""
+        """Some events from `after` + 1 on; none if that event is not kept any more."""
         rows = await in_database_thread(read_rows, self.alias, after, upto)
         return self.events(rows) if rows and rows[0].seq == after + 1 else []
 
     async def since(
         self, after: int, most: int = _BLOCK, upto: int | None = None, payer: Payer = NOBODY
     ) -> Sequence[DatabaseEvent]:
-        """Some events right after `after`, at most `most`, and no further than `upto` or where
-        the process stands; none if the next one is not kept any more. `payer` causes the work of
-        reading them."""
+        """Some events from `after` + 1 on, at most `most`, and up to `upto` or the position of the
+        process; none if the first one is not kept any more. The read is charged to `payer`."""
         upto = self._log.seq if upto is None else min(upto, self._log.seq)
         most = min(most, upto - after)
         recent = self._log.since(after, most)
@@ -109,9 +109,9 @@ class LogReader:
         return block[start : start + most]
 
     async def keeps(self, after: int) -> bool:
-        """Whether every event after `after` is kept. Blocks in memory do not count: what follows
-        them may have been pruned since they were read. The database is asked only where there is
-        such a block: otherwise the first read finds out."""
+        """Whether every event after `after` is kept. Blocks in memory prove nothing, because the
+        events after them may have been pruned since. The database is only queried if there is such
+        a block; without one the first read finds out."""
         in_memory = (self._log.epoch, after - after % _BLOCK) in self._blocks
         if not in_memory or self._log.since(after, 1) is not None:
             return True
@@ -136,8 +136,8 @@ class LogReader:
         )
 
     async def on_tables(self, tables: Collection[str], after: int) -> list[DatabaseEvent]:
-        """The committed changes of these tables after `after`, those that are not numbered yet
-        included (as seq 0), and those this process has not handed out.
+        """The committed changes of these tables after `after`, including those that have no number
+        yet (their seq is 0) and those that this process has not delivered yet.
 
         Every change committed before the call is among them.
         """
@@ -179,7 +179,7 @@ class LogReader:
         return found
 
     async def _once(self, key: Hashable, read: Callable[[], Awaitable[T]]) -> T:
-        """What `read` returns; one that is running under this key serves all who ask."""
+        """The result of `read`. All callers with one key share a read that is running."""
         running: asyncio.Task[T] | None = self._running.get(key)
         if running is None:
             running = self._running[key] = asyncio.ensure_future(_task(read))
@@ -187,7 +187,7 @@ class LogReader:
         return await asyncio.shield(running)
 
     async def _afresh(self, key: Hashable, read: Callable[[], Awaitable[T]]) -> T:
-        """As `_once`, but by a read that begins after the call."""
+        """As `_once`, with a read that begins after the call."""
         coming: asyncio.Task[T] | None = self._next.get(key)
         if coming is None:
             before = self._running.get(key)
@@ -209,7 +209,7 @@ class LogReader:
         if among.get(key) is task:
             del among[key]
         if not task.cancelled():
-            # Those who wait get the exception; where none is left, asyncio would log it.
+            # The callers that wait get the exception. If none is left, asyncio would log it.
             task.exception()
 
     def _read_tables(self, tables: frozenset[str], after: int) -> list[DatabaseEvent]:

@@ -1,7 +1,7 @@
-"""What is wrong with a log, and how it is mended. Runs in a database thread.
+"""Finds what is wrong with a log and mends it. Runs in a database thread.
 
-A log comes to harm by what goes past it: a restore of some of its tables, rows deleted by hand, a
-copied file. Nothing here is needed in normal operation: numbering heals what it meets by itself.
+A log is damaged by changes that bypass it: a restore of some of its tables, rows deleted by hand, a
+copied file. Normal operation needs none of this: numbering mends what it meets by itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from realtime.wal.vendor import vendor_of
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong, for people; `cure` says what mending does, and `mend` does it."""
+    """A problem. `text` says what is wrong and `cure` what `mend` does about it, both for
+    people."""
 
     text: str
     cure: str
@@ -77,7 +78,7 @@ def _gap(connection: BaseDatabaseWrapper) -> Problem | None:
     return Problem(
         f"Numbers are missing after seq {last:,}: {count:,} entries before them cannot be replayed "
         "to where the log stands.",
-        "They are deleted; who needs them reads its rows again.",
+        "They are deleted; clients that need them read their rows again.",
         lambda: _delete_upto(connection, last),
     )
 
@@ -136,7 +137,7 @@ def _triggers(connection: BaseDatabaseWrapper) -> Problem | None:
     def mend() -> None:
         changed = triggers.reconcile(connection.alias)
         if any(trigger.state is triggers.State.MISSING for trigger in changed):
-            # What was written without a trigger is in no log.
+            # Writes without a trigger are not in the log.
             begin_epoch(connection)
 
     tables = ", ".join(sorted({trigger.table for trigger in wrong}))
@@ -160,7 +161,7 @@ def _last_before_gap(connection: BaseDatabaseWrapper, head: int | None) -> int |
         if first is None or head is None:
             return None
         if last < head:
-            # Pruning takes the oldest entries; something else took the newest.
+            # Pruning deletes the oldest entries only, so something else deleted the newest.
             return int(last)
         if last - first + 1 == count:
             return None
@@ -185,4 +186,4 @@ def _bound(connection: BaseDatabaseWrapper, what: str) -> int | None:
 
 
 def _void(_: object) -> None:
-    """Mending gives nothing back."""
+    """Drop the result of mending."""

@@ -31,7 +31,7 @@ class EventLog:
         self._most_bytes = most_bytes
         self._bytes = 0
         self._moved = asyncio.Event()
-        # By sets of tables: their events in the ring, and up to which seq these are all.
+        # For each set of tables, a seq and the events of these tables in the ring up to that seq.
         self._of_tables: dict[frozenset[str], tuple[int, deque[DatabaseEvent]]] = {}
         self.epoch = ""
         self.seq = 0
@@ -43,16 +43,16 @@ class EventLog:
 
     @property
     def head(self) -> Head:
-        """Where the ring ends, as the head row would say it."""
+        """The end of the ring, as a head."""
         return Head(self.epoch, self.seq, self.commit_us, self.epoch_us)
 
     @property
     def position(self) -> Position:
-        """Where the ring ends, as sockets and cursors say it."""
+        """The end of the ring, as a position."""
         return Position(self.epoch, self.seq)
 
     def start(self, head: Head) -> None:
-        """Forget everything and stand at this head (start-up, or a new epoch)."""
+        """Empty the ring and continue at this head (at start-up, or in a new epoch)."""
         self._ring.clear()
         self._bytes = 0
         self._of_tables.clear()
@@ -61,7 +61,7 @@ class EventLog:
         self._moved.set()
 
     def append(self, event: DatabaseEvent) -> None:
-        """Take the next event. Raises ValueError unless it is exactly the next one."""
+        """Append the next event. Raises ValueError unless its seq is exactly the next one."""
         if event.seq != self.seq + 1:
             raise ValueError(f"event {event.seq} cannot follow {self.seq}")
         self._ring.append(event)
@@ -72,8 +72,8 @@ class EventLog:
         self._moved.set()
 
     async def beyond(self, seq: int, seconds: float) -> bool:
-        """Wait until the newest event comes after `seq`, or another epoch begins; at most so
-        long. Whether it happened."""
+        """Wait until an event after `seq` is here, or another epoch begins, for at most so many
+        seconds. False if neither happened."""
         epoch = self.epoch
         try:
             async with asyncio.timeout(seconds):
@@ -97,7 +97,7 @@ class EventLog:
 
     def on_tables(self, tables: frozenset[str], after: int) -> Sequence[DatabaseEvent] | None:
         """The events of these tables after this seq, or None if the ring does not reach back that
-        far. Few sets of tables are asked for, and often."""
+        far. Made for few sets of tables that are read often."""
         first = self.seq - len(self._ring) + 1
         if after + 1 < first:
             return None
@@ -112,9 +112,9 @@ class EventLog:
         return [event for event in found if event.seq > after]
 
     def seq_at(self, commit_us: int) -> int | None:
-        """The seq of the last event committed at or before this time, or None if that is not
-        known here: it is older than the ring, or may not have arrived yet."""
+        """The seq of the last event committed at or before this time (microseconds since 1970).
+        None if the ring does not tell: the event is older, or may not have arrived yet."""
         if not self._ring or commit_us < self._ring[0].commit_us or commit_us > self.commit_us:
             return None
-        place = bisect_right(self._ring, commit_us, key=lambda event: event.commit_us)
-        return self._ring[place - 1].seq
+        index = bisect_right(self._ring, commit_us, key=lambda event: event.commit_us)
+        return self._ring[index - 1].seq

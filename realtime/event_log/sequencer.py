@@ -27,8 +27,8 @@ from realtime.wal.clock import now_us_sql
 from realtime.wal.head import Head, HeadRow, disown, find_head, read_head
 from realtime.wal.vendor import Numbering, vendor_of
 
-# What a vendor's numbering remembers is a shortcut, so now and then everything is looked at, but
-# for at most this part of the time.
+# A vendor's numbering remembers a shortcut, so the whole backlog is read now and then, but for at
+# most this part of the time.
 _EVERYTHING_SECONDS = 10.0
 _EVERYTHING_SHARE = 0.05
 
@@ -40,7 +40,8 @@ def number(connection: BaseDatabaseWrapper, limit: int = BATCH) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One glance at the log: its head, who leads, and whether entries wait for a number."""
+    """The state of the log at one moment: its head, the lease of its leader, and whether entries
+    wait for a number."""
 
     head: Head
     lease: LeaseState
@@ -48,15 +49,15 @@ class Look:
 
 
 class _HeadBehind(Exception):
-    """There are entries with higher numbers than the head's."""
+    """Entries have higher numbers than the head."""
 
 
 class Sequencer:
-    """Looks and numbers, on one database.
+    """Reads the state of the log and numbers entries, on one database.
 
-    What it remembers is a shortcut and may be forgotten at any time. `everything_seconds`: after
-    how long, at the latest, a look is at the whole backlog again. `numbering` finds the entries and
-    is believed as long; by default it is made by the vendor of the first connection that comes.
+    `numbering` finds the entries; by default it is made by the vendor of the first connection that
+    is used. It remembers a shortcut, which may be dropped at any time. `everything_seconds`: after
+    how many seconds, at the latest, a look reads the whole backlog again.
     """
 
     def __init__(
@@ -69,12 +70,13 @@ class Sequencer:
         self._everything_at = 0.0 if numbering is None else time.monotonic() + everything_seconds
 
     def forget(self) -> None:
-        """Look at everything next time. For a new connection: the server may be another one."""
+        """Read the whole backlog at the next look. For a new connection, which may be to another
+        server."""
         if self._numbering is not None:
             self._numbering.forget()
 
     def look(self, connection: BaseDatabaseWrapper) -> Look:
-        """The log as committed, in one statement."""
+        """The committed state of the log, read by one statement."""
         numbering = self._numbering_on(connection)
         if time.monotonic() >= self._everything_at:
             numbering.forget()
@@ -116,10 +118,10 @@ class Sequencer:
     ) -> int:
         """Number up to about `limit` entries, whole transactions only; how many were numbered.
 
-        All or nothing: a crash at any point leaves entries unnumbered and the head where it was.
-        With a claim, renews its lease, or raises Deposed and does nothing if it is void. Where the
-        head knows less than the log (a fixture or a restore brought an older one), a new epoch
-        begins behind everything that has a number.
+        All or nothing: a crash at any point leaves the entries without numbers and the head as it
+        was. With a claim, renews its lease, or raises Deposed and does nothing if the claim is
+        void. If entries have higher numbers than the head (a fixture or a restore brought an older
+        head), a new epoch begins behind all of them.
         """
         try:
             return self._number(connection, limit, claim)
@@ -135,10 +137,10 @@ class Sequencer:
         numbering = self._numbering_on(connection)
         vendor = vendor_of(connection)
         if claim is None:
-            # A leader has looked; here the log may have become another one since the last look.
+            # A leader has just looked. Without a claim, the log may have been replaced since.
             head = read_head(connection)
             vendor.remember(connection, head.epoch, head.seq)
-        # Before the transaction, in which no row can be stamped for good.
+        # Before the transaction, inside which PostgreSQL could not stamp the row for good.
         stamp = vendor.stamp(connection)
         with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
             seq, commit_us, snapshot, most = self._lock(cursor, connection, where, mine)
@@ -170,9 +172,9 @@ class Sequencer:
     def _lock(
         self, cursor: Any, connection: BaseDatabaseWrapper, where: str, mine: list[Any]
     ) -> tuple[int, int, str | None, int | None]:
-        """Take the lock that makes what follows one decision. Returns where the head stands, where
-        there is one a snapshot no newer than what is numbered next, and the largest number there
-        is. Raises Deposed."""
+        """Lock the head row. Returns its seq and commit_us; a database snapshot that is no newer
+        than the numbering that follows, or None; and the largest number in the log. Raises
+        Deposed."""
         for statement in self._numbering_on(connection).lock(where):
             cursor.execute(statement, mine)
         row: tuple[int, int, str | None, int | None] | None = cursor.fetchone()

@@ -1,4 +1,4 @@
-"""The WAL table as the Event Log reads it: numbered entries, relations, what waits.
+"""Reads of the WAL table: numbered entries, relations, and entries without a number.
 
 Every function runs in a database thread. Never numbers, never deletes.
 """
@@ -19,7 +19,7 @@ from realtime.wal.vendor import vendor_of
 BATCH = 1_000
 # Of images, read at once.
 READ_BYTES = 8 * 1024 * 1024
-# Entries of any size, before anything is known of theirs.
+# Entries read first, while their sizes are not known.
 _FIRST_STEP = 8
 
 
@@ -89,7 +89,7 @@ def read_relations(connection: BaseDatabaseWrapper, ids: Sequence[str]) -> dict[
         return dict(cursor.fetchall())
 
 
-# Changes read at once beside the order of the log.
+# The most changes that one read of some tables returns.
 _MOST_LATER = 10_000
 
 
@@ -111,7 +111,7 @@ class Relations:
             self._known.setdefault(relation.id, relation)
 
     def load(self, alias: str, ids: Iterable[str]) -> None:
-        """Read those not known yet. In a database thread.
+        """Read the relations with these ids that are not here. In a database thread.
 
         Raises UnknownRelation for an id that no relation has.
         """

@@ -29,10 +29,10 @@ from realtime.wal.vendor import vendor_of
 
 logger = logging.getLogger("realtime.tailer")
 
-# After an event the next is likely near, so looks come faster for a while.
+# Events come in groups, so after one the log is read more often for a while.
 _BUSY_LOOKS = 200
 _BUSY_FRACTION = 0.25
-# A standby that does not follow looks for nothing but a lead to take.
+# A standby that does not follow only looks at the lease.
 _STANDBY_SECONDS = 0.1
 _BACKOFF_FIRST = 0.05
 _BACKOFF_MOST = 5.0
@@ -40,7 +40,7 @@ _BACKOFF_MOST = 5.0
 # small steps over a large backlog would cost its square; a bound keeps the lock short.
 STEP_FACTOR = 4
 STEP_MOST = 32 * BATCH
-# A stop does not wait long for a file that another process keeps locked.
+# How long a stop waits for a file that another process keeps locked.
 _RELEASE_WAIT_MS = 1_000
 
 
@@ -86,12 +86,12 @@ class Tailer:
         )
 
     def stop(self) -> None:
-        """Ask the loop to end after the batch at hand. From any thread, any number of times."""
+        """Let the loop end after the current batch. From any thread, any number of times."""
         self._stop.set()
 
     @property
     def id(self) -> str:
-        """Names this tailer in the head row."""
+        """The id of this tailer in the head row."""
         return self._leadership.id
 
     @property
@@ -110,7 +110,7 @@ class Tailer:
 
     @property
     def failing(self) -> str | None:
-        """What the database last said, while it does not work."""
+        """The last error of the database while it fails; None while it works."""
         return self._outage.problem
 
     def run(self) -> None:
@@ -154,7 +154,7 @@ class Tailer:
         return numbered
 
     def _poll(self) -> bool:
-        """Everything there is to do now; whether there was anything to number."""
+        """Number and publish what is visible now. Returns whether there was anything to number."""
         connection = connections[self._alias]
         worked = False
         step = BATCH
@@ -167,9 +167,9 @@ class Tailer:
             else:
                 self._position = look.head
             if leading and not led and not self._follow:
-                # What the last leader numbered and did not live to publish.
+                # The last leader may have numbered entries and ended before publishing them.
                 self._send(Batch(look.head.epoch, look.head.seq, [], []))
-            # Entries that another one is to number: look again although no file changes.
+            # Entries wait for another leader: look again even if the file does not change.
             self._undecided = look.waiting and not leading
             if self._stop.is_set() or not look.waiting or not leading:
                 return worked
@@ -210,8 +210,8 @@ class Tailer:
             try:
                 rows = read_rows(self._alias, position.seq, head.seq)
             except UnknownRelation as error:
-                # Entries came without their relation (a restore of one table): to wait for it
-                # would stop the log for good.
+                # Entries came without their relation (a restore of one table). Waiting for it would
+                # stop the log for good.
                 logger.error(
                     "entries cannot be read, so the log begins anew behind them: %s",
                     error,
@@ -222,7 +222,7 @@ class Tailer:
                 self._position = head
                 return
             if not rows:
-                # Pruned underneath us: dispatchers will see the gap and say so.
+                # The entries were pruned meanwhile; dispatchers notice the gap.
                 self._position = head
                 return
             used = {row.relation_id for row in rows}
@@ -243,7 +243,7 @@ class Tailer:
         connection = connections[self._alias]
         if connection.connection is None:
             return
-        # What fails here is made good by the lease, which runs out.
+        # If this fails, the lease runs out.
         with contextlib.suppress(DatabaseError, InterfaceError, OSError):
             vendor_of(connection).limit_lock_wait(connection, _RELEASE_WAIT_MS)
             self._leadership.release(connection)
@@ -252,5 +252,5 @@ class Tailer:
         try:
             connections[self._alias].close()
         except (DatabaseError, InterfaceError):
-            # A broken connection is let go of, whatever it says about that.
+            # Drop a broken connection even if closing it fails.
             connections[self._alias].connection = None

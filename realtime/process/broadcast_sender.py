@@ -1,8 +1,9 @@
 """Broadcasts from Python: from any view, task or shell, in any process.
 
-In a server process the hub sends. Elsewhere a background thread with its own event loop does, so
-that the caller needs none. Where no layer reaches the servers (another process, in the embedded
-shape), or threads are green and can have no event loop of their own, the log carries the broadcast.
+In a server process the hub sends. In any other process a background thread with its own event loop
+sends, so that the caller needs none. Where no layer reaches the servers (another process, with an
+in-memory layer), or threads are green and cannot have an event loop of their own, the broadcast
+goes through the log.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ Future = Any  # concurrent.futures.Future[None]
 
 
 def _route() -> Callable[[Sequence[Broadcast]], Future | None] | None:
-    """What sends broadcasts from this process; None where they must go through the log."""
+    """The function that sends broadcasts from this process; None if they must go through the
+    log."""
     hub = running_hub()
     if hub is not None:
         return hub.broadcast_from_any_thread
@@ -91,8 +93,8 @@ class _BackgroundSender:
 
     @property
     def usable(self) -> bool:
-        """False in a forked process, which has no thread of its parent, and after a change of the
-        settings."""
+        """False in a forked process, to which the parent's thread did not come along, and after a
+        change of the settings."""
         return self._pid == os.getpid() and self._alias == conf.current().CHANNEL_LAYER
 
     def send(self, messages: Sequence[Broadcast]) -> Future:

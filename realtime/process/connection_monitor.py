@@ -1,9 +1,8 @@
-"""Connections end when the session, the user or the token that they came with is no longer good.
+"""Ends connections whose session, user or token is no longer valid.
 
-Owns which connections of this process came with what, and when that is looked at again. Whether a
-session, a user or a token is good is decided by `auth_rls`. Channels are bound anew by the
-subscriptions when the log says that their user changed; this is about connections, also those
-without a channel.
+Owns the list of connections with their credentials, and when these are checked again. `auth_rls`
+decides whether a session, a user or a token is valid. When a user changes, the subscriptions bind
+channels anew; connections, also those without a channel, are ended here.
 """
 
 from __future__ import annotations
@@ -24,15 +23,16 @@ from realtime.util.outage_log import OutageLog
 
 logger = logging.getLogger("realtime.connections")
 
-#: The longest that a session which has ended keeps its connections.
+#: How long the connections of an ended session live at most.
 PERIOD_SECONDS = 1.0
-# Sessions that are read in full each time, in turn: what engines cannot answer for many at once.
+# Sessions that are verified one by one in each period, in rotation, because some session engines
+# cannot be queried for many sessions at once.
 _IN_FULL = 100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Monitored:
-    """What a connection, or a channel with a token of its own, came with, and how to end the
+    """The subject of a connection, or of a channel with its own token, and a function that ends the
     connection. `session` is None without one."""
 
     subject: Subject
@@ -44,17 +44,17 @@ class ConnectionMonitor:
     """One per process; on its event loop."""
 
     def __init__(self) -> None:
-        #: Time between two looks at sessions and tokens.
+        #: Seconds between two checks of sessions and tokens.
         self.period_seconds = PERIOD_SECONDS
         self._monitored: dict[object, Monitored] = {}
-        # By the user id as text.
+        # By user id as text.
         self._of_user: dict[str, dict[Monitored, None]] = {}
         self._sessions: dict[Monitored, None] = {}
         self._tokens: dict[Monitored, None] = {}
-        # User ids whose users are to be read again; None for all of them.
+        # Ids of users that must be read again; None for all users.
         self._changed: set[str] | None = set()
         self._due = asyncio.Event()
-        # Nothing is known while a store cannot be read; joins are refused meanwhile.
+        # While sessions cannot be read, connections stay and joins are refused.
         self._outage = OutageLog(
             logger,
             failing="sessions cannot be read: %s",
@@ -65,7 +65,7 @@ class ConnectionMonitor:
         self._task: asyncio.Task[None] | None = None
 
     def put(self, owner: object, monitored: Monitored) -> None:
-        """Watch a connection or a channel from here on, by this and by nothing it had before."""
+        """Monitor a connection or a channel by this credential, in place of an earlier one."""
         self.discard(owner)
         if (
             monitored.session is None
@@ -85,7 +85,7 @@ class ConnectionMonitor:
             self._task = asyncio.create_task(self._run(), name="rowcast-connections")
 
     def discard(self, owner: object) -> None:
-        """The connection or the channel is over."""
+        """Monitor a connection or a channel no longer."""
         monitored = self._monitored.pop(owner, None)
         if monitored is None:
             return
@@ -99,20 +99,20 @@ class ConnectionMonitor:
                 self._of_user.pop(name, None)
 
     async def stop(self) -> None:
-        """Stop looking."""
+        """Stop monitoring."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
     def end_of_user(self, user_id: str) -> None:
-        """End every connection that asks as this user id."""
+        """End every connection of this user id."""
         for monitored in list(self._of_user.get(user_id, ())):
             self._end(monitored, "disconnected")
 
     def users_changed(self, names: Collection[str] | None) -> None:
-        """Read these users again, by their user ids, and end the connections of those that may ask
-        no longer; None for all users."""
+        """Read these users again, by their ids, and end the connections of users that are inactive
+        or deleted; None for all users."""
         if names is None:
             self._changed = None
         elif self._changed is not None:
@@ -161,7 +161,7 @@ class ConnectionMonitor:
             return
         some = list(islice(self._sessions, _IN_FULL))
         for each in some:
-            # To the end, so that others are read in full next time.
+            # To the end, so that other sessions are verified next time.
             self._sessions[each] = self._sessions.pop(each)
         lost = await in_few_database_threads(_ended, monitored, some)
         for each in lost:

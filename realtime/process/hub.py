@@ -1,7 +1,8 @@
-"""What a server process has once: the dispatcher, its end of the bus, the embedded tailer.
+"""The hub: the dispatcher, the end of the bus, the embedded tailer and the other parts that a
+server process has once, wired together.
 
-Started by the first socket, because not every ASGI server tells an application that it starts. A
-start that fails (no database yet) is tried again by the next join.
+It is started by the first socket, because not every ASGI server notifies an application of its
+start. A start that fails (no database yet) is tried again by the next join.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ _PUBLISH_SECONDS = 10.0
 _STOP_SECONDS = 10.0
 
 # A graceful stop. Clients reconnect about a second after they were closed, so the closes are
-# spread: otherwise the next server gets all of them at once. A supervisor kills after ten seconds.
+# spread; otherwise the next server would get all of them at once. A supervisor kills a process
+# after ten seconds.
 _SPREAD_SECONDS = 3.0
 _SECONDS_PER_SOCKET = 0.01
 _CLOSE_SECONDS = 3.0
@@ -118,7 +120,8 @@ class Hub:
         self._signal.install()
 
     def enter(self, address: str, total: int | None, per_address: int | None) -> str | None:
-        """Count a connection in. Returns the limit that has no place for it, None if all have."""
+        """Count a connection. Returns the limit that it would exceed, in which case it is not
+        counted; else None."""
         if total is not None and self.connections >= total:
             return "connections/process"
         if address and per_address is not None and self.addresses[address] >= per_address:
@@ -128,15 +131,15 @@ class Hub:
         return None
 
     def leave(self, address: str) -> None:
-        """Count a connection out."""
+        """Count a connection no longer."""
         self.connections -= 1
         self.addresses[address] -= 1
         if not self.addresses[address]:
             del self.addresses[address]
 
     def follow(self, owner: object, monitored: Monitored) -> None:
-        """Watch a connection. Starts the hub if the connection has a user: the log says when the
-        user may ask no longer."""
+        """Monitor a connection. Starts the hub if the connection has a user, because the log
+        carries changes of users."""
         self.connection_monitor.put(owner, monitored)
         if monitored.subject.user_id is not None and not self._started and self._followed is None:
             self._followed = asyncio.create_task(self._follow(), name="rowcast-start")
@@ -144,7 +147,7 @@ class Hub:
     async def _follow(self) -> None:
         try:
             await self.ready()
-            # Changes since the first of these users was read have not been followed.
+            # Users may have changed since they were read at their handshakes.
             self.connection_monitor.users_changed(None)
         except DATABASE_ERRORS as error:
             logger.debug("not started: %s", error, extra={"action": "start_failed"})
@@ -163,7 +166,7 @@ class Hub:
 
     @property
     def running(self) -> bool:
-        """Whether it has been started and not stopped."""
+        """Whether the hub has been started and not stopped."""
         return self._started and not self._loop.is_closed()
 
     @property
@@ -185,7 +188,7 @@ class Hub:
         async with self._starting:
             if self._started:
                 return
-            # The bus first: what is published while the head is read waits in the inbox.
+            # The bus first: batches that come while the head is read wait in the inbox.
             await self.bus.join()
             if self._settings.embedded:
                 await in_database_thread(self._number_backlog)
@@ -205,7 +208,7 @@ class Hub:
 
     def _number_backlog(self) -> None:
         # Waiting entries were committed before any channel here subscribed. They are numbered now,
-        # so that the first subscription starts behind them and does not get them as new ones.
+        # so that the first subscription begins after them and does not get them as new changes.
         while sequencer.number(connections[self._alias]):
             continue
 
@@ -272,7 +275,7 @@ class Hub:
     def broadcast_from_any_thread(self, messages: Sequence[Broadcast]) -> None:
         """`broadcast` several from any thread of this process.
 
-        On the loop it raises TooManyWaiting at the first for which there is no place.
+        On the loop it raises TooManyWaiting at the first for which the queue is full.
         """
         if threading.get_ident() != self._thread_id:
             for message in messages:

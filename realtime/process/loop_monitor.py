@@ -45,7 +45,7 @@ class Peak:
 
 
 class LoopMonitor:
-    """One per event loop. `fullest` returns the bytes in the fullest outbox."""
+    """One per event loop. `fullest` returns the number of bytes in the fullest outbox."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, counters: Counters, fullest: Callable[[], int]

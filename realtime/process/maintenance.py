@@ -1,6 +1,6 @@
-"""The leader's duties beside numbering: it has the log pruned, and it wakes workers.
+"""The leader's duties beside numbering: pruning the log, and waking workers.
 
-A worker prunes where one runs, else the leader itself, chunk by chunk in a database thread. Workers
+A worker prunes if one runs, else the leader itself, chunk by chunk in a database thread. Workers
 must be woken because Channels starts a worker's consumer with the first message for it.
 """
 
@@ -29,7 +29,7 @@ _FIRST_SECONDS = 60.0
 
 
 class Maintenance:
-    """One per process that may lead. On one event loop."""
+    """One per process that may lead, on its event loop."""
 
     def __init__(self, alias: str, first_seconds: float = _FIRST_SECONDS) -> None:
         """`first_seconds`: when a new leader prunes for the first time."""
@@ -57,7 +57,7 @@ class Maintenance:
             await self.prune()
 
     async def prune(self) -> None:
-        """Ask a worker to prune the log, or start to prune it here."""
+        """Let a worker prune the log, or start pruning it here."""
         try:
             workers = await in_database_thread(registry.workers, self._alias)
         except DATABASE_ERRORS:

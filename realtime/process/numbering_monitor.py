@@ -1,7 +1,7 @@
 """Notices that committed changes wait and no process numbers them, and logs it once.
 
-Without a tailer nothing is delivered, and nothing else would say so: the database works, and so do
-sockets. Changes nothing.
+Without a tailer nothing is delivered, although the database and the sockets work, and no other part
+would report it. Changes nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from realtime.util.outage_log import OutageLog
 
 logger = logging.getLogger("realtime.processes")
 
-# Looks, one at each renewal of the process row, that find changes waiting behind the same head.
+# Reported after so many looks, one at each renewal of the process row, at which changes wait and
+# the head has not moved.
 _LOOKS = 3
 
 
@@ -38,7 +39,7 @@ class NumberingMonitor:
         )
 
     async def look(self) -> None:
-        """Look once. A database that does not answer is for others to log."""
+        """Look once. A failure of the database is logged elsewhere."""
         try:
             found = await in_database_thread(lambda: self._sequencer.look(connections[self._alias]))
         except DATABASE_ERRORS:

@@ -1,8 +1,8 @@
 """Deletes entries and broadcasts beyond retention, and relations that nothing names any more.
 
-By ranges of seq and in short transactions, so that writers can write between them; never an entry
-without a number, and never one that a living process still has to read. The head keeps the last
-seq, so numbering goes on even when nothing is left. Runs in a database thread.
+It deletes ranges of seq in short transactions, so that writers can write in between. It keeps
+entries without a number, and those that a living process still has to read. The head keeps the last
+seq, so numbering goes on even when no entry is left. Runs in a database thread.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from realtime.process import registry
 from realtime.wal import clock
 from realtime.wal.vendor import vendor_of
 
-# Rest after a chunk, in chunk times: SQLite serves writers in no order, and one that waits looks
-# again only after a while.
+# The pause after a chunk, as a multiple of its time: on SQLite a waiting writer tries again only
+# now and then, and in no order with others.
 _REST = 1.0
 _REST_LEAST = 0.005
-# Relations wait for writers that have not committed; the next run tries again.
+# How often to wait for writers that have not committed before relations are left to the next run.
 _WAITS = 20
-# Broadcasts deleted at once.
+# Broadcasts deleted by one statement.
 _MESSAGES = 500
 
 
@@ -40,11 +40,11 @@ class AnotherPrunes(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """How far a run is.
+    """The progress of a run.
 
-    `entries` of `total` are deleted (of a dry run: would be). `held_at` is the seq that a
-    process still needs and the run stops before; `rest` is how many seconds to leave to writers
-    now.
+    `entries` of `total` are deleted (in a dry run: would be). `held_at` is the seq that a process
+    still needs, before which the run stops; None if no process does. `relations` and `messages` are
+    numbers of deleted rows. `rest` is the pause in seconds that writers need now.
     """
 
     entries: int
@@ -57,9 +57,9 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How much a run does at a time. A chunk begins with `first` entries and grows, up to `most`,
-    or shrinks until it takes about `seconds`; `wait` is how many seconds pass between two looks
-    for writers that have not committed."""
+    """The sizes of a run's steps. The first chunk has `first` entries; chunks grow, up to `most`
+    entries, or shrink until one takes about `seconds`. `wait` is how many seconds pass before the
+    run looks for uncommitted writers again."""
 
     first: int = 500
     most: int = 20_000
@@ -100,7 +100,7 @@ def prune(
 
 
 def survey(alias: str, older_than: timedelta | None = None) -> Pruned:
-    """What a run would do now."""
+    """The outcome that a run would have now. Deletes nothing."""
     first, last, held_at = _range(connections[alias], older_than)
     unused = _unused_relations(connections[alias])
     count = 0
@@ -122,7 +122,7 @@ def steps(alias: str, older_than: timedelta | None = None, pace: Pace = _PACE) -
     size = pace.first
     while first is not None and first <= last:
         began = time.perf_counter()
-        # Asked for again each time: a replay may have begun since.
+        # Read again for each chunk: a replay may have begun since.
         needed = registry.lowest_needed(alias)
         if needed is not None and needed <= last:
             held_at, last = needed, needed - 1
@@ -143,8 +143,8 @@ def steps(alias: str, older_than: timedelta | None = None, pace: Pace = _PACE) -
     relations = 0
     if unused := _unused_relations(connections[alias]):
         vendor = vendor_of(connections[alias])
-        # A transaction that wrote while a trigger still had its old shape may commit long after the
-        # trigger was replaced, and its entries cannot be read without their relation.
+        # A transaction that wrote under an old trigger may commit long after the trigger was
+        # replaced, and its entries cannot be read without their relation.
         seen = vendor.newest_writer(connections[alias])
         for _ in range(_WAITS):
             if vendor.ended_before(connections[alias], seen):
@@ -157,7 +157,7 @@ def steps(alias: str, older_than: timedelta | None = None, pace: Pace = _PACE) -
 def _range(
     connection: BaseDatabaseWrapper, older_than: timedelta | None
 ) -> tuple[int | None, int, int | None]:
-    """The first kept seq, the last that may go, and what holds back the rest."""
+    """The first kept seq, the last one to be deleted, and the seq that keeps later ones, if any."""
     age = retention() if older_than is None else older_than
     before_us = clock.now_us(connection) - age // timedelta(microseconds=1)
     with connection.cursor() as cursor:
@@ -188,7 +188,7 @@ def _old_messages(
 
 
 def _delete_messages(connection: BaseDatabaseWrapper, older_than: timedelta | None) -> int:
-    """Delete some stored broadcasts. Their deletion is not captured, so no client hears of it."""
+    """Delete some stored broadcasts. Their deletion is not captured, so no client notices it."""
     found = _old_messages(connection, older_than).order_by("pk").values_list("pk", flat=True)
     return (
         Message.objects.using(connection.alias).filter(pk__in=list(found[:_MESSAGES])).delete()[0]
@@ -197,8 +197,8 @@ def _delete_messages(connection: BaseDatabaseWrapper, older_than: timedelta | No
 
 def _delete_relations(connection: BaseDatabaseWrapper, ids: list[str]) -> int:
     with transaction.atomic(using=connection.alias):
-        # Looked at again: a migration may have gone back to an older shape, or a writer that was
-        # slow to commit have left an entry in it.
+        # Checked again: a migration may have returned to an older shape, or a slow writer may have
+        # committed an entry in it.
         unused = set(ids).intersection(_unused_relations(connection))
         return WalRelation.objects.using(connection.alias).filter(pk__in=unused).delete()[0]
 
@@ -215,6 +215,6 @@ def _unused_relations(connection: BaseDatabaseWrapper) -> list[str]:
         id_
         for id_ in ids
         if not any(id_ in text for text in texts)
-        # What was captured in an old shape stands at the beginning of the log.
+        # Entries in an old shape are at the beginning of the log.
         and not entries.filter(relation_id=id_).order_by("seq").values("pk")[:1].exists()
     ]

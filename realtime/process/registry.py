@@ -1,8 +1,8 @@
 """The rows of the running processes, with their leases, in the database.
 
-A process renews its row every few seconds and deletes rows whose lease has expired, so what a
-process holds is released even after a crash. Times are the database's, because the clocks of
-several machines differ. Everything here runs in a database thread.
+A process renews its row every few seconds and deletes rows whose lease has expired, so that read
+holds and presence rows end even after a crash. Times are by the database's clock, because the
+clocks of several machines differ. Everything here runs in a database thread.
 """
 
 from __future__ import annotations
@@ -56,12 +56,13 @@ class Registration:
         self._lock = threading.Lock()
         self._left = False
         if os.environ.get(DJANGO_AUTORELOAD_ENV) == "true":
-            # The autoreloader ends a process in the middle of its work, and not for being dead.
+            # The autoreloader ends a process in the middle of its work; the row should not wait for
+            # its lease then.
             atexit.register(self._leave_at_exit)
 
     def renew(self, report: Report) -> bool:
-        """Write the report and extend the lease. False when there was no row: it was made, and what
-        referenced a former one is gone. After `leave` nothing is written."""
+        """Write the report and extend the lease. False if there was no row: a new one was made, and
+        rows that referenced the former one are gone. After `leave` nothing is written."""
         with self._lock:
             return self._left or self._renew(report)
 

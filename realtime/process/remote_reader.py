@@ -1,8 +1,8 @@
-"""Reading long ranges of the log through a worker, so that a server's own threads stay free.
+"""Reads long ranges of the log through a worker, so that a server's own threads stay free.
 
 A range of more than a few thousand events is read chunk by chunk from a running worker. If the
-worker does not answer in time, the server reads the range itself and does not ask that worker again
-for a while. Both ways give the same events (RT-E1).
+worker does not answer in time, the server reads the range itself and avoids that worker for a
+while. Both ways give the same events (RT-E1).
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class RemoteReader:
         if answer.error:
             self._avoid(worker, answer.error)
             return None
-        # An answer that begins elsewhere would leave a gap: read the table instead.
+        # An answer that begins at another event would leave a gap: read the table instead.
         fits = not answer.rows or answer.rows[0].seq == after + 1
         return answer if fits else None
 

@@ -1,7 +1,7 @@
 """`manage.py runworker realtime`: heavy reading and pruning, away from the socket processes.
 
 The command starts the consumer (see `worker_server`). From then on this process has a row, by which
-servers find it, and a mailbox of its own, so that a question reaches exactly one worker on any
+servers find it, and a mailbox of its own, so that a request reaches exactly one worker on any
 layer. Numbers nothing and has no sockets.
 """
 
@@ -31,7 +31,7 @@ from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
 logger = logging.getLogger("realtime.worker")
 
 _AT_ONCE = 2
-# More questions than this would be answered after their server has given up.
+# Requests beyond this would be answered after their server has given up.
 _WAITING = 64
 # Seconds after SIGTERM until tasks that have not ended are cancelled again.
 _AGAIN_SECONDS = 5.0
@@ -147,17 +147,17 @@ class RealtimeWorker(AsyncConsumer):
 def _bounded(rows: list[Any], most: int) -> list[Any]:
     """The first rows that fit into one answer, at least one."""
     size = 0
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         size += len(row.old or b"") + len(row.new or b"")
-        if size > most and place:
-            return rows[:place]
+        if size > most and index:
+            return rows[:index]
     return rows
 
 
 @contextlib.contextmanager
 def ending_on_sigterm(again_seconds: float = _AGAIN_SECONDS) -> Any:
-    """While the block runs, SIGTERM ends the process as Ctrl-C does. Channels' runworker handles
-    only SIGINT, and SIGTERM would cut off its work."""
+    """While the block runs, SIGTERM ends the process as Ctrl-C does. Channels' runworker only
+    handles SIGINT, so SIGTERM would end the process in the middle of its work."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -171,7 +171,8 @@ def ending_on_sigterm(again_seconds: float = _AGAIN_SECONDS) -> Any:
         # runworker cancels all tasks once, and a client library that waits for its server may take
         # that for a time-out of its own, and go on.
         for task in asyncio.all_tasks(loop):
-            # One request replaces another: asyncio.run tells Ctrl-C from a failure by their count.
+            # The number of cancellation requests stays one: by it asyncio.run tells Ctrl-C from a
+            # failure.
             if task.cancelling():
                 task.uncancel()
             task.cancel()

@@ -1,4 +1,4 @@
-"""What `manage.py runworker realtime` runs in place of Channels' own server of workers.
+"""The server behind `manage.py runworker realtime`, in place of Channels' own.
 
 Channels' server ends when its layer fails once, and with redis-py 8 a core layer that is idle for
 five seconds fails. Ours does not read the layer for the channel `realtime`: it starts the worker at
@@ -17,13 +17,13 @@ from realtime.process.worker_messages import WORKERS
 
 
 class WorkerServer(Worker):
-    """Channels' server of workers, with one that stays."""
+    """Channels' server of workers, with a worker for `realtime` that outlives failures."""
 
     look_seconds = 5.0
 
     async def handle(self) -> None:
         listeners = [asyncio.ensure_future(self.listener(channel)) for channel in self.channels]
-        # The first failure ends all, as otherwise the one that stays would hide it.
+        # The first failure ends all listeners: otherwise the one that never fails would hide it.
         await asyncio.gather(*listeners)
 
     async def listener(self, channel: str) -> Any:
@@ -31,14 +31,14 @@ class WorkerServer(Worker):
             return await super().listener(channel)
         scope = {"type": "channel", "channel": channel}
         while True:
-            # There is one unless it failed, which Channels has logged.
+            # Made anew if it has failed, which Channels has logged.
             queue = self.get_or_create_application_instance(channel, scope)
             await queue.put({"type": "wake"})
             await asyncio.sleep(self.look_seconds)
 
 
 def install() -> None:
-    """Have `manage.py runworker` use it, unless the project has put a server of its own there."""
+    """Let `manage.py runworker` use this server, unless the project has set one of its own."""
     from channels.management.commands import runworker
 
     if runworker.Command.worker_class is Worker:

@@ -66,9 +66,9 @@ class Channels:
             self._too_costly,
             payers_of=self._payers_of,
         )
-        # What the filters of all channels hold.
+        # What the filters of all channels occupy, and their bounds.
         self._filters = FilterLedger()
-        # By channel the bindings whose filters cost too much on the event at hand.
+        # By channel, the ids of bindings whose filters cost too much on the current event.
         self._costly: dict[Subscriber, set[int]] = {}
         self._channels: dict[Subscriber, _Channel] = {}
         # Channels by the key of their subject's user, as text.
@@ -114,8 +114,9 @@ class Channels:
     # --- coming and going -----------------------------------------------------------------------
 
     def enter(self, subscriber: Subscriber, request: Request, plan: Plan) -> Plan:
-        """Take a new channel, or one that asks anew, perhaps as another subject. Returns what is
-        left of the plan: bindings whose filters are too many are refused."""
+        """Add a channel, or replace the request and the plan of one that is here, whose subject may
+        be another one. Returns the plan without bindings whose filters are refused because they are
+        too many."""
         request, plan = self._charged(subscriber, request, plan)
         self._enter(subscriber, request, plan)
         return plan

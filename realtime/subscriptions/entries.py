@@ -1,10 +1,10 @@
 """The entries of one table: subscriptions by their policies, and under these by their filters.
 
 An event first finds the groups of subscriptions whose policies may show its rows, by the values
-that policies need, and the policies of each are judged once. Only under policies that show a row
-are filters looked up, by the values that they need, and judged. The order is a wall: what is done
-for a row that the policies hide depends on no client's filter, not even on whether the row has a
-value that a filter asks for.
+that policies need, and the policies of each group are judged once. Only under policies that show a
+row are filters looked up, by the values that they need, and judged. The order protects hidden rows:
+the work for a row that the policies hide depends on no client's filter, not even on whether the row
+has a value that a filter names.
 
 Pure. Makes no deliveries and charges no costs.
 """
@@ -51,11 +51,12 @@ class Entry(Generic[Recipient]):
         self.filter = filter_
         self.judgement = FilterJudgement(filter_, members_of)
         self.keys = index_keys(simple)
-        # One that was found by a value of the one row that counts needs no evaluation.
+        # Whether the index finds the entry exactly on the rows that match, so that it need not be
+        # evaluated.
         self._decided = keys_decide(simple)
         # A dict as an ordered set: frames leave in the order of joining.
         self.subscribers: dict[tuple[Audience[Recipient], Subscription], None] = {}
-        #: Whom its costs are charged to, each with the number of channels. Of metered ones alone.
+        #: The subjects that pay its costs, each with the number of channels. Metered entries only.
         self.subjects: Counter[object] = Counter()
 
     def wants(self, row: Mapping[str, Any]) -> bool:
@@ -80,7 +81,7 @@ class RuleGroup(Generic[Recipient]):
         self._decided = keys_decide(simple)
         self._shows: Verdict | None = None if rules == TRUE else matcher(rules, members_of)
         self.by_filter: dict[Predicate, Entry[Recipient]] = {}
-        # A single entry needs none.
+        # None for a single entry.
         self._index: Index[Entry[Recipient]] | None = None
 
     @property
@@ -109,13 +110,13 @@ class RuleGroup(Generic[Recipient]):
             self._index.discard(entry, entry.keys)
 
     def sight(self, event: DatabaseEvent) -> Sight:
-        """What the policies show of an event whose rows a live set is made of. Raises what a
-        policy that cannot be evaluated raises."""
+        """Which images of an event the policies show to a live subscription. Raises what a policy
+        that cannot be evaluated raises."""
         return Sight(self._shown(event.old), self._shown(event.new))
 
     def sight_found(self, event: DatabaseEvent) -> Sight:
-        """`sight` for a group that was found by the one row that counts, and what they show of the
-        old image where they show the new one."""
+        """`sight` for a group that was found by the one row that counts. The old image is judged
+        only if the policies show the new one."""
         image = event.old if event.op == "DELETE" else event.new
         if not self._decided and not self._shown(image):
             return NOTHING

@@ -1,10 +1,9 @@
-"""What clients' filters hold of a process, bounded for a connection and for a subject.
+"""The filters of all clients of a process, bounded for each connection and for each subject.
 
-A filter is judged on every row of its table, and kept for as long as its channel is there. So the
-conditions, the patterns and the bytes of all filters together are counted for the connection and
-for its user, or for its address where there is no user. Equal filters of one owner count once, as
-they are judged once. What is too much is refused where it is asked for; what an owner has is never
-taken away.
+A filter is judged on every row of its table, and kept as long as its channel. So the conditions,
+patterns and bytes of all filters are counted for the connection, and for its user, or for its
+address where there is no user. Equal filters of one owner count once, as they are judged once. A
+filter beyond a bound is refused; filters that an owner has are never taken away.
 
 Pure. Judges no row; what a filter may cost on one row is bounded in `judgement`.
 """
@@ -19,13 +18,13 @@ from auth_rls.predicates import patterns
 from auth_rls.predicates.predicate import Predicate, tests
 
 # Bytes of one condition without its value, and of one value of a list: the test, the function that
-# compares, and their places in the index.
+# compares, and their entries in the index.
 _CONDITION_BYTES = 600
 _ITEM_BYTES = 100
 
 
 class FilterLoad(NamedTuple):
-    """How much filters hold. `bytes` is an estimate that is rather too large."""
+    """How much filters occupy. `bytes` is an estimate, rather too large than too small."""
 
     conditions: int = 0
     patterns: int = 0
@@ -34,8 +33,8 @@ class FilterLoad(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What the filters of one owner may hold. `scope` is the kind of owner as counters name it,
-    `name` as clients read it."""
+    """What the filters of one owner may occupy. `scope` is the kind of owner in the counters,
+    `name` in the texts for clients."""
 
     scope: str
     name: str
@@ -50,7 +49,7 @@ ADDRESS = Bounds("address", "an address", FilterLoad(250_000, 5_000, 128 << 20))
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whom filters are charged to."""
+    """Who pays for filters: a connection, a user or an address."""
 
     key: Hashable
     bounds: Bounds
@@ -80,7 +79,7 @@ class Excess:
 
 
 def load_of(filter_: Predicate) -> FilterLoad:
-    """What a bound filter holds once it is compiled."""
+    """How much a bound filter occupies once it is compiled."""
     conditions = count = size = 0
     for test in tests(filter_):
         conditions += 1
@@ -102,7 +101,7 @@ def _length(value: object) -> int:
 
 @dataclass(slots=True)
 class _Account:
-    """What one owner holds: by filter how often, and the sum."""
+    """The filters of one owner, each with the number of bindings that have it, and their sum."""
 
     uses: dict[Hashable, int] = field(default_factory=dict)
     conditions: int = 0
@@ -129,7 +128,7 @@ class _Account:
         self.bytes += sign * load.bytes
 
     def excess(self, more: Mapping[Hashable, FilterLoad], bounds: Bounds) -> Excess | None:
-        """What would be too much with these filters; None where they fit."""
+        """The bound that would be exceeded with these filters; None where they fit."""
         loads = [load for key, load in more.items() if key not in self.uses]
         for what in FilterLoad._fields:
             added = sum(getattr(load, what) for load in loads)
@@ -146,7 +145,7 @@ class FilterLedger:
         self._held: dict[object, tuple[Sequence[Owner], list[FilterUse]]] = {}
 
     def __len__(self) -> int:
-        """How many owners hold something."""
+        """The number of owners with filters."""
         return len(self._accounts)
 
     def charge(
@@ -178,8 +177,8 @@ class FilterLedger:
         return refused
 
     def release(self, holder: object, bindings: Iterable[int] | None = None) -> None:
-        """The holder has nothing more of these bindings, or of all. It may be one that has
-        nothing."""
+        """Remove the filters of these bindings of a holder, or all. Does nothing for a holder
+        without filters."""
         found = self._held.pop(holder, None)
         if found is None:
             return

@@ -1,11 +1,12 @@
 """The index of subscriptions: grouped into audiences, and found by equality.
 
-Pure. Subscriptions on a table with equal policies and equal filters are one entry, evaluated once
-per event for all channels that share it. Policies, and under those that show the row filters, are
-found by hash on the values that their equality conditions need (`entries`), so an event costs what
-it matches, not what is subscribed. A policy that selects from another table looks into a live set;
-when that shifts, the index follows, and neither entry nor audience is made anew.
-Channels whose joins are the same in every respect form one audience and share each frame.
+Pure. Subscriptions on a table with equal policies and equal filters are one entry, which is
+evaluated once per event for all channels that share it. Policies are found by hash on the values
+that their equality conditions need, and so are filters, under policies that show the row
+(`entries`). So the cost of an event grows with its matches and not with the number of
+subscriptions. A policy that selects from another table reads a live set; when the set shifts, the
+index follows, and neither entry nor audience is made anew. Channels with equal joins and equal
+rights form one audience and share each frame.
 
 The client of a live subscription keeps a set of rows, so an UPDATE is judged by both of its images:
 a row that comes into the set is an INSERT to the client, one that leaves is a DELETE.
@@ -103,7 +104,7 @@ class Delivery(Generic[Recipient]):
 
 
 class _Table(Generic[Recipient]):
-    """The entries of one table. Live ones are apart: they are found by the old row too."""
+    """The entries of one table. Live entries are kept apart, because the old row finds them too."""
 
     __slots__ = ("live", "plain")
 
@@ -119,16 +120,16 @@ class _Table(Generic[Recipient]):
 
 
 class Payers(NamedTuple):
-    """Whom the costs of a channel's filters are charged to: its connection, and the subject behind
-    that, which may be the connection itself."""
+    """Who pays the costs of a channel's filters: its connection, and the subject of that, which may
+    be the connection itself."""
 
     connection: object
     subject: object
 
 
 class _Costs:
-    """What filters have cost on one event. The first steps are charged to nobody, since they are
-    cheap together; `spent` is what each connection and subject has cost since."""
+    """The costs of filters on one event. The first steps are not charged, since they are cheap
+    together; `spent` is what each connection and subject has cost since."""
 
     __slots__ = ("free", "spent")
 
@@ -146,8 +147,8 @@ class SubscriptionIndex(Generic[Recipient]):
 
     `on_failure` is called for a predicate that raised; the event is then not delivered to its
     subscribers. `on_too_costly` is called for each channel whose filter costs too much on an event;
-    it must end that subscription once the event is handed out, for the event is lost to it.
-    `payers_of` names whom the costs of a channel's filters are charged to.
+    it must end that subscription after the event, which the channel does not get. `payers_of`
+    returns who pays the costs of a channel's filters.
     """
 
     def __init__(
@@ -161,12 +162,12 @@ class SubscriptionIndex(Generic[Recipient]):
         self._tables: dict[tuple[str, str], _Table[Recipient]] = {}
         self._audiences: dict[AudienceKey, Audience[Recipient]] = {}
         self._of: dict[Recipient, Audience[Recipient]] = {}
-        # By channel that has metered entries.
+        # Only for channels with metered entries.
         self._payers: dict[Recipient, Payers] = {}
         self._on_failure = on_failure
         self._on_too_costly = on_too_costly
         self._payers_of = payers_of
-        #: How many predicates were evaluated on an event so far.
+        #: How many evaluations of a predicate on an event there were.
         self.evaluated = 0
 
     def __len__(self) -> int:
@@ -212,7 +213,7 @@ class SubscriptionIndex(Generic[Recipient]):
         return audience
 
     def _pay(self, recipient: Recipient, audience: Audience[Recipient]) -> None:
-        """The costs of the channel are charged to who is behind it now."""
+        """Charge the costs of a channel to its present connection and subject."""
         if self._payers_of is None or not audience.metered:
             return
         payers = self._payers_of(recipient)
@@ -252,7 +253,7 @@ class SubscriptionIndex(Generic[Recipient]):
                 entries.discard(entry)
             if not table.plain and not table.live:
                 del self._tables[table_key]
-        # The two refer to each other.
+        # Audience and entry refer to each other.
         audience.metered = ()
 
     def on_table(self, schema: str, table: str) -> Collection[Recipient]:
@@ -359,9 +360,9 @@ class SubscriptionIndex(Generic[Recipient]):
         meter: Meter,
         spent: dict[object, int],
     ) -> Iterable[_Hit[Recipient]]:
-        """Judge, at the cost of the connections and subjects whose filter it is: `spent` is what
-        these have cost on this event. A filter that many have is not charged; it is judged once for
-        all of them."""
+        """Judge an entry and charge its cost to the connections and subjects that have this filter.
+        `spent` is what each of them has cost on this event. A filter that many have is judged once
+        for all of them and not charged."""
         subjects = entry.subjects
         if not 0 < len(subjects) <= _MOST_PAYERS:
             return judge(entry, event, sight)
@@ -379,7 +380,7 @@ class SubscriptionIndex(Generic[Recipient]):
                     spent[payer] = spent.get(payer, 0) + steps // len(payers)
 
     def _connections(self, entry: Entry[Recipient]) -> frozenset[object]:
-        """The connections whose filter it is; none where they are many: their subjects pay."""
+        """The connections that have this filter; none where they are many, whose subjects pay."""
         if entry.subjects.total() > _MOST_PAYERS:
             return frozenset()
         return frozenset(
@@ -389,7 +390,7 @@ class SubscriptionIndex(Generic[Recipient]):
         )
 
     def _failed(self, entry: Entry[Recipient], error: Exception) -> None:
-        """Denied to all who share this predicate, and to no others (RT-S2)."""
+        """Report a predicate that raised. Only its own subscribers miss the event (RT-S2)."""
         for _, subscription in entry.subscribers:
             self._on_failure(subscription, error)
             break
@@ -403,7 +404,7 @@ class SubscriptionIndex(Generic[Recipient]):
                 self._on_too_costly(recipient, subscription)
 
 
-# A subscription that gets a frame: with the old image or not, as which op.
+# Audience, subscription, whether the frame shows the old image, and the op.
 _Hit = tuple[Audience[Recipient], Subscription, bool, str]
 _Judge = Callable[[Entry[Recipient], DatabaseEvent, Sight], Iterable[_Hit[Recipient]]]
 
@@ -411,7 +412,7 @@ _Judge = Callable[[Entry[Recipient], DatabaseEvent, Sight], Iterable[_Hit[Recipi
 def _candidates(
     group: RuleGroup[Recipient], event: DatabaseEvent, sight: Sight, live: bool
 ) -> Iterable[Entry[Recipient]]:
-    """The entries that may want a row which the policies show."""
+    """The entries whose filters may let through a row that the policies show."""
     if live:
         return group.candidates(event.new if sight.new else None, event.old if sight.old else None)
     return group.candidates(event.old if event.op == "DELETE" else event.new)

@@ -66,7 +66,8 @@ class FilterJudgement:
 
 
 class Judgement(FilterJudgement):
-    """Made of a subject's bound policies and a filter. `shows` is the policies' verdict alone."""
+    """The policies and the filter of a subscription together. `shows` is the verdict of the
+    policies alone."""
 
     __slots__ = ("shows",)
 
