@@ -29,6 +29,8 @@ class Port:
         self.frames = 0
         # It takes its frames itself, each by itself.
         self.outlet, self.direct = self, None
+        # A connection of its own.
+        self.connection = self
 
     def put(self, frame: object) -> None:
         self.frames += 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -37,7 +38,7 @@ from auth_rls.predicates.predicate import (
 )
 from auth_rls.predicates.simplify import simplify
 from auth_rls.sets.reader import read_set
-from auth_rls.sql.columns import columns_of, concrete
+from auth_rls.sql.columns import Column, columns_of, concrete
 from auth_rls.sql.inheritance import ParentLink, ancestors, descendants, parent_links
 from auth_rls.sql.primary import primary
 from auth_rls.sql.rows import canonical, converts, row_of
@@ -285,8 +286,12 @@ def _predicate(
     if subject.bypasses_rls:
         audit_log.bypassed(subject, model, action)
         return TRUE
-    parts = [_own_predicate(subject, model, action, snapshot, set_of, new_row)]
-    for link in parent_links(model):
+    own = _own_predicate(subject, model, action, snapshot, set_of, new_row)
+    links = parent_links(model)
+    if not links:
+        return own
+    parts = [own]
+    for link in links:
         if FALSE in parts:
             break
         of_parent = _predicate(subject, link.parent, action, snapshot, None, new_row)
@@ -369,11 +374,16 @@ def _user_value(subject: Subject, name: str) -> object:
             return MISSING
         # A `sub` that names no Django user stands for itself.
         return _stored_key(subject.user_id)
-    column = columns_of(get_user_model())[user_column(name)]
+    column = _column_of_user(get_user_model(), name)
     try:
         return canonical(column, getattr(subject.user, column.attname))
     except (ValidationError, ValueError, TypeError, ArithmeticError):
         return MISSING
+
+
+@cache
+def _column_of_user(model: type[models.Model], name: str) -> Column:
+    return columns_of(model)[user_column(name)]
 
 
 def _stored_key(user_id: object) -> object:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import decimal
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cache
 from typing import Any, Final
 
 from django.conf import settings
@@ -62,7 +63,7 @@ def _set_when_saved(field: Any, instance: models.Model, adding: bool) -> bool:
         or (adding and field.primary_key and value is None)
         # A file that is not in its storage yet may get another name there.
         or (isinstance(value, File) and not getattr(value, "_committed", False))
-        or not _djangos(type(field), "pre_save")
+        or not _djangos(field, "pre_save")
     )
 
 
@@ -120,7 +121,7 @@ def converts(field: models.Field[Any, Any]) -> bool:
     """Whether a field's values in Python are others than those in its column: it overrides how
     Django converts them."""
     source = value_field(field)
-    return not all(_djangos(type(source), hook) for hook in ("get_prep_value", *_IN_DATABASE))
+    return not all(_djangos(source, hook) for hook in ("get_prep_value", *_IN_DATABASE))
 
 
 def stored_value(field: models.Field[Any, Any], value: Any) -> Any:
@@ -129,10 +130,10 @@ def stored_value(field: models.Field[Any, Any], value: Any) -> Any:
     Raises ValueError for a field that converts for a database in ways of its own, beside what
     Django's fields raise for a value that is none of theirs.
     """
-    if not all(_djangos(type(field), hook) for hook in _IN_DATABASE):
+    if not all(_djangos(field, hook) for hook in _IN_DATABASE):
         raise ValueError(f"{field.name}: only the database knows what is stored")
     value = field.to_python(value)
-    if value is None or _djangos(type(field), "get_prep_value"):
+    if value is None or _djangos(field, "get_prep_value"):
         return value
     stored = field.get_prep_value(value)
     if hasattr(stored, "resolve_expression"):
@@ -146,8 +147,14 @@ def stored_value(field: models.Field[Any, Any], value: Any) -> Any:
 _IN_DATABASE: Final = ("get_db_prep_value", "get_db_prep_save")
 
 
-def _djangos(kind: type, hook: str) -> bool:
-    """Whether a class of fields leaves a hook as Django has it."""
+def _djangos(field: Any, hook: str) -> bool:
+    """Whether a field's class leaves a hook as Django has it."""
+    kind: Any = type(field)
+    return _unchanged(kind, hook)
+
+
+@cache
+def _unchanged(kind: Any, hook: str) -> bool:
     return str(getattr(kind, hook).__module__).partition(".")[0] == "django"
 
 
