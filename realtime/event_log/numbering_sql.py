@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
-# commit_us is the running maximum of (capture time - place), plus the place: never before its
+# commit_us is the running maximum of (capture time - rank), plus the rank: never before its
 # capture time, and strictly rising even when a clock steps back.
 # The WITH stands inside: Python's sqlite3 counts rows only for a statement that begins with UPDATE.
 NUMBER = """
 UPDATE realtime_wal
-SET seq = %s + numbered.place,
-    commit_us = numbered.place + CASE WHEN numbered.lead_us > %s THEN numbered.lead_us ELSE %s END
+SET seq = %s + numbered.rank,
+    commit_us = numbered.rank + CASE WHEN numbered.lead_us > %s THEN numbered.lead_us ELSE %s END
 FROM (
-    {placed}
-    SELECT id, place,
-           MAX(captured_us - place) OVER (ORDER BY place ROWS UNBOUNDED PRECEDING) AS lead_us
-    FROM placed
+    {ranked}
+    SELECT id, rank,
+           MAX(captured_us - rank) OVER (ORDER BY rank ROWS UNBOUNDED PRECEDING) AS lead_us
+    FROM ranked
 ) AS numbered
 WHERE realtime_wal.id = numbered.id
 """

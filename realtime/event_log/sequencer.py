@@ -140,14 +140,14 @@ class Sequencer:
             # A leader has just looked. Without a claim, the log may have been replaced since.
             head = read_head(connection)
             vendor.remember(connection, head.epoch, head.seq)
-        # Before the transaction, inside which PostgreSQL could not stamp the row for good.
+        # Before the transaction: inside one, PostgreSQL cannot stamp the row.
         stamp = vendor.stamp(connection)
         with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
             seq, commit_us, snapshot, most = self._lock(cursor, connection, where, mine)
             if most is not None and most > seq:
                 raise _HeadBehind
-            placed, parameters = numbering.placed()
-            sql = numbering_sql.NUMBER.format(placed=placed)
+            ranked, parameters = numbering.ranked()
+            sql = numbering_sql.NUMBER.format(ranked=ranked)
             cursor.execute(sql, [seq, commit_us, commit_us, *parameters, limit])
             count = int(cursor.rowcount)
             if count:

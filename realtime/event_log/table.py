@@ -167,7 +167,7 @@ def _without_gap(rows: list[WalRow]) -> list[WalRow]:
     if not rows or rows[-1].seq - rows[0].seq == len(rows) - 1:
         return rows
     first = rows[0].seq
-    return [row for place, row in enumerate(rows) if row.seq == first + place]
+    return [row for index, row in enumerate(rows) if row.seq == first + index]
 
 
 _LATER = """
@@ -190,7 +190,7 @@ def read_later(
     rows: list[WalRow] = []
     with connection.cursor() as cursor:
         # What is numbered between the two is read twice rather than not at all.
-        for which, order, place in (("seq IS NULL", "id", []), ("seq > %s", "seq", [after])):
+        for which, order, parameters in (("seq IS NULL", "id", []), ("seq > %s", "seq", [after])):
             sql = _LATER.format(
                 old=as_bytes("old"),
                 new=as_bytes("new"),
@@ -198,7 +198,7 @@ def read_later(
                 which=which,
                 order=order,
             )
-            cursor.execute(sql, [*tables, *place, limit + 1])
+            cursor.execute(sql, [*tables, *parameters, limit + 1])
             found = [
                 WalRow(
                     seq or 0,

@@ -23,11 +23,12 @@ _current: ContextVar[Author] = ContextVar("realtime_actor", default=_no_actor)
 
 @contextmanager
 def actor(user: Any) -> Iterator[None]:
-    """Record `user` as the one who writes what is written inside.
+    """Record `user` as the actor of all writes in the block.
 
     `user` is a Django user, who is recorded by primary key; a text, such as the name of a job; or
-    None for no actor. Good for sync and async code, for a function as a decorator too. The
-    innermost counts.
+    None for no actor. Works in sync and async code, and as a decorator. The innermost block counts.
+
+    Raises TypeError for any other value, ValueError for a text with NUL.
     """
     name = actor_name(user)
     with acting(lambda: name):
@@ -36,7 +37,7 @@ def actor(user: Any) -> Iterator[None]:
 
 @contextmanager
 def acting(author: Author) -> Iterator[None]:
-    """As `actor`; `author` is called for the name when something is written."""
+    """As `actor`, with a function that is called for the name when something is written."""
     token = _current.set(author)
     try:
         yield
@@ -45,12 +46,13 @@ def acting(author: Author) -> Iterator[None]:
 
 
 def current() -> str | None:
-    """The actor now. May query the database, where a lazy user has yet to be read."""
+    """The name of the present actor. May query the database, if a lazy user was not read yet."""
     return _current.get()()
 
 
 def actor_name(user: Any) -> str | None:
-    """How `user` is recorded. TypeError for what is no actor, ValueError for a text with NUL."""
+    """The text by which `user` is recorded. Raises TypeError for a value that is no actor,
+    ValueError for a text with NUL."""
     if user is None or isinstance(user, str):
         name = user or None
     elif hasattr(user, "is_authenticated"):

@@ -1,7 +1,7 @@
 """Hands the actor to the capture triggers, with each write and in the writer's own transaction.
 
-How the triggers get it is each vendor's. A write never fails for it: an actor that cannot be found
-out is not recorded.
+Each vendor has its own way. A write never fails because of the actor: an actor that cannot be read
+is not recorded.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ logger = logging.getLogger(__name__)
 
 _VERB = re.compile(r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/|\()*([A-Z]+)", re.IGNORECASE | re.DOTALL)
 WRITES = frozenset({"INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE", "WITH", "TRUNCATE"})
-# They may write too, and may end transactions, so none is made for them.
+# Statements that may end a transaction, so no transaction is made for them.
 CALLS = frozenset({"CALL", "DO"})
 
 Execute = Callable[[Any, Any, bool, Any], Any]
 
 
 class ActorWrapper(ABC):
-    """Around every statement of one connection."""
+    """A wrapper around every statement of one connection."""
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.connection: Any = connection
@@ -39,16 +39,16 @@ class ActorWrapper(ABC):
 
     @abstractmethod
     def __call__(self, execute: Execute, sql: Any, params: Any, many: bool, context: Any) -> Any:
-        """Run the statement, with the actor at hand for its triggers."""
+        """Run the statement, with the actor available to its triggers."""
 
     @abstractmethod
     def connected(self) -> None:
-        """The connection has just been made."""
+        """Called when the connection has been made."""
 
     def actor(self) -> str | None:
-        """The actor; None where none is named, or where finding it out fails (which is logged)."""
+        """The actor; None if there is none, or if reading it fails, which is logged."""
         if self._asking:
-            return None  # Reading who it is wrote something itself.
+            return None  # Reading the actor wrote something itself.
         self._asking = True
         try:
             return authorship.current()
@@ -66,7 +66,7 @@ def verb_of(sql: Any) -> str:
 
 
 def connect(sender: AppConfig) -> None:
-    """Hand actors over on every connection to the captured database that is made from here on."""
+    """Wrap every connection to the captured database that is made from here on."""
     connection_created.connect(_connected, dispatch_uid="realtime.wal.actors")
 
 
@@ -76,6 +76,6 @@ def _connected(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
     hand = next((one for one in connection.execute_wrappers if isinstance(one, ActorWrapper)), None)
     if hand is None:
         hand = vendor_of(connection).actor_wrapper(connection)
-        # In front: execute_wrapper() takes its own away from the end.
+        # In front, because execute_wrapper() removes its own wrapper from the end.
         connection.execute_wrappers.insert(0, hand)
     hand.connected()

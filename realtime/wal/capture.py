@@ -1,6 +1,6 @@
-"""In which shape a table is captured: from a model and the columns wanted of it to a relation.
+"""The capture of a table: from a model and a list of columns to a relation.
 
-Reads model classes; asks no database and knows nothing of declarations.
+Reads model classes, no database and no declarations.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from django.db import models
 from auth_rls.sql.columns import Column, UnsupportedColumn, column_of
 from realtime.wal.entry import ColumnInfo, Relation
 
-# Where clients find every table, as in a PostgreSQL that Supabase speaks of.
+# The schema of every table for clients, as in Supabase's PostgreSQL.
 SCHEMA = "public"
 
-# Counted into every relation's id: entries written by another rendering are another relation.
+# A part of every relation's id: entries written by another rendering have another relation.
 RENDERING = 2
 
-# What can happen to a table.
+# The operations on a table.
 EVERY_OP = frozenset({"INSERT", "UPDATE", "DELETE", "TRUNCATE"})
 
 _encode = msgspec.json.Encoder().encode
 
 
 class CannotCapture(ImproperlyConfigured):
-    """A model whose rows cannot be captured as declared. `id` is that of the system check."""
+    """A model whose rows cannot be captured as declared. `id` is the id of the system check."""
 
     def __init__(self, id: str, message: str, hint: str) -> None:
         super().__init__(f"{message} {hint}")
@@ -42,7 +42,7 @@ class CannotCapture(ImproperlyConfigured):
 @dataclass(frozen=True, slots=True)
 class Capture:
     """A table to capture. `scales`: decimal places by column; `whole`: no column is left out;
-    `ops`: what is captured of it."""
+    `ops`: the operations that are captured."""
 
     model: type[models.Model]
     relation: Relation
@@ -61,8 +61,8 @@ def capture(
 
     `shown` are the published columns, None where the model is not published. `reads` names
     columns (by any of their names) that decide access: captured, and hidden unless shown.
-    `present` are the columns the table has, None where it has what the model says; without its
-    key a table is captured in no column at all. Raises CannotCapture.
+    `present` are the columns of the table, None if it has all of the model; without its key a table
+    is captured without columns. Raises CannotCapture.
     """
     table, unknown = columns(model)
     key = key_of(model)
@@ -105,13 +105,13 @@ def table_name_of(model: type[models.Model]) -> tuple[str, str]:
 
 
 def label(schema: str, table: str) -> str:
-    """A table as it is written for people: with its schema where that is not the usual one."""
+    """The name of a table for people: with its schema unless that is the usual one."""
     return table if schema == SCHEMA else f"{schema}.{table}"
 
 
 def info(column: Column, hidden: bool = False) -> ColumnInfo:
     """The column as a relation describes it."""
-    # Without USE_TZ there is no telling which zone a stored moment is in, so none is shown.
+    # Without USE_TZ the zone of a stored moment is not known, so none is shown.
     naive = column.type == "timestamptz" and not settings.USE_TZ
     type_ = "timestamp" if naive else column.type
     return ColumnInfo(name=column.name, type=type_, kind=column.kind, hidden=hidden)
@@ -125,7 +125,7 @@ def key_of(model: type[models.Model]) -> tuple[str, ...]:
 def columns(
     model: type[models.Model],
 ) -> tuple[tuple[Column, ...], dict[str, UnsupportedColumn]]:
-    """The columns of the table, and those of unknown type with what is to be said of them."""
+    """The columns of the table, and for each column of unknown type the error."""
     known: list[Column] = []
     unknown: dict[str, UnsupportedColumn] = {}
     for field in model._meta.local_concrete_fields:
@@ -137,7 +137,7 @@ def columns(
 
 
 def unsupported(model: type[models.Model], error: UnsupportedColumn) -> CannotCapture:
-    """What to say of a model that a column of unknown type keeps from being captured."""
+    """The error for a model that cannot be captured because of a column of unknown type."""
     return CannotCapture(
         "realtime.E002",
         f"{model._meta.label} cannot be captured: {error}.",

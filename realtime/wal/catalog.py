@@ -15,7 +15,7 @@ from realtime.wal.capture import Capture
 
 
 class State(enum.StrEnum):
-    """How a trigger in the database compares to what is wanted."""
+    """How a trigger in the database compares with the wanted one."""
 
     INSTALLED = "installed"
     MISSING = "missing"
@@ -25,8 +25,8 @@ class State(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """One trigger, wanted or found. `create` are the statements that make it what it should be,
-    `drop` those that remove what is there."""
+    """One trigger, wanted or found. `create` are the statements that make the wanted trigger,
+    `drop` those that remove the installed one."""
 
     name: str
     table: str
@@ -43,29 +43,29 @@ class Catalog(Protocol):
         ...
 
     def kinds(self, tables: Collection[str]) -> Mapping[str, str]:
-        """What these names (`db_table`) stand for in the database: "table", "view", "foreign
-        table"; without those that stand for nothing."""
+        """For each of these names (`db_table`) that exists in the database, what it is: "table",
+        "view" or "foreign table"."""
         ...
 
     def ahead(self, captures: Iterable[Capture]) -> list[tuple[str, str]]:
-        """Triggers of others that fire before ours and cannot be made to fire after them, by table
-        and name: what they write about a row stands in the log before the change itself. `columns`
-        has been asked for the tables of the captures."""
+        """Foreign triggers that fire before ours, whatever we do, by table and name: what they
+        write about a row is in the log before the change itself. Call `columns` for these tables
+        first."""
         ...
 
     def exclusive(self) -> AbstractContextManager[object]:
-        """Around comparing and applying."""
+        """A context in which `compare` and `apply` are called, one process at a time."""
         ...
 
     def compare(self, captures: Iterable[Capture]) -> list[Trigger]:
-        """Every trigger that is wanted or there, by table and name. `columns` has been asked for
-        the tables of the captures."""
+        """Every trigger that is wanted or installed, by table and name. Call `columns` for these
+        tables first."""
         ...
 
     def apply(self, changes: Iterable[Trigger]) -> None:
-        """Make these what they should be."""
+        """Make these triggers as wanted."""
         ...
 
     def remove(self) -> list[str]:
-        """Drop every capture trigger; what was dropped."""
+        """Drop every capture trigger. Returns their names."""
         ...

@@ -1,7 +1,7 @@
 """Entries of the WAL table: a captured change, and the captured shape of its table.
 
-Pure values. The field names are stored as JSON in `realtime_wal_relation` and travel on the bus, so
-they stay as they are.
+Pure values. The field names are stored as JSON in `realtime_wal_relation` and sent on the bus, so
+they must not change.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""The log's own tables in fixtures: `dumpdata` leaves them out, `loaddata` passes them over.
+"""The log's own tables in fixtures: `dumpdata` leaves them out, and `loaddata` ignores them.
 
-They are the log of one database. In another one, or later in the same, an entry, a head or a
-process from a fixture is wrong: what it says was never captured there. What a fixture loads of
-other tables is captured like any write.
+They are the log of one database at one time. Anywhere else, an entry, a head or a process from a
+fixture would be false. Rows of other tables that a fixture loads are captured like any write.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ from typing import Any
 from django.db import models
 from django.db.models.signals import post_save, pre_save
 
-# Out of the way of every row there is, and of every row that triggers insert meanwhile.
+# Keys that no row has, and that triggers use for no row meanwhile.
 _ASIDE = "fixture:"
 
 
 def connect(sender: Any) -> None:
-    """Pass over rows of these models that a fixture brings."""
+    """Ignore rows of these models in fixtures."""
     from realtime.models import LogHead, Message, PresenceMember, Process, WalEntry, WalRelation
 
     for model in (LogHead, Message, PresenceMember, Process, WalEntry, WalRelation):
@@ -26,8 +25,8 @@ def connect(sender: Any) -> None:
 
 
 def _put_aside(instance: models.Model, raw: bool, **kwargs: Any) -> None:
-    """A fixture's row cannot be refused before it is saved, so it is saved where it is in no other
-    row's way."""
+    """A fixture's row cannot be refused before it is saved, so it is saved under an unused key, and
+    then deleted."""
     if not raw:
         return
     key = instance._meta.pk
@@ -52,6 +51,6 @@ def _remove(
     key = str(instance.pk)
     sender._base_manager.using(using).filter(pk=instance.pk).delete()
     if sender in (Message, PresenceMember):
-        # Captured as it came and as it went: it was never there.
+        # Delete the entries of its INSERT and its DELETE, too.
         entries = WalEntry.objects.using(using)
         entries.filter(table_name=sender._meta.db_table, pk_text=key, seq=None).delete()

@@ -21,8 +21,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """How far the log is numbered. A new epoch means: forget every cursor. `epoch_us` is when the
-    epoch began where another one came before it, by the log's timestamps in microseconds."""
+    """How far the log is numbered: `seq` and `commit_us` of the last entry. In a new epoch no
+    earlier cursor is valid. `epoch_us` is when the epoch began, 0 for the first one. Times are
+    those of the log, in microseconds since 1970."""
 
     epoch: str
     seq: int
@@ -32,7 +33,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class HeadRow:
-    """The head row with what tells who wrote it."""
+    """The head row with the marks of its writer: see `Vendor.stamp` and `Vendor.head_writer`."""
 
     head: Head
     stamp: str
@@ -66,7 +67,7 @@ def find_head(connection: BaseDatabaseWrapper) -> Head | None:
 
 def read_head(connection: BaseDatabaseWrapper) -> Head:
     """The head as committed. Creates its row in a database that has none yet, and begins a new
-    epoch where it is not this log's own (see `HeadRow.is_own`)."""
+    epoch if this log did not write it (see `HeadRow.is_own`)."""
     row = find_row(connection)
     while row is None:
         with connection.cursor() as cursor:
@@ -101,17 +102,18 @@ def renew_epoch(connection: BaseDatabaseWrapper, seen: Head) -> Head:
 
 
 def begin_epoch(connection: BaseDatabaseWrapper) -> Head:
-    """Start a new epoch where the log stands: what was written meanwhile is not in it."""
+    """Start a new epoch at the end of the log, because changes may be missing from it."""
     _begin(connection, "AND seq > 0", [])
     return _found(connection)
 
 
 def _begin(connection: BaseDatabaseWrapper, where: str, parameters: list[Any]) -> bool:
-    """Begin an epoch if `where` holds of the head row. It stands behind every entry there is: a
-    head that came from elsewhere may know fewer, and numbers are never given twice."""
+    """Begin an epoch if the head row fulfils `where`. Returns whether it did. The epoch begins
+    behind every entry: the head may come from elsewhere and be behind, and no number is given
+    twice."""
     now_us = time.time_ns() // 1_000
     epoch = uuid.uuid4().hex
-    # Rises over all there is: a timestamp of an older epoch lies before it.
+    # Later than every timestamp in the log, so that timestamps of older epochs lie before it.
     commit_us = (
         "(SELECT CASE WHEN m > %s THEN m ELSE %s END FROM (SELECT CASE WHEN realtime_head.commit_us"
         " > COALESCE(MAX(w.commit_us), 0) THEN realtime_head.commit_us"
@@ -122,7 +124,7 @@ def _begin(connection: BaseDatabaseWrapper, where: str, parameters: list[Any]) -
         " ELSE MAX(w.seq) END FROM realtime_wal AS w)"
     )
     vendor = vendor_of(connection)
-    # Before the transaction, in which no row can be stamped for good.
+    # Before the transaction: inside one, PostgreSQL cannot stamp the row.
     stamp = vendor.stamp(connection)
     with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
         cursor.execute(
@@ -134,7 +136,8 @@ def _begin(connection: BaseDatabaseWrapper, where: str, parameters: list[Any]) -
             return False
         head = find_head(connection)
         if head is not None:
-            # Inside it, so that no other process finds the one without the other and does this too.
+            # Inside the transaction, so that no other process sees the one without the other and
+            # begins an epoch too.
             vendor.remember(connection, head.epoch, head.seq)
     return True
 

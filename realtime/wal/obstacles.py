@@ -1,7 +1,8 @@
-"""Published models whose changes can never be captured: kept in another database, or in what has no
-triggers. Joins to their tables are refused with the reason, and checks name them.
+"""Published models whose changes can never be captured, because they are in another database, or
+are a view or foreign table. Joins to their tables are refused with the reason, and checks name
+them.
 
-What the database has is looked at now and then and remembered for the process.
+The database is looked at now and then, and the result is kept for the process.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from realtime.wal.vendor import supports, vendor_of
 
 ABSENT = "the table does not exist"
 
-# After so long the database is looked at again; each time while something is wrong.
+# After so many seconds the database is looked at again; while something is wrong, at every call.
 _LOOK_SECONDS = 60.0
 
 _lock = threading.Lock()
@@ -28,8 +29,8 @@ _looked: tuple[frozenset[str], float] | None = None
 
 
 def find(connection: BaseDatabaseWrapper) -> dict[str, str]:
-    """Why nothing can come of published tables, by `db_table`. The texts name no database and no
-    model. In a database thread; raises what the database raises."""
+    """For published tables that cannot be captured, the reason, by `db_table`. The texts name no
+    database and no model. In a database thread; raises what the database raises."""
     entries = published.published()
     tables = {entry.model._meta.db_table for entry in entries}
     kinds = vendor_of(connection).catalog(connection).kinds(tables)
@@ -42,8 +43,8 @@ def find(connection: BaseDatabaseWrapper) -> dict[str, str]:
 
 
 def refresh(alias: str) -> None:
-    """Look at the database, unless that was done a moment ago. A database that does not answer
-    changes nothing. In a database thread."""
+    """Look at the database, unless that was done a moment ago. If the database does not answer, the
+    last result stays. In a database thread."""
     global _known, _looked
     if not supports(connections[alias]):
         return
@@ -62,7 +63,7 @@ def refresh(alias: str) -> None:
 
 
 def of(entry: Published) -> str | None:
-    """Why nothing can come of this model, as far as is known; None where nothing is wrong."""
+    """Why changes of this model cannot be captured, by the last result; None if they can."""
     return _known.get(entry.model._meta.db_table)
 
 
@@ -76,8 +77,8 @@ def _reason(entry: Published, alias: str, kinds: Mapping[str, str]) -> str | Non
 
 
 def routed_elsewhere(entry: Published, alias: str) -> bool:
-    """Whether a router sends writes of the model to another database. Models that no router speaks
-    of are taken to be where the log is."""
+    """Whether a router sends writes of the model to another database. Without a router's word the
+    model is taken to be in the database of the log."""
     for one in router.routers:
         method = getattr(one, "db_for_write", None)
         chosen = None if method is None else method(entry.model)

@@ -46,7 +46,7 @@ class Published:
 # Every declaration, by the model's label in lower case: a model class made anew replaces its
 # predecessor.
 declarations: dict[str, Published] = {}
-# Tables of this app that processes tell each other things by, and what is captured of them.
+# Tables of this app by which processes notify each other, and the operations captured of them.
 _followed: dict[type[models.Model], frozenset[str]] = {}
 
 
@@ -101,7 +101,7 @@ def publish(
 
 
 def follow(model: type[models.Model], ops: Collection[str] = shapes.EVERY_OP) -> None:
-    """Capture a table whole for the dispatchers themselves; its rows reach no subscriber."""
+    """Capture a whole table for the dispatchers; its rows are delivered to no subscriber."""
     _followed[model] = frozenset(ops)
 
 
@@ -170,11 +170,12 @@ def captures(
     watched: Iterable[tuple[type[models.Model], Collection[str]]],
     present: Callable[[str], Collection[str]],
 ) -> list[Capture]:
-    """Everything to capture: published models, and watched ones with the columns that decide.
+    """Every table to capture: published models, and the tables that decide access with the columns
+    that decide (`watched`).
 
-    `present` gives the columns that a table has in the database; none for a table that is not
-    there. Half-way through migrations a model may be ahead of its table: a trigger that named a
-    column the table lacks would fail the user's writes.
+    `present` returns the columns of a table in the database; none for a missing table. Half-way
+    through migrations a model may be ahead of its table, and a trigger that named a missing column
+    would fail the user's writes.
     """
     reads: dict[type[models.Model], set[str]] = {}
     everything = ((model, [field.column for field in model._meta.fields]) for model in _followed)
@@ -202,7 +203,7 @@ def _entry(model: type[models.Model]) -> Published:
         raise LookupError(f"{model._meta.label} is not published") from None
 
 
-# A model does not change once it is made, and this is asked for every subscription.
+# A model does not change once it is made, and this is called for every subscription.
 @functools.lru_cache(maxsize=1024)
 def _shown(entry: Published) -> tuple[Column, ...]:
     """The published columns, in table order. Raises CannotCapture."""

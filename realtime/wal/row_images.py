@@ -1,6 +1,6 @@
-"""Row images made by a query: the bytes that the capture trigger would write for the row as it is.
+"""Row images made by a query: the bytes that the capture trigger would write for the present row.
 
-The expressions are each vendor's.
+Each vendor has its own expressions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Which columns of a model hold secrets: what lets its holder in, and is not published unnamed.
+"""Which columns of a model hold secrets: values that let their owner in. They are only published if
+they are named.
 
 Decided by what Django says of a field (its class, the model it belongs to) and by its name. A
 number of something, a moment or a truth value is no secret, whatever its name: `token_count`,
@@ -22,7 +23,7 @@ def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-# Words of a name, each a secret on its own.
+# Words that make a name a secret's.
 _SECRETS = _set(
     "apikey authtoken bearer credential credentials cvc cvv hotp jwt mnemonic otp passcode "
     "passphrase passwd password passwords privatekey pw pwd secret secretkey secrets sessionid "
@@ -45,7 +46,7 @@ _BARE = _set("code content data digest hash hashed key keys payload raw value")
 # Secrets where they are the whole name.
 _WHOLE = _set("hash pin salt")
 _WHOLE_PAIRS = frozenset({("session", "data")})
-# Numbers that let in: by the last word of the name.
+# Codes that let in, by the last word of the name.
 _NUMBERS = _set("cvc cvv otp passcode pin totp")
 # Classes of fields that encrypt or hash what they hold, by any part of their name.
 _CLASSES = re.compile(r"password|secret|encrypt|credential|token", re.IGNORECASE)
@@ -122,7 +123,7 @@ def _says_secret(words: list[str], model: list[str]) -> bool:
     if tuple(words) in _WHOLE_PAIRS:
         return True
     if len(words) != 1:
-        # What other sites gave a user of social log-ins, tokens among it.
+        # The data of a social log-in, which has tokens of other sites.
         return words == ["extra", "data"] and "social" in model
     of_secrets = _MODELS.intersection(model) or {"api", "key"} <= set(model)
     return words[0] in _WHOLE or (bool(of_secrets) and words[0] in _BARE)

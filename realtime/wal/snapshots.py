@@ -15,7 +15,8 @@ def one_snapshot(alias: str) -> Iterator[None]:
     """One database snapshot for the queries of the block, without a lock on writers. Raises
     UnknownVendor, and what the database raises.
 
-    By hand: `atomic` would begin as the project's settings say, which may be as a writer.
+    The statements are issued here, because `atomic` would begin a transaction as the project's
+    settings say, which may be that of a writer.
     """
     connection = connections[alias]
     with connection.cursor() as cursor:

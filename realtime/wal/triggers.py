@@ -1,9 +1,10 @@
-"""Brings the capture triggers of a database to what is wanted: published and watched tables.
+"""Installs the capture triggers that a database should have: for published tables, and for those
+that decide access.
 
 Triggers are reconciled state, not migration operations. Where they do not survive migrations
-(SQLite) they are dropped before one runs; elsewhere they stay and capture on. Afterwards each is
-compared with what is wanted: one that is missing is made, one that is stale is replaced, and one
-that is no longer wanted is removed.
+(SQLite) they are dropped before one runs; elsewhere they stay and go on capturing. Afterwards each
+is compared with the wanted one: a missing trigger is made, a stale one is replaced, and one that is
+no longer wanted is removed.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def status(using: str | None = None) -> list[Trigger]:
 
 
 def faults(using: str | None = None) -> list[str]:
-    """What is wrong that no trigger of ours can put right, for operators: published models whose
-    changes cannot be captured, and triggers of others that fire before ours. In a database thread.
+    """Faults that no trigger of ours can mend, for operators: published models whose changes cannot
+    be captured, and foreign triggers that fire before ours. In a database thread.
 
     Raises UnknownVendor.
     """
@@ -68,8 +69,8 @@ def faults(using: str | None = None) -> list[str]:
 
 
 def reconcile(using: str | None = None) -> list[Trigger]:
-    """Install what is missing, replace what is stale, remove what is no longer wanted; returns
-    what was acted upon. Changes nothing, and takes no lock, when all is as it should be.
+    """Install missing triggers, replace stale ones, and remove those that are not wanted any more.
+    Returns the changed triggers. Takes no lock if there is nothing to change.
 
     Does nothing while the tables of the log do not exist. In a database thread.
     """
@@ -111,7 +112,8 @@ def _connection(using: str | None) -> BaseDatabaseWrapper:
 
 
 def log_exists(using: str | None = None) -> bool:
-    """Whether the tables of the log have been migrated, to the last column triggers write."""
+    """Whether the tables of the log have been migrated, up to the last column that triggers
+    write."""
     from realtime.models import LogHead, WalEntry, WalRelation
 
     connection = _connection(using)
@@ -153,8 +155,8 @@ def _reads(
                 ),
             ]
     except DatabaseError as error:
-        # Half-way through migrations the policy table may not be what its model says. Policies
-        # that cannot be read show no row, so nothing needs to be watched for them.
+        # Half-way through migrations the policy table may differ from its model. Policies that
+        # cannot be read show no row, so nothing needs to be captured for them.
         logger.warning(
             "policies cannot be read, so what they depend on is not captured: %s",
             error,
@@ -181,7 +183,7 @@ def _unrecorded(connection: BaseDatabaseWrapper, captures: list[Capture]) -> lis
 
 
 def _record(connection: BaseDatabaseWrapper, captures: list[Capture]) -> None:
-    """Write down the relations that entries will name, and the head if there is none."""
+    """Store the relations that entries will name, and the head if there is none."""
     from realtime.models import LogHead, WalEntry, WalRelation
 
     WalRelation.objects.using(connection.alias).bulk_create(
@@ -204,7 +206,7 @@ def _record(connection: BaseDatabaseWrapper, captures: list[Capture]) -> None:
 
 
 def connect(sender: AppConfig) -> None:
-    """Follow migrations and policies from here on. Touches no database."""
+    """Connect to the signals of migrations and policies. Makes no query."""
     pre_migrate.connect(before_migrations, sender=sender, dispatch_uid="realtime.wal.install")
     post_migrate.connect(after_migrations, sender=sender, dispatch_uid="realtime.wal.install")
     policy = apps.get_model("auth_rls", "Policy")
@@ -217,11 +219,11 @@ def _concerns(using: str) -> bool:
 
 
 def before_migrations(using: str, plan: Any = None, **kwargs: Any) -> None:
-    """Receiver of pre_migrate: drop what would not survive the plan."""
-    # With nothing to migrate there is no reason to let writes go by uncaptured for a moment.
+    """Receiver of pre_migrate: drop the triggers that would not survive the plan."""
+    # Without migrations nothing is dropped, so that no write goes uncaptured.
     if not plan or not _concerns(using):
         return
-    # Triggers that survive what becomes of their tables do not survive the end of the log.
+    # No trigger survives the end of the log's own table.
     survive = vendor_of(connections[using]).triggers_survive_migrations
     if not survive or _unmakes_the_log(plan):
         uninstall(using)
@@ -232,18 +234,18 @@ def _unmakes_the_log(plan: Iterable[Any]) -> bool:
 
 
 def after_migrations(using: str, **kwargs: Any) -> None:
-    """Receiver of post_migrate: make the triggers what they should be."""
+    """Receiver of post_migrate: install the wanted triggers."""
     if not _concerns(using):
         return
     known = _known_tables(using)
     missing = {t.table for t in reconcile(using) if t.state is State.MISSING}
     if missing & known:
-        # What was written while there was no trigger is in no log: clients must read again.
+        # Writes without a trigger are not in the log: clients must read their rows again.
         begin_epoch(connections[using])
 
 
 def _known_tables(using: str) -> set[str]:
-    """The tables of which something may be in the log already."""
+    """The tables of which the log may have entries already."""
     from realtime.models import WalRelation
 
     if not log_exists(using):
@@ -253,8 +255,8 @@ def _known_tables(using: str) -> set[str]:
 
 
 def follow_policies(using: str) -> None:
-    """`reconcile` for a server process that has seen the policies change, by any writer.
-    A failure is logged: without a trigger, what depends on it stays as it was last read."""
+    """`reconcile` for a server process that has noticed a change of policies. A failure is logged;
+    without its triggers, a table that decides access counts as it was last read."""
     if not supports(connections[using]):
         return
     try:
@@ -268,7 +270,8 @@ def follow_policies(using: str) -> None:
 
 
 def _policy_changed(using: str, **kwargs: Any) -> None:
-    """What policies read may have changed. A failure is logged, not raised in the save."""
+    """A policy was saved or deleted here, and may read other columns. A failure is logged and not
+    raised in the save."""
     if supports(connections[settings.DATABASE]):
         transaction.on_commit(
             functools.partial(reconcile, settings.DATABASE), using=using, robust=True

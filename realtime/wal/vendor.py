@@ -1,10 +1,10 @@
-"""What the log asks of a database, as one interface with one implementation per vendor.
+"""The interface of the log to a database, with one implementation per vendor.
 
-Nothing outside the implementations asks which vendor a connection is of. A third vendor is a module
-with an object `vendor` that has what `Vendor` says, named in `_IMPLEMENTATIONS`; the page "A third
-database" in docs/architecture.md goes through it part by part.
+No module outside the implementations checks which vendor a connection has. A third vendor is a
+module with an object `vendor` that implements `Vendor`, named in `_IMPLEMENTATIONS`; the section "A
+third database" in docs/architecture.md goes through the interface part by part.
 
-The objects hold no state. Each method is given the connection it works on and runs in a database
+The objects have no state. Each method takes the connection that it works on and runs in a database
 thread.
 """
 
@@ -42,7 +42,7 @@ class UnknownVendor(RuntimeError):
 
 
 class ChangeDetector(Protocol):
-    """Tells cheaply whether anything can have been committed since the last question."""
+    """Finds out cheaply whether anything can have been committed since the last call."""
 
     def changed(self) -> bool:
         """Whether something may have changed. Raises OperationalError for a database that is
@@ -50,53 +50,53 @@ class ChangeDetector(Protocol):
         ...
 
     def forget(self) -> None:
-        """Make the next answer yes."""
+        """Let the next call of `changed` return True."""
         ...
 
 
 class Numbering(Protocol):
     """Finds the entries that have no number yet, for one sequencer and its connection.
 
-    What it remembers is a shortcut, and may be forgotten at any time.
+    It may remember a shortcut, which `forget` drops at any time.
     """
 
     @property
     def snapshot(self) -> str:
-        """SQL for a text that says which transactions the statement sees; NULL where that is
-        of no use."""
+        """SQL for a text that names the transactions which the statement sees; NULL if numbering
+        does not need it."""
         ...
 
     @property
     def looks_at_everything(self) -> bool:
-        """Whether the next look is at the whole backlog."""
+        """Whether the next look reads the whole backlog."""
         ...
 
     def forget(self) -> None:
-        """Look at everything next time."""
+        """Read the whole backlog at the next look."""
         ...
 
     def went_back(self, snapshot: str) -> bool:
-        """Whether a look that gave this snapshot met an earlier past than is remembered."""
+        """Whether this snapshot of a look is older than the remembered one."""
         ...
 
     def remember(self, snapshot: str) -> None:
-        """Everything that this snapshot shows is numbered."""
+        """Every entry that this snapshot shows has a number."""
         ...
 
     def waiting(self) -> Query:
-        """An expression: whether any entry waits for a number."""
+        """An SQL expression for whether any entry waits for a number."""
         ...
 
-    def placed(self) -> Query:
-        """A WITH clause whose `placed` (id, captured_us, place) are the entries to number next,
+    def ranked(self) -> Query:
+        """A WITH clause whose `ranked` (id, captured_us, rank) are the entries to number next,
         whole transactions in the order they are numbered in. It takes one more parameter: about
         how many entries."""
         ...
 
     def lock(self, mine: str) -> tuple[str, ...]:
         """Statements that lock the head row `WHERE id = 1` and `mine`, each with the parameters
-        of `mine`. The last gives seq, commit_us, the snapshot and the largest number in the
-        log; no row where it is not ours."""
+        of `mine`. The last one returns seq, commit_us, the snapshot and the largest number in the
+        log; no row if the conditions of `mine` fail."""
         ...
 
 
@@ -116,11 +116,12 @@ class Vendor(Protocol):
         ...
 
     def actor_wrapper(self, connection: BaseDatabaseWrapper) -> ActorWrapper:
-        """What hands the actor to the triggers, around each statement of this connection."""
+        """A wrapper around each statement of this connection, which hands the actor to the
+        triggers."""
         ...
 
     def check(self, alias: str) -> list[CheckMessage]:
-        """System checks of a database's settings. Asks no database."""
+        """System checks of a database's settings. Makes no query."""
         ...
 
     def sql_functions(
@@ -140,32 +141,32 @@ class Vendor(Protocol):
 
     @property
     def renews_idle_leases(self) -> bool:
-        """Whether a leader renews its lease also while there is nothing to number. A write a
-        second is too much where each takes the one write lock of the database."""
+        """Whether a leader renews its lease also while there is nothing to number. It does not
+        where each write takes the one write lock of the database."""
         ...
 
     def limit_lock_wait(self, connection: BaseDatabaseWrapper, milliseconds: int) -> None:
-        """Wait no longer than this for other writers from here on, where the database lets a
-        connection say so after it was made."""
+        """Wait no longer than this for other writers from here on, if the database allows setting
+        that on an open connection."""
         ...
 
     # --- identity -----------------------------------------------------------------------------
 
     @property
     def head_writer(self) -> str:
-        """SQL for a text that says which transaction wrote the head row as it is."""
+        """SQL for a text that identifies the transaction which wrote the head row."""
         ...
 
     def stamp(self, connection: BaseDatabaseWrapper) -> str:
-        """SQL for what a write to the head row puts into `stamp`, so that `is_own` knows the row
-        again. An empty text where it could not: such a row is trusted."""
+        """SQL for the value of `stamp` in a write to the head row, by which `is_own` recognises the
+        row. An empty text if that is not possible; such a row is trusted."""
         ...
 
     def is_own(
         self, connection: BaseDatabaseWrapper, epoch: str, seq: int, stamp: str, writer: str
     ) -> bool:
         """Whether the head row was written here by the log itself, and the log has not gone back
-        since. Not so after a restore, a copy, or a fixture that brought a head along."""
+        since. False after a restore, a copy, or a fixture with a head."""
         ...
 
     def remember(self, connection: BaseDatabaseWrapper, epoch: str, seq: int) -> None:
@@ -175,11 +176,11 @@ class Vendor(Protocol):
     # --- numbering ----------------------------------------------------------------------------
 
     def change_detector(self, connection: BaseDatabaseWrapper) -> ChangeDetector:
-        """Made once for a connection."""
+        """A change detector. Call it once for a connection."""
         ...
 
     def numbering(self) -> Numbering:
-        """Made once for a sequencer."""
+        """A numbering. Call it once for a sequencer."""
         ...
 
     # --- reading ------------------------------------------------------------------------------
@@ -191,7 +192,8 @@ class Vendor(Protocol):
         ...
 
     def as_bytes(self, text: str) -> str:
-        """SQL for the bytes of a text: one that is not valid UTF-8 must not stop the log."""
+        """SQL for the bytes of a text, because a text that is not valid UTF-8 must not stop the
+        log."""
         ...
 
     def row_image(
@@ -224,8 +226,7 @@ class Vendor(Protocol):
         ...
 
     def trigger_texts(self, connection: BaseDatabaseWrapper) -> list[str]:
-        """The texts of every trigger and its function; one of them names the trigger's
-        relation."""
+        """The texts of all triggers and their functions, which contain the ids of relations."""
         ...
 
     def ids_behind(self, connection: BaseDatabaseWrapper) -> bool:
@@ -234,7 +235,7 @@ class Vendor(Protocol):
         ...
 
     def log_bytes(self, connection: BaseDatabaseWrapper) -> int | None:
-        """The size of the log's table on disk; None where the database does not tell."""
+        """The bytes of the log's table on disk; None if the database does not tell."""
         ...
 
     @property

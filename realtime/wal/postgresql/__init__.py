@@ -1,5 +1,5 @@
-"""The log on PostgreSQL: `vendor` is what `realtime.wal.vendor.Vendor` asks for; trigger text,
-values of its types, catalog, capture of the actor, numbering and visibility stand beside it.
+"""The log on PostgreSQL: `vendor` implements `realtime.wal.vendor.Vendor`; the other modules are
+its parts: trigger text, values of types, catalog, capture of the actor, numbering and visibility.
 
 Never decides what is captured.
 """

@@ -18,9 +18,9 @@ _IDLE, _FAILED = 0, 3
 
 
 class PostgresqlActorWrapper(ActorWrapper):
-    """Sets the transaction's actor before a write, once for a transaction."""
+    """Sets the actor of a transaction before its first write."""
 
-    # What this transaction's setting is; None when that is not known.
+    # The actor that this transaction's setting has; None when that is not known.
     _set: str | None = ""
 
     def __call__(self, execute: Execute, sql: Any, params: Any, many: bool, context: Any) -> Any:
@@ -37,7 +37,7 @@ class PostgresqlActorWrapper(ActorWrapper):
         if actor == self._set or status == _FAILED:
             return execute(sql, params, many, context)
         if alone:
-            # The statement would be a transaction of its own, at whose end the setting goes.
+            # Without a transaction the setting would end with its own statement.
             with transaction.atomic(using=self.connection.alias):
                 self._hand_over(actor)
                 return execute(sql, params, many, context)
@@ -49,7 +49,7 @@ class PostgresqlActorWrapper(ActorWrapper):
 
     def _status(self) -> int:
         raw = self.connection.connection
-        # Without a connection the statement makes one first.
+        # The statement itself makes a missing connection.
         return _IDLE if raw is None else int(raw.info.transaction_status)
 
     def _hand_over(self, actor: str) -> None:

@@ -295,8 +295,8 @@ class PostgresqlCatalog:
 
 
 def _drop(trigger: str, schema: str, table: str) -> tuple[str, ...]:
-    place = f"{quote_name(schema)}.{quote_name(table)}"
-    return (f"DROP TRIGGER IF EXISTS {quote_name(trigger)} ON {place}",)
+    name = f"{quote_name(schema)}.{quote_name(table)}"
+    return (f"DROP TRIGGER IF EXISTS {quote_name(trigger)} ON {name}",)
 
 
 def _sqlstate(error: Exception) -> Any:

@@ -1,5 +1,5 @@
-"""Whether anything can have been committed since the last look: the backlog itself is asked, which
-is a partial index."""
+"""Change detection on PostgreSQL: always yes, because looking at the backlog, a partial index, is
+cheap."""
 
 from __future__ import annotations
 

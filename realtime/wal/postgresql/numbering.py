@@ -1,6 +1,6 @@
 """Entries without a number on PostgreSQL: transactions in the order of their largest id.
 
-Text only, and the snapshot that is remembered (see `visibility`).
+SQL text, and the snapshot that is remembered (see `visibility`).
 """
 
 from __future__ import annotations
@@ -9,27 +9,27 @@ from realtime.wal.postgresql import visibility
 from realtime.wal.postgresql.visibility import Horizon
 from realtime.wal.vendor import Query
 
-# How long PostgreSQL waits for a sequencer that stands still while it holds the head row (stopped,
-# swapped out, cut off) before it ends its session, so that a standby can lead.
+# After so long PostgreSQL ends the session of a sequencer that hangs while it locks the head row
+# (stopped, swapped out, cut off), so that a standby can lead.
 _STANDSTILL_MS = 2_000
 
-# A transaction is taken whole or not at all: it is if its first place is within the batch. So a
-# batch ends between transactions. No part is joined with another: how many entries wait is not
-# what the planner believes, and it would choose loops in loops.
-_PLACED = """
+# A transaction is numbered whole: if its first entry is within the batch. So a batch ends between
+# transactions. No part is joined with another: the planner misjudges how many entries wait, and
+# would choose nested loops.
+_RANKED = """
 WITH backlog AS (
     SELECT id, captured_us, tx, MAX(id) OVER (PARTITION BY tx) AS last_id FROM ({backlog}) AS b
-), ranked AS (
-    SELECT id, captured_us, tx, ROW_NUMBER() OVER (ORDER BY last_id, id) AS place FROM backlog
+), ordered AS (
+    SELECT id, captured_us, tx, ROW_NUMBER() OVER (ORDER BY last_id, id) AS rank FROM backlog
 ), whole AS (
-    SELECT id, captured_us, place, MIN(place) OVER (PARTITION BY tx) AS first_place FROM ranked
-), placed AS (
-    SELECT id, captured_us, place FROM whole WHERE first_place <= %s
+    SELECT id, captured_us, rank, MIN(rank) OVER (PARTITION BY tx) AS first_rank FROM ordered
+), ranked AS (
+    SELECT id, captured_us, rank FROM whole WHERE first_rank <= %s
 )
 """
 _COLUMNS = "w.id, w.captured_us, COALESCE(w.txid, -w.id) AS tx"
 
-# Without a new version of the row, of which an open transaction would keep every one.
+# A lock and not an update: an open transaction would keep every old version of the row.
 _LOCK = f"""
 SELECT seq, commit_us, {visibility.SNAPSHOT}, (SELECT MAX(seq) FROM realtime_wal)
 FROM realtime_head
@@ -55,7 +55,7 @@ class PostgresqlNumbering:
         self._horizon = None
 
     def went_back(self, snapshot: str) -> bool:
-        # Then another server, with a past of its own, has taken over the address.
+        # Another server, with its own history, has taken over the address.
         return self._horizon is not None and visibility.parse(snapshot).next < self._horizon.next
 
     def remember(self, snapshot: str) -> None:
@@ -64,9 +64,9 @@ class PostgresqlNumbering:
     def waiting(self) -> Query:
         return visibility.any_row(self._horizon)
 
-    def placed(self) -> Query:
+    def ranked(self) -> Query:
         backlog, parameters = visibility.rows(_COLUMNS, self._horizon)
-        return _PLACED.format(backlog=backlog), parameters
+        return _RANKED.format(backlog=backlog), parameters
 
     def lock(self, mine: str) -> tuple[str, ...]:
         return (_LOCK.format(mine=mine),)

@@ -30,24 +30,24 @@ JOIN pg_proc AS p ON p.oid = t.tgfoid WHERE NOT t.tgisinternal
 """
 # Any number, the same in every process.
 PRUNING_LOCK = 0x526F7763
-# Where a head row stands: a restored or copied one stands elsewhere.
-_PLACE = """
+# Identifies where a head row is stored: a restored or copied row is stored elsewhere.
+_LOCATION = """
 SELECT 'realtime_head'::regclass::oid::text || '.' || d.oid::text
 FROM pg_database AS d WHERE d.datname = current_database()
 """
-# Another one after a recovery to a point in time, or on a standby that was promoted.
+# The timeline changes with a recovery to a point in time, and when a standby is promoted.
 _TIMELINE = "SELECT timeline_id::text FROM pg_control_checkpoint()"
-# By the driver's connection, which ends when another server takes over.
-_places: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+# For each connection of the driver, which ends when another server takes over.
+_locations: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
-def _place_of(connection: BaseDatabaseWrapper) -> str:
+def _location_of(connection: BaseDatabaseWrapper) -> str:
     connection.ensure_connection()
-    place = _places.get(connection.connection)
-    if place is None:
+    location = _locations.get(connection.connection)
+    if location is None:
         with connection.cursor() as cursor:
-            cursor.execute(_PLACE)
-            (place,) = cursor.fetchone()
+            cursor.execute(_LOCATION)
+            (location,) = cursor.fetchone()
         inside = connection.in_atomic_block
         try:
             with (
@@ -55,17 +55,17 @@ def _place_of(connection: BaseDatabaseWrapper) -> str:
                 connection.cursor() as cursor,
             ):
                 cursor.execute(_TIMELINE)
-                place += f".{cursor.fetchone()[0]}"
+                location += f".{cursor.fetchone()[0]}"
         except DatabaseError:
-            # Not every hosted database lets its users ask, and a server may fail to read its file.
-            place += "."
-        _places[connection.connection] = place
-    return place
+            # Not every hosted database lets its users read it, and a server may fail to.
+            location += "."
+        _locations[connection.connection] = location
+    return location
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether two stamps name one writer and place. A timeline that a connection could not ask for
-    differs from none: what is not known must not look like a restore."""
+    """Whether two stamps name one writer and location. A timeline that a connection could not read
+    equals every timeline, so that it does not look like a restore."""
     (one, _, timeline), (other, _, other_timeline) = one.rpartition("."), other.rpartition(".")
     return one == other and (timeline == other_timeline or not (timeline and other_timeline))
 
@@ -78,8 +78,8 @@ class Postgresql:
     now_us = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"
     begin_snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
     random_uuid = "gen_random_uuid()"
-    # Whether entries without a number are many or none changes many times a second. A planner that
-    # believes a moment's sample reads the whole log to find the next few.
+    # The number of entries without a number changes many times a second. By statistics of one
+    # moment the planner would read the whole log to find the next few.
     tune_log: tuple[str, ...] = ("ALTER TABLE realtime_wal ALTER COLUMN seq SET STATISTICS 0",)
 
     def catalog(self, connection: BaseDatabaseWrapper) -> PostgresqlCatalog:
@@ -97,24 +97,26 @@ class Postgresql:
         return []
 
     def limit_lock_wait(self, connection: BaseDatabaseWrapper, milliseconds: int) -> None:
-        """A session that stands still while it locks the head row is ended by the server."""
+        """Does nothing: the server ends a session that hangs while it locks the head row."""
 
     head_writer = "xmin::text"
 
     def stamp(self, connection: BaseDatabaseWrapper) -> str:
         if connection.in_atomic_block:
-            # A savepoint has an id of its own, which no statement can name.
+            # In a savepoint the row gets the savepoint's id, which SQL cannot read.
             return "''"
-        place = _place_of(connection)
-        return f"(mod(pg_current_xact_id()::text::numeric, 4294967296)::bigint::text || ':{place}')"
+        location = _location_of(connection)
+        return (
+            f"(mod(pg_current_xact_id()::text::numeric, 4294967296)::bigint::text || ':{location}')"
+        )
 
     def is_own(
         self, connection: BaseDatabaseWrapper, epoch: str, seq: int, stamp: str, writer: str
     ) -> bool:
-        return not stamp or _same(stamp, f"{writer}:{_place_of(connection)}")
+        return not stamp or _same(stamp, f"{writer}:{_location_of(connection)}")
 
     def remember(self, connection: BaseDatabaseWrapper, epoch: str, seq: int) -> None:
-        """The row itself says who wrote it."""
+        """Does nothing: the row itself shows its writer."""
 
     def change_detector(self, connection: BaseDatabaseWrapper) -> AlwaysChanged:
         return AlwaysChanged()
@@ -155,7 +157,7 @@ class Postgresql:
             yield
 
     def lock_pruning(self, connection: BaseDatabaseWrapper) -> bool:
-        # Two who delete the same rows in different orders wait for each other.
+        # Two processes that delete the same rows in different orders would wait for each other.
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [PRUNING_LOCK])
             return bool(cursor.fetchone()[0])
@@ -181,7 +183,7 @@ class Postgresql:
             (sequence,) = cursor.fetchone()
             if sequence is None:
                 return False
-            # In the order of the log, the newest ids are at its end.
+            # The newest ids are at the end of the log.
             cursor.execute(
                 f"SELECT COALESCE((SELECT MAX(id) FROM realtime_wal), 0)"
                 f" > last_value - (NOT is_called)::int FROM {sequence}"

@@ -1,5 +1,5 @@
-"""The log on SQLite: `vendor` is what `realtime.wal.vendor.Vendor` asks for; trigger text, catalog,
-capture of the actor, numbering and change detection stand beside it.
+"""The log on SQLite: `vendor` implements `realtime.wal.vendor.Vendor`; the other modules are its
+parts: trigger text, catalog, capture of the actor, numbering, change detection and evidence.
 
 Never decides what is captured.
 """

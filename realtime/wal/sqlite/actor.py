@@ -1,8 +1,8 @@
-"""Hands the actor to the triggers on SQLite: a function that they call answers it.
+"""Hands the actor to the triggers on SQLite: they call a function that returns it.
 
-A trigger that calls a missing function fails the writes of every program that is not ours. So it is
-a function that every SQLite has: char(), in a number of arguments that only we define. Without us
-it answers a text of private code points, which the triggers take for no actor.
+A trigger that calls a missing function would fail the writes of every other program. So the
+triggers call a function that every SQLite has: char(), with a number of arguments that we redefine.
+In other programs it returns a text of private code points, which the triggers take for no actor.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ logger = logging.getLogger("realtime.wal.actors")
 
 
 class SqliteActorWrapper(ActorWrapper):
-    """Answers the triggers' call of the function for as long as a statement runs."""
+    """Gives the actor to the function while a statement runs."""
 
     _now: str | None = None
 
@@ -33,7 +33,8 @@ class SqliteActorWrapper(ActorWrapper):
     def connected(self) -> None:
         raw = self.connection.connection
         if not raw.execute("PRAGMA trusted_schema").fetchone()[0]:
-            # Then a function of ours in a trigger is an error, so none is made.
+            # In this mode a trigger that calls our function would be an error, so it is not
+            # defined.
             logger.warning(
                 "PRAGMA trusted_schema is off, so no actor is recorded",
                 extra={"action": "actor_off"},
@@ -44,7 +45,7 @@ class SqliteActorWrapper(ActorWrapper):
     def _answer(self, *codes: int) -> str | None:
         if codes == triggers.ACTOR_CODES:
             return self._now
-        # A char() of other triggers or queries, with as many characters.
+        # Another trigger or query calls char() with as many characters.
         return "".join(map(_character, codes))
 
 

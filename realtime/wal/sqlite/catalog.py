@@ -19,8 +19,8 @@ _TABLES = (
 
 
 _OURS = f"substr({{}}.name, 1, {len(triggers.PREFIX)}) = '{triggers.PREFIX}'"
-# SQLite fires the triggers of a table from the newest to the oldest. What one writes that was made
-# after ours stands in the log before the change that set it off.
+# SQLite fires the triggers of a table from the newest to the oldest. What a trigger newer than ours
+# writes would be in the log before the change that fired it.
 _TRIGGERS = (
     "SELECT m.name, m.tbl_name, m.sql, EXISTS (SELECT 1 FROM sqlite_master AS other"
     " WHERE other.type = 'trigger' AND other.tbl_name = m.tbl_name COLLATE NOCASE"
@@ -51,7 +51,7 @@ class SqliteCatalog:
         return {name: known[name.lower()] for name in tables if name.lower() in known}
 
     def ahead(self, captures: Iterable[Capture]) -> list[tuple[str, str]]:
-        # Ours are made again, last.
+        # None: ours are made again, so that they are the newest.
         return []
 
     def exclusive(self) -> AbstractContextManager[object]:
@@ -93,7 +93,7 @@ class SqliteCatalog:
         return installed
 
     def _installed(self) -> dict[str, tuple[str, str, bool]]:
-        """By name, the table, the text, and whether a trigger of others fires before it."""
+        """By trigger name: the table, the text, and whether a foreign trigger fires before it."""
         with self._connection.cursor() as cursor:
             cursor.execute(_TRIGGERS)
             return {name: (table, sql, bool(late)) for name, table, sql, late in cursor.fetchall()}

@@ -1,4 +1,4 @@
-"""Whether anything can have been committed since the last look: SQLite says so from shared memory.
+"""Change detection on SQLite: whether anything can have been committed since the last look.
 
 `PRAGMA data_version` changes when another connection has committed. A database file that is gone or
 was replaced is noticed too.
@@ -30,7 +30,7 @@ class SqliteChangeDetector:
         """Raises OperationalError when the database file is gone."""
         self._check_file()
         self._connection.ensure_connection()
-        # The raw connection: Django's cursor wrapper costs several times the question itself.
+        # The raw connection: Django's cursor wrapper costs several times the statement itself.
         with self._connection.wrap_database_errors:
             row = self._connection.connection.execute("PRAGMA data_version").fetchone()
         if row[0] == self._version:
@@ -43,8 +43,8 @@ class SqliteChangeDetector:
         self._version = None
 
     def _check_file(self) -> None:
-        # A deleted or replaced file leaves us reading the old one for ever, and opening a
-        # missing one would create an empty database in its place.
+        # After a deletion or replacement this connection would read the old file for ever, and
+        # opening a missing file would create an empty database.
         if self._in_memory:
             return
         now = time.monotonic()

@@ -1,9 +1,9 @@
-"""What a SQLite log has reached, kept beside the database file: evidence that the file is still the
+"""The state of a SQLite log, kept beside the database file as evidence that the file is still the
 one that clients know.
 
-A file that was put back from a backup, or copied to another place, says itself nothing of it. So
-the log's epoch, its last number and the file's own identity stand in a small file of the same name
-with `-rowcast` behind it. A backup does not have it, or has an older one.
+A file that was restored from a backup or copied does not show that. So the log's epoch, its last
+number and the file's identity are kept in a small file of the same name with `-rowcast` appended. A
+backup does not have it, or has an older one.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from dataclasses import asdict, dataclass
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 SUFFIX = "-rowcast"
-# Longer than any evidence, so that one write replaces all of an older one.
+# Longer than any evidence, so that one write replaces an older one completely.
 _BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """`file` is what the operating system calls the database file: device and number."""
+    """What the log has reached. `file` identifies the database file: device and inode number."""
 
     epoch: str
     seq: int
@@ -37,7 +37,7 @@ def path_of(connection: BaseDatabaseWrapper) -> str | None:
 
 
 def read(path: str) -> Evidence | None:
-    """The evidence beside this database file; None where there is none, or none that is whole."""
+    """The evidence beside this database file; None if there is none, or if it is damaged."""
     try:
         with open(path + SUFFIX, "rb") as file:
             return Evidence(**json.loads(file.read(_BYTES)))
@@ -46,7 +46,7 @@ def read(path: str) -> Evidence | None:
 
 
 def write(path: str, epoch: str, seq: int) -> bool:
-    """Keep how far the log is; False where the folder cannot be written to."""
+    """Write how far the log is. False if the folder cannot be written to."""
     text = json.dumps(asdict(Evidence(epoch, seq, identity(path)))).encode().ljust(_BYTES)
     try:
         descriptor = os.open(path + SUFFIX, os.O_WRONLY | os.O_CREAT, 0o644)
@@ -60,7 +60,7 @@ def write(path: str, epoch: str, seq: int) -> bool:
 
 
 def identity(path: str) -> str:
-    """What the operating system calls the file; empty where there is none."""
+    """Device and inode number of the file; empty if it does not exist."""
     try:
         status = os.stat(path)
     except OSError:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from realtime.wal.vendor import Query
 
 # Writers are serialised: no transaction is inside another, so any prefix is whole transactions.
-_PLACED = """
+_RANKED = """
 WITH backlog AS (
     SELECT id, captured_us FROM realtime_wal WHERE seq IS NULL ORDER BY txid, id LIMIT %s
-), placed AS (
-    SELECT id, captured_us, ROW_NUMBER() OVER (ORDER BY id) AS place FROM backlog
+), ranked AS (
+    SELECT id, captured_us, ROW_NUMBER() OVER (ORDER BY id) AS rank FROM backlog
 )
 """
 _WAITING = "((SELECT 1 FROM realtime_wal WHERE seq IS NULL ORDER BY txid, id LIMIT 1) IS NOT NULL)"
@@ -31,13 +31,13 @@ class SqliteNumbering:
         return False
 
     def remember(self, snapshot: str) -> None:
-        """A look at everything costs next to nothing."""
+        """Does nothing: a look at everything is cheap."""
 
     def waiting(self) -> Query:
         return _WAITING, []
 
-    def placed(self) -> Query:
-        return _PLACED, []
+    def ranked(self) -> Query:
+        return _RANKED, []
 
     def lock(self, mine: str) -> tuple[str, ...]:
         # An update takes the write lock, whatever the row then holds.

@@ -26,8 +26,8 @@ from realtime.wal.entry import ColumnInfo, Relation
 
 PREFIX = "rowcast_"
 
-# The actor, as `SqliteActorWrapper` answers it. Without it the function is there all the same and
-# answers the text that `_UNANSWERED` stands for.
+# The actor, as the function of `SqliteActorWrapper` returns it. Without the wrapper the function
+# returns the text that `_UNANSWERED` stands for.
 ACTOR_FUNCTION = "char"
 ACTOR_CODES = tuple(0xE000 + ord(letter) for letter in "rowcast.actor")
 _UNANSWERED = " || ".join(
@@ -62,7 +62,7 @@ def balanced(parts: Sequence[str], operator: str) -> str:
 
 
 def _garbage(c: str) -> str:
-    """Any value at all, as JSON: what a column holds that should hold something else."""
+    """Any value as JSON, for a value that is not of its column's kind."""
     return (
         f"CASE typeof({c}) WHEN 'blob' THEN '\"' || lower(hex({c})) || '\"'"
         f" WHEN 'real' THEN {_finite(c, f'json_quote({c})')}"
@@ -82,10 +82,10 @@ def _float(c: str) -> str:
     """The fewest of 15, 16 and 17 digits that read back as the same double, as PostgreSQL writes
     them: with an exponent below 1e-4 and from 1e15 on.
 
-    Whether some digits do cannot be asked of CAST, which is now and then off by one unit in the
-    last place. Instead they are taken as an integer m and a power of ten: for up to 10**22 both
-    are exact doubles and a single division or multiplication rounds correctly. That takes an m of
-    at most 2**53, or an even one; an odd one of 16 digits beyond it is written with 17. Where
+    CAST does not tell whether some digits suffice: it is now and then off by one unit in the last
+    place. Instead they are taken as an integer m and a power of ten: for up to 10**22 both are
+    exact doubles, and a single division or multiplication rounds correctly. That needs an m of at
+    most 2**53, or an even one; a larger odd one of 16 digits is written with 17. Where
     printf may round the 17th digit wrongly, 18 are written. Beyond 1e50 and below 1e-50 some
     versions of SQLite cannot print a double exactly at all; there the last place may be off by one.
     """
@@ -281,8 +281,8 @@ def triggers(
     """The statements that capture this relation, by trigger name.
 
     `whole`: every column of the table is captured, so every UPDATE is. Otherwise only an UPDATE
-    that changed a captured column is: a login must not write about a user whose `last_login` no
-    policy reads. `ops`: which of the three are captured.
+    that changed a captured column is: a login must not write an entry about a user if no policy
+    reads `last_login`. `ops`: which of the three operations are captured.
     """
     condition = "" if whole else f" WHEN {_changed(relation)}"
     return dict(

@@ -29,7 +29,7 @@ _RANDOM_UUID = (
     " || substr('89ab', 1 + (random() & 3), 1)"
     " || substr(hex(randomblob(2)), 2) || hex(randomblob(6)))"
 )
-# Says that the evidence beside the file counts.
+# The stamp of a head row for which the evidence beside the file counts.
 _STAMP = "file"
 _UNWRITABLE: set[str] = set()
 
@@ -39,8 +39,8 @@ logger = logging.getLogger(__name__)
 class Sqlite:
     """See `realtime.wal.vendor.Vendor`."""
 
-    # Remaking a table loses its triggers, dropping a column fails while one names it, and the
-    # log's own table cannot be remade while any writes to it.
+    # Remaking a table loses its triggers, dropping a column fails while a trigger names it, and the
+    # log's own table cannot be remade while a trigger writes to it.
     triggers_survive_migrations = False
     renews_idle_leases = False
     now_us = triggers.NOW_US
@@ -106,7 +106,7 @@ class Sqlite:
             return True
         known = evidence.read(path)
         if not stamp:
-            # Written before there was any evidence, or the file is of a time before there was.
+            # The row was written before there was any evidence.
             return known is None or known.epoch != epoch or known.seq <= seq
         return (
             known is not None
@@ -141,14 +141,14 @@ class Sqlite:
         return self.as_bytes(triggers.image(relation, row, scales))
 
     def prepare_images(self, connection: BaseDatabaseWrapper) -> None:
-        """Nothing changes how SQLite prints values."""
+        """Does nothing: no setting changes how SQLite prints values."""
 
     def printing(self, connection: BaseDatabaseWrapper) -> AbstractContextManager[object]:
-        # No transaction: it might have to wait for writers.
+        # No transaction is begun, because it might have to wait for writers.
         return nullcontext()
 
     def lock_pruning(self, connection: BaseDatabaseWrapper) -> bool:
-        # The transaction is the only one that writes.
+        # Only one transaction writes at a time.
         return True
 
     def newest_writer(self, connection: BaseDatabaseWrapper) -> int:
@@ -163,7 +163,7 @@ class Sqlite:
             return [text for (text,) in cursor.fetchall()]
 
     def ids_behind(self, connection: BaseDatabaseWrapper) -> bool:
-        # AUTOINCREMENT looks at the table, too.
+        # AUTOINCREMENT takes the ids in the table into account.
         return False
 
     def log_bytes(self, connection: BaseDatabaseWrapper) -> int | None:
