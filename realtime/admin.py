@@ -1,4 +1,4 @@
-"""The log in the admin: to look at, never to change."""
+"""The log in the admin, read-only."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ _BIGINT = 2**63
 
 
 def pretty(document: str, max_value: int = MAX_VALUE) -> str:
-    """A JSON object over several lines, its numbers digit for digit. What is too long is cut,
-    and says so; what is no JSON is shown as it is."""
+    """A JSON object over several lines, its numbers digit for digit. Long values are cut, which is
+    said; a text that is not JSON is returned unchanged."""
     try:
         cells = _decode_cells(document.encode())
         cut = {name: _cut_cell(cell, max_value) for name, cell in cells.items()}
@@ -76,7 +76,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     shown: tuple[str, ...] = ()
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        # By `objects`: the default manager is the one for fixtures.
+        # By `objects`, because the default manager is for fixtures and returns no rows.
         return self.model.objects.order_by(*self.get_ordering(request))
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
@@ -96,7 +96,8 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 class TableFilter(admin.SimpleListFilter):
-    """By table. The choices come from the relations, so that the log is not read for them."""
+    """A filter by table. The choices come from the relations, so that the log is not read for
+    them."""
 
     title = _("table")
     parameter_name = "table"
@@ -111,7 +112,7 @@ class TableFilter(admin.SimpleListFilter):
 
 
 def _names(actors: Collection[str | None]) -> dict[str | None, str | None]:
-    """What the actors are called that are the primary keys of users; None for the others."""
+    """The names of users for those actors that are primary keys of users; None for the others."""
     users = get_user_model()
     keys = {}
     for actor in set(actors) - {None}:
@@ -160,7 +161,7 @@ class WalEntryAdmin(ReadOnlyAdmin):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[WalEntry]:
-        # The images may be large and need not be valid UTF-8; they are read one by one.
+        # The images may be large and may not be valid UTF-8; they are read one by one.
         return super().get_queryset(request).defer("old", "new")
 
     def get_search_results(
@@ -206,7 +207,7 @@ class WalEntryAdmin(ReadOnlyAdmin):
 
 
 def _actors(word: str) -> list[str]:
-    """The actors that a word of a search may mean: itself, and the user of that name."""
+    """The actors that a word of a search may mean: the word itself, and the user of that name."""
     users = get_user_model()
     named = users._base_manager.filter(**{users.USERNAME_FIELD: word})
     return [word, *map(str, named.values_list("pk", flat=True))]

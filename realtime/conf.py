@@ -1,7 +1,7 @@
 """The `REALTIME` setting as one frozen, validated value, read through `settings`.
 
-Built on first use and again after `override_settings`. An unknown key raises an error that suggests
-the right one; a value of a wrong type, one that says what is expected.
+Built on first use and again after `override_settings`. The error for an unknown key suggests the
+right one; that for a value of a wrong type says what is expected.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _limits(given: Any) -> Limits:
 
 
 def build(given: Any) -> Settings:
-    """The settings a `REALTIME` dict stands for.
+    """The settings of a `REALTIME` dict, with defaults for absent keys.
 
     Raises ImproperlyConfigured for an unknown key or a value of the wrong type.
     """

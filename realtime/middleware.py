@@ -1,7 +1,7 @@
-"""Each request's user as the actor of what its view writes.
+"""The user of a request as the actor of the writes of its view.
 
-Owns which user that is. The user is read only when something is written, so a request that only
-reads costs no query of the session.
+Owns which user that is. The user is only read when something is written, so a request that only
+reads costs no query for the session.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class NotInFixtures(models.Manager["Any"]):
-    """What `dumpdata` sees of the log's own tables, by their default manager: no rows. See
-    `realtime.wal.fixtures`."""
+    """The default manager of the log's own tables, which returns no rows, so that `dumpdata` leaves
+    them out. See `realtime.wal.fixtures`."""
 
     def get_queryset(self) -> models.QuerySet[Any]:
         return super().get_queryset().none()
@@ -32,9 +32,9 @@ class NotInFixtures(models.Manager["Any"]):
 class WalRelation(models.Model):
     """The shape of a captured table at the time its triggers were installed.
 
-    Named after the Relation message of PostgreSQL's logical replication: an entry alone says
-    which values changed, its relation says what they are. Rows are never changed: a new column
-    list is a new relation, so that an old entry reads the same for ever (RT-E1).
+    Named after the Relation message of PostgreSQL's logical replication: an entry has values, and
+    its relation has their columns, types and key. Rows are never changed: a new list of columns is
+    a new relation, so that an old entry reads the same for ever (RT-E1).
     """
 
     id = models.CharField(primary_key=True, max_length=32)
@@ -193,10 +193,10 @@ class Process(models.Model):
 
 
 class Topic(models.Model):
-    """What people broadcast to and are present in. It has no table: a topic is a name.
+    """A topic of broadcasts and presence. It has no table: a topic is a name.
 
-    Policies on its permissions say who may do what on a private topic; their predicates see the
-    one column, the name without `realtime:`.
+    Policies on its permissions decide what a subject may do on a private topic; their predicates
+    have one column, `topic`, the name without `realtime:`.
     """
 
     row_actions = ("receive_broadcast", "send_broadcast", "view_presence", "track_presence")
@@ -221,10 +221,10 @@ class Topic(models.Model):
 
 
 class RandomId(models.Func):
-    """A random UUID, made by the database: rows are inserted by other programs too."""
+    """A random UUID made by the database, because other programs insert rows too."""
 
     output_field = models.UUIDField()
-    # SQL for it on a connection's database. Set when the app is ready, by what knows vendors.
+    # A function that returns the SQL for a connection. `RealtimeConfig.ready` sets it.
     sql_on: ClassVar[Callable[[BaseDatabaseWrapper], str]]
 
     def as_sql(self, compiler: Any, connection: Any, *args: Any, **context: Any) -> Any:

@@ -1,4 +1,4 @@
 """The HTTP views: broadcasts by POST, health and metrics.
 
-Never reads the log and never talks to a socket; it hands requests to `realtime.process`.
+Never reads the log and never writes to a socket; it passes requests to `realtime.process`.
 """

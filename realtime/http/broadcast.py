@@ -1,7 +1,7 @@
 """Broadcasts over HTTP: one or many per request, JSON or bytes, from any origin.
 
-A browser's session does not count, so that no other site can send in the name of its user. The
-subject comes from a token or an opaque key; without one it is anonymous.
+A browser's session is ignored, so that no other site can send in the name of its user. The subject
+comes from a token or an opaque key; without one it is anonymous.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class _Answer(Exception):
 
 
 def _open(view: View) -> Callable[..., Any]:
-    """Wraps both views: preflight, method, errors, and the headers of every answer."""
+    """Wrap a view: preflight, method, errors, and the headers of every answer."""
 
     @csrf_exempt
     @independent
@@ -146,15 +146,15 @@ async def single(request: HttpRequest, *, topic: str, event: str) -> HttpRespons
 
 
 def _as_sent(request: HttpRequest, topic: str, event: str) -> tuple[str, str]:
-    """Topic and event, split where the sender did: a slash in a name is sent as `%2F`. Django's
-    path is decoded and does not show the difference; in it the last `/events/` splits them."""
+    """Topic and event, split as the sender did: a slash in a name is sent as `%2F`. Django's path
+    is decoded and does not show the difference; there the last `/events/` splits them."""
     if not isinstance(request, ASGIRequest):
         return topic, event
     # Servers may leave it out.
     path: bytes = request.scope.get("raw_path") or b""
     sent = unquote(path.rpartition(_EVENTS.encode())[2].decode("latin-1"))
     names, ending = f"{topic}{_EVENTS}{event}", f"{_EVENTS}{sent}"
-    # Something rewrote one of the paths and not the other: Django's path counts.
+    # Only one of the paths was rewritten: Django's path counts.
     if not sent or not names.endswith(ending):
         return topic, event
     return names.removesuffix(ending), sent

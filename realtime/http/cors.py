@@ -1,4 +1,4 @@
-"""CORS headers of answers that any origin may read, because cookies do not count in them."""
+"""CORS headers of answers that any origin may read, because no cookie is used for them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from django.utils.cache import patch_vary_headers
 R = TypeVar("R", bound=HttpResponseBase)
 
 _HEADERS = ("apikey", "authorization", "content-type", "x-client-info")
-# A preflight may ask for further headers: those of tracing, of a custom `fetch`. They are allowed
-# as long as they are names of headers and not many.
+# A preflight may name further headers, of tracing or of a custom `fetch`. They are allowed if they
+# are valid names and not too many.
 _MOST_ASKED = 50
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 

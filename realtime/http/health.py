@@ -27,7 +27,7 @@ logger = logging.getLogger("realtime.health")
 
 _START_SECONDS = 1.0
 _DATABASE_SECONDS = 5.0
-# Without a layer events come later and none is lost.
+# Without a layer events are delivered later, and none is lost.
 _LAYER_SECONDS = 30.0
 
 layer_probe = CachedProbe()
@@ -66,8 +66,8 @@ async def health(request: HttpRequest) -> JsonResponse:
 
 
 async def _start(request: HttpRequest) -> None:
-    """Start the embedded tailer as the first socket would: behind a load balancer that sends no
-    socket to an unhealthy server there would never be one."""
+    """Start the embedded tailer, as the first socket does: a load balancer sends no socket to a
+    server that is not healthy."""
     if not (conf.current().embedded and isinstance(request, ASGIRequest)):
         return
     starting = asyncio.ensure_future(hub().ready())
@@ -89,8 +89,8 @@ async def _numbering() -> status.Numbering | None:
 @never_cache
 @require_safe
 async def metrics(request: HttpRequest) -> HttpResponse:
-    """Prometheus' text, for staff and for tokens and keys of role service_role, because it names
-    hosts."""
+    """The metrics in Prometheus' text format. Only for staff and for tokens and keys of role
+    service_role, because they name hosts."""
     try:
         refusal = await _not_an_operator(request)
         if refusal is not None:

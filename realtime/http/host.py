@@ -1,4 +1,4 @@
-"""What makes a view independent of the project that it is in."""
+"""Makes a view independent of the settings of the project around it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ V = TypeVar("V", bound=Callable[..., Any])
 
 
 def independent(view: V) -> V:
-    """The view, outside the transaction of ATOMIC_REQUESTS, which Django refuses for async views,
-    and outside `LoginRequiredMiddleware` and `SubjectMiddleware`: it authenticates by itself."""
+    """The view without the transaction of ATOMIC_REQUESTS, which Django refuses for async views,
+    and exempt from `LoginRequiredMiddleware` and `SubjectMiddleware`: it authenticates by
+    itself."""
     for alias in settings.DATABASES:
         view = transaction.non_atomic_requests(using=alias)(view)
     view.login_required = False  # type: ignore[attr-defined]

@@ -1,8 +1,8 @@
-"""Broadcasts as the body of a POST holds them. Pure.
+"""The broadcasts in the body of a POST. Pure.
 
-The cost of a body is bounded by its size and by the number of messages, also for a body made to be
-expensive: nothing is decoded into Python objects that is not needed, the first messages that are
-wrong end the reading, and the answer stays small.
+The cost of a body is bounded by its size and by the number of its messages, also for a body made to
+be expensive: only necessary parts become Python objects, reading ends after the first few wrong
+messages, and the answer stays small.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class _Body(msgspec.Struct):
 
 
 class _Message(msgspec.Struct, gc=False):
-    """Every field is read as it stands and checked by hand."""
+    """Every field as raw JSON, which is checked below."""
 
     topic: msgspec.Raw = _ABSENT
     event: msgspec.Raw = _ABSENT
@@ -52,7 +52,7 @@ class _Message(msgspec.Struct, gc=False):
 
 
 class _Shape(msgspec.Struct, gc=False):
-    """The least that a message has: decoding stops at the first that has less."""
+    """The required fields of a message: decoding stops at the first message without them."""
 
     topic: msgspec.Raw
     event: msgspec.Raw
@@ -80,7 +80,7 @@ def read_batch(body: bytes, most: int | None, payload_bytes: int | None) -> list
         try:
             _decode(_decode_shapes, given)
         except Invalid as error:
-            # The text names the place and the field: "... - at `$[3]`".
+            # The text names the index and the field: "... - at `$[3]`".
             raise Invalid({"messages": error.errors["body"]}) from None
     items = _decode(_decode_list, given)
     if most is not None and len(items) > most:
@@ -164,7 +164,7 @@ def _read_message(item: msgspec.Raw, payload_bytes: int | None) -> Broadcast | E
 
 
 def _text(raw: msgspec.Raw) -> object:
-    """A JSON string as text, null as None, anything else as it stands."""
+    """A JSON string as text, null as None, any other value as raw JSON."""
     value = bytes(raw)
     if value == b"null":
         return None
@@ -180,7 +180,7 @@ def _is_uuid(value: object) -> bool:
 
 
 def _check(payload: bytes) -> None:
-    # All of it: every receiver must be able to read it.
+    # The whole payload: every receiver must be able to read it.
     try:
         check_json(payload, "The body")
     except FrameError as error:

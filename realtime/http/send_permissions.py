@@ -1,8 +1,8 @@
 """Whether a subject may send to private topics, for many requests at once.
 
-Reading the policies costs more than a request may cause: requests share one reading, and readings
-have pauses. A reading is never older than the request that uses it. Judging goes topic by topic in
-short pieces, so that no request occupies a database thread for long.
+Reading the policies for each request would cost too much: requests share one reading, and there are
+pauses between readings. A reading is never older than the request that uses it. Topics are judged a
+few at a time, so that no request occupies a database thread for long.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class SharedPlanner:
         """A planner that is read after this call. Raises what the database raises."""
         if self._next is None:
             self._next = asyncio.create_task(self._read(), name="rowcast-planner")
-            # When every request was cancelled, nobody reads the exception.
+            # If every request was cancelled, asyncio would log the exception.
             self._next.add_done_callback(lambda task: task.cancelled() or task.exception())
         return await asyncio.shield(self._next)
 

@@ -1,4 +1,4 @@
-"""Who sends by HTTP, and how much.
+"""The senders of HTTP broadcasts, and their quotas.
 
 A sender is a subject at an address. Bytes are charged before they are read, messages before they
 are sent. The service role is the operator's own and has no quota.
@@ -24,9 +24,9 @@ from realtime.process.hub import hub
 from realtime.session.quotas import QuotaChain, Quotas, Rates, network
 from realtime.topics.broadcast import Broadcast
 
-# Bodies up to this size are read on the event loop: that takes less than the way to a thread.
+# Bodies up to this size are read on the event loop, which takes less time than a change of threads.
 _SMALL_BYTES = 16_384
-# Larger bodies of one address that are read or wait for it.
+# The most larger bodies of one address that are being read or wait to be read.
 _MOST_READING = 4
 
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""What an operator looks at: status, metrics, and whether the channel layer answers.
+"""Figures for operators: status, metrics, and whether the channel layer answers.
 
-Never changes anything.
+Changes nothing.
 """

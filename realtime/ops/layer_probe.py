@@ -1,4 +1,4 @@
-"""Whether the channel layer works: this process sends itself a message.
+"""Checks whether the channel layer works: this process sends itself a message.
 
 The result is kept for two seconds, so that many health checks cost the layer one message.
 """
@@ -19,7 +19,8 @@ from realtime.bus.mailbox import Mailbox
 
 State = Literal["ok", "down", "in-memory", "none"]
 
-# Sent repeatedly: the layer may not have subscribed yet, or may use several hosts in rotation.
+# The message is sent repeatedly: the layer may not have subscribed yet, or may use several hosts in
+# rotation.
 _AGAIN_SECONDS = 0.25
 _KEEP_SECONDS = 2.0
 

@@ -1,6 +1,6 @@
-"""Effects: what a session asks the shell to do.
+"""Effects: the actions that a session wants, as values.
 
-Pure values: the session returns them, the consumer performs them.
+Pure: the session returns them, and the connection performs them.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A connection takes tokens from its own buckets and from those it shares with oth
 and of its subject, so reconnecting gains nothing. The shared rates are multiples of what one
 connection may do. Many people may use one address, and one person many tabs; after a restart all
 of them come back at once. The multiples of the burst are therefore far larger than those of the
-rate. The number of keys is bounded, and a full bucket is forgotten.
+rate. The number of keys is bounded, and a quota whose buckets are full is dropped.
 
 Pure: the time is an argument.
 """
@@ -237,7 +237,7 @@ class Quotas:
         # Two at each call: every key is examined again before long, and no call is slow.
         for _ in range(2):
             name, (oldest, asked_at) = next(iter(self._known.items()))
-            # Who asked for it just now has not taken from it yet.
+            # A quota that was returned just now may not have been used yet.
             idle = now - asked_at > _IDLE_SECONDS and oldest.full(now)
             if len(self._known) > self._most or (len(self._known) > 1 and idle):
                 del self._known[name]
@@ -246,8 +246,8 @@ class Quotas:
 
 
 def network(address: str) -> str:
-    """The part of an address that one party holds: of IPv6 the first 64 bits, since one host can
-    use all addresses below them. A text that is no address is returned as it is."""
+    """The part of an address that one party has: of IPv6 the first 64 bits, since one host can use
+    all addresses below them. A text that is no address is returned unchanged."""
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

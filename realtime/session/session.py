@@ -1,9 +1,9 @@
 """The state of one socket: a message and the time in, effects out.
 
-Pure: no await, no clock, no Django. The shell performs the effects and reports the results with
-`joined`, `refused`, `renewed` and `ended`. A result may come late, after the client left or joined
-the topic again: the identity of its `Channel` shows that, and the result is undone.
-Times are in seconds: `now` is monotonic, for limits and silence; `wall` is since 1970, for tokens.
+Pure: no await, no clock, no Django. The connection performs the effects and reports the results
+with `joined`, `refused`, `renewed` and `ended`. A result may come late, after the client left or
+joined the topic again: the identity of its `Channel` shows that, and the result is undone. Times
+are in seconds: `now` is monotonic, for limits and silence; `wall` is since 1970, for tokens.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from realtime.util.token_bucket import Rate, TokenBucket
 
 SILENCE_SECONDS = 60.0
 PRESENCE_SECONDS = 30.0
-#: Messages that wait for joins to be answered, and the bytes of those and of the joins themselves:
-#: of all channels of a socket together.
+#: The most messages of a socket that wait for joins to be answered, and the most bytes of those
+#: messages and of the joins.
 MOST_PENDING = 200
 MOST_BYTES = 4_194_304
 
@@ -80,7 +80,7 @@ class Session:
             len(data) > limit or (isinstance(data, str) and _size(data) > limit)
         ):
             return self._close(CloseCode.FRAME_TOO_LARGE, "frame_bytes/connection")
-        # These are far above what any client needs, so no reply explains them.
+        # These limits are far above the needs of any client, so no reply explains them.
         if scope := self._quotas.message(now):
             return self._close(CloseCode.TOO_MANY, f"messages_per_second/{scope}")
         if scope := self._quotas.data(now, len(data)):
@@ -133,7 +133,7 @@ class Session:
         if message.event != "heartbeat":
             return self._replies.fail(message, WireError.UNMATCHED_TOPIC.response())
         at = self.position()
-        # Without a position while a channel has not been served everything up to it.
+        # No position is given while a channel was not sent everything up to it.
         response = {} if at is None or self._joining() else {"epoch": at.epoch, "seq": at.seq}
         return [self._replies.reply(message, "ok", response)]
 
@@ -207,7 +207,7 @@ class Session:
         if channel is None:
             return [reply]
         if channel.pending and channel.pending[-1][0].event != "phx_leave":
-            # It follows messages that have not taken effect yet.
+            # Earlier messages have not taken effect yet.
             channel.pending.append((message, now))
             return []
         if message.join_ref is not None and message.join_ref != channel.join_ref:
@@ -226,7 +226,7 @@ class Session:
             return []
         return [Renew(channel, token)]
 
-    # --- from the shell -------------------------------------------------------------------------
+    # --- from the connection --------------------------------------------------------------------
 
     def joined(
         self,
@@ -250,7 +250,7 @@ class Session:
         if self.channels.get(channel.topic) is not channel:
             return [Leave(channel)]
         if problems and _waits(channel.config):
-            # A join that waits is answered by whether its changes flow.
+            # The reply to a join that waits says whether its bindings work.
             return self.refused(channel, WireError.CHANGES_REFUSED.reason(detail=problems[0]))
         channel.phase = Phase.JOINED
         channel.join_until = None
@@ -258,7 +258,7 @@ class Session:
         channel.rights = rights
         config = channel.config
         response = {"postgres_changes": config.echoes, "epoch": at.epoch, "seq": at.seq}
-        # They may be large, and are needed only once.
+        # The echoes may be large, and are needed only once.
         channel.config = replace(config, echoes=())
         effects: list[Effect] = [self._replies.join_reply(channel, "ok", response)]
         effects += map(Send, replayed)
@@ -271,7 +271,7 @@ class Session:
         )
 
     def release(self, channel: Channel) -> list[Effect]:
-        """Let the messages take effect that came while the channel was joining."""
+        """Handle the messages that came while the channel was joining."""
         effects: list[Effect] = []
         pending, channel.pending = channel.pending, []
         for message, then in pending:
@@ -284,7 +284,8 @@ class Session:
         return effects
 
     def refused(self, channel: Channel, reason: str, limit: str = "") -> list[Effect]:
-        """The join is refused, for `reason`; `limit` is "<key of LIMITS>/<scope>" if one did it."""
+        """The join is refused, for `reason`. `limit` is "<key of LIMITS>/<scope>" if that is the
+        limit behind it."""
         if self.channels.get(channel.topic) is not channel:
             return []
         return [
@@ -312,7 +313,7 @@ class Session:
         if not rights.join:
             return self.ended(channel, WireError.PERMISSION_LOST.text(topic=channel.name))
         if saw and not rights.view:
-            # No leave reaches this channel any more: those it knows of would stay for ever.
+            # No leave reaches this channel any more, so its client forgets all members.
             return [self._replies.push(channel, "presence_state", {})]
         return []
 
@@ -384,7 +385,7 @@ class Session:
         return [] if self.closing else self._close(code)
 
     def disconnect(self) -> list[Effect]:
-        """The server stops: a `system` message on each channel, then 1012."""
+        """The server stops: send a `system` message on each channel, then close with 1012."""
         if self.closing:
             return []
         messages: list[Effect] = [
@@ -395,7 +396,7 @@ class Session:
         return [*messages, *self._close(CloseCode.RESTART)]
 
     def tick(self, now: float, wall: float) -> list[Effect]:
-        """End what is over: a silent socket, an expired token, a join that waited too long."""
+        """End a silent socket, channels whose token has expired, and joins that waited too long."""
         if self.closing:
             return []
         if now - self.last_seen >= SILENCE_SECONDS:

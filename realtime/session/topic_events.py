@@ -1,7 +1,7 @@
 """Topic events: broadcasts and presence messages from a client.
 
-Pure, a part of the session: a message and the time in, effects out. The shell performs the effects
-and reports the results with `relayed`, `not_stored` and `tracked`.
+Pure, a part of the session: a message and the time in, effects out. The connection performs the
+effects and reports the results with `relayed`, `not_stored` and `tracked`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from realtime.session.replies import Replies
 from realtime.topics.broadcast import LONGEST_EVENT
 from realtime.topics.presence import rules
 
-# An entry of the log without what clients put into it.
+# Bytes of an entry of the log, beside the values that clients put into it.
 _ENTRY_BYTES = 256
 
 
@@ -126,8 +126,8 @@ class TopicEvents:
     def _if_asked(
         self, channel: Channel, message: ClientMessage, effects: list[Effect]
     ) -> list[Effect]:
-        """Without the reply where the client asked for none: some take an error reply to a
-        broadcast for the failure of its channel. Log and metrics have it all the same."""
+        """The effects without the reply to a broadcast, if the client asked for no replies: some
+        clients would take an error reply for a failure of the channel. Log and metrics stay."""
         if message.event.lower() != "broadcast" or channel.config.broadcast_ack:
             return effects
         return [effect for effect in effects if not isinstance(effect, Send)]

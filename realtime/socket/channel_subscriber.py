@@ -35,7 +35,7 @@ class Socket(Protocol):
 
 
 class PendingBroadcasts:
-    """Keeps the broadcasts that come before the join is answered, each with its id if stored."""
+    """Keeps the broadcasts that come before the join is answered; stored ones with their id."""
 
     __slots__ = ("frames",)
 
@@ -90,7 +90,7 @@ class ChannelSubscriber:
 
     @property
     def connection(self) -> object:
-        """What the channels of one socket have in common."""
+        """The same object for all channels of one socket."""
         return self._socket
 
     def hear(self, frame: Outgoing, id_: str) -> None:
@@ -103,7 +103,7 @@ class ChannelSubscriber:
             self.outlet.put(frame)
 
     def skip(self, id_: str) -> None:
-        """Do not queue this stored broadcast when it comes: the client has it already."""
+        """Do not queue this stored broadcast when it comes, because the client has it already."""
         self._skipped[id_] = None
         if len(self._skipped) > _MOST_SKIPPED:
             del self._skipped[next(iter(self._skipped))]

@@ -3,10 +3,9 @@
 Performs the effects of its session: sends through the outbox, keeps the one timer, and starts the
 joins and topic work of its channels.
 
-Nothing here refers to the connection in a circle once it has ended: joiners and topic handlers are
-made for each use, and the outbox holds `_End` instead of the connection. Objects in a circle wait
-for a full garbage collection, which stops the process for half a second for every ten thousand
-sockets that have gone.
+An ended connection is in no reference cycle: joiners and topic handlers are made for each use, and
+the outbox refers to `_End` instead of the connection. Objects in cycles wait for a full garbage
+collection, which stops the process for half a second for every ten thousand closed sockets.
 """
 
 from __future__ import annotations
@@ -58,8 +57,8 @@ logger = logging.getLogger("realtime.consumer")
 
 # How long a close waits for a client that does not read.
 _CLOSE_SECONDS = 2.0
-# How long the user of the handshake need not be read again for a join. Later changes of the user
-# arrive by the log, but a snapshot does not wait for the log.
+# For so many seconds after the handshake a join does not read the user again. Later changes of the
+# user come by the log, but a snapshot does not wait for the log.
 _FRESH_SECONDS = 1.0
 
 AsgiSend = Callable[[dict[str, Any]], Awaitable[None]]
@@ -68,8 +67,8 @@ AsgiReceive = Callable[[], Awaitable[dict[str, Any]]]
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What the handshake found out. `generation` is that of the permissions the subject was read
-    with; `shared` are the quotas of the client's `address`."""
+    """The result of a handshake. `generation` is the generation of permissions in which the subject
+    was read; `shared` are the quotas of the client's `address`."""
 
     admitted: Admitted
     generation: int
@@ -79,9 +78,9 @@ class Admission:
 
 
 class _End:
-    """Ends a connection: called once its outbox is empty or full, or with the error of a send.
+    """Ends a connection. Called once its outbox is empty or full, or with the error of a send.
 
-    Its task is in `receive` most of the time, and is cancelled there.
+    The connection's task waits in `receive` most of the time, and is cancelled there.
     """
 
     __slots__ = ("_task", "failure", "reached")
@@ -100,7 +99,7 @@ class _End:
             self._task.cancel()
 
     def absorb(self) -> bool:
-        """Take back the cancellation of `__call__`; False where something else cancelled too."""
+        """Undo the cancellation by `__call__`. False if the task was cancelled by others too."""
         return self.reached and self._task is not None and not self._task.uncancel()
 
 
@@ -177,7 +176,7 @@ class Connection:
                 counters.frames_in += 1
                 counters.bytes_in += len(data)
                 self.perform(self.session.receive(data, self._loop.time()))
-            # Messages that have come already are received without a pause.
+            # `receive` does not wait for messages that have come already.
             await slice_.pause()
 
     def _stop(self) -> None:
@@ -206,7 +205,7 @@ class Connection:
         try:
             await asyncio.wait_for(send_close(self._asgi_send, code, code.meaning), _CLOSE_SECONDS)
         except (TimeoutError, RuntimeError):
-            # The client does not read: the end of the application closes the socket.
+            # The client does not read. The server closes the socket when the application returns.
             return
         except Exception as error:
             if not is_gone(error):
@@ -281,8 +280,8 @@ class Connection:
         )
 
     def _known_since(self) -> int:
-        """The generation of permissions since which the subject's user is known. A user who was
-        read longer ago than that is read again."""
+        """The generation of permissions in which the subject's user was read; -1 if that was so
+        long ago that the user must be read again."""
         fresh = self._loop.time() - self._started < _FRESH_SECONDS
         return self._admission.generation if fresh else -1
 
@@ -290,15 +289,15 @@ class Connection:
         self._counters.notes[note.action] += 1
         if note.limit:
             self._counters.limits[note.limit] += 1
-        # Once at INFO for each socket and action: a client may repeat its mistakes without end.
+        # At INFO once for each socket and action, because a client may repeat its mistakes.
         level = logging.DEBUG if note.action in self._logged else logging.INFO
         self._logged.add(note.action)
-        # The text holds what clients sent: a line break in it must not begin a line of the log.
+        # The text contains what clients sent: a line break in it must not begin a line of the log.
         text = note.text if note.text.isprintable() else repr(note.text)[1:-1]
         logger.log(level, "%s: %s", note.action, text, extra={"action": note.action})
 
     def start(self, work: Coroutine[Any, Any, None], channel: Channel) -> None:
-        """Run work for a channel beside the reading of messages; its failure ends the channel."""
+        """Run work for a channel in a task of its own; its failure ends the channel."""
         task = asyncio.create_task(self._guard(work, channel), name="rowcast-join")
         self._jobs.add(task)
         task.add_done_callback(self._jobs.discard)
@@ -351,8 +350,8 @@ def _open_outbox(scope: Mapping[str, Any], send: AsgiSend, limits: Limits, end: 
 
 
 async def _is_disconnected(receive: AsgiReceive) -> bool:
-    """Whether the server has ended the socket, as after a malformed frame: a send then fails in
-    whatever way the server has, before the application has read of the end."""
+    """Whether the server has ended the socket, as after a malformed frame. A send then fails with
+    an error of the server, before the application has received the end."""
     try:
         async with asyncio.timeout(_CLOSE_SECONDS):
             while (await receive())["type"] != "websocket.disconnect":
@@ -368,6 +367,7 @@ async def _send_frame(send: AsgiSend, frame: str | bytes) -> None:
 
 
 def _position(hub: Hub, subscribers: Mapping[Channel, ChannelSubscriber]) -> Position | None:
-    """How far a socket has been served; None while one of its channels is catching up."""
+    """The position up to which a socket was sent everything; None while one of its channels is
+    catching up."""
     replaying = hub.dispatcher.subscriptions.channels.replaying
     return None if any(map(replaying, subscribers.values())) else hub.position

@@ -117,8 +117,8 @@ async def _refuse(here: Hub, refusal: Refusal, scope: Any, send: AsgiSend) -> No
 
 
 def _log_refusal(here: Hub, refusal: Refusal, client: str) -> None:
-    """A client sees that its handshake failed and often not why, so the log says it; but a client
-    that tries without end must not fill the log."""
+    """Log a refusal, since a client often cannot show its reason. A client that tries without end
+    must not fill the log."""
     limit = _warnings.setdefault(here, RecordLimit(_WARNINGS, _WARNING_SECONDS))
     suppressed = limit.admit(str(refusal.status), asyncio.get_running_loop().time())
     more = (

@@ -1,7 +1,7 @@
-"""The credential that a client shows, and the subject that it makes of the client.
+"""The credential of a client, and the subject that it stands for.
 
 Owns the order in which a handshake is searched for a credential, and opaque keys. Whether an origin
-may use its session is decided in `origin`; whether a token or a session is good, in `auth_rls`.
+may use its session is decided in `origin`; whether a token or a session is valid, in `auth_rls`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from realtime.util.database_threads import in_database_thread, in_few_database_t
 
 Headers = Iterable[tuple[bytes, bytes]]
 
-# A value that begins like this is an opaque key and never a token, also when no setting names it.
+# A value with this prefix is an opaque key and never a token, even if no setting names it.
 OPAQUE_PREFIX = "sb_"
 
 
@@ -36,7 +36,7 @@ class UnknownKey(TokenError):
 
 
 class MissingCredential(TokenError):
-    """The client shows no credential, and none may connect without one."""
+    """The client has no credential, and anonymous clients may not connect."""
 
     code = "Unauthorized"
     default_reason: ClassVar[str] = "API key is missing"
@@ -53,7 +53,7 @@ class Kind(enum.Enum):
 @dataclass(frozen=True, slots=True)
 class Credential:
     """The credential of a handshake. `value` is the token or key; `cookies` are filled for a
-    session only. Neither is shown when this is printed."""
+    session only. Neither appears in the repr."""
 
     kind: Kind
     value: str = field(default="", repr=False)
@@ -153,8 +153,8 @@ def _of_session(cookies: Mapping[str, str]) -> Identified | None:
 
 
 def _role_of(value: str, api_keys: Mapping[str, str]) -> str | None:
-    """The role of an opaque key. Every key is compared, in constant time: the time it takes does
-    not tell how much of a guess was right."""
+    """The role of an opaque key; None if it is not known. Every key is compared, in constant time,
+    so that the time does not show how much of a guess was right."""
     shown = value.encode("utf-8", "surrogatepass")
     found = None
     for key, role in api_keys.items():

@@ -60,7 +60,7 @@ async def admit(scope: dict[str, Any], settings: Settings) -> Admitted:
         raise Refusal(400, 4400, str(error)) from None
     session = settings.SESSION_AUTH and verdict.trusts_session
     credential = credentials.from_handshake(headers, query, session=session)
-    # No other site's page has a key or token that it was not given; cookies it gets for nothing.
+    # A page of another site has no key or token, but the browser sends its cookies.
     if not verdict.allowed and credential.kind is not Kind.TOKEN:
         log_refusal(headers)
         raise Refusal(403, CloseCode.ORIGIN_REFUSED, "Origin is not allowed")
@@ -113,6 +113,6 @@ async def refuse(
     start = "websocket.http.response.start"
     await send({"type": start, "status": refusal.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body})
-    # uvicorn logs an error when an application returns before the connection is gone, which it is
-    # in the next round of the loop.
+    # uvicorn logs an error if the application returns before the connection is closed, which
+    # happens in the next iteration of the loop.
     await asyncio.sleep(0)

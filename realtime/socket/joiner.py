@@ -35,8 +35,7 @@ from realtime.util.fair_share import Payer
 
 @dataclass(frozen=True, slots=True)
 class _Admission:
-    """A join that is permitted: by which token, for which subject, and with which rights on
-    the topic."""
+    """A permitted join: its token, its request, and the rights of its subject on the topic."""
 
     token: str | None
     request: Request
@@ -204,8 +203,8 @@ class Joiner:
         self._socket.set_timer()
 
     async def _subject(self, token: str | None) -> tuple[Subject, int]:
-        """The subject that a channel asks as, by its own token or else the connection's credential;
-        and the generation of permissions since which that is known.
+        """The subject of a channel, by its own token or else by the connection's credential; and
+        the generation of permissions in which its user was read.
 
         Raises TokenError, and Revoked for a session that has ended.
         """

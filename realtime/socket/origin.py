@@ -53,8 +53,8 @@ TRUSTED: Final = Verdict(allowed=True, trusts_session=True)
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """The place of a page or a socket. `port` None: not given, and the scheme has no default."""
+class _Origin:
+    """The origin of a page. `port` is None if it is not given and the scheme has no default."""
 
     scheme: str
     host: str
@@ -71,15 +71,15 @@ class _Listed:
     port: int | None
     or_itself: bool
 
-    def matches(self, place: _Place) -> bool:
-        if self.scheme and self.scheme != place.scheme:
+    def matches(self, origin: _Origin) -> bool:
+        if self.scheme and self.scheme != origin.scheme:
             return False
         # With a scheme, a port left out is that scheme's own; without one it is any.
-        if self.port != place.port and (self.scheme or self.port is not None):
+        if self.port != origin.port and (self.scheme or self.port is not None):
             return False
         if not self.host.startswith("."):
-            return place.host == self.host
-        return place.host.endswith(self.host) or (self.or_itself and place.host == self.host[1:])
+            return origin.host == self.host
+        return origin.host.endswith(self.host) or (self.or_itself and origin.host == self.host[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,8 @@ class OriginRule:
             raise ImproperlyConfigured('REALTIME["ALLOWED_ORIGINS"] must be a list of origins.')
         entries = tuple(allowed_origins or ())
         listed = [_listed(entry) for entry in entries if entry not in {"*", "null"}]
-        # A wildcard means the domain itself too, to Django; its own check says what is wrong here.
+        # In Django a wildcard matches the domain itself too. Django's own check reports bad
+        # entries.
         trusted = [
             replace(found, or_itself=found.host.startswith("."))
             for origin in settings.CSRF_TRUSTED_ORIGINS
@@ -128,7 +129,7 @@ class OriginRule:
         if not sent:
             return TOKENS_ONLY
         text = b", ".join(sent).decode("latin-1")
-        page = _place(text)
+        page = _origin(text)
         if page is not None and (self._serves(page, pairs, secure) or self._lists(page)):
             return TRUSTED
         # A sandboxed frame sends "null", whatever site wrote it: its session never counts.
@@ -136,12 +137,13 @@ class OriginRule:
             return TOKENS_ONLY
         return REFUSED
 
-    def _lists(self, page: _Place) -> bool:
+    def _lists(self, page: _Origin) -> bool:
         return any(entry.matches(page) for entry in self.listed)
 
-    def _serves(self, page: _Place, pairs: list[tuple[bytes, bytes]], secure: bool) -> bool:
-        """Whether the page comes from this site: an allowed host, with the scheme and port that it
-        connects to. Where ALLOWED_HOSTS allows any host, it must be the very host."""
+    def _serves(self, page: _Origin, pairs: list[tuple[bytes, bytes]], secure: bool) -> bool:
+        """Whether the page comes from this site: from an allowed host, with the scheme and port
+        that it connects to. If ALLOWED_HOSTS allows any host, it must be the host it connects
+        to."""
         scheme = "https" if secure else "http"
         asked = _first(pairs, b"host")
         if self.forwarded_host:
@@ -186,13 +188,13 @@ def _first(pairs: list[tuple[bytes, bytes]], name: bytes) -> str:
     return next((value.decode("latin-1") for key, value in pairs if key == name), "")
 
 
-def _place(text: str) -> _Place | None:
+def _origin(text: str) -> _Origin | None:
     found = _ORIGIN.fullmatch(text.lower())
     if found is None:
         return None
     scheme = found["scheme"]
     port = int(found["port"]) if found["port"] else _DEFAULT_PORTS.get(scheme)
-    return _Place(scheme, found["host"].rstrip("."), port)
+    return _Origin(scheme, found["host"].rstrip("."), port)
 
 
 def _listed(entry: object) -> _Listed:

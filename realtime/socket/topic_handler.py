@@ -93,8 +93,8 @@ class TopicHandler:
             return
         awaits_state = channel.shows_presence and channel.rights.view
         if awaits_state and not self._hub.dispatcher.presence.receives(subscriber):
-            # Its `presence_state` is on the way and comes first: without the channel itself, which
-            # then comes as a diff. Those that wait go on in their order.
+            # Its `presence_state` is still being read and must be sent first, without the channel
+            # itself, which then comes by a diff. Tasks that wait for it go on in order.
             self._socket.start(self._track_later(effect), channel)
         else:
             self._track(effect, subscriber)

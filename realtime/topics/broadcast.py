@@ -9,7 +9,7 @@ import msgspec
 # Characters of a topic's name without `realtime:`, and of an event's.
 LONGEST_TOPIC = 1_024
 LONGEST_EVENT = 1_024
-# What travels in one message: so many broadcasts, or the one that reaches so many bytes.
+# A batch is complete at so many broadcasts, or with the broadcast that reaches so many bytes.
 _AT_ONCE = 100
 _BYTES_AT_ONCE = 256 * 1024
 
@@ -45,21 +45,21 @@ class Broadcast(msgspec.Struct, frozen=True, array_like=True, tag="cast"):
 
     @property
     def size(self) -> int:
-        """About how many bytes it takes on its way."""
+        """About how many bytes it takes on the bus."""
         return len(self.payload) + len(self.topic) + len(self.event or "")
 
 
 class BroadcastBatch(msgspec.Struct, frozen=True, array_like=True, tag="casts"):
-    """Broadcasts that travel in one message, in order."""
+    """Broadcasts in one message of the bus, in order."""
 
     casts: list[Broadcast]
 
 
 def with_sender(payload: bytes, private: bool, user_id: str) -> bytes:
-    """The payload of a text frame with the server's own names in its `meta`: on a private topic
-    `user_id`, and on none what a client wrote under a name of the server's.
+    """The payload of a text frame with the sender's `user_id` in its `meta` if the topic is
+    private. Values that a client wrote under a name of the server are removed.
 
-    The text is not decoded further, so the client's payload keeps its digits.
+    Nothing else is decoded, so the client's payload keeps its digits.
     """
     if not private and b'"meta"' not in payload and b"\\" not in payload:
         return payload
@@ -78,8 +78,8 @@ def with_sender(payload: bytes, private: bool, user_id: str) -> bytes:
 
 
 def in_batches(broadcasts: Iterable[Broadcast]) -> Iterator[BroadcastBatch]:
-    """The broadcasts in batches that are neither long nor large. Takes each broadcast only when
-    its batch has a place for it."""
+    """The broadcasts in batches that are neither long nor large. A broadcast is only taken when its
+    batch has room for it."""
     together: list[Broadcast] = []
     size = 0
     for broadcast in broadcasts:

@@ -43,7 +43,7 @@ def of_replayed(message: Broadcast, version: Version, join_ref: str | None) -> s
 
 
 def of_presence(version: Version, topic: str, diff: bytes) -> str:
-    """The frame of a `presence_diff` for everybody who watches a topic."""
+    """The frame of a `presence_diff` for every channel that shows presence of a topic."""
     return serializer.fanout(version, topic, "presence_diff", diff)
 
 
@@ -63,8 +63,8 @@ def _binary(
         )
     except FrameError:
         if meta and "user_id" in meta:
-            # An id so long that a binary frame cannot carry it is left out.
+            # A user id that is too long for a binary frame is left out.
             without = {name: value for name, value in meta.items() if name != "user_id"}
             return _binary(message, version, topic, without)
-        # Names longer than a binary frame can carry: nobody who joined by one can be meant.
+        # Names too long for a binary frame: no client can have joined such a topic.
         return None

@@ -16,7 +16,7 @@ from realtime.protocol.serializer import Version
 
 
 class Listener(Protocol):
-    """A joined channel, as far as topics are concerned: what broadcasts and presence go to."""
+    """A joined channel, as a receiver of broadcasts and presence."""
 
     @property
     def id(self) -> str: ...

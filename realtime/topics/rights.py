@@ -1,7 +1,7 @@
 """What a subject may do on a topic.
 
-Pure. A public topic is open to everybody. On a private one policies decide, and without a policy
-nothing is allowed.
+Pure. On a public topic everything is allowed. On a private one policies decide, and without a
+policy nothing is allowed.
 """
 
 from __future__ import annotations

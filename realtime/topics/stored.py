@@ -25,20 +25,20 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST_MS = 253_402_300_799_000  # the end of the year 9999
 
 
-# The topic of no channel, by which processes tell each other whose connections are to end.
+# No channel has this topic. Processes use it to end the connections of a user.
 _CONTROL = ""
 
 
 def user_to_disconnect(row: RowImage) -> str | None:
-    """The user id whose connections a log entry of the table ends, None for a broadcast."""
+    """The user id whose connections a row of the table ends; None for a broadcast."""
     if row["topic"] != _CONTROL:
         return None
     return str(msgspec.json.decode(row.text("payload")))
 
 
 def store_disconnect(user_id: str) -> None:
-    """Write to the log that the connections of a user id are to end, in the transaction that is
-    open if there is one. Raises what the database raises."""
+    """Write to the log that the connections of a user id must end, in the open transaction if there
+    is one. Raises what the database raises."""
     message = Broadcast(_CONTROL, True, "disconnect", msgspec.json.encode(user_id), Encoding.JSON)
     with transaction.atomic(using=conf.current().DATABASE):
         _store(message, kept=False)
@@ -55,7 +55,7 @@ def broadcast_of(row: RowImage) -> Broadcast:
         payload=bytes.fromhex(data[1:-1].decode()) if binary else row.text("payload"),
         encoding=Encoding.BINARY if binary else Encoding.JSON,
         id=str(row["id"]) if row["kept"] else "",
-        # An entry from before the column has none.
+        # Entries older than the column lack it.
         user_id=row.get("user_id") or "",
     )
 
@@ -89,15 +89,15 @@ def _cast(topic: str, row: Mapping[str, Any]) -> Broadcast:
 
 
 async def store_async(*messages: Broadcast, kept: bool = True) -> None:
-    """`store` for async callers, in the thread that may have their transaction open."""
+    """`store` for async callers, in the thread that may have a transaction of theirs."""
     await sync_to_async(store, thread_sensitive=True)(*messages, kept=kept)
 
 
 def store(*messages: Broadcast, kept: bool = True) -> None:
-    """Write broadcasts to the log: in the transaction that is open, else in one of their own.
+    """Write broadcasts to the log, in the open transaction or in one of their own.
 
-    With `kept` False only the log entries stay and no rows. Raises ValueError for a message without
-    a topic, and what the database raises.
+    With `kept` False the rows are deleted at once, and only the log entries stay. Raises ValueError
+    for a message without a topic, and what the database raises.
     """
     if any(message.topic == _CONTROL for message in messages):
         raise ValueError("a broadcast has a topic")

@@ -1,5 +1,5 @@
-"""Helpers that know nothing of this system: database threads, time slices, queues, token
-buckets, counters.
+"""Helpers without knowledge of the system's boxes: database threads, time slices, queues, fair
+shares, token buckets, counters.
 
 Never imports another package of realtime.
 """

@@ -1,8 +1,8 @@
 """What one process has done since it started: whole numbers that only rise.
 
-Written on the event loop, at the place where the thing happens; read from anywhere. The delivery
-path counts per audience and per batch, not per socket and per row, so counting costs almost
-nothing. Keeps no history and has no names of metrics.
+Written on the event loop, where the counted thing happens; read from anywhere. The delivery path
+counts per audience and per batch, not per socket and per row, so counting costs almost nothing.
+Keeps no history; the names of metrics are in `realtime.ops.metrics`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Counters:
     matched: int = 0
     #: Times that entries were missing and were read from the log.
     heals: int = 0
-    #: Entries those reads brought.
+    #: Entries that those reads returned.
     healed_events: int = 0
     #: Comparisons of this process with the head of the log.
     watch_reads: int = 0
@@ -73,7 +73,7 @@ class Counters:
     #: Messages of clients, and their size.
     frames_in: int = 0
     bytes_in: int = 0
-    #: Channels that were sent what came after a cursor, or a live set anew.
+    #: Replays: channels that were sent changes after a cursor, a snapshot, or a live set anew.
     replays: int = 0
     #: Snapshots sent to channels, and their rows.
     snapshots: int = 0
@@ -88,11 +88,11 @@ class Counters:
     accepted: int = 0
     #: Refusals, by the limit and its scope: "joins_per_second/address".
     limits: Counter[str] = field(default_factory=Counter)
-    #: Credentials that were refused, by where: "handshake" or "channel".
+    #: Refused credentials, by where they were shown: "handshake", "channel" or "connection".
     auth_failures: Counter[str] = field(default_factory=Counter)
     #: Sockets this process ended, by close code.
     closes: Counter[str] = field(default_factory=Counter)
-    #: Frames that could not be read, and other refusals, by the action they are logged under.
+    #: Frames that could not be read, and other refusals, by the action of their log record.
     notes: Counter[str] = field(default_factory=Counter)
     #: Entries in each batch.
     batches: Histogram = field(default_factory=_batches)
@@ -105,7 +105,7 @@ class Counters:
         self.bytes_out += sockets * size
 
     def flat(self) -> dict[str, int]:
-        """The numbers, and the sums of the counters by key, for the process row."""
+        """All counters as numbers, those by key as sums, for the process row."""
         found: dict[str, int] = {}
         for item in fields(self):
             value = getattr(self, item.name)

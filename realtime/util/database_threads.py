@@ -1,7 +1,7 @@
-"""Where database work of a server process runs: a few threads of its own, never the event loop.
+"""The threads for the database work of a server process.
 
-Bounded, so that a burst of joins cannot open a connection each; separate from asgiref's single
-shared thread, so that one slow query of the host project does not hold up every socket.
+They are few, so that a burst of joins does not open a connection each, and separate from asgiref's
+single shared thread, so that a slow query of the host project does not delay every socket.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ THREADS = 4
 FEW = THREADS // 2
 FEW_SECONDS = 10.0
 _CLOSE_SECONDS = 10.0
-# What a database that is away, locked or half migrated raises.
+# The errors of a database that does not answer, is locked or is half migrated.
 DATABASE_ERRORS = (DatabaseError, InterfaceError, LookupError, OSError)
 
 _few: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
@@ -41,28 +41,29 @@ async def in_database_thread(function: Callable[P, T], *args: P.args, **kwargs: 
 
 
 async def in_few_database_threads(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """`in_database_thread` for what may wait for more than the database: caches with sessions, and
-    the project's own code. At most half of the threads do such work at a time, so that the others
-    go on when it hangs. Raises TimeoutError when it takes longer than ten seconds; the thread is
-    then busy until it ends.
+    """`in_database_thread` for work that may wait for more than the database: caches with sessions,
+    and the project's own code. At most half of the threads do such work at a time, so that the
+    others go on if it hangs. Raises TimeoutError after ten seconds; the thread then stays busy
+    until the work ends.
     """
     loop = asyncio.get_running_loop()
-    places = _few.setdefault(loop, asyncio.Semaphore(FEW))
+    slots = _few.setdefault(loop, asyncio.Semaphore(FEW))
     async with asyncio.timeout(FEW_SECONDS):
-        await places.acquire()
+        await slots.acquire()
         running = _executor.submit(functools.partial(_call, function, *args, **kwargs))
 
         def give_back(_: Future[T]) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(places.release)
+                loop.call_soon_threadsafe(slots.release)
 
         running.add_done_callback(give_back)
         return await asyncio.wrap_future(running)
 
 
 async def finish_in_database_thread(function: Callable[[], object]) -> None:
-    """Run `function` in a database thread, to its end even where the caller is cancelled
-    meanwhile, however often: a loop that ends cancels everything, and the last word is said then.
+    """Run `function` in a database thread and wait for its end, even if the caller is cancelled
+    meanwhile, any number of times. For work at the end of a process, when the loop cancels all
+    tasks.
     """
     loop = asyncio.get_running_loop()
     running = loop.run_in_executor(_executor, functools.partial(_call, function))
@@ -81,9 +82,9 @@ def _call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     try:
         return function(*args, **kwargs)
     finally:
-        # These threads are few and live as long as the process, so their connections do too,
-        # whatever CONN_MAX_AGE says for requests; one that broke is closed here. One of Django's
-        # own pool is given back: the project's pages wait for it, and taking one costs little.
+        # The threads live as long as the process, and so do their connections, whatever
+        # CONN_MAX_AGE says for requests; a broken connection is closed here. A connection of
+        # Django's pool is given back: the project's pages need it, and taking one costs little.
         for connection in connections.all(initialized_only=True):
             if connection.settings_dict.get("OPTIONS", {}).get("pool"):
                 connection.close()
@@ -92,7 +93,7 @@ def _call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 async def close_connections() -> None:
-    """Close the connections of every database thread (at a test's end, or a server's)."""
+    """Close the connections of every database thread (at the end of a server or a test)."""
     # Each call waits for the others, so that every thread gets exactly one.
     barrier = threading.Barrier(THREADS)
 

@@ -28,7 +28,7 @@ class FairQueue(Generic[T]):
         return self._size
 
     def put(self, key: Hashable, item: T) -> bool:
-        """Queue an item. False, and not queued, when this key has its share already."""
+        """Queue an item. False, and not queued, if this key has its share already."""
         queue = self._queues.get(key)
         waiting = 0 if queue is None else len(queue)
         if waiting >= self._each:

@@ -1,8 +1,8 @@
 """Slots for costly work, given first to the payers that have used least.
 
-A payer is the cause of the work: an address, and a user or connection behind it. Work is charged
-when it is done. A payer that asks for much waits for itself: another one comes next, however many
-requests were there before. On one event loop.
+A payer is the cause of work: an address, and a user or connection behind it. Work is charged when
+it is done. Many requests of one payer delay only that payer: another one comes next, however many
+requests came before. On one event loop.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from itertools import count
 
 @dataclass(frozen=True, slots=True)
 class Payer:
-    """Where work comes from. Users of one address share what the address gets; without an address
-    (behind a Unix socket) each name is by itself."""
+    """The cause of work. Users of one address share what the address gets; without an address
+    (behind a Unix socket) each name has its own share."""
 
     address: str = ""
     name: str = ""
 
     @property
     def account(self) -> str:
-        """What is charged first."""
+        """The account of the payer: its address, or its name if it has none."""
         return self.address or self.name
 
 
@@ -34,7 +34,7 @@ NOBODY = Payer()
 
 
 class Slot:
-    """One piece of work that runs."""
+    """One piece of work that is running."""
 
     __slots__ = ("cost",)
 
@@ -42,12 +42,12 @@ class Slot:
         self.cost = 0.0
 
     def charge(self, cost: float) -> None:
-        """The work has cost this much more, in any unit that is the same for all payers."""
+        """Charge this cost to the payer, in any unit that is the same for all payers."""
         self.cost += cost
 
 
 class _Account:
-    """One address: what it has used, and its requests by name."""
+    """One account: what it has used, and its requests by name."""
 
     __slots__ = ("names", "running", "used")
 
@@ -57,7 +57,7 @@ class _Account:
         self.names: dict[str, deque[asyncio.Future[None]]] = {}
 
     def next(self) -> asyncio.Future[None]:
-        """The next request, of each name in turn."""
+        """The next request; names are served in rotation."""
         name = next(iter(self.names))
         requests = self.names.pop(name)
         request = requests.popleft()
@@ -69,8 +69,8 @@ class _Account:
 class FairShare:
     """`slots` pieces of work at a time, of one address at most `each`.
 
-    With `budget`, no work begins when work of that cost was done since other tasks of the event
-    loop last ran. It is meant for work on the loop itself, charged in seconds.
+    With `budget`, no work begins while work of that cost was done since other tasks of the event
+    loop last ran. That is for work on the loop itself, charged in seconds.
     """
 
     def __init__(self, slots: int, each: int, budget: float | None = None) -> None:
@@ -78,17 +78,18 @@ class FairShare:
         self._each = each
         self._budget = budget
         self._accounts: dict[str, _Account] = {}
-        # Accounts that may get a slot, by what they have used. Entries may be out of date.
+        # Accounts that may get a slot, by what they have used. Entries may be outdated.
         self._next: list[tuple[float, int, str]] = []
         self._numbers = count()
-        # What the account that got a slot last had used: a new account has missed nothing.
+        # What the last account with a slot had used. A new account begins with as much, so that it
+        # does not overtake the others for long.
         self._level = 0.0
         self._spent = 0.0
-        self._turning = False
+        self._scheduled = False
 
     @asynccontextmanager
     async def slot(self, payer: Payer) -> AsyncIterator[Slot]:
-        """A slot for the time of the block."""
+        """Wait for a slot, which lasts until the end of the block."""
         name = payer.account
         account = self._accounts.get(name)
         if account is None:
@@ -136,7 +137,7 @@ class FairShare:
 
     def _forget(self, name: str, account: _Account, of: str, request: asyncio.Future[None]) -> None:
         requests = account.names.get(of, deque())
-        # It is gone already where a slot came free after it was cancelled.
+        # The request may be gone: a slot came free after it was cancelled.
         if request in requests:
             requests.remove(request)
             if not requests:
@@ -151,7 +152,8 @@ class FairShare:
         while self._next and self._free and not self._exhausted:
             used, _, name = heapq.heappop(self._next)
             account = self._accounts.get(name)
-            # Out of date, or at its bound: it is listed again when a slot of it is free.
+            # Outdated, or the account is at its bound and is listed again when one of its slots is
+            # free.
             if account is None or not account.names or account.used != used:
                 continue
             if account.running >= self._each:
@@ -171,12 +173,12 @@ class FairShare:
 
     def _spend(self, cost: float) -> None:
         self._spent += cost
-        if not self._turning:
-            self._turning = True
+        if not self._scheduled:
+            self._scheduled = True
             asyncio.get_running_loop().call_soon(self._begin_iteration)
 
     def _begin_iteration(self) -> None:
-        """Other tasks have run."""
-        self._turning = False
+        """Begin a new budget: other tasks have run."""
+        self._scheduled = False
         self._spent = 0.0
         self._grant()

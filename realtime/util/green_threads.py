@@ -1,7 +1,7 @@
-"""Green threads: gevent and eventlet can put them in the place of a process's threads.
+"""Green threads, by which gevent and eventlet can replace the threads of a process.
 
-All green threads of a process share one thread of the system. An event loop in one of them would
-run, as Python and Django see it, in every other one too, and Django refuses its ORM there.
+All green threads of a process share one thread of the operating system. To Python and Django an
+event loop in one of them runs in every other one too, and Django then refuses its ORM.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Refuses an environment in which the PyPI package `realtime` lies in our place.
+"""Refuses an environment in which the PyPI package `realtime` is installed over ours.
 
-Supabase's Python client is published under that name and installs a package `realtime` too. The one
-that was installed last has overwritten files of the other, and neither works.
+Supabase's Python client is published under that name and installs a package `realtime` too. The
+package that was installed last has overwritten files of the other, and neither works.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Logs an outage once: one line when something begins to fail, one when it works again.
 
-However long the outage lasts, and however often the work is tried again, the log does not grow.
+During an outage the log does not grow, however often the work is tried again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import logging
 class OutageLog:
     """The state of one thing that may fail. Not for use by several threads.
 
-    `failing` has one "%s" for the error. The actions are the `action` of the log records.
+    `failing` is a message with one "%s" for the error, `works` one without. The actions are the
+    `action` of the log records.
     """
 
     __slots__ = ("_failing", "_failing_action", "_logger", "_works", "_works_action", "problem")
@@ -34,14 +35,14 @@ class OutageLog:
         self.problem: str | None = None
 
     def failed(self, error: Exception) -> None:
-        """It failed, for the first time or again."""
+        """Record a failure; the first one in a row is logged."""
         text = str(error) or type(error).__name__
         if self.problem is None:
             self._logger.warning(self._failing, text, extra={"action": self._failing_action})
         self.problem = text
 
     def worked(self) -> None:
-        """It works."""
+        """Record a success; the first one after a failure is logged."""
         if self.problem is not None:
             self._logger.info(self._works, extra={"action": self._works_action})
             self.problem = None

@@ -71,7 +71,7 @@ class TokenBucket:
         return self._level >= self._rate.burst
 
     def _refill(self, now: float, per_second: float) -> None:
-        # A clock that steps back earns nothing, and no span of time is counted twice.
+        # A clock that steps back adds nothing, and no time is counted twice.
         if now > self._then:
             earned = (now - self._then) * per_second
             self._level = min(self._rate.burst, self._level + earned)

@@ -1,4 +1,4 @@
-"""Bytes of a database's text, made valid UTF-8: SQLite keeps any bytes as text."""
+"""Makes the bytes of a database's text valid UTF-8. SQLite accepts any bytes as text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def repaired(value: Any) -> bytes:
-    """The bytes, with U+FFFD in place of what is not UTF-8."""
+    """The bytes of a text, with U+FFFD in place of bytes that are not UTF-8."""
     raw = bytes(value)
     try:
         raw.decode()
@@ -16,5 +16,5 @@ def repaired(value: Any) -> bytes:
 
 
 def repaired_or_none(value: Any) -> bytes | None:
-    """The same for a value that may be NULL."""
+    """`repaired` for a value that may be NULL; NULL gives None."""
     return None if value is None else repaired(value)

@@ -29,8 +29,8 @@ class Refused:
 def check_track(key: str, raw: bytes, most: int | None) -> bytes | Refused:
     """The meta in the payload of a `track`, as JSON text, or why it is refused.
 
-    The text is not decoded, so numbers beyond a double keep all their digits. `most` bounds its
-    bytes.
+    The text is not decoded, so numbers beyond a double keep all their digits. `most` is the limit
+    of its bytes, None for no limit.
     """
     if key in RESERVED_KEYS:
         return Refused(WireError.TRACK_KEY_RESERVED, {"key": repr(key)})

@@ -1,7 +1,7 @@
 """Who is present in one topic: the current members, and the members last sent to clients.
 
-Pure. Metas come from the log and from the table, each possibly more than once; versions say which
-is newer. The two sets are kept apart so that many changes become one `presence_diff`.
+Pure. Metas come from the log and from the table, some of them twice; versions say which one is
+newer. The two sets are kept apart so that many changes become one `presence_diff`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def clean_meta(text: bytes) -> bytes:
 
 
 class PresenceState:
-    """`put` and `remove` change the current members; `diff` sends, and `state` is what was sent."""
+    """`put` and `remove` change the current members. `diff` returns the changes, which then count
+    as sent; `state` returns what was sent."""
 
     def __init__(self) -> None:
         self._now: dict[str, PresenceMeta] = {}

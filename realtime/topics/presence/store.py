@@ -100,7 +100,7 @@ def _beyond(alias: str, new: Collection[PresenceRow], most: int) -> list[str]:
     refused: list[str] = []
     for (topic, private), ids in by_topic.items():
         rows = PresenceMember.objects.using(alias).filter(topic=topic, private=private)
-        # Not further than matters. A row may be there already, as above.
+        # No more rows than can matter are read. A new row may be there already, as above.
         others = set(rows.values_list("pk", flat=True)[: most + len(ids)]) - set(ids)
         refused += ids[max(0, most - len(others)) :]
     return refused

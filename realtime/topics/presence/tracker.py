@@ -1,8 +1,8 @@
 """The presence of the topics that channels of this process listen to.
 
 A topic is read from the table for its first listener here and dropped with its last one; in between
-the log brings the changes. Never writes: `PresenceWriter` writes what channels of this process do,
-and that comes back through the log as what other processes do.
+the log brings the changes. Never writes: `PresenceWriter` writes the changes of channels of this
+process, which come back through the log like those of other processes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ _sink_of = attrgetter("outlet")
 _RETRY_FIRST = 0.05
 _RETRY_MOST = 5.0
 # A diff costs one frame for each listener. From this many listeners on, the changes of up to a
-# second go into one diff: a thousand people who come at once are a few frames and not a million.
+# second go into one diff: a thousand people who come at once then cost a few thousand frames
+# instead of a million.
 _MANY_LISTENERS = 50
 _SECONDS_PER_LISTENER = 0.0005
 _LONGEST_WAIT = 1.0
@@ -45,7 +46,7 @@ class _Topic:
         self.members = PresenceState()
         # Listeners of one protocol version receive the same frames.
         self.listeners: dict[Version, Recipients[Listener]] = {}
-        # How many `loaded` blocks are running.
+        # How many `with tracker.loaded(...)` blocks are running.
         self.blocks = 0
         self.loading: asyncio.Task[None] | None = None
         # Changes that came while the table was being read; None when it is not being read.
@@ -80,7 +81,7 @@ class PresenceTracker:
         if loaded is None:
             loaded = self._topics[key] = _Topic()
             loaded.loading = asyncio.create_task(self._load(key, loaded), name="rowcast-presence")
-            # The blocks that wait get the exception; when all were cancelled, nobody reads it.
+            # The blocks that wait get the exception. If all were cancelled, asyncio would log it.
             loaded.loading.add_done_callback(lambda task: task.cancelled() or task.exception())
         loaded.blocks += 1
         try:
@@ -120,8 +121,8 @@ class PresenceTracker:
         return listener in self._topic_of
 
     def expect(self, member: str, version: int | None, callback: Callback) -> None:
-        """Call back once, when all listeners here were sent this version of a member, or (None)
-        that the member is gone."""
+        """Call `callback` once, after all listeners here were sent this version of a member, or,
+        for None, that the member has left."""
         self._expected.setdefault(member, []).append((version, callback))
 
     def forget(self, member: str) -> None:
@@ -209,7 +210,7 @@ class PresenceTracker:
         waiting = self._expected.get(member)
         if waiting is None:
             return []
-        # When a member is gone, so is every version of it.
+        # A member that has left has no version to wait for.
         due: list[Callback] = []
         left: list[tuple[int | None, Callback]] = []
         for expected, callback in waiting:

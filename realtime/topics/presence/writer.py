@@ -1,8 +1,8 @@
 """Writes the presence of this process's channels, many rows at a time.
 
-Only what a channel tracked last is written; earlier calls that were not written yet are skipped.
-The rows reference the row of the process: they are written once it exists, and again after it was
-lost.
+Only the last meta that a channel tracked is written; earlier ones that were not written yet are
+skipped. The rows reference the row of the process: they are written once it exists, and again after
+it was lost.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from realtime.util.outage_log import OutageLog
 
 logger = logging.getLogger("realtime.presence")
 
-# How long changes are collected, beside the time that the write before them took.
+# How long changes are collected for one write, beside the time that the write before took.
 _COLLECT_SECONDS = 0.005
 _RETRY_FIRST = 0.1
 _RETRY_MOST = 5.0
@@ -36,11 +36,11 @@ Done = Callable[[str | None], None]
 
 @dataclass(slots=True)
 class _Tracked:
-    """A channel that is or was present. `row` is None when it is so no longer."""
+    """A channel that is present, or was (`row` is None)."""
 
     id: str
     row: PresenceRow | None = None
-    # What the table has; None after the lease of the process expired.
+    # The row in the table; None after the lease of the process expired.
     written: PresenceRow | None = None
     waiting: list[Done] = field(default_factory=list)
 
@@ -48,8 +48,8 @@ class _Tracked:
 class PresenceWriter:
     """One per server process; all methods are called on its event loop.
 
-    `done` callbacks get None when all listeners in this process were sent the change, or the reason
-    why it cannot be stored.
+    A `done` callback is called with None once all listeners in this process were sent the change,
+    or with the reason why it cannot be stored.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class PresenceWriter:
         self._wake = asyncio.Event()
         self._registered = asyncio.Event()
         self._generation = 0
-        # One count for all: an id that is used again does not repeat a version.
+        # One counter for all channels: an id that is used again never repeats a version.
         self._versions = count(1)
         self._outage = OutageLog(
             logger,
@@ -80,7 +80,8 @@ class PresenceWriter:
         return sum(tracked.row is not None for tracked in self._channels.values())
 
     def track(self, row: PresenceRow, done: Done) -> None:
-        """Make a channel present with this row, in place of its former one. Sets the version."""
+        """Make a channel present with this row, in place of a former one. The version is set
+        here."""
         id_ = row.entry.id
         tracked = self._channels.setdefault(id_, _Tracked(id_))
         if (
@@ -88,7 +89,7 @@ class PresenceWriter:
             and tracked.row.entry.meta == row.entry.meta
             and tracked.row.user_id == row.user_id
         ):
-            # Nothing changes, but an earlier call that is not finished comes first.
+            # Nothing changes, but earlier calls must be answered first.
             if tracked.waiting:
                 self._expect(tracked, done)
             else:
@@ -108,7 +109,7 @@ class PresenceWriter:
         self._mark(tracked)
 
     def untrack(self, id_: str, done: Done | None = None) -> None:
-        """Make a channel present no longer."""
+        """End the presence of a channel."""
         tracked = self._channels.get(id_)
         if tracked is None or tracked.row is None:
             if done is not None:
@@ -206,7 +207,7 @@ class PresenceWriter:
     def _refuse(self, tracked: _Tracked, error: Exception) -> None:
         logger.info("presence refused: %s", error, extra={"action": "presence_refused"})
         tracked.row = tracked.written
-        # A later call that waits already is answered by this refusal too.
+        # Later calls that wait already are answered by this refusal too.
         self._dirty.pop(tracked.id, None)
         self._answer(tracked, public_reason(error))
         if tracked.row is None:
