@@ -32,11 +32,11 @@ _CURVES: Final = {
 
 
 class KeySetError(Exception):
-    """A key set cannot be read, or not be fetched."""
+    """A key set cannot be read or fetched."""
 
 
 class KeySource(Protocol):
-    """A place in which keys are looked up."""
+    """An object in which keys are looked up."""
 
     def find(self, kid: str | None, algorithm: str) -> Key | None:
         """The key to check a token with, or None. Raises KeySetError when there is no set to look
@@ -114,7 +114,7 @@ class KeySet:
         """The key named `kid` if it may check `algorithm`.
 
         A token that names no key is checked with the only key for its algorithm. Where there are
-        several the answer is None.
+        several the result is None.
         """
         suited = [key for key in self.keys if algorithm in key.algorithms]
         if kid is not None:
@@ -149,7 +149,7 @@ def _key(jwk: Any, secrets: bool) -> Key | None:
         material = handler.from_jwk(dict(jwk))
     except (jwt.InvalidKeyError, ValueError, TypeError, KeyError) as error:
         raise KeySetError(f"not a usable {jwk.get('kty')} key ({type(error).__name__})") from None
-    # A set that holds private keys serves just as well; only their public half is kept.
+    # A set may have private keys; only their public half is kept.
     public_half = getattr(material, "public_key", None)
     return Key(kid, algorithms, material if public_half is None else public_half())
 

@@ -65,8 +65,8 @@ class RemoteKeySet:
     def find(self, kid: str | None, algorithm: str) -> Key | None:
         """As `KeySet.find`. Raises KeySetError while no set has been fetched.
 
-        Only before the first set is known a call waits, for `first_seconds` from the beginning of
-        the fetch, and not on an event loop; await `loaded` there.
+        A call only waits before the first set is known, for at most `first_seconds` from the
+        beginning of the fetch, and never on an event loop; await `loaded` there.
         """
         known = self._known
         if known is None:
@@ -94,7 +94,7 @@ class RemoteKeySet:
         return self._known
 
     def _renew(self) -> Future[None] | None:
-        """Begin a fetch if one is due. The fetch that is under way, if there is one."""
+        """Begin a fetch if one is due. Returns the running fetch, if there is one."""
         with self._lock:
             if self._fetching is not None:
                 return self._fetching
@@ -145,7 +145,7 @@ def _on_event_loop() -> bool:
 
 
 def check_url(url: str) -> None:
-    """ValueError unless `url` is https, or http on this machine."""
+    """Raises ValueError unless `url` is https, or http on this machine."""
     parts = urlsplit(url)
     if parts.scheme == "https" and parts.hostname:
         return

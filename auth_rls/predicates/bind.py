@@ -3,7 +3,7 @@
 A value that the subject does not have, or that is no value of the column's kind, makes its
 comparison unknown, as NULL does: a missing value grants no access.
 
-Pure: no Django, no I/O. The caller's two functions know the subject and read the sets.
+Pure: no Django, no I/O. The caller passes functions for the subject's values and for sets.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ SetOf = Callable[[Select], Iterable[Any]]
 def bind(predicate: Predicate, value_of: ValueOf, set_of: SetOf | None = None) -> Predicate:
     """The predicate for one subject: without Ref, and without Select when `set_of` is given.
 
-    `value_of` gives a reference's Python value, as an instance's attribute or a token's claim
-    holds it; None and MISSING are both NULL. `set_of` gives the values of a select's column, in
-    that column's own kind; its `where` is bound already. NULLs among them are skipped, and the
+    `value_of` returns the Python value of a reference, such as the attribute of a user or a token's
+    claim; None and MISSING are both NULL. `set_of` returns the values of a select's column, in that
+    column's own kind; the select's `where` is bound already. NULLs among them are skipped, and the
     select's prefix is added here.
     """
     if isinstance(predicate, Const):
@@ -80,9 +80,8 @@ def _decided(test: RefTest, value_of: ValueOf) -> bool | None:
 
 
 def member(select: Select, value: object) -> object:
-    """What the outer column is compared with, for one value (not NULL) of the select's column.
-
-    If the outer column is text, this is the value as text after the prefix; else the value itself.
+    """The form in which one value (not NULL) of the select's column is compared with the outer
+    column: text after the prefix if the outer column is text, else the value itself.
     """
     if select.kind is Kind.TEXT:
         return f"{select.prefix}{value}"

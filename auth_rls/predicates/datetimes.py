@@ -1,9 +1,9 @@
 """Dates, times, instants and durations, read from text.
 
-The readers take the forms that the triggers write, that Django and PostgreSQL print, and that
+The readers accept the forms that the triggers write, that Django and PostgreSQL print, and that
 policies and filters use: ISO 8601 with "T" or a space, with or without a zone. Text without a zone
-is UTC. Digits beyond the microsecond are cut off. Each reader raises ValueError, whose text gives
-an example of the right form.
+is UTC. Digits beyond the microsecond are cut off. Each reader raises ValueError for another form;
+its text gives an example of the right one.
 
 Pure: no Django, no I/O, no clock.
 """

@@ -44,7 +44,7 @@ _VERBS = {
 
 
 def describe(predicate: Predicate) -> str:
-    """What the predicate asks of a row: 'owner_id is the user's id, or is_public is true'."""
+    """The predicate in words: 'owner_id is the user's id, or is_public is true'."""
     if isinstance(predicate, Const):
         return {True: "every row", False: "no row", None: "no row, since it is unknown"}[
             predicate.value
@@ -53,7 +53,7 @@ def describe(predicate: Predicate) -> str:
 
 
 def _words(predicate: Predicate, *, inside: bool = False) -> str:
-    """`inside`: part of another connective, so that parentheses are needed."""
+    """`inside`: it is a part of another connective and needs parentheses."""
     if isinstance(predicate, Const):
         return {True: "always", False: "never", None: "unknown"}[predicate.value]
     if isinstance(predicate, Test | RefTest):
@@ -107,7 +107,7 @@ def _set(value: object) -> str:
 
 
 def _order(value: object) -> tuple[bool, object]:
-    # Numbers by size, all else by its text. The values of one list have one kind.
+    # Numbers by size, other values by their text. The values of one list have one kind.
     number = isinstance(value, int | float)
     return number, value if number else str(value)
 

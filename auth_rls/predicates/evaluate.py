@@ -1,10 +1,11 @@
 """Evaluation: a bound predicate on one row, in SQL's three-valued logic.
 
 `matcher` turns a predicate into nested functions once, so that a row costs only its comparisons.
-The result must agree with the SQL of compile.py on every row; a differential test compares them.
+The result must agree with the SQL of `sql/compile.py` on every row; a differential test compares
+them.
 
-What a client's filter costs is charged to a `Meter` before the work is done, and a pattern is
-compiled when the first text is put to it: a filter that is never asked costs nothing.
+The cost of a client's filter is charged to a `Meter` before the work is done. A pattern is compiled
+when it is first matched, so a filter that is never evaluated costs nothing.
 
 Pure: no Django, no I/O.
 """
@@ -43,7 +44,7 @@ _ORDER: dict[str, Callable[[Any, Any], bool]] = {
 
 
 class TooCostly(Exception):
-    """A predicate would cost more on a row than its meter has left."""
+    """A predicate would cost more on a row than is left on its meter."""
 
 
 class Meter:
@@ -64,8 +65,8 @@ def matcher(
 
     A column that is None is NULL. An absent column makes every comparison with it unknown, even
     "is it NULL". `members_of` is called once for each select; the collections that it returns may
-    change while the function is used. The cost of patterns is charged to `meter`, if given; then
-    the function raises TooCostly. Raises ValueError for a predicate that is not bound.
+    change while the function is used. With `meter`, the cost of patterns is charged to it, and the
+    function raises TooCostly. Raises ValueError for a predicate that is not bound.
     """
     if isinstance(predicate, Const):
         value = predicate.value
@@ -154,7 +155,7 @@ def _among(column: str, members: Collection[object]) -> Matcher:
 
 
 def _null_aware(column: str, op: str, value: Any) -> Matcher:
-    """The operators that NULL does not make unknown."""
+    """A test with one of the operators that are never unknown for NULL."""
     if op == "isnull":
         decide: Callable[[Any], bool] = lambda found: (found is None) is value  # noqa: E731
     elif op == "is":
@@ -172,7 +173,7 @@ def _null_aware(column: str, op: str, value: Any) -> Matcher:
 
 
 def _comparison(op: str, value: Any) -> Callable[[Any], bool | None]:
-    """The test of a value that is not NULL."""
+    """A function that tests a value which is not NULL."""
     if op in _ORDER:
         compare = _ORDER[op]
         return lambda found: compare(found, value)

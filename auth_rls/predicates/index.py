@@ -1,8 +1,9 @@
-"""Index: which predicates have to be evaluated on a row, found by the row's values.
+"""Index: finds the predicates that may be true on a row, by the row's values.
 
-A predicate's keys are column values of which its rows have at least one. The index finds items by
-these keys. A key can be the set behind a select: all items with that key share one entry for each
-member of the set, so the cost of a new member does not depend on how many items there are.
+The keys of a predicate are (column, value) pairs, of which every row that it is true on has at
+least one. The index finds items by these keys. A key can be the set behind a select: all items with
+that key share one entry for each member of the set, so the cost of a new member does not depend on
+the number of items.
 
 Pure: no Django, no I/O. It never evaluates a predicate.
 """
@@ -32,9 +33,9 @@ _SET_WEIGHT = 16
 
 
 def index_keys(predicate: Predicate) -> Keys | None:
-    """(column, value) pairs of which at least one holds on every row on which the predicate is
-    true; a Select in place of a value means that the column is in its set. None: there are no
-    such pairs, so every row has to be evaluated. Empty: the predicate is true on no row."""
+    """(column, value) pairs of which every row that the predicate is true on has at least one. A
+    Select in place of a value means that the column is in its set. None: there are no such pairs,
+    so the predicate must be evaluated on every row. Empty: the predicate is true on no row."""
     if isinstance(predicate, Const):
         return None if predicate.value else frozenset()
     if isinstance(predicate, All):
@@ -62,8 +63,8 @@ def index_keys(predicate: Predicate) -> Keys | None:
 
 
 def keys_decide(predicate: Predicate) -> bool:
-    """Whether the predicate is true on every row that has one of its keys. Then a row that the
-    index finds needs no evaluation."""
+    """Whether the predicate is true on every row with one of its keys, so that it need not be
+    evaluated on a row by which the index finds it."""
     if isinstance(predicate, Any_):
         return all(map(keys_decide, predicate.parts))
     return (
@@ -78,7 +79,7 @@ def _weight(keys: Keys) -> int:
 
 
 class _Followers(dict[Item, None]):
-    """The items that need a column to be in one set. Compared by identity, unlike a dict."""
+    """The items with one set as a key of a column. Compared by identity, unlike a dict."""
 
     __hash__ = object.__hash__  # type: ignore[assignment]
 
@@ -90,9 +91,9 @@ class _Followers(dict[Item, None]):
 
 
 class Index(Generic[Item]):
-    """Items by the values that they need.
+    """Items by their keys.
 
-    `members_of` gives the current values of a select's set. When they change, `follow` must be
+    `members_of` returns the current values of a select's set. When they change, `follow` must be
     called before any other method.
     """
 
@@ -151,7 +152,7 @@ class Index(Generic[Item]):
                 _insert(self._by_member, column, member, followers)
 
     def candidates(self, *rows: Mapping[str, Any] | None) -> Iterable[Item]:
-        """The items that may hold for any of these rows, each once."""
+        """The items whose predicates may be true on one of these rows, each once."""
         found: dict[Item, None] = {}
         for column, values in self._by_value.items():
             for row in rows:
@@ -164,7 +165,7 @@ class Index(Generic[Item]):
                 if value is not None and value in members:
                     for followers in members[value]:
                         found.update(followers)
-        # No scanned item is in `found`, and there may be many: a dict of them would be waste.
+        # Items without keys are not in `found`. They may be many, so no dict is made of them.
         return (*found, *self._scanned) if self._scanned else found
 
 

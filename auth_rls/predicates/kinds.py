@@ -1,8 +1,8 @@
-"""Kinds: what sort of value a column holds, and the one Python value that stands for it.
+"""Kinds of columns, and the canonical Python value of each database value.
 
-Predicates compare canonical values. They are made of a literal in a policy (`from_literal`), of
-the text in a wire filter (`from_text`), of the JSON of a captured row (`from_row`) and of a Python
-value (`from_python`). Values that are equal in the database become equal Python values.
+Predicates compare canonical values. They are made of a literal in a policy (`from_literal`), of the
+text in a wire filter (`from_text`), of the JSON of a captured row (`from_row`, `from_image`) and of
+a Python value (`from_python`). Values that are equal in the database become equal Python values.
 
 | kind     | canonical value                                                |
 |----------|----------------------------------------------------------------|
@@ -43,7 +43,7 @@ INT_MAX = 2**63 - 1
 
 
 class Kind(enum.StrEnum):
-    """The sorts of column that predicates tell apart."""
+    """The kinds of column that predicates distinguish."""
 
     BOOL = "bool"
     INT = "int"
@@ -65,7 +65,7 @@ OPAQUE = frozenset({Kind.JSON, Kind.BINARY})
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,40}", re.ASCII)
 _UUID = re.compile(r"(?:[0-9a-f]{4}-?){7}[0-9a-f]{4}", re.ASCII)
-# PostgreSQL takes any unambiguous beginning of these words; "o" could be on or off.
+# PostgreSQL accepts any unambiguous prefix of these words; "o" could be on or off.
 _TRUE_WORDS = frozenset({"t", "tr", "tru", "true", "y", "ye", "yes", "on", "1"})
 _FALSE_WORDS = frozenset({"f", "fa", "fal", "fals", "false", "n", "no", "of", "off", "0"})
 
@@ -73,8 +73,8 @@ _FALSE_WORDS = frozenset({"f", "fa", "fal", "fals", "false", "n", "no", "of", "o
 def from_literal(kind: Kind, value: Any) -> object:
     """The canonical value of a JSON literal in a policy.
 
-    Raises ValueError, whose text says what would be right: for another type, for what lies out
-    of the kind's range, and for NULL, which no comparison can use.
+    Raises ValueError for another type, for a value out of the kind's range, and for NULL, which no
+    comparison can use. Its text says what would be right.
     """
     if value is None:
         raise ValueError("null compares with nothing; use isnull")
@@ -84,7 +84,7 @@ def from_literal(kind: Kind, value: Any) -> object:
 def from_text(kind: Kind, text: str) -> object:
     """The canonical value of the text in a wire filter, read as PostgreSQL would read it.
 
-    Raises ValueError, whose text says what would be right.
+    Raises ValueError for a text that is no value of the kind. Its text says what would be right.
     """
     if kind is Kind.TEXT:
         return _text(text)
@@ -92,10 +92,10 @@ def from_text(kind: Kind, text: str) -> object:
 
 
 def from_row(kind: Kind, value: Any) -> object:
-    """The canonical value of a captured JSON value; None, which is NULL, stays None.
+    """The canonical value of a JSON value of a row; None, which is NULL, stays None.
 
-    Raises ValueError for what is no value of that kind, such as a word in an integer column
-    of SQLite.
+    Raises ValueError for a value that is not of the kind, such as a word in an integer column of
+    SQLite.
     """
     if value is None or kind in OPAQUE:
         return value
@@ -103,9 +103,9 @@ def from_row(kind: Kind, value: Any) -> object:
 
 
 def from_image(kind: Kind, value: Any) -> object:
-    """As `from_row`, of a value that a capture trigger wrote: it raises for what is written in
-    another way, too. A column of SQLite may hold a text that only looks like one of its kind, and
-    SQL does not take it for one."""
+    """As `from_row`, for a value that a capture trigger wrote. It also raises ValueError for a text
+    in another form than the trigger's: a column of SQLite may have a text that looks like a value
+    of its kind, and SQL does not treat it as one."""
     if value is None or kind in OPAQUE:
         return value
     return _IMAGE[kind](value)
@@ -114,9 +114,9 @@ def from_image(kind: Kind, value: Any) -> object:
 def from_python(kind: Kind, value: Any) -> object:
     """The canonical value of a Python value: a model instance's attribute, a claim of a token.
 
-    Text is read as a filter's text would be, so the claim "42" meets the integer 42; an integer
-    or a bool meets a text column as its text. None stays None. Raises ValueError for what cannot
-    be a value of that kind.
+    Text is read like a filter's text, so the claim "42" equals the integer 42; for a text column,
+    an integer or a bool becomes text. None stays None. Raises ValueError for a value that cannot be
+    of the kind.
     """
     if value is None or kind in OPAQUE:
         return value
@@ -160,7 +160,7 @@ def _int(value: Any) -> int:
     # bool is an int to Python, not to SQL.
     if isinstance(value, int) and not isinstance(value, bool):
         return _in_range(value)
-    # isfinite goes by way of float, so no huge exponent ever reaches int().
+    # isfinite converts to float first, so no huge exponent reaches int().
     if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
         return _in_range(int(value))
     raise ValueError(f"expected a whole number, not {value!r}")
@@ -179,7 +179,7 @@ def _float(value: Any) -> float:
         except OverflowError:
             number = math.inf
         if math.isfinite(number):
-            return number + 0.0  # -0.0 becomes 0.0, as it compares
+            return number + 0.0  # -0.0 becomes 0.0, which is equal to it
         raise ValueError("expected a finite number")
     raise ValueError(f"expected a number, not {value!r}")
 
@@ -191,11 +191,11 @@ def _float_text(text: str) -> float:
 
 
 def _float_row(value: Any) -> float:
-    # A column may hold the infinities, which literals may not name.
+    # A column may have the infinities, which literals may not.
     if value in ("Infinity", "-Infinity"):
         return float(value)
     if isinstance(value, Decimal) and not value.is_nan():
-        return float(value) + 0.0  # 9e999, as SQLite writes infinity, becomes it
+        return float(value) + 0.0  # 9e999, SQLite's form of infinity, becomes infinity
     if isinstance(value, float) and math.isinf(value):
         return value
     return _float(value)
@@ -203,7 +203,7 @@ def _float_row(value: Any) -> float:
 
 def _decimal(value: Any) -> Decimal:
     if isinstance(value, float):
-        # The shortest text of the float is what its author wrote.
+        # The shortest text of the float is the one that its author wrote.
         value = Decimal(repr(value))
     if isinstance(value, int) and not isinstance(value, bool):
         return Decimal(value)
@@ -294,7 +294,7 @@ def _inet(value: Any) -> str:
         text = value.removesuffix("/32") if ":" not in value else value.removesuffix("/128")
         try:
             if "%" in text:
-                raise ValueError  # a zone is an interface of one machine; no database takes it
+                raise ValueError  # a zone names an interface of one machine; no database stores it
             address = ipaddress.ip_address(text)
         except ValueError:
             pass

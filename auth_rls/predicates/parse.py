@@ -1,8 +1,8 @@
 """Parsing: policy JSON to a predicate, every name and value checked against the table.
 
-A parsed predicate, once bound, is evaluated and compiled without further checks. A mistake is
-refused here, with a message that names the column or the operator and says what would be right,
-because this is when the author of the policy reads it.
+A parsed predicate, once bound, is evaluated and compiled without further checks. Mistakes are
+refused here, while the author of the policy is present, with a message that names the column or the
+operator and says what would be right.
 
 Pure: no Django, no I/O. A table is described by its `TableSchema`.
 """
@@ -66,15 +66,15 @@ _CONNECTIVES = ("all", "any", "not")
 
 @dataclass(frozen=True, slots=True)
 class TableSchema:
-    """What a predicate may name: the table's label "app.Model", and by each name of a column, the
-    column's own name and kind."""
+    """The names that a predicate on a table may use: the table's label "app.Model", and for each
+    name of a column, the column's own name and kind."""
 
     label: str
     columns: Mapping[str, tuple[str, Kind]]
 
 
 class PredicateError(ValueError):
-    """A predicate is refused: `message` says what is wrong, `path` where in the JSON."""
+    """A predicate is refused. `message` says what is wrong, `path` where in the JSON."""
 
     def __init__(self, message: str, path: str = "") -> None:
         super().__init__(f"{path}: {message}" if path else message)
@@ -90,10 +90,10 @@ def parse(
 ) -> Predicate:
     """The predicate on rows of `table` that this JSON value (already decoded) stands for.
 
-    `resolve` gives the schema of an "app.Model" in a select. It raises LookupError or
-    PredicateError, whose text is passed on, if that does not exist or may not be read.
+    `resolve` returns the schema of an "app.Model" in a select. It raises LookupError or
+    PredicateError if that does not exist or may not be read; the text becomes part of the error.
 
-    `user_kind` gives the kind of a field of the user for `{"$user.<field>": …}`; it raises
+    `user_kind` returns the kind of a field of the user for `{"$user.<field>": …}`; it raises
     PredicateError for a field that does not exist. Raises PredicateError.
     """
     return _Parser(resolve, user_kind).predicate(json, table, "", 1)
@@ -182,7 +182,8 @@ class _Parser:
         return RefTest(ref, op, self._compared(name, op, json, kind, path, depth))
 
     def _ref_kind(self, ref: Ref, op: str, json: Any, path: str) -> Kind:
-        """A claim has the kind of what it is compared with; a field of the user has its own."""
+        """The kind of a reference: a field of the user has its own, a claim has the kind of the
+        other side."""
         if ref.source == "user" and self._user_kind is not None:
             try:
                 return self._user_kind(ref.path[0])
@@ -206,7 +207,7 @@ class _Parser:
         return Kind.TEXT
 
     def _compared(self, name: str, op: str, json: Any, kind: Kind, path: str, depth: int) -> object:
-        """The other side of a comparison."""
+        """The other side of a comparison, as a value of a Test."""
         if op == "isnull":
             if not isinstance(json, bool):
                 raise PredicateError(f"isnull takes true or false, not {_shown(json)}", path)
@@ -283,7 +284,7 @@ class _Parser:
 def _lookup(key: Any, table: TableSchema, path: str) -> tuple[str, Kind, str]:
     if not isinstance(key, str):
         raise PredicateError(f"expected a column name, not {_shown(key)}", path)
-    # A name with two underscores inside is a column first.
+    # A name with two underscores is first looked up as a column.
     name, op = key, "exact"
     if name not in table.columns and "__" in key:
         name, _, op = key.rpartition("__")

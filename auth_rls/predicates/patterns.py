@@ -1,10 +1,10 @@
 """Patterns: the text operators, each as a test of a text.
 
-A pattern comes from a stranger and is judged on every row, so its cost is bounded. `like` takes
-time linear in the text whatever the pattern; a regular expression takes at most its program's size
-times the text's, and programs are small. `Pattern.steps` says what a text will cost before it is
-judged. Letters fold as ASCII does and all else stays as it is: both databases can do exactly that,
-and no two agree on more.
+A pattern comes from a client and is matched with every row, so its cost is bounded. The time of
+`like` is linear in the text for every pattern. A regular expression takes at most the size of its
+program times that of the text, and programs are small. `Pattern.steps` returns the cost of a text
+before it is matched. Case is only ignored for the letters of ASCII: both databases can do that, and
+they disagree about other letters.
 
 Pure: the standard library, and RE2 where it is installed.
 """
@@ -25,7 +25,7 @@ TextTest = Callable[[str], "bool | None"]
 
 MAX_PROGRAM = 1_500
 """Instructions of one regular expression."""
-# Bytes that RE2 may use for one regular expression: its program, and states while it runs.
+# Bytes that RE2 may use for one regular expression: its program, and its states while it runs.
 _REGEX_MEMORY = 1 << 16
 # Bytes of a pattern itself, and of each text, "%" and "_" of a `like`.
 _OBJECT = 1_000
@@ -42,7 +42,7 @@ class RegexUnavailable(ValueError):
 
 
 class Pattern:
-    """A test of a text, and what it costs. True, false, or None for no text of a database."""
+    """A test of a text, and its cost. The result is None for a text that no database can store."""
 
     __slots__ = ("__weakref__", "_scale", "program", "test")
 
@@ -56,7 +56,7 @@ class Pattern:
         return self.test(text)
 
     def steps(self, text: str) -> int:
-        """At most how many instructions the test of this text runs."""
+        """The most instructions that the test of this text runs."""
         size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
         return size * self.program // self._scale + 1
 
@@ -85,9 +85,9 @@ def fold(text: str) -> str:
 
 
 def like_parts(pattern: str) -> list[str | None]:
-    """The pattern in pieces: a text for itself, "" never; "%" and "_" as None and a lone "".
+    """The pattern in parts: a literal text (never ""), None for "%", and "" for "_".
 
-    A backslash takes the next character literally; at the very end it stands for itself.
+    A backslash makes the next character literal; at the end it stands for itself.
     """
     parts: list[str | None] = []
     literal: list[str] = []
@@ -155,23 +155,23 @@ def _simple(parts: Sequence[str | None]) -> TextTest | None:
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """What stands between two "%": texts at their places, and "_" in between. `length` is that of
-    what it matches."""
+    """The part of a pattern between two "%": literal texts at offsets, and "_" between them.
+    `length` is the number of characters that it matches."""
 
     length: int
     texts: tuple[tuple[int, str], ...]
 
     def at(self, text: str, place: int) -> bool:
-        """Whether it matches at this place, where the text is long enough."""
+        """Whether the segment matches at this index; the text must be long enough."""
         return all(text.startswith(piece, place + offset) for offset, piece in self.texts)
 
     def find(self, text: str, start: int, end: int) -> int:
-        """The first place between these where it matches; -1 for none."""
+        """The first index from `start` to `end` at which the segment matches; -1 for none."""
         if not self.texts:
             return start if end - start >= self.length else -1
         offset, piece = max(self.texts, key=lambda item: len(item[1]))
         last = end - self.length
-        # Looking at places that the longest text proposes is fast, unless there are many.
+        # Trying the indices at which the longest literal occurs is fast, unless there are many.
         patience = 16 + (end - start) // (16 * len(self.texts))
         place = start
         while place <= last:
@@ -188,8 +188,8 @@ class _Segment:
         return -1
 
     def _scan(self, text: str, start: int, end: int) -> int:
-        """`find` in a time that does not depend on what the text is: one number holds the places
-        in the segment that the text may have reached, a bit for each."""
+        """`find` in a time that does not depend on the text: one integer has a bit for each offset
+        in the segment that the text may have reached."""
         literal = 0
         masks: dict[str, int] = {}
         for offset, piece in self.texts:
@@ -225,12 +225,13 @@ def _segments(parts: Sequence[str | None]) -> list[_Segment]:
 
 
 def _exactly(segment: _Segment) -> TextTest:
-    """Without "%"."""
+    """The test of a pattern without "%"."""
     return lambda text: len(text) == segment.length and segment.at(text, 0)
 
 
 def _in_order(segments: Sequence[_Segment]) -> TextTest:
-    """The first at the beginning, the last at the end, those between as early as they can be."""
+    """The test of a pattern with "%": the first segment matches at the beginning, the last at the
+    end, and the others as early as possible."""
     head, *middle, tail = segments
     middle = [segment for segment in middle if segment.length]
     shortest = sum(segment.length for segment in segments)
@@ -283,7 +284,7 @@ def _compile(pattern: str, ignore_case: bool) -> Pattern:
     if compiled.programsize > MAX_PROGRAM:
         raise ValueError("invalid regular expression: pattern too large - compile failed")
     if not ignore_case and _SYNTAX.isdisjoint(pattern):
-        # A text that stands for itself needs no program.
+        # A literal text needs no program.
         return Pattern(lambda text: pattern in text, 1, _PLAIN)
     search = compiled.search
 
@@ -291,7 +292,7 @@ def _compile(pattern: str, ignore_case: bool) -> Pattern:
         try:
             return search(text.encode()) is not None
         except UnicodeEncodeError:
-            return None  # no text that a database holds
+            return None  # no database stores such a text
 
     return Pattern(test, max(compiled.programsize, 1))
 

@@ -2,7 +2,7 @@
 
 Predicates are trees. They are parsed from policy JSON, Q objects or wire filters, bound to a
 subject (each reference replaced by a plain value), and then evaluated on rows (`evaluate.py`) or
-compiled to SQL (`compile.py`). Both follow SQL's three-valued logic: a comparison with NULL is
+compiled to SQL (`sql/compile.py`). Both follow SQL's three-valued logic: a comparison with NULL is
 unknown, and unknown is not true.
 
 Pure: no Django, no I/O.
@@ -19,21 +19,21 @@ from auth_rls.predicates.kinds import Kind
 
 @dataclass(frozen=True, slots=True)
 class Const:
-    """True, false, or None for unknown."""
+    """A constant: True, False, or None for unknown."""
 
     value: bool | None
 
 
 @dataclass(frozen=True, slots=True)
 class All:
-    """Kleene conjunction; of nothing it is true."""
+    """Kleene conjunction; true without parts."""
 
     parts: tuple[Predicate, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Any_:
-    """Kleene disjunction; of nothing it is false."""
+    """Kleene disjunction; false without parts."""
 
     parts: tuple[Predicate, ...]
 
@@ -88,8 +88,8 @@ class Test:
 
 @dataclass(frozen=True, slots=True)
 class RefTest:
-    """A value of the subject compared, whatever the row: `{"$claims.aal": "aal2"}`. `value` is as
-    in a Test, of the kind of `ref`, and no select. Binding turns it into a Const."""
+    """A comparison of a value of the subject, independent of the row: `{"$claims.aal": "aal2"}`.
+    `value` is as in a Test, of the kind of `ref`, and no select. Binding turns it into a Const."""
 
     ref: Ref
     op: str

@@ -9,13 +9,13 @@ from auth_rls.predicates.simplify import simplify
 
 
 def direct_selects(predicate: Predicate) -> tuple[Select, ...]:
-    """Every distinct select that the predicate compares with, not those inside them."""
+    """Every distinct select of the predicate itself, without selects inside selects."""
     found = (test.value for test in tests(predicate) if isinstance(test.value, Select))
     return tuple(dict.fromkeys(found))
 
 
 def resolve(predicate: Predicate, values_of: Callable[[Select], frozenset[object]]) -> Predicate:
-    """The predicate with the values behind each select in its place, in its settled form."""
+    """The predicate with each select replaced by its values, in canonical form (see `simplify`)."""
     if not direct_selects(predicate):
         return predicate
     return simplify(_resolved(predicate, values_of))

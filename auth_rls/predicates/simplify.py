@@ -1,7 +1,7 @@
-"""Simplification: predicates that say the same brought to one form.
+"""Simplification: a canonical form for predicates that mean the same.
 
-Equal forms are shared: subscriptions whose predicates are equal are evaluated once. The form
-agrees with the original on every row, in all three truth values.
+Subscriptions with equal forms share one evaluation. The form agrees with the original on every row,
+in all three truth values.
 
 Pure: no Django, no I/O.
 """
@@ -22,9 +22,9 @@ from auth_rls.predicates.predicate import (
 
 
 def simplify(predicate: Predicate) -> Predicate:
-    """An equivalent predicate in a settled form: constants folded, nested connectives flattened,
-    repetitions dropped, parts in a fixed order. Predicates that differ only in these compare
-    equal afterwards, and have equal hashes."""
+    """An equivalent predicate in canonical form: constants folded, nested connectives flattened,
+    repetitions dropped, parts in a fixed order. Predicates that differ only in these become equal,
+    with equal hashes."""
     if isinstance(predicate, Const):
         return predicate
     if isinstance(predicate, Not):
@@ -69,7 +69,7 @@ def _flatten(
 
 
 def _place(predicate: Predicate) -> tuple[str, ...]:
-    """Where a part stands among its siblings; for a long list its least value has to do."""
+    """The sort key of a part among its siblings; of a long list only the least value counts."""
     if isinstance(predicate, Test):
         value = predicate.value
         if isinstance(value, frozenset):

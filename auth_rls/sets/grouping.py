@@ -1,8 +1,9 @@
-"""Grouping: selects that one query can answer, because they differ in one value alone.
+"""Grouping: selects that differ in one value only, and can share a query.
 
-`user == 7` and `user == 8`, all else the same, choose rows of one table by one column. One query
-reads the rows of both; that column then tells whose each row is. This module decides which selects
-can share a query. The caller, who knows the database, says which columns can tell rows apart.
+Two selects with `user == 7` and `user == 8`, and everything else equal, choose rows of one table by
+one column. One query reads the rows of both, and that column shows to which select a row belongs.
+This module decides which selects can share a query. The caller says which columns can distinguish
+rows, which depends on the database.
 
 Pure: no Django, no I/O. It reads nothing.
 """
@@ -18,7 +19,7 @@ from auth_rls.predicates.kinds import Kind
 from auth_rls.predicates.predicate import All, Predicate, Select, Test, selects, tests
 from auth_rls.predicates.simplify import simplify
 
-# Most values in the condition that selects share: a query has to hold the keys beside them.
+# The most values in the condition that selects share, because the query also has the keys.
 _MAX_SHARED_VALUES = 200
 
 IsKey = Callable[[str, str], bool]
@@ -26,7 +27,7 @@ IsKey = Callable[[str, str], bool]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What the selects of a group share: everything but the value that `key` equals."""
+    """The common part of the selects of a group: everything but the value that `key` equals."""
 
     model: str
     column: str
@@ -65,7 +66,7 @@ def group_selects(
     shared = Counter(shape for found in shapes.values() for shape in found)
     groups: dict[Shape, dict[object, tuple[Select, ...]]] = {}
     for select, found in shapes.items():
-        # Of several shapes, the one that most selects have.
+        # Of several possible shapes, take the one that most selects have.
         shape = max(found, key=shared.__getitem__, default=None)
         if shape is not None:
             of = groups.setdefault(shape, {})

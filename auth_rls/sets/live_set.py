@@ -1,13 +1,13 @@
 """Live sets: the sets behind selects, kept current row by row from the changes in the log.
 
-A live set counts how many rows give each value, so that a value stays while one row gives it. It
-is exact for one position in the log: `apply` advances it by one change, and `rewind` takes values
-that were just read from the database back to an earlier position. One change does not always
-suffice: when an inner set changes, the rows of the outer select are not in it, and an image can
-lack the columns that decide. The live set then becomes stale and keeps its values until new ones
-are read from the database.
+A live set counts the rows that give each value, so that a value stays while one row gives it. It is
+exact for one position in the log: `apply` advances it by one change, and `rewind` takes values that
+were just read from the database back to an earlier position. A change does not always suffice: when
+an inner set changes, the change does not have the rows of the outer select, and an image can lack
+columns that decide. The live set then becomes stale and keeps its values until new ones are read
+from the database.
 
-Pure: no Django, no I/O. Callers read the rows, feed the changes and decide which sets are needed.
+Pure: no Django, no I/O. Callers read the rows, pass the changes and decide which sets are needed.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class Shifts:
 class LiveSet:
     """The values behind one bound select.
 
-    `counts` is how many rows give each value: one object for the life of the set, which others
-    read and never change. `exact` False: the values do not belong to the set's position in the
+    `counts` is how many rows give each value: one object for the life of the set, which callers may
+    read and must not change. `exact` False: the values do not belong to the set's position in the
     log, so the next change of its rows makes it stale.
     """
 
@@ -86,14 +86,14 @@ class LiveSet:
 
     @property
     def values(self) -> frozenset[object]:
-        """The set as it is now, as a value."""
+        """The present values, as an immutable set."""
         if self._frozen is None:
             self._frozen = frozenset(self.counts)
         return self._frozen
 
     def shift(self, old: Row | None, new: Row | None) -> SetDelta:
-        """Apply a change of one row. If the old row was never counted, a change was missed, and
-        the set is no longer exact."""
+        """Apply a change of one row. If the old row was not counted, a change was missed, and the
+        set is no longer exact."""
         before, after = self._value(old), self._value(new)
         if before == after:
             return _NONE
@@ -143,12 +143,12 @@ class _Table:
     def __init__(self, members_of: MembersOf) -> None:
         self.live_sets: dict[LiveSet, None] = {}
         self.index: Index[LiveSet] = Index(members_of)
-        # Never shrinks: a column too many only makes `apply` look at each set.
+        # Never shrinks: with a column too many `apply` only looks at more sets.
         self.needed: frozenset[str] = frozenset()
 
 
 class LiveSets:
-    """All live sets of a process, at one position in the log. `table_of` gives the table of a
+    """All live sets of a process, at one position in the log. `table_of` returns the table of a
     model's label."""
 
     def __init__(self, table_of: Callable[[str], str]) -> None:
@@ -179,7 +179,8 @@ class LiveSets:
         return table in self._tables
 
     def add(self, select: Select, counts: Mapping[object, int], exact: bool) -> LiveSet:
-        """Add a live set with these values. The selects inside its `where` must be there."""
+        """Add a live set with these values. The live sets of selects inside its `where` must have
+        been added."""
         live_set = LiveSet(select, self.members)
         live_set.replace(counts, exact)
         self._known[select] = live_set
@@ -195,7 +196,7 @@ class LiveSets:
         return live_set
 
     def discard(self, select: Select) -> None:
-        """Remove a live set that no other one uses."""
+        """Remove a live set that no other live set uses."""
         live_set = self._known[select]
         name = self._table_of(select.model)
         table = self._tables[name]
@@ -246,7 +247,7 @@ class LiveSets:
         return shifts
 
     def replace(self, select: Select, counts: Mapping[object, int], exact: bool) -> SetDelta:
-        """Give a live set values that were read for the position of the others."""
+        """Give a live set values that were read for the position of all sets."""
         shift = self._known[select].replace(counts, exact)
         if shift:
             self._follow(select, shift)

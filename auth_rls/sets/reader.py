@@ -1,7 +1,6 @@
 """The sets behind bound selects, read from the database.
 
-Selects that differ in one value are read by one query. Nothing is kept here, and nothing here
-knows about subjects.
+Selects that differ in one value are read by one query. Keeps nothing and has no subjects.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ Counts = dict[object, int]
 # Keys in one query, well below SQLite's limit on parameters.
 _KEYS_PER_QUERY = 500
 _FETCHED_ROWS = 2_000
-# Fields that give values as the database holds them, so that values are equal in Python exactly
-# when they are equal in the database. A subclass may convert, so it does not count.
+# Fields whose values are equal in Python exactly when they are equal in the database. Subclasses
+# are not among them, because they may convert values.
 _PLAIN_FIELDS = frozenset(
     {
         models.AutoField,
@@ -57,7 +56,7 @@ _UNKNOWN: Any = object()
 
 def read_members(select: Select, using: str) -> Counts:
     """How many rows behind a bound select give each value, in the form that the outer column is
-    compared with. Counted in Python, since the database's collation may make two texts equal."""
+    compared with. Counted in Python, since two texts may be equal by the database's collation."""
     column = _column(select.model, select.column)
     rows = _rows(select.model, select.where).using(using).values_list(column.attname, flat=True)
     found = (_member(select, column, value) for value in rows.iterator(_FETCHED_ROWS))
@@ -86,7 +85,7 @@ def read_set(select: Select) -> frozenset[object]:
 
 
 class _Ungroupable(Exception):
-    """The database chose a row whose key equals none of the wanted keys in Python."""
+    """A row's key equals none of the wanted keys in Python, although the database chose the row."""
 
 
 def _read_group(group: Group, using: str) -> dict[Select, Counts]:
@@ -102,7 +101,7 @@ def _read_group(group: Group, using: str) -> dict[Select, Counts]:
         into = of_key.get(raw)
         if into is None:
             into = of_key[raw] = counts[_key(key, raw, counts)]
-        # To a dict 1, 1.0 and True are one key; as texts they differ.
+            # In a dict 1, 1.0 and True are one key, but their texts differ.
         plain = type(value) in (int, str)
         known = members.get(value, _UNKNOWN) if plain else _UNKNOWN
         if known is _UNKNOWN:
@@ -126,14 +125,14 @@ def _key(column: Column, raw: object, known: Container[object]) -> object:
 
 def _rows(label: str, where: Predicate) -> models.QuerySet[Any]:
     model = model_named(label)
-    # Not a manager's queryset: a manager that hides rows would make the doors differ.
+    # Not a manager's queryset: with a manager that hides rows the doors would differ.
     rows: models.QuerySet[Any] = models.QuerySet(model=model, using=primary(model))
     where = simplify(where)
     return rows.none() if where == FALSE else rows.filter(condition(where, model))
 
 
 def _member(select: Select, column: Column, value: object) -> object:
-    """The member of the set for a value as Django read it; None if it can equal nothing."""
+    """The member of the set for a value as Django read it; None if no value can equal it."""
     try:
         found = canonical(column, value)
     except _REFUSED:

@@ -1,5 +1,5 @@
 """The policy language in SQL: columns of models, predicates as conditions, one dialect per
 vendor.
 
-Never decides anything of its own: SQL and `auth_rls.predicates` give the same verdicts.
+Decides nothing of its own: SQL and `auth_rls.predicates` give the same verdicts.
 """

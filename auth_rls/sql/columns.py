@@ -1,6 +1,6 @@
-"""Columns: Django's models as predicates, triggers and clients see them.
+"""The columns of Django's models, for predicates, triggers and clients.
 
-Owns the table from Django field types to kinds and PostgreSQL type names. It reads model classes
+Owns the mapping from Django field types to kinds and PostgreSQL type names. It reads model classes
 and never the database.
 """
 
@@ -25,7 +25,7 @@ class Column:
     """A column of a table. `names` are its names in a predicate: column name, field name and
     attname. `type` is PostgreSQL's name of its type, on every database. `scale` is the number of
     decimal places of a DECIMAL column, None for other kinds. `collated`: the column, or the one
-    that it refers to, has a collation of its own."""
+    that it refers to, has its own collation."""
 
     name: str
     attname: str
@@ -85,8 +85,8 @@ def columns_of(model: type[models.Model]) -> dict[str, Column]:
 
 
 def schema_of(model: type[models.Model]) -> TableSchema:
-    """What a predicate may say about the model's rows: every column under each of its names,
-    and the primary key as "pk". A name that two columns have means neither.
+    """The names that a predicate on the model's rows may use: every column under each of its names,
+    and the primary key as "pk". A name of two columns is left out.
     """
     owners: dict[str, set[Column]] = {}
     for column in columns_of(model).values():
@@ -131,7 +131,8 @@ def column_of(field: models.Field[Any, Any]) -> Column:
 
 
 def value_field(field: Any) -> models.Field[Any, Any]:
-    """The field that decides the column's type: a relation's target, a generated one's output."""
+    """The field that decides a column's type: the target of a relation, the output field of a
+    generated field, else the field itself."""
     while True:
         if field.remote_field is not None:
             field = field.target_field
@@ -142,7 +143,7 @@ def value_field(field: Any) -> models.Field[Any, Any]:
 
 
 def model_named(label: str) -> type[models.Model]:
-    """The model "app.Model" names. Raises LookupError, whose text says what would be right."""
+    """The model named "app.Model". Raises LookupError, whose text says what would be right."""
     try:
         model = apps.get_model(label)
     except (LookupError, ValueError):

@@ -1,7 +1,8 @@
 """Compilation: a bound predicate as a condition that the database evaluates.
 
-It has the truth value of evaluate.py on every row, unknown included. Connectives are nodes of our
-own, because Django's ~Q takes unknown for true. The dialects write single comparisons.
+It has the truth value of `predicates/evaluate.py` on every row, unknown included. Connectives are
+our own expression classes, because Django's ~Q is true where its operand is unknown. The dialects
+write single comparisons.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ WITHOUT_SQL = frozenset({"match", "imatch"})
 
 # Conditions in a row before they are grouped.
 _CHAIN = 8
-# What a subquery adds to the weight of its WHERE.
+# The weight of a subquery beside that of its WHERE.
 _SUBQUERY = 10
 
 
@@ -53,12 +54,12 @@ def condition(predicate: Predicate, model: type[models.Model]) -> Q:
 
 
 def shielded(policy: Predicate, filter_: Predicate, model: type[models.Model]) -> Q:
-    """The rows of `model` on which both are true. `filter_` is put to no row on which `policy` is
-    not true: a database chooses in which order it evaluates two conditions, and the time that a
-    stranger's filter takes tells about the rows that it is put to.
+    """The rows of `model` on which both are true. `filter_` is only evaluated on rows on which
+    `policy` is true: a database chooses the order of two conditions, and the time that a client's
+    filter takes reveals something of the rows that it is evaluated on.
 
-    Keys that the filter names are looked up by their index all the same: how long that takes does
-    not depend on what else a row holds. Raises as `condition` does.
+    Keys that the filter names are looked up by their index all the same, because that time does not
+    depend on the other columns of a row. Raises as `condition` does.
     """
     columns = columns_of(model)
     if policy in (TRUE, FALSE) or filter_ in (TRUE, FALSE):
@@ -82,8 +83,9 @@ def _names_keys(predicate: Predicate, columns: Mapping[str, Column]) -> bool:
 
 
 def widened(predicate: Predicate) -> Predicate:
-    """A predicate that compiles and is true on every row on which this one is: comparisons without
-    SQL are taken as true. `evaluate.matcher` has to decide about the rows that it selects."""
+    """A predicate that has SQL and is true on every row on which this one is true: comparisons
+    without SQL count as true. The caller must apply `evaluate.matcher` to the rows that it
+    selects."""
     return _widened(predicate, TRUE)
 
 
@@ -98,10 +100,10 @@ def _widened(predicate: Predicate, generous: Const) -> Predicate:
 
 
 def _node(predicate: Predicate, columns: Mapping[str, Column], positive: bool) -> _Condition:
-    """The predicate; the negated one unless `positive`.
+    """The expression of the predicate, or of its negation unless `positive`.
 
-    A NOT is brought down to the comparisons: a parser needs less room for them there, and where
-    there is none, a comparison may be unknown instead of false.
+    A NOT is moved down to the comparisons: there it takes less of the parser's stack, and a
+    comparison under no NOT may be unknown instead of false.
     """
     if isinstance(predicate, Const):
         value = predicate.value
@@ -145,7 +147,7 @@ def _membership(column: Column, select: Select, positive: bool) -> _Condition:
         raise ValueError(f"there is no column {select.column!r} in {select.model}") from None
     # A NULL in the set would make every "not in it" unknown.
     present = _Comparison(F(inner.attname), inner, "isnull", False, True)
-    # Not a manager's queryset: a manager that hides rows would make the doors differ.
+    # Not a manager's queryset: with a manager that hides rows the doors would differ.
     rows: models.QuerySet[Any] = models.QuerySet(model=source).order_by()
     chosen = _Connective("AND", present, _node(select.where, columns, True))
     values = rows.filter(Q(chosen)).values_list(
@@ -156,10 +158,10 @@ def _membership(column: Column, select: Select, positive: bool) -> _Condition:
 
 
 class _Condition(Expression):
-    """A node of the condition. Its SQL may stand in AND, OR and NOT without parentheses.
+    """A node of the condition. Its SQL may be used in AND, OR and NOT without parentheses.
 
-    `weight` is about how many symbols a parser has on its stack at the deepest place: SQLite
-    before 3.46 gives up beyond a hundred.
+    `weight` is about how many symbols a parser has on its stack at the deepest point: SQLite before
+    3.46 fails beyond a hundred.
     """
 
     output_field = models.BooleanField()
@@ -199,7 +201,7 @@ class _Negation(_Condition):
 
 class _Connective(_Condition):
     def __init__(self, word: str, *parts: _Condition) -> None:
-        # The deepest first, so that the parts before it do not wait on the parser's stack.
+        # The deepest part first, so that no earlier part is on the parser's stack then.
         heaviest, *rest = sorted(parts, key=lambda part: -part.weight)
         super().__init__(heaviest, *rest)
         self.word = word
@@ -216,8 +218,8 @@ class _Connective(_Condition):
 
 
 class _Shield(_Condition):
-    """The policy; and where it is true, the filter. CASE keeps the order, which AND does not. The
-    policy stands beside it for the sake of its indexes."""
+    """The policy, and where it is true, the filter. CASE keeps the order, which AND does not. The
+    policy is repeated beside the CASE, so that its indexes are used."""
 
     def __init__(self, policy: _Condition, again: _Condition, filter_: _Condition) -> None:
         super().__init__(policy, again, filter_)
@@ -230,8 +232,8 @@ class _Shield(_Condition):
 
 
 def _joined(word: str, parts: list[str]) -> str:
-    """The parts in parentheses. Many parts are grouped: to SQLite a chain of n parts is an
-    expression n deep, and a thousand is too deep."""
+    """The parts in parentheses. Many parts are grouped: for SQLite a chain of n parts is an
+    expression of depth n, and a thousand is too deep."""
     head, *rest = parts
     while len(rest) > _CHAIN:
         chunks = [rest[index : index + _CHAIN] for index in range(0, len(rest), _CHAIN)]
@@ -277,9 +279,9 @@ class _Membership(_Condition):
 
 
 class _Member(Expression):
-    """What a subquery selects: the inner column in the form that the outer one is compared with."""
+    """The column that a subquery selects, in the form that the outer column is compared with."""
 
-    # The value is never read from Python, so any output field will do.
+    # The value is never read by Python, so any output field serves.
     output_field = models.TextField()
 
     def __init__(self, value: F, outer: Column, inner: Column, prefix: str) -> None:

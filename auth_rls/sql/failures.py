@@ -1,7 +1,7 @@
-"""What may be said of a database's error to people who are not its operators.
+"""Texts about a database's error for people who are not its operators.
 
-A database's own words name its host, user, tables and columns, quote SQL, and may quote a row. They
-go to the log, where the operator reads them; clients and pages are given one of the texts here.
+A database's own message names its host, user, tables and columns, quotes SQL, and may quote a row.
+It goes to the log for the operator; clients and pages get one of the texts here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from django.db.utils import (
 )
 
 _MISFIT = "a table or column is not as the model says"
-# By class, the more special one first.
+# By class; a subclass comes before its base.
 _TEXTS: tuple[tuple[type[Exception], str], ...] = (
     (DataError, "the database refuses a value"),
     (IntegrityError, "the database refuses the row"),
@@ -29,13 +29,13 @@ _TEXTS: tuple[tuple[type[Exception], str], ...] = (
 )
 # SQLite's one code for statements that do not fit the schema; others are locks, disks and files.
 _SQLITE_GENERIC = "SQLITE_ERROR"
-# invalid_regular_expression: the text quotes nothing but the pattern that was asked for.
+# invalid_regular_expression: the message only quotes the client's own pattern.
 _PATTERN = "2201B"
 
 
 def public_reason(error: BaseException) -> str:
-    """Why the database refused, in words that tell nothing of it. For what is no error of a
-    database, such as a value that no database stores, the error's own first line."""
+    """Why the database refused, without details of the database. For an error that is not a
+    database's, such as a value that no database stores, the first line of its own text."""
     if getattr(error.__cause__, "sqlstate", None) == _PATTERN:
         return first_line(error)
     if getattr(error.__cause__, "sqlite_errorname", None) == _SQLITE_GENERIC:
@@ -49,6 +49,6 @@ def public_reason(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The error's own words in a line, for operators."""
+    """The first line of the error's own text, for operators."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""How each database writes one comparison: `base` is the interface, one module for each vendor.
+"""How each database writes one comparison: `base` is the interface, with a module for each vendor.
 
-`registry` gives the dialect of a connection. No other module of this app asks for a vendor.
+`registry` returns the dialect of a connection. No other module of this app checks for a vendor.
 """

@@ -1,9 +1,9 @@
-"""Dialects: how a database writes one comparison. This is the interface; each vendor has a module.
+"""The interface of a dialect: how a database writes one comparison. Each vendor has a module.
 
-Each dialect writes in SQL what evaluate.py does: text by code point, letters folded as ASCII does,
-NULL unknown to everything but the null tests. Django's own lookups are not used: they differ
-between vendors (LIKE on SQLite ignores case) and have exceptions (`exact` of an empty text, of a
-bool, of a large integer).
+The SQL of a dialect has the result of `predicates/evaluate.py`: text is compared by code point,
+case is ignored for ASCII letters only, and NULL is unknown to everything but the null tests.
+Django's own lookups are not used: they differ between vendors (LIKE on SQLite ignores case) and
+have exceptions (`exact` of an empty text, of a bool, of a large integer).
 
 Values of a column are expected in the form in which Django stores them.
 
@@ -27,14 +27,14 @@ TRUE, FALSE, UNKNOWN = "(1 = 1)", "(1 = 0)", "(NULL = 1)"
 
 SIGNS = {"exact": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 """Operators that SQL writes by a sign."""
-# Where a literal between two storable values is rounded to: up, down, or (None) to neither, so that
-# no stored value equals it.
+# Whether a literal between two storable values is rounded up; None: it is not rounded, so that no
+# stored value equals it.
 _ROUNDING = {"exact": None, "gt": False, "gte": True, "lt": True, "lte": False}
 
 
 class Dialect(ABC):
-    """How a database writes comparisons. Every method returns text with %s and its parameters;
-    the column's own SQL, `sql`, has no parameters."""
+    """How a database writes comparisons. Methods return SQL text with %s and its parameters; `sql`
+    is the column's own SQL, without parameters."""
 
     distinct: ClassVar[str]
     """The operator of `isdistinct`."""
@@ -44,11 +44,10 @@ class Dialect(ABC):
     def compare(
         self, column: Column, op: str, value: Any, sql: str, *, positive: bool = False
     ) -> Sql:
-        """One test of a column with a bound value, as text that may stand in AND, OR and NOT.
+        """One test of a column with a bound value, as text that may be used in AND, OR and NOT.
 
-        `positive`: only whether it is true counts, since it stands under no NOT; where it is not,
-        it may be unknown instead of false. Raises ValueError for an operator that has no SQL with
-        the meaning of evaluate.py.
+        `positive`: the test is under no NOT, so it may be unknown instead of false. Raises
+        ValueError for an operator without SQL of the meaning that evaluate.py has.
         """
         if op == "isnull":
             return self.is_null(column, value, sql), []
@@ -60,32 +59,35 @@ class Dialect(ABC):
             return self.is_null(column, False, sql), []
         operand = self.operand(column, sql, ordered=op not in ("exact", "in", "isdistinct"))
         if op == "isdistinct":
-            place, params = self.literal(column, value, up=None)
-            return self.is_distinct(column, sql, operand, place), params
+            literal, params = self.literal(column, value, up=None)
+            return self.is_distinct(column, sql, operand, literal), params
         if op in SIGNS:
-            place, params = self.literal(column, value, up=_ROUNDING[op])
-            return f"{operand} {SIGNS[op]} {place}", params
+            literal, params = self.literal(column, value, up=_ROUNDING[op])
+            return f"{operand} {SIGNS[op]} {literal}", params
         if op == "range":
             low, high = value
-            low_place, low_params = self.literal(column, low, up=True)
-            high_place, high_params = self.literal(column, high)
-            return f"{operand} BETWEEN {low_place} AND {high_place}", [*low_params, *high_params]
+            low_literal, low_params = self.literal(column, low, up=True)
+            high_literal, high_params = self.literal(column, high)
+            return f"{operand} BETWEEN {low_literal} AND {high_literal}", [
+                *low_params,
+                *high_params,
+            ]
         if op == "in":
             return self.in_list(column, value, operand) if value else (FALSE, [])
         return self.text(op, value, self.as_text(column, sql))
 
     def as_text(self, column: Column, sql: str) -> str:
-        """A text column as the operators on text take it."""
+        """A text column in the form that the operators on text need."""
         return sql
 
-    def is_distinct(self, column: Column, sql: str, operand: str, place: str) -> str:
-        """Whether the column is something else than a value, NULL included."""
-        return f"{operand} {self.distinct} {place}"
+    def is_distinct(self, column: Column, sql: str, operand: str, literal: str) -> str:
+        """Whether the column differs from a value; NULL differs."""
+        return f"{operand} {self.distinct} {literal}"
 
     def membership(
         self, column: Column, sql: str, subquery: str, params: list[Any], *, positive: bool = False
     ) -> Sql:
-        """Whether the column is in a subquery, whose values `member` wrote."""
+        """Whether the column is in a subquery, whose values were written by `member`."""
         return f"{self.operand(column, sql, ordered=False)} IN {subquery}", params
 
     def is_null(self, column: Column, value: bool, sql: str) -> str:
@@ -95,7 +97,7 @@ class Dialect(ABC):
     def text(self, op: str, value: str, sql: str) -> Sql:
         """The operators on text alone."""
         if op in ("iexact", "icontains", "istartswith", "iendswith", "ilike"):
-            # Folding the column's side once leaves the case-sensitive operator to do.
+            # With the column's side folded, the case-sensitive operator serves.
             folded = self.folded(sql)
             value = patterns.fold(value)
             if op == "iexact":
@@ -113,7 +115,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def nullable(self, column: Column, sql: str) -> str:
-        """The column as the null tests see it: SQL's NULL and JSON's null are one."""
+        """The column for the null tests: JSON's null becomes SQL's NULL."""
 
     @abstractmethod
     def is_bool(self, column: Column, sql: str, value: bool) -> str:
@@ -121,7 +123,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def operand(self, column: Column, sql: str, *, ordered: bool) -> str:
-        """The column as one side of a comparison. `ordered`: the comparison asks for an order."""
+        """The column as one side of a comparison. `ordered`: the comparison is by order."""
 
     @abstractmethod
     def literal(self, column: Column, value: Any, *, up: bool | None = False) -> Sql:

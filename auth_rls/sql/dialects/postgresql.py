@@ -26,7 +26,7 @@ class Postgresql(Dialect):
     def is_null(self, column: Column, value: bool, sql: str) -> str:
         plain = super().is_null(column, value, sql)
         if column.kind in (Kind.FLOAT, Kind.DECIMAL):
-            # The row is read without a NaN, and what is not there is unknown to this test too.
+            # A NaN is left out of the row, so this test is unknown for it too.
             return f"CASE WHEN {sql} = 'NaN' THEN NULL ELSE {plain} END"
         return plain
 
@@ -35,11 +35,11 @@ class Postgresql(Dialect):
 
     def operand(self, column: Column, sql: str, *, ordered: bool) -> str:
         if column.kind is Kind.TEXT and (ordered or column.collated):
-            # Equality needs no collation but where the column has one that blurs it; leaving
-            # it out there keeps the column's index in use.
+            # Equality needs a collation only if the column has its own. Without one the index of
+            # the column can be used.
             return f'{sql} COLLATE "C"'
         if column.kind in (Kind.FLOAT, Kind.DECIMAL):
-            # NaN is no value here: the row is read without it.
+            # NaN is no value: it is left out of the row.
             return f"NULLIF({sql}, 'NaN'::{type_name(column.kind)})"
         return sql
 
@@ -55,7 +55,7 @@ class Postgresql(Dialect):
             return self.operand(inner, sql, ordered=False), []
         text = sql if inner.kind is Kind.TEXT else f"{sql}::text"
         if inner.collated or outer.collated:
-            # Two columns with collations of their own have none in common.
+            # Two columns with their own collations need a common one.
             text = f'{text} COLLATE "C"'
         return (f"(%s::text || {text})", [prefix]) if prefix else (text, [])
 

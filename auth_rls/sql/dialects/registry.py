@@ -1,4 +1,4 @@
-"""The dialect of a connection: the one place of this app that asks for a database's vendor.
+"""The dialect of a connection: the only module of this app that checks for a database's vendor.
 
 A third vendor is a module with a subclass of `Dialect`, and an entry here.
 """

@@ -32,7 +32,7 @@ _WHOLE = frozenset({Kind.BOOL, Kind.INT, Kind.INTERVAL})
 
 class Sqlite(Dialect):
     """A value that is not of its column's kind is unknown, as it is to the stream: see `known` in
-    sqlite_values.py. Under no NOT the column itself is compared as well, for its index's sake."""
+    sqlite_values.py. Under no NOT the column itself is compared too, so that its index is used."""
 
     distinct = "IS NOT"
 
@@ -69,7 +69,7 @@ class Sqlite(Dialect):
         if kind is Kind.TEXT and op in ("exact", "in") and value:
             texts = [value] if op == "exact" else list(value)
             if any("\ufffd" in text for text in texts):
-                return None  # this is what bytes that are no UTF-8 are read as
+                return None  # invalid UTF-8 is read as this character
             forms = [form for text in texts for form in (text, _blob_of(text)) if form is not None]
             if len(forms) <= _LONG_LIST:
                 return f"{plain} IN ({', '.join(['%s'] * len(forms))})", forms
@@ -109,8 +109,8 @@ class Sqlite(Dialect):
         operand = known(column.kind, column.scale, sql)
         return f"CASE WHEN {sql} IS NULL THEN 0 ELSE {operand} = {int(value)} END"
 
-    def is_distinct(self, column: Column, sql: str, operand: str, place: str) -> str:
-        return f"CASE WHEN {sql} IS NULL THEN 1 ELSE {operand} <> {place} END"
+    def is_distinct(self, column: Column, sql: str, operand: str, literal: str) -> str:
+        return f"CASE WHEN {sql} IS NULL THEN 1 ELSE {operand} <> {literal} END"
 
     def operand(self, column: Column, sql: str, *, ordered: bool) -> str:
         return f"{known(column.kind, column.scale, sql)} COLLATE BINARY"
@@ -181,8 +181,8 @@ _WIDE = Context(prec=200)
 
 
 def _scaled(value: Decimal, scale: int | None, up: bool | None) -> int | float:
-    """The literal as `known` gives decimals: on the column's grid, rounded upwards, downwards, or
-    (None) infinite where no stored value can equal it."""
+    """The literal in the form of `known`: an integer of the column's scale, rounded up or down; for
+    `up` None, infinite if no stored value can equal it."""
     if scale is None:
         return float(value)
     grid = value.scaleb(scale, _WIDE)
@@ -195,7 +195,7 @@ def _scaled(value: Decimal, scale: int | None, up: bool | None) -> int | float:
 
 
 def _rescaled(value: str, power: int) -> str:
-    """A decimal of the inner column on the grid of the outer one; a text where it lies between."""
+    """A decimal of the inner column at the scale of the outer one; a text if it has more digits."""
     if power >= 0:
         return f"{value} * {10**power}"
     step = 10**-power
@@ -215,7 +215,7 @@ def _either_case(sql: str, op: str, value: Any) -> Sql | None:
 
 
 def _blob_of(text: str) -> bytes | None:
-    """The bytes that show as this text where they stand in a text column."""
+    """The bytes of a BLOB that reads as this text in a text column."""
     if len(text) % 2 or not text.isascii() or text != text.lower():
         return None
     try:
@@ -225,7 +225,7 @@ def _blob_of(text: str) -> bytes | None:
 
 
 def _stored(kind: Kind, value: Any) -> Any:
-    """The value as `known` gives it."""
+    """The value in the form of `known`."""
     if kind is Kind.BOOL:
         return int(value)
     if kind is Kind.UUID:
@@ -238,13 +238,13 @@ def _stored(kind: Kind, value: Any) -> Any:
         return str(value)
     if kind is Kind.INTERVAL:
         span = value // timedelta(microseconds=1)
-        # What no column can hold is passed as a double, which still compares as it should.
+        # A number that no column can store is passed as a double, which compares correctly.
         return span if INT_MIN <= span <= INT_MAX else float(span)
     return value
 
 
 def _json(param: Any) -> str:
-    """A parameter as JSON. Infinity is not in the standard; SQLite reads it from this."""
+    """A parameter as JSON. Infinity is not in the standard; SQLite reads it from this form."""
     if isinstance(param, float) and math.isinf(param):
         return "9e999" if param > 0 else "-9e999"
     return json.dumps(param)

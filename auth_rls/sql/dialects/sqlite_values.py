@@ -1,9 +1,9 @@
-"""Which values of a SQLite column are of its kind, and what each is worth in a comparison.
+"""Which values of a SQLite column are of its kind, and the form in which they compare.
 
 A column of SQLite takes values of any type, written by any program. The stream reads a row's image
 as the capture triggers wrote it; a value that is not of its column's kind is unknown there. `known`
-says the same in SQL: the value in the form in which it compares, or NULL. The capture triggers take
-their guards from here.
+is the same in SQL: the value in the form in which it compares, or NULL. The capture triggers use
+the guards of this module.
 
 Pure: text only.
 """
@@ -37,7 +37,8 @@ def _octets(c: str) -> str:
 
 
 def _is_fraction(c: str, clock: int) -> str:
-    """Whether nothing follows the clock, which ends there, but a point and up to nine digits."""
+    """Whether the text ends after the clock (at index `clock`), or goes on with a point and up to
+    nine digits."""
     return (
         f"({_octets(c)} = {clock} OR ({_octets(c)} <= {clock + 10}"
         f" AND substr({c}, {clock + 1}, 1) = '.'"
@@ -108,7 +109,7 @@ def known(kind: Kind, scale: int | None, c: str) -> str:
     if kind is Kind.INET:
         return f"CASE WHEN typeof({c}) = 'text' THEN {READ_ADDRESS}(CAST({c} AS BLOB)) END"
     if kind is Kind.TEXT:
-        # Most texts are ASCII, and cost no call of a function that is not SQLite's own.
+        # Most texts are ASCII and need no call of a Python function.
         plain = f"{is_plain_text(c)} AND {c} NOT GLOB '*[^\x01-\x7f]*'"
         return f"CASE WHEN {plain} THEN {c} ELSE {READ_TEXT}(typeof({c}), hex({c})) END"
     return c
@@ -120,7 +121,7 @@ def _infinity(c: str) -> str:
 
 
 def _exists(day: str) -> str:
-    """Whether a date is one of the calendar, from the year 1 on."""
+    """Whether a date exists in the calendar, from the year 1 on."""
     return f"{day} >= '0001-01-01' AND date({day}, '+0 days') = {day}"
 
 
