@@ -1,8 +1,8 @@
-"""The object door: `user.has_perm("chat.view_message", message)` asks the policies.
+"""The object door: `user.has_perm("chat.view_message", message)` applies the policies.
 
-Owns the answer for one object. Whether a user holds a permission at all is decided by
-ModelBackend, so without an object the answer here is always False. Django answers True for active
-superusers before any backend is asked.
+Owns the answer for one object. ModelBackend decides whether a user has a permission at all, so
+without an object the answer here is always False. For active superusers Django returns True before
+it calls any backend.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class PolicyBackend(BaseBackend):
         if not has_key(obj):
             return False
         model = concrete(type(obj))
-        # No manager: one that hides rows would make this door differ from the others.
+        # No manager: with one that hides rows this door would differ from the others.
         alias = primary(model, obj)
         stored: models.QuerySet[models.Model] = models.QuerySet(model, using=alias)
         rows = permitted(stored.filter(pk=obj.pk), subject, action)

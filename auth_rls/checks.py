@@ -28,7 +28,7 @@ from auth_rls.sql.columns import model_named
 from auth_rls.sql.inheritance import ancestors
 from auth_rls.sql.primary import primary
 
-# The size of SHA-256's output, below which RFC 7518 forbids a key.
+# The size of SHA-256's output; RFC 7518 forbids shorter keys.
 _SHORTEST_SECRET = 32
 
 _HINT = (
@@ -48,13 +48,13 @@ def check_stored(
     databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[checks.CheckMessage]:
     """auth_rls.E001 for every enabled stored policy that cannot be used, and for every declared
-    one that the database cannot evaluate. While migrations are pending, which may mend it,
-    auth_rls.W004 for the stored ones instead."""
+    one that the database cannot evaluate. While migrations are pending, which may mend them,
+    auth_rls.W004 for stored policies instead."""
     from auth_rls.models import Policy
 
     found: list[checks.CheckMessage] = []
     if _settings_error() is not None:
-        return found  # `check_settings` reports it.
+        return found  # `check_settings` reports the error.
     for alias in databases or ():
         connection = connections[alias]
         if not router.allow_migrate_model(alias, Policy):
@@ -64,7 +64,7 @@ def check_stored(
         executor = MigrationExecutor(connection)
         pending = executor.migration_plan(executor.loader.graph.leaf_nodes())
         if any(migration.app_label == Policy._meta.app_label for migration, _ in pending):
-            continue  # The table is not yet what the model says.
+            continue  # The table does not match the model yet.
         policies = Policy.objects.using(alias).filter(enabled=True)
         for policy in policies.select_related("permission__content_type"):
             problem = problem_of(policy.definition(), databases)
@@ -128,7 +128,7 @@ def _declared_errors(
 
 
 def _words(problem: PolicyProblem) -> str:
-    """A problem in a line, with the database's own words: checks are run by operators."""
+    """A problem in one line, with the database's own message: operators run checks."""
     detail = f" ({problem.detail})" if problem.detail else ""
     return f"{problem.field}: {problem.message}{detail}"
 
@@ -143,14 +143,14 @@ def _problem(definition: Definition) -> PolicyProblem | None:
 
 @checks.register(checks.Tags.security)
 def check_backend(**kwargs: Any) -> list[checks.CheckMessage]:
-    """auth_rls.W002 when `user.has_perm(permission, obj)` does not ask the policies."""
+    """auth_rls.W002 if `user.has_perm(permission, obj)` does not apply the policies."""
     from auth_rls.backends import PolicyBackend
 
     for path in settings.AUTHENTICATION_BACKENDS:
         try:
             backend = import_string(path)
         except ImportError:
-            continue  # Django reports it itself at the first login.
+            continue  # Django reports the backend itself at the first login.
         if isinstance(backend, type) and issubclass(backend, PolicyBackend):
             return []
     return [
@@ -204,14 +204,14 @@ def check_own_key(**kwargs: Any) -> list[checks.CheckMessage]:
 
 @checks.register(checks.Tags.security)
 def check_issuers(**kwargs: Any) -> list[checks.CheckMessage]:
-    """auth_rls.W006 for keys of another issuer whose tokens for any application count."""
+    """auth_rls.W006 for keys of another issuer, if its tokens for any application are accepted."""
     if _settings_error() is not None or conf.current().key_source is None:
         return []
     required = {name for name, _ in conf.current().required_claims}
     missing = [
         key
         for key, names in (
-            # Some issuers name the application in another claim.
+            # Some issuers name the application in a claim other than `aud`.
             ("JWT_AUDIENCE", conf.current().audiences or required & {"aud", "azp", "client_id"}),
             ("JWT_ISSUER", conf.current().issuers),
         )

@@ -1,7 +1,7 @@
 """The setting AUTH_RLS, read once, checked, and frozen.
 
-Owns names, defaults and validation of every key. Never verifies anything itself. What is wrong
-is said when the settings are first used, as ImproperlyConfigured with the key's name in it.
+Owns names, defaults and validation of every key. Verifies no token. A mistake raises
+ImproperlyConfigured, with the key's name in it, when the settings are first used.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ _BYPASSING: Final = ("own", "any", "never")
 
 @dataclass(frozen=True, slots=True)
 class AuthSettings:
-    """AUTH_RLS as it is used.
+    """The validated AUTH_RLS.
 
     `secrets` check the HS algorithms; the first one signs. `user_id_claims` are tried in order.
-    `role_map` is read in its own order. `maps_foreign_users`: whether AUTH_RLS says which user a
-    token stands for that a key of JWKS has signed. `log_events` are the kinds of event to log,
+    `role_map` is tried in its own order. `maps_foreign_users`: whether AUTH_RLS says for which user
+    a token stands that was signed by a key of JWKS. `log_events` are the kinds of event to log,
     `policy_models` labels of models in lower case.
     """
 
@@ -73,7 +73,7 @@ class AuthSettings:
 
 @functools.cache
 def current() -> AuthSettings:
-    """The settings now in force. ImproperlyConfigured, naming the key, when they are wrong."""
+    """The settings in force. Raises ImproperlyConfigured, naming the key, if they are wrong."""
     given = getattr(settings, "AUTH_RLS", {})
     if not isinstance(given, Mapping):
         raise ImproperlyConfigured(f"AUTH_RLS must be a dict, not {type(given).__name__}.")
@@ -168,7 +168,7 @@ def _secrets(
     if not HMAC_ALGORITHMS.intersection(algorithms):
         return ()
     if "JWT_KEY" not in given:
-        # Django's own rotation: what an older SECRET_KEY signed stays good while it is listed.
+        # Django's own rotation: signatures of an older SECRET_KEY are valid while it is listed.
         values = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
     elif given["JWT_KEY"] is None and isinstance(source, KeySet):
         if not HMAC_ALGORITHMS & source.algorithms:

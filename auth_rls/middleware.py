@@ -1,10 +1,10 @@
-"""`request.subject`: who asks, by a Bearer token or by the Django session.
+"""`request.subject`: the subject of a request, by a Bearer token or by the Django session.
 
-Owns which of the two a request is. A request with a token is no session's: its subject is the
-token's, and `request.user` is anonymous, whatever cookies came along. So a token opens no view that
-was written for sessions, and none of the admin. A view that takes tokens says so by
-`accepts_tokens`. A token that is refused ends in a 401; such a request is never taken for an
-anonymous one. Verifying tokens is the work of `Subject`.
+Owns the choice between the two. In a request with a token the session is ignored: the subject is
+the token's, and `request.user` is anonymous, whatever cookies it has. So a token opens no view that
+was written for sessions, and no page of the admin. Views that take tokens are marked by
+`accepts_tokens`. A refused token is answered with 401; such a request never counts as anonymous.
+`Subject` verifies tokens.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ def bearer_token(request: Any) -> str | None:
 def accepts_tokens(view: _View) -> _View:
     """Mark a view that takes Bearer tokens as it takes sessions.
 
-    In it, `request.user` is the token's user. Such a request needs no CSRF token, because no
-    browser sends a Bearer token by itself; a request without one is checked as ever. In views of
-    Django's admin the mark has no effect.
+    In such a view `request.user` is the token's user. A request with a token needs no CSRF token,
+    because no browser sends a Bearer token by itself; other requests are checked as usual. In views
+    of Django's admin the mark has no effect.
     """
     guarded = csrf_protect(view)
     answer: Callable[..., Any]
@@ -69,13 +69,13 @@ def accepts_tokens(view: _View) -> _View:
         def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             return (view if _let_in(request) else guarded)(request, *args, **kwargs)
 
-    # The middleware comes before the view and knows nothing of the token; `guarded` checks instead.
+    # Django's CSRF middleware runs before the token is read; `guarded` checks instead.
     return cast(_View, csrf_exempt(functools.wraps(view)(answer)))
 
 
 def authenticates_itself(view: _View) -> _View:
-    """Mark a view that reads `Authorization: Bearer` by itself, such as keys that are no JWT: a
-    value that the middleware would refuse is left to the view, in an anonymous request."""
+    """Mark a view that reads `Authorization: Bearer` by itself, for example for keys that are no
+    JWT. A value that the middleware would refuse is left to the view, in an anonymous request."""
     setattr(view, _OWN_KEYS, True)
     return view
 
@@ -114,7 +114,7 @@ class SubjectMiddleware(SyncAsyncMiddleware):
         return None
 
     def after(self, response: HttpResponseBase) -> HttpResponseBase:
-        # A request with a token reads no cookie, so nothing else tells caches whose answer it is.
+        # A request with a token reads no cookie, so Vary must name the header for caches.
         patch_vary_headers(response, ["Authorization"])
         return response
 

@@ -1,6 +1,6 @@
-"""The base of a middleware that works in a chain of sync calls and in one of async calls.
+"""The base of a middleware for sync and for async chains of calls.
 
-Owns the calling: a subclass is written once, and no chain is adapted to the other by a thread.
+A subclass is written once, and no chain is adapted to the other by a thread.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from django.http.response import HttpResponseBase
 class SyncAsyncMiddleware:
     """Calls `before`, then the rest of the chain within `around`, then `after`.
 
-    Subclasses override those of the three that they need.
+    Subclasses override the methods that they need.
     """
 
     sync_capable = True
@@ -32,7 +32,7 @@ class SyncAsyncMiddleware:
             markcoroutinefunction(self)
 
     def before(self, request: HttpRequest) -> HttpResponseBase | None:
-        """Prepare the request. A response that is returned is the answer, and the rest of the
+        """Prepare the request. If this returns a response, that is the answer, and the rest of the
         chain is not called."""
 
     def blocks(self, request: HttpRequest) -> bool:
@@ -45,7 +45,7 @@ class SyncAsyncMiddleware:
         return nullcontext()
 
     def after(self, response: HttpResponseBase) -> HttpResponseBase:
-        """What is answered for a response, be it from `before` or from the rest of the chain."""
+        """The answer for a response from `before` or from the rest of the chain."""
         return response
 
     def __call__(self, request: HttpRequest) -> Any:

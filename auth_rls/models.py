@@ -1,8 +1,8 @@
 """The policy as a row, edited in the admin.
 
-A policy narrows a Django permission to rows. Saving refuses what the admin's form refuses.
-Fixtures, bulk operations and migrations are not checked, because they may come before the model
-that the policy is about; a policy that cannot be used denies wherever it is applied.
+A policy narrows a Django permission to rows. `save()` refuses what the admin's form refuses.
+Fixtures, bulk operations and migrations are not checked, because they may run before the migration
+of the model that the policy is about; a policy that cannot be used denies wherever it is applied.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MEANING = frozenset(
 
 
 class Policy(models.Model):
-    """Which rows a permission is about, for whom."""
+    """The rows that a permission is about, for an audience."""
 
     class Audience(models.TextChoices):
         PERMISSION = "permission", _("permission holders")
@@ -90,7 +90,7 @@ class Policy(models.Model):
         named = kwargs.get("update_fields")
         switched_off = named is not None and {*named} == {"enabled"} and not self.enabled
         if not switched_off and (named is None or {*named} & _MEANING):
-            # That the permission exists and that the name is new, the database sees to.
+            # The database checks that the permission exists and that the name is new.
             self.full_clean(
                 exclude={"permission"}, validate_unique=False, validate_constraints=False
             )
@@ -110,8 +110,8 @@ class Policy(models.Model):
         )
 
     def _permission(self) -> Permission:
-        """The permission with its content type: as loaded, else read from the primary, where a
-        router may not send what is read through the relation."""
+        """The permission with its content type: as loaded, else read from the primary. Reading
+        through the relation could go to a replica."""
         if "permission" in self._state.fields_cache:
             permission: Permission = self.permission
             if "content_type" in permission._state.fields_cache:

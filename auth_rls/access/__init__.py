@@ -1,4 +1,4 @@
-"""Decisions with the database at hand: which rows a subject may see and write, and the record of
+"""Decisions that query the database: which rows a subject may see and write, and the audit log of
 what policies refused.
 
 Never parses a policy and never renders a page.

@@ -3,7 +3,7 @@
 Owns the logger `auth_rls.events` and the content of its records: the subject (the Django user's
 key and the role), the permission, the policies and the reason. Never a row's value or key, a
 token, or a claim. It is off unless AUTH_RLS["LOG_EVENTS"] turns it on, and the number of records
-of each kind is bounded, so that many questions do not make a flood of records.
+of each kind is bounded, so that many requests do not flood the log.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from auth_rls.policy.rules import PolicyRule
 from auth_rls.predicates.predicate import FALSE, Predicate
 from auth_rls.subjects.subject import SERVICE_ROLE, Subject
 
-# The name is documented, wherever this module stands.
+# The name is documented and does not follow the module.
 logger = logging.getLogger("auth_rls.events")
 
 APPLIED, DENIED, BYPASSED = conf.EVENTS
@@ -84,7 +84,7 @@ class RlsEvent:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Suppresses records inside: explanations and trials are no access."""
+    """Suppress records in the block: explanations and trials are not accesses."""
     token = _quiet.set(True)
     try:
         yield
@@ -93,7 +93,7 @@ def quiet() -> Iterator[None]:
 
 
 def bypassed(subject: Subject, model: type[models.Model], action: str) -> None:
-    """Records that the subject bypasses the policies."""
+    """Record that the subject bypasses the policies."""
     reason = "service role" if subject.role == SERVICE_ROLE else "superuser"
     _record(BYPASSED, subject, model, action, reason)
 
@@ -105,7 +105,7 @@ def judged(
     concerning: Iterable[PolicyRule],
     predicate: Predicate,
 ) -> None:
-    """Records what the rules that concern the subject came to."""
+    """Record the outcome of the rules that concern the subject."""
     if not (_wanted(APPLIED) or _wanted(DENIED)):
         return
     rules = tuple(concerning)
@@ -118,7 +118,7 @@ def judged(
 
 
 def row_denied(subject: Subject, model: type[models.Model], action: str) -> None:
-    """Records that the policies that apply did not let one row through."""
+    """Record that the policies that apply did not let one row through."""
     _record(DENIED, subject, model, action, "the policies do not let this row through")
 
 

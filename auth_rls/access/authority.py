@@ -46,7 +46,7 @@ from auth_rls.subjects.subject import ANON, Subject
 
 Columns = frozenset[str]
 
-# The stream delivers no row by these actions, so their policies need not be followed by it.
+# The stream delivers no row by these actions, so it does not follow their policies.
 _UNSTREAMED = frozenset({"add", "change", "delete"})
 
 
@@ -115,8 +115,8 @@ def new_row_verdict(
     snapshot: PolicySnapshot | None = None,
 ) -> bool | None:
     """Whether `subject` may write the rows that saving `instance` would write: one into the table
-    of each model in `actions`, where the action is add or change. None where that cannot be said
-    before they are stored, or where a condition is unknown."""
+    of each model in `actions`, whose action is add or change. None if that cannot be decided before
+    they are stored, or if a condition is unknown."""
     snapshot = snapshot or PolicySnapshot.load()
     verdict: bool | None = True
     for model, action in actions.items():
@@ -180,9 +180,9 @@ def watched(*, snapshot: PolicySnapshot | None = None) -> dict[type[models.Model
 
 
 def reads_on(before: Mapping[str, Any], after: Mapping[str, Any] | None) -> bool:
-    """Whether a policy, after a change of its row (`after` is None: it was deleted), still reads
-    every column of other tables that it read before. Then no change of those went uncaptured.
-    False in a doubt."""
+    """Whether a policy, after a change of its row (`after` is None if it was deleted), still reads
+    every column of other tables that it read before. If so, no change of those columns went
+    uncaptured. False in case of doubt."""
     try:
         read = _read_elsewhere(before)
         now = {} if after is None else _read_elsewhere(after)
@@ -192,7 +192,7 @@ def reads_on(before: Mapping[str, Any], after: Mapping[str, Any] | None) -> bool
 
 
 def _read_elsewhere(row: Mapping[str, Any]) -> Mapping[type[models.Model], Columns]:
-    """The other tables that the policy in this row has captured."""
+    """The other tables that are captured because of the policy in this row."""
     from auth_rls.models import Policy
 
     if not row["enabled"]:
@@ -203,8 +203,9 @@ def _read_elsewhere(row: Mapping[str, Any]) -> Mapping[type[models.Model], Colum
 
 
 def _read_of(model: type[models.Model], rule: PolicyRule) -> Mapping[type[models.Model], Columns]:
-    """The tables that a rule has captured beside the one it is about, with their columns. Rows of
-    a child in multi-table inheritance depend on those of its parent as if it selected from it."""
+    """The tables that are captured because of a rule, beside the table that it is about, with their
+    columns. In multi-table inheritance the rows of a child depend on those of its parent as if the
+    rule selected from it."""
     found = dict(tables(rule.using))
     if descendants(model):
         own = columns(rule.using) | {str(model._meta.pk.column)}
@@ -247,12 +248,12 @@ def renew_all(
 
 
 def _user_key(subject: Subject) -> Any:
-    """The primary key of the subject's user; None when it can stand for no user."""
+    """The primary key of the subject's user; None if its user id cannot be one."""
     if subject.user is not None:
         return subject.user.pk
     if subject.role == ANON or subject.user_id is None:
         return None
-    # A `sub` that named no user when its token came may name one by now.
+    # A `sub` that named no user when the token was verified may name one by now.
     pk: Any = get_user_model()._meta.pk
     while pk.remote_field is not None:
         pk = pk.target_field
@@ -280,7 +281,7 @@ def _predicate(
     set_of: Callable[[Select], Iterable[object]] | None,
     new_row: bool,
 ) -> Predicate:
-    """The condition on a row of `model`, which is a row of each parent, too: the policies of all
+    """The condition on a row of `model`. It is a row of each parent too, and the policies of all
     must let it through."""
     model = concrete(model)
     if subject.bypasses_rls:
@@ -302,12 +303,12 @@ def _predicate(
 def _of_parent(
     link: ParentLink, predicate: Predicate, set_of: Callable[[Select], Iterable[object]] | None
 ) -> Predicate:
-    """The condition on the child's row that its row of the parent fits `predicate`."""
+    """The condition on the child's row that its row of the parent fulfils `predicate`."""
     if isinstance(predicate, Const):
         return predicate
     column = columns_of(link.field.model).get(str(link.field.column))
     if column is None:
-        return FALSE  # It cannot be compared, and a doubt denies.
+        return FALSE  # The key cannot be compared, and a doubt denies.
     label, key = link.parent._meta.label, str(link.target.column)
     select = Select(label, key, predicate, "", column.kind)
     return bind(Test(column.name, "in", select), lambda ref: MISSING, set_of)
@@ -351,7 +352,7 @@ def _lets_through(
 
 
 def values_of(subject: Subject) -> Callable[[Ref], object]:
-    """The function that gives the value of each reference for `subject`, as `bind` takes it."""
+    """A function that returns the value of a reference for `subject`, for `bind`."""
 
     def value_of(ref: Ref) -> object:
         if ref.source == "role":
@@ -372,7 +373,7 @@ def _user_value(subject: Subject, name: str) -> object:
     if subject.user is None:
         if name not in ("id", "pk") or subject.user_id is None:
             return MISSING
-        # A `sub` that names no Django user stands for itself.
+        # A `sub` that names no Django user counts as the user id.
         return _stored_key(subject.user_id)
     column = _column_of_user(get_user_model(), name)
     try:
@@ -387,7 +388,7 @@ def _column_of_user(model: type[models.Model], name: str) -> Column:
 
 
 def _stored_key(user_id: object) -> object:
-    """A user's primary key as the database has it, where the user model's field converts it."""
+    """A user's primary key in the database's form, if the user model's field converts it."""
     key: Any = get_user_model()._meta.pk
     column = columns_of(get_user_model()).get(str(key.column))
     if column is None or not converts(key):
@@ -399,7 +400,8 @@ def _stored_key(user_id: object) -> object:
 
 
 def reader(snapshot: PolicySnapshot) -> Callable[[Select], Iterable[object]]:
-    """A function that reads the set behind a select, equal selects once for the snapshot."""
+    """A function that reads the set behind a select. Equal selects are read once for the
+    snapshot."""
 
     def set_of(select: Select) -> frozenset[object]:
         known = snapshot.sets.get(select)

@@ -1,8 +1,8 @@
 """Policies, users and permissions as they were at an earlier moment.
 
-The database has them as they are now, and the caller knows what has changed since: rows of the
-tables that decide, as they were then. Everything here makes queries; run it in the transaction in
-which the changes were read, or a later change would be taken for an earlier state.
+The database has them as they are now. The caller passes the rows of these tables that have changed
+since, as they were then. Everything here makes queries; run it in the transaction in which the
+changes were read, or a later change would be taken for an earlier state.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from django.db import models
 from auth_rls.policy.definition import Definition
 from auth_rls.sql.primary import primary
 
-#: A row as it was, by column; None where there was none.
+#: A row as it was, by column; None if it did not exist.
 Then = Mapping[str, Any] | None
 
 
 class PastUnknown(Exception):
-    """How a row was then cannot be known: a column that decides was not recorded."""
+    """The earlier state of a row cannot be known: a column that decides was not recorded."""
 
 
 class Past:
-    """Rows that have changed since: by model and primary key, as they were. Rows that are not
-    named are as the database has them now."""
+    """The rows that have changed since, as they were, by model and primary key. All other rows are
+    as the database has them now."""
 
     def __init__(self, rows: Mapping[type[models.Model], Mapping[Any, Then]]) -> None:
         self._rows = {
@@ -63,14 +63,14 @@ class Past:
         return definitions
 
     def users(self, now: Mapping[Any, Any], keys: Collection[Any]) -> dict[Any, Any]:
-        """The users with these primary keys, of which `now` are those that there are."""
+        """The users with these primary keys as they were; `now` are the users that exist now."""
         model = get_user_model()
         found = {key: now[key] for key in keys if key in now}
         for pk, row in self._of(model).items():
             if pk not in keys:
                 continue
             if row is None:
-                # Who asks has come since, and held nothing then.
+                # The user was created since, and had no permission then.
                 continue
             user = copy.copy(found[pk]) if pk in found else model(pk=pk)
             for name, value in _values(model, row).items():
@@ -79,7 +79,7 @@ class Past:
         return found
 
     def holders(self, app_label: str, codename: str, users: Collection[Any]) -> set[Any]:
-        """The users among these primary keys that held the permission."""
+        """The primary keys among `users` whose user had the permission."""
         user = get_user_model()
         meant = self._meant(app_label, codename)
         direct: Any = user._meta.get_field("user_permissions")
@@ -94,7 +94,8 @@ class Past:
         return self._links(direct, users, meant) | self._links(groups, users, having)
 
     def _links(self, field: Any, users: Collection[Any], wanted: Collection[Any]) -> set[Any]:
-        """The users among these that a link table of the user model joins with one of those."""
+        """The primary keys among `users` that a link table of the user model joins with one of the
+        keys in `wanted`."""
         through = field.remote_field.through
         own = through._meta.get_field(field.m2m_field_name()).attname
         theirs = through._meta.get_field(field.m2m_reverse_field_name()).attname
@@ -103,8 +104,7 @@ class Past:
         return {user for user, key in pairs if user in users and key in wanted}
 
     def _pairs(self, through: Any, one: str, other: str, **where: Any) -> list[tuple[Any, Any]]:
-        """Two columns of the rows as they were, of which those that have not changed are `where`
-        says."""
+        """Two columns of the rows as they were. Unchanged rows are those that `where` chooses."""
         rows = (
             through._base_manager.using(primary(through))
             .filter(**where)

@@ -1,7 +1,7 @@
-"""The queryset door: a queryset narrowed to the rows that policies let a subject have.
+"""The queryset door: a queryset narrowed to the rows that policies show a subject.
 
 Owns no rule: the policies that apply become one condition, selects become subqueries, and the
-database decides. The rows cost one query; before it, only policies and permissions are read.
+database decides. The rows take one query; before it, only policies and permissions are read.
 """
 
 from __future__ import annotations

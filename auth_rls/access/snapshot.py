@@ -1,7 +1,7 @@
 """All policies in force at one moment, parsed, and which users hold their permissions.
 
 Owns the queries: one for the policies, one for each permission and batch of users. A snapshot is
-made for one batch of questions and thrown away; it is never brought up to date.
+made for one piece of work and thrown away; it is never updated.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ _logged: dict[str, str] = {}
 
 
 class PolicySnapshot:
-    """What `row_predicate` and its siblings need to know about policies and permissions.
+    """The policies and permissions that `row_predicate` and its siblings use.
 
-    Pass one snapshot to many calls, and all their answers are of the moment it was read.
+    Calls that share a snapshot decide by the policies of one moment.
     """
 
     def __init__(self, definitions: Iterable[Definition], past: Past | None = None) -> None:
-        """Takes the policies among `definitions` that can be applied, and a denial for each that
+        """Keeps the policies among `definitions` that can be applied, and a denial for each that
         cannot. Makes no query. With `past`, permissions are those of that moment."""
         self.past = past or None
         self._rules: dict[tuple[type[models.Model], str], list[PolicyRule]] = {}
@@ -83,12 +83,12 @@ class PolicySnapshot:
         return cls(declared_policies())
 
     def rules(self, model: type[models.Model], action: str) -> tuple[PolicyRule, ...]:
-        """The rules of one action on rows of `model`, in the order they were read."""
+        """The rules of one action on rows of `model`, in the order in which they were read."""
         return tuple(self._rules.get((model, action), ()))
 
     def deciding(self, model: type[models.Model], action: str) -> tuple[object, ...]:
-        """Everything that decides an action on rows of `model`: the rules on it and on each of
-        its ancestors in multi-table inheritance. To be compared with that of another snapshot."""
+        """Everything that decides an action on rows of `model`: the rules on it and on each of its
+        ancestors in multi-table inheritance. For a comparison with another snapshot."""
         return tuple(self.rules(each, action) for each in (model, *ancestors(model)))
 
     def __iter__(self) -> Iterator[tuple[type[models.Model], str, PolicyRule]]:
@@ -146,7 +146,7 @@ def _applied(definition: Definition) -> Understood | None:
         try:
             return denying(definition)
         except PolicyProblem:
-            return None  # No model is known, so there is nothing to deny.
+            return None  # The model is not known, so there is nothing to deny.
     _logged.pop(definition.name, None)
     return understood
 
@@ -172,7 +172,8 @@ def _holders(permission: str, users: dict[Any, Any], past: Past | None) -> set[A
         model._meta.get_field("user_permissions")
         model._meta.get_field("groups")
     except FieldDoesNotExist:
-        # Only the user model itself knows permissions of its own kind. One without knows none.
+        # A user model without Django's permission fields decides by its own `has_perm`, if it has
+        # one.
         return {
             pk
             for pk, user in users.items()

@@ -35,13 +35,13 @@ class PolicyDenied(PermissionDenied):
 
 
 def check_add(instance: models.Model, subject: Any) -> None:
-    """Raise PolicyDenied unless `subject` may add `instance` as it is.
+    """Raise PolicyDenied unless `subject` may add `instance`.
 
-    `subject` is a `Subject`, a Django user or a request. Judged by what saving the instance would
-    store: a value that is known only once it is stored (an expression, a generated column, the
-    current time) fits no condition. An instance under a key that a row has already is refused,
-    because saving it would change that row. In multi-table inheritance the rows of all parents
-    are judged, by the policies on theirs; a parent's row that exists is changed.
+    `subject` is a `Subject`, a Django user or a request. The row that saving would store is judged:
+    a value that is only known once it is stored (an expression, a generated column, the current
+    time) fulfils no condition. An instance with the key of an existing row is refused, because
+    saving it would change that row. In multi-table inheritance the rows of all parents are judged
+    by the policies on the parents; a parent's row that exists counts as changed.
     """
     asking = subject_of(subject)
     write = None if asking is None else plan_add(instance, asking)
@@ -52,10 +52,10 @@ def check_add(instance: models.Model, subject: Any) -> None:
 def check_change(instance: models.Model, subject: Any) -> None:
     """Raise PolicyDenied unless `subject` may change the row to what `instance` holds.
 
-    The row as it stands in the database is judged by `using`, what saving the instance would store
-    by `with_check`; fields it has not loaded keep their stored values. In multi-table inheritance
-    the rows of all parents are judged as well. Inside a transaction the row is locked where the
-    database can, so that it still is what was judged when it is saved.
+    The stored row is judged by `using`, the row that saving would store by `with_check`; fields
+    that the instance has not loaded keep their stored values. In multi-table inheritance the rows
+    of all parents are judged as well. Inside a transaction the row is locked if the database can do
+    that, so that it does not change before it is saved.
     """
     asking = subject_of(subject)
     model = concrete(type(instance))
@@ -69,16 +69,16 @@ def check_change(instance: models.Model, subject: Any) -> None:
 @dataclass(frozen=True, slots=True)
 class Write:
     """A write that is about to be made: the action on the instance's row in the table of its model
-    and of each ancestor of that. `verdict` is that of the new rows, as far as they are known;
-    None where they must be judged when they have been stored."""
+    and of each ancestor. `verdict` is the verdict on the new rows; None if they can only be judged
+    after they are stored."""
 
     actions: Mapping[type[models.Model], str]
     verdict: bool | None
 
 
 def plan_add(instance: models.Model, subject: Subject) -> Write | None:
-    """The adding of `instance`; None where saving it would change a row that the subject may not
-    change, or one of the instance's own model."""
+    """The write of a new `instance`; None if saving it would change a row of its own model, or a
+    parent's row that the subject may not change."""
     model = concrete(type(instance))
     if _overwrites(instance, model):
         return None
@@ -95,8 +95,8 @@ def plan_add(instance: models.Model, subject: Subject) -> Write | None:
 
 
 def plan_change(instance: models.Model, subject: Subject) -> Write | None:
-    """The changing of the stored row to what `instance` holds; None where there is none that the
-    subject may change."""
+    """The write of a changed `instance`; None if there is no stored row that the subject may
+    change."""
     model = concrete(type(instance))
     snapshot = PolicySnapshot.load()
     if not _changeable(instance, model, subject, snapshot):
@@ -116,9 +116,9 @@ def denied(model: type[models.Model], action: str, words: str) -> PolicyDenied:
 def check_saved(
     instance: models.Model, subject: Any, actions: Mapping[type[models.Model], str]
 ) -> None:
-    """Raise PolicyDenied unless the subject may have written the rows of the instance that are
-    stored now: for what cannot be judged before. `actions` are those of a `Write`. Call it in the
-    transaction that wrote the rows, and let PolicyDenied end that."""
+    """Raise PolicyDenied unless the subject may have written the stored rows of the instance. For
+    rows that cannot be judged before. `actions` are those of a `Write`. Call it in the transaction
+    that wrote the rows, so that PolicyDenied rolls them back."""
     asking = subject_of(subject)
     snapshot = PolicySnapshot.load()
     for model, action in actions.items():
@@ -146,14 +146,14 @@ async def acheck_change(instance: models.Model, subject: Any) -> None:
 
 
 def _rows(instance: models.Model, model: type[models.Model]) -> models.QuerySet[Any]:
-    # No manager: one that hides rows would make this door differ from the others.
+    # No manager: with one that hides rows this door would differ from the others.
     return models.QuerySet(model, using=primary(model, instance)).filter(pk=key_in(instance, model))
 
 
 def _overwrites(instance: Any, model: type[models.Model]) -> bool:
     """Whether saving the instance as a new one would change a row of its model instead."""
     keys: list[Any] = list(model._meta.pk_fields)
-    # Django inserts, and never updates, a new instance whose key has a default.
+    # A new instance whose key has a default is always inserted by Django.
     defaulted = all(key.has_default() or key.has_db_default() for key in keys)
     if not instance._is_pk_set() or (instance._state.adding and defaulted):
         return False

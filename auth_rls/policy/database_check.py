@@ -1,8 +1,8 @@
 """Whether the database can evaluate a policy that the models allow.
 
-A policy is parsed by the models. Where the models are ahead of the database, or a table is not
-the one that the model describes, every query with the policy's condition fails. Owns the trial:
-the database is asked to plan such a query, which reads no rows. Call it in a database thread.
+A policy is parsed by the models. If the models are ahead of the database, or a table differs from
+its model, every query with the policy's condition fails. Owns the check: the database plans such a
+query, which reads no rows. Call it in a database thread.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ logger = logging.getLogger(__name__)
 def problem_of(
     definition: Definition, databases: Collection[str] | None = None
 ) -> PolicyProblem | None:
-    """Why the policy cannot be used, by the models or by the database; None when it can. Without
-    `databases` every database that holds a table of it is asked, else only those named."""
+    """Why the policy cannot be used, by the models or by the database; None if it can. Every
+    database with one of its tables plans a query, or only `databases` if given."""
     try:
         understood = understand(definition)
     except PolicyProblem as problem:
@@ -57,7 +57,7 @@ def problem_of(
 
 
 def reason(error: DatabaseError) -> str:
-    """Why the database cannot tell, for pages and clients. Its own words go to the log."""
+    """The text about this error for pages and clients. The database's own message is logged."""
     logger.warning("the database: %s", first_line(error), extra={"action": "database_refused"})
     return public_reason(error)
 
@@ -76,8 +76,8 @@ def _asked(
 
 
 def apart(alias: str) -> AbstractContextManager[None]:
-    """A savepoint where a transaction is open, so that a failure inside does not end it. Without
-    one nothing is begun, because on SQLite beginning may have to wait."""
+    """A savepoint if a transaction is open, so that a failure inside does not end it. Without a
+    transaction nothing is begun, because on SQLite that may have to wait."""
     if transaction.get_connection(alias).in_atomic_block:
         return transaction.atomic(using=alias)
     return nullcontext()
@@ -86,7 +86,7 @@ def apart(alias: str) -> AbstractContextManager[None]:
 def _problem(
     field: str, model: type[models.Model], predicate: Predicate, alias: str
 ) -> PolicyProblem | None:
-    # No manager: one that hides rows would ask another question.
+    # No manager: one that hides rows would add a condition.
     rows: models.QuerySet[models.Model] = models.QuerySet(model, using=alias)
     try:
         with apart(alias):
@@ -102,8 +102,8 @@ def _unanswered(field: str, error: DatabaseError) -> PolicyProblem:
 
 
 def _for_nobody(predicate: Predicate) -> Predicate:
-    """The predicate with each comparison that needs a subject's value replaced by one of the same
-    column that needs none."""
+    """The predicate with each comparison with a subject's value replaced by one of the same column
+    without it."""
     if isinstance(predicate, Const):
         return predicate
     if isinstance(predicate, RefTest):

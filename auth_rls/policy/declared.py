@@ -1,8 +1,8 @@
 """Policies declared in code: in `policies.py` of any app, read-only in the admin.
 
-Owns the list of them. They are declared while apps load, so nothing here reads a model or the
-database. A declaration that cannot be used is reported by the system checks, the admin and the
-log, as a policy in the database is.
+Owns the list. Policies are declared while apps load, so nothing here reads a model or the database.
+A declaration that cannot be used is reported by the system checks, the admin and the log, like a
+stored policy.
 """
 
 from __future__ import annotations

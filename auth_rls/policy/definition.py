@@ -1,7 +1,7 @@
-"""One policy as written, and the rule that it means.
+"""One policy as written, and the rule that it stands for.
 
-Owns the way from the two sources, rows of `Policy` and `policies.py`, to a parsed rule on a
-model, and every reason to refuse a policy. It reads the app registry and never the database.
+Owns the way from both sources, rows of `Policy` and `policies.py`, to a parsed rule on a model, and
+every reason to refuse a policy. It reads the app registry and never the database.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MODES: Final = ("permissive", "restrictive")
 # The attribute by which a model names other actions: see `actions_of`.
 _OWN_ACTIONS: Final = "row_actions"
 
-# A policy on it would put every change of a password into the log.
+# A policy on the user model's password would put every change of a password into the log.
 _NO_PASSWORD: Final = "{}: a password is not compared in policies"
 
 # A predicate on the new row belongs to these only, as in PostgreSQL.
@@ -37,7 +37,7 @@ CHECKED_ACTIONS: Final = ("add", "change")
 
 class PolicyProblem(ValueError):
     """A policy that cannot be used. `field` is the field at fault; the text says what would be
-    right; `detail` is what the database said of it, for its operators alone."""
+    right; `detail` is the database's own message, for operators only."""
 
     def __init__(self, field: str, message: str, detail: str = "") -> None:
         super().__init__(message)
@@ -94,7 +94,7 @@ def understand(definition: Definition) -> Understood:
     parsed_check = None
     if with_check is not None:
         parsed_check = _parsed("with_check", with_check, model, everywhere)
-    # An add has no row that stands already: `using` is read only in place of `with_check`.
+    # An add has no stored row: `using` is only read in place of `with_check`.
     parsed_using = FALSE if using is None else _parsed("using", using, model, everywhere)
     rule = PolicyRule(
         name=definition.name,
@@ -107,9 +107,9 @@ def understand(definition: Definition) -> Understood:
 
 
 def denying(definition: Definition) -> Understood:
-    """The replacement of a policy that cannot be used: the same audience and mode, and no row.
-    A permissive one grants nothing, a restrictive one denies all. Raises PolicyProblem when not
-    even the model is known."""
+    """The replacement of a policy that cannot be used: the same audience and mode, and no row. A
+    permissive one grants nothing, a restrictive one denies all. Raises PolicyProblem if even the
+    model is not known."""
     model, action = target(definition)
     audience = definition.audience if definition.audience in AUDIENCES else "anyone"
     mode = definition.mode if definition.mode in MODES else "restrictive"

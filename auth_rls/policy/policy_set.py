@@ -1,6 +1,6 @@
-"""A set of policies that belong together, and the two ways to put them in force.
+"""Sets of policies that belong together, and the two ways to put one in force.
 
-Owns declaring and storing them. `shapes.py` makes such sets.
+Owns declaring and storing a set. `shapes.py` makes sets.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ class ShapeError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class PolicySet:
-    """Policies that belong together, not in force yet."""
+    """Policies that belong together. They are in force after `declare` or `create`."""
 
     model: type[models.Model]
     definitions: tuple[Definition, ...]
 
     def declare(self) -> None:
-        """Puts them in force as policies in code. For a policies.py; see `declare_policy`."""
+        """Put the policies in force as policies in code. For a policies.py; see
+        `declare_policy`."""
         source = sys._getframe(1).f_globals.get("__name__", "code")
         for definition in self.definitions:
             declare(replace(definition, source=source))
 
     def create(self, apps: Any = None, *, using: str | None = None) -> list[Any]:
-        """Stores them as rows of `Policy`, all or none, and returns the rows.
+        """Store the policies as rows of `Policy`, all or none, and return the rows.
 
-        In a migration give its `apps` (and its connection's alias as `using`): permissions that
-        `migrate` has yet to create are then created here. Raises ShapeError when a name is taken
-        or, outside a migration, when a policy cannot be used.
+        In a migration pass its `apps` (and its connection's alias as `using`): permissions that
+        `migrate` has not created yet are then created here. Raises ShapeError if a name is taken
+        or, outside a migration, if a policy cannot be used.
         """
         if apps is None:
             from django.apps import apps as registry

@@ -1,12 +1,12 @@
-"""Q objects as policy JSON, so that policies in code and in the admin are one language.
+"""Q objects as policy JSON, so that policies in code and in the admin have one language.
 
-Owns the translation only; the parser checks what the result names. A Q object is written as in a
+Owns the translation only; the parser checks the names in the result. A Q object is written as in a
 queryset filter on the model's own columns, with two additions: the strings
 "$user.id", "$user.<field>", "$claims.<path>" and "$role" stand for the subject's values (a
 literal string that begins with $ is written $$...), and `select` gives the set behind `__in`.
 
-One thing differs from a queryset: `~Q(score=1)` follows SQL, so it is not true where score is
-NULL. Write `~Q(score=1) | Q(score=None)` to let those through.
+One thing differs from a queryset: `~Q(score=1)` follows SQL, so it is not true if score is NULL.
+Write `~Q(score=1) | Q(score=None)` to include those rows.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def to_json(predicate: Q | bool) -> Any:
     if not isinstance(predicate, Q):
         raise ValueError(f"expected a Q object, True or False, not {predicate!r}")
     if not predicate.children:
-        # Q() filters nothing; negated it would still filter nothing to a queryset.
+        # Q() filters nothing, and a queryset takes its negation for Q() too.
         return True
     parts = [_child(child) for child in predicate.children]
     if predicate.connector == Q.AND:

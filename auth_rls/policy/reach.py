@@ -1,10 +1,9 @@
 """The models that stored policies may be about and may read.
 
-Policies are edited by staff, and a policy shows rows. So a stored policy reaches only models that
-the project's developers have opened: by publishing their rows, or by name in
-AUTH_RLS["POLICY_MODELS"], whose default is the user model. Policies declared in code are written by
-those developers and are not restricted. Owns the answer; apps that publish rows register how they
-know.
+Staff edit policies, and a policy shows rows. So a stored policy reaches only models that the
+project's developers have opened: by publishing their rows, or by name in AUTH_RLS["POLICY_MODELS"],
+whose default is the user model. Policies declared in code are written by developers and are not
+restricted. Owns the decision; apps that publish rows register a function for it.
 """
 
 from __future__ import annotations
@@ -25,14 +24,15 @@ _publishers: Final[list[PublishedColumns]] = []
 
 
 def register(publisher: PublishedColumns) -> None:
-    """Adds a function that knows published models. Adding it again changes nothing."""
+    """Add a function that returns the published columns of a model. Adding it again changes
+    nothing."""
     if publisher not in _publishers:
         _publishers.append(publisher)
 
 
 def open_columns(model: type[models.Model]) -> Columns | None:
-    """The columns of `model` that are open: the published ones, or all where the model is named in
-    the settings. None for a model that is not open, and for a proxy what its table's model is."""
+    """The open columns of `model`: the published ones, or all if the model is named in the
+    settings. None for a model that is not open. A proxy counts as the model of its table."""
     model = model._meta.concrete_model or model
     columns = frozenset(field.column for field in model._meta.local_concrete_fields)
     if model._meta.label_lower in conf.current().policy_models:

@@ -1,9 +1,9 @@
-"""Rules of policies: which concern a subject, and what they say together.
+"""Rules of policies: which of them concern a subject, and their combination.
 
-PostgreSQL's semantics: a row passes when at least one permissive rule and every restrictive rule
-is true of it. Without a permissive rule no row passes.
+PostgreSQL's semantics: a row passes if at least one permissive rule and every restrictive rule is
+true of it. Without a permissive rule no row passes.
 
-Pure: no Django, no I/O. The caller brings the rules and knows who holds a permission.
+Pure: no Django, no I/O. The caller passes the rules, and whether the subject has the permission.
 """
 
 from __future__ import annotations

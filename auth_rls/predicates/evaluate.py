@@ -48,8 +48,8 @@ class TooCostly(Exception):
 
 
 class Meter:
-    """What judging may still cost, in steps of `Pattern.steps`; a step takes a few nanoseconds. A
-    matcher charges for what it is about to do, and raises TooCostly if that is more than is
+    """How much evaluation may still cost, in steps of `Pattern.steps`; a step takes a few
+    nanoseconds. A matcher charges work before it does it, and raises TooCostly if too little is
     left."""
 
     __slots__ = ("left",)

@@ -1,7 +1,7 @@
 """Claims by name or by dotted path, and whether two of them are the same JSON value.
 
-Pure. A name that contains a dot, such as "https://app.example/role", is found before the path that
-it may also be read as.
+Pure. A name with a dot, such as "https://app.example/role", takes precedence over the path that it
+may also be read as.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def claim_at(claims: Mapping[str, Any], path: str) -> Any:
 
 
 def put_claim(claims: dict[str, Any], path: str, value: Any) -> None:
-    """Put `value` where `claim_at` finds it. A path that is the name of a URL is one name."""
+    """Put `value` where `claim_at` finds it. A path that is a URL is one name."""
     if "/" in path or ":" in path:
         claims[path] = value
         return

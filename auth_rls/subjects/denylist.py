@@ -1,6 +1,6 @@
-"""Tokens that are refused before they expire: the project's own list of them.
+"""Tokens that are refused before they expire, by the project's own list.
 
-Owns asking the list. Where the list is kept is the project's to decide.
+Owns the calls of the project's function, which decides where the list is kept.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ _checks: list[Check] = []
 
 
 def token_denylist(check: _Check) -> _Check:
-    """Register a function that says which tokens are refused; usable as a decorator.
+    """Register a function that decides which tokens are refused; usable as a decorator.
 
     It is called in a database thread with the claims of one or more tokens, whose signature and
-    expiry are good, and returns as many booleans, true for a token that is refused. It is asked
+    expiry are valid, and returns as many booleans, true for a token that is refused. It is called
     for each new token, and every second for the tokens of the open sockets of a server process, so
-    it should answer for many by one query. If it raises, or answers for fewer, all are refused.
+    it should decide about many by one query. If it raises, or returns fewer booleans, all the
+    tokens are refused.
     """
     if check not in _checks:
         _checks.append(check)
@@ -31,7 +32,7 @@ def token_denylist(check: _Check) -> _Check:
 
 
 def forget(check: Check) -> None:
-    """Ask a registered function no more."""
+    """Call a registered function no more."""
     _checks.remove(check)
 
 

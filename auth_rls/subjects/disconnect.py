@@ -1,7 +1,6 @@
-"""Ending the connections of a subject, wherever they are.
+"""Ends the connections of a subject in every process.
 
-Owns whose they are. What is connected, and how it is reached, is known to the receivers of the
-signal.
+Owns the signal and whose connections it names. The receivers of the signal find and end them.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from django.dispatch import Signal
 
 from auth_rls.subjects.resolve import subject_of
 
-#: Sent with `user_id`, a text: connections that ask as it are to end.
+#: Sent with `user_id`, a text: connections of this user id must end.
 disconnected = Signal()
 
 
@@ -31,7 +30,7 @@ def disconnect(user_or_subject: Any) -> None:
 
 
 def _user_id(who: Any) -> str | None:
-    # A user who has just been deactivated is no subject any more, and has connections still.
+    # A user who was just deactivated has no subject any more, but may have connections.
     if hasattr(who, "is_authenticated") and hasattr(who, "pk"):
         key = who.pk if who.is_authenticated else None
     else:

@@ -12,10 +12,11 @@ from auth_rls.subjects.subject import Subject
 
 
 def subject_of(asker: Any) -> Subject | None:
-    """The subject that `asker` stands for, or None for an inactive user, who may do nothing.
+    """The subject of `asker`, a `Subject`, a Django user or a request. None for an inactive user,
+    who may do nothing.
 
-    A request stands for its `subject`, which `SubjectMiddleware` sets, else for its `user`. Raises
-    TypeError for anything else, so that a forgotten argument stands for no subject.
+    A request has the subject that `SubjectMiddleware` set, else that of its `user`. Raises
+    TypeError for anything else, such as None.
     """
     if isinstance(asker, Subject):
         return asker
@@ -34,8 +35,8 @@ def of_request(request: Any) -> Subject | None:
     """As `subject_of`, for a request of Django or of Django REST framework.
 
     REST framework authenticates a request again, by the classes of the view, and a view that does
-    not accept the session must not be answered for it. So the subject that the middleware found
-    counts there only if both found the same user.
+    not accept sessions must not use the session's subject. So the middleware's subject only counts
+    if both found the same user.
     """
     inner = getattr(request, "_request", None)
     if inner is None:

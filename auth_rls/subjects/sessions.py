@@ -1,4 +1,4 @@
-"""Django sessions as credentials: whose a session is, and which have ended.
+"""Django sessions as credentials: the user of a session, and which sessions have ended.
 
 Reads sessions and users and writes neither. Called in database threads.
 """
@@ -27,8 +27,8 @@ _AT_ONCE = 500
 
 @dataclass(frozen=True, slots=True)
 class SessionProof:
-    """A session that a connection came with. `key` is the value of its cookie. `fingerprint` is
-    what the user's row said then of what ends sessions; it is compared and never shown."""
+    """The session of a connection. `key` is the value of its cookie. `fingerprint` has those values
+    of the user's row whose change ends sessions; it is compared and never shown."""
 
     key: str = field(repr=False)
     user_key: Any
@@ -38,9 +38,9 @@ class SessionProof:
 class _ReadOnlySession(dict[str, Any]):
     """The contents of a session, for a reader that cannot send a cookie back.
 
-    Django renews a session that an older SECRET_KEY signed under a new name, and drops one whose
-    password changed. Done from a handshake, the first would log the browser out. The page's next
-    request does both properly.
+    Django gives a session that an older SECRET_KEY signed a new key, and drops one whose password
+    changed. In a handshake, a new key would log the browser out. The next request of the page does
+    both.
     """
 
     def cycle_key(self) -> None:
@@ -74,7 +74,7 @@ def user_of_session(key: str) -> Any:
 
 
 def proof(key: str, user: Any) -> SessionProof:
-    """What to keep of a session that is `user`'s, for `ended` to look at."""
+    """The proof of a session of `user`, for `ended` and `still_good`."""
     return SessionProof(key, user.pk, tuple(getattr(user, name, None) for name in _fields()))
 
 
@@ -89,7 +89,7 @@ def ended(proofs: Iterable[SessionProof]) -> set[SessionProof]:
     password, or because the user was deactivated or deleted.
 
     Two queries for each 500 of them. Of sessions in files, cookies and engines of other packages
-    only the user is looked at; `still_good` knows the rest, one by one.
+    only the user is checked; `still_good` checks them fully, one by one.
     """
     known = list(proofs)
     lost: set[SessionProof] = set()
@@ -111,8 +111,8 @@ def _store(key: str) -> Any:
 
 
 def _stored(keys: set[str]) -> set[str] | None:
-    """Those of the keys that the engine has a session for; None where it cannot be asked for many
-    at once."""
+    """Those of the keys that have a session; None if the engine cannot be queried for many at
+    once."""
     store = import_module(settings.SESSION_ENGINE).SessionStore
     if issubclass(store, DatabaseStore):
         model = store.get_model_class()
@@ -128,7 +128,7 @@ def _stored(keys: set[str]) -> set[str] | None:
 
 
 def _fields() -> Sequence[str]:
-    """The columns of the user table by which sessions end."""
+    """The columns of the user table whose change ends sessions."""
     model = get_user_model()
     found = []
     for name in ("password", "is_active"):

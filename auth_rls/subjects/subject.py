@@ -27,15 +27,15 @@ ANON: Final = "anon"
 AUTHENTICATED: Final = "authenticated"
 SERVICE_ROLE: Final = "service_role"
 
-# More users than this have no text in common but by mistake.
+# How many users that match a user id claim are compared; more can only match by mistake.
 _MOST_ALIKE: Final = 10
 
 
 class Claims(Mapping[str, Any]):
     """Claims that cannot be changed: nested objects are `Claims` too, arrays are tuples.
 
-    Two are equal when their JSON is, in any order of keys. So `1` and `true`, which are equal in
-    Python, make different claims: a verdict cached for one must not answer for the other.
+    Two are equal if their JSON is equal, in any order of keys. So `1` and `true`, which are equal
+    in Python, make different claims: a verdict cached for one must not be used for the other.
     """
 
     __slots__ = ("_items", "_text")
@@ -98,9 +98,9 @@ class Subject:
     `role` is "anon", "authenticated" or "service_role". `user_id` is the primary key of the
     Django user, or the user id claim as text where no such user exists, or None. `expires_at` is
     the moment from which the token is refused, in seconds since 1970: its `exp` and the leeway;
-    None for a subject without a token. `may_bypass`: whether the way in which it came allows that
-    row-level security does not apply to it. `bypasses_rls` is computed when the subject is made,
-    and again by `dataclasses.replace(subject, user=...)`. Raises ValueError for no such role.
+    None for a subject without a token. `may_bypass`: whether its credential allows that row-level
+    security does not apply to it. `bypasses_rls` is computed when the subject is made, and again by
+    `dataclasses.replace(subject, user=...)`. Raises ValueError for an unknown role.
     """
 
     role: str
@@ -121,7 +121,7 @@ class Subject:
             and bool(getattr(self.user, "is_active", False))
             and bool(getattr(self.user, "is_superuser", False))
         )
-        # A token of role anon is a step down on purpose, also for a superuser.
+        # A token of role anon gives up rights on purpose, also for a superuser.
         bypasses = self.role == SERVICE_ROLE or (self.role == AUTHENTICATED and superuser)
         object.__setattr__(self, "bypasses_rls", self.may_bypass and bypasses)
 
@@ -155,8 +155,7 @@ class Subject:
             frozen = Claims(token.claims)
         except (ValueError, RecursionError):
             raise tokens.MalformedToken from None
-        # A number that another issuer gave to somebody is not the number of a user of ours, unless
-        # a setting says so.
+        # A user id of another issuer does not name a user of ours, unless a setting says so.
         mapped = token.own or settings.maps_foreign_users
         user = None if named is None or not mapped else _active_user(named, settings.user_field)
         if user is not None:
@@ -205,7 +204,7 @@ class Subject:
 
     @classmethod
     def of_role(cls, role: str) -> Subject:
-        """A subject that is only a role, as an opaque key names one. Raises ValueError for no such
+        """A subject that is only a role, as opaque keys name one. Raises ValueError for an unknown
         role."""
         claims: dict[str, Any] = {}
         put_claim(claims, conf.current().role_claim, role)
@@ -213,14 +212,14 @@ class Subject:
 
 
 def user_id_of(user: Any) -> str:
-    """What a token says in its user id claim to stand for `user`, by the setting USER_FIELD."""
+    """The user id claim of a token that stands for `user`, by the setting USER_FIELD."""
     field = conf.current().user_field
     return str(user.pk if field == "pk" else getattr(user, field))
 
 
 def _named(claims: Mapping[str, Any], settings: conf.AuthSettings) -> str | None:
-    """The user id claim as text, of several the first. None where all
-    of them are absent, null or empty."""
+    """The first of the user id claims that is present, as text. None if all of them are absent,
+    null or empty."""
     for name in settings.user_id_claims:
         claim = claim_at(claims, name)
         if claim is None or claim == "":
@@ -234,15 +233,15 @@ def _named(claims: Mapping[str, Any], settings: conf.AuthSettings) -> str | None
 
 
 def _may_name_another(named: str, mapped: bool, settings: conf.AuthSettings) -> bool:
-    """Whether `named`, which is no Django user's, would pass for the primary key of one in a
-    policy's `$user.id`."""
+    """Whether `named`, which names no Django user, would equal the primary key of one in a policy's
+    `$user.id`."""
     if mapped and settings.user_field == "pk":
         return False
     return field_value(get_user_model()._meta.pk, named) is not None
 
 
 def _active_user(named: str, field_name: str) -> Any:
-    """The active Django user who is called `named`, or None where there is none.
+    """The active Django user whose USER_FIELD is `named`; None if there is none.
 
     Raises InvalidToken for an inactive user and for a name that several users have.
     """
@@ -270,9 +269,9 @@ def _active_user(named: str, field_name: str) -> Any:
 
 
 def field_value(field: Any, named: str) -> Any:
-    """`named` as a value of a model's field, or None if it cannot be one.
+    """`named` as a value of a model's field; None if it cannot be one.
 
-    A value has one spelling that names it; so "7" is 7, and " 7" and "07" are nothing.
+    A value has one spelling: "7" is 7, and " 7" and "07" are no value.
     """
     while field.remote_field is not None:
         field = field.target_field
@@ -280,7 +279,7 @@ def field_value(field: Any, named: str) -> Any:
         return None  # PostgreSQL takes no NUL in text
     try:
         value = field.to_python(named)
-        # What the column cannot hold. Other validators are about what may be written.
+        # The column cannot store the value. Other validators only restrict what may be written.
         for validator in field.validators:
             if isinstance(validator, BaseValidator):
                 validator(value)

@@ -4,9 +4,9 @@ Owns the rules that a token must meet; what a refusal says is in `token_errors`.
 database and never decides which user a token stands for.
 
 PyJWT takes tokens apart and checks signatures. Claims are checked here and not by `jwt.decode`,
-because several keys may be tried for one token, because each refusal has a text of the protocol's
-own, and because what databases and policies cannot hold (half a surrogate pair, NUL, nesting
-without end, moments beyond all clocks) has to end here.
+because several keys may be tried for one token, because each refusal has its own text in the
+protocol, and because values that databases and policies cannot store (half a surrogate pair, NUL,
+deep nesting, moments beyond all clocks) must be refused here.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from auth_rls.subjects.token_errors import SignatureRefused as SignatureRefused
 from auth_rls.subjects.token_errors import SignerUnavailable as SignerUnavailable
 from auth_rls.subjects.token_errors import TokenError as TokenError
 
-# Above what any HTTP server takes as one header line, so a larger token came in a frame.
+# More than any HTTP server takes as one header line, so a larger token came in a frame.
 MAX_TOKEN_CHARS: Final = 16_384
 # Far deeper than any real token, and far from the interpreter's recursion limit.
 MAX_CLAIM_DEPTH: Final = 64
 # The largest integer that a double holds exactly: no clock reads more seconds.
 _MAX_MOMENT: Final = 2**53
-# Explicit types of JWTs (RFC 8725) that are access tokens, or say nothing of their use.
+# Explicit types of JWTs (RFC 8725) that are access tokens, or do not name their use.
 _TYPES: Final = frozenset({"jwt", "at+jwt"})
 # Claims in which issuers write the use of a token, and the uses that give no access.
 _USE_CLAIMS: Final = frozenset({"token_type", "token_use", "typ", "type"})
@@ -48,7 +48,7 @@ _NO_ACCESS: Final = frozenset({"refresh", "offline", "sliding_refresh", "logout"
 
 @dataclass(frozen=True, slots=True)
 class VerifiedToken:
-    """A token that is genuine and in force. `role` is one of ROLES, whatever the claim says; `own`:
+    """A token that is genuine and in force. `role` is one of ROLES, after the role map; `own`:
     signed with this project's own secret."""
 
     claims: dict[str, Any]
@@ -57,17 +57,16 @@ class VerifiedToken:
 
 
 def verify(token: str, *, now: float | None = None) -> dict[str, Any]:
-    """The claims of a token that is genuine and in force, as `verified` has them."""
+    """The claims of a token that is genuine and in force. See `verified`."""
     return verified(token, now=now).claims
 
 
 def verified(token: str, *, now: float | None = None) -> VerifiedToken:
-    """What a token says, once it is found to be genuine and in force; `exp` is a whole number in
-    its claims.
+    """The claims of a token that is genuine and in force; `exp` is a whole number in them.
 
     `now` is in seconds since 1970, by default the clock's time. Raises TokenError for every token
-    that is not acceptable, and nothing else on account of the token. With JWKS_URL the very first
-    call in a process may wait some seconds for the key set; on an event loop it never waits (see
+    that is not acceptable, and no other error because of a token. With JWKS_URL the first call in a
+    process may wait some seconds for the key set; on an event loop it never waits (see
     `keys_loaded`).
     """
     settings = conf.current()
@@ -88,7 +87,7 @@ def verified(token: str, *, now: float | None = None) -> VerifiedToken:
 
 
 def role_of(claims: Mapping[str, Any], *, own: bool) -> str:
-    """The role that claims stand for, one of ROLES; `own`: of a token signed with our own secret.
+    """The role of claims, one of ROLES; `own`: the token is signed with our own secret.
 
     Raises InvalidToken for a role that does not exist, and for `service_role` where
     SERVICE_ROLE_TOKENS does not take it from such a token.
@@ -106,7 +105,7 @@ def role_of(claims: Mapping[str, Any], *, own: bool) -> str:
 
 
 def may_bypass(*, own: bool) -> bool:
-    """Whether a token may give its subject more than the policies do. `own`: it is signed with our
+    """Whether a token may let its subject bypass row-level security. `own`: it is signed with our
     own secret."""
     accepted = conf.current().service_role_tokens
     return accepted == "any" or (accepted == "own" and own)
@@ -148,7 +147,8 @@ def sign(claims: dict[str, Any]) -> str:
 
 
 def _payload(token: Any, settings: conf.AuthSettings) -> tuple[bytes, bool]:
-    """The payload, once the signature is found to be right, and whether our own secret made it."""
+    """The payload of a token whose signature is right, and whether our own secret made it. Raises
+    TokenError."""
     if not isinstance(token, str) or len(token) > MAX_TOKEN_CHARS:
         raise MalformedToken
     if not token.isascii() or token.count(".") != 2:
@@ -159,7 +159,7 @@ def _payload(token: Any, settings: conf.AuthSettings) -> tuple[bytes, bool]:
         raise MalformedToken from None
     header = parts["header"]
     algorithm = header.get("alg")
-    # The list decides, not the token: "none" and anything else not listed ends here.
+    # The settings list the algorithms: "none" and any other that is not listed is refused.
     if not isinstance(algorithm, str) or algorithm not in settings.algorithms:
         raise SignerUnavailable
     message = token.rpartition(".")[0].encode("ascii")
@@ -175,7 +175,7 @@ def _candidates(
     settings: conf.AuthSettings, kid: str | None, algorithm: str
 ) -> tuple[key_set.Key, ...]:
     symmetric = algorithm in key_set.HMAC_ALGORITHMS
-    # Secrets in a key set go by name only; a token that names none is the JWT_KEY's.
+    # A secret in a key set is only used by name; a token without a key name is for the JWT_KEY.
     if settings.key_source is not None and not (
         symmetric and (kid is None or not isinstance(settings.key_source, key_set.KeySet))
     ):
@@ -202,8 +202,8 @@ def _claims(payload: bytes) -> dict[str, Any]:
 
 
 def _deeper(value: Any, limit: int) -> bool:
-    """Whether containers nest more than `limit` deep. Goes level by level, without recursion: how
-    deep the parser goes differs between versions of Python."""
+    """Whether containers nest more than `limit` deep. Works level by level and not by recursion,
+    because the parser's own limit differs between versions of Python."""
     level = [value]
     for _ in range(limit):
         level = [
@@ -222,8 +222,8 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _storable(value: Any) -> bool:
-    """Whether a database takes all text in `value`. Escapes can spell half a surrogate pair, or
-    NUL, either of which would fail much later, in a query."""
+    """Whether a database can store all text in `value`. Escapes can spell half a surrogate pair or
+    NUL, which would fail later, in a query."""
     if isinstance(value, str):
         value.encode("utf-8")  # UnicodeEncodeError, a ValueError, for half a pair
         return "\0" not in value
@@ -235,7 +235,7 @@ def _storable(value: Any) -> bool:
 
 
 def _is_access_type(value: Any) -> bool:
-    # Of tokens made for something else, such as "logout+jwt", the signature is right as well.
+    # Tokens for another use, such as "logout+jwt", have a right signature too.
     if value is None:
         return True
     return isinstance(value, str) and value.lower().removeprefix("application/") in _TYPES
@@ -256,7 +256,7 @@ def _mapped_role(value: Any, settings: conf.AuthSettings) -> str | None:
     """The role for a value of the role claim; None where it stands for none."""
     if value is None:
         return settings.default_role
-    # Groups and roles of identity providers are lists. Only what the map names counts of them.
+    # Groups and roles of identity providers are lists. Only values in the map count.
     listed = value if isinstance(value, list | tuple) and settings.role_map else [value]
     for claimed, role in settings.role_map:
         if any(same_json(claimed, each) for each in listed):
@@ -270,7 +270,7 @@ def _check_use(claims: dict[str, Any], settings: conf.AuthSettings) -> None:
     for name, wanted in settings.required_claims:
         if not same_json(claim_at(claims, name), wanted):
             raise InvalidToken(f"Field `{name}` is not as required")
-    # What a setting demands of one of these claims, it has been held against above.
+    # A claim that a setting requires was checked above.
     demanded = {name for name, _ in settings.required_claims}
     for name in _USE_CLAIMS - demanded:
         use = claims.get(name)
