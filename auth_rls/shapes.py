@@ -5,9 +5,9 @@
     tenant("notes.Note", "tenant", "$claims.tenant")         # rows of the subject's tenant
     membership("notes.Note", "team", "teams.Membership")     # rows of the user's teams
 
-Each gives a few ordinary policies that are put in force by `declare()` in a policies.py or by
-`create()` in code, a shell or a migration. Owns the names and predicates of those policies and
-the check that the columns they name exist.
+Each returns a few ordinary policies, which are put in force by `declare()` in a policies.py or by
+`create()` in code, a shell or a migration. Owns the names and predicates of those policies and the
+check that the columns in them exist.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ def ownership(
     audience: str = "permission",
     name: str | None = None,
 ) -> PolicySet:
-    """The user named by `field` may do `actions` with the row, and cannot give it to another.
+    """The user in `field` may do `actions` to the row, and cannot give the row to another user.
 
-    `field` is a foreign key to the user, or a column that holds the user's primary key. In all
-    functions here `audience` is that of `Policy` and `name` goes before the action in the
-    policies' names. Raises ShapeError, which says what does not fit the models.
+    `field` is a foreign key to the user, or a column with the user's primary key. In all functions
+    here `audience` is that of `Policy`, and `name` is the prefix of the policies' names. Raises
+    ShapeError for arguments that do not fit the models.
     """
     model = _model(model)
     predicate = {_is(field): _user_reference(model, field)}
@@ -58,7 +58,7 @@ def public_read(
     audience: str = "anyone",
     name: str | None = None,
 ) -> PolicySet:
-    """Rows on which the boolean column `field` is true may be viewed."""
+    """Rows whose boolean column `field` is true may be viewed."""
     model = _model(model)
     kind = _column(model, field).kind
     if kind is not Kind.BOOL:
@@ -84,8 +84,8 @@ def tenant(
 ) -> PolicySet:
     """Rows whose `field` is the subject's tenant: "$claims.<path>" or "$user.<field>".
 
-    With mode "restrictive" the tenants are separated from each other whatever other policies
-    grant. `audience` is "anyone" by default then, and "permission" when the mode is "permissive".
+    With mode "restrictive" tenants are separated whatever other policies grant. `audience` is then
+    "anyone" by default; with mode "permissive" it is "permission".
     """
     model = _model(model)
     if not claim_or_user_field.startswith(("$claims.", "$user.")):
@@ -173,7 +173,7 @@ def _shape(
 def _check(
     model: type[models.Model], predicate: dict[str, Any], others: Sequence[type[models.Model]]
 ) -> None:
-    """Checks the predicate against the models given, which in a migration are historical."""
+    """Check the predicate with the given models, which in a migration are historical."""
     known = {_label(each): each for each in (model, *others)}
 
     def resolve(label: str) -> TableSchema:
@@ -214,13 +214,13 @@ def _label(model: type[models.Model]) -> str:
 def _column(model: type[models.Model], name: str) -> Column:
     found = schema_of(model).columns.get(name)
     if found is None:
-        _check(model, {name: "$role"}, ())  # Its message lists the columns there are.
+        _check(model, {name: "$role"}, ())  # The message lists the columns of the model.
         raise ShapeError(f"{name!r} is no column of {_label(model)}.")
     return columns_of(model)[found[0]]
 
 
 def _user_reference(model: type[models.Model], name: str) -> str:
-    """The reference to compare the column `name`, which names a user, with."""
+    """The reference with which the column `name`, which names a user, is compared."""
     field: Any = _column(model, name).field
     user = get_user_model()
     if field.remote_field is not None:
@@ -240,7 +240,7 @@ def _user_reference(model: type[models.Model], name: str) -> str:
 
 
 def _group_field(model: type[models.Model], name: str, through: type[models.Model]) -> str:
-    """The column of `through` that names the group that the column `name` of `model` names."""
+    """The column of `through` with the group that the column `name` of `model` names."""
     field: Any = _column(model, name).field
     group = model if field.primary_key and field.remote_field is None else field.related_model
     if group is None:

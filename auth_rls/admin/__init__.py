@@ -1,6 +1,6 @@
 """The admin of policies: their form, and the pages that explain and try them.
 
-Never decides anything: every verdict comes from `auth_rls.explain`.
+Decides no verdict: each comes from `auth_rls.explain`.
 """
 
 from __future__ import annotations

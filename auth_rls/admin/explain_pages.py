@@ -1,10 +1,10 @@
-"""Two pages beside the policies in the admin: why a row is shown or not, and a policy tried.
+"""Two pages beside the policies in the admin: why a row is shown or not, and the trial of a policy.
 
-Owns the forms and the layout. The answers come from `explain`; `Reader` says what the reader may
+Owns the forms and the layout. The answers come from `explain`; `Reader` decides what the reader may
 learn. Both pages change nothing.
 
-Readers of policies may ask about any row. Where the row, a column that a policy reads, or the
-user is hidden from the reader, nothing is looked up: they see the policies as they are written.
+Readers of policies may ask about any row. If the row, a column that a policy reads, or the user is
+hidden from the reader, nothing is looked up: the page shows the policies as they are written.
 """
 
 from __future__ import annotations
@@ -95,8 +95,7 @@ class ExplainForm(forms.Form):
     )
 
     def answer(self, reader: Reader) -> Answer | Withheld | None:
-        """The answer for `reader`, or None with the error at the field where the question is
-        wrong."""
+        """The answer for `reader`; None if the question is wrong, with the error at its field."""
         data = self.cleaned_data
         permission, pk = data["permission"].strip(), data["pk"].strip()
         try:
@@ -119,8 +118,8 @@ class ExplainForm(forms.Form):
 
 @dataclass(frozen=True, slots=True)
 class Withheld:
-    """In place of an answer that would tell the reader of what they may not view: the reasons,
-    and the policies without verdicts or values."""
+    """In place of an answer that would disclose what the reader may not view: the reasons, and the
+    policies without verdicts or values."""
 
     model: str
     action: str
@@ -129,7 +128,7 @@ class Withheld:
 
 
 class ExplainPages:
-    """The two pages, for the admin of policies to inherit."""
+    """The two pages, as a base class of the admin of policies."""
 
     admin_site: admin.AdminSite
 
@@ -141,8 +140,7 @@ class ExplainPages:
         ]
 
     def explain_view(self: Any, request: HttpRequest) -> HttpResponse:
-        """Shows why the row passes or not. It only reads, so it is a GET and links can be
-        shared."""
+        """Show why the row passes or not. It only reads, so it is a GET and links can be shared."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         asked = "pk" in request.GET
@@ -165,7 +163,7 @@ class ExplainPages:
         return TemplateResponse(request, "admin/auth_rls/policy/explain.html", context)
 
     def test_view(self: Any, request: HttpRequest) -> HttpResponse:
-        """Shows which rows a user would get under the unsaved policy in the form."""
+        """Show which rows a user would get under the unsaved policy in the form."""
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
         stored = None
@@ -234,8 +232,8 @@ def _user_names(reader: Reader) -> list[str]:
 
 
 def _objections(reader: Reader, model: type[models.Model], action: str, pk: str) -> list[str]:
-    """Why the reader may not learn what the policies on this action say of the row `pk`; empty
-    when they may. A row that does not exist is as one that is hidden."""
+    """Why the reader may not learn the verdict of the policies on the row `pk`; empty if they may.
+    A row that does not exist counts as hidden."""
     found = []
     if action in ACTIONS:
         if not reader.may_view(model):
@@ -258,8 +256,8 @@ def _understood(model: type[models.Model], action: str) -> list[Understood]:
 
 
 def _visible_asker(reader: Reader, user: str, claims: dict[str, Any] | None) -> Asker | None:
-    """The subject of the question; None when it is a user whom the reader may not view, whether
-    that user exists or not. Raises ExplainError."""
+    """The subject of the question; None for a user whom the reader may not view, whether that user
+    exists or not. Raises ExplainError."""
     if reader.sees_all_rows(get_user_model()):
         return _asker(user, claims)
     if user.strip() and not reader.is_self(user.strip()):
@@ -318,7 +316,7 @@ def _policies(found: Answer | Withheld | None) -> list[dict[str, Any]]:
 
 
 def _as_written(report: PolicyReport) -> dict[str, Any]:
-    """The policy without what it says of the row or the subject."""
+    """The policy without its verdict and the values of the row and the subject."""
     evaluated = report.clause is not None
     return {
         "name": report.name,

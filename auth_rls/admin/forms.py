@@ -1,6 +1,6 @@
-"""The policy form: JSON as it was typed, read strictly.
+"""The policy form, which reads JSON strictly and shows it again as it was typed.
 
-Owns the text area and its parsing. `Policy.clean` checks what the JSON means.
+Owns the text area and its parsing. `Policy.clean` checks the meaning of the JSON.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class PredicateTextarea(forms.Textarea):
 class PredicateField(forms.JSONField):
     """JSON without ambiguities.
 
-    A key written twice, of which Python would silently keep one, and NaN, which is no JSON, are
-    refused. When the form has errors the text comes back exactly as typed.
+    A repeated key, of which Python would silently keep one, and NaN, which is no JSON, are refused.
+    If the form has errors, the text is shown again exactly as typed.
     """
 
     widget = PredicateTextarea
@@ -93,8 +93,8 @@ class PredicateField(forms.JSONField):
 
 
 class PolicyForm(forms.ModelForm):
-    """The form of one policy. `reader` is who fills it in: policies are changed by those who hold
-    the permission and may view what the policy reads. Without a reader this is not asked."""
+    """The form of one policy. `reader` is the user who fills it in, who must have the permission
+    and may view what the policy reads. Without a reader this is not checked."""
 
     reader: Reader | None = None
 
@@ -115,7 +115,7 @@ class PolicyForm(forms.ModelForm):
         try:
             model, action = target(edited.definition())
         except PolicyProblem:
-            return  # `Policy.clean` says what is wrong.
+            return  # `Policy.clean` reports the error.
         if not reader.holds(model, action):
             self.add_error("permission", _refusal(model, action))
             return
@@ -127,8 +127,8 @@ class PolicyForm(forms.ModelForm):
             self.add_error("using" if self.cleaned_data.get("using") else "with_check", objection)
 
     def add_error(self, field: str | None, error: Any) -> None:
-        # To the model a field that could not be read is empty, which makes a second error on it.
-        # The first one is the cause.
+        # For the model a field that could not be read is empty, which is a second error on it. Only
+        # the first one is shown.
         if field is None and hasattr(error, "error_dict"):
             fresh = {
                 name: errors

@@ -109,7 +109,7 @@ class PolicyAdmin(ExplainPages, admin.ModelAdmin):
         return form
 
     def has_delete_permission(self, request: HttpRequest, obj: Policy | None = None) -> bool:
-        """Also asks for a right on the model: without a restrictive policy more rows are shown."""
+        """Also needs a right on the model: without a restrictive policy more rows are shown."""
         if not super().has_delete_permission(request, obj):
             return False
         return obj is None or Reader(request, self.admin_site).may_decide(obj)
@@ -123,7 +123,7 @@ class PolicyAdmin(ExplainPages, admin.ModelAdmin):
         ]
 
     def permissions_view(self, request: HttpRequest) -> JsonResponse:
-        """Answers the autocomplete field with the permissions on rows that match every word."""
+        """For the autocomplete field, the permissions on rows that match every word."""
         if not (self.has_view_permission(request) or self.has_add_permission(request)):
             raise PermissionDenied
         found = Permission.objects.select_related("content_type")
@@ -243,7 +243,7 @@ class PolicyAdmin(ExplainPages, admin.ModelAdmin):
 
 
 def _words(definition: Definition) -> SafeString:
-    """The predicates in plain English, or what is wrong with them."""
+    """The predicates in plain English, or their problem."""
     try:
         understood = understand(definition)
     except PolicyProblem as problem:

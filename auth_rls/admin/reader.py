@@ -1,8 +1,8 @@
 """What a member of staff may view, and which policies they may change.
 
-The pages beside the policies answer questions about rows, and a verdict or a count tells as much
-of a row as its values do. So nothing is answered that depends on a row, a column or a user which
-the reader may not view. Owns that decision. It may query the database.
+The pages beside the policies answer questions about rows, and a verdict or a count discloses as
+much of a row as its values do. So no answer depends on a row, a column or a user that the reader
+may not view. Owns that decision. It may query the database.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ class Reader:
         self._site = site
 
     def holds(self, model: type[models.Model], action: str) -> bool:
-        """Whether the reader may decide by policies who does `action` to rows of `model`: only
-        holders of the permission itself may. As in the admin, who may change may view."""
+        """Whether the reader may write policies about `action` on rows of `model`: the reader must
+        have the permission itself. As in the admin, the right to change includes the right to
+        view."""
         names = [permission_name(model, action)]
         if action == "view":
             names.append(permission_name(model, "change"))
@@ -49,14 +50,14 @@ class Reader:
         try:
             return self.holds(*target(policy.definition()))
         except PolicyProblem:
-            return True  # No model is known, so the policy decides about no row.
+            return True  # The model is not known, so the policy decides about no row.
 
     def rows(self, model: type[models.Model]) -> models.QuerySet[Any]:
         """The rows of `model` that the reader may view: those that the admin site lists for them
-        or, where it has none of this model, those that policies let them view. Editors of
-        policies could give themselves the rest, so they count as seeing them."""
+        or, if the site does not have the model, those that policies let them view. Editors of
+        policies could give themselves all rows, so they may view all."""
         model = concrete(model)
-        # No manager: policies decide about the rows that a manager hides, too.
+        # No manager: policies also decide about rows that a manager hides.
         rows: models.QuerySet[Any] = models.QuerySet(model, using=primary(model))
         if self._user.is_superuser:
             return rows
@@ -107,12 +108,12 @@ class Reader:
                 name for name, column in columns_of(model).items() if on_site & {*column.names}
             }
         if shown is None:
-            return []  # The project has said nothing of single columns of this model.
+            return []  # The project restricts no single columns of this model.
         return sorted(name for name in names if name not in shown)
 
     def objections(self, policies: Iterable[Understood]) -> list[str]:
-        """Why the reader may not learn what these policies come to, apart from the rows that they
-        are about; empty when they may."""
+        """Why the reader may not learn the outcome of these policies, beside the rows that they are
+        about; empty if they may."""
         found: dict[str, None] = {}
         for understood in policies:
             rule = understood.rule
@@ -133,7 +134,7 @@ class Reader:
         return named in (self._user.get_username(), str(self._user.pk))
 
     def may_ask_about(self, user_id: Any) -> bool:
-        """Whether the reader may learn anything of the user with this primary key; None stands
+        """Whether the reader may learn anything about the user with this primary key; None stands
         for no user."""
         if user_id is None or str(user_id) == str(self._user.pk):
             return True
@@ -148,7 +149,7 @@ class Reader:
 
     def may_view(self, model: type[models.Model]) -> bool:
         """Whether the reader may view rows of `model` at all: without the permission the admin
-        shows none. A row of a child in multi-table inheritance is a row of its parents, too."""
+        shows none. In multi-table inheritance the permissions on the parents are needed too."""
         if not all(self.may_view(link.parent) for link in parent_links(model)):
             return False
         options = model._meta

@@ -1,8 +1,8 @@
-"""Why a row passes or does not: every policy of one permission, taken apart clause by clause.
+"""Why a row passes or not: every policy of one permission, taken apart clause by clause.
 
 Owns the explanation as a value: which policies apply and why the others do not, each clause's
-verdict with the two sides it compared, and which clause decided. A leaf's verdict comes from
-`bind` and `evaluate`, so that the explanation cannot differ from the doors. Of a set it gives the
+verdict with the two sides that it compared, and which clause decided. A leaf's verdict comes from
+`bind` and `evaluate`, so that the explanation cannot differ from the doors. Of a set it shows the
 size and whether the value is a member, never the members.
 
 Pure: no Django, no I/O. Rules, the row and the subject's values come from the caller.
@@ -61,9 +61,9 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What a clause compared, as text. `found` is the row's value, `wanted` the other side, and
-    `source` where that comes from when it is not written in the policy itself. `size` and
-    `contains` are set for sets only."""
+    """The two sides of a clause, as text. `found` is the row's value, `wanted` the other side, and
+    `source` its origin if it is not written in the policy itself. `size` and `contains` are set for
+    sets only."""
 
     column: str
     operator: str
@@ -77,7 +77,7 @@ class Comparison:
 @dataclass(frozen=True, slots=True)
 class Clause:
     """A node of the predicate. `kind` is all, any, not, test or constant; `text` is its
-    description; `decides` marks the path to the clauses that gave the whole its verdict."""
+    description; `decides` marks the path to the clauses on which the whole verdict rests."""
 
     kind: str
     text: str
@@ -89,8 +89,9 @@ class Clause:
 
 @dataclass(frozen=True, slots=True)
 class PolicyReport:
-    """One policy. `verdict` is that of the row, None for unknown, and is set where `applies` is
-    true; `check` is the condition of a change on the new row, where it has one of its own."""
+    """One policy. `standing` is whether it applies, under its name in the JSON output. `verdict` is
+    that of the row, None for unknown, and is only set if `applies` is true; `check` is the
+    condition of a change on the new row, if the policy has one."""
 
     name: str
     source: str
@@ -107,7 +108,7 @@ class PolicyReport:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The verdict of the policies together, and the reason. Only True lets a row pass."""
+    """The combined verdict of the policies, and the reason. A row only passes if it is True."""
 
     permission: str
     verdict: Verdict
@@ -168,9 +169,9 @@ def explain(
 
 
 def together(explanations: Sequence[Explanation]) -> Explanation:
-    """One explanation of several that must all let the row through: of a row in multi-table
-    inheritance, which is a row of its model, the first here, and of each ancestor. It is that of
-    the first that does not, with the policies of all."""
+    """One explanation of several that must all let the row through: for a row in multi-table
+    inheritance, those of its model, the first one, and of each ancestor. It is that of the first
+    that does not let the row through, with the policies of all."""
     refusing = [each for each in explanations if each.verdict is not True]
     decisive = refusing[0] if refusing else explanations[0]
     policies = tuple(
@@ -215,7 +216,7 @@ def withheld(explanation: Explanation, *, row: bool, subject: bool) -> Explanati
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """One subject's question about one row."""
+    """The explanation of one row for one subject, under construction."""
 
     permission: str
     row: Row
@@ -233,7 +234,7 @@ class _Asked:
         if not candidate.enabled:
             return _outline(candidate, Applicability.DISABLED, "It is switched off.")
         if candidate.problem is not None:
-            # The denial that replaces it concerns the same subjects as the policy.
+            # The denial that replaces the policy concerns the same subjects.
             said = _outline(candidate, Applicability.BROKEN, candidate.problem)
             return replace(said, applies=concerned, verdict=False)
         if not concerned:
@@ -333,7 +334,7 @@ def reference(ref: Ref) -> str:
 
 
 def _members(bound: Predicate) -> frozenset[object] | None:
-    """The set that a bound `in` compares with; None where the subject's value is no list."""
+    """The set that a bound `in` compares with; None if the subject's value is no list."""
     if isinstance(bound, Any_):
         bound = bound.parts[0]
     if isinstance(bound, Test) and isinstance(bound.value, frozenset):
@@ -346,8 +347,8 @@ def _kleene(kind: type[All] | type[Any_], verdicts: list[Verdict]) -> Verdict:
 
 
 def _marked(clause: Clause) -> Clause:
-    """The clause marked as deciding, with the parts that gave it its verdict: the first such part
-    where one part settles the connective, else all parts that agree with it."""
+    """The clause marked as deciding, with the parts on which its verdict rests: the first such part
+    if one part settles the connective, else all parts with the same verdict."""
     same = [i for i, part in enumerate(clause.parts) if part.verdict is clause.verdict]
     if clause.kind == "not":
         same = [0]

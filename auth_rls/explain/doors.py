@@ -1,8 +1,8 @@
 """The doors through which a row can be reached, each tried as an application would use it.
 
-Owns the list of doors and how one row is asked for at each. An app that gives out rows in another
-way registers its door. No door's answer is derived from policies here: the comparison of the
-answers with the explanation shows whether they agree.
+Owns the list of doors and how each is tried with one row. An app that gives out rows in another way
+registers its door. No answer of a door is derived from policies here, so that comparing the answers
+with the explanation shows whether they agree.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from auth_rls.subjects.subject import Subject
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """May this subject do this to this row? `user` is the Django user of the subject, None where
-    it has none; for an inactive user the subject is the anonymous one. `refused`, when given, is
-    why the subject is refused before any policy is evaluated."""
+    """Whether a subject may do an action to a row. `user` is the Django user of the subject, None
+    if it has none; for an inactive user the subject is the anonymous one. `refused` is why the
+    subject is refused before any policy is evaluated, if it is."""
 
     subject: Subject
     user: Any
@@ -48,8 +48,8 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class DoorVerdict:
-    """A door's answer. With `allowed` None it was not asked, and `note` says why. With False a
-    note, when given, says how it failed; a door that fails lets no row through."""
+    """The answer of a door. If `allowed` is None, the door was not tried, and `note` says why. If
+    it is False, a note says how the door failed; a door that fails lets no row through."""
 
     door: str
     allowed: bool | None
@@ -65,7 +65,7 @@ DOORS: Final[dict[str, Door]] = {}
 
 
 def register(name: str, door: Door) -> None:
-    """Adds a door, or replaces the one with that name."""
+    """Add a door, or replace the one with that name."""
     DOORS[name] = door
 
 

@@ -1,6 +1,6 @@
 """Explanations of stored rows: a subject, a permission and a row, with the answer of every door.
 
-Owns reading these from the database; `clauses` explains the verdict, `doors` asks the doors. It
+Owns reading these from the database; `clauses` explains the verdict, `doors` tries the doors. It
 changes nothing. Call it in a database thread.
 """
 
@@ -60,7 +60,7 @@ class ExplainError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """The subject of a question, as `Question` takes it. `words` is its description."""
+    """The subject of a question, and its description in `words`."""
 
     subject: Subject
     user: Any
@@ -91,13 +91,13 @@ class Answer:
 
     @property
     def agree(self) -> bool:
-        """Whether every door that was asked gives the policies' verdict."""
+        """Whether the answer of every door that was tried is the policies' verdict."""
         asked = [door.allowed for door in self.doors if door.allowed is not None]
         return all(allowed is self.explanation.allowed for allowed in asked)
 
     @property
     def doubt(self) -> str:
-        """A message for people when the doors do not agree, else empty."""
+        """A message for people if the doors do not agree, else ""."""
         if self.agree:
             return ""
         if any(door.allowed is False and door.note for door in self.doors):
@@ -106,7 +106,7 @@ class Answer:
 
     @property
     def allowed(self) -> bool:
-        """Whether the policies and every door that was asked allow it."""
+        """Whether the policies and every door that was tried allow it."""
         return self.explanation.allowed and self.agree
 
 
@@ -154,7 +154,7 @@ def question(who: Asker, permission: str, pk: str) -> Question:
 def answer(who: Asker, asked: Question) -> Answer:
     """The policies' verdict with its reasons, and the answer of every door."""
     permission = permission_name(asked.model, asked.action)
-    # An explanation is no access by its subject.
+    # An explanation is not an access by its subject.
     with audit_log.quiet():
         return Answer(
             question=asked,
@@ -206,7 +206,7 @@ def find_user(name: str) -> Any:
 
 def outline(model: type[models.Model], action: str) -> Explanation:
     """The policies on the action, those of the model's ancestors too, as they are written: without
-    values, and with verdicts that mean nothing. It reads no row but the policies."""
+    values, and with verdicts that must be ignored. Reads no row but the policies."""
     bare = [
         explain(
             permission_name(each, action),
@@ -243,7 +243,7 @@ def candidates(model: type[models.Model], action: str) -> list[Candidate]:
             if target(definition) != (model, action):
                 continue
         except PolicyProblem:
-            continue  # Its model does not exist.
+            continue  # The policy's model does not exist.
         problem = problem_of(definition)
         if problem is None:
             found.append(Candidate(understand(definition).rule, definition.source, enabled))
@@ -280,7 +280,7 @@ def _explanation(asked: Question, permission: str) -> Explanation:
 
 
 def stored_row(model: type[models.Model], pk: str) -> models.Model:
-    # No manager: a row that one hides is still one that policies decide about.
+    # No manager: policies also decide about rows that a manager hides.
     rows: models.QuerySet[models.Model] = models.QuerySet(model, using=primary(model))
     try:
         return rows.get(pk=_key(model, pk))

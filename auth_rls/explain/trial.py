@@ -1,7 +1,7 @@
-"""A policy tried before it is saved: which rows a user would get under it.
+"""The trial of a policy before it is saved: which rows a user would get under it.
 
-Owns the trial: the edited policy takes the place of the stored one beside all others in force,
-and the queryset door gives the rows. It changes nothing. Call it in a database thread.
+Owns the trial: the edited policy replaces the stored one, beside all others in force, and the
+queryset door returns the rows. It changes nothing. Call it in a database thread.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MOST_SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A number of rows; with `more`, there are more than that."""
+    """A number of rows. With `more` the real number is larger."""
 
     number: int
     more: bool
@@ -40,8 +40,8 @@ class Counted:
 @dataclass(frozen=True, slots=True)
 class Trial:
     """The rows of a subject now and under the edited policy. `rows` are the first rows that pass
-    then, `gained` the keys of those among them that do not pass now, `lost` the first rows that
-    pass now and not then."""
+    under it, `gained` the keys of those among them that do not pass now, `lost` the first rows that
+    only pass now."""
 
     model: type[models.Model]
     action: str
@@ -60,11 +60,11 @@ def trial(
     replaces: str | None,
     among: models.QuerySet[Any] | None = None,
 ) -> Trial | None:
-    """The rows under the edited policy, which takes the place of the stored one named `replaces`.
-    Rows that are not in `among`, a queryset of the model, are left out and not counted.
+    """The rows under the edited policy, which replaces the stored one named `replaces`. Rows that
+    are not in `among`, a queryset of the model, are left out and not counted.
 
-    For an add, the stored rows that could be added as they are. None where the model has no
-    table. Raises PolicyProblem when the permission belongs to no model.
+    For an add, these are the stored rows that could be added as they are. None if the model has no
+    table. Raises PolicyProblem if the permission belongs to no model.
     """
     model, action = target(edited)
     if action not in ACTIONS:
@@ -96,7 +96,7 @@ def _rows(
     snapshot: PolicySnapshot,
     among: models.QuerySet[Any] | None,
 ) -> models.QuerySet[Any]:
-    # No manager: policies decide about the rows that a manager hides, too.
+    # No manager: policies also decide about rows that a manager hides.
     rows: models.QuerySet[Any] = models.QuerySet(model, using=primary(model))
     if among is not None:
         rows = rows.filter(pk__in=among.order_by().values("pk"))

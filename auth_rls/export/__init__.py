@@ -1,5 +1,5 @@
 """Policies as PostgreSQL's own row-level security, for programs that use SQL directly.
 
-Owns the statements and their installation. It decides nothing: the policies are those of every
-other door.
+Owns the statements and their installation. It decides nothing: the policies are the same as at
+every other door.
 """

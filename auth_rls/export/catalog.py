@@ -1,10 +1,9 @@
 """The exported policies in a PostgreSQL database: reading, comparing and installing them.
 
-Owns every statement that reads or changes the catalog. Ours are the policies with our prefix and
-the functions in our schema. Each carries a comment with two digests: of the statement that made
-it, and of PostgreSQL's own text of the result, so that a change by hand is found too. An object
-that is as it should be is not touched. A table that loses its last policy keeps row-level
-security.
+Owns every statement that reads or changes the catalog. Our objects are the policies with our prefix
+and the functions in our schema. Each has a comment with two digests: of the statement that made it,
+and of PostgreSQL's own text of the result, so that a change by hand is found too. Only objects that
+differ are changed. A table that loses its last policy keeps row-level security.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from auth_rls.export.desired import BYPASS, INHERITED, PREFIX, Export, Place
 from auth_rls.export.quoting import SCHEMA, digest, identifier, literal
 
 _MARK: Final = "Rowcast "
-# An advisory lock: two runs at once would each drop what the other made.
+# An advisory lock: of two runs at once each would drop the objects of the other.
 _LOCK: Final = 0x726C7365
 
 _POLICIES = """
@@ -47,8 +46,8 @@ _LOCATED = """
 SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.oid = to_regclass(%s) AND c.relkind IN ('r', 'p')
 """
-# Of roles that row-level security applies to. REFERENCES tells which keys there are, and a trigger
-# runs with the rights of whom it is fired by.
+# Grants to roles that row-level security applies to. REFERENCES shows which keys exist, and a
+# trigger runs with the rights of the role that fires it.
 _PRIVILEGES = """
 SELECT n.nspname, c.relname, coalesce(r.rolname, 'PUBLIC'),
   string_agg(DISTINCT a.privilege_type, ', ' ORDER BY a.privilege_type)
@@ -67,7 +66,8 @@ JOIN pg_roles AS m ON m.oid <> o.oid AND pg_has_role(m.oid, o.oid, 'USAGE')
 WHERE c.relkind IN ('r', 'p') AND NOT (m.rolsuper OR m.rolbypassrls)
 ORDER BY 1, 2, 3
 """
-# A view reads with its owner's rights, unless it says otherwise; a materialized one has read.
+# A view reads with its owner's rights unless it is declared otherwise; a materialized view has a
+# copy of the rows.
 _VIEWS = """
 SELECT DISTINCT n.nspname, c.relname, vn.nspname, v.relname, g.roles
 FROM pg_depend AS d
@@ -100,15 +100,15 @@ class _Installed:
     found: str
     permissive: bool = True
     signature: str = ""
-    # A policy on INSERT alone, which shows no row.
+    # Whether it is a policy on INSERT alone, which shows no row.
     inserts: bool = False
 
     def state(self, sql: str) -> str | None:
-        """How it differs from what `sql` makes; None when it does not."""
+        """How it differs from the object that `sql` makes; None if it does not."""
         made, _, found = self.comment.removeprefix(_MARK).partition(".")
         if not self.comment.startswith(_MARK) or made != digest(sql):
             return "is out of date"
-        # The printed script, run by hand, leaves no second digest.
+        # The printed script, run by hand, makes no second digest.
         return "was altered by hand" if found and found != self.found else None
 
 
@@ -157,8 +157,8 @@ class Catalog:
         return lines
 
     def others(self, export: Export) -> list[str]:
-        """One line for each policy that is not ours and lets more rows through than `export`.
-        They belong to others and are left as they are."""
+        """One line for each foreign policy that lets more rows through than `export`. Foreign
+        policies are not changed."""
         return [
             f"{place}: policy {name!r} is not one of ours and lets rows through"
             for (place, name), installed in self.policies.items()
@@ -169,8 +169,8 @@ class Catalog:
         ]
 
     def grants(self, export: Export) -> list[str]:
-        """One line for each grant by which somebody gets around row-level security on the tables
-        of `export`. They belong to others and are left as they are."""
+        """One line for each grant that allows a way around row-level security on the tables of
+        `export`. Grants are not changed."""
         secured = set(export.secured)
         lines = []
         with _plain(self._using) as cursor:
@@ -190,9 +190,10 @@ class Catalog:
         return lines
 
     def apply(self, export: Export) -> None:
-        """Installs `export`. Call it inside a transaction, on a catalog read in it.
+        """Install `export`. Call it inside a transaction, on a catalog that was read in it.
 
-        The order matters: policies go before the functions they call, and come after them.
+        The order matters: policies are dropped before the functions that they call, and made after
+        them.
         """
         wanted = {(policy.place, policy.name): policy for policy in export.policies}
         stale = {
@@ -262,7 +263,7 @@ class Catalog:
 
 
 def reconcile(export: Export, using: str) -> list[str]:
-    """Installs `export` in one transaction. Returns a line for each difference there was."""
+    """Install `export` in one transaction. Returns a line for each difference that it removed."""
     with transaction.atomic(using=using):
         with connections[using].cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
@@ -294,7 +295,7 @@ def script(export: Export) -> str:
 
 
 def located(db_table: str, using: str) -> Place | None:
-    """The place of the table that Django calls `db_table`; None when there is none."""
+    """Schema and name of the table with Django's `db_table`; None if it does not exist."""
     connection = connections[using]
     with connection.cursor() as cursor:
         cursor.execute(_LOCATED, [connection.ops.quote_name(db_table)])

@@ -40,7 +40,7 @@ from auth_rls.subjects import tokens
 PREFIX: Final = "rowcast: "
 """Begins the name of every policy that is ours."""
 BYPASS: Final = "rowcast bypass"
-# By label: this app knows no other, and one that is not installed has no tables.
+# By label: this app imports no other, and an app that is not installed has no tables.
 _OWN_APPS: Final = ("auth_rls", "realtime")
 INHERITED: Final = "rowcast inherited "
 """Begins the names of the policies by which a child's rows depend on its parents' rows."""
@@ -91,7 +91,7 @@ Locate = Callable[[str], "Place | None"]
 
 
 def by_name(db_table: str) -> Place:
-    """The place of a table by its name alone, without a database."""
+    """The table of this name, in the default schema. Makes no query."""
     schema, separator, table = db_table.strip('"').partition('"."')
     return Place(schema, table) if separator else Place("public", schema)
 
@@ -132,7 +132,7 @@ def wanted(definitions: Iterable[Definition], using: str, locate: Locate = by_na
             continue
         table = Table(place.sql, columns_of(model))
         if place not in places:
-            # No policy on it: at every other door it shows nothing, so it does here.
+            # Without a policy the table shows no row, as at every other door.
             places[place] = None
             policies.append(PolicyStatement(place, BYPASS, bypass(table, BYPASS)))
         for action in ACTIONS:
@@ -142,7 +142,7 @@ def wanted(definitions: Iterable[Definition], using: str, locate: Locate = by_na
             policies.append(PolicyStatement(place, name, sql))
     functions.update(renderer.functions)
     return Export(
-        # Functions without a digest in their name come first: the others call only those.
+        # Functions without a digest in their names come first, because the others call them.
         functions=tuple(functions.values()),
         places=tuple(places),
         policies=tuple(policies),
@@ -152,7 +152,7 @@ def wanted(definitions: Iterable[Definition], using: str, locate: Locate = by_na
 
 
 def _own_tables(using: str, locate: Locate) -> tuple[Place, ...]:
-    """The log, presence, messages and policies: what the policies hide stands in them, too."""
+    """The tables of the log, presence, messages and policies: they contain what policies hide."""
     models = [
         model
         for model in apps.get_models()
@@ -170,7 +170,7 @@ def _permission(model: type[models.Model], action: str) -> tuple[str, str]:
 
 
 def _children(decided: Collection[type[models.Model]]) -> list[type[models.Model]]:
-    """The children in multi-table inheritance that have policies, or ancestors that have."""
+    """The children in multi-table inheritance with policies, or with ancestors that have some."""
     found = {model for model in decided if parent_links(model)}
     found.update(child for model in decided for child in descendants(model))
     return sorted(found, key=lambda model: model._meta.label)
@@ -206,7 +206,7 @@ def _understood(definition: Definition, notes: list[str]) -> Understood | None:
     try:
         return denying(definition)
     except PolicyProblem:
-        return None  # No model is known, so there is nothing to deny.
+        return None  # The model is not known, so there is nothing to deny.
 
 
 def _table(model: type[models.Model], locate: Locate) -> Table:
@@ -240,7 +240,7 @@ def _users(locate: Locate, notes: list[str]) -> Users:
             "determine the subject."
         )
     active = _flag(model, "is_active", notes)
-    # A manager may hide users, and a token for a hidden one is refused. SQL cannot call it.
+    # A manager may hide users, and tokens of hidden users are refused. SQL cannot call a manager.
     if model._default_manager.get_queryset().query.where:
         notes.append(
             f"the default manager of {model._meta.label} hides users, which SQL cannot repeat; "
@@ -257,14 +257,14 @@ def _users(locate: Locate, notes: list[str]) -> Users:
         user_id_claim=settings.user_id_claims[0],
         role_claim=settings.role_claim,
         default_role=settings.default_role,
-        # SQL does not learn which key signed the claims, so any may be another issuer's.
+        # SQL does not know which key signed the claims, so all may be another issuer's.
         mapped=settings.key_source is None or settings.maps_foreign_users,
         may_bypass=tokens.may_bypass(own=settings.key_source is None),
     )
 
 
 def _refuse_claims_beyond_sql(settings: conf.AuthSettings) -> None:
-    """Raises Inexpressible for settings by which claims are read as SQL does not read them."""
+    """Raise Inexpressible for settings of claims that have no form in SQL."""
     for key, unsuited in (
         ("USER_ID_CLAIM", len(settings.user_id_claims) > 1 or _dotted(settings.user_id_claims[0])),
         ("USER_FIELD", settings.user_field != "pk"),

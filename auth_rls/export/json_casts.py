@@ -1,8 +1,8 @@
 """Casts in SQL: a JSON value of a claim or of the user's row as a value of a column's kind.
 
-Owns one database function for each kind. Each does what `kinds.from_python` does: what cannot be
-a value of the kind becomes NULL, and no cast raises. They take json and not jsonb, because jsonb
-loses the spelling of a number, and the number 1 is the text "1" where 1.0 is no text.
+Owns one database function for each kind, which does the same as `kinds.from_python`: a value that
+cannot be of the kind becomes NULL, and no cast raises. They take json and not jsonb, because jsonb
+loses the spelling of a number: as text the number 1 is "1", and 1.0 is no text.
 
 Pure: text only.
 """
@@ -237,7 +237,7 @@ _to_clock = replace(
     _fit("to_clock", "time", _TIME_OF_DAY, "h int, m int, s int, fraction text"), strict=False
 )
 _to_span = _fit("to_span", "interval", _SPAN, "sign int, first numeric, second numeric")
-# The shortest digits that give the number back, whatever the session's setting is.
+# The shortest digits that read back as the number, whatever the session's setting is.
 _to_decimal = replace(_fit("to_decimal", "numeric", _DECIMAL), settings=("extra_float_digits = 1",))
 # A function that catches an error cannot run in a parallel worker.
 _to_inet = replace(_fit("to_inet", "inet", _INET), language="plpgsql", parallel="UNSAFE")

@@ -47,9 +47,9 @@ def shortened(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function in our schema. With `definer` it runs with its owner's rights, and fails instead
-    of being narrowed by the row-level security of a table it reads. With `output` the arguments
-    are results."""
+    """A function in our schema. With `definer` it runs with its owner's rights, and raises an error
+    if row-level security would hide rows of a table that it reads. With `output` the arguments are
+    results."""
 
     name: str
     arguments: str

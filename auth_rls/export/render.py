@@ -1,13 +1,13 @@
 """Rendering: a policy as a CREATE POLICY statement, its predicate as SQL text without parameters.
 
 Owns the SQL of references and selects; comparisons come from the same dialect as for querysets. A
-reference is a subquery, so that it is evaluated once for a statement and not for each row. A
-select is a function that runs with its owner's rights, because the subject may not read the table
-behind it; it takes no argument, since no select depends on the row.
+reference is a subquery, so that it is evaluated once for a statement and not for each row. A select
+is a function that runs with its owner's rights, because the subject may not be allowed to read the
+table behind it; it takes no argument, since no select depends on the row.
 
 A comparison without an SQL form is unknown, which lets no row through, and is noted. Inside a
-select it makes the whole membership unknown: under a negation, a set with a member too few would
-let rows through.
+select it makes the whole membership unknown: under a negation, a set that lacks a member would let
+rows through.
 
 Pure: text only.
 """
@@ -74,7 +74,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class _Operand:
-    """What a dialect asks of a column, for a value that is none."""
+    """The attributes of a column that a dialect reads, for a value that is not a column."""
 
     kind: Kind
     collated: bool = False
@@ -83,9 +83,9 @@ class _Operand:
 
 @dataclass(frozen=True, slots=True)
 class ParentRows:
-    """The rows of a parent in multi-table inheritance that an action is allowed on. `column` is
+    """The rows of a parent in multi-table inheritance on which an action is allowed. `column` is
     the child's link, `key` the column of the parent's `table` that it points to; `permission` and
-    `rules` are the parent's, and `parents` are those of the parent itself."""
+    `rules` are the parent's, and `parents` describes the parent's own parents."""
 
     column: str
     table: Table
@@ -96,7 +96,8 @@ class ParentRows:
 
 
 class _Dialect(Postgresql):
-    """PostgreSQL, with values that may be Raw: not known before the statement runs."""
+    """The dialect of PostgreSQL with values that may be Raw, because they are only known when the
+    statement runs."""
 
     def literal(self, column: Column, value: Any, *, up: bool | None = False) -> Sql:
         if isinstance(value, Raw):
@@ -135,8 +136,8 @@ _DIALECT = _Dialect()
 
 
 class Renderer:
-    """Renders the policies of one export and collects the `functions` they call and the `notes`
-    on what SQL cannot express."""
+    """Renders the policies of one export, and collects the `functions` that they call and `notes`
+    about comparisons without an SQL form."""
 
     def __init__(self, table_of: Callable[[str], Table], users: Users, user_table: Table) -> None:
         """`table_of` gives the table of an "app.Model"; it raises Inexpressible where there is
@@ -233,8 +234,8 @@ class Renderer:
         return f"{spared} OR {asked}"
 
     def condition(self, predicate: Predicate, table: Table) -> str:
-        """The predicate about rows of `table`, in parentheses: true only where it is true, and
-        unknown or false where SQL cannot express it."""
+        """The SQL of a predicate on rows of `table`, in parentheses. It is only true where the
+        predicate is true; where SQL cannot express the predicate it is unknown or false."""
         return self._node(predicate, table, 0)
 
     def _node(self, predicate: Predicate, table: Table, level: int) -> str:
@@ -374,7 +375,7 @@ class Renderer:
         return self._of_user(column, f"to_json(u.{identifier(column.name)})", "json")
 
     def _of_user(self, column: Column, expression: str, returns: str) -> str:
-        # The digest: a function cannot change its type in place.
+        # The name has a digest, because a function cannot change its type in place.
         name = shortened(f"user_{column.name}_{digest(expression + returns)[:8]}")
         self.functions[name] = of_user(self._users, name, expression, returns)
         return self.functions[name].signature

@@ -1,9 +1,9 @@
-"""The subject in SQL: the functions by which exported policies know the session's subject.
+"""The subject in SQL: the functions by which exported policies read the session's subject.
 
-Owns their text. The claims stand in the setting `request.jwt.claims`, as JSON, where PostgREST
-and Supabase put them; the program that sets it has verified them. The SQL function `asker` makes
-of them what `auth_rls.Subject` makes of a token: without claims, with an unknown role, or for an
-inactive user there is no subject, and every policy denies.
+Owns their text. The claims are in the setting `request.jwt.claims`, as JSON, where PostgREST and
+Supabase put them; the program that sets it has verified them. The SQL function `asker` derives the
+subject from them as `auth_rls.Subject` does from a token: without claims, with an unknown role, or
+for an inactive user there is no subject, and every policy denies.
 
 Pure: text only. The caller names the tables of users and permissions.
 """
@@ -137,7 +137,7 @@ SELECT EXISTS (
 
 
 def functions(users: Users) -> list[Function]:
-    """The functions about the subject, each after those it calls."""
+    """The functions about the subject, each after those that it calls."""
     fit = FITS[users.kind]
     key = KEY_TYPES[users.kind]
     return [
@@ -164,7 +164,7 @@ def _asker(users: Users, fit: str) -> str:
     fits = f"{SCHEMA}.{fit}(to_json(named)) IS NOT NULL"
     named = f"u.{identifier(users.key)} = {SCHEMA}.{fit}(to_json(named))"
     if users.kind is Kind.INT:
-        # "+7" and " 7" are numbers, and name no user.
+        # "+7" and " 7" would be read as numbers, but name no user.
         named += f" AND u.{identifier(users.key)}::text = named"
     elif users.kind is Kind.UUID:
         named += " AND named !~ '[[:space:]]'"
@@ -211,5 +211,5 @@ def of_user(users: Users, name: str, expression: str, returns: str) -> Function:
 SELECT {expression} FROM {users.table} AS u
 WHERE u.{identifier(users.key)} = (SELECT a.person FROM {SCHEMA}.asker() AS a)
 """
-    # Floats with all their digits, whatever the session's setting is.
+    # Print floats with all their digits, whatever the session's setting is.
     return Function(name, "", returns, body, definer=True, settings=("extra_float_digits = 1",))

@@ -18,8 +18,8 @@ from auth_rls.subjects.token_errors import TokenError
 
 class SubjectAuthentication(BaseAuthentication):
     """Reads `Authorization: Bearer <JWT>`. `request.auth` is the `Subject`, `request.user` its
-    user, anonymous where the token names no Django user. Without a token the next authentication
-    class is asked.
+    user, anonymous if the token names no Django user. Without a token REST framework tries the next
+    authentication class.
 
     It reads no cookie, so it needs no CSRF token. It works with and without `SubjectMiddleware`.
     """

@@ -1,7 +1,7 @@
-"""REST framework as a door for explanations: would a view answer for this row?
+"""REST framework as a door for explanations: whether a view would find a row.
 
 Owns a view with `PolicyFilterBackend` and `PolicyPermission` that fetches the object. It runs no
-handler and shows nothing.
+handler and returns no row.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _View(GenericAPIView):
 
 
 def ask(question: Question) -> bool | str:
-    """Whether the view would find the object, or a text that says why it cannot be asked."""
+    """Whether the view would find the object, or a text that says why the view cannot be tried."""
     if question.action == "add":
         return "an add is judged by what is posted"
     if question.action not in ACTIONS:
@@ -39,7 +39,7 @@ def ask(question: Question) -> bool | str:
     request.method = _METHODS[question.action]
     view.request = view.initialize_request(request)
     view.request.user = AnonymousUser() if question.user is None else question.user
-    # A refused user is asked about as the user, all others as the subject of a token.
+    # A refused user makes the request as the user, everyone else as the subject of a token.
     view.request.auth = None if question.refused else question.subject
     try:
         view.get_object()

@@ -1,8 +1,8 @@
-"""Relations in serializers: a request may set and sees only relations to rows it may view.
+"""Relations in serializers: a request can only set and see relations to rows that it may view.
 
-An error that tells an existing hidden row from a missing one, or a name among the choices of a
-form, would disclose the row. Owns narrowing the targets of relations; `PolicyPermission` decides
-whether the new row may be written.
+An error that differs for a hidden row and a missing one, or a name among the choices of a form,
+would disclose the row. Owns narrowing the targets of relations; `PolicyPermission` decides whether
+the new row may be written.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _seen(field: Any, queryset: Any) -> Any:
     request = field.context.get("request")
     if request is None:
         return queryset.none()
-    # Kept by the root serializer, so that one list of rows follows policies of one moment.
+    # Kept in the root serializer, so that one list of rows is shown by policies of one moment.
     snapshot = field.context.get(_SNAPSHOT)
     if snapshot is None:
         snapshot = PolicySnapshot.load()

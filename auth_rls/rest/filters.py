@@ -1,7 +1,8 @@
-"""Filter backends: lists hold the rows a subject may have; ordering and search disclose no more.
+"""Filter backends: lists contain the rows that a subject may have, and ordering and search disclose
+no more.
 
-Owns which columns each parameter may use. A column that it may not use is treated as an unknown
-one: ignored in an ordering, without a match in a search.
+Owns which columns each parameter may use. Any other column is treated as an unknown one: ignored in
+an ordering, without a match in a search.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class PolicyFilterBackend(BaseFilterBackend):
 
 
 def _is_policy(permission: Any) -> bool:
-    """Whether `PolicyPermission` is always asked: alone, or as a part of an `&`."""
+    """Whether `PolicyPermission` is always applied: alone, or as a part of an `&`."""
     if isinstance(permission, AND):
         return _is_policy(permission.op1) or _is_policy(permission.op2)
     return isinstance(permission, PolicyPermission)

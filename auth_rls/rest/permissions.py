@@ -37,8 +37,8 @@ class PolicyPermission(BasePermission):
     """
 
     def action_for(self, request: Any, view: Any) -> str:
-        """The action on an object: view, change or delete. Override it for routes whose method
-        does not tell, such as a POST that only reads."""
+        """The action on an object: view, change or delete. Override it for routes whose method does
+        not show the action, such as a POST that only reads."""
         if request.method in SAFE_METHODS:
             return "view"
         return "delete" if request.method == "DELETE" else "change"
@@ -65,7 +65,7 @@ class PolicyPermission(BasePermission):
         model = concrete(type(obj))
         action = self.action_for(request, view)
         snapshot = PolicySnapshot.load()
-        # No manager: one that hides rows would make this door differ from the others.
+        # No manager: with one that hides rows this door would differ from the others.
         row: models.QuerySet[Any] = models.QuerySet(model, using=primary(model, obj)).filter(
             pk=obj.pk
         )
@@ -78,10 +78,10 @@ class PolicyPermission(BasePermission):
 
 
 def _guard(view: Any, request: Any, guard: Guard) -> None:
-    """Puts the guard around the handler that the view is about to call.
+    """Put the guard around the handler that the view is about to call.
 
-    REST framework looks the handler up on the view, an object of one request, after it has asked
-    the permissions. It asks them again for other methods when the browsable API makes its forms,
+    REST framework looks the handler up on the view, an object of one request, after it has checked
+    the permissions. For the forms of the browsable API it checks them again for other methods,
     after the handler has run.
     """
     name = request.method.lower()

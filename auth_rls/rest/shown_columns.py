@@ -1,9 +1,9 @@
 """The columns that a view shows: the only ones that ordering and search may use.
 
-A list that can be ordered or searched by a column discloses its values, by the position of a row
-or by its presence, even where the column is not shown.
+A list that can be ordered or searched by a column discloses the column's values, by the position of
+a row or by its presence, even if the column is not shown.
 
-Owns one name for each column, however a serializer or a filter spells it. Makes no query.
+Owns one name for each column, for all its spellings in serializers and filters. Makes no query.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from auth_rls.sql.columns import concrete
 
 
 def model_of(view: Any) -> type[models.Model]:
-    """The model whose policies guard the view. Raises ImproperlyConfigured where the view has no
+    """The model whose policies guard the view. Raises ImproperlyConfigured for a view without a
     queryset, because a view without a known model must not be open."""
     queryset = getattr(view, "queryset", None)
     if queryset is None and hasattr(view, "get_queryset"):

@@ -1,10 +1,9 @@
 """The write guard around a view's handler: policies judge each row that the handler saves.
 
-A row is judged twice. At the signal that every `save()` sends before, so that what is refused has
-no effect; and as it has been stored, because fields, other receivers and the database may store
-other values than the instance held. Where a serializer saves in bulk, which sends no signal, the
-rows it returns are judged. A handler runs in one transaction, so that a refusal leaves no row
-behind.
+A row is judged twice: at the signal before every `save()`, so that a refused row has no effect; and
+after it is stored, because fields, other receivers and the database may store other values than the
+instance had. If a serializer saves in bulk, which sends no signal, the rows that it returns are
+judged. A handler runs in one transaction, so that a refusal leaves no row behind.
 """
 
 from __future__ import annotations
@@ -43,12 +42,12 @@ class Guard:
         self._guarded: set[type[models.Model]] | None = None
         # By identity. The instances are kept so that no other object gets the same identity.
         self._saved: dict[int, models.Model] = {}
-        # Of those, the ones that are not judged as they have been stored yet.
+        # Those of them whose stored row was not judged yet.
         self._pending: dict[int, Write] = {}
 
     def run(self, handler: Callable[[], Any]) -> Any:
-        """Runs the handler and returns its result. Raises PolicyDenied, with nothing written, for
-        a row that no policy allows."""
+        """Run the handler and return its result. Raises PolicyDenied, with nothing written, for a
+        row that no policy allows."""
         token = _current.set(self)
         try:
             with transaction.atomic(using=router.db_for_write(self._model)):
@@ -71,7 +70,7 @@ class Guard:
         )
 
     def judge(self, instance: models.Model) -> None:
-        """Judges the instance before it is saved. Raises PolicyDenied."""
+        """Judge the instance before it is saved. Raises PolicyDenied."""
         model = concrete(type(instance))
         adding = instance._state.adding
         write = (plan_add if adding else plan_change)(instance, self.subject)
@@ -85,14 +84,15 @@ class Guard:
         self._pending.setdefault(id(instance), write)
 
     def _check_stored(self, key: int, *, gone: bool = False) -> None:
-        """Judges an instance as it has been stored. `gone`: it may have been deleted since."""
+        """Judge the stored row of an instance. `gone`: it may have been deleted since."""
         instance, write = self._saved[key], self._pending.pop(key)
         if gone and not is_stored(instance):
             return
         check_saved(instance, self.subject, write.actions)
 
     def judging(self, serializer: Any) -> Any:
-        """The serializer, with the rows that its `create` and `update` return judged."""
+        """The serializer, changed so that the rows which its `create` and `update` return are
+        judged."""
         create, update = serializer.create, serializer.update
 
         def judged_create(validated_data: Any) -> Any:

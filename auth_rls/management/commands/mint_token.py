@@ -54,7 +54,7 @@ class Command(BaseCommand):
             )
         token = _signed(_claims(options, settings))
         try:
-            # A token that is printed has passed the check of every connection.
+            # A printed token has passed the same check as the tokens of connections.
             tokens.verify(token)
         except tokens.TokenError as error:
             raise CommandError(f"Such a token would be refused: {error.reason}.") from None
