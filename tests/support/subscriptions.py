@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,14 +34,16 @@ from tests.support.waiting import auntil
 
 
 class FakeSubscriber:
-    """A joined channel that keeps what it is given."""
+    """A joined channel that keeps what it is given. One that is `stuck` says of no row that its
+    client took it."""
 
     version = Version.V2
     topic = "realtime:room"
     change_frame = ChangeFrame.BINDINGS
 
-    def __init__(self, id_: str = "port") -> None:
+    def __init__(self, id_: str = "port", stuck: bool = False) -> None:
         self.id = id_
+        self.stuck = stuck
         self.frames: list[str] = []
         self.told: list[str] = []
         # It takes its frames itself, each by itself.
@@ -59,7 +62,8 @@ class FakeSubscriber:
         self.frames.append(str(frame.message if isinstance(frame, SharedFrame) else frame))
 
     async def writable(self) -> None:
-        return None
+        if self.stuck:
+            await asyncio.Event().wait()
 
     def resubscribed(self) -> None:
         self.told.append("resubscribed")

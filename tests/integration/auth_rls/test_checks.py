@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from django.core.checks import ERROR, WARNING, run_checks
 from django.db.models import Q
 
 from auth_rls import checks, declare_policy
-from auth_rls.policy.declared import DECLARED
 from tests.support.policies import drop_the_score, policy
 from tests.zoo.models import Diner, Restaurant
 
-
-@pytest.fixture(autouse=True)
-def nothing_declared() -> Iterator[None]:
-    with patch.dict(DECLARED, clear=True):
-        yield
+pytestmark = pytest.mark.usefixtures("nothing_declared")
 
 
 def found(**kwargs: Any) -> dict[str, str]:

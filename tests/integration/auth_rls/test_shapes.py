@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from django.apps import apps
@@ -20,21 +19,15 @@ from django.test.utils import isolate_apps
 
 from auth_rls.explain.questions import answer, asker, question
 from auth_rls.models import Policy
-from auth_rls.policy.declared import DECLARED, declared_policies
+from auth_rls.policy.declared import declared_policies
 from auth_rls.policy.policy_set import PolicySet, ShapeError
 from auth_rls.shapes import membership, ownership, public_read, tenant
 from tests.support.policies import policy, user
 from tests.zoo.models import Member, Note, Specimen, Team
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("nothing_declared")]
 
 ALL = [f"zoo.{action}_note" for action in ("view", "add", "change", "delete")]
-
-
-@pytest.fixture(autouse=True)
-def nothing_declared() -> Iterator[None]:
-    with patch.dict(DECLARED, clear=True):
-        yield
 
 
 @pytest.fixture(params=["declared", "created"])

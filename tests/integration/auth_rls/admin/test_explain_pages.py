@@ -5,9 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from django.contrib.sessions.models import Session
@@ -16,21 +14,14 @@ from django.utils import timezone
 from django.utils.html import escape
 
 from auth_rls.models import Policy
-from auth_rls.policy.declared import DECLARED
 from tests.support.policies import drop_the_score, permission, policy, user
 from tests.zoo.models import Member, Note, Team
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("nothing_declared")]
 
 LIST = "/admin/auth_rls/policy/"
 EXPLAIN = f"{LIST}explain/"
 TEST = f"{LIST}test/"
-
-
-@pytest.fixture(autouse=True)
-def nothing_declared() -> Iterator[None]:
-    with patch.dict(DECLARED, clear=True):
-        yield
 
 
 def logged_in(name: str, *permissions: str, **fields: Any) -> Client:

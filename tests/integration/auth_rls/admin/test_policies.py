@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -16,20 +14,13 @@ from django.utils.html import escape
 
 from auth_rls import declare_policy
 from auth_rls.models import Policy
-from auth_rls.policy.declared import DECLARED
 from tests.support.policies import permission, policy, user
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("nothing_declared")]
 
 LIST = "/admin/auth_rls/policy/"
 ADD = f"{LIST}add/"
 SEARCH = f"{LIST}permissions/"
-
-
-@pytest.fixture(autouse=True)
-def nothing_declared() -> Iterator[None]:
-    with patch.dict(DECLARED, clear=True):
-        yield
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Iterator
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from django.contrib.auth.models import Permission
@@ -19,24 +18,17 @@ from django.utils import timezone
 
 from auth_rls import declare_policy, select
 from auth_rls.models import Policy
-from auth_rls.policy.declared import DECLARED
 from demo.models import Message
 from realtime import publish
 from realtime.wal import published
 from tests.support.policies import permission, policy, user
 from tests.zoo.models import Member, Note, Team
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("nothing_declared")]
 
 LIST = "/admin/auth_rls/policy/"
 EDITOR = ("auth_rls.add_policy", "auth_rls.change_policy", "auth_rls.view_policy")
 OF_MEMBERS = {"team__in": {"select": "team", "from": "zoo.Member", "where": {"user": "$user.id"}}}
-
-
-@pytest.fixture(autouse=True)
-def nothing_declared() -> Iterator[None]:
-    with patch.dict(DECLARED, clear=True):
-        yield
 
 
 @pytest.fixture

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -14,17 +12,10 @@ from django.test import Client
 
 from auth_rls import PolicyDenied, check_add, check_change, visible
 from auth_rls.explain.questions import ExplainError, answer, asker, question
-from auth_rls.policy.declared import DECLARED
 from tests.support.policies import permission, policy, user
 from tests.zoo.models import Seat
 
-pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def nothing_declared() -> Iterator[None]:
-    with patch.dict(DECLARED, clear=True):
-        yield
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("nothing_declared")]
 
 
 @pytest.fixture

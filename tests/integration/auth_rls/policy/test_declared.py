@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured, ValidationError
@@ -15,20 +13,16 @@ from django.db.models import Exists, F, Q, TextChoices
 
 from auth_rls import Subject, declare_policy, select
 from auth_rls.models import Policy
-from auth_rls.policy.declared import DECLARED, declared_policies
+from auth_rls.policy.declared import declared_policies
 from auth_rls.policy.qobjects import to_json
 from tests.support.policies import permission, policy, seen, user
 from tests.zoo.models import Member, Note, Team
 
+pytestmark = pytest.mark.usefixtures("nothing_declared")
+
 
 class Size(TextChoices):
     SMALL = "small"
-
-
-@pytest.fixture(autouse=True)
-def nothing_declared() -> Iterator[None]:
-    with patch.dict(DECLARED, clear=True):
-        yield
 
 
 @pytest.mark.parametrize(

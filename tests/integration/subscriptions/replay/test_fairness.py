@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from auth_rls import Subject
@@ -64,14 +62,10 @@ async def test_a_replay_does_not_wait_for_those_of_another_address() -> None:
     assert [len(port.frames) for port in greedy] == [3_000 - number * 20 for number in range(60)]
 
 
-async def test_clients_that_take_no_rows_of_their_snapshots_hold_up_nobody(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_clients_that_take_no_rows_of_their_snapshots_hold_up_nobody() -> None:
     server = await started(600, body="x" * 1_000)
-    never = asyncio.Event()
-    stuck = [FakeSubscriber(str(number)) for number in range(20)]
+    stuck = [FakeSubscriber(str(number), stuck=True) for number in range(20)]
     for port in stuck:
-        monkeypatch.setattr(port, "writable", never.wait)
         request = Request(Subject.service(), bindings(snapshot=True), payer=GREEDY)
         await server.subscriptions.add(port, request)
     await auntil(lambda: all(port.frames for port in stuck))
@@ -84,14 +78,14 @@ async def test_clients_that_take_no_rows_of_their_snapshots_hold_up_nobody(
 
 
 async def test_a_live_set_whose_client_takes_no_rows_is_given_up_in_words(
-    granted: object, monkeypatch: pytest.MonkeyPatch
+    granted: object,
 ) -> None:
     server = await started(600, body="x" * 1_000, patience_seconds=0.05, slowest_link=10**8)
     port = FakeSubscriber("live")
     await db(granted, "view_note", using={"title": "nothing"})  # type: ignore[arg-type]
     await server.feed()
     await server.subscriptions.add(port, Request(Subject.anonymous(), bindings(live=True)))
-    monkeypatch.setattr(port, "writable", asyncio.Event().wait)
+    port.stuck = True
 
     def widen() -> None:
         from auth_rls.models import Policy

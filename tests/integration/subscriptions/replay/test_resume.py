@@ -276,16 +276,13 @@ async def test_a_membership_that_changed_meanwhile_concerns_its_own_user_only(
     assert (await server.resumed(place + 1, subjects[0], live=True)).told[0] != "resync"
 
 
-async def test_a_snapshot_that_its_client_does_not_take_is_cut_and_holds_up_nobody_else(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_snapshot_that_its_client_does_not_take_is_cut_and_holds_up_nobody_else() -> None:
     server = Server(bounds=ReplayBounds(patience_seconds=0.05, slowest_link=10**8))
     await server.start()
     rows = [Note(title=str(number), body="x" * 1_000) for number in range(1_000)]
     await db(Note.objects.bulk_create, rows)
     await server.feed()
-    slow, quick = FakeSubscriber("slow"), FakeSubscriber("quick")
-    monkeypatch.setattr(slow, "writable", asyncio.Event().wait)
+    slow, quick = FakeSubscriber("slow", stuck=True), FakeSubscriber("quick")
     asked = bindings(snapshot=True)
     for port in (slow, quick):
         await server.subscriptions.add(port, Request(Subject.service(), asked))
