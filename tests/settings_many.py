@@ -6,14 +6,6 @@ from __future__ import annotations
 import os
 
 from tests.settings_server import *  # noqa: F403
+from tests.support.layers import layers
 
-_LAYERS = {
-    "core": "channels_redis.core.RedisChannelLayer",
-    "pubsub": "channels_redis.pubsub.RedisPubSubChannelLayer",
-}
-CHANNEL_LAYERS = {
-    "default": {
-        "BACKEND": _LAYERS[os.environ.get("ROWCAST_LAYER", "pubsub")],
-        "CONFIG": {"hosts": [os.environ["REDIS_URL"]]},
-    }
-}
+CHANNEL_LAYERS = layers(os.environ.get("ROWCAST_LAYER", "pubsub"), os.environ["REDIS_URL"])

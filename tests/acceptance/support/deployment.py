@@ -120,17 +120,10 @@ class Node(Server):
 
 
 class FarHand(Hand):
-    """A hand in the deployment's database, wherever that is."""
+    """A hand in the database that this environment names."""
 
     def __init__(self, env: dict[str, str]) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.acceptance.support.orm_process"],
-            cwd=ROOT,
-            env=env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._start(env)
 
 
 class Deployment:
@@ -188,12 +181,13 @@ class Deployment:
         worker.until_says("is ready")
         return worker
 
-    def write(self, owners: list[int], pause: float = 0.01) -> None:
-        """Start a writer that goes on until `finish`."""
+    def write(self, owners: list[int], pause: float = 0.01, connections: int = 1) -> None:
+        """Start to write, over so many connections at once, until `finish_writing`."""
         name = f"writer-{len(self.writers) + 1}"
-        arguments = [name, str(pause), *map(str, owners)]
+        arguments = [name, str(pause), str(connections), *map(str, owners)]
         command = ["-m", "tests.acceptance.support.writer", *arguments]
-        self.writers.append(Program(name, command, self.env, self.folder))
+        env = {**self.env, "ROWCAST_SERVES": "nothing"}
+        self.writers.append(Program(name, command, env, self.folder))
         self.writers[-1].start()
 
     def finish_writing(self) -> None:
@@ -213,11 +207,6 @@ class Deployment:
             time.sleep(_LOOK_SECONDS)
         logs = "\n".join(tailer.log for tailer in self.tailers)
         raise RuntimeError(f"nobody leads:\n{logs}")
-
-    def renew_hand(self) -> None:
-        """The hand's connection did not outlive its database; a new one has a new connection."""
-        self.hand.close()
-        self.hand = FarHand(self.env)
 
     def end(self) -> None:
         """Nothing of it is left."""

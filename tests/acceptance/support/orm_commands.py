@@ -136,3 +136,8 @@ def log(table: str = "zoo_note") -> list[list[Any]]:
 def numbers() -> list[int]:
     """Every number ever given, in order of capture."""
     return list(WalEntry.objects.exclude(seq=None).order_by("id").values_list("seq", flat=True))
+
+
+def reconnect() -> None:
+    """The connection did not outlive its database."""
+    connection.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,13 @@ class Hand:
     """A process at work in one database file. Its deeds raise RuntimeError with the traceback."""
 
     def __init__(self, database: Path) -> None:
+        self._start(environment(database))
+
+    def _start(self, env: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.acceptance.support.orm_process"],
             cwd=ROOT,
-            env=environment(database),
+            env={**env, "ROWCAST_SERVES": "nothing"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,9 +1,9 @@
-"""A writer that goes on until its standard input ends.
+"""Writers that go on until the standard input ends.
 
-`python -m tests.acceptance.support.writer NAME PAUSE OWNER...`
+`python -m tests.acceptance.support.writer NAME PAUSE CONNECTIONS OWNER...`
 
-Transactions of one to four changes of notes, one in ten rolled back, until its standard input ends.
-A database that goes away is waited for. What was committed, the log has to say.
+Each connection makes transactions of one to four changes of notes, one in ten rolled back. A
+database that goes away is waited for. What was committed, the log has to say.
 """
 
 from __future__ import annotations
@@ -67,14 +67,19 @@ def main(arguments: list[str]) -> Any:
     import django
 
     django.setup()
-    name, pause, *owners = arguments
+    name, pause, connections, *owners = arguments
     stop = threading.Event()
     owner_ids = [int(owner) for owner in owners]
-    thread = threading.Thread(target=work, args=(name, float(pause), owner_ids, stop))
-    thread.start()
+    threads = [
+        threading.Thread(target=work, args=(f"{name}.{number}", float(pause), owner_ids, stop))
+        for number in range(int(connections))
+    ]
+    for thread in threads:
+        thread.start()
     sys.stdin.buffer.read()
     stop.set()
-    thread.join()
+    for thread in threads:
+        thread.join()
 
 
 if __name__ == "__main__":

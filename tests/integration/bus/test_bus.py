@@ -21,10 +21,12 @@ from realtime.event_log.batch import Batch
 from realtime.topics.broadcast import Broadcast, BroadcastBatch
 from realtime.wal.entry import WalRow
 from tests.support import redis as redises
-from tests.support.redis import Redis, layers, redis_goes
+from tests.support.layers import layers
+from tests.support.redis import Redis, redis_goes
+from tests.support.vendors import about_no_database
 from tests.support.waiting import auntil
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, about_no_database]
 
 KINDS = ("memory", "core", "pubsub")
 REDIS_KINDS = ("core", "pubsub")

@@ -16,7 +16,9 @@ from django.test import override_settings
 
 from realtime.bus.mailbox import Mailbox, MailboxTiming
 from tests.support import redis as redises
-from tests.support.redis import Redis, layers, redis_goes
+from tests.support.layers import layers
+from tests.support.redis import Redis, redis_goes
+from tests.support.vendors import about_no_database
 
 KINDS = ("core", "pubsub")
 
@@ -72,6 +74,7 @@ async def arrives(sender: Box, receiver: Box, number: int) -> None:
 
 
 @pytest.mark.slow
+@about_no_database
 @redis_goes
 async def test_a_mailbox_is_back_after_a_restart_a_flush_and_a_hang(
     layer: str, own_redis: Redis, boxes: Any
@@ -95,6 +98,7 @@ async def test_a_mailbox_is_back_after_a_restart_a_flush_and_a_hang(
 
 
 @pytest.mark.slow
+@about_no_database
 async def test_idleness_is_no_outage(
     layer: str, own_redis: Redis, boxes: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

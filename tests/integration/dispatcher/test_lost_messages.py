@@ -19,7 +19,8 @@ from realtime.event_log.table import backlog
 from realtime.process.hub import Hub, hub
 from realtime.wal.head import read_head
 from tests.support import redis as redises
-from tests.support.redis import Redis, layers, redis_goes
+from tests.support.layers import layers
+from tests.support.redis import Redis, redis_goes
 from tests.support.socket_client import Client, db
 from tests.support.waiting import auntil
 from tests.zoo.models import Note

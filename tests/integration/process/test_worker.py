@@ -37,9 +37,11 @@ from realtime.process.worker_messages import box_of
 from realtime.process.worker_server import WorkerServer
 from realtime.util.database_threads import close_connections
 from tests.support import redis as redises
+from tests.support.layers import layers
 from tests.support.processes import ROOT, environment, managing
-from tests.support.redis import Redis, layers, redis_goes
+from tests.support.redis import Redis, redis_goes
 from tests.support.socket_client import Client, db
+from tests.support.vendors import about_no_database
 from tests.support.waiting import PATIENCE_SECONDS, auntil, until
 from tests.zoo.models import Note
 
@@ -346,6 +348,7 @@ def test_runworker_does_its_work_and_ends_cleanly_on_sigterm(redis: Redis, tmp_p
 
 
 @redis_goes
+@about_no_database
 @pytest.mark.parametrize("kind", ["core", "pubsub"])
 def test_runworker_outlives_idleness_and_a_redis_that_hangs_restarts_and_forgets(
     kind: str, tmp_path: Path
@@ -487,10 +490,12 @@ except KeyboardInterrupt:
 """
 
 
+@about_no_database
 def test_a_task_that_takes_no_for_an_answer_does_not_hold_up_the_end() -> None:
     assert _said_on_sigterm(_STUBBORN) == "went on\n" * 3 + "ended\n"
 
 
+@about_no_database
 def test_an_end_that_takes_long_is_an_end_and_no_failure() -> None:
     assert _said_on_sigterm(_SLOW_TO_CLEAN_UP) == "cleaned up\nended\n"
 

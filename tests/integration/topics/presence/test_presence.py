@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from django.db import transaction
 from django.test import override_settings
 
 import realtime
 from realtime.models import PresenceMember, Process
 from realtime.process import registry
+from realtime.process.heartbeat import HeartbeatTiming
 from realtime.process.hub import hub
 from realtime.topics.presence import tracker
 from tests.support.socket_client import Client, db
@@ -196,8 +198,8 @@ async def test_what_the_database_cannot_hold_is_refused_and_spoils_nothing(here:
         assert list(await db(realtime.presence, "room")) == ["bob"]
 
 
-@pytest.mark.slow
 async def test_the_rows_of_a_process_that_is_taken_for_dead_go_and_come_again(here: Any) -> None:
+    hub().heartbeat_timing = HeartbeatTiming(renew=0.3, announce=0.1)
     ann, _ = await here("ann")
     bob, _ = await here("bob")
     await ann.reply(await track(ann, {"n": 1}))
@@ -205,14 +207,20 @@ async def test_the_rows_of_a_process_that_is_taken_for_dead_go_and_come_again(he
 
     process = hub().id
 
+    # At once, before the process renews its lease.
+    @transaction.atomic
     def bury() -> None:
         Process.objects.filter(pk=process).update(lease="2000-01-01T00:00:00Z")
         registry.Registration("default", "another", Process.Kind.SERVER).renew(registry.Report())
 
     await db(bury)
-    assert metas((await diff(bob))["leaves"], "ann") == [{"n": 1}]
-    # The process lives after all: its next renewal finds out.
-    assert metas((await diff(bob))["joins"], "ann") == [{"n": 1}]
+    # The process lives after all: its next renewal finds out. A slow machine may tell both at once.
+    told: dict[str, list[Any]] = {"leaves": [], "joins": []}
+    while not all(told.values()):
+        found = await diff(bob)
+        for kind in told:
+            told[kind] += metas(found[kind], "ann")
+    assert told == {"leaves": [{"n": 1}], "joins": [{"n": 1}]}
     assert await db(realtime.presence, "room") == {"ann": [{"n": 1}]}
 
 
