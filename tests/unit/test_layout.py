@@ -116,6 +116,27 @@ def test_no_test_touches_what_is_private_to_another_module() -> None:
     assert found == []
 
 
+def _replaced(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Constants of others that a module replaces."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("patch.setattr"):
+            for argument in node.args[:2]:
+                value = argument.value if isinstance(argument, ast.Constant) else None
+                if isinstance(value, str) and value.rpartition(".")[2].isupper():
+                    yield node.lineno, value
+
+
+def test_no_test_replaces_a_constant() -> None:
+    """Timings and sizes are passed in."""
+    found = {
+        (path, name)
+        for path, tree in trees(sorted(TESTS.rglob("*.py")))
+        for _, name in _replaced(tree)
+    }
+    # What a process has counted until now, not how much it may.
+    assert found == {("tests/integration/auth_rls/access/test_audit_log.py", "LIMIT")}
+
+
 def test_tokens_are_made_in_one_place() -> None:
     makers = [
         path
