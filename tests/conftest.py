@@ -26,7 +26,9 @@ _LONGEST = [
     "test_failures",
     "test_demo_browser",
     "test_many_processes",
+    "test_worker_command",
     "test_overload",
+    "test_leaders",
     "test_client_js",
     "test_official_clients",
     "test_wire",
@@ -38,9 +40,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = {item.path for item in items if item.get_closest_marker("slow")}
 
     def rank(item: pytest.Item) -> int:
+        if item.path.stem in _LONGEST:
+            return _LONGEST.index(item.path.stem)
         if "acceptance" in item.path.parts:
-            name = item.path.stem
-            return _LONGEST.index(name) if name in _LONGEST else len(_LONGEST)
+            return len(_LONGEST)
         return len(_LONGEST) + (1 if item.path in slow else 2)
 
     items.sort(key=rank)
