@@ -1,4 +1,4 @@
-"""How fast rows arrive, and what an idle server takes: `latency` and `writes` measure with it.
+"""Measures how fast rows arrive, and the CPU time of an idle server, for `latency` and `writes`.
 
 Run as a program it is the writer, in a process of its own: RATE SECONDS SOCKETS.
 """
@@ -22,14 +22,14 @@ from tests.acceptance.support.server import SERVICE_KEY, Server
 
 TABLE = "zoo_note"
 WAIT = 10.0
-# Sockets that are opened together.
+# Sockets that are opened at the same time.
 _AT_ONCE = 25
-# Before an idle server is looked at.
+# Seconds before an idle server is measured.
 _SETTLING = 2.0
 
 
 async def join(server: Server, topic: str, **config: Any) -> ClientConnection:
-    """A joined socket that may see everything."""
+    """A joined socket that may see all rows."""
     socket = await connect(server.address(query=f"apikey={SERVICE_KEY}&vsn=2.0.0"))
     await socket.send(json.dumps(["1", "1", topic, "phx_join", {"config": config}]))
     while True:
@@ -43,7 +43,7 @@ async def join(server: Server, topic: str, **config: Any) -> ClientConnection:
 
 
 async def listeners(server: Server, count: int) -> list[ClientConnection]:
-    """Sockets of which each is concerned by every `count`-th change that `arrival` writes."""
+    """Joined sockets, each of which gets every `count`-th change that `arrival` writes."""
     found: list[ClientConnection] = []
     for start in range(0, count, _AT_ONCE):
         numbers = range(start, min(count, start + _AT_ONCE))
@@ -64,12 +64,12 @@ async def listeners(server: Server, count: int) -> list[ClientConnection]:
 
 
 async def beat(sockets: list[ClientConnection]) -> None:
-    """A heartbeat of each, of which nothing else is under way: who is silent for a minute is taken
-    for gone."""
+    """Send a heartbeat from each socket, because a server closes a socket that is silent for a
+    minute."""
     for socket in sockets:
         await socket.send(json.dumps([None, "0", "phoenix", "heartbeat", {}]))
     for socket in sockets:
-        # What still came of its join is before it.
+        # The last frames of the join come before the answer.
         while json.loads(await asyncio.wait_for(socket.recv(), WAIT))[3] != "phx_reply":
             pass
 
@@ -77,10 +77,10 @@ async def beat(sockets: list[ClientConnection]) -> None:
 async def arrival(
     server: Server, sockets: list[ClientConnection], rate: int, seconds: float
 ) -> dict[str, float]:
-    """Milliseconds from just before an INSERT to its frame, at so many changes a second, written
-    by another process in a transaction every 20 ms or less often. The first second is not taken.
+    """Milliseconds from just before an INSERT to its frame, at so many changes a second. Another
+    process writes them, in a transaction every 20 ms or less often. The first second is left out.
 
-    A monotonic clock is one for all processes of a machine, so a row brings its own beginning.
+    All processes of a machine share the monotonic clock, so a row contains the time of its INSERT.
     """
     await beat(sockets)
     took: list[float] = []
@@ -117,7 +117,7 @@ async def arrival(
 
 
 def write(rate: int, seconds: float, sockets: int) -> None:
-    """The writer's process: prints how many rows it wrote, and in how many seconds."""
+    """The writer's process: prints the number of rows that it wrote, and the seconds."""
     url = os.environ.get("DATABASE_URL")
     sql = f"INSERT INTO {TABLE} (title, body, is_public, score) VALUES (?, '', ?, ?)"
     if url:
@@ -149,9 +149,10 @@ async def idle(
     rounds: int,
     seconds: float,
 ) -> dict[str, list[float]]:
-    """Percent of one core that each uses while nobody writes, in turns: a figure a round.
+    """Percent of one core that each server uses while no row is written: a figure per round. The
+    servers alternate.
 
-    `sockets` are all of theirs; they are heard of before each round.
+    `sockets` are those of all servers; each sends a heartbeat before each round.
     """
     found: dict[str, list[float]] = {name: [] for name in servers}
     for _ in range(rounds):

@@ -1,6 +1,6 @@
-"""Writes to one table, with the triggers that capture them and without, in turns.
+"""Times writes to one table, with the triggers that capture them and without, in alternation.
 
-Times them; says nothing. The database is the one Django is set up for.
+Prints nothing. The database is the one that Django is set up for.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ PLAIN, CAPTURED = "plain", "captured"
 BODY = "a text of the length that the body of a row may well have, which is about so long" * 2
 
 
-def deeds(single: int, bulk: int) -> dict[str, tuple[int, Callable[[], None]]]:
-    """Rows and the write of them, in the order they have to be done in."""
+def writes(single: int, bulk: int) -> dict[str, tuple[int, Callable[[], None]]]:
+    """By name, a number of rows and a function that writes them, in the order of execution."""
     from django.db import connection
 
     from tests.zoo.models import Note
@@ -63,21 +63,21 @@ def deeds(single: int, bulk: int) -> dict[str, tuple[int, Callable[[], None]]]:
 
 
 def capture(rounds: int, single: int, bulk: int) -> dict[str, dict[str, list[float]]]:
-    """Microseconds a row of each deed, without triggers and with them: a figure a round."""
+    """Microseconds per row of each write, without triggers and with them: a figure per round."""
     from django.core.management import call_command
     from django.db import connection
 
-    # Every round takes the triggers away and puts them back, which would be told a line each.
+    # Every round removes and installs the triggers, and each time would be a line in the log.
     logging.getLogger("realtime").setLevel(logging.WARNING)
     took: dict[str, dict[str, list[float]]] = {}
     _clean(connection)
     with connection.cursor() as cursor:
-        # The deeds find their rows by title; the search is not what is measured.
+        # The writes find their rows by title; the search is not to be measured.
         cursor.execute("CREATE INDEX bench_title ON zoo_note (title)")
     for number in range(rounds + 1):
         for state, command in ((PLAIN, "uninstall"), (CAPTURED, "install")):
             call_command("realtime_triggers", command, verbosity=0)
-            for name, (rows, write) in deeds(single, bulk).items():
+            for name, (rows, write) in writes(single, bulk).items():
                 began = time.perf_counter()
                 write()
                 spent = (time.perf_counter() - began) / rows * 1e6

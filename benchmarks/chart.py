@@ -1,5 +1,5 @@
-"""Charts as SVG: a page of panels, each with an axis that says its unit. Knows nothing of what they
-mean, and draws on white, so that a page reads the same in light and in dark."""
+"""Charts as SVG: a page of panels, each with an axis and its unit, on a white background, which is
+readable in light and in dark mode."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WIDTH, _LEFT, _RIGHT = 720, 224, 96
 _BAR, _GAP, _HEAD, _FOOT = 18, 8, 40, 44
 _INK, _SOFT, _GRID = "#222", "#5c6670", "#e3e7ea"
 _OURS = "#0b7a75"
-# Told apart by lightness too, for who does not see the hues.
+# The colours differ in lightness too, for readers who do not see the hues.
 _OTHERS = ("#b4bcc4", "#d98324", "#3f51b5", "#8e3b46")
 
 Series = Mapping[str, float]
@@ -61,7 +61,7 @@ def groups(title: str, values: Mapping[str, Series], unit: str, ours: str = "") 
 
 
 def spans(title: str, values: Mapping[str, Series], unit: str, ours: str = "") -> Panel:
-    """Quantiles and their like: in each row a mark for each value, over a logarithmic axis."""
+    """In each row a mark for each value (such as quantiles), over a logarithmic axis."""
     colours = _colours([name for series in values.values() for name in series], ours)
     if len(colours) == 1:
         colours = dict.fromkeys(colours, _OURS)
@@ -91,7 +91,7 @@ def spans(title: str, values: Mapping[str, Series], unit: str, ours: str = "") -
 def lines(
     title: str, series: Mapping[str, Mapping[float, float]], across: str, up: str, ours: str = ""
 ) -> Panel:
-    """A line for each series, over a logarithmic axis; up from nought."""
+    """A line for each series: a logarithmic axis across, and a linear one up from zero."""
     colours = _colours(series, ours, _OTHERS[1:])
     points = [point for line in series.values() for point in line.items()]
     top, bottom = _HEAD + 40.0, _HEAD + 250.0
@@ -116,7 +116,7 @@ def lines(
         parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2.5"/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>' for x, y in at]
         for x, value in line.items():
-            # The lowest of those at one place has its value below it, the others above.
+            # Of points at one position the lowest has its value below it, the others above.
             beside = [other[x] for other in series.values() if x in other]
             below = len(beside) > 1 and value == min(beside)
             y = y_scale.at(value) + (18 if below else -9)
@@ -125,14 +125,14 @@ def lines(
 
 
 def number(value: float) -> str:
-    """As many digits as tell something."""
+    """The number with its significant digits."""
     size = abs(value)
     return f"{value:,.{0 if size >= 100 or size == 0 else 1 if size >= 10 else 2}f}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """Values on pixels."""
+    """A mapping from values to pixels."""
 
     start: float
     end: float
@@ -150,7 +150,7 @@ class _Scale:
     def ticks(self) -> list[float]:
         if self.logarithmic:
             first, last = (round(math.log10(edge)) for edge in (self.least, self.most))
-            # Six decades and more have no room for the names of all.
+            # From six decades on there is no room for all labels.
             return [10.0**power for power in range(first, last + 1, 2 if last - first > 5 else 1)]
         rough = (self.most - self.least) / 5
         unit = 10.0 ** math.floor(math.log10(rough))
@@ -159,7 +159,7 @@ class _Scale:
 
 
 def _decades(values: Sequence[float]) -> tuple[float, float]:
-    """Powers of ten that hold all. A logarithm knows no nought: it raises ValueError."""
+    """The powers of ten around all values. Raises ValueError for values that are not positive."""
     first = math.floor(math.log10(min(values)))
     last = math.ceil(math.log10(max(values)))
     return 10.0**first, 10.0 ** max(last, first + 1)

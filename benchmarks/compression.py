@@ -1,13 +1,13 @@
-"""What compression costs, and what it saves: `python -m benchmarks.compression`.
+"""The cost and the gain of compression: `python -m benchmarks.compression`.
 
-One row to 1,000 sockets, by four ways in turns: the fast path, where a frame is compressed once for
-all who agreed to it, and uvicorn's own protocol, which compresses it for each socket; both with
-clients that offer compression and with clients that do not. Prints deliveries a second from the
-first socket to the last, the server's CPU time for one delivery, the bytes of one on the wire, and
-what a socket takes of the server's memory.
+One row to 1,000 sockets, in four ways that alternate: by the fast path, where a frame is compressed
+once for all sockets that agreed to it, and by uvicorn's own protocol, which compresses it for each
+socket; both with clients that offer compression and with clients that do not. Prints deliveries per
+second from the first socket to the last, the server's CPU time for one delivery, the bytes of one
+on the wire, and the memory of a socket in the server.
 
-The load client inflates what it gets, and checks that every socket got every row once, in order and
-the same.
+The load client inflates the frames, and checks that every socket got every row once, in order and
+with the same text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmarks.chart import bars
 from benchmarks.contestants import SHOWN, ours
 from benchmarks.programs import Failed, Load, Unavailable, compile_c, cpu_seconds, memory_kilobytes
 from benchmarks.report import Comparison, add_options, conclude, ratios, say, spread, table
-from benchmarks.turns import Round
+from benchmarks.rounds import Round
 
 WAYS = [(kind, deflate) for kind in ("fanout", "uvicorn") for deflate in (True, False)]
 _SETTLING = 1.0
@@ -38,25 +38,25 @@ def named(kind: str, deflate: bool) -> str:
 def measure(
     kind: str, deflate: bool, folder: Path, arguments: argparse.Namespace
 ) -> dict[str, float]:
-    """One round of one way. Raises Failed or Unavailable."""
+    """One round in one of the four ways. Raises Failed or Unavailable."""
     sockets = arguments.sockets
-    with ours(kind, folder) as stand:
+    with ours(kind, folder) as running:
         program = compile_c("load", folder.parent, deflate=deflate)
-        # The first socket starts what a process has once.
-        first = Load(program, stand.door, 1)
+        # The first socket starts the hub, whose memory is not to be counted.
+        first = Load(program, running.endpoint, 1)
         first.connect()
-        before = memory_kilobytes(stand.pid)
-        load = Load(program, stand.door, sockets)
+        before = memory_kilobytes(running.pid)
+        load = Load(program, running.endpoint, sockets)
         try:
             load.connect()
-            turn = Round(stand, load, arguments)
-            turn.rows(5, 1)
+            round_ = Round(running, load, arguments)
+            round_.rows(5, 1)
             time.sleep(_SETTLING)
-            memory = (memory_kilobytes(stand.pid) - before) / sockets
+            memory = (memory_kilobytes(running.pid) - before) / sockets
             load.bytes_read()
-            used = cpu_seconds(stand.pid)
-            took = turn.rows(arguments.messages, 1)
-            used = cpu_seconds(stand.pid) - used
+            used = cpu_seconds(running.pid)
+            took = round_.rows(arguments.messages, 1)
+            used = cpu_seconds(running.pid) - used
             read = load.bytes_read()
         finally:
             load.close()

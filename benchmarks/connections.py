@@ -1,16 +1,16 @@
-"""What many sockets cost one process: `python -m benchmarks.connections`.
+"""The cost of many sockets in one process: `python -m benchmarks.connections`.
 
-For uvicorn and for uvicorn with the fast path in turns, each with 10,000 sockets that joined one
-topic and listen to one table under a policy:
+uvicorn and uvicorn with the fast path alternate, each with 10,000 sockets that joined one topic and
+listen to one table under a policy. Measured are:
 
-* how long it takes until all are connected and have joined, beside how long the same server takes
-  to connect them with an application that does nothing;
-* the memory of a socket, beside that of the same bare server;
-* one message to all, and one row: the fast path beside plain uvicorn;
-* a heartbeat of every socket, spread over a while: how long the answers take, the worst too;
-* all gone at once, some rows meanwhile, all back: how long until each has heard what it missed.
+* the time until all sockets are connected and have joined, compared with the time in which the same
+  server connects them with an application that does nothing;
+* the memory of a socket, compared with the same server with that application;
+* one message to all sockets, and one row: the fast path compared with plain uvicorn;
+* a heartbeat from every socket, spread over some seconds: the times of the answers;
+* a reconnect of all sockets after some rows were written: the time until each has what it missed.
 
-The load client checks that every socket got everything, once and in order.
+The load client checks that every socket got every message once and in order.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ import time
 from pathlib import Path
 
 from benchmarks.chart import Panel, groups
-from benchmarks.contestants import HEARTBEAT, SHOWN, Stand, bare, join, ours
+from benchmarks.contestants import HEARTBEAT, SHOWN, RunningServer, bare, join, ours
 from benchmarks.programs import Failed, Load, Unavailable, compile_c, memory_kilobytes
 from benchmarks.report import Comparison, add_options, conclude, ratios, say, spread, table
-from benchmarks.turns import Round
+from benchmarks.rounds import Round
 
 KINDS = ("uvicorn", "fanout")
-# Kilobytes a socket above a bare server, and milliseconds for one message to all.
+# Goals: kilobytes of a socket more than without an application, and milliseconds for one message to
+# all.
 GOALS = {"above_bare_kb": 30.0, "message_ms": 250.0}
-# What is told of each, with how many digits.
+# The printed figures, with their number of digits.
 SAID = {
     "connect_s": ("connected and joined, s", 1),
     "bare_connect_s": ("a bare server: connected, s", 1),
@@ -51,20 +52,20 @@ _SETTLING = 2.0
 Figures = dict[str, list[float]]
 
 
-def grown(stand: Stand, load: Load, sockets: int) -> tuple[float, float]:
-    """Seconds until all are in, and kilobytes a socket."""
-    before = memory_kilobytes(stand.pid)
+def grown(running: RunningServer, load: Load, sockets: int) -> tuple[float, float]:
+    """Seconds until all sockets have joined, and kilobytes per socket."""
+    before = memory_kilobytes(running.pid)
     seconds = load.connect()
     time.sleep(_SETTLING)
-    return seconds, (memory_kilobytes(stand.pid) - before) / sockets
+    return seconds, (memory_kilobytes(running.pid) - before) / sockets
 
 
 def alone(kind: str, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
     """The server with an application that does nothing."""
-    with bare(kind, folder) as stand:
-        load = Load(compile_c("load", folder.parent), stand.door, arguments.sockets)
+    with bare(kind, folder) as running:
+        load = Load(compile_c("load", folder.parent), running.endpoint, arguments.sockets)
         try:
-            seconds, kilobytes = grown(stand, load, arguments.sockets)
+            seconds, kilobytes = grown(running, load, arguments.sockets)
         finally:
             load.close()
     return {"bare_connect_s": seconds, "bare_memory_kb": kilobytes}
@@ -72,19 +73,19 @@ def alone(kind: str, folder: Path, arguments: argparse.Namespace) -> dict[str, f
 
 def whole(kind: str, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
     sockets = arguments.sockets
-    with ours(kind, folder) as stand:
-        load = Load(compile_c("load", folder.parent), stand.door, sockets)
+    with ours(kind, folder) as running:
+        load = Load(compile_c("load", folder.parent), running.endpoint, sockets)
         try:
-            # The first socket starts what a process has once.
-            first = Load(compile_c("load", folder.parent), stand.door, 1)
+            # The first socket starts the hub, whose memory is not to be counted.
+            first = Load(compile_c("load", folder.parent), running.endpoint, 1)
             first.connect()
-            seconds, kilobytes = grown(stand, load, sockets)
+            seconds, kilobytes = grown(running, load, sockets)
             first.close()
             median, high, worst = load.beat(arguments.heartbeat, HEARTBEAT)
-            turn = Round(stand, load, arguments)
-            messages = [took for took, _ in turn.broadcasts(arguments.messages)]
-            rows = [took for took, _ in turn.rows(arguments.messages, 1)]
-            again, resumed = come_back(stand, load, turn, arguments.missed)
+            round_ = Round(running, load, arguments)
+            messages = [took for took, _ in round_.broadcasts(arguments.messages)]
+            rows = [took for took, _ in round_.rows(arguments.messages, 1)]
+            again, resumed = come_back(running, load, round_, arguments.missed)
         finally:
             load.close()
     return {
@@ -100,13 +101,15 @@ def whole(kind: str, folder: Path, arguments: argparse.Namespace) -> dict[str, f
     }
 
 
-def come_back(stand: Stand, load: Load, turn: Round, missed: int) -> tuple[float, float]:
-    """Seconds until all are back in, and until all have what they missed, from when they began."""
-    assert stand.write
-    since = json.loads(turn.row())[4]["data"]["seq"]
+def come_back(
+    running: RunningServer, load: Load, round_: Round, missed: int
+) -> tuple[float, float]:
+    """Seconds until all sockets have joined again, and until all have what they missed."""
+    assert running.write
+    since = json.loads(round_.row())[4]["data"]["seq"]
     load.drop()
     load.expect(missed)
-    stand.write(turn.texts(missed))
+    running.write(round_.texts(missed))
     load.greet(join(since))
     began = time.monotonic()
     seconds = load.connect()
@@ -137,7 +140,7 @@ def compared(results: dict[str, Figures]) -> list[Comparison]:
         ("message_ms", "speed, one message to all"),
         ("row_ms", "speed, one row to all"),
     ):
-        # So many times as fast: the other's time over ours.
+        # How many times as fast: the other's time divided by ours.
         by_round = ratios(plain[what], fast[what])
         found.append(Comparison(said, named("fanout"), named("uvicorn"), by_round))
     return found

@@ -1,7 +1,7 @@
-"""Who is measured: how each server is started, listened to and made to publish.
+"""The servers that are measured: how each is started, listened to and made to publish.
 
-A contestant is a context manager that yields a `Stand`. It raises Unavailable where what it needs
-is not here, which is said and skipped.
+`Contestant.start` is a context manager that yields a `RunningServer`. It raises Unavailable if a
+program that it needs is missing; the benchmark then reports and skips it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks.programs import Door, Failed, Program, Unavailable, compile_c, dumps, post
+from benchmarks.programs import Endpoint, Failed, Program, Unavailable, compile_c, dumps, post
 from tests.acceptance.support.orm_process import Hand
 from tests.acceptance.support.server import (
     ANON_KEY,
@@ -42,23 +42,24 @@ NCHAN_MODULES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Stand:
-    """A server that runs. `message` makes what publishes a number; `told` reads it back."""
+class RunningServer:
+    """A server that runs. `message` returns the request that publishes a text; `text_in` reads the
+    text from a frame."""
 
-    door: Door
+    endpoint: Endpoint
     pid: int
     message: Callable[[str], bytes]
-    told: Callable[[str], str]
-    # Writes rows with these titles in one transaction; None where there are none to write.
+    text_in: Callable[[str], str]
+    # Writes rows with these titles in one transaction; None for a server without rows.
     write: Callable[[list[str]], None] | None = None
-    # What a socket has to say once a minute.
+    # The frame that a socket has to send once a minute.
     heartbeat: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
     name: str
-    start: Callable[[Path], AbstractContextManager[Stand]]
+    start: Callable[[Path], AbstractContextManager[RunningServer]]
 
 
 # --- ours -------------------------------------------------------------------------------------
@@ -77,7 +78,7 @@ def _broadcast(text: str) -> bytes:
     return dumps(["1", "2", TOPIC, "broadcast", payload]).encode()
 
 
-def told_by_us(frame: str) -> str:
+def text_of_ours(frame: str) -> str:
     """The text of a broadcast, or the title of a row."""
     payload = json.loads(frame)[4]
     if "data" in payload:
@@ -86,8 +87,8 @@ def told_by_us(frame: str) -> str:
 
 
 @contextlib.contextmanager
-def ours(kind: str, folder: Path) -> Iterator[Stand]:
-    """Rowcast as it is deployed on one machine: SQLite, in-memory layer, one process."""
+def ours(kind: str, folder: Path) -> Iterator[RunningServer]:
+    """Rowcast on one machine: SQLite, in-memory layer, one process."""
     template = folder.parent / "rowcast.sqlite3"
     if not template.exists():
         make_database(template)
@@ -106,7 +107,7 @@ def ours(kind: str, folder: Path) -> Iterator[Stand]:
 
     with running_server(database, kind, limits) as server:
         path = f"/realtime/v1/websocket?apikey={ANON_KEY}&vsn=2.0.0"
-        door = Door(
+        endpoint = Endpoint(
             port=server.port,
             path=path,
             hello=join(),
@@ -116,7 +117,7 @@ def ours(kind: str, folder: Path) -> Iterator[Stand]:
             control_ready='"status":"ok"',
         )
         try:
-            yield Stand(door, server.pid, _broadcast, told_by_us, write, HEARTBEAT)
+            yield RunningServer(endpoint, server.pid, _broadcast, text_of_ours, write, HEARTBEAT)
         finally:
             writer.close()
 
@@ -131,35 +132,35 @@ def _serve(kind: str, application: str) -> tuple[list[str], int]:
 
 
 @contextlib.contextmanager
-def stock(kind: str, layer: str, folder: Path) -> Iterator[Stand]:
-    """Channels as its tutorial shows it."""
+def stock(kind: str, layer: str, folder: Path) -> Iterator[RunningServer]:
+    """The chat of the Channels tutorial."""
     environment = {**os.environ, "BENCHMARK_LAYER": layer}
     with contextlib.ExitStack() as stack:
         if layer != "memory":
             if redises.missing():
                 raise Unavailable(redises.missing())
             environment["REDIS_URL"] = stack.enter_context(redises.running(folder)).url
-        command, port = _serve(kind, "benchmarks.stock:application")
+        command, port = _serve(kind, "benchmarks.baseline_apps:application")
         server = Program(command, folder, environment)
         stack.callback(server.end)
         server.until_open(port)
-        yield Stand(Door(port, "/"), server.pid, post, str)
+        yield RunningServer(Endpoint(port, "/"), server.pid, post, str)
 
 
 @contextlib.contextmanager
-def bare(kind: str, folder: Path) -> Iterator[Stand]:
-    """A server with an application that does nothing. It publishes nothing either."""
-    command, port = _serve(kind, "benchmarks.stock:bare")
+def bare(kind: str, folder: Path) -> Iterator[RunningServer]:
+    """A server with an application that does nothing and publishes nothing."""
+    command, port = _serve(kind, "benchmarks.baseline_apps:bare")
     server = Program(command, folder)
     try:
         server.until_open(port)
-        yield Stand(Door(port, "/"), server.pid, post, str)
+        yield RunningServer(Endpoint(port, "/"), server.pid, post, str)
     finally:
         server.end()
 
 
 @contextlib.contextmanager
-def nchan(folder: Path) -> Iterator[Stand]:
+def nchan(folder: Path) -> Iterator[RunningServer]:
     """nginx with Debian's nchan, one worker."""
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     module = next((path for path in NCHAN_MODULES if Path(path).exists()), None)
@@ -182,13 +183,13 @@ def nchan(folder: Path) -> Iterator[Stand]:
     server = Program([nginx, "-c", str(config), "-e", str(folder / "error.log")], folder)
     try:
         server.until_open(port)
-        yield Stand(Door(port, "/"), server.pid, post, str)
+        yield RunningServer(Endpoint(port, "/"), server.pid, post, str)
     finally:
         server.end()
 
 
 @contextlib.contextmanager
-def socket_io(folder: Path) -> Iterator[Stand]:
+def socket_io(folder: Path) -> Iterator[RunningServer]:
     """socket.io on Node, installed for this run."""
     npm, node = shutil.which("npm"), shutil.which("node")
     if npm is None or node is None:
@@ -206,7 +207,7 @@ def socket_io(folder: Path) -> Iterator[Stand]:
     server = Program([node, str(home / "server.mjs"), str(port)], folder)
     try:
         server.until_open(port)
-        door = Door(
+        endpoint = Endpoint(
             port,
             "/socket.io/?EIO=4&transport=websocket",
             hello="40",
@@ -214,19 +215,19 @@ def socket_io(folder: Path) -> Iterator[Stand]:
             ping="2",
             pong="3",
         )
-        yield Stand(door, server.pid, post, lambda frame: json.loads(frame[2:])[1])
+        yield RunningServer(endpoint, server.pid, post, lambda frame: json.loads(frame[2:])[1])
     finally:
         server.end()
 
 
 @contextlib.contextmanager
-def c_loop(folder: Path) -> Iterator[Stand]:
-    """The limit: a C loop that writes."""
+def c_loop(folder: Path) -> Iterator[RunningServer]:
+    """The lower bound: a C loop that writes."""
     port = free_port()
-    server = Program([str(compile_c("limit", folder.parent)), str(port)], folder)
+    server = Program([str(compile_c("bare_loop", folder.parent)), str(port)], folder)
     try:
         server.until_open(port)
-        yield Stand(Door(port, "/"), server.pid, post, str)
+        yield RunningServer(Endpoint(port, "/"), server.pid, post, str)
     finally:
         server.end()
 
@@ -248,4 +249,4 @@ ALL = [
     Contestant(LIMIT, c_loop),
 ]
 
-__all__ = ["ALL", "LIMIT", "Contestant", "Failed", "Stand", "bare", "join", "ours"]
+__all__ = ["ALL", "LIMIT", "Contestant", "Failed", "RunningServer", "bare", "join", "ours"]

@@ -1,4 +1,4 @@
-"""A database of a benchmark's own, whichever vendor's, while a block runs."""
+"""A database for a benchmark, of either vendor, while a block runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ VENDORS = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
 @contextmanager
 def url_of(vendor: str, folder: str) -> Iterator[None]:
-    """DATABASE_URL names a PostgreSQL server that ends with the block, or nothing for SQLite."""
+    """Start a PostgreSQL server that ends with the block and name it in DATABASE_URL; for SQLite
+    unset the variable."""
     os.environ.pop("DATABASE_URL", None)
     if vendor == "sqlite":
         yield

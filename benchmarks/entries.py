@@ -1,5 +1,5 @@
-"""The log as a benchmark needs it: emptied, filled with captured changes, and checked when these
-have their numbers. Measures nothing; the database is the one Django is set up for.
+"""Prepares and checks the log for benchmarks: empties it, fills it with captured changes, and
+checks their numbers. Measures nothing; the database is the one that Django is set up for.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def on_postgresql() -> bool:
 
 
 def fill(count: int, start: int = 0) -> None:
-    """Captured changes as writers in turn leave them: two transactions' ids interleave."""
+    """Captured changes of concurrent writers: the ids of two transactions interleave."""
     from django.db import connection
 
     series = (
@@ -45,7 +45,7 @@ def fill(count: int, start: int = 0) -> None:
         else "WITH RECURSIVE s(n) AS (VALUES (%s) UNION ALL SELECT n + 1 FROM s WHERE n < %s)"
         " SELECT n FROM s"
     )
-    # Of transactions long past, whose ids therefore lie below those of any that runs now.
+    # The ids of transactions that ended long ago, below those of any running transaction.
     pair = 2 * PER_TRANSACTION
     tx = f"2 * (n / {pair}) + MOD(n, 2) - 1000000000" if on_postgresql() else "NULL"
     with connection.cursor() as cursor:
@@ -81,7 +81,7 @@ def vacuum() -> None:
 
 
 def check(count: int) -> None:
-    """Raises AssertionError unless the log is what it has to be."""
+    """Raises AssertionError unless the numbers have no gap and the order is right."""
     from django.db import connection
 
     from realtime.models import LogHead
@@ -110,7 +110,7 @@ def check(count: int) -> None:
 
 @contextlib.contextmanager
 def open_transaction(wanted: bool) -> Iterator[None]:
-    """Another session's transaction that has written and does not end."""
+    """A transaction of another session that has written and stays open."""
     if not (wanted and on_postgresql()):
         yield
         return

@@ -1,19 +1,19 @@
-"""One message to many sockets, beside the others: `python -m benchmarks.fanout`.
+"""One message to many sockets, by Rowcast and by other servers: `python -m benchmarks.fanout`.
 
-Each contestant serves the same sockets on the same machine, one after the other, in several rounds,
-with the load client (C) in a process of its own. A message of about 220 bytes is published; when it
-has reached every socket, the next one. So nobody can gain by sending several messages at once.
+Each server has the same number of sockets on the same machine, one server after the other, in
+several rounds; the load client (C) is a process of its own. A message of about 220 bytes is
+published, and the next one when every socket has it, so no server gains by batching messages.
 
-* broadcasts: from the moment the publisher sends until the last socket has it;
-* row changes (ours alone): from the COMMIT of one INSERT until the last socket has the row. The
-  tailer looks every 20 ms, so `fan-out`, from the first socket to the last, is shown beside it;
-* a burst of rows in one transaction (ours alone): all of them at every socket.
+* broadcasts: from the moment the publisher sends until the last socket has the message;
+* row changes (Rowcast only): from the COMMIT of one INSERT until the last socket has the row. The
+  tailer looks every 20 ms, so `fan-out`, the time from the first socket to the last, is shown too;
+* a burst of rows in one transaction (Rowcast only): until every socket has all of them.
 
-`CPU` is the server's own time for one delivery of a broadcast, kernel included (Redis not): what
-remains comparable when the machine has other work.
+`CPU` is the server's own time for one delivery of a broadcast, with the kernel and without Redis.
+It stays comparable when the machine has other work.
 
-Every frame is checked by the load client: each message once at each socket, in order, and the same
-bytes everywhere; and what it says is compared with what was sent. `--json` keeps the figures, and
+The load client checks every frame: each message once at each socket, in order, with the same bytes
+everywhere; its text is compared with the text that was sent. `--json` saves the figures, and
 `--chart` draws them.
 """
 
@@ -30,9 +30,9 @@ from benchmarks.chart import bars
 from benchmarks.contestants import ALL, LIMIT, Contestant
 from benchmarks.programs import Failed, Load, Unavailable, compile_c, cpu_seconds
 from benchmarks.report import Comparison, add_options, conclude, ratios, say, spread, table
-from benchmarks.turns import Round
+from benchmarks.rounds import Round
 
-# What the goals are about: ours, the other, how many times as much, and of what.
+# The goals: our server, the other one, the ratio, and the figure.
 WHOLE, ALONE = "broadcasts", "fan_out"
 SAID = {WHOLE: "deliveries a second", ALONE: "the same, from the first socket to the last"}
 GOALS = (
@@ -40,14 +40,14 @@ GOALS = (
     ("Rowcast, uvicorn", "Channels in-memory, uvicorn", 20.0, WHOLE),
     ("Rowcast, uvicorn, fast path", "Channels in-memory, uvicorn", 20.0, WHOLE),
     ("Rowcast, uvicorn, fast path", LIMIT, 0.8, WHOLE),
-    # Without the way of one message to the first socket, which the limit hardly has.
+    # Without the time until the first socket has the message, which the bare loop hardly has.
     ("Rowcast, uvicorn, fast path", LIMIT, 0.8, ALONE),
 )
 
 
 @dataclass(slots=True)
 class Figures:
-    """One contestant: a figure a round. Rates are deliveries a second."""
+    """The figures of one server, one per round. Rates are deliveries per second."""
 
     broadcasts: list[float] = field(default_factory=list)
     milliseconds: list[float] = field(default_factory=list)
@@ -64,17 +64,17 @@ class Figures:
 def measure(
     contestant: Contestant, figures: Figures, folder: Path, arguments: argparse.Namespace
 ) -> None:
-    """One round of one contestant. Raises Failed or Unavailable."""
+    """One round with one server. Raises Failed or Unavailable."""
     sockets = arguments.sockets
-    with contestant.start(folder) as stand:
-        load = Load(compile_c("load", folder.parent), stand.door, sockets)
+    with contestant.start(folder) as running:
+        load = Load(compile_c("load", folder.parent), running.endpoint, sockets)
         try:
             connecting = load.connect()
-            turn = Round(stand, load, arguments)
-            turn.broadcasts(arguments.warm_up)
-            used = cpu_seconds(stand.pid)
-            took = turn.broadcasts(arguments.messages)
-            used = cpu_seconds(stand.pid) - used
+            round_ = Round(running, load, arguments)
+            round_.broadcasts(arguments.warm_up)
+            used = cpu_seconds(running.pid)
+            took = round_.broadcasts(arguments.messages)
+            used = cpu_seconds(running.pid) - used
             whole = statistics.median(seconds for seconds, _ in took)
             fan_out = statistics.median(seconds for _, seconds in took)
             figures.connecting.append(connecting)
@@ -82,13 +82,13 @@ def measure(
             figures.milliseconds.append(1_000 * whole)
             figures.fan_out.append(sockets / fan_out)
             figures.cpu.append(1e6 * used / (sockets * len(took)))
-            if stand.write:
-                took = turn.rows(arguments.messages, 1)
+            if running.write:
+                took = round_.rows(arguments.messages, 1)
                 whole = statistics.median(seconds for seconds, _ in took)
                 fan_out = statistics.median(seconds for _, seconds in took)
                 figures.rows.append(sockets / whole)
                 figures.rows_fan_out.append(sockets / fan_out)
-                took = turn.rows(3, arguments.burst)
+                took = round_.rows(3, arguments.burst)
                 burst = statistics.median(seconds for seconds, _ in took)
                 figures.burst.append(sockets * arguments.burst / burst)
         finally:
@@ -158,7 +158,7 @@ def main() -> None:
                     figures.absent = str(error)
                     say(f"  {error}\n")
     comparisons = report(results)
-    # The best round is the least disturbed one, of either server.
+    # Of each server the best round counts, which is the least disturbed one.
     best = {name: max(one.broadcasts) for name, one in results.items() if one.broadcasts}
     title = f"One message to {arguments.sockets:,} sockets, best round"
     drawn = [bars(title, best, "deliveries a second", ours="Rowcast")]

@@ -1,6 +1,6 @@
 """A dispatcher with channels that only count, fed from a database batch by batch, as from the bus.
 
-Stands in for what lies around the dispatcher; measures nothing but how long handing out took.
+Replaces the parts around the dispatcher; measures only how long delivery took.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from django.core.management import call_command
 from realtime.wal.head import read_head
 
 
-class Port:
-    """A channel that counts what it is sent."""
+class FakeChannel:
+    """A channel that counts its frames."""
 
     def __init__(self, number: int) -> None:
         from realtime.protocol.change_frame import ChangeFrame
@@ -46,14 +46,14 @@ class Port:
 
 
 class Feed:
-    """A dispatcher that is handed what is committed, batch by batch, as from the bus. A channel on
-    another table tells when all of a batch is done."""
+    """A dispatcher that gets committed changes batch by batch, as from the bus. A channel on
+    another table notices when a batch is done."""
 
     def __init__(self) -> None:
         from realtime.dispatcher.dispatcher import Dispatcher
 
         self.dispatcher = Dispatcher("default", 10_000)
-        self.last = Port(-1)
+        self.last = FakeChannel(-1)
 
     async def start(self) -> None:
         from auth_rls import Subject
@@ -69,7 +69,7 @@ class Feed:
         await self.dispatcher.subscriptions.add(self.last, asked)  # type: ignore[arg-type]
 
     async def hand_out(self) -> float:
-        """Number what is committed and hand it out; seconds of the latter."""
+        """Number the committed changes and deliver them. Returns the seconds of the delivery."""
         from django.db import connections
 
         from realtime.event_log import sequencer
@@ -113,21 +113,23 @@ async def sql(statement: str, *parameters: Any) -> None:
     await in_database_thread(run)
 
 
-async def joined(feed: Feed, subjects: list[Any], filters: Callable[[int], str]) -> list[Port]:
+async def joined(
+    feed: Feed, subjects: list[Any], filters: Callable[[int], str]
+) -> list[FakeChannel]:
     from realtime.protocol.join import parse_join
     from realtime.subscriptions.request import Request
 
-    ports = [Port(number) for number in range(len(subjects))]
+    channels = [FakeChannel(number) for number in range(len(subjects))]
 
-    async def join(port: Port, subject: Any) -> None:
+    async def join(channel: FakeChannel, subject: Any) -> None:
         table = {"event": "*", "schema": "public", "table": "demo_message"}
-        table["filter"] = filters(int(port.id))
+        table["filter"] = filters(int(channel.id))
         bindings = parse_join({"config": {"postgres_changes": [table]}}).bindings
         asked = Request(subject, bindings)
-        answer: Any = await feed.dispatcher.subscriptions.add(port, asked)  # type: ignore[arg-type]
+        answer: Any = await feed.dispatcher.subscriptions.add(channel, asked)  # type: ignore[arg-type]
         assert answer.problems == (None,), answer
 
-    for start in range(0, len(ports), 500):
+    for start in range(0, len(channels), 500):
         some = slice(start, start + 500)
-        await asyncio.gather(*map(join, ports[some], subjects[some]))
-    return ports
+        await asyncio.gather(*map(join, channels[some], subjects[some]))
+    return channels

@@ -1,14 +1,13 @@
-"""From commit to socket, and what waiting costs: `python -m benchmarks.latency`.
+"""The time from commit to socket, and the cost of an idle server: `python -m benchmarks.latency`.
 
-Two questions about the embedded default (SQLite, one server process):
+Two figures of the embedded default (SQLite, one server process):
 
-* How long from a committed INSERT to the frame at a client? Measured against the same server
-  relaying a broadcast from one client to another, which touches no database: what is more is the
-  price of capture, numbering, polling and policies.
-* What does an idle system cost? Measured in CPU time of the server process with its tailer, against
-  the same server without one, side by side.
+* The time from a committed INSERT to the frame at a client, compared with a broadcast from one
+  client to another through the same server, which needs no database. The difference is the cost of
+  capture, numbering, polling and policies.
+* The CPU time of an idle server process with its tailer, compared with the same server without one.
 
-Both in turns, in several rounds. Every frame is checked to be the right one.
+Both sides alternate, in several rounds. Every frame is checked.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ async def commit_to_socket(server: Server, samples: int) -> list[float]:
     writer = sqlite3.connect(server.database, isolation_level=None, timeout=20)
     took = []
     for number in range(samples):
-        # Spread over the tailer's interval, as commits of real users are.
+        # Commits are spread over the tailer's interval, as those of real users are.
         await asyncio.sleep(0.05 + (number % 17) * 0.003)
         writer.execute("BEGIN IMMEDIATE")
         writer.execute(
@@ -74,7 +73,7 @@ async def socket_to_socket(server: Server, samples: int) -> list[float]:
 
 
 async def idling(database: Path, arguments: argparse.Namespace) -> dict[str, list[float]]:
-    """The same server with its tailer and without, side by side, nobody writing."""
+    """The same server with its tailer and without, at the same time, while no row is written."""
     changes = [{"event": "*", "schema": "public", "table": TABLE}]
     external = {"TAILER": "external"}
     with (

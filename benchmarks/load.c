@@ -1,17 +1,17 @@
 /* The load client of the benchmarks: many WebSocket clients in one epoll loop.
  *
- * Built on the spot by `load.py`, which alone talks to it: commands on standard input, one a line,
- * answers on standard output. It checks what it receives: every message carries its number as
- * #0000000007#, and each socket has to get each number once, in order, with the same bytes as every
- * other socket. Anything else ends it with a line that begins with `failed`. Built with -DDEFLATE
- * and zlib it offers compression and reads what is compressed.
+ * Compiled and controlled by `programs.py`: commands on standard input, one a line, answers on
+ * standard output. It checks what it receives: every message contains its number as #0000000007#,
+ * and each socket has to get each number once, in order, with the same bytes as every other socket.
+ * Anything else ends the program with a line that begins with `failed`. Compiled with -DDEFLATE and
+ * zlib it offers compression and accepts compressed frames.
  *
- *   connect                        open all sockets, say hello, wait until each is ready
- *   hello LENGTH\nTEXT             what sockets say from the next connect on
+ *   connect                        open all sockets, send hello, wait until each is ready
+ *   hello LENGTH\nTEXT             the text that sockets send from the next connect on
  *   fire COUNT LENGTH\nBYTES       send these bytes to the server, wait for COUNT more at every socket
  *   await COUNT                    the same without sending anything
  *   beat SECONDS LENGTH\nTEXT      each socket sends TEXT once, spread over the time; times answers
- *   bytes                          what all sockets have read since this was asked last
+ *   bytes                          the bytes that all sockets have read since the last `bytes`
  *   drop                           close all sockets at once
  *   quit
  */
@@ -41,7 +41,7 @@
 #define KEPT 4096            /* numbers whose bytes are remembered for comparison */
 #define AT_A_TIME 64         /* handshakes under way; some servers have a short backlog */
 #define PER_ADDRESS 10000    /* sockets from one loopback address */
-#define PATIENCE 120e9       /* nanoseconds in which anything has to happen */
+#define PATIENCE 120e9       /* nanoseconds to wait for an expected event */
 
 enum state { GONE, CONNECTING, SHAKING, GREETING, READY };
 
@@ -389,7 +389,7 @@ static void beat(double seconds) {
     beat_count = 0;
     beats_missing = sockets;
     int sent = 0;
-    /* The publisher has to be heard of as well. */
+    /* The publisher needs its own heartbeat. */
     if (!http_control && control.state == READY) put_frame(control.fd, 1, beat_text, strlen(beat_text));
     while (beats_missing) {
         int64_t passed = now() - began;

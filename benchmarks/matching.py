@@ -1,6 +1,7 @@
-"""One change against many subscriptions, from the log's entry to finished frames, with no database.
+"""Times one change with many subscriptions, from the log's entry to finished frames, without a
+database.
 
-What is found is checked in every case. Returns microseconds and prints nothing.
+The deliveries are checked in every case. Returns microseconds and prints nothing.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ OPERATORS = {
     "match": "title=match.^a{n}$",
     "not.in": "score=not.in.({n},{n}0)",
 }
-# The rest match nothing, so that only the search is in their times.
+# The other subscriptions match nothing, so that their time is that of the search.
 MATCHING_ALL = ("neq", "lte", "not.in")
 
 
 def median_us(run: Callable[[Any], Any], cases: Iterable[Any]) -> float:
-    """Microseconds of the median case; the collector is kept out of it."""
+    """Microseconds of the median case, without garbage collection."""
     gc.collect()
     gc.disable()
     took = []
@@ -74,7 +75,7 @@ def manager_of(predicates: Iterable[tuple[Any, Any]], members_of: Any = None) ->
 
 
 def checked(manager: Any, matches: int) -> Callable[[Any], None]:
-    """Finds whom a change concerns and makes their frames: all there is to do before sockets."""
+    """Find the channels of a change and make their frames: all the work before sockets."""
     from realtime.subscriptions import frames
 
     def run(event: Any) -> None:
@@ -106,7 +107,7 @@ def by_membership(count: int) -> float:
     predicates = []
     for user in range(count):
         select = Select("Member", "team", Test("user", "exact", user), kind=Kind.INT)
-        # Strides apart, so that every team has as many members and no two users the same teams.
+        # In strides, so that every team has as many members and no two users the same teams.
         stride = max(teams // TEAMS_EACH, 1)
         mine = {(user + n * stride) % teams: 1 for n in range(TEAMS_EACH)}
         lookups.add(select, mine, True)
@@ -123,7 +124,8 @@ def by_operator(count: int) -> dict[str, float]:
     from realtime.protocol.filters import parse_filter
 
     columns = {"score": Kind.INT, "title": Kind.TEXT}
-    # No title begins so, and the score is below all: what is matched is the same for all of a kind.
+    # No title begins like this and the score is below all, so that all operators match the same
+    # subscriptions.
     event = change(score=-1, title="z")
     found = {}
     for name, text in OPERATORS.items():

@@ -1,17 +1,17 @@
-"""How fast entries get their numbers: `python -m benchmarks.numbering`.
+"""The speed of numbering: `python -m benchmarks.numbering`.
 
-Captured changes (200,000 by default, in transactions of four) are numbered as under load,
-1,000 becoming visible at a time, and as a backlog that a tailer finds. Set against the least
-that any design pays that records a position in the row: an UPDATE of 1,000 at a time that only sets
-`seq = id`, with neither order nor whole transactions nor timestamps. Capture is not in the times.
+Captured changes (200,000 by default, in transactions of four) are numbered as under load, when
+1,000 become visible at a time, and as a backlog that a tailer finds. Compared with the least work
+of any design that stores a position in the row: an UPDATE of 1,000 rows at a time that only sets
+`seq = id`, without order, whole transactions or timestamps. Capture is not in the times.
 
-With an open transaction beside it (PostgreSQL; --open), nothing that was numbered can be cleaned up
-meanwhile; then the time of an idle look is what tells.
+With an open transaction beside it (PostgreSQL; --open), old versions of numbered rows cannot be
+cleaned up; the important figure is then the time of an idle look.
 
-The database is one of its own with --vendor, else that of DATABASE_URL, else a SQLite file of its
-own. The log is emptied first, so --really is needed where it holds other entries than those of a
-benchmark. Every run is checked: no gap, whole transactions, and their order. Ours and the other run
-in turns, in several rounds.
+With --vendor the database is a temporary one, else that of DATABASE_URL, else a temporary SQLite
+file. The log is emptied first, so --really is needed if it has entries that are not a benchmark's.
+Every run is checked: no gap, whole transactions, and their order. Both sides alternate, in several
+rounds.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ def as_they_come(count: int, size: int) -> float:
         commit(size, start)
         began = time.perf_counter()
         assert sequencer.look(connection).waiting
-        # With room for more, as a tailer has that keeps up.
+        # With a larger limit, as for a tailer that keeps up.
         assert sequencer.number(connection, 2 * size) == size
         spent += time.perf_counter() - began
     return spent
 
 
 def in_steps(count: int) -> float:
-    """Seconds for a backlog, as a tailer takes it."""
+    """Seconds for a backlog, in the steps of a tailer."""
     from django.db import connection
 
     from realtime.event_log import tailer
@@ -87,7 +87,8 @@ def in_steps(count: int) -> float:
 
 
 def plainly(count: int, size: int) -> float:
-    """The named other, as they come: an UPDATE gives each entry the number it has anyway."""
+    """The compared work, when `size` entries become visible at a time: an UPDATE sets each entry's
+    seq to its id."""
     from django.db import connection
 
     spent = 0.0
@@ -102,7 +103,7 @@ def plainly(count: int, size: int) -> float:
 
 
 def idle_look() -> float:
-    """Milliseconds for a look that finds nothing, by a sequencer that has looked before."""
+    """Milliseconds for a look that finds no entry, by a sequencer that has looked before."""
     from django.db import connection
 
     from realtime.event_log.sequencer import Sequencer
@@ -116,7 +117,7 @@ def idle_look() -> float:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
-    """Ours and the named other in turns: a figure a round."""
+    """Our numbering and the compared work in alternation: a figure per round."""
     count, size = arguments.entries, arguments.batch
     runs: dict[str, tuple[Callable[[], float], bool]] = {
         AS_THEY_COME: (lambda: as_they_come(count, size), True),

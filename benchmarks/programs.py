@@ -1,6 +1,6 @@
-"""The programs a benchmark of sockets stands on: built on the spot, spoken to, and ended.
+"""The programs that benchmarks of sockets need: compiled, started, controlled and ended.
 
-`Load` is the load client (`load.c`) in a process of its own. Nothing here knows what is measured.
+`Load` is the load client (`load.c`) in a process of its own. Measures nothing.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ PATIENCE = 30.0
 
 
 class Failed(Exception):
-    """What was measured did not do what it had to; says what."""
+    """A measured server did not do what it had to; the text says what."""
 
 
 class Unavailable(Exception):
-    """Something that is compared with is not here; says what is missing."""
+    """A program that is needed is missing; the text says which."""
 
 
 def compile_c(name: str, folder: Path, *, deflate: bool = False) -> Path:
-    """A program of this folder, built. Raises Unavailable without a compiler.
+    """Compile a program of this folder and return its path. Raises Unavailable without a compiler.
 
-    `deflate`: it takes compressed frames, for which it needs zlib.
+    `deflate`: the program accepts compressed frames, for which it needs zlib.
     """
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
@@ -44,8 +44,8 @@ def compile_c(name: str, folder: Path, *, deflate: bool = False) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
-    """Where a server's sockets are, and how one becomes a listener there."""
+class Endpoint:
+    """The address of a server's sockets, and the messages by which a socket becomes a listener."""
 
     port: int
     path: str
@@ -76,7 +76,8 @@ class Door:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One message, or several, at every socket. In seconds of the monotonic clock."""
+    """The arrival of one or several messages at all sockets, in seconds of the monotonic clock:
+    when they were sent, and when the first and the last socket had them. `text` is one frame."""
 
     sent: float
     first: float
@@ -85,44 +86,46 @@ class Arrival:
 
 
 class Load:
-    """Some thousands of sockets. Every method raises Failed with what the client saw."""
+    """The load client: some thousands of sockets. Every method raises Failed with the client's
+    report."""
 
-    def __init__(self, program: Path, door: Door, sockets: int) -> None:
-        command = [str(program), "sockets", str(sockets), *door.arguments()]
+    def __init__(self, program: Path, endpoint: Endpoint, sockets: int) -> None:
+        command = [str(program), "sockets", str(sockets), *endpoint.arguments()]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def connect(self) -> float:
-        """Open all; the seconds until the last of them had its answer."""
+        """Open all sockets. Returns the seconds until the last one had its answer."""
         return int(self._ask(b"connect\n").split()[1]) / 1e9
 
     def greet(self, text: str) -> None:
-        """What sockets say when they connect next."""
+        """Set the message that sockets send when they connect next."""
         self._say(b"hello %d\n%s" % (len(text), text.encode()))
 
     def fire(self, request: bytes) -> Arrival:
-        """Send one message by the publisher's connection and wait until it is everywhere."""
+        """Send one message by the publisher's connection, and wait until every socket has it."""
         return self._arrival(self._ask(b"fire 1 %d\n%s" % (len(request), request)))
 
     def expect(self, count: int = 1) -> None:
-        """Messages will come that are sent from elsewhere."""
+        """Announce messages that are sent by another program."""
         self._ask(b"expect %d\n" % count)
 
     def arrive(self, count: int = 1) -> Arrival:
-        """Wait until what was expected is everywhere."""
+        """Wait until every socket has the announced messages."""
         return self._arrival(self._ask(b"await %d\n" % count))
 
     def beat(self, seconds: float, text: str) -> tuple[float, float, float]:
-        """A heartbeat of every socket, spread: median, 99th percentile and worst answer, in ms."""
+        """Send a heartbeat from every socket, spread over so many seconds. Returns the median, the
+        99th percentile and the maximum of the answers' times, in milliseconds."""
         answer = self._ask(b"beat %f %d\n%s" % (seconds, len(text), text.encode()))
         median, high, most = (int(part) / 1e6 for part in answer.split()[1:])
         return median, high, most
 
     def bytes_read(self) -> int:
-        """What all sockets have read since this was asked last."""
+        """The bytes that all sockets have read since the last call."""
         return int(self._ask(b"bytes\n").split()[1])
 
     def drop(self) -> None:
-        """Close all sockets without a word."""
+        """Close all sockets without close frames."""
         self._ask(b"drop\n")
 
     def close(self) -> None:
@@ -160,7 +163,7 @@ class Load:
 
 
 class Program:
-    """A server in a process of its own; its words go to a file."""
+    """A server in a process of its own; its output goes to a file."""
 
     def __init__(
         self, command: list[str], folder: Path, environment: dict[str, str] | None = None
@@ -181,7 +184,7 @@ class Program:
         return self._process.pid
 
     def until_open(self, port: int) -> None:
-        """Wait until it listens. Raises Failed with its last words when it ends instead."""
+        """Wait until it listens. Raises Failed with its last output if it ends instead."""
         import socket
 
         deadline = time.monotonic() + PATIENCE
@@ -201,14 +204,14 @@ class Program:
 
 
 def memory_kilobytes(pid: int) -> int:
-    """What a process holds of the machine's memory alone (its private pages)."""
+    """The private memory of a process, in kilobytes."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     fields = dict(line.split(":", 1) for line in lines[1:])
     return sum(int(fields[name].split()[0]) for name in ("Private_Clean", "Private_Dirty"))
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process has used so far, all its threads. Counts in nanoseconds, unlike its times."""
+    """The CPU seconds that all threads of a process have used so far, counted in nanoseconds."""
     threads = Path(f"/proc/{pid}/task").iterdir()
     return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 

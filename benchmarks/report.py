@@ -1,6 +1,6 @@
-"""What every benchmark says in the same way: spreads, tables of ratios, the machine, JSON, a chart.
+"""The output of benchmarks: spreads, tables of ratios, the machine, JSON, and charts.
 
-Measures nothing, knows no contestant and no Django.
+Measures nothing and needs no Django.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ PACKAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How many times as much as the other, a ratio a round."""
+    """The ratio of our figure to another one, for each round."""
 
     of: str
     ours: str
     theirs: str
     ratios: list[float]
-    # At least so many times, where there is a goal.
+    # The goal of the ratio, if there is one.
     goal: float | None = None
 
     def kept(self) -> dict[str, Any]:
@@ -61,8 +61,8 @@ class Comparison:
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """Round by round: both were measured within the same minutes. A round that only one of them
-    has, since the other failed in it, is none."""
+    """The ratio of each round, in which both were measured within the same minutes. A round in
+    which one of them failed is left out."""
     return [one / other for one, other in zip(ours, theirs, strict=False)]
 
 
@@ -76,7 +76,7 @@ def spread(values: Sequence[float], digits: int = 0) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table that reads in a terminal and can be put into a document as it is."""
+    """A table that is readable in a terminal and valid Markdown."""
     wide = [max(len(row[place]) for row in (head, *rows)) for place in range(len(head))]
 
     def line(row: Sequence[str]) -> str:
@@ -87,7 +87,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def table_of_ratios(comparisons: Sequence[Comparison]) -> str:
-    """Ours, the named other, the goal if there is one, and how many times as much it was."""
+    """A table of our figures, the others, the ratios, and the goals if there are some."""
 
     def row(one: Comparison) -> list[str]:
         most = max(one.ratios)
@@ -100,7 +100,7 @@ def table_of_ratios(comparisons: Sequence[Comparison]) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Where and on what it ran."""
+    """The machine, and the versions of Python and packages."""
     found = {}
     for name in PACKAGES:
         try:
@@ -118,7 +118,7 @@ def machine() -> dict[str, Any]:
 
 
 def programs() -> dict[str, str]:
-    """What the servers and the compiler that a benchmark may start say of their versions."""
+    """The versions of the servers and the compiler that a benchmark may start."""
     folder = postgres.programs()
     commands = {
         "postgresql": [str(folder / "postgres") if folder else "postgres", "--version"],
@@ -139,13 +139,13 @@ def programs() -> dict[str, str]:
 
 
 def say(text: str) -> None:
-    """At once, also into a file or a pipe."""
+    """Print a text at once, also into a file or a pipe."""
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
 def add_options(parser: argparse.ArgumentParser, *, rounds: int) -> None:
-    """What every program takes."""
+    """Add the options of every benchmark."""
     parser.add_argument("--rounds", type=_at_least_one, default=rounds)
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep every figure")
     parser.add_argument("--chart", type=Path, metavar="FILE.svg", help="draw them")
@@ -161,7 +161,7 @@ def _at_least_one(text: str) -> int:
 def record(
     arguments: argparse.Namespace, results: object, comparisons: Sequence[Comparison]
 ) -> dict[str, Any]:
-    """All that is known of a run."""
+    """The machine, the arguments, the results and the ratios of a run."""
     given = {
         name: value
         for name, value in vars(arguments).items()
@@ -181,7 +181,7 @@ def conclude(
     comparisons: Sequence[Comparison],
     panels: Sequence[Panel],
 ) -> None:
-    """Prints the ratios, and writes what was asked for."""
+    """Print the ratios, and write the files that the options name."""
     if comparisons:
         say("\n" + table_of_ratios(comparisons))
     if arguments.json:

@@ -1,7 +1,7 @@
-"""What row-level security costs as subscriptions grow: `python -m benchmarks.rls`.
+"""The cost of row-level security with many subscriptions: `python -m benchmarks.rls`.
 
-* matching: one change against 100 to 100,000 subscriptions, ten of which it matches every time: by
-  owner (`owner_id == $user.id`) and by membership (`team_id` in a select of the subject's teams).
+* matching: one change and 100 to 100,000 subscriptions, of which it always matches ten: by owner
+  (`owner_id == $user.id`) and by membership (`team_id` in a select of the subject's teams).
 * operators: one change against 10,000 subscriptions whose filters all differ, by operator. Those
   that name a value are found by it, the others are looked at one by one.
 * worst case: 100,000 filters that no value finds, through the dispatcher, with a heartbeat beside
@@ -29,9 +29,9 @@ import django
 from django.core.management import call_command
 
 from benchmarks.chart import Panel, lines, spans
+from benchmarks.live_changes import MOVED, REBOUND, fill, memberships, worst_case
 from benchmarks.matching import MATCHES, MATCHING_ALL, by_membership, by_operator, by_owner
 from benchmarks.report import Comparison, add_options, conclude, ratios, say, spread, table
-from benchmarks.standing import MOVED, REBOUND, fill, memberships, worst_case
 
 SIZES = (100, 1_000, 10_000, 100_000)
 KINDS = {"by owner": by_owner, "by membership": by_membership}

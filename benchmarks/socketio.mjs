@@ -1,4 +1,4 @@
-// A socket.io server that sends to everybody what is posted to it. The port is its argument.
+// A socket.io server that sends the text of a POST to all sockets. The port is its argument.
 import { createServer } from "node:http";
 import { Server } from "socket.io";
 

@@ -2,13 +2,13 @@
 
 On PostgreSQL and Redis, with two server processes and one tailer, all on this machine:
 
-* How many broadcasts are delivered per second, when a few clients send and many on both servers
-  listen? Against the same with one server and no Redis, in turns.
-* How many presences can join per second, until everybody has been told of everybody? Against the
-  same.
-* How long until the members of a server that was killed have left?
+* deliveries of broadcasts per second, when a few clients send and many on both servers listen,
+  compared with one server and no Redis, in alternation;
+* presences that join per second, until every client was sent every presence, compared in the same
+  way;
+* the time until the members of a killed server have left;
 * --soak: 200 clients on 20 topics come and go for so many minutes while a server is killed again
-  and again; at the end every client must show who is really there.
+  and again; at the end every client must show exactly the clients that are present.
 
 Every message is counted; a lost one is an error.
 """
@@ -47,7 +47,7 @@ GONE = "seconds until the members of a killed server have left"
 
 
 async def broadcasts(servers: Sequence[Server], listeners: int, senders: int, each: int) -> float:
-    """Deliveries per second: every listener hears every broadcast of every sender."""
+    """Deliveries per second; every listener gets every broadcast of every sender."""
     peers = [await Peer.open(servers[n % len(servers)]) for n in range(listeners)]
     sending = [await Peer.open(servers[n % len(servers)]) for n in range(senders)]
     for peer in peers:
@@ -80,7 +80,7 @@ async def broadcasts(servers: Sequence[Server], listeners: int, senders: int, ea
 
 
 async def joins(servers: Sequence[Server], members: int) -> float:
-    """Presences per second, from the first track until everybody was told of everybody."""
+    """Presences per second, from the first track until every client was sent every presence."""
     peers = [await Peer.open(servers[n % len(servers)]) for n in range(members)]
     for number, peer in enumerate(peers):
         await peer.join("crowd", presence={"key": f"m{number}", "enabled": True})

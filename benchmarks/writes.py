@@ -1,15 +1,17 @@
-"""What capture costs a writer, and how fast it arrives: `python -m benchmarks.writes`.
+"""The cost of capture for writers, and the time until changes arrive: `python -m
+benchmarks.writes`.
 
-On SQLite and on PostgreSQL (a server of its own, as the tests have; fsync is off there, which makes
-the share of capture larger than it is on a disk):
+On SQLite and on PostgreSQL (a temporary server, as in the tests; fsync is off there, so the share
+of capture is larger than on a disk):
 
 * capture: single and bulk writes with the triggers and without them, on the same table in the same
-  run, in turns, so that both see the same machine; see benchmarks/capture.py.
-* numbering (PostgreSQL): changes a second beside a plain UPDATE; see benchmarks/numbering.py.
+  run, in alternation; see benchmarks/capture.py.
+* numbering (PostgreSQL): changes per second, compared with a plain UPDATE; see
+  benchmarks/numbering.py.
 * arrival: milliseconds from before the write to the frame, at some rates of change, with many
-  sockets of which each is concerned by its share; see benchmarks/arrival.py.
-* idle: percent of a core that a server with those sockets uses while nobody writes, with its tailer
-  and without.
+  sockets that get a share of the changes each; see benchmarks/arrival.py.
+* idle: percent of a core that a server with those sockets uses while no row is written, with its
+  tailer and without.
 
 Each vendor is measured in a process of its own.
 """
@@ -39,7 +41,7 @@ PARTS = ("capture", "numbering", "arrival", "idle")
 TAILING, NOT_TAILING = "with its tailer", "without one"
 QUANTILES = ("p50", "p95", "p99")
 
-# What a vendor's process found, by part.
+# The figures of a vendor's process, by part.
 Found = dict[str, Any]
 
 
@@ -68,7 +70,7 @@ async def measure_server(database: Path, arguments: argparse.Namespace) -> Found
     with running(database, arguments.server) as server:
         sockets = await arrival.listeners(server, arguments.sockets)
         if "idle" in arguments.only:
-            # Ends before anything is written: it is there to be looked at while nobody writes.
+            # This server is only measured while idle, so it ends before rows are written.
             with running(database, arguments.server, {"TAILER": "external"}) as other:
                 more = await arrival.listeners(other, arguments.sockets)
                 both = {TAILING: server, NOT_TAILING: other}
@@ -88,7 +90,7 @@ async def measure_server(database: Path, arguments: argparse.Namespace) -> Found
 
 
 def measure(vendor: str, arguments: argparse.Namespace) -> Found:
-    """In this process, whose environment says which database."""
+    """Measure in this process, whose environment names the database."""
     found: Found = {}
     with tempfile.TemporaryDirectory(prefix="rowcast-bench-") as folder, url_of(vendor, folder):
         database = make_database(Path(folder) / "bench.sqlite3")
@@ -177,11 +179,11 @@ def drawn(results: Mapping[str, Found], sockets: int) -> list[Panel]:
 
 
 def in_a_process(vendor: str, arguments: argparse.Namespace) -> Found:
-    """Runs this program for one vendor, whose figures it leaves in a file."""
+    """Run this program for one vendor. It writes its figures to a file."""
     with tempfile.TemporaryDirectory(prefix="rowcast-bench-") as folder:
         answer = Path(folder) / "found.json"
         inside = ["--inside", vendor, "--json", str(answer)]
-        # What is given last counts.
+        # The last option of a name counts.
         command = [sys.executable, "-m", "benchmarks.writes", *sys.argv[1:], *inside]
         if subprocess.run(command, check=False).returncode:
             sys.exit(f"{VENDORS[vendor]} could not be measured; what it said is above")

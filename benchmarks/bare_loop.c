@@ -1,7 +1,8 @@
-/* The least a fan-out can cost here: a bare loop that writes one frame to every socket.
+/* The lower bound of a fan-out on this machine: a bare loop that writes one frame to every socket.
  *
- * Speaks just enough of WebSocket for the load client: any GET is an upgrade, any POST a message for
- * everybody. Knows no closing, no limits, no slow readers. The port is its only argument.
+ * Implements just enough of WebSocket for the load client: any GET is an upgrade, any POST a message
+ * for all sockets. Has no closing handshake, no limits, and no handling of slow readers. The port is
+ * its only argument.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

@@ -1,8 +1,8 @@
-"""What Rowcast is compared with, as ASGI applications: stock Channels, and nothing at all.
+"""ASGI applications that Rowcast is compared with.
 
-`application` is the chat of the Channels tutorial with an HTTP door to publish by; the layer is
-that of BENCHMARK_LAYER (memory, core or pubsub). `bare` accepts sockets and reads them: what a
-server costs alone.
+`application` is the chat of the Channels tutorial, with an HTTP view to publish by; its layer is
+that of BENCHMARK_LAYER (memory, core or pubsub). `bare` only accepts sockets and reads from them,
+which shows the cost of the server alone.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Listener(AsyncWebsocketConsumer):
 
 
 async def publish(scope: Any, receive: Any, send: Any) -> None:
-    """POST a text and everybody gets it."""
+    """Send the text of a POST to all sockets."""
     text = b""
     while True:
         message = await receive()

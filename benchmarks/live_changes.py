@@ -1,6 +1,6 @@
-"""What stands while a dispatcher serves: memberships that come and go, and the worst filters.
+"""Times a dispatcher with many channels: memberships that come and go, and the most costly filters.
 
-On the database Django is set up for, through benchmarks/feed.py. What is delivered is checked.
+On the database that Django is set up for, through benchmarks/feed.py. The deliveries are checked.
 Returns figures and prints nothing.
 """
 
@@ -38,7 +38,7 @@ def resident_mb() -> float:
 
 
 def fill(count: int, each: int = TEAMS_OF_A_SUBJECT) -> None:
-    """Users, teams and memberships, put in as by an import before anything listened."""
+    """Users, teams and memberships, inserted before any channel joins."""
     from django.contrib.auth.models import Permission, User
     from django.db import connection
 
@@ -51,8 +51,8 @@ def fill(count: int, each: int = TEAMS_OF_A_SUBJECT) -> None:
     Team.objects.create(name="the new one")
     keys = list(Team.objects.exclude(name="the new one").values_list("pk", flat=True))
     rows = (
-        Membership(user_id=user, team_id=keys[(place * 7 + n * (teams // each)) % teams])
-        for place, user in enumerate(User.objects.values_list("pk", flat=True))
+        Membership(user_id=user, team_id=keys[(index * 7 + n * (teams // each)) % teams])
+        for index, user in enumerate(User.objects.values_list("pk", flat=True))
         for n in range(each)
     )
     Membership.objects.bulk_create(rows, 5_000)
@@ -68,7 +68,8 @@ def fill(count: int, each: int = TEAMS_OF_A_SUBJECT) -> None:
 
 
 async def memberships(count: int, rounds: int) -> dict[str, list[float]]:
-    """One membership that comes or goes, and every channel bound anew, in turns."""
+    """The times of one membership that comes or goes, and of binding every channel anew, in
+    alternation."""
     from django.contrib.auth.models import User
 
     from auth_rls import Subject
@@ -83,11 +84,11 @@ async def memberships(count: int, rounds: int) -> dict[str, list[float]]:
     await feed.start()
     gc.collect()
     before, began = resident_mb(), time.perf_counter()
-    ports = await joined(feed, subjects, lambda number: "")
+    channels = await joined(feed, subjects, lambda number: "")
     joins = time.perf_counter() - began
     gc.collect()
     memory = resident_mb() - before
-    by_user = dict(zip(users, ports, strict=True))
+    by_user = dict(zip(users, channels, strict=True))
 
     pick = random.Random(1)
     changed = pick.sample(list(users), min(count, 1_000))
@@ -106,8 +107,8 @@ async def memberships(count: int, rounds: int) -> dict[str, list[float]]:
                 took.append(await feed.hand_out() / len(some))
             await sql(MESSAGE)
             await feed.hand_out()
-        # Shown to all who had joined, once, and to nobody when they had left.
-        seen = {user: port.frames for user, port in by_user.items() if port.frames}
+        # The message was delivered once to each new member, and to no one after they had left.
+        seen = {user: channel.frames for user, channel in by_user.items() if channel.frames}
         assert seen == dict.fromkeys(changed, number + 1), seen
         works: list[float] = []
 
@@ -130,15 +131,16 @@ async def memberships(count: int, rounds: int) -> dict[str, list[float]]:
 
 
 async def worst_case(count: int, rounds: int) -> dict[str, list[float]]:
-    """Filters that no value finds and none of which matches: milliseconds, a figure a round."""
+    """Milliseconds of a change with filters that no value finds and none of which matches: figures
+    per round."""
     from auth_rls import Subject
 
     feed = Feed()
     await feed.start()
-    ports = await joined(
+    channels = await joined(
         feed, [Subject.service()] * count, lambda number: f"id=gt.{10**9 + number}"
     )
-    # How long the heartbeat waited, and how much of that the loop's thread was at work.
+    # How long the heartbeat waited, and how much of that time the loop's thread worked.
     stalls: list[float] = []
     works: list[float] = []
 
@@ -173,6 +175,6 @@ async def worst_case(count: int, rounds: int) -> dict[str, list[float]]:
         ):
             found.setdefault(name, []).append(seconds * 1e3)
     beating.cancel()
-    assert not any(port.frames for port in ports)
+    assert not any(channel.frames for channel in channels)
     await feed.stop()
     return found
