@@ -45,6 +45,7 @@ from auth_rls.sql.primary import primary
 from auth_rls.sql.rows import row_of
 from auth_rls.subjects import tokens
 from auth_rls.subjects.claims import claim_at, put_claim
+from auth_rls.subjects.resolve import subject_of
 from auth_rls.subjects.subject import ANON, AUTHENTICATED, SERVICE_ROLE, Subject, user_id_of
 
 
@@ -129,18 +130,23 @@ def asker(
     if claims is not None or (found is not None and role not in (None, AUTHENTICATED)):
         return _of_claims(found, claims or {}, role)
     if found is not None:
-        refused = (
-            ""
-            if getattr(found, "is_active", False)
-            else "The user is inactive, and every door refuses."
-        )
-        words = f"{found.get_username()} (user {found.pk})"
-        return Asker(Subject.from_user(found), found, words, refused)
+        return asker_for(found)
     if role == ANON:
-        return Asker(Subject.anonymous(), AnonymousUser(), "an anonymous visitor")
+        return _anybody()
     if role == SERVICE_ROLE:
-        return Asker(Subject.service(), None, "the service role")
+        return _plain(Subject.service())
     raise ExplainError("user", "Say who asks: a user, claims, a token, or the role anon.")
+
+
+def asker_for(who: Any) -> Asker:
+    """The subject that a `Subject` or a Django user is. Raises TypeError for anything else."""
+    if isinstance(who, Subject):
+        return _plain(who)
+    if subject_of(who) is None:
+        return Asker(Subject.anonymous(), who, _name_of(who), _INACTIVE)
+    if not who.is_authenticated:
+        return _anybody()
+    return Asker(Subject.from_user(who), who, _name_of(who))
 
 
 def question(who: Asker, permission: str, pk: str) -> Question:
@@ -355,10 +361,29 @@ def _of_claims(user: Any, claims: Mapping[str, Any], role: str | None) -> Asker:
         ) from None
 
 
+_INACTIVE = "The user is inactive, and every door refuses."
+
+
+def _anybody() -> Asker:
+    return Asker(Subject.anonymous(), AnonymousUser(), "an anonymous visitor")
+
+
+def _plain(subject: Subject) -> Asker:
+    if subject == Subject.anonymous():
+        return _anybody()
+    if subject == Subject.service():
+        return Asker(subject, None, "the service role")
+    return _with_words(subject)
+
+
+def _name_of(user: Any) -> str:
+    return f"{user.get_username()} (user {user.pk})"
+
+
 def _with_words(subject: Subject) -> Asker:
     user = subject.user
     if user is not None:
-        words = f"{user.get_username()} (user {user.pk}) with a token of role {subject.role}"
+        words = f"{_name_of(user)} with a token of role {subject.role}"
     elif subject.user_id is not None:
         words = f"a subject without a Django user, with a token of role {subject.role}"
     else:

@@ -170,6 +170,36 @@ def _without_gap(rows: list[WalRow]) -> list[WalRow]:
     return [row for index, row in enumerate(rows) if row.seq == first + index]
 
 
+_CAPTURED = """
+SELECT COALESCE(seq, 0), COALESCE(commit_us, captured_us), relation_id, op, {old}, {new}, actor
+FROM realtime_wal WHERE id > %s ORDER BY seq IS NULL, seq, id
+"""
+
+
+def last_captured(connection: BaseDatabaseWrapper) -> int:
+    """The highest id of an entry that this connection sees; 0 for none."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT COALESCE(MAX(id), 0) FROM realtime_wal")
+        return int(cursor.fetchone()[0])
+
+
+def read_captured(alias: str, after: int) -> list[tuple[WalRow, str | None]]:
+    """Every entry with an id above `after` that the connection sees, those of its own open
+    transaction among them, and who wrote it. In the order of the log; what has no number yet comes
+    last, with seq 0. Raises UnknownRelation."""
+    connection = connections[alias]
+    as_bytes = vendor_of(connection).as_bytes
+    sql = _CAPTURED.format(old=as_bytes("old"), new=as_bytes("new"))
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [after])
+        found = [
+            (WalRow(*row[:4], repaired_or_none(row[4]), repaired_or_none(row[5])), row[6])
+            for row in cursor
+        ]
+    relations.load(alias, {row.relation_id for row, _ in found})
+    return found
+
+
 _LATER = """
 SELECT seq, commit_us, relation_id, op, {old}, {new} FROM realtime_wal
 WHERE table_name IN ({tables}) AND {which} ORDER BY {order} LIMIT %s

@@ -74,6 +74,8 @@ class Hub:
         self._thread_id = threading.get_ident()
         self._alias = settings.DATABASE or DEFAULT_DB_ALIAS
         self._settings = settings
+        #: Whether it numbers the log itself. May be changed before it starts.
+        self.embedded = settings.embedded
         self.counters = Counters()
         self.dispatcher = Dispatcher(
             self._alias,
@@ -190,11 +192,11 @@ class Hub:
                 return
             # The bus first: batches that come while the head is read wait in the inbox.
             await self.bus.join()
-            if self._settings.embedded:
+            if self.embedded:
                 await in_database_thread(self._number_backlog)
             await self.dispatcher.start(self.bus)
             self._sending = asyncio.create_task(self._send_waiting(), name="rowcast-broadcasts")
-            if self._settings.embedded:
+            if self.embedded:
                 self._start_tailer()
             self._present = asyncio.create_task(self.presence.run(), name="rowcast-present")
             self._keeper = asyncio.create_task(

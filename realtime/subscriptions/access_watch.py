@@ -86,24 +86,11 @@ class AccessWatch:
         return Planner(PolicySnapshot.load_past(self._past(at)))
 
     def _past(self, at: Position) -> Past:
-        models = {capture.table_name_of(model)[1]: model for model in models_of_past()}
+        tables = [capture.table_name_of(model)[1] for model in models_of_past()]
         try:
-            later = relations.events(read_later(self._alias, list(models), at.seq))
+            return past_of(relations.events(read_later(self._alias, tables, at.seq)))
         except OverflowError as error:
             raise PastUnknown(str(error)) from None
-        rows: dict[type[Model], dict[Any, RowImage | None]] = {}
-        for event in later:
-            model = models[event.relation.table]
-            if event.old is None and event.new is None:
-                raise PastUnknown(f"{event.op} of {event.relation.table}")
-            found = rows.setdefault(model, {})
-            key = model._meta.pk.column
-            # The first change of a key shows the row as it was before all changes.
-            if event.old is not None:
-                found.setdefault(event.old[key], event.old)
-            if event.new is not None:
-                found.setdefault(event.new[key], None)
-        return Past(rows)
 
     def binds(self, event: DatabaseEvent) -> bool:
         """Whether this change may alter the plan of a subject, and not only a set."""
@@ -146,3 +133,24 @@ class AccessWatch:
     def covers(self, planner: Planner) -> bool:
         """Whether every column that decides for this planner was captured at the last look."""
         return planner.watched() == self._known
+
+
+def past_of(later: Iterable[DatabaseEvent]) -> Past:
+    """The moment before these changes, which are all there were since, in order; those of tables
+    that a `Past` is not made of are passed over. Raises PastUnknown."""
+    models = {capture.table_name_of(model)[1]: model for model in models_of_past()}
+    rows: dict[type[Model], dict[Any, RowImage | None]] = {}
+    for event in later:
+        model = models.get(event.relation.table)
+        if model is None:
+            continue
+        if event.old is None and event.new is None:
+            raise PastUnknown(f"{event.op} of {event.relation.table}")
+        found = rows.setdefault(model, {})
+        key = model._meta.pk.column
+        # The first change of a key shows the row as it was before all changes.
+        if event.old is not None:
+            found.setdefault(event.old[key], event.old)
+        if event.new is not None:
+            found.setdefault(event.new[key], None)
+    return Past(rows)

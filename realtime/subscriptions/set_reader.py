@@ -65,24 +65,33 @@ class SetReader:
                     changes = [change_of(event) for event in relations.events(later)]
                 except OverflowError:
                     pass
-            return self._read_at(levels, changes)
+            return _read_at(self._alias, levels, changes)
 
-    def _read_at(
-        self, levels: Sequence[Sequence[Select]], changes: Sequence[Change] | None
-    ) -> dict[Select, Found]:
-        world = LiveSets(table_of)
-        blind = _UndoLimits(changes)
-        for level in levels:
-            exact: list[LiveSet] = []
-            flats = {select: _flat(select, world) for select in level}
-            counts = read_many(flats.values(), self._alias)
-            for select, flat in flats.items():
-                live_set = world.add(select, counts[flat], False)
-                if all(world[inner].exact for inner in live_set.nested) and blind.tells(live_set):
-                    live_set.exact = True
-                    exact.append(live_set)
-            world.rewind(exact, changes or ())
-        return {select: Found(world[select].counts, world[select].exact) for select in world}
+
+def read_before(
+    alias: str, selects: Sequence[Select], changes: Sequence[Change]
+) -> dict[Select, Found]:
+    """These and the selects inside them, inner ones first, as they were before these changes, which
+    the caller's transaction sees."""
+    return _read_at(alias, _levels(selects), changes)
+
+
+def _read_at(
+    alias: str, levels: Sequence[Sequence[Select]], changes: Sequence[Change] | None
+) -> dict[Select, Found]:
+    world = LiveSets(table_of)
+    blind = _UndoLimits(changes)
+    for level in levels:
+        exact: list[LiveSet] = []
+        flats = {select: _flat(select, world) for select in level}
+        counts = read_many(flats.values(), alias)
+        for select, flat in flats.items():
+            live_set = world.add(select, counts[flat], False)
+            if all(world[inner].exact for inner in live_set.nested) and blind.tells(live_set):
+                live_set.exact = True
+                exact.append(live_set)
+        world.rewind(exact, changes or ())
+    return {select: Found(world[select].counts, world[select].exact) for select in world}
 
 
 def change_of(event: DatabaseEvent) -> Change:

@@ -11,9 +11,9 @@ import contextlib
 import functools
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from django.db import close_old_connections, connections
 from django.db.utils import DatabaseError, InterfaceError
@@ -33,11 +33,32 @@ _few: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = 
 )
 _executor = ThreadPoolExecutor(THREADS, thread_name_prefix="rowcast-db")
 
+# Where the work of an event loop runs instead of in the threads here.
+_elsewhere: weakref.WeakKeyDictionary[
+    asyncio.AbstractEventLoop, Callable[[Callable[[], Any]], Awaitable[Any]]
+] = weakref.WeakKeyDictionary()
+
+
+def work_elsewhere(run: Callable[[Callable[[], Any]], Awaitable[Any]] | None) -> None:
+    """Have the database work of the running loop done by `run`, which calls the function it is
+    given and returns its result: for a loop that shares the connection of another thread. That
+    thread looks after its connections itself. None: by the threads here, as usual."""
+    loop = asyncio.get_running_loop()
+    if run is None:
+        _elsewhere.pop(loop, None)
+    else:
+        _elsewhere[loop] = run
+
+
+def _run(call: Callable[[], T]) -> Awaitable[T]:
+    loop = asyncio.get_running_loop()
+    run = _elsewhere.get(loop)
+    return loop.run_in_executor(_executor, _call, call) if run is None else run(call)
+
 
 async def in_database_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run `function` in a database thread and return its result."""
-    call = functools.partial(_call, function, *args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(_executor, call)
+    return await _run(functools.partial(function, *args, **kwargs))
 
 
 async def in_few_database_threads(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -47,6 +68,8 @@ async def in_few_database_threads(function: Callable[P, T], *args: P.args, **kwa
     until the work ends.
     """
     loop = asyncio.get_running_loop()
+    if loop in _elsewhere:
+        return await in_database_thread(function, *args, **kwargs)
     slots = _few.setdefault(loop, asyncio.Semaphore(FEW))
     async with asyncio.timeout(FEW_SECONDS):
         await slots.acquire()
@@ -65,8 +88,7 @@ async def finish_in_database_thread(function: Callable[[], object]) -> None:
     meanwhile, any number of times. For work at the end of a process, when the loop cancels all
     tasks.
     """
-    loop = asyncio.get_running_loop()
-    running = loop.run_in_executor(_executor, functools.partial(_call, function))
+    running = asyncio.ensure_future(_run(function))
     cancelled = False
     while not running.done():
         try:

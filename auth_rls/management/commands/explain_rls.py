@@ -12,8 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
-from auth_rls.explain import questions
-from auth_rls.explain.doors import DoorVerdict
+from auth_rls.explain import questions, report
 from auth_rls.explain.questions import Answer, ExplainError
 from auth_rls.explain.text import as_json, lines
 from auth_rls.policy.definition import ACTIONS
@@ -64,17 +63,17 @@ class Command(BaseCommand):
     def _print(self, answer: Answer) -> None:
         write, style = self.stdout.write, self.style
         verdict = style.SUCCESS("allowed") if answer.allowed else style.ERROR("denied")
-        write(f"{answer.asker}, {answer.permission} on {_row(answer)}: {verdict}")
+        write(f"{report.heading(answer)}: {verdict}")
         write(answer.explanation.because)
         if answer.doubt:
             write(style.ERROR(answer.doubt))
         if answer.explanation.policies:
-            write("\nPolicies (> marks what decided)")
+            write(f"\n{report.POLICIES}")
         for line in lines(answer.explanation):
             write(line)
         write("\nDoors")
         for door in answer.doors:
-            write(f"    {door.door:<10} {_said(door)}")
+            write(f"    {door.door:<10} {report.said(door)}")
 
 
 def _answer(options: dict[str, Any]) -> Answer:
@@ -99,16 +98,6 @@ def _key(options: dict[str, Any]) -> str:
         what = "row: its primary key" if right == "pk" else "topic: its name"
         raise ExplainError(right, f"Say which {what}.")
     return str(options[right])
-
-
-def _row(answer: Answer) -> str:
-    return f"{answer.model} {answer.pk} “{answer.row}”"
-
-
-def _said(door: DoorVerdict) -> str:
-    if door.allowed is None:
-        return f"not asked: {door.note}"
-    return "allowed" if door.allowed else f"denied{door.note and f': {door.note}'}"
 
 
 def _as_json(answer: Answer) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from typing import Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
@@ -12,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from auth_rls import conf
 from auth_rls.subjects import tokens
-from auth_rls.subjects.claims import put_claim
+from auth_rls.subjects.minting import claims_for
 
 _TTL: Final = re.compile(r"(?:[0-9]{1,9}[smhd])+")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -74,19 +73,8 @@ def _claims(options: dict[str, Any], settings: conf.AuthSettings) -> dict[str, A
         raise CommandError(f"--role must be one of {', '.join(tokens.ROLES)}, not {role!r}.")
     if not named and role == "authenticated":
         raise CommandError("--sub is missing: the user whom the token stands for.")
-    now = int(time.time())
     user_id_claim = settings.user_id_claims[0]
-    claims: dict[str, Any] = {}
-    for required, value in settings.required_claims:
-        put_claim(claims, required, value)
-    put_claim(claims, settings.role_claim, role)
-    if named:
-        put_claim(claims, user_id_claim, named)
-    if settings.issuers:
-        claims["iss"] = min(settings.issuers)
-    if settings.audiences:
-        claims["aud"] = min(settings.audiences)
-    claims |= {"iat": now, "exp": now + _ttl(options["ttl"])}
+    claims = claims_for(named, role, _ttl(options["ttl"]))
     options_of = {settings.role_claim: "--role", user_id_claim: "--sub", "exp": "--ttl"}
     for text in options["claim"]:
         name, value = _claim(text)

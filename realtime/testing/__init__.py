@@ -1,0 +1,49 @@
+"""The test kit: what a project needs to test its policies and its live pages.
+
+Plain functions, for unittest as for pytest; the fixture `realtime_client` is in `plugin`. Names are
+imported on first use: pytest loads the plugin, and so this package, before Django is set up.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_EXPORTS = {
+    "Broadcast": "realtime.testing.channel",
+    "Change": "realtime.testing.change",
+    "Refused": "realtime.testing.client",
+    "SetupError": "realtime.testing.preconditions",
+    "UnreliableLayer": "realtime.testing.unreliable_layer",
+    "assert_hidden": "realtime.testing.visibility",
+    "assert_visible": "realtime.testing.visibility",
+    "captured_changes": "realtime.testing.captured",
+    "policy_matrix": "realtime.testing.matrix",
+    "realtime_server": "realtime.testing.running",
+}
+
+__all__ = [
+    "Broadcast",
+    "Change",
+    "Refused",
+    "SetupError",
+    "UnreliableLayer",
+    "assert_hidden",
+    "assert_visible",
+    "captured_changes",
+    "policy_matrix",
+    "realtime_server",
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = _EXPORTS.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_EXPORTS})

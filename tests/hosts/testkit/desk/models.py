@@ -1,0 +1,23 @@
+"""Tickets, which whoever owns them may see; and notes that nobody may."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+
+from realtime import publish
+
+
+@publish
+class Ticket(models.Model):
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE)
+    title = models.CharField(max_length=100)
+
+    def __str__(self) -> str:
+        return self.title
+
+
+class Draft(models.Model):
+    """Not published."""
+
+    text = models.TextField()
