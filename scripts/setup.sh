@@ -11,7 +11,10 @@ DJANGO=${DJANGO:-}
 CLIENTS=tests/acceptance/node
 # Where the official Python client is installed; the tests look there too.
 CLIENT_VENV=${CLIENT_VENV:-.venv-python-client}
-export CLIENT_VENV
+# Where older and newer versions of it are installed.
+CLIENT_VERSIONS=tests/acceptance/client_versions
+CLIENT_VERSIONS_VENV=${CLIENT_VERSIONS_VENV:-.venv-python-versions}
+export CLIENT_VENV CLIENT_VERSIONS_VENV
 
 fail() {
   printf '%s: %s\n' "$(basename "$0")" "$*" >&2
@@ -70,7 +73,15 @@ make_venv() {
   printf '%s\n' "$state" "$DJANGO" >"$VENV/.rowcast"
 }
 
-# The official JavaScript clients, which the acceptance tests drive.
+# The JavaScript packages of folder $1, as its lock says.
+install_packages() {
+  state=$(cat "$1/package-lock.json" | cksum)
+  is_marked "$1/node_modules/.rowcast" "$state" && return
+  quietly npm ci --prefix "$1" --ignore-scripts --no-audit --no-fund --loglevel=error
+  printf '%s\n' "$state" >"$1/node_modules/.rowcast"
+}
+
+# The official JavaScript clients, which the acceptance tests drive, and other versions of them.
 make_clients() {
   if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
     if in_ci; then
@@ -80,10 +91,8 @@ make_clients() {
       return
     fi
   fi
-  state=$(cat "$CLIENTS/package-lock.json" | cksum)
-  is_marked "$CLIENTS/node_modules/.rowcast" "$state" && return
-  quietly npm ci --prefix "$CLIENTS" --ignore-scripts --no-audit --no-fund --loglevel=error
-  printf '%s\n' "$state" >"$CLIENTS/node_modules/.rowcast"
+  install_packages "$CLIENTS"
+  install_packages "$CLIENT_VERSIONS/node"
 }
 
 # The official Python client, whose module has the name of ours.
@@ -94,6 +103,21 @@ make_python_client() {
   [ -x "$CLIENT_VENV/bin/python" ] || quietly "$VENV/bin/python" -m venv "$CLIENT_VENV"
   quietly "$CLIENT_VENV/bin/python" -m pip install -q --disable-pip-version-check -r "$wanted"
   printf '%s\n' "$state" >"$CLIENT_VENV/.rowcast"
+}
+
+# Versions of the Python client: what they need in an environment, each of them in a folder of its own.
+make_python_client_versions() {
+  wanted=$CLIENT_VERSIONS/python
+  state=$(cat "$wanted/requirements.txt" "$wanted/versions.txt" | cksum)
+  is_marked "$CLIENT_VERSIONS_VENV/.rowcast" "$state" && return
+  rm -rf "$CLIENT_VERSIONS_VENV/versions"
+  [ -x "$CLIENT_VERSIONS_VENV/bin/python" ] || quietly "$VENV/bin/python" -m venv "$CLIENT_VERSIONS_VENV"
+  install="$CLIENT_VERSIONS_VENV/bin/python -m pip install -q --disable-pip-version-check"
+  quietly $install -r "$wanted/requirements.txt"
+  while read -r version; do
+    quietly $install --no-deps --target "$CLIENT_VERSIONS_VENV/versions/${version#*==}" "$version"
+  done <"$wanted/versions.txt"
+  printf '%s\n' "$state" >"$CLIENT_VERSIONS_VENV/.rowcast"
 }
 
 # A browser, for the tests that look at the demo page.

@@ -32,6 +32,8 @@ OF_LIBRARIES = {
     "_meta",  # Django, documented
     "_base_scope",  # Django's AsyncRequestFactory, the only way to another client address
     "_raw_query_string",  # autobahn, for a protocol that is made without a connection
+    "_on",  # the PyPI package realtime, before it had on_system
+    "_ws_connection",  # the same, the only way to lose its connection
     "_tempDataBuffer",  # Twisted, what a transport has not sent
 }
 
