@@ -7,7 +7,7 @@
 * worst case: 100,000 filters that no value finds, through the dispatcher, with a heartbeat beside
   it: how long one change takes, and how long the heartbeat had to wait.
 * memberships: 10,000 subjects of 50 teams each, from a database: memory, and what one membership
-  inserted or deleted costs. The named other, in turns with it, is to bind every subscription anew
+  inserted or deleted costs. Compared, alternately, with binding every subscription anew
   and read every set again, which is what a policy that is edited still costs.
 
 Each is run in several rounds; what is delivered is checked in every part. The database is a SQLite

@@ -1,7 +1,8 @@
 """The leader's duties beside numbering: pruning the log, and waking workers.
 
-A worker prunes if one runs, else the leader itself, chunk by chunk in a database thread. Workers
-must be woken because Channels starts a worker's consumer with the first message for it.
+A worker prunes if one runs, else the leader itself, chunk by chunk in a database thread. The wake
+message is for a project with a worker server of its own: Channels starts a consumer with the first
+message for it. `realtime.process.worker_server` does not need the message.
 """
 
 from __future__ import annotations
