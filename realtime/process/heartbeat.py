@@ -45,14 +45,14 @@ async def keep(
     id_: str,
     report: Callable[[], Report],
     on_new_row: Callable[[], None],
+    numbering: NumberingMonitor,
     timing: HeartbeatTiming = USUAL,
 ) -> None:
-    """Keep the row of a server process until cancelled. `on_new_row` is called after each renewal
-    that had to make the row."""
+    """Keep the row of a server process until cancelled. After each renewal `numbering` looks, and
+    `on_new_row` is called if the row had to be made."""
     alias = conf.current().DATABASE
     registration = Registration(alias, id_, Process.Kind.SERVER)
     maintenance = Maintenance(alias)
-    numbering = NumberingMonitor(alias)
 
     async def after_renewal(written: Report) -> None:
         await maintenance.beat(written)

@@ -30,6 +30,7 @@ from realtime.event_log.tailer import Tailer
 from realtime.process import heartbeat
 from realtime.process.connection_monitor import ConnectionMonitor, Monitored
 from realtime.process.loop_monitor import LoopMonitor
+from realtime.process.numbering_monitor import NumberingMonitor
 from realtime.process.registry import Report
 from realtime.process.remote_reader import RemoteReader
 from realtime.process.shutdown import StopSignal
@@ -116,6 +117,7 @@ class Hub:
         self._some_wait = asyncio.Event()
         self._sending: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self.numbering = NumberingMonitor(self._alias)
         #: Of the row of this process, from the start on.
         self.heartbeat_timing = heartbeat.USUAL
         self._signal = StopSignal(self._loop, self.drain, _DRAIN_SECONDS)
@@ -201,7 +203,11 @@ class Hub:
             self._present = asyncio.create_task(self.presence.run(), name="rowcast-present")
             self._keeper = asyncio.create_task(
                 heartbeat.keep(
-                    self.id, self._report, self.presence.registered, self.heartbeat_timing
+                    self.id,
+                    self._report,
+                    self.presence.registered,
+                    self.numbering,
+                    self.heartbeat_timing,
                 ),
                 name="rowcast-row",
             )

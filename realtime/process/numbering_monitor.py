@@ -19,6 +19,7 @@ logger = logging.getLogger("realtime.processes")
 # Reported after so many looks, one at each renewal of the process row, at which changes wait and
 # the head has not moved.
 _LOOKS = 3
+_HINT = "Changes wait and no process numbers them: nothing arrives before one does (`tail_wal`)."
 
 
 class NumberingMonitor:
@@ -37,6 +38,11 @@ class NumberingMonitor:
             works="changes are numbered again",
             works_action="numbering_works",
         )
+
+    @property
+    def hint(self) -> str | None:
+        """What a client is told that joins meanwhile; None while changes are numbered."""
+        return _HINT if self._outage.problem is not None else None
 
     async def look(self) -> None:
         """Look once. A failure of the database is logged elsewhere."""

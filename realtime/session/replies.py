@@ -99,7 +99,7 @@ class Replies:
         hints: Mapping[str, str] = MappingProxyType({}),
     ) -> list[Effect]:
         """The `system` messages about a channel's bindings: one error per problem, then the success
-        if some binding is `working`."""
+        if some binding is `working`. `hints` has by its message what goes with one of them."""
         extension = "postgres_changes"
         effects: list[Effect] = []
         for problem in problems:
@@ -108,7 +108,8 @@ class Replies:
             effects.append(self.system(channel.name, channel, "error", extension, problem, **more))
         if working:
             message = errors.SUBSCRIBED
-            effects.append(self.system(channel.name, channel, "ok", extension, message))
+            more = {"hint": hints[message]} if message in hints else {}
+            effects.append(self.system(channel.name, channel, "ok", extension, message, **more))
         return effects
 
     def fail(self, message: ClientMessage, response: Mapping[str, Any]) -> list[Effect]:

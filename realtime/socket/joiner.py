@@ -19,7 +19,7 @@ from auth_rls.subjects.subject import Subject
 from auth_rls.subjects.token_errors import ExpiredToken
 from realtime.process.connection_monitor import Monitored
 from realtime.process.hub import Hub
-from realtime.protocol.errors import WireError
+from realtime.protocol.errors import SUBSCRIBED, WireError
 from realtime.session.channel import Channel, Phase
 from realtime.session.effects import Renew
 from realtime.socket import credentials
@@ -161,7 +161,7 @@ class Joiner:
             self._session.joined(
                 channel,
                 problems=[text for text in subscribed.problems if text is not None],
-                hints=subscribed.hints,
+                hints=self._hints(subscribed),
                 expires_at=admission.request.subject.expires_at,
                 at=subscribed.at,
                 rights=rights,
@@ -197,10 +197,18 @@ class Joiner:
         problems = [text for text in subscribed.problems if text is not None]
         self._perform(
             self._session.renewed(
-                channel, problems=problems, expires_at=subject.expires_at, hints=subscribed.hints
+                channel,
+                problems=problems,
+                expires_at=subject.expires_at,
+                hints=self._hints(subscribed),
             )
         )
         self._socket.set_timer()
+
+    def _hints(self, subscribed: Subscribed) -> Mapping[str, str]:
+        """What may help, by the text of the `system` message that it goes with."""
+        waiting = self._hub.numbering.hint
+        return subscribed.hints if waiting is None else {**subscribed.hints, SUBSCRIBED: waiting}
 
     async def _subject(self, token: str | None) -> tuple[Subject, int]:
         """The subject of a channel, by its own token or else by the connection's credential; and

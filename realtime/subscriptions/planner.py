@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
+from django.conf import settings
 from django.db.models import Model
 
 from auth_rls.access import authority
@@ -25,6 +26,7 @@ from auth_rls.predicates.simplify import simplify
 from auth_rls.subjects.subject import Subject
 from realtime import conf
 from realtime.models import Topic
+from realtime.protocol.errors import SUBSCRIBED
 from realtime.protocol.join import ANY, Binding, BindingError
 from realtime.subscriptions.dependencies import Dependence, VerdictDependencies, of_select
 from realtime.subscriptions.filter_ledger import FilterUse, load_of
@@ -157,6 +159,8 @@ class Planner:
                 subscriptions += found
                 filters += (_use_of(binding, item) for item in found if binding.filter)
                 rules |= {item.table: self._rules(item.table) for item in found}
+        if settings.DEBUG and subscriptions and not any(map(_may_show, subscriptions)):
+            hints[SUBSCRIBED] = _nothing_shown(subject, subscriptions)
         rights = ALL
         selects: tuple[Select, ...] = ()
         if private is not None:
@@ -282,6 +286,20 @@ class Planner:
 def _use_of(binding: Binding, found: Subscription) -> FilterUse:
     key = (found.schema, found.table, binding.filter, found.live)
     return FilterUse(binding.id, key, load_of(found.filter))
+
+
+def _may_show(found: Subscription) -> bool:
+    return simplify(found.rls) != FALSE
+
+
+def _nothing_shown(subject: Subject, subscriptions: Iterable[Subscription]) -> str:
+    """The hint for a developer whose subject may see no row."""
+    tables = " and of ".join(sorted({found.table for found in subscriptions}))
+    return (
+        f"No policy shows rows of {tables} to this subject (role {subject.role}, user "
+        f"{subject.user_id}): sign in, or add a policy. `manage.py explain_rls` tells more. "
+        "(Said with DEBUG only.)"
+    )
 
 
 def _unknown(binding: Binding) -> str:

@@ -368,6 +368,7 @@ export class Channel {
     if (status === "error") {
       this.#refusal(hint ? `${message} (${hint})` : String(message), extension);
     } else if (extension === "postgres_changes") {
+      if (hint) this.#complain(hint);
       this.#flows = true;
       this.#settle();
     } else if (extension === "resume" && message === "resync required") {
@@ -388,12 +389,16 @@ export class Channel {
   /** The server refuses something of this channel, which stays joined unless a phx_error follows. */
   #refusal(text, extension) {
     this.#problem = text;
-    if (!this.#complained.has(text)) {
-      this.#complained.add(text);
-      console.error(`${this.#topic}: ${text}`);
-    }
+    this.#complain(text);
     // What ends the channel comes as an error of the whole: its phx_error is on its way.
     if (extension !== "system") this.#setStatus("errored", new Error(text));
+  }
+
+  /** Tell the developer, once. */
+  #complain(text) {
+    if (this.#complained.has(text)) return;
+    this.#complained.add(text);
+    console.error(`${this.#topic}: ${text}`);
   }
 
   /** The page has to read its rows again. The channel is not "live" until it has. */

@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.db import connections
 
+from realtime.event_log import sequencer
+from realtime.process.hub import hub
 from tests.support.socket_client import Client, db
+from tests.zoo.models import Note
 
 pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
 
@@ -42,3 +46,40 @@ async def test_a_misspelt_column_is_named_as_it_should_be(
 async def test_a_live_binding_of_one_kind_of_event_is_told_what_to_ask_for() -> None:
     told = await refused(event="INSERT", live=True)
     assert told["hint"] == 'Ask for event "*", or leave out `live`.'
+
+
+async def subscribed() -> dict[str, Any]:
+    """The message of a binding that works."""
+    client = await Client().connect()
+    table = {"event": "*", "schema": "public", "table": "zoo_note"}
+    assert (await client.join(postgres_changes=[table]))["status"] == "ok"
+    told: dict[str, Any] = (await client.until(lambda f: f[3] == "system"))[4]
+    await client.close()
+    assert (told["status"], told["message"]) == ("ok", "Subscribed to PostgreSQL")
+    return told
+
+
+async def test_a_developer_reads_that_no_policy_shows_a_row(granted: Any, settings: Any) -> None:
+    assert "hint" not in await subscribed()
+    settings.DEBUG = True
+    hint = (await subscribed())["hint"]
+    assert "No policy shows rows of zoo_note" in hint and "role anon" in hint
+    await db(granted, "view_note")
+    # A join may still go by the policies of a moment ago.
+    while "hint" in await subscribed():
+        continue
+
+
+async def test_a_client_that_joins_reads_that_no_process_numbers_what_waits(
+    settings: Any,
+) -> None:
+    settings.REALTIME = {"TAILER": "external"}
+    assert "hint" not in await subscribed()
+    numbering = hub().numbering
+    await db(Note.objects.create, title="waits")
+    while numbering.hint is None:
+        await numbering.look()
+    assert "no process numbers them" in (await subscribed())["hint"]
+    await db(lambda: sequencer.number(connections["default"]))
+    await numbering.look()
+    assert "hint" not in await subscribed()
