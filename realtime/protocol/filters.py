@@ -43,6 +43,8 @@ _PATTERNS = frozenset(patterns.MAKERS)
 _WHITE = " \t\n\r\f\v"
 # Separators are searched for instead of walking over characters: a join may hold a megabyte.
 _MARK = re.compile(r'[",()]')
+# Between parentheses commas separate nothing here.
+_INNER_MARK = re.compile(r'["()]')
 _ITEM_MARK = re.compile(r'[",]')
 _QUOTED = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _COMPARABLE = frozenset(Kind) - OPAQUE
@@ -116,7 +118,7 @@ def read(text: str) -> tuple[Condition, ...]:
 def _split(text: str) -> Iterator[str]:
     """Cuts at commas outside quotes and parentheses. A quote opens only where a value begins."""
     depth = start = position = 0
-    while (mark := _MARK.search(text, position)) is not None:
+    while (mark := (_INNER_MARK if depth else _MARK).search(text, position)) is not None:
         at, char, position = mark.start(), mark[0], mark.end()
         if char == '"':
             last = _last_visible(text, start, at)
@@ -175,7 +177,8 @@ def _unquote(text: str) -> str:
 
 
 def _items(value: str) -> list[str]:
-    """The items of an `in` list. White space around an item is not part of it unless quoted."""
+    """The items of an `in` list, of one that is too long the first. White space around an item is
+    not part of it unless quoted."""
     inner = value[1:-1].strip(_WHITE)
     if not inner:
         return []
@@ -185,6 +188,8 @@ def _items(value: str) -> list[str]:
         at, position = mark.start(), mark.end()
         if mark[0] == ",":
             items.append(inner[start:at].strip(_WHITE))
+            if len(items) > MAX_ITEMS:
+                return items
             start = position
         elif _last_visible(inner, start, at) < start:
             quoted = _QUOTED.match(inner, at)

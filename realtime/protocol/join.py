@@ -21,6 +21,7 @@ from realtime.protocol import errors, legacy_topic
 from realtime.protocol.change_frame import ChangeFrame
 from realtime.protocol.cursor import Cursor, parse_cursor
 from realtime.protocol.filters import (
+    MAX_LENGTH,
     FilterError,
     FilterSyntaxError,
     parse_filter,
@@ -47,6 +48,9 @@ LONGEST_WAIT_MS = 20_000
 MOST_REPLAYED = 25
 
 _ID_BITS = 27
+# Characters of filters that are read with the join. Those of a longer join are read when it is
+# planned, which holds up nobody else.
+_READ_AT_ONCE = MAX_LENGTH
 _EVENTS = frozenset({"INSERT", "UPDATE", "DELETE"})
 _encode = msgspec.json.Encoder(decimal_format="number", order="sorted").encode
 
@@ -94,6 +98,19 @@ class Binding:
     snapshot: SnapshotOption | None = None
     live: bool = False
     error: str | None = None
+    #: Whether the filter was not looked at, since those of the join are long together.
+    unread: bool = False
+
+    def check(self) -> None:
+        """Raises BindingError for a binding that is wrong for every table."""
+        if self.error is not None:
+            hint = LIVE_HINT if self.error == LIVE_NEEDS_ALL_EVENTS else None
+            raise BindingError(self.error, hint)
+        if self.unread:
+            try:
+                read(self.filter)
+            except FilterSyntaxError as error:
+                raise BindingError(errors.filter_unreadable(error.message)) from None
 
     def covers(self, schema: str, table: str) -> bool:
         """Whether the binding includes this table."""
@@ -106,9 +123,7 @@ class Binding:
         Raises BindingError when the filter or `select` does not fit them, or the binding is wrong
         in itself.
         """
-        if self.error is not None:
-            hint = LIVE_HINT if self.error == LIVE_NEEDS_ALL_EVENTS else None
-            raise BindingError(self.error, hint)
+        self.check()
         try:
             predicate = parse_filter(self.filter, columns, compiled=compiled)
         except FilterError as error:
@@ -224,14 +239,22 @@ def _items(value: Any) -> list[dict[str, Any]]:
 
 def _bindings(items: list[dict[str, Any]]) -> tuple[Binding, ...]:
     taken: dict[int, bytes] = {}
-    return tuple(_binding(item, index, taken) for index, item in enumerate(items))
+    found = []
+    characters = 0
+    for index, item in enumerate(items):
+        filter_ = _text(item.get("filter"))
+        # One that is too long is refused by its length alone.
+        characters += min(len(filter_ or ""), MAX_LENGTH + 1)
+        unread = characters > _READ_AT_ONCE and len(filter_ or "") <= MAX_LENGTH
+        found.append(_binding(item, index, taken, unread))
+    return tuple(found)
 
 
-def _binding(item: dict[str, Any], index: int, taken: dict[int, bytes]) -> Binding:
+def _binding(item: dict[str, Any], index: int, taken: dict[int, bytes], unread: bool) -> Binding:
     event = _event(item)
     schema, table, filter_ = (_text(item.get(key)) for key in ("schema", "table", "filter"))
     select = item.get("select")
-    error = _error(item, index, schema, table, filter_)
+    error = _error(item, index, schema, table, filter_, unread)
     if schema is None:
         schema = ANY if table is None else "public"
     rest = [item.get(key) for key in ("select", "since", "snapshot", "live")]
@@ -247,6 +270,7 @@ def _binding(item: dict[str, Any], index: int, taken: dict[int, bytes]) -> Bindi
         snapshot=_snapshot(item.get("snapshot")),
         live=_flag(item.get("live")),
         error=error,
+        unread=unread and error is None,
     )
 
 
@@ -261,7 +285,12 @@ def free_id(taken: dict[int, bytes], wanted: int, text: bytes) -> int:
 
 
 def _error(
-    item: Mapping[str, Any], index: int, schema: str | None, table: str | None, filter_: str | None
+    item: Mapping[str, Any],
+    index: int,
+    schema: str | None,
+    table: str | None,
+    filter_: str | None,
+    unread: bool,
 ) -> str | None:
     """The official text for an error of the binding itself, tested in the official order."""
     if index >= MAX_BINDINGS:
@@ -274,7 +303,7 @@ def _error(
     if table is None and (schema is None or filter_ is not None):
         return errors.no_parameters(item)
     try:
-        read(filter_ or "")
+        read("" if unread else filter_ or "")
     except FilterSyntaxError as error:
         return errors.filter_unreadable(error.message)
     if select and (schema == ANY or table in (None, ANY)):

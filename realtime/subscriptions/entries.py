@@ -46,14 +46,13 @@ class Entry(Generic[Recipient]):
     def __init__(
         self, group: RuleGroup[Recipient], filter_: Predicate, members_of: MembersOf
     ) -> None:
-        simple = simplify(filter_)
         self.group = group
         self.filter = filter_
         self.judgement = FilterJudgement(filter_, members_of)
-        self.keys = index_keys(simple)
+        self.keys = index_keys(filter_)
         # Whether the index finds the entry exactly on the rows that match, so that it need not be
         # evaluated.
-        self._decided = keys_decide(simple)
+        self._decided = keys_decide(filter_)
         # A dict as an ordered set: frames leave in the order of joining.
         self.subscribers: dict[tuple[Audience[Recipient], Subscription], None] = {}
         #: The subjects that pay its costs, each with the number of channels. Metered entries only.

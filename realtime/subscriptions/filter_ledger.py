@@ -42,9 +42,9 @@ class Bounds:
 
 
 CONNECTION = Bounds("connection", "a connection", FilterLoad(10_000, 200, 8 << 20))
-USER = Bounds("subject", "a user", FilterLoad(50_000, 1_000, 32 << 20))
+USER = Bounds("subject", "a user", FilterLoad(20_000, 1_000, 32 << 20))
 # Many people may use one address.
-ADDRESS = Bounds("address", "an address", FilterLoad(250_000, 5_000, 128 << 20))
+ADDRESS = Bounds("address", "an address", FilterLoad(100_000, 5_000, 128 << 20))
 
 
 @dataclass(frozen=True, slots=True)

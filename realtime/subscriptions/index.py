@@ -318,7 +318,8 @@ class SubscriptionIndex(Generic[Recipient]):
             sight = self._sight(group, event, live)
             for entry in () if sight == NOTHING else _candidates(group, event, sight, live):
                 self.evaluated += 1
-                meter = entry.judgement.meter
+                judgement = entry.judgement
+                meter, weight = judgement.meter, judgement.weight
                 if meter is not None:
                     meter.left = STEPS_PER_EVENT
                 try:
@@ -330,7 +331,7 @@ class SubscriptionIndex(Generic[Recipient]):
                     self._too_costly(entry)
                 except Exception as error:
                     self._failed(entry, error)
-                work += _STEPS_PER_ENTRY
+                work += _STEPS_PER_ENTRY + weight
                 if meter is not None:
                     steps = STEPS_PER_EVENT - meter.left
                     work += steps

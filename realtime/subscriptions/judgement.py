@@ -30,6 +30,10 @@ STEPS_PER_EVENT that the filters of all sockets cost together."""
 STEPS_PER_SUBJECT = 4 * STEPS_PER_CONNECTION
 """What the filters of all sockets of one user, or of one address, may cost on one event."""
 
+# A step is some nanoseconds.
+_STEPS_PER_CONDITION = 50
+_STEPS_TO_COMPILE = 2_000
+
 TOO_COSTLY = "its filter would cost too much on a row; filter for less, or by shorter patterns"
 """The reason that a client gets when a subscription ends for its cost."""
 
@@ -48,21 +52,37 @@ class FilterTooCostly(Exception):
 class FilterJudgement:
     """A client's filter, at a bounded cost for each event."""
 
-    __slots__ = ("_filter", "meter")
+    __slots__ = ("_conditions", "_filter", "_members_of", "_passes", "meter", "weight")
 
     def __init__(self, filter_: Predicate, members_of: MembersOf | None = None) -> None:
-        costs = any(test.op in MAKERS for test in tests(filter_))
+        conditions = tuple(tests(filter_))
+        costs = any(test.op in MAKERS for test in conditions)
         self.meter: Meter | None = Meter(STEPS_PER_EVENT) if costs else None
         """Of a filter that has patterns, and so a cost that depends on the row. To be set to
         STEPS_PER_EVENT before each event."""
-        self._filter = None if filter_ == TRUE else matcher(filter_, members_of, self.meter)
+        self._conditions = len(conditions)
+        self.weight = self._conditions * _STEPS_TO_COMPILE
+        """What else judging a row costs, in steps: more for the first, for which the filter is
+        compiled."""
+        self._filter = filter_
+        self._members_of = members_of
+        self._passes: Verdict | None = _everything if filter_ == TRUE else None
 
     def passes(self, row: Mapping[str, Any]) -> bool:
         """Whether the filter lets a row through. It must be one that the policies show.
 
         Raises TooCostly where the filter would cost more than an event may.
         """
-        return self._filter is None or self._filter(row) is True
+        passes = self._passes
+        if passes is None:
+            # Many filters never meet a row, and a join must not wait for all of its own.
+            passes = self._passes = matcher(self._filter, self._members_of, self.meter)
+            self.weight = self._conditions * _STEPS_PER_CONDITION
+        return passes(row) is True
+
+
+def _everything(row: Mapping[str, Any]) -> bool:
+    return True
 
 
 class Judgement(FilterJudgement):

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.reader import LogReader
@@ -28,9 +30,12 @@ from realtime.subscriptions.request import Request, Revoked
 from realtime.subscriptions.subscriber import Subscribed, Subscriber
 from realtime.topics.rights import TopicRights
 from realtime.util.counters import Counters
-from realtime.util.database_threads import in_database_thread
+from realtime.util.database_threads import THREADS, in_database_thread
+from realtime.util.fair_share import FairShare
 
 logger = logging.getLogger("realtime.subscribers")
+
+T = TypeVar("T")
 
 _STEADY = Rhythm()
 _UNBOUNDED = ReplayBounds()
@@ -51,6 +56,8 @@ class SubscriptionManager:
     ) -> None:
         self._log = log
         self._planners = Planners()
+        # One thread is left for events, and for whatever else needs the database.
+        self._planning = FairShare(THREADS - 1, THREADS - 1)
         counters = Counters() if counters is None else counters
         #: Which tables decide access.
         self.watch = watch
@@ -133,7 +140,9 @@ class SubscriptionManager:
         while True:
             before = self.rebinding.generation_of(request)
             known = request.read == self.rebinding.generation
-            found = await in_database_thread(planned, known)
+            async with self._planning.place(request.payer) as place:
+                found, took = await in_database_thread(_timed, planned, known)
+                place.charge(took)
             if before == self.rebinding.generation_of(request):
                 return found
 
@@ -145,3 +154,9 @@ class SubscriptionManager:
             await self.sets.acquire(work, plan.selects)
             if before == self.rebinding.generation_of(request):
                 return asked, plan
+
+
+def _timed(work: Callable[[bool], T], known: bool) -> tuple[T, float]:
+    """What `work` returns, and how many seconds it took, without waiting for a thread."""
+    began = time.monotonic()
+    return work(known), time.monotonic() - began

@@ -43,6 +43,9 @@ logger = logging.getLogger("realtime.plan")
 _SHARED_SECONDS = 1.0
 # Policies are read for refused joins at most once in this time.
 _REFUSALS_SECONDS = 0.25
+# How long a thread plans, and then leaves the interpreter to others.
+_WORK_SECONDS = 0.001
+_REST_SECONDS = 0.0005
 # Actions that are judged at the time of a request; the stream does not follow their policies.
 _NOT_FOLLOWED = frozenset({"add", "change", "delete"})
 # The key of the rules on topics, in a mapping of rules by table.
@@ -147,7 +150,9 @@ class Planner:
         hints: dict[str, str] = {}
         filters: list[FilterUse] = []
         rules: dict[str, object] = {}
+        breath = _Breath()
         for binding in bindings:
+            breath.take()
             try:
                 found = self._bind(subject, binding)
             except BindingError as error:
@@ -221,8 +226,7 @@ class Planner:
         return self._by_table[table]
 
     def _bind(self, subject: Subject, binding: Binding) -> list[Subscription]:
-        if binding.error is not None:
-            binding.predicate({})
+        binding.check()
         covered = [
             published
             for published in registry.published()
@@ -281,6 +285,21 @@ class Planner:
         for model in self.watched():
             found.update(about_user(subject, model))
         return VerdictDependencies(frozenset(found))
+
+
+class _Breath:
+    """Lets the event loop run now and then during long work in a thread: else it waits for the
+    interpreter's lock for as long as the interpreter lets a thread keep it, each time anew."""
+
+    __slots__ = ("_began",)
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    def take(self) -> None:
+        if time.perf_counter() - self._began > _WORK_SECONDS:
+            time.sleep(_REST_SECONDS)
+            self._began = time.perf_counter()
 
 
 def _use_of(binding: Binding, found: Subscription) -> FilterUse:

@@ -10,8 +10,9 @@ from django.contrib.auth.models import Permission, User
 from auth_rls import Subject
 from auth_rls.models import Policy
 from realtime.subscriptions.request import Request
+from realtime.util.fair_share import Payer
 from tests.support.socket_client import db
-from tests.support.subscriptions import Server, counting
+from tests.support.subscriptions import FakeSubscriber, Server, bindings, counting
 
 pytestmark = pytest.mark.usefixtures("wal")
 
@@ -59,3 +60,20 @@ async def test_who_was_let_in_just_now_is_not_refused_by_what_was_read_before() 
     # Nothing of the log has been read since.
     await db(allow, "room")
     assert (await server.subscriptions.rights(request)).join
+
+
+async def test_a_join_does_not_wait_for_all_joins_of_another_address() -> None:
+    server = await started()
+    order: list[str] = []
+
+    async def join(address: str, number: int) -> None:
+        payer = Payer(address, f"connection {number}")
+        request = Request(Subject.anonymous(), bindings(filter="id=gt.1"), None, -1, payer)
+        await server.subscriptions.add(FakeSubscriber(f"{address}-{number}"), request)
+        order.append(address)
+
+    many = [asyncio.create_task(join("10.0.0.1", number)) for number in range(60)]
+    await asyncio.sleep(0)
+    await join("10.0.0.2", 99)
+    assert len(order) < 30
+    await asyncio.gather(*many)

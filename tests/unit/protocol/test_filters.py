@@ -333,3 +333,13 @@ def test_no_value_raises_anything_but_a_filter_error(column, op, value) -> None:
         parse_filter(f"{column}={op}.{quote(value)}", COLUMNS)
     except FilterError as error:
         assert error.message
+
+
+def test_commas_in_parentheses_separate_no_conditions() -> None:
+    found = read('id=in.(1,2,3),name=in.("a,b",(c,d)),id=eq.4')
+    assert [(one.column, one.value) for one in found] == [
+        ("id", "(1,2,3)"),
+        ("name", '("a,b",(c,d))'),
+        ("id", "4"),
+    ]
+    assert message(f"id=in.({',' * 16_000})") == "too many values for `in` filter. Maximum 100"

@@ -526,3 +526,23 @@ def test_no_payload_raises_and_every_binding_can_be_answered(payload) -> None:
             assert error.message
         if found.error is None:
             assert found.not_published()
+
+
+def test_filters_of_a_long_join_are_read_when_it_is_planned_with_the_same_words() -> None:
+    wrong = {"schema": "public", "table": "t", "filter": "id"}
+    (short,) = bindings(wrong)
+    long = {"schema": "public", "table": "t", "filter": f"name=eq.{'x' * 16_000}"}
+    *_, unread = bindings(long, long, wrong)
+    assert short.error is not None and unread.error is None
+    with pytest.raises(BindingError) as caught:
+        unread.check()
+    assert caught.value.message == short.error == refused(unread)
+    assert bindings(long, long)[1].predicate(COLUMNS) == bindings(long)[0].predicate(COLUMNS)
+
+
+def test_a_filter_that_is_too_long_is_refused_in_a_long_join_too() -> None:
+    long = {"schema": "public", "table": "t", "filter": f"name=eq.{'x' * 17_000}"}
+    found = bindings(long, long)
+    assert {item.error for item in found} == {
+        "Error parsing `filter` params: filter is longer than 16384 characters"
+    }
