@@ -148,6 +148,40 @@ async def garbage(one: Attacker) -> None:
             await asyncio.sleep(0.05)
 
 
+async def tiny_frames(one: Attacker) -> None:
+    """As many messages in a packet as it takes, on several sockets."""
+    async with contextlib.AsyncExitStack() as stack:
+        sockets = [await stack.enter_async_context(one.socket()) for _ in range(10)]
+        packet = frame(TEXT, b"x") * 9_000
+        for _ in range(5):
+            for writer in sockets:
+                writer.write(packet)
+            await asyncio.sleep(0.1)
+
+
+async def large_payloads(one: Attacker) -> None:
+    """Messages that take long to read, on several sockets."""
+    body = {"type": "broadcast", "event": "e", "payload": {f"k{n}": [n] for n in range(50_000)}}
+    said = message("1", "1", "realtime:noise", "broadcast", body)
+    async with contextlib.AsyncExitStack() as stack:
+        sockets = [await stack.enter_async_context(one.socket()) for _ in range(10)]
+        for _ in range(5):
+            for writer in sockets:
+                writer.write(said)
+            await asyncio.gather(*(writer.drain() for writer in sockets))
+
+
+async def many_small(one: Attacker) -> None:
+    """Heartbeats without end, on many sockets."""
+    async with contextlib.AsyncExitStack() as stack:
+        sockets = [await stack.enter_async_context(one.socket()) for _ in range(40)]
+        packet = message(None, "1", "phoenix", "heartbeat", {}) * 500
+        for _ in range(20):
+            for writer in sockets:
+                writer.write(packet)
+            await asyncio.sleep(0.1)
+
+
 async def slow_heads(one: Attacker) -> None:
     """Connections that say nothing, or their handshake a byte at a time."""
     opened = [await one.tcp() for _ in range(60)]
@@ -195,6 +229,21 @@ async def large_joins(one: Attacker) -> None:
     async with one.socket() as writer:
         for number in range(20):
             writer.write(joining(f"large{number}", *bindings, ref=str(number)))
+            await writer.drain()
+        await asyncio.sleep(1)
+
+
+async def wide_filters(one: Attacker) -> None:
+    """Joins of filters with as many conditions as they take, and of such as take long to read."""
+    many = [
+        changes(filter=",".join(f"id=neq.{n * 100 + k}" for k in range(100))) for n in range(100)
+    ]
+    soup = [changes(filter=f"title=in.({'()' * 8_000}{n}") for n in range(60)]
+    listed = [changes(filter=f"title=in.({',' * 16_000})") for n in range(60)]
+    async with one.socket() as writer:
+        for number in range(30):
+            bindings = (many, soup, listed)[number % 3]
+            writer.write(joining(f"wide{number % 9}", *bindings, ref=str(number)))
             await writer.drain()
         await asyncio.sleep(1)
 
@@ -268,10 +317,14 @@ ATTACKS: tuple[Callable[[Attacker], Awaitable[None]], ...] = (
     endless_message,
     large_frames,
     garbage,
+    tiny_frames,
+    large_payloads,
+    many_small,
     slow_heads,
     bad_tokens,
     joins,
     large_joins,
+    wide_filters,
     patterns,
     replays,
     deaf_listeners,

@@ -31,12 +31,10 @@ from realtime.delivery.frame import WINDOW_BITS
 from realtime.delivery.frame_budget import FrameBudget
 from realtime.delivery.request_heads import limit_request_heads
 from realtime.delivery.server_adapter import deliver_uvicorn, end_uvicorn, fail_uvicorn
+from realtime.delivery.uvicorn_pieces import hold_reading, parse_pieces, receive_pieces
 from realtime.protocol.errors import CloseCode
 
 EXTENSION = "rowcast.fanout"
-
-# Bytes that are parsed before the budget of frames is looked at: a few hundred of the smallest.
-_PIECE = 4_096
 
 _DEFLATE = [
     ServerPerMessageDeflateFactory(
@@ -137,16 +135,13 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
     # --- frames below the application -----------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if len(data) <= _PIECE:
-            super().data_received(data)
-            return
-        view = memoryview(data)
-        for start in range(0, len(data), _PIECE):
-            super().data_received(bytes(view[start : start + _PIECE]))
-            if self.transport.is_closing() or self.conn.close_sent is not None:
-                # Nothing that follows a close frame counts, except the client's own.
-                super().data_received(data[start + _PIECE :])
-                return
+        receive_pieces(self, super().data_received, data)
+
+    async def receive(self) -> Any:
+        await parse_pieces(self, super().data_received)
+        message = await super().receive()
+        hold_reading(self)
+        return message
 
     def handle_ping(self) -> None:
         if not self._budget.control(self.loop.time()):

@@ -23,8 +23,10 @@ from http import HTTPStatus
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
+from realtime.delivery import daphne_pieces
 from realtime.delivery.frame_budget import FrameBudget
 from realtime.delivery.request_heads import limit_daphne_heads, limit_request_heads
+from realtime.delivery.uvicorn_pieces import hold_reading, parse_pieces, receive_pieces
 from realtime.protocol.errors import CloseCode
 
 # Their `send` waits only for a full transport, and does not need a current task.
@@ -52,6 +54,8 @@ _AUTOBAHN = (
 )
 # The attribute of a socket of uvicorn whose client's frames are bounded.
 _BUDGET = "_rowcast_budget"
+# The attribute that says whether what its client sends is parsed in pieces.
+_IN_PIECES = "rowcast_in_pieces"
 # How long the data of a client is dropped before its connection is closed.
 _LINGER_SECONDS = 1.0
 # How long a client may take to read the frames before its close frame.
@@ -251,6 +255,8 @@ def bound_frames(send: Any, message_bytes: int | None) -> None:
 
 def _bound_uvicorn(protocol: Any, message_bytes: int | None) -> None:
     limit_request_heads()
+    # Not for the first socket: its application has the method of before.
+    setattr(protocol, _IN_PIECES, hasattr(type(protocol), _IN_PIECES))
     _bound_uvicorn_class(cast(Any, type(protocol)))
     if message_bytes is not None:
         protocol.conn.max_message_size = message_bytes
@@ -287,6 +293,25 @@ def _bound_uvicorn_class(protocols: Any) -> None:
 
         setattr(protocols, name, replacement)
 
+    data_received, receive = protocols.data_received, protocols.receive
+
+    def bounded_data_received(self: Any, data: bytes) -> None:
+        parse = functools.partial(data_received, self)
+        if vars(self).get(_IN_PIECES):
+            receive_pieces(self, parse, data)
+        else:
+            parse(data)
+
+    async def bounded_receive(self: Any) -> Any:
+        if not vars(self).get(_IN_PIECES):
+            return await receive(self)
+        await parse_pieces(self, functools.partial(data_received, self))
+        message = await receive(self)
+        hold_reading(self)
+        return message
+
+    setattr(protocols, _IN_PIECES, False)
+    protocols.data_received, protocols.receive = bounded_data_received, bounded_receive
     bounded("handle_ping", FrameBudget.control)
     bounded("handle_pong", FrameBudget.control)
     bounded("handle_cont", FrameBudget.fragment)
@@ -389,6 +414,8 @@ def _bound_daphne(protocol: Any, message_bytes: int | None) -> None:
             _fail_daphne(found, CloseCode.FRAME_TOO_LARGE)
 
     protocol._max_message_size_exceeded = too_large
+    if all(hasattr(protocol, name) for name in daphne_pieces.NEEDED):
+        daphne_pieces.parse_in_pieces(protocol)
 
 
 def _nothing_more() -> bool:

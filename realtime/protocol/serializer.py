@@ -125,8 +125,11 @@ def negotiate(vsn: str | None) -> Version:
 # --- client to server ---------------------------------------------------------------------------
 
 
-def decode(version: Version, data: str | bytes) -> ClientMessage:
+def decode(version: Version, data: str | bytes, payload_bytes: int | None = None) -> ClientMessage:
     """Decode one WebSocket message: `str` for a text message, `bytes` for a binary one.
+
+    A payload of more than `payload_bytes` is left as `raw` text, as if it had no fields, unless it
+    is a join's: it will be refused, and decoding it would take long.
 
     Raises FrameError, and nothing else, for a message that this version does not have.
     """
@@ -143,7 +146,10 @@ def decode(version: Version, data: str | bytes) -> ClientMessage:
             topic, event = message.topic, message.event
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise FrameError(_explain(error, version)) from None
-    payload, text = _text_payload(bytes(raw))
+    text = bytes(raw)
+    if payload_bytes is not None and len(text) > payload_bytes and event != "phx_join":
+        return ClientMessage(_ref(join_ref), _ref(ref), topic, event, {}, text)
+    payload, text = _text_payload(text)
     return ClientMessage(_ref(join_ref), _ref(ref), topic, event, payload, text)
 
 

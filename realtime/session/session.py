@@ -86,7 +86,7 @@ class Session:
         if scope := self._quotas.data(now, len(data)):
             return self._close(CloseCode.TOO_MANY, f"bytes_per_second/{scope}")
         try:
-            message = serializer.decode(self.version, data)
+            message = serializer.decode(self.version, data, self.topic_events.most_bytes)
         except FrameError as error:
             text = self._replies.system("phoenix", None, "error", "system", f"Bad frame: {error}")
             return [Note("bad_frame", str(error)), text]

@@ -18,6 +18,7 @@ from realtime.topics.presence import rules
 
 # Bytes of an entry of the log, beside the values that clients put into it.
 _ENTRY_BYTES = 256
+_AROUND_META = 1_024
 
 
 class TopicEvents:
@@ -29,6 +30,13 @@ class TopicEvents:
         self._replies = replies
         self._quotas = quotas
         self._limits = limits
+
+    @property
+    def most_bytes(self) -> int | None:
+        """Bytes of the largest payload that is not refused; None without a limit."""
+        payload, meta = self._limits.payload_bytes, self._limits.presence_meta_bytes
+        # A track has a little around its meta.
+        return None if payload is None or meta is None else max(payload, meta + _AROUND_META)
 
     def broadcast(self, channel: Channel, message: ClientMessage, now: float) -> list[Effect]:
         """The client broadcasts to the topic."""
@@ -55,6 +63,8 @@ class TopicEvents:
 
     def presence(self, channel: Channel, message: ClientMessage, now: float) -> list[Effect]:
         """The client tracks or untracks its presence on the topic."""
+        if self.most_bytes is not None and len(message.raw) > self.most_bytes:
+            return self._replies.refuse(message, WireError.TRACK_TOO_LARGE)
         asked = message.fields.get("event")
         event = asked.lower() if isinstance(asked, str) else ""
         if event not in ("track", "untrack"):

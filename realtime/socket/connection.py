@@ -22,6 +22,7 @@ from auth_rls.subjects.token_errors import TokenError
 from realtime import conf
 from realtime.client_limits import Limits
 from realtime.delivery.asgi_outbox import AsgiOutbox
+from realtime.delivery.inbound import reading_turns, turn
 from realtime.delivery.outbox import Outbox
 from realtime.delivery.server_adapter import adapter_of, bound_frames, is_gone, send_close
 from realtime.event_log.position import Position
@@ -50,7 +51,7 @@ from realtime.socket.topic_handler import TopicHandler
 from realtime.subscriptions.request import Revoked
 from realtime.topics.rights import TopicRights
 from realtime.util.database_threads import DATABASE_ERRORS
-from realtime.util.time_slice import TimeSlice
+from realtime.util.fair_share import Payer
 from realtime.wal import published
 
 logger = logging.getLogger("realtime.consumer")
@@ -164,20 +165,27 @@ class Connection:
             await self.outbox.stop()
 
     async def _read(self, receive: AsgiReceive) -> None:
-        counters = self._counters
-        slice_ = TimeSlice()
+        counters, turns = self._counters, reading_turns()
+        payer = Payer(self._admission.address, str(id(self)))
         while not self._end.reached:
             message = await receive()
             if message["type"] == "websocket.disconnect":
                 return
-            if message["type"] == "websocket.receive":
-                text = message.get("text")
-                data = text if text is not None else message.get("bytes") or b""
-                counters.frames_in += 1
-                counters.bytes_in += len(data)
+            if message["type"] != "websocket.receive":
+                continue
+            text = message.get("text")
+            data = text if text is not None else message.get("bytes") or b""
+            counters.frames_in += 1
+            counters.bytes_in += len(data)
+            if turns.open:
+                began = time.perf_counter()
                 self.perform(self.session.receive(data, self._loop.time()))
-            # `receive` does not wait for messages that have come already.
-            await slice_.pause()
+                turns.spend(time.perf_counter() - began)
+                continue
+            # Much was read since other tasks ran, of this socket or of others.
+            async with turn(turns, payer):
+                if not self._end.reached:
+                    self.perform(self.session.receive(data, self._loop.time()))
 
     def _stop(self) -> None:
         if self._timer is not None:

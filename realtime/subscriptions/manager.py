@@ -56,8 +56,9 @@ class SubscriptionManager:
     ) -> None:
         self._log = log
         self._planners = Planners()
-        # One thread is left for events, and for whatever else needs the database.
-        self._planning = FairShare(THREADS - 1, THREADS - 1)
+        # One thread is left for events and whatever else needs the database, and one for others
+        # than the address that joins most.
+        self._planning = FairShare(THREADS - 1, THREADS - 2)
         counters = Counters() if counters is None else counters
         #: Which tables decide access.
         self.watch = watch
@@ -140,9 +141,9 @@ class SubscriptionManager:
         while True:
             before = self.rebinding.generation_of(request)
             known = request.read == self.rebinding.generation
-            async with self._planning.place(request.payer) as place:
+            async with self._planning.slot(request.payer) as slot:
                 found, took = await in_database_thread(_timed, planned, known)
-                place.charge(took)
+                slot.charge(took)
             if before == self.rebinding.generation_of(request):
                 return found
 

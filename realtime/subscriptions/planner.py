@@ -43,9 +43,9 @@ logger = logging.getLogger("realtime.plan")
 _SHARED_SECONDS = 1.0
 # Policies are read for refused joins at most once in this time.
 _REFUSALS_SECONDS = 0.25
-# How long a thread plans, and then leaves the interpreter to others.
+# How long a thread plans, and then leaves the interpreter to others. Most plans take less.
 _WORK_SECONDS = 0.001
-_REST_SECONDS = 0.0005
+_REST_SECONDS = 0.002
 # Actions that are judged at the time of a request; the stream does not follow their policies.
 _NOT_FOLLOWED = frozenset({"add", "change", "delete"})
 # The key of the rules on topics, in a mapping of rules by table.

@@ -117,6 +117,32 @@ async def test_a_message_in_several_fragments_is_one_message(fresh: Any, kind: s
     writer.close()
 
 
+@SERVERS
+async def test_thousands_of_messages_in_one_packet_are_answered_in_order(
+    fresh: Any, kind: str
+) -> None:
+    world = fresh(kind)
+    # Under plain uvicorn the first socket of a process is served as uvicorn does it.
+    first = await opened(world.server)
+    reader, writer, _ = await opened(world.server)
+    count = 5_000
+    said = [f'[null,"{n}","phoenix","heartbeat",{{}}]'.encode() for n in range(count)]
+    large = json.dumps([None, "large", "phoenix", "heartbeat", {"a": "x" * 60_000}]).encode()
+    writer.write(b"".join(frame(TEXT, text) for text in [*said, large, said[0]]))
+    found = []
+    while len(found) < count + 2:
+        opcode, size = await asyncio.wait_for(reader.readexactly(2), PATIENCE)
+        if size == 126:
+            (size,) = struct.unpack("!H", await reader.readexactly(2))
+        payload = await reader.readexactly(size)
+        if opcode & 15 == TEXT:
+            found.append(json.loads(payload)[1])
+    assert found == [*map(str, range(count)), "large", "0"]
+    writer.close()
+    first[1].close()
+    assert "Traceback" not in world.server.log
+
+
 GARBAGE = (
     frame(3, b"x"),
     frame(TEXT, b"\xff\xff"),

@@ -343,3 +343,19 @@ def test_sections_of_255_bytes_fit() -> None:
     assert (
         binary_broadcast("t" * 255, "e" * 255, b"", Encoding.BINARY)[:5] == b"\x04\xff\xff\x00\x00"
     )
+
+
+@pytest.mark.parametrize("version", list(Version))
+def test_a_payload_that_is_too_large_is_not_decoded_unless_it_is_a_joins(version: Version) -> None:
+    def said(event: str) -> str:
+        payload = '{"event":"track","list":[1,2,3]}'
+        if version is Version.V2:
+            return f'["1","2","realtime:a","{event}",{payload}]'
+        return f'{{"topic":"realtime:a","event":"{event}","payload":{payload},"ref":"2"}}'
+
+    for event in ("broadcast", "presence", "access_token"):
+        message = decode(version, said(event), 10)
+        assert (message.fields, len(message.raw), message.ref) == ({}, 32, "2")
+        assert decode(version, said(event), 32).fields["event"] == "track"
+        assert decode(version, said(event)).fields["list"] == [1, 2, 3]
+    assert decode(version, said("phx_join"), 10).fields["list"] == [1, 2, 3]

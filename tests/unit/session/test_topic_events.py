@@ -254,6 +254,7 @@ def test_a_meta_that_is_too_large_is_refused() -> None:
     session = make(presence_meta_bytes=20)
     joined(session, presence={"enabled": True})
     assert reason(track(session, {"x": "y" * 20})) == "Track message size exceeded"
+    assert reason(track(session, {"x": "y" * 200_000})) == "Track message size exceeded"
 
 
 def test_an_unknown_presence_event_is_answered() -> None:

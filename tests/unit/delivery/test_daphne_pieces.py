@@ -1,0 +1,80 @@
+"""Packets of daphne's clients are parsed in pieces, in order, while the transport reads nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from realtime.delivery.daphne_pieces import parse_in_pieces
+from realtime.delivery.inbound import reading_turns
+from tests.support.waiting import auntil
+
+
+class Transport:
+    def __init__(self) -> None:
+        self.paused = False
+
+    def pauseProducing(self) -> None:
+        self.paused = True
+
+    def resumeProducing(self) -> None:
+        self.paused = False
+
+
+class Protocol:
+    """What is used of daphne's."""
+
+    STATE_CLOSED = 0
+
+    def __init__(self) -> None:
+        self.state = 3
+        self.failedByMe = False
+        self.transport = Transport()
+        self.client_addr = ["127.0.0.1", 1]
+        self.parsed: list[bytes] = []
+
+    def dataReceived(self, data: bytes) -> None:
+        self.parsed.append(data)
+        self.failedByMe = data.startswith(b"wrong")
+
+
+def protocol() -> Any:
+    made = Protocol()
+    parse_in_pieces(made)
+    return made
+
+
+async def test_a_small_packet_is_parsed_at_once() -> None:
+    one = protocol()
+    one.dataReceived(b"small")
+    assert (one.parsed, one.transport.paused) == ([b"small"], False)
+
+
+async def test_a_large_packet_is_parsed_in_order_while_nothing_is_read() -> None:
+    one = protocol()
+    packet = bytes(range(256)) * 40
+    one.dataReceived(packet)
+    assert (one.parsed, one.transport.paused) == ([], True)
+    # What was read already comes behind it.
+    one.dataReceived(b"behind")
+    await auntil(lambda: not one.transport.paused)
+    assert b"".join(one.parsed) == packet + b"behind"
+    assert max(map(len, one.parsed)) <= 1_024
+    one.dataReceived(b"next")
+    assert one.parsed[-1] == b"next"
+
+
+async def test_after_an_error_the_rest_is_dropped() -> None:
+    one = protocol()
+    one.dataReceived(b"x" * 1_024 + b"wrong" + b"y" * 10_000)
+    await auntil(lambda: not one.transport.paused)
+    assert len(one.parsed) == 2
+
+
+async def test_a_socket_that_has_gone_is_left_alone() -> None:
+    one = protocol()
+    one.dataReceived(b"x" * 10_000)
+    one.state = one.STATE_CLOSED
+    await asyncio.sleep(0)
+    await auntil(lambda: reading_turns().open)
+    assert (one.parsed, one.transport.paused) == ([], True)

@@ -1,0 +1,106 @@
+"""Packets of uvicorn's clients are parsed as the application takes what is in them."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from realtime.delivery.inbound import PIECE
+from realtime.delivery.uvicorn_pieces import hold_reading, parse_pieces, receive_pieces
+
+
+class Transport:
+    def __init__(self) -> None:
+        self.paused = self.closing = False
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+
+class Protocol:
+    """Takes each byte for a message, but a dash, which is a part of one."""
+
+    def __init__(self) -> None:
+        self.client = ("127.0.0.1", 1)
+        self.transport = Transport()
+        self.conn = SimpleNamespace(close_sent=None)
+        self.read_paused = False
+        self.queue: asyncio.Queue[int] = asyncio.Queue()
+        self.parsed = bytearray()
+
+    def parse(self, data: bytes) -> None:
+        self.parsed += data
+        for byte in data.replace(b"-", b""):
+            self.queue.put_nowait(byte)
+            if not self.read_paused:
+                self.read_paused = True
+                self.transport.pause_reading()
+
+    def data_received(self, data: bytes) -> None:
+        receive_pieces(self, self.parse, data)
+
+    async def receive(self) -> int:
+        await parse_pieces(self, self.parse)
+        found = await self.queue.get()
+        if self.read_paused and self.queue.empty():
+            self.read_paused = False
+            self.transport.resume_reading()
+        hold_reading(self)
+        return found
+
+
+async def taken(protocol: Any, count: int) -> bytes:
+    return bytes([await protocol.receive() for _ in range(count)])
+
+
+async def test_a_small_packet_is_parsed_at_once() -> None:
+    one = Protocol()
+    one.data_received(b"abc")
+    assert one.parsed == b"abc"
+    assert await taken(one, 3) == b"abc" and not one.transport.paused
+
+
+async def test_the_rest_of_a_packet_waits_until_its_messages_are_taken() -> None:
+    one = Protocol()
+    packet = bytes(range(256)).replace(b"-", b"") * 100
+    one.data_received(packet)
+    assert len(one.parsed) == PIECE
+    assert await taken(one, PIECE) == packet[:PIECE]
+    assert one.transport.paused and len(one.parsed) == PIECE
+    assert await taken(one, len(packet) - PIECE) == packet[PIECE:]
+    assert not one.transport.paused
+    one.data_received(b"next")
+    assert await taken(one, 4) == b"next"
+
+
+async def test_a_message_without_end_is_parsed_as_it_comes() -> None:
+    one = Protocol()
+    one.data_received(b"-" * 50_000)
+    assert len(one.parsed) == 50_000 and not one.transport.paused
+
+
+async def test_parts_behind_the_last_message_are_parsed_and_reading_goes_on() -> None:
+    one = Protocol()
+    one.data_received(b"a" * PIECE + b"-" * 50_000)
+    assert await taken(one, PIECE) == b"a" * PIECE
+    waiting = asyncio.create_task(one.receive())
+    while one.transport.paused:
+        await asyncio.sleep(0)
+    assert len(one.parsed) == PIECE + 50_000
+    one.data_received(b"z")
+    assert await waiting == ord("z")
+
+
+async def test_a_socket_that_closes_is_given_what_is_left() -> None:
+    one = Protocol()
+    one.data_received(b"a" * 20_000)
+    one.transport.closing = True
+    one.data_received(b"b")
+    assert one.parsed == b"a" * 20_000 + b"b"
