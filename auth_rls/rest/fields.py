@@ -17,10 +17,11 @@ from rest_framework.relations import (
     PrimaryKeyRelatedField,
     SlugRelatedField,
 )
-from rest_framework.serializers import ModelSerializer
+from rest_framework.serializers import ALL_FIELDS, BaseSerializer, ModelSerializer
 
 from auth_rls.access.querysets import visible
 from auth_rls.access.snapshot import PolicySnapshot
+from auth_rls.rest.stream_form import cell, column_of_source, parent_keys
 from auth_rls.sql.primary import primary
 
 _SNAPSHOT = "auth_rls.snapshot"
@@ -69,9 +70,42 @@ class PolicyHyperlinkedRelatedField(_Narrowed, HyperlinkedRelatedField):
 
 class PolicyModelSerializer(ModelSerializer):
     """A ModelSerializer whose relations can be set to visible rows only, and whose relations to
-    many show visible rows only."""
+    many show visible rows only.
+
+    With `stream_form=True`, as an argument or in Meta, it shows the model's columns as the stream
+    does, under their column names: see docs/rest.md. What is no column of the model's table stays
+    as it is, and so does what a request may send.
+    """
 
     serializer_related_field = PolicyPrimaryKeyRelatedField
+
+    def __init__(self, *args: Any, stream_form: bool | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if stream_form is None:
+            stream_form = getattr(getattr(self, "Meta", None), "stream_form", False)
+        #: Whether rows are shown in the stream's form.
+        self.stream_form = bool(stream_form)
+
+    def to_representation(self, instance: Any) -> Any:
+        shown = super().to_representation(instance)
+        if not self.stream_form or not isinstance(instance, models.Model):
+            return shown
+        row = dict(
+            _as_streamed(instance, name, field, shown[name])
+            for name, field in self.fields.items()
+            if name in shown
+        )
+        if getattr(self.Meta, "fields", None) == ALL_FIELDS:
+            row |= {key.name: cell(key, instance) for key in parent_keys(type(instance))}
+        return row
+
+
+def _as_streamed(instance: models.Model, name: str, field: Any, shown: Any) -> tuple[str, Any]:
+    """The key and the value of a serializer's field in the stream's form, where it has one."""
+    if isinstance(field, BaseSerializer):
+        return name, shown
+    column = column_of_source(type(instance), field.source)
+    return (name, shown) if column is None else (column.name, cell(column, instance))
 
 
 def _seen(field: Any, queryset: Any) -> Any:

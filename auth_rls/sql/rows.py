@@ -16,6 +16,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.files import File
 from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.fields.proxy import OrderWrt
 from django.utils import timezone
 
@@ -100,7 +101,22 @@ def canonical(column: Column, value: Any) -> object:
             return bytes(value).hex()
         if column.kind is Kind.INT and isinstance(value, float) and not value.is_integer():
             raise ValueError(f"{column.name}: {value!r} is not whole")
-    value = stored_value(field, value)
+    return _of_kind(column, stored_value(field, value))
+
+
+def canonical_in(column: Column, value: Any, connection: BaseDatabaseWrapper) -> object:
+    """As `canonical`, of a column in this database: a field that converts for a database in ways of
+    its own is asked for what it stores there. Raises what `canonical` raises, and what the field
+    does."""
+    field: Any = value_field(column.field)
+    if column.kind in OPAQUE or all(_djangos(field, hook) for hook in _IN_DATABASE):
+        return canonical(column, value)
+    stored = field.get_db_prep_save(value, connection)
+    plain: Any = getattr(models, field.get_internal_type())
+    return _of_kind(column, plain.to_python(_like(plain, field), stored))
+
+
+def _of_kind(column: Column, value: Any) -> object:
     if value is None:
         return None
     match column.kind:
