@@ -163,13 +163,7 @@ class Client:
         else:
             text = frames.push(channel.join_ref, ref, channel.topic, event, payload)
             message = {"type": "websocket.receive", "text": text}
-        reply = self._replies[ref] = asyncio.get_running_loop().create_future()
-        self._incoming.put_nowait(message)
-        try:
-            async with asyncio.timeout(PATIENCE):
-                answer = await reply
-        finally:
-            self._replies.pop(ref, None)
+        answer = await self._answered(ref, message)
         if answer["status"] != "ok":
             response = answer["response"]
             raise Refused(
@@ -181,8 +175,12 @@ class Client:
         return response if isinstance(response, Mapping) else {}
 
     async def settled(self) -> None:
-        """Return when all that is committed has been handed out."""
+        """Return when all that is committed has been handed out, and this client has taken it."""
         await self._server.settled()
+        # Frames of a socket keep their order: what was sent before the answer has come, too.
+        ref = next(self._refs)
+        text = frames.push(None, ref, "phoenix", "heartbeat", {})
+        await self._answered(ref, {"type": "websocket.receive", "text": text})
 
     async def why_nothing(self, channel: Channel, model: Any) -> str:
         """What may help with a change that did not come."""
@@ -194,6 +192,19 @@ class Client:
         channel.end("The client has left the channel.")
 
     # --- the socket -----------------------------------------------------------------------------
+
+    async def _answered(self, ref: str, message: dict[str, Any]) -> Any:
+        """Send a message and wait for the reply to this ref. Raises Refused and TimeoutError."""
+        if self.close_code is not None:
+            why = f"the socket was closed with {self.close_code}"
+            raise Refused("The server does not answer", why, code=self.close_code)
+        reply = self._replies[ref] = asyncio.get_running_loop().create_future()
+        self._incoming.put_nowait(message)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await reply
+        finally:
+            self._replies.pop(ref, None)
 
     async def _subscribed(self, channel: Channel) -> None:
         """Return when changes flow. Raises Refused for a binding that is refused."""

@@ -164,15 +164,16 @@ class RealtimeServer:
     # --- the log --------------------------------------------------------------------------------
 
     async def settled(self) -> None:
-        """Return when all that is committed has a number and has been handed out. Raises
-        TimeoutError, as where the sequencer is dead."""
+        """Return when all that is committed has a number and has been handed out; while the
+        sequencer is dead, when what has a number has been. Raises TimeoutError after 30 seconds."""
         assert self._hub is not None
         async with asyncio.timeout(_SETTLE_SECONDS):
             while True:
                 if self._sequencer is not None:
                     await self._look()
                 waiting, head = await in_database_thread(self._pending)
-                if not waiting and self._hub.position.seq >= head:
+                numbered = not waiting or self._sequencer is None
+                if numbered and self._hub.position.seq >= head:
                     return
                 await asyncio.sleep(_LOOK_SECONDS)
 
