@@ -20,7 +20,7 @@ from django.utils.encoding import force_bytes
 from django.utils.module_loading import import_string
 
 from auth_rls import conf
-from auth_rls.access.snapshot import PolicySnapshot, permission_name
+from auth_rls.access.snapshot import PolicySnapshot, nobody_holds, permission_name
 from auth_rls.policy.database_check import problem_of
 from auth_rls.policy.declared import declared_policies
 from auth_rls.policy.definition import Definition, PolicyProblem, understand
@@ -109,6 +109,37 @@ def check_parents(
         for model, action in sorted(granting, key=lambda item: (item[0]._meta.label, item[1]))
         for parent in ancestors(model)
         if (parent, action) not in granting
+    ]
+
+
+@checks.register(checks.Tags.database)
+def check_holders(
+    databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[checks.CheckMessage]:
+    """auth_rls.W009 for a permission whose policies are for its holders, and that nobody holds."""
+    from auth_rls.models import Policy
+
+    if _settings_error() is not None or primary(Policy) not in (databases or ()):
+        return []
+    try:
+        snapshot = PolicySnapshot.load_if_migrated()
+        named: dict[str, list[str]] = {}
+        for model, action, rule in snapshot:
+            if rule.audience == "permission" and rule.mode == "permissive":
+                named.setdefault(permission_name(model, action), []).append(rule.name)
+        unheld = nobody_holds(named) if named else frozenset()
+    except DatabaseError:
+        return []  # no database to speak of: Django's own checks and commands say so
+    return [
+        checks.Warning(
+            f"Nobody holds {permission}, so it grants nothing to anybody: its policies "
+            f"({', '.join(names)}) are for those who hold it.",
+            hint="Give the permission to a group or to users, or choose another audience for the "
+            "policy: authenticated, or anyone.",
+            id="auth_rls.W009",
+        )
+        for permission, names in sorted(named.items())
+        if permission in unheld
     ]
 
 

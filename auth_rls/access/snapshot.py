@@ -129,6 +129,22 @@ def permission_name(model: type[models.Model], action: str) -> str:
     return f"{model._meta.app_label}.{codename_of(model, action)}"
 
 
+def nobody_holds(permissions: Iterable[str]) -> frozenset[str]:
+    """Those of these permissions ("app.codename") that no active user holds, directly or by group.
+    None of them while there are no users but superusers, who need none, or where the user model has
+    permissions of its own kind. A query, and one for each permission."""
+    model = get_user_model()
+    if not _knows_permissions(model):
+        return frozenset()
+    columns = {field.name for field in model._meta.concrete_fields}
+    ordinary = {"is_active": True, "is_superuser": False}
+    where = {name: value for name, value in ordinary.items() if name in columns}
+    users = model._base_manager.using(primary(model)).filter(**where)
+    if not users.exists():
+        return frozenset()
+    return frozenset(name for name in permissions if not _holding(users, name).exists())
+
+
 def stored_definitions() -> list[Definition]:
     """The enabled policies in the database. One query."""
     from auth_rls.models import Policy
@@ -168,10 +184,7 @@ def _log_once(definition: Definition, problem: PolicyProblem) -> None:
 def _holders(permission: str, users: dict[Any, Any], past: Past | None) -> set[Any]:
     """The primary keys among `users` whose user holds the permission, now or at that moment."""
     model = get_user_model()
-    try:
-        model._meta.get_field("user_permissions")
-        model._meta.get_field("groups")
-    except FieldDoesNotExist:
+    if not _knows_permissions(model):
         # A user model without Django's permission fields decides by its own `has_perm`, if it has
         # one.
         return {
@@ -179,13 +192,27 @@ def _holders(permission: str, users: dict[Any, Any], past: Past | None) -> set[A
             for pk, user in users.items()
             if hasattr(user, "has_perm") and user.has_perm(permission)
         }
-    app_label, _, codename = permission.partition(".")
     if past is not None:
+        app_label, _, codename = permission.partition(".")
         return past.holders(app_label, codename, users)
-    meant = Permission.objects.using(primary(model)).filter(
+    among = model._base_manager.using(primary(model)).filter(pk__in=list(users))
+    return set(_holding(among, permission).values_list("pk", flat=True))
+
+
+def _holding(users: models.QuerySet[Any], permission: str) -> models.QuerySet[Any]:
+    """Those of these users that hold the permission, directly or by group."""
+    app_label, _, codename = permission.partition(".")
+    meant = Permission.objects.using(primary(users.model)).filter(
         content_type__app_label=app_label, codename=codename
     )
-    holding = model._base_manager.using(primary(model)).filter(
-        Q(user_permissions__in=meant) | Q(groups__permissions__in=meant), pk__in=list(users)
-    )
-    return set(holding.values_list("pk", flat=True))
+    return users.filter(Q(user_permissions__in=meant) | Q(groups__permissions__in=meant))
+
+
+def _knows_permissions(model: type[models.Model]) -> bool:
+    """Whether the user model has Django's own permissions."""
+    try:
+        model._meta.get_field("user_permissions")
+        model._meta.get_field("groups")
+    except FieldDoesNotExist:
+        return False
+    return True

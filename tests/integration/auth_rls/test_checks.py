@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Group
 from django.core.checks import ERROR, WARNING, run_checks
 from django.db.models import Q
 
 from auth_rls import checks, declare_policy
-from tests.support.policies import drop_the_score, policy
+from tests.support.policies import drop_the_score, permission, policy, user
 from tests.zoo.models import Diner, Restaurant
 
 pytestmark = pytest.mark.usefixtures("nothing_declared")
@@ -193,3 +194,23 @@ def test_a_child_whose_parent_has_no_policy_for_the_action_is_warned_of() -> Non
     policy(on="zoo.view_place")
     assert checks.check_parents(databases=["default"]) == []
     assert checks.check_parents() == []
+
+
+@pytest.mark.django_db
+def test_a_permission_that_nobody_holds_is_warned_of() -> None:
+    policy(True, name="Holders", audience="permission")
+    policy(True, name="All", on="zoo.view_team", audience="anyone")
+    # A new project has a superuser, who needs no permission, and nobody else.
+    user("root", is_superuser=True)
+    assert checks.check_holders(databases=["default"]) == []
+    user("gone", "zoo.view_note", is_active=False)
+    ada = user("ada")
+    messages = checks.check_holders(databases=["default"])
+    assert [(m.id, m.level) for m in messages] == [("auth_rls.W009", WARNING)]
+    assert "Nobody holds zoo.view_note" in messages[0].msg and "(Holders)" in messages[0].msg
+    assert "authenticated, or anyone" in str(messages[0].hint)
+    assert checks.check_holders() == []
+    group = Group.objects.create(name="readers")
+    group.permissions.add(permission("zoo.view_note"))
+    ada.groups.add(group)
+    assert checks.check_holders(databases=["default"]) == []
