@@ -12,12 +12,14 @@ from django.apps import apps
 from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
+from django.contrib.staticfiles.handlers import StaticFilesHandlerMixin
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.asgi import ASGIHandler
 from django.db import DatabaseError, connections
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Model
+from django.urls import resolve
 from django.utils.module_loading import import_string
 
 from auth_rls.access.snapshot import PolicySnapshot
@@ -86,6 +88,46 @@ def check_asgi(**kwargs: Any) -> list[CheckMessage]:
             )
         )
     return found
+
+
+@register()
+def check_static_files(**kwargs: Any) -> list[CheckMessage]:
+    """W014 a development server that serves no static files: uvicorn, where daphne is not there to
+    serve them by `runserver`."""
+    wanted = apps.is_installed("django.contrib.staticfiles") and not apps.is_installed("daphne")
+    if not (django_settings.DEBUG and wanted):
+        return []
+    try:
+        application = import_string(getattr(django_settings, "ASGI_APPLICATION", None) or "")
+    except Exception:
+        return []  # W011 says so
+    http = getattr(application, "application_mapping", {}).get("http", application)
+    # What another application wraps cannot be seen.
+    plain = isinstance(http, ASGIHandler) and not isinstance(http, StaticFilesHandlerMixin)
+    if not plain or _by_middleware() or _by_route():
+        return []
+    return [
+        Warning(
+            "Under uvicorn nothing serves static files, so pages do not find realtime/client.js.",
+            hint='In asgi.py write "http": ASGIStaticFilesHandler(http), of '
+            "django.contrib.staticfiles.handlers, or serve them by WhiteNoise.",
+            id="realtime.W014",
+        )
+    ]
+
+
+def _by_middleware() -> bool:
+    """Whether WhiteNoise, or something of its name, serves static files."""
+    return any("whitenoise" in path.lower() for path in django_settings.MIDDLEWARE)
+
+
+def _by_route() -> bool:
+    """Whether a route leads to static files, as `staticfiles_urlpatterns` makes one."""
+    path = f"/{(django_settings.STATIC_URL or '').lstrip('/')}realtime/client.js"
+    try:
+        return resolve(path).func.__module__.endswith(("staticfiles.views", "django.views.static"))
+    except Exception:
+        return False
 
 
 @register()

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from channels.routing import ProtocolTypeRouter
 from django.conf import settings
+from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
+from django.contrib.staticfiles.views import serve
 from django.core.handlers.asgi import ASGIHandler
 from django.test import override_settings
+from django.urls import re_path
 
-from realtime.checks import check_asgi
+from realtime.checks import check_asgi, check_static_files
 
 here = __name__
 plain = ASGIHandler()
 without_route = ProtocolTypeRouter({"http": plain})
+with_files = ProtocolTypeRouter({"http": ASGIStaticFilesHandler(plain), "websocket": plain})
 with_route = ProtocolTypeRouter({"http": plain, "websocket": plain})
+
+
+class NoRoutes:
+    """URLs of a project that has none."""
+
+    urlpatterns: ClassVar[list[Any]] = []
+
+
+class FilesByRoute:
+    """URLs that serve static files, as `staticfiles_urlpatterns` makes them."""
+
+    urlpatterns: ClassVar[list[Any]] = [re_path(r"^static/(?P<path>.*)$", serve)]
 
 
 async def something_else(scope: Any, receive: Any, send: Any) -> None:
@@ -44,3 +60,36 @@ def test_a_runserver_without_websockets_is_warned_of() -> None:
         assert [message.id for message in check_asgi()] == ["realtime.W012"]
     with override_settings(ASGI_APPLICATION=f"{here}.with_route", INSTALLED_APPS=apps):
         assert check_asgi() == []
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "found"),
+    [
+        ("with_route", {}, ["realtime.W014"]),
+        ("plain", {}, ["realtime.W014"]),
+        ("with_files", {}, []),
+        ("something_else", {}, []),
+        ("missing", {}, []),
+        ("with_route", {"DEBUG": False}, []),
+        ("with_route", {"MIDDLEWARE": ["whitenoise.middleware.WhiteNoiseMiddleware"]}, []),
+        ("with_route", {"ROOT_URLCONF": FilesByRoute}, []),
+    ],
+)
+def test_a_development_server_without_static_files_is_warned_of(
+    path: str, more: dict[str, Any], found: list[str]
+) -> None:
+    apps = [name for name in settings.INSTALLED_APPS if name != "daphne"]
+    given = {
+        "ASGI_APPLICATION": f"{here}.{path}",
+        "INSTALLED_APPS": apps,
+        "ROOT_URLCONF": NoRoutes,
+        "DEBUG": True,
+        **more,
+    }
+    with override_settings(**given):
+        assert [message.id for message in check_static_files()] == found
+
+
+def test_where_runserver_serves_them_nothing_is_said() -> None:
+    with override_settings(ASGI_APPLICATION=f"{here}.with_route", DEBUG=True):
+        assert check_static_files() == []
