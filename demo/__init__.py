@@ -1,1 +1,1 @@
-"""A board that two people see move: the demo of Rowcast."""
+"""The demo of Rowcast: a board of tasks that people share."""

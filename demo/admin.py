@@ -1,7 +1,7 @@
 """The demo in the admin, under the same policies as everywhere else.
 
-The admin asks Django permissions and knows no rows; here it shows and offers only what the
-policies let the person have. Superusers see all.
+Django's admin decides by permissions alone, not by rows; here it shows and offers only rows and
+actions that the policies allow. Superusers see all.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from demo.models import Membership, Message, Task, Team
 
 
 class GuardedAdmin(admin.ModelAdmin):
-    """A ModelAdmin whose rows, and what may be done to each, are the policies' to decide."""
+    """A ModelAdmin that shows and changes only rows for which the policies allow it."""
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return visible(super().get_queryset(request), Subject.from_user(request.user))

@@ -1,7 +1,7 @@
-"""The REST API, on which the page's own writes go too: `/api/tasks/`, `messages`, `teams`.
+"""The REST API, which the page uses for its writes too: `/api/tasks/`, `messages`, `teams`.
 
-Owns what can be asked for and how it is checked for sense. Who may do it is written nowhere in
-this file: that is said by the policies. Columns are named as in the stream.
+Owns the requests and their validation. Nothing in this file decides who may do what: the policies
+do. Columns are named as in the stream.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Guarded(viewsets.GenericViewSet):
 
 
 class ColleagueField(serializers.PrimaryKeyRelatedField):
-    """Somebody whose membership the request's user may see."""
+    """A user, among those whose membership the request's user may see."""
 
     default_error_messages = {"does_not_exist": NOT_A_MEMBER}
 
@@ -74,7 +74,7 @@ class TaskSerializer(PolicyModelSerializer):
         return attrs
 
     def update(self, instance: Task, validated_data: dict[str, Any]) -> Task:
-        # Only what is asked for: another's change of another column stays.
+        # Only the columns of the request, so that a concurrent change of another column is kept.
         for name, value in validated_data.items():
             setattr(instance, name, value)
         instance.save(update_fields=[*validated_data, "updated_at"])
@@ -95,7 +95,7 @@ class Tasks(viewsets.ModelViewSet, Guarded):
     search_fields = ["title"]
 
     def perform_create(self, serializer: Any) -> None:
-        """In the name of who asks, at the end of its column."""
+        """Create the task as the request's user's, at the end of its column."""
         status = serializer.validated_data.get("status", Task.Status.TODO)
         last = Task.objects.filter(status=status).aggregate(last=Max("position"))["last"]
         position = STEP if last is None else last + STEP
@@ -108,7 +108,8 @@ class Tasks(viewsets.ModelViewSet, Guarded):
         asked = self.get_serializer(data=request.data)
         asked.is_valid(raise_exception=True)
         place = asked.validated_data
-        # Neighbours are looked up among the rows that the user sees: an id is no way to learn more.
+        # Neighbours are looked up among the rows that the user sees, so that ids reveal nothing
+        # more.
         column = Task.objects.exclude(pk=task.pk).filter(status=place["status"])
         positions = dict(column.for_subject(request).values_list("pk", "position"))
         task.status = place["status"]

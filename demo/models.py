@@ -1,7 +1,7 @@
 """The rows of the demo: teams, who is in them, tasks on a board, and messages.
 
-Owns their shape. Who may see or change a row is written nowhere in this file: that is said by
-the policies that `load_demo` puts into the database.
+Owns their columns. Nothing in this file decides who may see or change a row: the policies do, which
+`load_demo` puts into the database.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from django.utils import timezone
 from auth_rls.managers import PolicyManager
 from realtime import publish
 
-# How far apart tasks stand at first; see Task.position.
+# The distance of the tasks' positions at first; see Task.position.
 STEP = 1024.0
 
 

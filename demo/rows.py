@@ -1,6 +1,6 @@
-"""What the page is given to show: visible rows, under the column names the stream uses too.
+"""The rows that the page shows, under the column names that the stream uses too.
 
-Owns the reading side. Every row passes `auth_rls.visible()`; nothing here knows a rule.
+Every row is read through `auth_rls.visible()`; no rule about who sees what is in this file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def board(user: AbstractUser) -> dict[str, Any]:
     mentions is not listed.
     """
     subject = Subject.from_user(user)
-    # One transaction is one snapshot, so that no row refers to one that is not there yet.
+    # One transaction has one database snapshot, so that every row that a row refers to is read too.
     with transaction.atomic():
         teams = _rows(Team, subject)
         memberships = _rows(Membership, subject)

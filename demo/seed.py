@@ -1,6 +1,6 @@
 """The demo's content as plain values: people, policies, tasks, messages.
 
-Owns what the demo says, not how it gets into the database: that is `load_demo`.
+`load_demo` writes it into the database.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ COLLEAGUES: Final = (
 TEAMS: Final = ("Gates", "Kitchen", "Stage")
 
 # Held by everyone in the demo through the group "Demo people". A permission alone shows nothing:
-# the policies below say which rows it is about.
+# the policies below decide for which rows it counts.
 GROUP: Final = "Demo people"
 GROUP_PERMISSIONS: Final = (
     "demo.view_team",

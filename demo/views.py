@@ -1,4 +1,5 @@
-"""The pages: signing in, the board, and the rows it reads again after a gap."""
+"""The pages: signing in, the board, and the board's rows as JSON, for a page that reads them
+again."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from demo.seed import ADMIN, PASSWORD, PEOPLE
 class SignIn(LoginView):
     """Django's own sign-in, with the demo accounts one click away.
 
-    Their password stands on the page. `load_demo` refuses to make such accounts where DEBUG is
+    The page shows their password. `load_demo` refuses to make such accounts where DEBUG is
     off, and the page then does not offer them.
     """
 

@@ -1,8 +1,8 @@
 """Keeps credentials out of logs.
 
-Clients of this protocol put keys into the query string, and servers log query strings. Owns
-recognising credentials in text, and a logging filter that replaces them wherever they stand in a
-record. Never drops a record, and never changes one that holds no credential.
+Clients of this protocol put keys into the query string, and servers log query strings. This module
+recognises credentials in text, and has a logging filter that replaces them in every part of a
+record. It never drops a record, and never changes one without a credential.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-#: Loggers through which the servers we run under may write a request's path or headers.
+#: Loggers of the supported servers that may write a request's path or headers.
 SERVER_LOGGERS: Final = (
     "daphne",
     "daphne.http_protocol",
@@ -51,7 +51,7 @@ _PATTERNS: Final = (
     ),
     re.compile(rf"(\b(?:x-api-key|apikey)\s{{0,4}}:\s{{0,4}})({_VALUE})", re.IGNORECASE),
     re.compile(r"(\bBearer(?:\s|%20|\+){1,4})([a-z0-9._~/=-][a-z0-9._~+/=-]*)", re.IGNORECASE),
-    # A token or a secret key is known by its own look, whatever stands before it.
+    # A token or a secret key is recognised by its own form, whatever precedes it.
     re.compile(r"()(?<![a-z0-9_-])(eyJ[a-z0-9_-]{4,}\.[a-z0-9_.-]*)", re.IGNORECASE),
     re.compile(r"()(?<![a-z0-9_-])(sb_secret_[a-z0-9_-]+)", re.IGNORECASE),
 )

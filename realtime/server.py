@@ -1,6 +1,6 @@
 """uvicorn with a fast path: `uvicorn --ws realtime.server:FanoutProtocol project.asgi:application`.
 
-Serves every ASGI application as uvicorn's own protocol does. An application that knows the
+Serves every ASGI application as uvicorn's own protocol does. An application that uses the
 extension `rowcast.fanout` may open a direct outbox for its socket, and put frames into it that it
 shares with other sockets. From then on every message goes by that outbox, in the order of the
 calls. Frames are compressed where the server offers it (`--ws-per-message-deflate true`, uvicorn's
@@ -198,8 +198,9 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         if self._abort_timer is not None:
             self._abort_timer.cancel()
         super().connection_lost(exc)
-        # It refers back to this object. Objects in a circle wait for a full garbage collection,
-        # which stops the process for half a second for every ten thousand sockets that have gone.
+        # It refers back to this object. A reference cycle is freed only by a full garbage
+        # collection, which stops the process for half a second for every ten thousand closed
+        # sockets.
         self._offers.pop(EXTENSION, None)
 
     def handle_close(self, event: Any) -> None:

@@ -1,7 +1,7 @@
-"""Settings of the host project that shows Rowcast at work.
+"""Settings of the project that serves the demo.
 
-Everything a deployment changes comes from the environment; without any, this is a development
-set-up on SQLite and the in-memory channel layer.
+Everything that a deployment changes comes from environment variables; without any, this is a
+development set-up on SQLite and the in-memory channel layer.
 """
 
 from __future__ import annotations

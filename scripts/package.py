@@ -1,4 +1,4 @@
-"""What scripts/package asks of the built files: everything that is needed, and nothing else."""
+"""Checks of the built files for scripts/package: they contain what is needed, and nothing else."""
 
 from __future__ import annotations
 

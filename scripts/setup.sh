@@ -95,7 +95,7 @@ make_clients() {
   install_packages "$CLIENT_VERSIONS/node"
 }
 
-# The official Python client, whose module has the name of ours.
+# The official Python client, apart from Rowcast, because both have a module named `realtime`.
 make_python_client() {
   wanted=tests/acceptance/python/requirements.txt
   state=$(cksum <"$wanted")

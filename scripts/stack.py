@@ -56,7 +56,7 @@ class Part:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Ctrl-C is for us; the parts are ended in order.
+                # Ctrl-C reaches this program only, which ends the parts in order.
                 start_new_session=True,
             )
 
@@ -100,7 +100,8 @@ def manage(*arguments: str, env: dict[str, str]) -> str:
 
 @contextlib.contextmanager
 def database() -> Iterator[str]:
-    """The URL of a PostgreSQL: the given one, or one of our own while we run."""
+    """The URL of a PostgreSQL: the given one, or that of a server started for as long as this
+    runs."""
     if given := os.environ.get("DATABASE_URL", ""):
         yield given
         return
@@ -119,7 +120,8 @@ def database() -> Iterator[str]:
 def _database_folder() -> Path:
     folder = VAR / "postgresql"
     if os.geteuid() == 0 and any(not p.stat().st_mode & 0o001 for p in VAR.parents):
-        # PostgreSQL refuses to be root, and nobody else may pass through to here.
+        # PostgreSQL refuses to run as root, and another user may not enter the folders above this
+        # one.
         folder = Path(tempfile.gettempdir()) / "rowcast-stack"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -127,7 +129,7 @@ def _database_folder() -> Path:
 
 @contextlib.contextmanager
 def redis() -> Iterator[str]:
-    """The URL of a Redis: the given one, or one of our own while we run."""
+    """The URL of a Redis: the given one, or that of a server started for as long as this runs."""
     from tests.support import redis as redises
 
     if reason := redises.missing():
@@ -234,7 +236,7 @@ def _interrupt(*_: object) -> None:
 
 
 def main() -> int:
-    # SIGINT too: a shell that starts us in the background has it ignored.
+    # SIGINT too: a shell that starts this in the background has it ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:

@@ -2,7 +2,7 @@
 
 `METRICS` is the only list of names; docs/operations.md explains them and a test compares the two.
 Figures of this process come from its hub, those of the installation from the database, the same in
-every process. Counts nothing itself, and needs prometheus-client only to write the text.
+every process. prometheus-client is needed only to write the text.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Which columns of a model hold secrets: values that let their owner in. They are only published if
-they are named.
+"""Which columns of a model hold secrets, such as passwords, tokens and keys. They are published
+only if they are named.
 
-Decided by what Django says of a field (its class, the model it belongs to) and by its name. A
-number of something, a moment or a truth value is no secret, whatever its name: `token_count`,
-`password_set_at`, `has_secret`.
+Decided by the field's class, its model and its name. A count, a point in time or a boolean is no
+secret, whatever its name: `token_count`, `password_set_at`, `has_secret`.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ _HOLDERS = _set(
     "webhook"
 )
 _HELD = _set("answer answers code codes digest hash hashes key keys link nonce pin salt seed")
-# A name that is a secret only where the model's name says of what: `key` of `Token`.
+# A name that is a secret only in a model with a telling name: `key` of `Token`.
 _MODELS = _set(
     "apikey apitoken authenticator credential credentials grant hotp invitation otp passkey "
     "secret token totp"
@@ -46,7 +45,7 @@ _BARE = _set("code content data digest hash hashed key keys payload raw value")
 # Secrets where they are the whole name.
 _WHOLE = _set("hash pin salt")
 _WHOLE_PAIRS = frozenset({("session", "data")})
-# Codes that let in, by the last word of the name.
+# Codes that serve as credentials, by the last word of the name.
 _NUMBERS = _set("cvc cvv otp passcode pin totp")
 # Classes of fields that encrypt or hash what they hold, by any part of their name.
 _CLASSES = re.compile(r"password|secret|encrypt|credential|token", re.IGNORECASE)
@@ -69,7 +68,7 @@ def is_secret(field: models.Field[Any, Any]) -> bool:
 
 
 def _by_owner(field: models.Field[Any, Any]) -> bool:
-    """What Django itself keeps: a password's hash, a session's key and data."""
+    """Whether it is one of Django's own: a password's hash, a session's key or data."""
     # Models are declared before the app registry lets these be imported.
     from django.contrib.auth.base_user import AbstractBaseUser
     from django.contrib.sessions.base_session import AbstractBaseSession

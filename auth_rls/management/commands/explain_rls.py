@@ -1,6 +1,6 @@
 """`manage.py explain_rls`: why a row is shown or not, to whom, and by which policy.
 
-Exits with 0 when it is allowed, 1 when it is denied, 2 when the question cannot be asked.
+Exits with 0 when it is allowed, 1 when it is denied, 2 when the options make no sense.
 """
 
 from __future__ import annotations

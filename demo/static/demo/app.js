@@ -1,8 +1,8 @@
 /**
- * The page: rows the server embedded, and changes on top of them as they are committed. What a
- * lost connection missed comes through the stream too, so rows are read again only where the
- * stream cannot help: once it begins, when it says that changes are lost, or that what I may see
- * is not what it was.
+ * The page: rows that the server embedded, and changes on top of them as they are committed. What
+ * was missed while the connection was lost comes through the stream too, so rows are read again only
+ * when the stream begins, and when it reports that changes are lost or that the user's permissions
+ * changed.
  */
 
 import { connect } from "../realtime/client.js";
@@ -23,7 +23,8 @@ const store = new Store(embedded("board-data"));
 const strip = new Strip(document.querySelector(".strip"));
 const layout = document.querySelector(".layout");
 const announcer = document.getElementById("announce");
-// Tasks that this page has asked to change, until when: what comes back is no news here.
+// Ids of tasks that this page has just changed, and until when a change of one that the stream brings
+// counts as this page's own, which is not announced.
 const own = new Map();
 const OWN_FOR_MS = 3000;
 const RETRY_MS = 2000;
@@ -36,7 +37,7 @@ function toast(text) {
   setTimeout(() => element.remove(), 5000);
 }
 
-/** Asks the server; what it refuses is told, and the page shows again what is true. */
+/** Sends a request; when the server refuses it, says so and shows the server's rows again. */
 async function attempt(method, url, body) {
   try {
     await send(method, url, body);
@@ -85,7 +86,7 @@ function refresh() {
 }
 
 async function readRows() {
-  // Asked for again while a reading is under way: that one may be too old.
+  // Called again while rows are being read: those may be too old, so they are read once more.
   while (readAgain) {
     readAgain = false;
     store.hold();
@@ -119,7 +120,7 @@ store.onChange((change) => {
 
 const COLUMNS = { todo: "To do", doing: "Doing", done: "Done" };
 
-/** What a change of a task means in words, for people who do not see it move. */
+/** A change of a task as a sentence, for screen readers. */
 function describe({ eventType, before, after }) {
   if (eventType === "DELETE") return before ? `“${before.title}” is gone` : "";
   if (!before) return `New in ${COLUMNS[after.status]}: “${after.title}”`;
@@ -190,7 +191,7 @@ let begun = false;
 let joining = false;
 channel.on("system", {}, ({ extension, status }) => {
   if (extension !== "postgres_changes" || status !== "ok") return;
-  // Sent once with each join, and then whenever what I may see has changed.
+  // Sent once with each join, and then whenever the rows that the user may see have changed.
   if (!joining) refresh();
   joining = false;
 });

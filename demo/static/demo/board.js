@@ -1,7 +1,7 @@
 /**
  * The board: three columns of cards, moved by dragging, by buttons and by other people.
  *
- * Owns the columns' elements. It asks `actions` for every change and paints what the store holds.
+ * Owns the columns' elements. It changes rows by `actions` only, and paints the rows of the store.
  */
 
 import { editTitle, makeCard, paintCard } from "./card.js";
@@ -44,7 +44,7 @@ export class Board {
     this.changed();
   }
 
-  /** The rows changed: paint once, however many changes come in one go. */
+  /** Called when rows changed; paints once for all changes of one frame. */
   changed(change) {
     if (change?.table === "demo_task" && change.highlight) this.#touched.add(change.after?.id);
     if (this.#painting) return;
@@ -210,8 +210,8 @@ export class Board {
   }
 }
 
-/** An element that is moved in the document loses the focus it had, and so does one that is now
- * disabled: then it goes to the menu beside it. */
+/** Returns the focus to an element that lost it by being moved in the document. One that is now
+ * disabled cannot have it: then the menu button beside it gets it. */
 function keepFocus(focused) {
   if (!focused?.isConnected) return;
   const target = focused.disabled ? focused.parentElement.lastElementChild : focused;

@@ -14,7 +14,7 @@ export function makeCard(template, id) {
  * @param {object} task
  * @param {import("./store.js").Store} store
  * @param {{left: ?string, right: ?string, mayChange: boolean}} facts The names of the columns
- *   beside its own, and whether the policies are expected to let this person change it.
+ *   beside its own, and whether to offer changes: a guess, since the policies decide.
  */
 export function paintCard(card, task, store, { left, right, mayChange }) {
   const title = card.querySelector(".card-title");

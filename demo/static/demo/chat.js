@@ -1,4 +1,4 @@
-/** The chat: what may be read, and a line to write to a team or to everyone. */
+/** The chat: the messages that the user may read, and a form to write to a team or to everyone. */
 
 import { fill, teamTag, wear } from "./people.js";
 
@@ -31,7 +31,7 @@ export class Chat {
     this.#changed();
   }
 
-  /** The newest message in view, for when the chat has just been shown. */
+  /** Scrolls to the newest message; called when the chat has just been shown. */
   scrollDown() {
     this.#list.scrollTop = this.#list.scrollHeight;
   }

@@ -1,14 +1,15 @@
 /**
  * Where others point on the board. Screens differ, and so do the cards that people may see: so a
- * place is told as a point of a card, in the room of the card's team alone, or of a column.
+ * pointer is sent as a point of a card, to the room of the card's team only, or as a point of a
+ * column, to all rooms.
  *
- * Owns the layer of cursors over the columns, and how often this page tells of its own.
+ * Owns the layer of cursors over the columns, and how often this page sends its own pointer.
  */
 
 import { calm } from "./motion.js";
 import { hueOf } from "./people.js";
 
-// The server takes 10 broadcasts a second from a connection, and there is typing, too.
+// The server takes 10 broadcasts a second from a connection; "typing" is sent by the same one.
 const TELL_EVERY_MS = 130;
 const STILL_AFTER_MS = 6000;
 const STATUS = /^[a-z]+$/;
@@ -53,7 +54,7 @@ export class Cursors {
     for (const id of this.#cursors.keys()) if (!people.has(id)) this.#remove(id);
     const isNew = [...people.keys()].some((id) => !this.#known.has(id));
     this.#known = new Set(people.keys());
-    // Who has just come is told where I point.
+    // Those who have just come get this page's pointer.
     if (!isNew || !this.#pointer || Date.now() - this.#pointer.at > STILL_AFTER_MS) return;
     this.#told.place = "";
     this.#tellSoon();
@@ -83,7 +84,7 @@ export class Cursors {
     if (isNews) for (const teamId of teams) this.#rooms.say(teamId, "cursor", place);
   }
 
-  /** Where my pointer is, and who may know. */
+  /** This page's pointer, and the rooms that it may be sent to. */
   #point() {
     const on = this.#pointer?.on;
     if (!on?.isConnected) return null;
@@ -107,7 +108,7 @@ export class Cursors {
   #heard({ person, payload, teamId }) {
     const cursor = this.#cursors.get(person.id);
     if (payload.gone === true) {
-      // Gone from this room; it may have been seen in another one since.
+      // The pointer left this room; another room may have got it since.
       if (cursor?.teamId === teamId) this.#remove(person.id);
       return;
     }
@@ -139,7 +140,7 @@ export class Cursors {
     clearTimeout(cursor.timer);
     this.#cursors.delete(id);
     cursor.element.dataset.gone = "";
-    // Fades; where nothing moves, at once.
+    // It fades out; with reduced motion it is removed at once.
     const motions = cursor.element.getAnimations();
     Promise.allSettled(motions.map((motion) => motion.finished)).then(() => cursor.element.remove());
   }
@@ -153,12 +154,12 @@ export class Cursors {
     const target = place.card === undefined
       ? this.#columns.querySelector(`.column[data-status="${place.column}"]`)
       : this.#columns.querySelector(`.card[data-id="${place.card}"]`);
-    // A card that I may not see, or a board that is not shown.
+    // A card that this page does not have, or a board that is not shown.
     element.hidden = !target?.offsetParent;
     if (element.hidden) return;
-    // For those who want less motion it marks the card, and moves only from card to card.
+    // With reduced motion it marks the card, and moves only from card to card.
     const { x, y } = calm.matches && place.card !== undefined ? { x: 0.95, y: 0.75 } : place;
-    // Where it will stand, not where a card that glides is just now.
+    // The final position, not that of a card which is still gliding.
     const left = target.offsetLeft + x * target.offsetWidth;
     const top = target.offsetTop + y * target.offsetHeight;
     element.style.transform = `translate(${left.toFixed(1)}px, ${top.toFixed(1)}px)`;
@@ -170,7 +171,7 @@ export class Cursors {
   }
 }
 
-/** What another page told, if it is a place. */
+/** The pointer in another page's message, or null if the message has no valid one. */
 function placeOf({ card, column, x, y }) {
   const isPart = (value) => Number.isFinite(value) && value >= 0 && value <= 1;
   if (!isPart(x) || !isPart(y)) return null;

@@ -1,9 +1,9 @@
-/** Who is here: the avatars of the others in the bar, as presence knows them. */
+/** Who is present: the avatars of the others in the bar, from the presence of the rooms. */
 
 import { wear } from "./people.js";
 
 const SHOWN = 3;
-// A page that is loaded again is gone for a moment; its avatar need not blink for that.
+// A page that is reloaded leaves for a moment; its avatar stays for so long.
 const GRACE_MS = 1500;
 
 export class Here {
@@ -40,7 +40,7 @@ export class Here {
       this.#leaving.set(id, setTimeout(() => this.#left(id), GRACE_MS));
     }
     this.#paint();
-    // Those who were here before me are no news.
+    // Those who were present before this page are not announced.
     this.#begun ||= isLive;
   }
 

@@ -1,7 +1,7 @@
 /** The menu of a card: one popover for all cards, filled when it opens. */
 
 /**
- * @param {HTMLElement} button Where it opens, and where the focus returns.
+ * @param {HTMLElement} button The menu opens at it, and the focus returns to it.
  * @param {number} id
  * @param {object} board The Board.
  * @param {import("./store.js").Store} store

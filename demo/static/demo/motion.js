@@ -1,12 +1,12 @@
-/** Lets the eye follow rows: what moves glides, what comes fades in, what goes fades out. */
+/** Animates rows: what moves glides, what comes fades in, what goes fades out. */
 
-/** People who asked for less motion. */
+/** The browser's setting for reduced motion. */
 export const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const EASE = "cubic-bezier(0.2, 0.8, 0.2, 1)";
 
 /**
  * Runs `mutate`, then animates every `[data-id]` in `root` from where it was to where it is.
- * Without motion for people who asked for less of it, and in pages nobody looks at.
+ * Without animation under the setting for reduced motion, and in hidden pages.
  *
  * @param {Element} root
  * @param {() => void} mutate
@@ -47,7 +47,7 @@ function arrive(element) {
   element.animate(frames, { duration: 260, easing: EASE });
 }
 
-/** The element is gone; a copy that nobody can reach fades in its place. */
+/** Fades out an inert copy of an element that was removed, where it was. */
 function vanish(root, element, was) {
   const origin = root.getBoundingClientRect();
   const ghost = element.cloneNode(true);

@@ -12,7 +12,7 @@ export function initials(name) {
   return letters.join("").toUpperCase();
 }
 
-/** Makes `element` the avatar of a person; of nobody known, a neutral one. */
+/** Makes `element` the avatar of a person; without a person, a neutral one. */
 export function wear(element, person, label = true) {
   element.textContent = person ? initials(person.name) : "?";
   element.dataset.hue = person ? hueOf(person.id) : "";

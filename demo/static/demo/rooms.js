@@ -1,8 +1,8 @@
 /**
- * The rooms I am in: one private topic for each of my teams, on the connection of the board. What
- * is said there is kept nowhere; who may listen and speak is decided by policies.
+ * The user's rooms: one private topic for each of their teams, on the connection of the board. What
+ * is sent there is not stored; policies decide who may receive and send.
  *
- * Owns the channels and who is in them, and nothing on the screen.
+ * Owns the channels and who is present in them, and nothing on the screen.
  */
 
 const SEEN_EVERY_MS = 15000;
@@ -26,8 +26,8 @@ export class Rooms {
   }
 
   /**
-   * Listens: "presence" is told that people came or went; any other event is a broadcast, handed
-   * over with the person who sent it and the team in whose room.
+   * Adds a listener. For "presence" it is called without a message when people came or went. Any
+   * other event is a broadcast, passed with its sender and the team of its room.
    *
    * @param {string} event
    * @param {(message?: {person: object, payload: object, teamId: number}) => void} listener
@@ -37,17 +37,18 @@ export class Rooms {
     this.#listeners[event].add(listener);
   }
 
-  /** @returns {number[]} The teams whose rooms I am in. */
+  /** @returns {number[]} The teams whose rooms are joined. */
   get teams() {
     return [...this.#channels.keys()];
   }
 
-  /** @returns {boolean} Whether I am in touch with every room, so that what I know is so now. */
+  /** @returns {boolean} Whether every room is joined, so that the people in them are up to date. */
   get isLive() {
     return [...this.#channels.values()].every((channel) => channel.status === "live");
   }
 
-  /** @returns {Map<number, number[]>} The people here, without me, and the teams they are here for. */
+  /** @returns {Map<number, number[]>} Ids of the people present, without the user, and the teams in
+   *   whose rooms they are. */
   get people() {
     const people = new Map();
     for (const teamId of this.teams) {
@@ -56,7 +57,7 @@ export class Rooms {
     return people;
   }
 
-  /** Says something to those in a room. Nothing is said where nobody listens. */
+  /** Broadcasts to a room. Sends nothing where no one else is present. */
   say(teamId, event, payload) {
     const channel = this.#channels.get(teamId);
     if (channel?.status !== "live" || this.#peopleOf(teamId).length === 0) return;
@@ -65,15 +66,15 @@ export class Rooms {
 
   #peopleOf(teamId) {
     const channel = this.#channels.get(teamId);
-    // What was heard before the connection was lost is worth something; where I am not let in, not.
+    // While the connection is lost the people of before count; where the join was refused, none do.
     if (channel.status === "errored" && this.#client.status.status === "open") return [];
-    // The server says who a member is; keys and metas are what pages choose.
+    // `phx_user_id` is set by the server; keys and metas are chosen by pages.
     const metas = Object.values(channel.presenceState()).flat();
     const ids = new Set(metas.map((meta) => Number(meta.phx_user_id)));
     return [...ids].filter((id) => id !== this.#store.me.id && this.#store.people.has(id));
   }
 
-  /** My teams are what the stream says they are: enters and leaves rooms accordingly. */
+  /** Joins and leaves rooms, so that they are those of the user's teams in the store. */
   #follow() {
     const { me, myTeams } = this.#store;
     const wanted = new Set(me.bypasses ? this.#store.rows("demo_team").map(({ id }) => id) : myTeams.keys());
@@ -97,18 +98,18 @@ export class Rooms {
   }
 
   #track(channel) {
-    // Where a policy does not let me be listed, I am here unseen.
+    // A policy may refuse it: then the user receives the room and is not listed.
     channel.track({ name: this.#store.me.name }).catch(() => {});
   }
 
-  /** Nobody tells me that a policy lets me be listed again. */
+  /** Tries again, because the server sends nothing when a policy allows `track` again. */
   #beSeen() {
     for (const channel of this.#channels.values()) {
       if (channel.status === "live" && !(this.#store.me.id in channel.presenceState())) this.#track(channel);
     }
   }
 
-  /** Hands on what somebody in the room sent; the server says who that is. */
+  /** Passes a broadcast to the listeners, with its sender by the `user_id` that the server set. */
   #heard(teamId, event, payload, userId) {
     const id = Number(userId);
     if (event === "presence" || !this.#peopleOf(teamId).includes(id)) return;

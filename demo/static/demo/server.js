@@ -1,6 +1,6 @@
-/** Asking the server over HTTP: JSON in, JSON out, with Django's CSRF token. */
+/** Requests over HTTP: JSON in, JSON out, with Django's CSRF token. */
 
-/** What REST framework says of a request that it refuses, as one text. */
+/** The errors in REST framework's reply to a refused request, as one text. */
 function reason(body, status) {
   const said = body.detail ?? body.error;
   if (typeof said === "string") return said;

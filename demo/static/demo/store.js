@@ -2,9 +2,9 @@
  * The rows this page may see, by table and id.
  *
  * Owns their state and nothing on the screen. It changes in three ways: all rows are replaced by
- * what the server read, a change of the stream is applied, or the page runs ahead of the server
+ * what the server read, a change of the stream is applied, or the page shows its own change at once
  * (`patch`) until the stream confirms it. Changes that arrive while rows are being read are kept
- * back and applied on top of them: in stream order, so the newest always wins.
+ * back and applied on top of them in stream order, so the newest always wins.
  */
 
 export const TABLES = ["demo_team", "demo_membership", "demo_task", "demo_message"];
@@ -34,7 +34,7 @@ export class Store {
     return this.#tables.get(table).get(id);
   }
 
-  /** @returns {Map<number, string>} The teams I am in, and as what. */
+  /** @returns {Map<number, string>} The user's teams by id, with the role in each. */
   get myTeams() {
     const mine = this.rows("demo_membership").filter((row) => row.user_id === this.me.id);
     return new Map(mine.map((row) => [row.team_id, row.role]));
@@ -50,7 +50,7 @@ export class Store {
     this.#tell();
   }
 
-  /** Keeps changes back from now on: rows are being read. */
+  /** Keeps changes back from now on, because rows are being read. */
   hold() {
     this.#held ??= [];
   }
@@ -76,7 +76,7 @@ export class Store {
     this.#tell({ ...change, before, after: rows.get(id) });
   }
 
-  /** Shows what the server is being asked to do; `replace` or the stream has the last word. */
+  /** Shows a change that was requested from the server; `replace` or the stream overwrites it. */
   patch(table, id, values) {
     const rows = this.#tables.get(table);
     if (!rows.has(id)) return;

@@ -1,4 +1,4 @@
-/** The strip at the foot: how the connection is, and each frame's place in the log and latency. */
+/** The strip at the foot: the state of the connection, and each frame's seq and latency. */
 
 const KEPT = 50;
 const MEDIAN_OF = 20;
@@ -22,7 +22,7 @@ export class Strip {
   }
 
   /**
-   * Not live, and why: what arrives now says nothing of how fast changes travel.
+   * Shows that the stream is not live, and why. Latencies of what arrives meanwhile mean nothing.
    *
    * @param {"connecting"|"closed"} status
    * @param {string} text
@@ -73,7 +73,7 @@ export class Strip {
   }
 
   /**
-   * Milliseconds from the commit to now; null where that says nothing: for a change from before
+   * Milliseconds from the commit to now; null where that is meaningless: for a change from before
    * the subscription, and where this device's clock is behind the server's by more than rounding.
    */
   #latencyOf(change) {

@@ -1,4 +1,4 @@
-/** Who is writing a message just now: told to the room it is meant for, shown under the chat. */
+/** Who is writing a message just now: sent to the room it is meant for, shown under the chat. */
 
 const SHOWN_FOR_MS = 3000;
 const TELL_EVERY_MS = 1500;
@@ -34,7 +34,7 @@ export class Typing {
     });
   }
 
-  /** To whom I am writing: a team, or everyone in all my rooms. */
+  /** The rooms of the message being written: a team's, or all of the user's. */
   get #teams() {
     const { value } = this.#form.elements.team;
     return value === "" ? this.#rooms.teams : [Number(value)];

@@ -1,4 +1,4 @@
-"""`manage.py realtime_repair`: says what is wrong with a log, and mends it."""
+"""`manage.py realtime_repair`: report what is wrong with a log, and repair it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Command(BaseCommand):
         return len(found)
 
     def _mend(self, alias: str) -> int:
-        # One at a time: a cure may be another problem's, too.
+        # One at a time: one repair may solve several problems.
         for count in range(_ROUNDS):
             found = repair.problems(alias)
             if not found:

@@ -25,7 +25,7 @@ from realtime.event_log.tailer import Tailer
 from realtime.process import heartbeat
 from realtime.util.database_threads import close_connections
 
-# Less than a lease, so that a layer that does not answer costs a leader no lead.
+# Less than a lease, so that a leader keeps it although the layer does not answer.
 _PUBLISH_SECONDS = 1.5
 
 
@@ -75,7 +75,7 @@ class Command(BaseCommand):
             settings.DATABASE,
             settings.POLL_INTERVAL,
             _publisher(bus, loop),
-            # Servers hear the leader; what a standby would add is every message twice.
+            # The leader publishes for all servers; a standby would send every batch a second time.
             follow=False,
             on_role=on_role,
         )
@@ -108,7 +108,7 @@ class Command(BaseCommand):
             self.stdout.flush()
 
     def _stop(self, tailer: Tailer, loop: asyncio.AbstractEventLoop) -> None:
-        # The batch at hand is finished; a second signal does not wait for it.
+        # The current batch is finished; a second signal does not wait for it.
         tailer.stop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
@@ -135,7 +135,7 @@ def _publisher(bus: Bus, loop: asyncio.AbstractEventLoop) -> Callable[[Batch], N
         try:
             future.result(_PUBLISH_SECONDS)
         except TimeoutError:
-            # The next publication must not find this one still in the way.
+            # Cancelled, or it would delay the next publication.
             future.cancel()
             raise TimeoutError(f"no answer within {_PUBLISH_SECONDS} s") from None
 
@@ -143,7 +143,7 @@ def _publisher(bus: Bus, loop: asyncio.AbstractEventLoop) -> Callable[[Batch], N
 
 
 def _drain(tailer: Tailer, alias: str) -> tuple[Look, int, Look]:
-    """How the log stood, how many entries were numbered, how it stands."""
+    """The state of the log before, the count of entries that were numbered, the state after."""
     try:
         before = Sequencer().look(connections[alias])
         numbered = tailer.drain()

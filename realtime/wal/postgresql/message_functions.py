@@ -1,16 +1,16 @@
 """The text of the functions that SQL written for Supabase calls. Never talks to a database.
 
-All run with the rights of who calls them (SECURITY INVOKER), so that none lets anybody do what an
-INSERT into `realtime_message` would not: the caller's privileges on the table decide, column by
-column, and its row security. A function with its owner's rights would send for everybody who may
-run SQL. The INSERT names only the columns that a sender may choose, so that a role can be granted
-those alone; `user_id` is not one of them.
+All run with the caller's rights (SECURITY INVOKER), so that none allows more than an INSERT into
+`realtime_message` would: the caller's privileges on the table decide, column by column, and its row
+security. A function with its owner's rights would send for every role that may run SQL. The INSERT
+names only the columns that a sender may choose, so that a role can be granted those alone;
+`user_id` is not one of them.
 
-The search path is fixed, with the temporary schema last: no table, function or operator of the
-caller's session stands in for what is meant.
+The search path is fixed, with the temporary schema last, so that no table, function or operator of
+the caller's session is used instead.
 
 A broadcast that cannot be stored is a warning, as in Supabase: it must not fail the write of the
-trigger that sends it. What ends the transaction anyway, such as a deadlock, is raised.
+trigger that sends it. An error that ends the transaction anyway, such as a deadlock, is raised.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ BEGIN
     PERFORM set_config('realtime.topic', outer_topic, true);
 END
 """
-# An object without an id gets that of the message; what is no object has no place for one.
+# An object without an id gets that of the message; other JSON values cannot hold one.
 _PAYLOAD = """CASE
             WHEN jsonb_typeof(payload) = 'object' AND NOT payload ? 'id'
             THEN payload || jsonb_build_object('id', message_id)

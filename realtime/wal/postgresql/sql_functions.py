@@ -1,8 +1,8 @@
 """The functions for other programs' SQL in a PostgreSQL database, compared with those wanted.
 
-Ours carry a comment with two digests: of the statement that made a function, and of PostgreSQL's
-own text of it, so that a change by hand is found too. What has no such comment belongs to somebody
-else, as in a database of Supabase's, and is never touched.
+Rowcast's have a comment with two digests: of the statement that made a function, and of
+PostgreSQL's own text of it, so that a change by hand is found too. Functions without such a
+comment, as in a database of Supabase's, are never touched.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from realtime.wal.postgresql.values import quote_name
 from realtime.wal.sql_functions import NotOurs, SqlFunction
 
 _MARK = "Rowcast "
-# Two runs at once would each make what the other has made.
+# An advisory lock, so that two runs at once do not make the same function.
 _ADVISORY_KEY = 0x726F_7763_6173_75
 
 _TABLE = """
@@ -60,8 +60,8 @@ class _Compared:
 
 
 class PostgresqlSqlFunctions:
-    """See `realtime.wal.sql_functions.SqlFunctions`. `table` is what Django calls the table of
-    messages; names of topics and events are no longer than so many characters."""
+    """See `realtime.wal.sql_functions.SqlFunctions`. `table` is Django's name of the table of
+    messages; `longest_topic` and `longest_event` are lengths in characters."""
 
     def __init__(
         self, connection: BaseDatabaseWrapper, table: str, longest_topic: int, longest_event: int
@@ -135,8 +135,8 @@ class PostgresqlSqlFunctions:
         return found or ("", "")
 
     def _make_schema(self, cursor: Any) -> None:
-        """A schema that others made keeps its grants: they are theirs to give. In one of ours
-        everybody may call: what the functions do is bounded by the caller's own rights."""
+        """Make the schema if there is none, and let every role use it: what the functions do is
+        bounded by the caller's own rights. An existing schema keeps its grants."""
         cursor.execute(_SCHEMA)
         if cursor.fetchone() is None:
             cursor.execute(f"CREATE SCHEMA {SCHEMA}")
