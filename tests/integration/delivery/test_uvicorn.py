@@ -9,7 +9,7 @@ import json
 import socket
 import ssl
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -185,6 +185,16 @@ async def test_a_line_is_compressed_for_who_agreed_and_for_nobody_else(
             assert (len(wanted) < 100) == compressed
 
 
+@pytest.fixture
+def frozen() -> Iterator[None]:
+    """The garbage collector looks at nothing that was there before, which would take it long."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("frozen")
 async def test_a_socket_that_has_gone_leaves_nothing_to_the_garbage_collector() -> None:
     """But for what asyncio makes of its own transport."""
     protocols: list[weakref.ref[Any]] = []
@@ -212,7 +222,7 @@ async def test_a_socket_that_has_gone_leaves_nothing_to_the_garbage_collector() 
     assert len(protocols) == 2
 
 
-@pytest.mark.usefixtures("wal", "closing_hub")
+@pytest.mark.usefixtures("wal", "closing_hub", "frozen")
 @pytest.mark.parametrize("ws", [FanoutProtocol, "websockets-sansio"])
 async def test_nor_does_a_socket_that_was_served(ws: Any, granted: Any) -> None:
     await db(granted, "view_note", using={"is_public": True})

@@ -185,6 +185,7 @@ FLOATS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=2000, deadline=None)
 @given(FLOATS)
 def test_a_float_reads_back_as_the_same_double(value: float) -> None:
