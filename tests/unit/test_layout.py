@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.source import ROOT, parsed
+from tests.support.source import ROOT, nodes
 
 TESTS = ROOT / "tests"
 MODULES = sorted(TESTS.rglob("test_*.py"))
@@ -38,9 +38,9 @@ OF_LIBRARIES = {
 }
 
 
-def trees(paths: list[Path]) -> Iterator[tuple[str, ast.Module]]:
+def sources(paths: list[Path]) -> Iterator[tuple[str, tuple[ast.AST, ...]]]:
     for path in paths:
-        yield str(path.relative_to(ROOT)), parsed(path)
+        yield str(path.relative_to(ROOT)), nodes(path)
 
 
 def unit_tests() -> list[str]:
@@ -79,8 +79,8 @@ def test_the_integration_tests_lie_in_the_folders_of_the_code() -> None:
 def test_no_test_module_imports_another() -> None:
     found = [
         f"{path}:{node.lineno}"
-        for path, tree in trees(sorted(TESTS.rglob("*.py")))
-        for node in ast.walk(tree)
+        for path, inside in sources(sorted(TESTS.rglob("*.py")))
+        for node in inside
         if isinstance(node, ast.ImportFrom)
         and node.module is not None
         and (".test_" in f".{node.module}" or node.module.endswith("conftest"))
@@ -92,9 +92,9 @@ def _is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__") and name not in OF_LIBRARIES
 
 
-def _touches(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def _touches(inside: tuple[ast.AST, ...]) -> Iterator[tuple[int, str]]:
     """Private names of others that a module imports, reads or replaces."""
-    for node in ast.walk(tree):
+    for node in inside:
         if isinstance(node, ast.Attribute) and _is_private(node.attr):
             if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
                 yield node.lineno, ast.unparse(node)
@@ -112,15 +112,15 @@ def _touches(tree: ast.Module) -> Iterator[tuple[int, str]]:
 def test_no_test_touches_what_is_private_to_another_module() -> None:
     found = [
         f"{path}:{line} {name}"
-        for path, tree in trees(sorted(TESTS.rglob("*.py")))
-        for line, name in _touches(tree)
+        for path, inside in sources(sorted(TESTS.rglob("*.py")))
+        for line, name in _touches(inside)
     ]
     assert found == []
 
 
-def _replaced(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def _replaced(inside: tuple[ast.AST, ...]) -> Iterator[tuple[int, str]]:
     """Constants of others that a module replaces."""
-    for node in ast.walk(tree):
+    for node in inside:
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("patch.setattr"):
             for argument in node.args[:2]:
                 value = argument.value if isinstance(argument, ast.Constant) else None
@@ -132,8 +132,8 @@ def test_no_test_replaces_a_constant() -> None:
     """Timings and sizes are passed in."""
     found = {
         (path, name)
-        for path, tree in trees(sorted(TESTS.rglob("*.py")))
-        for _, name in _replaced(tree)
+        for path, inside in sources(sorted(TESTS.rglob("*.py")))
+        for _, name in _replaced(inside)
     }
     # What a process has counted until now, not how much it may.
     assert found == {("tests/integration/auth_rls/access/test_audit_log.py", "LIMIT")}
@@ -142,8 +142,8 @@ def test_no_test_replaces_a_constant() -> None:
 def test_tokens_are_made_in_one_place() -> None:
     makers = [
         path
-        for path, tree in trees(sorted(TESTS.rglob("*.py")))
-        for node in ast.walk(tree)
+        for path, inside in sources(sorted(TESTS.rglob("*.py")))
+        for node in inside
         if isinstance(node, ast.FunctionDef) and node.name == "token"
     ]
     assert makers == ["tests/support/tokens.py"]

@@ -21,7 +21,7 @@ from tests.support.socket_client import Client, db
 from tests.support.tokens import token
 from tests.support.waiting import auntil
 
-pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
+pytestmark = [pytest.mark.usefixtures("wal", "closing_hub"), pytest.mark.slow]
 
 
 async def opened(asker: str, **binding: Any) -> tuple[Client, str]:

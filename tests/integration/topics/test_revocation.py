@@ -22,7 +22,7 @@ from tests.support.socket_client import Client, db
 from tests.support.tokens import token
 from tests.support.waiting import auntil
 
-pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
+pytestmark = [pytest.mark.usefixtures("wal", "closing_hub"), pytest.mark.slow]
 
 ROOMS = {
     "topic__in": {
