@@ -1,8 +1,9 @@
-"""A time limit for the heads of HTTP requests, under uvicorn and daphne.
+"""Limits for the heads of HTTP requests, under uvicorn and daphne.
 
 The head of a WebSocket's handshake is one of them. uvicorn waits for a head without end, daphne as
-long as a byte comes now and then. Neither has a setting or an interface for this; where their
-objects are not as expected, nothing is changed.
+long as a byte comes now and then. With httptools, uvicorn also takes a head of any size; with h11
+it has a limit of its own, and so has daphne. Neither has a setting or an interface for this; where
+their objects are not as expected, nothing is changed.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from typing import Any
 
 #: Seconds that a client may take for the head of a request.
 HEAD_SECONDS = 10.0
+#: Bytes of a head. h11's limit is the same.
+HEAD_BYTES = 65_536
 
 _PROTOCOLS = (
     ("uvicorn.protocols.http.httptools_impl", "HttpToolsProtocol"),
     ("uvicorn.protocols.http.h11_impl", "H11Protocol"),
 )
+# The attribute that holds the size of a head that is not complete.
+_HEAD = "_rowcast_head"
 # Stands for a request that is being served, or for the pause that uvicorn itself limits.
 _BUSY = object()
 
@@ -35,6 +40,35 @@ def limit_request_heads() -> None:
             # One of the two is optional.
             continue
         limit_heads_of(protocol, HEAD_SECONDS)
+        if hasattr(protocol, "on_headers_complete"):
+            limit_head_bytes_of(protocol, HEAD_BYTES)
+
+
+def limit_head_bytes_of(protocol: Any, most: int) -> None:
+    """Close each connection of this class of protocols whose head is incomplete after more than
+    `most` bytes. The class takes what httptools calls: one packet is parsed whole."""
+    begin, complete = protocol.on_message_begin, protocol.on_headers_complete
+    data_received = protocol.data_received
+
+    def counted_begin(self: Any) -> None:
+        setattr(self, _HEAD, 0)
+        begin(self)
+
+    def counted_complete(self: Any) -> None:
+        setattr(self, _HEAD, None)
+        complete(self)
+
+    def counted_data_received(self: Any, data: bytes) -> None:
+        data_received(self, data)
+        size = vars(self).get(_HEAD)
+        if size is None:
+            return
+        setattr(self, _HEAD, size + len(data))
+        if size + len(data) > most:
+            self.transport.abort()
+
+    protocol.on_message_begin, protocol.on_headers_complete = counted_begin, counted_complete
+    protocol.data_received = counted_data_received
 
 
 def limit_heads_of(protocol: Any, seconds: float) -> None:

@@ -32,6 +32,9 @@ class Payer:
 
 NOBODY = Payer()
 
+# Accounts without work that are remembered.
+_MOST_IDLE = 10_000
+
 
 class Slot:
     """One piece of work that is running."""
@@ -55,6 +58,11 @@ class _Account:
         self.used = used
         self.running = 0
         self.names: dict[str, deque[asyncio.Future[None]]] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether work of the account runs or waits."""
+        return bool(self.running or self.names)
 
     def next(self) -> asyncio.Future[None]:
         """The next request; names are served in rotation."""
@@ -81,6 +89,8 @@ class FairShare:
         # Accounts that may get a slot, by what they have used. Entries may be outdated.
         self._next: list[tuple[float, int, str]] = []
         self._numbers = count()
+        # Accounts without work, by what they have used. Entries may be outdated.
+        self._idle: list[tuple[float, str]] = []
         # What the last account with a slot had used. A new account begins with as much, so that it
         # does not overtake the others for long.
         self._level = 0.0
@@ -133,6 +143,19 @@ class FairShare:
         self._free -= 1
         account.running += 1
         self._level = max(self._level, account.used)
+        while self._idle and (self._idle[0][0] <= self._level or len(self._idle) > _MOST_IDLE):
+            used, name = heapq.heappop(self._idle)
+            idle = self._accounts.get(name)
+            if idle is not None and idle.used == used and not idle.busy:
+                del self._accounts[name]
+
+    def _rest(self, name: str, account: _Account) -> None:
+        """An account has no work for now. It is forgotten once a new account would begin with as
+        much as it has used: forgotten earlier, it would come back with less."""
+        if account.used > self._level:
+            heapq.heappush(self._idle, (account.used, name))
+        else:
+            self._accounts.pop(name, None)
 
     def _leave(self, name: str, account: _Account, cost: float) -> None:
         self._free += 1
@@ -143,7 +166,7 @@ class FairShare:
         if account.names:
             self._enlist(name, account)
         elif not account.running:
-            self._accounts.pop(name, None)
+            self._rest(name, account)
         self._grant()
 
     def _forget(self, name: str, account: _Account, of: str, request: asyncio.Future[None]) -> None:
@@ -153,8 +176,8 @@ class FairShare:
             requests.remove(request)
             if not requests:
                 del account.names[of]
-        if not account.names and not account.running:
-            self._accounts.pop(name, None)
+        if not account.busy:
+            self._rest(name, account)
 
     def _enlist(self, name: str, account: _Account) -> None:
         heapq.heappush(self._next, (account.used, next(self._numbers), name))

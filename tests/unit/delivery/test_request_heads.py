@@ -6,7 +6,11 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from realtime.delivery.request_heads import limit_daphne_heads, limit_heads_of
+from realtime.delivery.request_heads import (
+    limit_daphne_heads,
+    limit_head_bytes_of,
+    limit_heads_of,
+)
 
 SECONDS = 0.02
 
@@ -121,3 +125,42 @@ async def test_daphne_s_websockets_are_left_alone() -> None:
     one = accepted()
     one.transport.protocol = object()
     assert await lives(one)
+
+
+class HttptoolsProtocol:
+    """What is used of uvicorn's protocol with httptools."""
+
+    def __init__(self) -> None:
+        self.transport = SimpleNamespace(aborted=False)
+        self.transport.abort = lambda: setattr(self.transport, "aborted", True)
+        self.before = b""
+
+    def on_message_begin(self) -> None:
+        self.before = b""
+
+    def on_headers_complete(self) -> None:
+        self.before = b"body"
+
+    def data_received(self, data: bytes) -> None:
+        if data.startswith(b"GET"):
+            self.on_message_begin()
+        if b"\r\n\r\n" in data:
+            self.on_headers_complete()
+
+
+def test_a_head_without_end_is_closed_by_its_size() -> None:
+    class Limited(HttptoolsProtocol):
+        pass
+
+    limit_head_bytes_of(Limited, 1_000)
+    one = Limited()
+    for _ in range(3):
+        one.data_received(b"GET / HTTP/1.1\r\nx: " + b"y" * 900)
+        one.data_received(b"\r\n\r\n")
+        # What follows a head is no part of it.
+        one.data_received(b"z" * 5_000)
+        assert one.before == b"body" and not one.transport.aborted
+    one.data_received(b"GET / HTTP/1.1\r\n")
+    for _ in range(3):
+        one.data_received(b"x: " + b"y" * 500)
+    assert one.transport.aborted

@@ -129,3 +129,19 @@ async def test_within_the_budget_nobody_asks_and_beyond_it_all_wait_for_other_ta
     assert done == ["after"]
     await asyncio.sleep(0)
     assert share.open
+
+
+async def test_who_comes_and_goes_is_charged_and_passes_nobody_who_waits() -> None:
+    share = FairShare(1, 1, budget=1.0)
+    done: list[str] = []
+
+    async def again_and_again() -> None:
+        # Between two pieces of work its account has neither a slot nor a request.
+        for _ in range(100):
+            await worked(share, GREEDY, done, "greedy", 1)
+
+    greedy = asyncio.create_task(again_and_again())
+    await asyncio.sleep(0)
+    await asyncio.gather(*(worked(share, OTHER, done, "other", 0.5) for _ in range(4)))
+    assert len(done) < 20
+    await greedy
