@@ -31,8 +31,13 @@ class Channel:
     phase: Phase = Phase.JOINING
     #: When a join that waits for its bindings is given up, as `now`; None for one that does not.
     join_until: float | None = None
-    #: Messages that came before the join was answered, in order, each with the time it came.
-    pending: list[tuple[ClientMessage, float]] = field(default_factory=list)
+    #: Whether its token has not taken effect yet, as it replaces another.
+    renewing: bool = False
+    #: Messages that came before the join was answered or the token took effect, in order: each with
+    #: the time it came and its size.
+    pending: list[tuple[ClientMessage, float, int]] = field(default_factory=list)
+    #: How many of them came before a token that came while the channel was joining.
+    ahead_of_token: int | None = None
     #: Bytes of its join and of its pending messages.
     size: int = 0
     #: When the token expires, in seconds since 1970.

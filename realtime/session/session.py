@@ -101,7 +101,7 @@ class Session:
             return self._replies.fail(message, WireError.UNMATCHED_TOPIC.response())
         if message.event.lower() == "access_token":
             return self._access_token(channel, message, now)
-        if channel.phase is Phase.JOINING:
+        if channel.phase is Phase.JOINING or channel.renewing:
             return self._defer(channel, message, len(data), now)
         return self._push(channel, message, now)
 
@@ -116,12 +116,13 @@ class Session:
     def _defer(
         self, channel: Channel, message: ClientMessage, size: int, now: float
     ) -> list[Effect]:
-        """Keep a message until the join before it is answered: messages take effect in order."""
+        """Keep a message until the join or the token before it takes effect: messages do so in
+        order."""
         joining = [one for one in self.channels.values() if one.pending]
         count = sum(len(one.pending) for one in joining)
         if count >= MOST_PENDING or not self._has_room(size):
             return self.topic_events.too_many(channel, message)
-        channel.pending.append((message, now))
+        channel.pending.append((message, now, size))
         channel.size += size
         return []
 
@@ -182,7 +183,7 @@ class Session:
         earlier = self.channels.get(topic)
         if earlier is None:
             return []
-        effects = self._drop(earlier)
+        effects = [*self._drop(earlier), *self.release(earlier)]
         # V1 frames carry no join_ref: a client would take this close for one of the new join.
         if self.version is Version.V2:
             effects.append(self._replies.lifecycle(earlier, "phx_close"))
@@ -208,12 +209,13 @@ class Session:
             return [reply]
         if channel.pending and channel.pending[-1][0].event != "phx_leave":
             # Earlier messages have not taken effect yet.
-            channel.pending.append((message, now))
+            channel.pending.append((message, now, 0))
             return []
         if message.join_ref is not None and message.join_ref != channel.join_ref:
             # A late leave of an earlier join of this topic.
             return [reply]
-        return [*self._drop(channel), reply, self._replies.lifecycle(channel, "phx_close")]
+        close = self._replies.lifecycle(channel, "phx_close")
+        return [*self._drop(channel), *self.release(channel), reply, close]
 
     def _access_token(self, channel: Channel, message: ClientMessage, now: float) -> list[Effect]:
         token = token_in(message.fields)
@@ -223,7 +225,10 @@ class Session:
             return self._replies.over(message, WireError.TOO_MANY_JOINS, scope)
         channel.token = token
         if channel.phase is Phase.JOINING:
+            if channel.ahead_of_token is None:
+                channel.ahead_of_token = len(channel.pending)
             return []
+        channel.renewing = True
         return [Renew(channel, token)]
 
     # --- from the connection --------------------------------------------------------------------
@@ -270,12 +275,19 @@ class Session:
             channel, problems, working=len(config.bindings) > len(problems), hints=hints
         )
 
-    def release(self, channel: Channel) -> list[Effect]:
-        """Handle the messages that came while the channel was joining."""
+    def release(self, channel: Channel, most: int | None = None) -> list[Effect]:
+        """Handle the messages that waited for the channel's join, or for its token: the first
+        `most`, or all."""
         effects: list[Effect] = []
+        channel.renewing = False
         pending, channel.pending = channel.pending, []
-        for message, then in pending:
-            if self.channels.get(channel.topic) is not channel:
+        for index, (message, then, size) in enumerate(pending):
+            joined = self.channels.get(channel.topic) is channel
+            if joined and most is not None and index >= most:
+                channel.pending.append((message, then, size))
+                continue
+            channel.size -= size
+            if not joined:
                 effects += self.topic_events.unmatched(channel, message)
             elif message.event == "phx_leave":
                 effects += self._leave(message, then)
@@ -325,7 +337,8 @@ class Session:
         expires_at: float | None,
         hints: Mapping[str, str] = MappingProxyType({}),
     ) -> list[Effect]:
-        """The channel is subscribed again, as the subject of another token."""
+        """The channel is subscribed again, as the subject of another token. Call `release`
+        afterwards, unless yet another one has come."""
         if self.channels.get(channel.topic) is not channel:
             return [Leave(channel)]
         channel.expires_at = expires_at
@@ -378,7 +391,8 @@ class Session:
             return self.refused(channel, message)
         system = self._replies.system(channel.name, channel, "error", "system", message)
         error = self._replies.lifecycle(channel, "phx_error")
-        return [Note("channel_ended", message), *self._drop(channel), system, error]
+        dropped = [*self._drop(channel), system, error, *self.release(channel)]
+        return [Note("channel_ended", message), *dropped]
 
     def close(self, code: CloseCode) -> list[Effect]:
         """End the socket, for a reason outside it."""

@@ -5,6 +5,7 @@ Also owns `Socket`, the part of a connection that subscribers, joins and topics 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
@@ -58,6 +59,7 @@ class ChannelSubscriber:
 
     __slots__ = (
         "_channel",
+        "_renewal",
         "_skipped",
         "_socket",
         "casts",
@@ -87,11 +89,18 @@ class ChannelSubscriber:
         self.version = socket.session.version
         # Stored broadcasts that are not delivered when they come from the log, the oldest first.
         self._skipped: dict[str, None] = {}
+        self._renewal: asyncio.Lock | None = None
 
     @property
     def connection(self) -> object:
         """The same object for all channels of one socket."""
         return self._socket
+
+    def renewal(self) -> asyncio.Lock:
+        """Held while another token of the channel takes effect."""
+        if self._renewal is None:
+            self._renewal = asyncio.Lock()
+        return self._renewal
 
     def hear(self, frame: Outgoing, id_: str) -> None:
         """Queue a stored broadcast, unless it is to be skipped."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from auth_rls.subjects import denylist
 from auth_rls.subjects.sessions import user_of_session
 from auth_rls.subjects.subject import Subject
-from auth_rls.subjects.token_errors import ExpiredToken
+from auth_rls.subjects.token_errors import ExpiredToken, TokenError
 from realtime.process.connection_monitor import Monitored
 from realtime.process.hub import Hub
 from realtime.protocol.errors import SUBSCRIBED, WireError
@@ -98,7 +98,8 @@ class Joiner:
 
     async def _admit(self, channel: Channel) -> _Admission | None:
         """Whether the channel may be joined; None once its join is refused."""
-        token = channel.token
+        # Not one that has come meanwhile, which takes effect after the join.
+        token = channel.config.access_token
         subject, read = await self._subject(token)
         now = self._loop.time()
         channel.quotas = self._hub.quotas_of(subject, now)
@@ -172,17 +173,36 @@ class Joiner:
         subscriber.answered(frozenset(replayed))
         if subscribed.rights != rights:
             self._topics.permit(channel, subscribed.rights)
-        self._perform(self._session.release(channel))
         self._socket.set_timer()
-        if channel.token is not None and channel.token != admission.token:
-            # Another token came while the join was under way.
+        if channel.token is None or channel.token == admission.token:
+            self._perform(self._session.release(channel))
+        else:
+            # Another token came while the join was under way; what came behind it waits for it.
+            self._perform(self._session.release(channel, channel.ahead_of_token))
+            channel.renewing = True
             self._perform([Renew(channel, channel.token)])
 
     async def renew(self, channel: Channel, token: str) -> None:
-        """Subscribe the channel as the subject of another token. Raises as `join` does."""
-        subject, read = await self._subject(token)
+        """Subscribe the channel as the subject of another token; does nothing for one that another
+        has replaced. Raises as `join` does."""
         subscriber = self._subscribers.get(channel)
-        if subscriber is None or channel.token != token:
+        if subscriber is None:
+            return
+        # One after the other, or one that took longer would take effect last.
+        async with subscriber.renewal():
+            if channel.token != token:
+                return
+            try:
+                await self._renew(channel, subscriber, token)
+            except TokenError:
+                if channel.token == token:
+                    raise
+            if channel.token == token:
+                self._perform(self._session.release(channel))
+
+    async def _renew(self, channel: Channel, subscriber: ChannelSubscriber, token: str) -> None:
+        subject, read = await self._subject(token)
+        if self._subscribers.get(channel) is not subscriber:
             return
         channel.quotas = self._hub.quotas_of(subject, self._loop.time())
         request = self._request(channel, subject, read)

@@ -20,6 +20,7 @@ from realtime.protocol.errors import CloseCode
 from realtime.wal.head import read_head
 from tests.support.socket_client import Client, application, closed, db
 from tests.support.tokens import token
+from tests.support.topics import allow
 from tests.support.waiting import PATIENCE_SECONDS, auntil
 from tests.zoo.models import Member, Note, Team
 
@@ -440,6 +441,63 @@ async def test_a_fresh_token_changes_the_subject_in_band(granted: Any) -> None:
     await db(Note.objects.create, owner=bob, title="for bob")
     assert (await client.change())["record"]["title"] == "for bob"
     assert await client.silent()
+    await client.close()
+
+
+@pytest.mark.parametrize("joined", [True, False], ids=["joined", "joining"])
+async def test_a_broadcast_right_behind_a_token_is_judged_by_that_token(joined: bool) -> None:
+    ada, bob = await user("ada"), await user("bob")
+    await db(allow, "receive_broadcast")
+    await db(allow, "send_broadcast", {"topic": "$user.username"})
+    client = await Client(token=token(ada.pk)).connect()
+    for name, status in (("bob", "ok"), ("ada", "error")):
+        topic = f"realtime:{name}"
+        config = {"private": True, "broadcast": {"ack": True}}
+        joining = {"config": config, "access_token": token(ada.pk, n=1)}
+        ref = await client.push(topic, "phx_join", joining)
+        if joined:
+            assert (await client.reply(ref))["status"] == "ok"
+        await client.push(topic, "access_token", {"access_token": token(bob.pk)})
+        message = {"type": "broadcast", "event": "e", "payload": {}}
+        reply = await client.reply(await client.push(topic, "broadcast", message))
+        assert reply["status"] == status, name
+    await client.close()
+
+
+async def test_a_broadcast_ahead_of_a_token_is_judged_by_the_token_before() -> None:
+    ada, bob = await user("ada"), await user("bob")
+    await db(allow, "receive_broadcast")
+    await db(allow, "send_broadcast", {"topic": "$user.username"})
+    client = await Client(token=token(ada.pk)).connect()
+    config = {"private": True, "broadcast": {"ack": True}}
+    await client.push("realtime:ada", "phx_join", {"config": config})
+    message = {"type": "broadcast", "event": "e", "payload": {}}
+    first = await client.push("realtime:ada", "broadcast", message)
+    await client.push("realtime:ada", "access_token", {"access_token": token(bob.pk)})
+    second = await client.push("realtime:ada", "broadcast", message)
+    assert (await client.reply(first))["status"] == "ok"
+    assert (await client.reply(second))["status"] == "error"
+    await client.close()
+
+
+async def test_of_many_tokens_at_once_the_last_counts(granted: Any) -> None:
+    ada, bob = await user("ada"), await user("bob")
+    await db(granted, "view_note", using={"owner": "$user.id"})
+    await db(allow, "receive_broadcast")
+    await db(allow, "send_broadcast")
+    client = await Client(token=token(ada.pk)).connect()
+    binding = {"event": "*", "schema": "public", "table": "zoo_note"}
+    config = {"postgres_changes": [binding], "private": True, "broadcast": {"ack": True}}
+    await client.push("realtime:room", "phx_join", {"config": config})
+    for sent in (token(ada.pk, n=1), "garbage", token(ada.pk, n=2), token(bob.pk)):
+        await client.push("realtime:room", "access_token", {"access_token": sent})
+    message = {"type": "broadcast", "event": "e", "payload": {}}
+    # The answer comes when the last of them has taken effect.
+    reply = await client.reply(await client.push("realtime:room", "broadcast", message))
+    assert reply["status"] == "ok"
+    await db(Note.objects.create, owner=ada, title="for ada")
+    await db(Note.objects.create, owner=bob, title="for bob")
+    assert (await client.change())["record"]["title"] == "for bob"
     await client.close()
 
 

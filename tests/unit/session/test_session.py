@@ -602,6 +602,59 @@ def test_a_socket_holds_no_more_than_so_many_bytes_of_messages_and_joins() -> No
     assert reply[4]["response"]["reason"] == "ChannelRateLimitReached: Too many channels"
 
 
+def renewed(session: Session, channel: Channel) -> list[Effect]:
+    return session.renewed(channel, problems=[], expires_at=None)
+
+
+def token_frame(ref: str, token: str) -> str:
+    return text(["6", ref, "realtime:room", "access_token", {"access_token": token}])
+
+
+def test_what_follows_a_token_takes_effect_after_it() -> None:
+    session = make()
+    channel, _ = joined(session, broadcast={"ack": True})
+    assert of(SendBroadcast, session.receive(said("7"), 0.0))
+    assert of(Renew, session.receive(token_frame("8", "new"), 0.0))
+    assert session.receive(said("9"), 0.0) == []
+    # Yet another one comes: what waits goes by the last.
+    assert of(Renew, session.receive(token_frame("10", "newer"), 0.0))
+    assert session.receive(said("11"), 0.0) == []
+    assert session.receive(text(["6", "12", "realtime:room", "phx_leave", {}]), 0.0) == []
+    assert of(SendBroadcast, renewed(session, channel)) == []
+    effects = session.release(channel)
+    assert [effect.message.ref for effect in of(SendBroadcast, effects)] == ["9", "11"]
+    assert [frame[3] for frame in frames(effects)] == ["phx_reply", "phx_close"]
+
+
+def test_what_follows_a_token_that_is_refused_is_refused_too() -> None:
+    session = make()
+    channel, _ = joined(session, broadcast={"ack": True})
+    session.receive(token_frame("8", "new"), 0.0)
+    session.receive(said("9"), 0.0)
+    system, error, unmatched = frames(session.ended(channel, "Token has expired 3 seconds ago"))
+    assert (system[3], error[3]) == ("system", "phx_error")
+    assert unmatched[1] == "9" and unmatched[4]["response"]["reason"] == "unmatched topic"
+
+
+def test_what_waits_for_a_join_that_another_replaces_is_answered() -> None:
+    session = make()
+    joining(session, broadcast={"ack": True})
+    session.receive(said("7"), 0.0)
+    replies = frames(session.receive(join_frame(ref="8"), 0.0))
+    assert [(frame[1], frame[3]) for frame in replies] == [("7", "phx_reply"), ("6", "phx_close")]
+
+
+def test_what_has_waited_no_longer_counts_against_what_a_socket_holds() -> None:
+    session = make(frame_bytes=None, payload_bytes=None)
+    channel, _ = joined(session, broadcast={"ack": True})
+    large = "x" * (MOST_BYTES // 3)
+    for number in range(8):
+        session.receive(token_frame("8", f"new {number}"), 0.0)
+        assert session.receive(said("9", x=large), 0.0) == []
+        renewed(session, channel)
+        assert of(SendBroadcast, session.release(channel))
+
+
 def test_a_heartbeat_is_answered_while_a_channel_is_joining() -> None:
     session = make()
     joining(session)
