@@ -39,8 +39,8 @@ _BIGINT = 2**63
 
 
 def pretty(document: str, max_value: int = MAX_VALUE) -> str:
-    """A JSON object over several lines, its numbers digit for digit. Long values are cut, which is
-    said; a text that is not JSON is returned unchanged."""
+    """A JSON object over several lines, its numbers digit for digit. Long values are cut, with a
+    note of it; a text that is not JSON is returned unchanged."""
     try:
         cells = _decode_cells(document.encode())
         cut = {name: _cut_cell(cell, max_value) for name, cell in cells.items()}
@@ -291,7 +291,7 @@ class ProcessAdmin(ReadOnlyAdmin):
 
 @admin.register(PresenceMember)
 class PresenceMemberAdmin(ReadOnlyAdmin):
-    """Who is online, and where."""
+    """Who is online, in which topic and process."""
 
     list_display = ("key", "topic", "private", "user_id", "since", "process")
     list_filter = ("private",)

@@ -30,7 +30,7 @@ class RealtimeConfig(AppConfig):
 
         RandomId.sql_on = lambda connection: vendor_of(connection).random_uuid
 
-        # A message that is deleted later was sent all the same.
+        # DELETE is not captured: a message that is deleted later has been sent already.
         published.follow(Message, ops=["INSERT"])
         published.follow(PresenceMember)
         triggers.connect(self)

@@ -100,9 +100,9 @@ def check_static_files(**kwargs: Any) -> list[CheckMessage]:
     try:
         application = import_string(getattr(django_settings, "ASGI_APPLICATION", None) or "")
     except Exception:
-        return []  # W011 says so
+        return []  # reported as W011
     http = getattr(application, "application_mapping", {}).get("http", application)
-    # What another application wraps cannot be seen.
+    # An application that another one wraps cannot be inspected.
     plain = isinstance(http, ASGIHandler) and not isinstance(http, StaticFilesHandlerMixin)
     if not plain or _by_middleware() or _by_route():
         return []
@@ -165,13 +165,13 @@ def check_layer(**kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.database)
 def check_policies(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """auth_rls.W001 a published model without a policy, which shows nothing to anybody."""
+    """auth_rls.W001 a published model without a policy, so that only superusers see its rows."""
     if primary(apps.get_model("auth_rls", "Policy")) not in (databases or ()):
         return []
     try:
         snapshot = PolicySnapshot.load_if_migrated()
     except DatabaseError:
-        return []  # no database to speak of: Django's own checks and commands say so
+        return []  # no usable database: Django's own checks and commands report that
     return [
         Warning(
             f"{entry.model._meta.label} is published, but no policy lets anybody see its rows.",
@@ -217,8 +217,8 @@ def check_deciding_databases(**kwargs: Any) -> list[CheckMessage]:
 
 @register()
 def check_database_setting(**kwargs: Any) -> list[CheckMessage]:
-    """E004 REALTIME["DATABASE"] names no database, or one that cannot be captured; and what the
-    vendor's own checks say of its settings."""
+    """E004 REALTIME["DATABASE"] names no database, or one that cannot be captured; and the vendor's
+    own checks of its settings."""
     alias = settings.DATABASE
     if alias not in django_settings.DATABASES:
         known = ", ".join(map(repr, django_settings.DATABASES))
@@ -243,8 +243,8 @@ def check_database_setting(**kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.database)
 def check_captured(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """W004 a published model of which nothing can come: it is kept in another database, or is a
-    view, a foreign table or no table at all; a trigger that fires before Rowcast's."""
+    """W004 a published model that cannot be captured: it is kept in another database, or is a view,
+    a foreign table or no table at all; a trigger that fires before Rowcast's."""
     alias = settings.DATABASE
     if alias not in (databases or ()) or not supports(connections[alias]):
         return []
@@ -256,7 +256,7 @@ def check_captured(databases: Sequence[str] | None = None, **kwargs: Any) -> lis
             # The migration that makes it is still to run.
             found = [text for text in found if ABSENT not in text]
     except DatabaseError:
-        return []  # no database to speak of: Django's own checks and commands say so
+        return []  # no usable database: Django's own checks and commands report that
     return [Warning(text, id="realtime.W004") for text in found]
 
 
@@ -280,7 +280,7 @@ def check_triggers(databases: Sequence[str] | None = None, **kwargs: Any) -> lis
             return []
         wrong = [t for t in triggers.status(alias) if t.state is not triggers.State.INSTALLED]
     except DatabaseError:
-        return []  # no database to speak of: Django's own checks and commands say so
+        return []  # no usable database: Django's own checks and commands report that
     if not wrong:
         return []
     tables: dict[str, set[str]] = {}

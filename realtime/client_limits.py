@@ -1,4 +1,4 @@
-"""Limits: what one client may ask of a process, and how often.
+"""Limits: how much one client may do in a process, and how often.
 
 Pure. Owns the figures of `REALTIME["LIMITS"]` and their defaults. `conf` reads them from the
 settings; sessions, quotas and replays enforce them.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds on what one client may ask of a process. None switches a limit off."""
+    """Bounds on what one client may do in a process. None switches a limit off."""
 
     #: WebSocket connections of this process, and of one address among them.
     connections: int | None = None

@@ -106,7 +106,7 @@ class WalEntry(models.Model):
 
 
 class LogHead(models.Model):
-    """One row: how far the log is numbered, and who numbers it.
+    """One row: the last number of the log, and the tailer that leads.
 
     `seq` and `commit_us` change in the transaction that numbers; `term`, `leader` and
     `lease_until_us` belong to `realtime.event_log.leadership`.
@@ -269,7 +269,7 @@ class Message(models.Model):
 
 
 class PresenceMember(models.Model):
-    """Somebody who is present in a topic: one channel of one socket, held by its server process.
+    """One presence in a topic: that of one channel of one socket, which a server process has.
 
     Written by `realtime.topics.presence.store`. A row counts while the lease of its process lasts.
     """

@@ -136,8 +136,10 @@ def explain(
     With `new_row` it is about the new row of an add. The other arguments are those of `combine`
     and `bind`.
     """
-    asked = _Asked(permission, row, holds_permission, authenticated, value_of, set_of, new_row)
-    reports = [asked.report(candidate) for candidate in candidates]
+    reporter = _Reporter(
+        permission, row, holds_permission, authenticated, value_of, set_of, new_row
+    )
+    reports = [reporter.report(candidate) for candidate in candidates]
     permissive = [r for r in reports if r.applies and r.mode == "permissive"]
     restrictive = [r for r in reports if r.applies and r.mode != "permissive"]
     granted = _kleene(Any_, [r.verdict for r in permissive])
@@ -215,8 +217,8 @@ def withheld(explanation: Explanation, *, row: bool, subject: bool) -> Explanati
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """The explanation of one row for one subject, under construction."""
+class _Reporter:
+    """Makes the reports of policies on one row for one subject."""
 
     permission: str
     row: Row

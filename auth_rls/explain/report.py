@@ -1,6 +1,6 @@
 """An answer as lines for people: the verdict, the policies with their clauses, the doors.
 
-Owns the layout of the whole; `text` has that of an explanation. Asks nothing.
+Owns the layout of the whole; `text` has that of an explanation. Evaluates nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ POLICIES = "Policies (> marks what decided)"
 
 
 def heading(answer: Answer) -> str:
-    """Who asks for what: "alice (user 1), app.view_note on app.Note 3 “Milk”"."""
+    """The subject, permission and row: "alice (user 1), app.view_note on app.Note 3 “Milk”"."""
     row = f"{answer.model} {answer.pk} “{answer.row}”"
     return f"{answer.asker}, {answer.permission} on {row}"
 

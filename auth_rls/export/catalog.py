@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from django.db import connections, transaction
 
-from auth_rls.export.desired import BYPASS, INHERITED, PREFIX, Export, Place
+from auth_rls.export.desired import BYPASS, INHERITED, PREFIX, Export, TableName
 from auth_rls.export.quoting import SCHEMA, digest, identifier, literal
 
 _MARK: Final = "Rowcast "
@@ -120,7 +120,7 @@ class Catalog:
         with _plain(using) as cursor:
             cursor.execute(_POLICIES)
             self.policies = {
-                (Place(schema, table), name): _Installed(
+                (TableName(schema, table), name): _Installed(
                     comment or "", digest(text), permissive, inserts=inserts
                 )
                 for schema, table, name, permissive, inserts, comment, text in cursor.fetchall()
@@ -131,21 +131,21 @@ class Catalog:
                 for name, signature, comment, text in cursor.fetchall()
             }
             cursor.execute(_SECURED)
-            self.secured = {Place(*row) for row in cursor.fetchall()}
+            self.secured = {TableName(*row) for row in cursor.fetchall()}
 
     def differences(self, export: Export) -> list[str]:
         """One line for each object of ours that differs from `export`."""
         lines = [
-            f"{place}: row security is not enabled"
-            for place in export.secured
-            if place not in self.secured
+            f"{table_name}: row security is not enabled"
+            for table_name in export.secured
+            if table_name not in self.secured
         ]
         for policy in export.policies:
-            state = self._state(self.policies.get((policy.place, policy.name)), policy.sql)
+            state = self._state(self.policies.get((policy.table_name, policy.name)), policy.sql)
             if state:
-                lines.append(f"{policy.place}: policy {policy.name!r} {state}")
-        for place, name in self._left_over(export):
-            lines.append(f"{place}: policy {name!r} is not in force any more")
+                lines.append(f"{policy.table_name}: policy {policy.name!r} {state}")
+        for table_name, name in self._left_over(export):
+            lines.append(f"{table_name}: policy {name!r} is not in force any more")
         for function in export.functions:
             state = self._state(self.functions.get(function.name), function.sql)
             if state:
@@ -160,12 +160,12 @@ class Catalog:
         """One line for each foreign policy that lets more rows through than `export`. Foreign
         policies are not changed."""
         return [
-            f"{place}: policy {name!r} is not one of ours and lets rows through"
-            for (place, name), installed in self.policies.items()
-            if place in export.secured
+            f"{table_name}: policy {name!r} is not one of ours and lets rows through"
+            for (table_name, name), installed in self.policies.items()
+            if table_name in export.secured
             and not _ours(name)
             and installed.permissive
-            and not (place in export.own and installed.inserts)
+            and not (table_name in export.own and installed.inserts)
         ]
 
     def grants(self, export: Export) -> list[str]:
@@ -176,17 +176,17 @@ class Catalog:
         with _plain(self._using) as cursor:
             cursor.execute(_PRIVILEGES)
             for schema, table, role, privileges in cursor.fetchall():
-                if (place := Place(schema, table)) in secured:
-                    lines.append(f"{place}: {role} has {privileges}, which no policy narrows")
+                if (table_name := TableName(schema, table)) in secured:
+                    lines.append(f"{table_name}: {role} has {privileges}, which no policy narrows")
             cursor.execute(_MEMBERS)
             for schema, table, role, owner in cursor.fetchall():
-                if (place := Place(schema, table)) in secured:
-                    lines.append(f"{place}: {role} is a member of its owner {owner}")
+                if (table_name := TableName(schema, table)) in secured:
+                    lines.append(f"{table_name}: {role} is a member of its owner {owner}")
             cursor.execute(_VIEWS)
             for schema, table, view_schema, view, roles in cursor.fetchall():
-                if (place := Place(schema, table)) in secured:
-                    shown = Place(view_schema, view)
-                    lines.append(f"{place}: the view {shown} shows its rows to {roles}")
+                if (table_name := TableName(schema, table)) in secured:
+                    shown = TableName(view_schema, view)
+                    lines.append(f"{table_name}: the view {shown} shows its rows to {roles}")
         return lines
 
     def apply(self, export: Export) -> None:
@@ -195,7 +195,7 @@ class Catalog:
         The order matters: policies are dropped before the functions that they call, and made after
         them.
         """
-        wanted = {(policy.place, policy.name): policy for policy in export.policies}
+        wanted = {(policy.table_name, policy.name): policy for policy in export.policies}
         stale = {
             key for key, policy in wanted.items() if self._state(self.policies.get(key), policy.sql)
         }
@@ -218,8 +218,8 @@ class Catalog:
                     for name, installed in self.functions.items()
                     if installed.comment.startswith(_MARK) or name in _names(export)
                 }
-            for place, name in [*self._left_over(export), *stale]:
-                cursor.execute(f"DROP POLICY IF EXISTS {identifier(name)} ON {place.sql}")
+            for table_name, name in [*self._left_over(export), *stale]:
+                cursor.execute(f"DROP POLICY IF EXISTS {identifier(name)} ON {table_name.sql}")
             for installed in reversed(idle.values()):
                 cursor.execute(f"DROP FUNCTION {installed.signature}")
             for function in functions:
@@ -230,9 +230,9 @@ class Catalog:
             if not self.secured.issuperset(export.secured):
                 # A table with deferred checks still to come cannot be altered.
                 connections[self._using].check_constraints()
-            for place in export.secured:
-                if place not in self.secured:
-                    cursor.execute(f"ALTER TABLE {place.sql} ENABLE ROW LEVEL SECURITY")
+            for table_name in export.secured:
+                if table_name not in self.secured:
+                    cursor.execute(f"ALTER TABLE {table_name.sql} ENABLE ROW LEVEL SECURITY")
             now = Catalog(self._using)
             for key in stale:
                 found, sql = now.policies[key].found, wanted[key].sql
@@ -243,9 +243,9 @@ class Catalog:
                 found = now.functions[function.name].found
                 cursor.execute(_commented(f"FUNCTION {function.signature}", function.sql, found))
 
-    def _left_over(self, export: Export) -> list[tuple[Place, str]]:
+    def _left_over(self, export: Export) -> list[tuple[TableName, str]]:
         """Policies of ours that are not in `export`."""
-        wanted = {(policy.place, policy.name) for policy in export.policies}
+        wanted = {(policy.table_name, policy.name) for policy in export.policies}
         return [key for key in self.policies if _ours(key[1]) and key not in wanted]
 
     def _idle(self, export: Export) -> dict[str, _Installed]:
@@ -285,22 +285,22 @@ def script(export: Export) -> str:
     for function in export.functions:
         lines += ["", f"{function.sql};"]
         lines.append(f"{_commented(f'FUNCTION {function.signature}', function.sql)};")
-    for place in export.secured:
-        lines += ["", f"ALTER TABLE {place.sql} ENABLE ROW LEVEL SECURITY;"]
+    for table_name in export.secured:
+        lines += ["", f"ALTER TABLE {table_name.sql} ENABLE ROW LEVEL SECURITY;"]
     for policy in export.policies:
-        name = f"{identifier(policy.name)} ON {policy.place.sql}"
+        name = f"{identifier(policy.name)} ON {policy.table_name.sql}"
         lines += ["", f"DROP POLICY IF EXISTS {name};", f"{policy.sql};"]
         lines.append(f"{_commented(f'POLICY {name}', policy.sql)};")
     return "\n".join([*lines, "", "COMMIT;"])
 
 
-def located(db_table: str, using: str) -> Place | None:
+def located(db_table: str, using: str) -> TableName | None:
     """Schema and name of the table with Django's `db_table`; None if it does not exist."""
     connection = connections[using]
     with connection.cursor() as cursor:
         cursor.execute(_LOCATED, [connection.ops.quote_name(db_table)])
         row = cursor.fetchone()
-    return Place(*row) if row else None
+    return TableName(*row) if row else None
 
 
 @contextmanager

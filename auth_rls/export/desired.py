@@ -47,7 +47,7 @@ INHERITED: Final = "rowcast inherited "
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TableName:
     """A table: its schema and its name."""
 
     schema: str
@@ -63,37 +63,37 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class PolicyStatement:
-    place: Place
+    table_name: TableName
     name: str
     sql: str
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """The desired objects. `places` have policies; `own` are the tables of Rowcast itself, which
+    """The desired objects. `tables` have policies; `own` are the tables of Rowcast itself, which
     get row-level security and no policy. `notes` list what SQL cannot express and therefore
     denies."""
 
     functions: tuple[Function, ...]
-    places: tuple[Place, ...]
+    tables: tuple[TableName, ...]
     policies: tuple[PolicyStatement, ...]
     notes: tuple[str, ...]
-    own: tuple[Place, ...] = ()
+    own: tuple[TableName, ...] = ()
 
     @property
-    def secured(self) -> tuple[Place, ...]:
+    def secured(self) -> tuple[TableName, ...]:
         """Every table that has row-level security."""
-        return tuple(dict.fromkeys((*self.places, *self.own)))
+        return tuple(dict.fromkeys((*self.tables, *self.own)))
 
 
-Locate = Callable[[str], "Place | None"]
-"""Gives the place of a db_table; None where no table of that name can have policies."""
+Locate = Callable[[str], "TableName | None"]
+"""Gives the name of a db_table's table; None where no table of that name can have policies."""
 
 
-def by_name(db_table: str) -> Place:
+def by_name(db_table: str) -> TableName:
     """The table of this name, in the default schema. Makes no query."""
     schema, separator, table = db_table.strip('"').partition('"."')
-    return Place(schema, table) if separator else Place("public", schema)
+    return TableName(schema, table) if separator else TableName("public", schema)
 
 
 def wanted(definitions: Iterable[Definition], using: str, locate: Locate = by_name) -> Export:
@@ -103,7 +103,7 @@ def wanted(definitions: Iterable[Definition], using: str, locate: Locate = by_na
     users = _users(locate, notes)
     renderer = Renderer(lambda label: _table(model_named(label), locate), users, _user_table(users))
     functions = {function.name: function for function in subject_functions.functions(users)}
-    places: dict[Place, None] = {}
+    tables: dict[TableName, None] = {}
     policies: list[PolicyStatement] = []
     rules: dict[tuple[type[models.Model], str], list[PolicyRule]] = {}
     for definition in sorted(definitions, key=lambda definition: definition.name):
@@ -114,44 +114,44 @@ def wanted(definitions: Iterable[Definition], using: str, locate: Locate = by_na
         rules.setdefault((model, understood.action), []).append(rule)
         if not router.allow_migrate_model(using, model):
             continue
-        place = locate(model._meta.db_table)
-        if place is None:
+        table_name = locate(model._meta.db_table)
+        if table_name is None:
             notes.append(f"policy {rule.name!r}: {model._meta.label} has no table; left out")
             continue
-        table = Table(place.sql, columns_of(model))
-        if place not in places:
-            places[place] = None
-            policies.append(PolicyStatement(place, BYPASS, bypass(table, BYPASS)))
+        table = Table(table_name.sql, columns_of(model))
+        if table_name not in tables:
+            tables[table_name] = None
+            policies.append(PolicyStatement(table_name, BYPASS, bypass(table, BYPASS)))
         name = shortened(PREFIX + rule.name)
         permission = _permission(model, understood.action)
         sql = renderer.policy(table, name, understood.action, permission, rule)
-        policies.append(PolicyStatement(place, name, sql))
+        policies.append(PolicyStatement(table_name, name, sql))
     for model in _children({model for model, _ in rules}):
-        place = locate(model._meta.db_table)
-        if place is None or not router.allow_migrate_model(using, model):
+        table_name = locate(model._meta.db_table)
+        if table_name is None or not router.allow_migrate_model(using, model):
             continue
-        table = Table(place.sql, columns_of(model))
-        if place not in places:
+        table = Table(table_name.sql, columns_of(model))
+        if table_name not in tables:
             # Without a policy the table shows no row, as at every other door.
-            places[place] = None
-            policies.append(PolicyStatement(place, BYPASS, bypass(table, BYPASS)))
+            tables[table_name] = None
+            policies.append(PolicyStatement(table_name, BYPASS, bypass(table, BYPASS)))
         for action in ACTIONS:
             name = INHERITED + action
             parents = _parent_rows(model, action, rules, locate)
             sql = renderer.inherited(table, name, action, parents)
-            policies.append(PolicyStatement(place, name, sql))
+            policies.append(PolicyStatement(table_name, name, sql))
     functions.update(renderer.functions)
     return Export(
         # Functions without a digest in their names come first, because the others call them.
         functions=tuple(functions.values()),
-        places=tuple(places),
+        tables=tuple(tables),
         policies=tuple(policies),
         notes=tuple(dict.fromkeys([*notes, *renderer.notes])),
         own=_own_tables(using, locate),
     )
 
 
-def _own_tables(using: str, locate: Locate) -> tuple[Place, ...]:
+def _own_tables(using: str, locate: Locate) -> tuple[TableName, ...]:
     """The tables of the log, presence, messages and policies: they contain what policies hide."""
     models = [
         model
@@ -162,7 +162,7 @@ def _own_tables(using: str, locate: Locate) -> tuple[Place, ...]:
         and router.allow_migrate_model(using, model)
     ]
     found = (locate(model._meta.db_table) for model in models)
-    return tuple(place for place in found if place is not None)
+    return tuple(table_name for table_name in found if table_name is not None)
 
 
 def _permission(model: type[models.Model], action: str) -> tuple[str, str]:
@@ -210,10 +210,10 @@ def _understood(definition: Definition, notes: list[str]) -> Understood | None:
 
 
 def _table(model: type[models.Model], locate: Locate) -> Table:
-    place = locate(model._meta.db_table)
-    if place is None:
+    table_name = locate(model._meta.db_table)
+    if table_name is None:
         raise Inexpressible(f"{model._meta.label} has no table in this database")
-    return Table(place.sql, columns_of(model))
+    return Table(table_name.sql, columns_of(model))
 
 
 def _located(model: type[models.Model], locate: Locate) -> str:

@@ -19,8 +19,8 @@ class ChangeFrame(enum.Enum):
     for clients from before there were bindings, which asked for a table by the topic's name."""
 
     def encode(self, version: Version, topic: str, op: str, ids: Sequence[int], data: bytes) -> str:
-        """The frame of a change for all who get it. `op` is what the change is to them, and `data`
-        its data object as JSON."""
+        """The frame of a change for all recipients that get it alike. `op` is the operation that
+        they see, `data` its data object as JSON."""
         if self is ChangeFrame.BARE:
             return serializer.fanout(version, topic, op, data)
         payload = serializer.changes_payload(ids, data)

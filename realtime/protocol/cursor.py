@@ -36,9 +36,10 @@ class Cursor:
 
 
 def parse_cursor(value: Any) -> Cursor | None:
-    """The cursor in a binding's `since`. None for null, which asks for nothing; never raises.
+    """The cursor in a binding's `since`. None for null, which means no replay; never raises.
 
-    A value that cannot be read gives Cursor(): to start live without a word would lose events.
+    A value that cannot be read gives Cursor(), which makes the client resync: to start live without
+    a message would lose events.
     """
     if value is None:
         return None

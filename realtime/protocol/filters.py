@@ -1,4 +1,4 @@
-"""Filters: the text `column=op.value,...` of a binding, and the predicate it stands for.
+"""Filters: the text `column=op.value,...` of a binding, and the predicate that it means.
 
 Reading has two steps: `read` splits the text into conditions without knowing any table, and
 `parse_filter` gives them the types of a table's columns and compiles their regular expressions,
@@ -80,12 +80,12 @@ class Condition:
 
 
 def parse_filter(text: str, columns: Mapping[str, Kind], *, compiled: bool = True) -> Predicate:
-    """The predicate a filter stands for on a table with these columns; TRUE for blank text.
+    """The predicate of a filter on a table with these columns; TRUE for blank text.
 
     Raises FilterError, and nothing else: FilterSyntaxError when the text cannot be read, else
     for an unknown column, an operator that the column's kind does not have, a value that it cannot
-    hold, and patterns that are malformed, too many or too large. `compiled` False leaves out to
-    compile regular expressions, so that a malformed one is not noticed.
+    hold, and patterns that are malformed, too many or too large. With `compiled` False regular
+    expressions are not compiled, so that a malformed one is not noticed.
     """
     conditions = read(text)
     if sum(condition.op in _PATTERNS for condition in conditions) > MAX_PATTERNS:
@@ -213,7 +213,7 @@ def _predicate(condition: Condition, columns: Mapping[str, Kind]) -> Predicate:
 
 
 def unknown_column(name: str, columns: Iterable[str]) -> str:
-    """What may help with a column that is not there. Hidden columns are not among `columns`."""
+    """The hint for a column that does not exist. Hidden columns are not among `columns`."""
     close = get_close_matches(name[:100], list(columns), n=1)
     meant = f" Did you mean {close[0]!r}?" if close else ""
     return f"No published column has this name.{meant}"

@@ -49,15 +49,15 @@ MOST_REPLAYED = 25
 
 _ID_BITS = 27
 # Characters of filters that are read with the join. Those of a longer join are read when it is
-# planned, which holds up nobody else.
+# planned, which delays only that client.
 _READ_AT_ONCE = MAX_LENGTH
 _EVENTS = frozenset({"INSERT", "UPDATE", "DELETE"})
 _encode = msgspec.json.Encoder(decimal_format="number", order="sorted").encode
 
 
 class BindingError(ValueError):
-    """A binding can never deliver; `message` is the text of the `system` message. `hint` says what
-    may help, where that is known."""
+    """A binding can never deliver. `message` is the text of the `system` message, `hint` an advice,
+    if there is one."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -98,7 +98,7 @@ class Binding:
     snapshot: SnapshotOption | None = None
     live: bool = False
     error: str | None = None
-    #: Whether the filter was not looked at, since those of the join are long together.
+    #: Whether the filter has not been read yet, because the join's filters are long together.
     unread: bool = False
 
     def check(self) -> None:
@@ -117,8 +117,8 @@ class Binding:
         return self.schema in (ANY, schema) and self.table in (ANY, table)
 
     def predicate(self, columns: Mapping[str, Kind], *, compiled: bool = True) -> Predicate:
-        """The filter on a table with these columns. `compiled` False leaves out to compile its
-        regular expressions, for where no row can come.
+        """The filter on a table with these columns. With `compiled` False its regular expressions
+        are not compiled, for a subscription that can get no row.
 
         Raises BindingError when the filter or `select` does not fit them, or the binding is wrong
         in itself.
@@ -159,7 +159,7 @@ class JoinConfig:
     """The configuration of a channel. The defaults are those of a join without `config`.
 
     `echoes` are the bindings as they were sent, each with its id: the reply repeats them, and
-    clients compare it with what they sent. `presence_key` "" asks the server for one;
+    clients compare it with what they sent. `presence_key` "" lets the server choose one;
     `access_token` None means the connection's.
     `change_frame` is the frame that changes come in.
     With `wait` the reply to a join with bindings depends on them: it is an error when one of them
@@ -183,7 +183,7 @@ class JoinConfig:
 
 def parse_join(payload: Any, named: Mapping[str, Any] | None = None) -> JoinConfig:
     """The configuration in a `phx_join` payload. `named` is the item of `postgres_changes` that the
-    topic stands for, which a join without `config` asks for. Never raises."""
+    topic's name means, for a join without `config`. Never raises."""
     payload = _object(payload)
     legacy = named is not None and legacy_topic.is_legacy(payload)
     config = _object(payload.get("config"))

@@ -1,4 +1,4 @@
-"""Topics that name a table: how clients asked for changes before there were bindings.
+"""Topics that name a table: how clients subscribed to changes before there were bindings.
 
 supabase-js 1, realtime-js 1 and the other clients of their time join `realtime:<schema>:<table>`,
 with `:<filter>` behind it or without, `realtime:<schema>`, or `realtime:*`, and send no `config`.
@@ -20,11 +20,11 @@ def is_legacy(payload: Mapping[str, Any]) -> bool:
 
 
 def binding_of(name: str, schemas: Collection[str]) -> dict[str, Any] | None:
-    """What a topic (its name without `realtime:`) asks for, as an item of `postgres_changes`; None
-    for one that names no schema of these, which is a topic for broadcasts and presence alone.
+    """A topic (its name without `realtime:`) as an item of `postgres_changes`; None for one that
+    names none of these schemas, which is a topic for broadcasts and presence alone.
 
-    A filter may hold colons. A topic with no name of a table where one belongs asks for nothing,
-    rather than for a whole schema by a slip: its item is empty, which no binding may be.
+    A filter may hold colons. A topic with an empty table name gives an empty item, which is refused
+    as a binding: it must not mean a whole schema by mistake.
     """
     item = dict(zip(("schema", "table", "filter"), name.split(":", 2), strict=False))
     if item["schema"] != _ANY and item["schema"] not in schemas:

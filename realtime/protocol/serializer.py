@@ -104,7 +104,7 @@ def _finite(text: str) -> float:
     return value
 
 
-# msgspec's own way to a float takes a hundred times longer than Python's for some numbers.
+# For some numbers msgspec takes a hundred times longer than Python to make a float.
 _decode_payload = msgspec.json.Decoder(dict[str, Any], float_hook=_finite).decode
 _decode_any = msgspec.json.Decoder(Any, float_hook=_finite).decode
 # Brackets as steps into a container and, as signed bytes, out of one.
@@ -179,7 +179,7 @@ def _json(raw: bytes, decoder: Any, what: str) -> Any:
         else:
             value = decoder(raw)
     except msgspec.ValidationError as error:
-        # The path inside the payload is left out: the text says what was expected.
+        # The path inside the payload is left out; the text names the expected type.
         raise FrameError(f"{what}: {str(error).partition(' - at ')[0]}") from None
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise FrameError(f"{what} is not JSON: {error}") from None
@@ -206,7 +206,7 @@ def _without_collector() -> Iterator[None]:
 
 def _depth(raw: bytes) -> int:
     """How deep containers nest in valid JSON. Counts brackets outside strings without a loop in
-    Python: a client may send whatever takes longest."""
+    Python, because a client may send the text for which a loop takes longest."""
     outside = b"".join(raw.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
     steps = memoryview(outside.translate(_STEPS, _NO_BRACKETS)).cast("b")
     return max(accumulate(steps), default=0)

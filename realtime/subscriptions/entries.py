@@ -20,7 +20,7 @@ from auth_rls.predicates.index import Index, index_keys, keys_decide
 from auth_rls.predicates.predicate import TRUE, Predicate, Select
 from auth_rls.predicates.simplify import simplify
 from realtime.event_log.event import DatabaseEvent
-from realtime.subscriptions.judgement import FilterJudgement, MembersOf, Verdict
+from realtime.subscriptions.judgement import FilterJudgement, MembersOf, RowMatcher
 
 if TYPE_CHECKING:
     from realtime.subscriptions.index import Audience, Subscription
@@ -78,7 +78,7 @@ class RuleGroup(Generic[Recipient]):
         self.rules = rules
         self.keys = index_keys(simple)
         self._decided = keys_decide(simple)
-        self._shows: Verdict | None = None if rules == TRUE else matcher(rules, members_of)
+        self._shows: RowMatcher | None = None if rules == TRUE else matcher(rules, members_of)
         self.by_filter: dict[Predicate, Entry[Recipient]] = {}
         # None for a single entry.
         self._index: Index[Entry[Recipient]] | None = None

@@ -37,7 +37,9 @@ _STEPS_TO_COMPILE = 2_000
 TOO_COSTLY = "its filter would cost too much on a row; filter for less, or by shorter patterns"
 """The reason that a client gets when a subscription ends for its cost."""
 
-Verdict = Callable[[Mapping[str, Any]], bool | None]
+RowMatcher = Callable[[Mapping[str, Any]], bool | None]
+"""A predicate as a function of a row's values: True, False, or None for unknown."""
+
 MembersOf = Callable[[Select], Collection[object]]
 
 
@@ -66,7 +68,7 @@ class FilterJudgement:
         compiled."""
         self._filter = filter_
         self._members_of = members_of
-        self._passes: Verdict | None = _everything if filter_ == TRUE else None
+        self._passes: RowMatcher | None = _everything if filter_ == TRUE else None
 
     def passes(self, row: Mapping[str, Any]) -> bool:
         """Whether the filter lets a row through. It must be one that the policies show.
@@ -95,7 +97,7 @@ class Judgement(FilterJudgement):
         self, rls: Predicate, filter_: Predicate, members_of: MembersOf | None = None
     ) -> None:
         super().__init__(filter_, members_of)
-        self.shows: Verdict = matcher(rls, members_of)
+        self.shows: RowMatcher = matcher(rls, members_of)
 
     def wants(self, row: Mapping[str, Any]) -> bool:
         """Whether the policies show the row and the filter lets it through. Raises as `passes`."""

@@ -32,7 +32,7 @@ from realtime.subscriptions.dependencies import Dependence, VerdictDependencies,
 from realtime.subscriptions.filter_ledger import FilterUse, load_of
 from realtime.subscriptions.identity_tables import about_user, table_of
 from realtime.subscriptions.index import Subscription
-from realtime.subscriptions.judgement import Verdict
+from realtime.subscriptions.judgement import RowMatcher
 from realtime.topics.rights import ALL, TopicRights
 from realtime.wal import obstacles
 from realtime.wal import published as registry
@@ -115,7 +115,7 @@ class Planner:
             obstacles.refresh(conf.current().DATABASE)
         self._snapshot = snapshot
         self._verdicts: dict[tuple[Subject, str], Predicate] = {}
-        self._judges: dict[tuple[Subject, str], Verdict] = {}
+        self._judges: dict[tuple[Subject, str], RowMatcher] = {}
         self._topics_select = any(
             model is Topic and any(selects(rule.using)) for model, _, rule in self._snapshot
         )
@@ -150,9 +150,9 @@ class Planner:
         hints: dict[str, str] = {}
         filters: list[FilterUse] = []
         rules: dict[str, object] = {}
-        breath = _Breath()
+        relief = _LoopRelief()
         for binding in bindings:
-            breath.take()
+            relief.give()
             try:
                 found = self._bind(subject, binding)
             except BindingError as error:
@@ -287,16 +287,16 @@ class Planner:
         return VerdictDependencies(frozenset(found))
 
 
-class _Breath:
-    """Lets the event loop run now and then during long work in a thread: else it waits for the
-    interpreter's lock for as long as the interpreter lets a thread keep it, each time anew."""
+class _LoopRelief:
+    """Lets the event loop run during long work in a thread, by short sleeps: otherwise each of its
+    callbacks waits for the interpreter's lock for as long as a thread may keep it."""
 
     __slots__ = ("_began",)
 
     def __init__(self) -> None:
         self._began = time.perf_counter()
 
-    def take(self) -> None:
+    def give(self) -> None:
         if time.perf_counter() - self._began > _WORK_SECONDS:
             time.sleep(_REST_SECONDS)
             self._began = time.perf_counter()

@@ -16,7 +16,7 @@ class NoSqlFunctions(RuntimeError):
 
 
 class NotOurs(RuntimeError):
-    """Something of another owner stands where a function of ours would."""
+    """A function or schema of another owner has the name of one of Rowcast's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ class Command(BaseCommand):
         if verbosity:
             done = f"{_counted(differences)} mended" if differences else "nothing to do"
             self.stdout.write(
-                f"{len(export.policies)} policies on {len(export.places)} tables: {done}."
+                f"{len(export.policies)} policies on {len(export.tables)} tables: {done}."
             )
 
     def _check(self, export: Export, using: str, verbosity: int) -> None:
