@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from realtime.event_log import sequencer
 
 # As the plugin of the wheel gives it, which is not installed here.
-from realtime.testing.plugin import realtime_client  # noqa: F401
+from realtime.testing.plugin import pytest_runtest_call, realtime_client  # noqa: F401
 from tests.support.log import empty_log
 
 # Behaviour, not speed: a busy machine is no reason to fail. The blob reproduces a failure.

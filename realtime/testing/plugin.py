@@ -1,4 +1,4 @@
-"""The pytest plugin: the fixture `realtime_client`.
+"""The pytest plugin: the fixture `realtime_client`, and what its errors need to know.
 
 Loaded by every run of pytest in an environment that has Rowcast, with or without Django: it imports
 nothing of either until the fixture is used.
@@ -8,10 +8,21 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Around each test of a run that uses the kit, note whether it is inside a transaction."""
+    kit = sys.modules.get("realtime.testing.preconditions")
+    if kit is None:
+        return (yield)
+    with kit.noting_transaction():
+        return (yield)
 
 
 @pytest.fixture

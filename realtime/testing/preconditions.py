@@ -6,6 +6,8 @@ database may have been built in ways that left them out.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.db import connections, models
@@ -47,9 +49,24 @@ def capturing() -> str:
     return alias
 
 
+_around = False
+
+
+@contextmanager
+def noting_transaction() -> Iterator[None]:
+    """Around a test: whether its thread is inside a transaction is remembered, because async code
+    does not see the connections of its thread."""
+    global _around
+    _around = connections[conf.current().DATABASE].in_atomic_block
+    try:
+        yield
+    finally:
+        _around = False
+
+
 def needs_commits(alias: str) -> None:
     """Raise SetupError inside a transaction: a server sees what is committed."""
-    if connections[alias].in_atomic_block:
+    if _around or connections[alias].in_atomic_block:
         raise SetupError(
             "A live client sees what is committed, and this test runs inside a transaction that "
             "never is. With pytest use the fixture transactional_db or "

@@ -87,3 +87,11 @@ async def test_live_without_the_fixture() -> None:
 def test_live_inside_a_transaction_is_refused_with_what_to_do() -> None:
     with pytest.raises(SetupError, match="use the fixture transactional_db"), realtime_server():
         raise AssertionError("it started")
+
+
+@pytest.mark.asyncio
+@pytest.mark.django_db
+async def test_live_beside_a_transaction_is_refused_in_async_code_too() -> None:
+    with pytest.raises(SetupError, match="use the fixture transactional_db"):
+        async with realtime_server():
+            raise AssertionError("it started")
