@@ -287,7 +287,9 @@ class Session:
                 channel.pending.append((message, then, size))
                 continue
             channel.size -= size
-            if not joined:
+            if not joined and message.event == "phx_leave":
+                effects.append(self._replies.reply(message, "ok", {}))
+            elif not joined:
                 effects += self.topic_events.unmatched(channel, message)
             elif message.event == "phx_leave":
                 effects += self._leave(message, then)

@@ -31,7 +31,8 @@ _CONTROL = ""
 
 def user_to_disconnect(row: RowImage) -> str | None:
     """The user id whose connections a row of the table ends; None for a broadcast."""
-    if row["topic"] != _CONTROL:
+    # Other programs insert rows that are kept, and may be granted no other.
+    if row["topic"] != _CONTROL or row["kept"]:
         return None
     return str(msgspec.json.decode(row.text("payload")))
 

@@ -13,6 +13,7 @@ import realtime
 from realtime.models import Message
 from realtime.protocol.serializer import binary_broadcast
 from tests.support.socket_client import Client, db
+from tests.support.tokens import token
 from tests.support.topics import TOPIC, allow, heard, sent
 from tests.zoo.models import Note
 
@@ -72,6 +73,24 @@ async def test_a_row_that_any_program_inserts_is_sent(listen: Any) -> None:
     assert (told["event"], told["payload"]) == ("moved", {"a": [1, 2.5]})
     assert uuid.UUID(told["meta"]["id"]).version == 4
     assert await db(lambda: Message.objects.get().id) == uuid.UUID(told["meta"]["id"])
+
+
+async def test_a_row_that_another_program_inserts_without_a_topic_ends_no_connection(
+    listen: Any,
+) -> None:
+    client = await listen(token=token(7))
+
+    def insert() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO realtime_message (topic, event, payload, private)"
+                " VALUES ('', 'disconnect', '\"7\"', true), ('room', 'after', '1', false)"
+            )
+
+    await db(insert)
+    assert (await heard(client))["event"] == "after"
+    reply = await client.reply(await client.push("phoenix", "heartbeat", {}))
+    assert reply["status"] == "ok"
 
 
 async def test_a_broadcast_is_public_unless_it_says_otherwise_from_every_program(

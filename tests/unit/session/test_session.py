@@ -583,6 +583,19 @@ def test_what_follows_a_join_that_is_refused_is_refused_too() -> None:
     assert unmatched[1] == "7" and unmatched[4]["response"]["reason"] == "unmatched topic"
 
 
+def test_a_leave_behind_a_join_that_is_refused_is_answered_as_any_leave() -> None:
+    session = make()
+    channel = joining(session, broadcast={"ack": True})
+    session.receive(said("7"), 0.0)
+    assert session.receive(text(["6", "8", "realtime:room", "phx_leave", {}]), 0.0) == []
+    replies = frames(session.refused(channel, "no"))
+    assert [(frame[1], frame[4]["status"]) for frame in replies] == [
+        ("6", "error"),
+        ("7", "error"),
+        ("8", "ok"),
+    ]
+
+
 def test_a_socket_holds_no_more_than_so_many_messages() -> None:
     session = make()
     joining(session, broadcast={"ack": True})
