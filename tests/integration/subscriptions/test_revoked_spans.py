@@ -26,7 +26,11 @@ from tests.support.subscriptions import FakeSubscriber, bindings
 from tests.support.waiting import auntil
 from tests.zoo.models import Note
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("wal")]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("wal"),
+    pytest.mark.slow,
+]
 
 
 class World:
