@@ -14,6 +14,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from auth_rls.policy.database_check import typed
 from auth_rls.policy.definition import Definition, PolicyProblem, understand
 from auth_rls.sql.primary import primary
 
@@ -121,8 +122,10 @@ class Policy(models.Model):
 
     def problem(self) -> PolicyProblem | None:
         """Why the policy cannot be used, or None when it can."""
+        definition = self.definition()
+        typed([definition])
         try:
-            understand(self.definition())
+            understand(definition)
         except PolicyProblem as problem:
             return problem
         return None

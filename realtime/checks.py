@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from django.apps import apps
+from django.apps import AppConfig, apps
 from django.conf import settings as django_settings
-from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Group, Permission
 from django.contrib.staticfiles.handlers import StaticFilesHandlerMixin
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
@@ -29,7 +27,7 @@ from realtime.bus.layers import idle_timeout, layer_problem
 from realtime.conf import settings
 from realtime.socket.origin import OriginRule
 from realtime.wal import published, triggers
-from realtime.wal.obstacles import ABSENT
+from realtime.wal.obstacles import ABSENT, deciding_elsewhere
 from realtime.wal.vendor import supported, supports, vendor_of
 
 
@@ -199,9 +197,7 @@ def check_published(**kwargs: Any) -> list[CheckMessage]:
 @register()
 def check_deciding_databases(**kwargs: Any) -> list[CheckMessage]:
     """E020 policies, users or permissions are written to another database than the log's, where
-    their changes are not followed."""
-    policy = apps.get_model("auth_rls", "Policy")
-    deciding: list[type[Model]] = [policy, get_user_model(), Group, Permission]
+    their changes are not followed. Streams are refused then, but to the service role."""
     return [
         Error(
             f"{model._meta.label} is written to the database {alias!r}, and the log is in "
@@ -210,9 +206,56 @@ def check_deciding_databases(**kwargs: Any) -> list[CheckMessage]:
             obj=model,
             id="realtime.E020",
         )
-        for model in deciding
-        if (alias := primary(model)) != settings.DATABASE
+        for model, alias in deciding_elsewhere(settings.DATABASE).items()
     ]
+
+
+@register(Tags.models)
+def check_tenants(**kwargs: Any) -> list[CheckMessage]:
+    """E021 tables that each tenant has in a schema of its own (django-tenants), of which the stream
+    knows one."""
+    apart = {label for label in map(_label_of, _tenant_apps()) if label}
+    concerned = sorted(
+        {entry.model._meta.label for entry in published.declared()}
+        | {model._meta.label for app in ("realtime", "auth_rls") for model in _models_of(app)}
+    )
+    found = [label for label in concerned if label.partition(".")[0] in apart]
+    if not found:
+        return []
+    return [
+        Error(
+            f"Each tenant has its own table of {', '.join(found)}, and Rowcast follows the tables "
+            "of one schema: rows of different tenants would not be told apart.",
+            hint="Keep 'realtime', 'auth_rls' and the apps of published models in SHARED_APPS and "
+            "out of TENANT_APPS, with a column for the tenant and a policy on it; or give each "
+            "tenant a database and a server of its own.",
+            id="realtime.E021",
+        )
+    ]
+
+
+def _tenant_apps() -> set[str]:
+    """The apps whose tables are in each tenant's schema, as the packages for tenants name them."""
+    found: set[str] = set(getattr(django_settings, "TENANT_APPS", ()))
+    for setting in ("TENANT_TYPES", "TENANTS"):
+        kinds = getattr(django_settings, setting, None)
+        for name, kind in kinds.items() if isinstance(kinds, dict) else ():
+            if name != "public" and isinstance(kind, dict):
+                found.update(kind.get("APPS", ()))
+    return found
+
+
+def _models_of(app: str) -> list[type[Model]]:
+    return list(apps.get_app_config(app).get_models())
+
+
+def _label_of(entry: str) -> str:
+    """The label of an app as a list of apps names it; empty where it is not installed."""
+    try:
+        name = AppConfig.create(entry).name
+    except ImportError:
+        return ""
+    return next((app.label for app in apps.get_app_configs() if app.name == name), "")
 
 
 @register()

@@ -42,7 +42,7 @@ from auth_rls.sql.columns import Column, columns_of, concrete
 from auth_rls.sql.inheritance import ParentLink, ancestors, descendants, parent_links
 from auth_rls.sql.primary import primary
 from auth_rls.sql.rows import canonical, converts, row_of
-from auth_rls.subjects.subject import ANON, Subject
+from auth_rls.subjects.subject import ANON, Subject, field_value
 
 Columns = frozenset[str]
 
@@ -253,15 +253,8 @@ def _user_key(subject: Subject) -> Any:
         return subject.user.pk
     if subject.role == ANON or subject.user_id is None:
         return None
-    # A `sub` that named no user when the token was verified may name one by now.
-    pk: Any = get_user_model()._meta.pk
-    while pk.remote_field is not None:
-        pk = pk.target_field
-    try:
-        key = pk.to_python(subject.user_id)
-        pk.run_validators(key)
-    except (ValidationError, ValueError, TypeError, OverflowError):
-        return None
+    # A `sub` that named no user when its token came may name one by now.
+    key = field_value(get_user_model()._meta.pk, str(subject.user_id))
     return key if str(key) == str(subject.user_id) else None
 
 

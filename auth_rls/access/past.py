@@ -16,7 +16,9 @@ from django.contrib.auth.models import Group, Permission
 from django.db import models
 
 from auth_rls.policy.definition import Definition
+from auth_rls.sql.columns import value_field
 from auth_rls.sql.primary import primary
+from auth_rls.sql.rows import loaded
 
 #: A row as it was, by column; None if it did not exist.
 Then = Mapping[str, Any] | None
@@ -170,9 +172,7 @@ def _values(model: Any, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _python(field: Any, value: Any) -> Any:
-    while field.remote_field is not None:
-        field = field.target_field
-    return value if isinstance(field, models.JSONField) else field.to_python(value)
+    return value if isinstance(value_field(field), models.JSONField) else loaded(field, value)
 
 
 def models_of_past() -> Iterable[type[models.Model]]:

@@ -17,6 +17,7 @@ from django.db import connections, models
 from django.db.models import Q
 
 from auth_rls.access.past import Past
+from auth_rls.policy.database_check import typed
 from auth_rls.policy.declared import declared_policies
 from auth_rls.policy.definition import (
     Definition,
@@ -63,14 +64,15 @@ class PolicySnapshot:
 
     @classmethod
     def load(cls) -> PolicySnapshot:
-        """The enabled policies of the database and those declared in code. One query."""
-        return cls([*stored_definitions(), *declared_policies()])
+        """The enabled policies of the database and those declared in code. One query; the first
+        time in a process another one for each database, about its columns."""
+        return cls(typed([*stored_definitions(), *declared_policies()]))
 
     @classmethod
     def load_past(cls, past: Past) -> PolicySnapshot:
         """As `load`, at an earlier moment. Raises PastUnknown."""
         stored = past.definitions() if past else stored_definitions()
-        return cls([*stored, *declared_policies()], past)
+        return cls(typed([*stored, *declared_policies()]), past)
 
     @classmethod
     def load_if_migrated(cls) -> PolicySnapshot:
@@ -80,7 +82,7 @@ class PolicySnapshot:
         connection = connections[primary(Policy)]
         if Policy._meta.db_table in connection.introspection.table_names():
             return cls.load()
-        return cls(declared_policies())
+        return cls(typed(declared_policies()))
 
     def rules(self, model: type[models.Model], action: str) -> tuple[PolicyRule, ...]:
         """The rules of one action on rows of `model`, in the order in which they were read."""

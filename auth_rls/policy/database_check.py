@@ -8,12 +8,19 @@ query, which reads no rows. Call it in a database thread.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 from django.db import DatabaseError, models, transaction
 
-from auth_rls.policy.definition import ACTIONS, Definition, PolicyProblem, Understood, understand
+from auth_rls.policy.definition import (
+    ACTIONS,
+    Definition,
+    PolicyProblem,
+    Understood,
+    target,
+    understand,
+)
 from auth_rls.predicates.predicate import (
     UNKNOWN,
     All,
@@ -27,6 +34,7 @@ from auth_rls.predicates.predicate import (
     Test,
     tests,
 )
+from auth_rls.sql import stored_types
 from auth_rls.sql.columns import model_named
 from auth_rls.sql.compile import condition
 from auth_rls.sql.failures import first_line, public_reason
@@ -34,12 +42,16 @@ from auth_rls.sql.primary import primary
 
 logger = logging.getLogger(__name__)
 
+# For a check the types of columns are read anew, once for many policies.
+_FRESH_SECONDS = 1.0
+
 
 def problem_of(
     definition: Definition, databases: Collection[str] | None = None
 ) -> PolicyProblem | None:
     """Why the policy cannot be used, by the models or by the database; None if it can. Every
     database with one of its tables plans a query, or only `databases` if given."""
+    typed([definition], databases, _FRESH_SECONDS)
     try:
         understood = understand(definition)
     except PolicyProblem as problem:
@@ -54,6 +66,24 @@ def problem_of(
             if found is not None:
                 return found
     return None
+
+
+def typed(
+    definitions: Iterable[Definition],
+    databases: Collection[str] | None = None,
+    seconds: float | None = None,
+) -> list[Definition]:
+    """The definitions, when it is known which types the columns have that they may name; see
+    `stored_types.look`. With `databases` only those are asked."""
+    found = list(definitions)
+    aliases = set()
+    for definition in found:
+        try:
+            aliases.add(primary(target(definition)[0]))
+        except PolicyProblem:
+            continue  # It names no table.
+    stored_types.look(aliases if databases is None else aliases & {*databases}, seconds)
+    return found
 
 
 def reason(error: DatabaseError) -> str:

@@ -1,7 +1,8 @@
 """One policy as written, and the rule that it stands for.
 
 Owns the way from both sources, rows of `Policy` and `policies.py`, to a parsed rule on a model, and
-every reason to refuse a policy. It reads the app registry and never the database.
+every reason to refuse a policy. It reads the app registry and never the database:
+`sql.stored_types.look`, called before, says which types columns have there.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from auth_rls.policy.rules import PolicyRule
 from auth_rls.predicates.kinds import Kind
 from auth_rls.predicates.parse import PredicateError, TableSchema, parse
 from auth_rls.predicates.predicate import FALSE, Predicate, columns, refs, selects
-from auth_rls.sql.columns import UnsupportedColumn, columns_of, concrete, model_named, schema_of
+from auth_rls.sql.columns import UnsupportedColumn, columns_of, concrete, model_named
+from auth_rls.sql.stored_types import fit_of, schema_of
 
 ACTIONS: Final = ("view", "add", "change", "delete")
 AUDIENCES: Final = ("permission", "authenticated", "anyone")
@@ -250,4 +252,7 @@ def user_column(name: str) -> str:
         raise PredicateError(f"$user.{name}: {user._meta.label} has no such field; it has {known}")
     if name == "password":
         raise PredicateError(_NO_PASSWORD.format("$user.password"))
+    problem = fit_of(user, str(column)).problem
+    if problem:
+        raise PredicateError(f"$user.{name}: {problem}")
     return str(column)

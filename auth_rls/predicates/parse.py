@@ -10,10 +10,11 @@ Pure: no Django, no I/O. A table is described by its `TableSchema`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
+from auth_rls.predicates.fit import ignoring_case
 from auth_rls.predicates.kinds import OPAQUE, Kind, from_literal
 from auth_rls.predicates.predicate import (
     FALSE,
@@ -67,10 +68,13 @@ _CONNECTIVES = ("all", "any", "not")
 @dataclass(frozen=True, slots=True)
 class TableSchema:
     """The names that a predicate on a table may use: the table's label "app.Model", and for each
-    name of a column, the column's own name and kind."""
+    name of a column, the column's own name and kind. `refused`: by name, why a column may not be
+    compared; `ignoring_case`: the columns to which the case of letters counts for nothing."""
 
     label: str
     columns: Mapping[str, tuple[str, Kind]]
+    refused: Mapping[str, str] = field(default_factory=dict)
+    ignoring_case: frozenset[str] = frozenset()
 
 
 class PredicateError(ValueError):
@@ -154,16 +158,20 @@ class _Parser:
         )
         return All(parts) if word == "all" else Any_(parts)
 
-    def _test(
-        self, key: Any, json: Any, table: TableSchema, path: str, depth: int
-    ) -> Test | RefTest:
+    def _test(self, key: Any, json: Any, table: TableSchema, path: str, depth: int) -> Predicate:
         self._tests += 1
         if self._tests > MAX_TESTS:
             raise PredicateError(f"more than {MAX_TESTS} conditions", path)
         if isinstance(key, str) and key.startswith("$"):
             return self._ref_test(key, json, path, depth)
         column, kind, op = _lookup(key, table, path)
-        return Test(column, op, self._compared(column, op, json, kind, path, depth))
+        test = Test(column, op, self._compared(column, op, json, kind, path, depth))
+        if column not in table.ignoring_case:
+            return test
+        try:
+            return ignoring_case(test)
+        except ValueError as error:
+            raise PredicateError(f"operator {op!r} does not suit {column}: {error}", path) from None
 
     def _ref_test(self, key: str, json: Any, path: str, depth: int) -> RefTest:
         name, op = key, "exact"
@@ -257,10 +265,17 @@ class _Parser:
         except (LookupError, PredicateError) as error:
             reason = str(error.args[0]) if error.args else f"there is no model {json['from']}"
             raise PredicateError(reason, _join(path, "from")) from None
+        if json["select"] in source.refused:
+            raise PredicateError(source.refused[json["select"]], _join(path, "select"))
         found = source.columns.get(json["select"])
         if found is None:
             raise PredicateError(_unknown(json["select"], source), _join(path, "select"))
         column, inner = found
+        if column in source.ignoring_case:
+            raise PredicateError(
+                f"{column} of {source.label} ignores case, so its values cannot be selected",
+                _join(path, "select"),
+            )
         prefix = json.get("prefix", "")
         if not isinstance(prefix, str):
             raise PredicateError(f"expected text, not {_shown(prefix)}", _join(path, "prefix"))
@@ -286,8 +301,10 @@ def _lookup(key: Any, table: TableSchema, path: str) -> tuple[str, Kind, str]:
         raise PredicateError(f"expected a column name, not {_shown(key)}", path)
     # A name with two underscores is first looked up as a column.
     name, op = key, "exact"
-    if name not in table.columns and "__" in key:
+    if name not in table.columns and name not in table.refused and "__" in key:
         name, _, op = key.rpartition("__")
+    if name in table.refused:
+        raise PredicateError(table.refused[name], path)
     if name not in table.columns:
         raise PredicateError(_unknown(name, table), path)
     column, kind = table.columns[name]

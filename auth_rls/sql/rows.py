@@ -11,17 +11,20 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
 from typing import Any, Final
+from uuid import UUID
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.files import File
-from django.db import models
+from django.db import connections, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.fields.proxy import OrderWrt
 from django.utils import timezone
 
 from auth_rls.predicates.kinds import OPAQUE, Kind, from_row
 from auth_rls.sql.columns import Column, columns_of, value_field
+from auth_rls.sql.primary import primary
+from auth_rls.sql.stored_types import fit_of
 
 
 def row_of(
@@ -40,16 +43,20 @@ def row_of(
     """
     row: dict[str, object] = {}
     adding = instance._state.adding
-    for name, column in columns_of(model or type(instance)).items():
+    model = model or type(instance)
+    for name, column in columns_of(model).items():
         field: Any = column.field
         if field.attname not in instance.__dict__:
             continue
         if not stored and _set_when_saved(field, instance, adding):
             continue
         try:
-            row[name] = canonical(column, _value(field, instance))
+            value = canonical(column, _value(field, instance))
         except (ValidationError, ValueError, TypeError, ArithmeticError, AttributeError):
             continue
+        if isinstance(value, str) and fit_of(model, name).padded:
+            value = value.rstrip(" ")
+        row[name] = value
     return row
 
 
@@ -140,6 +147,18 @@ def converts(field: models.Field[Any, Any]) -> bool:
     return not all(_djangos(source, hook) for hook in ("get_prep_value", *_IN_DATABASE))
 
 
+def loaded(field: models.Field[Any, Any], value: Any) -> Any:
+    """The value that an instance has in a field whose column holds `value`, as predicates compare
+    it. Raises what the field's own code raises."""
+    source: Any = value_field(field)
+    convert = getattr(source, "from_db_value", None)
+    if value is None or convert is None:
+        return source.to_python(value)
+    if isinstance(source, models.UUIDField):
+        value = UUID(value)  # as the databases' own converters give it to the field
+    return convert(value, None, connections[primary(field.model)])
+
+
 def stored_value(field: models.Field[Any, Any], value: Any) -> Any:
     """What the field stores for a value, as Python has values of the column's type.
 
@@ -148,8 +167,14 @@ def stored_value(field: models.Field[Any, Any], value: Any) -> Any:
     """
     if not all(_djangos(field, hook) for hook in _IN_DATABASE):
         raise ValueError(f"{field.name}: only the database knows what is stored")
-    value = field.to_python(value)
-    if value is None or _djangos(field, "get_prep_value"):
+    own = not _djangos(field, "get_prep_value")
+    try:
+        value = field.to_python(value)
+    except ValidationError:
+        # What the field makes of a value of its own, it need not take from a form.
+        if not own:
+            raise
+    if value is None or not own:
         return value
     stored = field.get_prep_value(value)
     if hasattr(stored, "resolve_expression"):

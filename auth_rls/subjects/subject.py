@@ -20,6 +20,7 @@ from django.core.validators import BaseValidator
 from auth_rls import conf
 from auth_rls.predicates.kinds import Kind, from_text
 from auth_rls.sql.primary import primary
+from auth_rls.sql.rows import converts, stored_value
 from auth_rls.subjects import denylist, tokens
 from auth_rls.subjects.claims import claim_at, put_claim
 
@@ -280,9 +281,10 @@ def field_value(field: Any, named: str) -> Any:
     try:
         value = field.to_python(named)
         # The column cannot store the value. Other validators only restrict what may be written.
+        held = _held(field, value)
         for validator in field.validators:
             if isinstance(validator, BaseValidator):
-                validator(value)
+                validator(held)
     except (ValidationError, ValueError, TypeError, OverflowError):
         return None
     # int() also reads " 7", "0_7" and digits of other scripts.
@@ -292,6 +294,16 @@ def field_value(field: Any, named: str) -> Any:
     if isinstance(value, UUID) and _uuid_text(named) != str(value):
         return None
     return value
+
+
+def _held(field: Any, value: Any) -> Any:
+    """The value as the column holds it, where that is known."""
+    if not converts(field):
+        return value
+    try:
+        return stored_value(field, value)
+    except ValueError:
+        return value
 
 
 def _uuid_text(named: str) -> object:

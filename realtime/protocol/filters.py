@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from auth_rls.predicates import patterns
+from auth_rls.predicates.fit import EXACT, Fit, ignoring_case
 from auth_rls.predicates.kinds import OPAQUE, Kind, from_text
 from auth_rls.predicates.predicate import TRUE, All, Not, Predicate, Test, tests
 from realtime.protocol.errors import inspect
@@ -79,8 +80,15 @@ class Condition:
     negated: bool
 
 
-def parse_filter(text: str, columns: Mapping[str, Kind], *, compiled: bool = True) -> Predicate:
-    """The predicate of a filter on a table with these columns; TRUE for blank text.
+def parse_filter(
+    text: str,
+    columns: Mapping[str, Kind],
+    fits: Mapping[str, Fit] | None = None,
+    *,
+    compiled: bool = True,
+) -> Predicate:
+    """The predicate of a filter on a table with these columns; TRUE for blank text. `fits`
+    names the columns whose type in the database is not the usual one of their kind.
 
     Raises FilterError, and nothing else: FilterSyntaxError when the text cannot be read, else
     for an unknown column, an operator that the column's kind does not have, a value that it cannot
@@ -90,7 +98,7 @@ def parse_filter(text: str, columns: Mapping[str, Kind], *, compiled: bool = Tru
     conditions = read(text)
     if sum(condition.op in _PATTERNS for condition in conditions) > MAX_PATTERNS:
         raise FilterError(f"too many patterns. Maximum {MAX_PATTERNS}")
-    parts = tuple(_predicate(condition, columns) for condition in conditions)
+    parts = tuple(_predicate(condition, columns, fits or {}) for condition in conditions)
     if compiled:
         _check_programs(parts)
     if not parts:
@@ -203,13 +211,36 @@ def _items(value: str) -> list[str]:
 # --- typing -------------------------------------------------------------------------------------
 
 
-def _predicate(condition: Condition, columns: Mapping[str, Kind]) -> Predicate:
+def _predicate(
+    condition: Condition, columns: Mapping[str, Kind], fits: Mapping[str, Fit]
+) -> Predicate:
     kind = columns.get(condition.column)
     if kind is None:
         hint = unknown_column(condition.column, columns)
         raise FilterError(f"invalid column for filter {condition.column}", hint=hint)
+    fit = fits.get(condition.column, EXACT)
+    if fit.problem:
+        raise FilterError(
+            f"invalid column for filter {condition.column}: {fit.problem}",
+            "0A000 (feature_not_supported)",
+        )
     found = _READERS[condition.op](condition, kind)
+    if fit.ignores_case:
+        found = _ignoring_case(condition, found)
     return Not(found) if condition.negated else found
+
+
+def _ignoring_case(condition: Condition, found: Predicate) -> Predicate:
+    if isinstance(found, Not):
+        return Not(_ignoring_case(condition, found.part))
+    assert isinstance(found, Test)  # as every reader gives it
+    try:
+        return ignoring_case(found)
+    except ValueError as error:
+        raise FilterError(
+            f"invalid operator for filter {condition.column}: {condition.op}: {error}",
+            "42883 (undefined_function)",
+        ) from None
 
 
 def unknown_column(name: str, columns: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from auth_rls.predicates.fit import Fit
 from auth_rls.predicates.kinds import Kind
 from auth_rls.predicates.predicate import Predicate
 from realtime.protocol import errors, legacy_topic
@@ -116,16 +117,22 @@ class Binding:
         """Whether the binding includes this table."""
         return self.schema in (ANY, schema) and self.table in (ANY, table)
 
-    def predicate(self, columns: Mapping[str, Kind], *, compiled: bool = True) -> Predicate:
-        """The filter on a table with these columns. With `compiled` False its regular expressions
-        are not compiled, for a subscription that can get no row.
+    def predicate(
+        self,
+        columns: Mapping[str, Kind],
+        fits: Mapping[str, Fit] | None = None,
+        *,
+        compiled: bool = True,
+    ) -> Predicate:
+        """The filter on a table with these columns; `fits` as in `parse_filter`. With `compiled`
+        False its regular expressions are not compiled, for a subscription that can get no row.
 
         Raises BindingError when the filter or `select` does not fit them, or the binding is wrong
         in itself.
         """
         self.check()
         try:
-            predicate = parse_filter(self.filter, columns, compiled=compiled)
+            predicate = parse_filter(self.filter, columns, fits, compiled=compiled)
         except FilterError as error:
             raise BindingError(self.failed(error.exception), error.hint) from None
         self._check_select(columns)

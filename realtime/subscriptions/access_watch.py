@@ -21,7 +21,7 @@ from auth_rls.predicates.predicate import Select, columns
 from realtime.event_log.event import DatabaseEvent, RowImage
 from realtime.event_log.position import Position
 from realtime.event_log.table import read_later, relations
-from realtime.subscriptions.identity_tables import table_of, user_keys
+from realtime.subscriptions.identity_tables import table_of, user_id_of, user_keys
 from realtime.subscriptions.planner import Planner
 from realtime.wal import capture, triggers
 from realtime.wal.head import read_head
@@ -116,8 +116,9 @@ class AccessWatch:
                 column = self._binding[table]
                 images = [image for image in (event.old, event.new) if image is not None]
                 keys = [None if column is None else image.get(column) for image in images]
-                everybody = everybody or not keys or None in keys
-                users.update(map(str, keys))
+                names = [None if key is None else user_id_of(key) for key in keys]
+                everybody = everybody or not names or None in names
+                users.update(name for name in names if name is not None)
         return RebindScope(everybody, policies, frozenset(users), capture_gap, tuple(edits))
 
     def capture_gap(self, scope: RebindScope) -> bool:

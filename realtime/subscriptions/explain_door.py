@@ -42,7 +42,10 @@ def stream(question: doors.Question) -> bool | str:
     if question.refused:
         return False
     binding = Binding(id=0, schema=entry.schema, table=entry.table)
-    (subscription,) = Planner().plan(question.subject, [binding]).subscriptions
+    plan = Planner().plan(question.subject, [binding])
+    if not plan.subscriptions:
+        return f"a join is refused: {plan.problems[0]}"
+    (subscription,) = plan.subscriptions
     row = _image(question)
     # The sets as the stream reads them, before changes in the log move them.
     judge = matcher(subscription.rls, lambda select: read_members(select, question.rows.db))

@@ -9,10 +9,12 @@ from __future__ import annotations
 from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
+from django.core.exceptions import ValidationError
 from django.db.models import Model
 
 from auth_rls.predicates.kinds import Kind, from_text
-from auth_rls.sql.columns import columns_of
+from auth_rls.sql.columns import Column, columns_of
+from auth_rls.sql.rows import canonical, converts, loaded
 from auth_rls.subjects.subject import Subject
 from realtime.subscriptions.dependencies import Dependence, key_is
 from realtime.wal import capture
@@ -52,15 +54,37 @@ def about_user(subject: Subject, model: type[Model]) -> list[Dependence]:
         return []
     if subject.user_id is None:
         return []
-    column = _user_key(user, model)
+    key = _user_key(user, model)
+    column = columns_of(model).get(key or "")
     if column is None:
         return [Dependence(table)]
+    if converts(column.field):
+        return [_of_converted(table, column, subject.user_id)]
     try:
-        value = from_text(columns_of(model)[column].kind, str(subject.user_id))
+        value = from_text(column.kind, str(subject.user_id))
     except ValueError:
         # The `sub` of a token that cannot be the key of a user.
         return []
-    return [key_is(table, column, value)]
+    return [key_is(table, column.name, value)]
+
+
+def _of_converted(table: str, column: Column, user_id: object) -> Dependence:
+    try:
+        return key_is(table, column.name, canonical(column, user_id))
+    except (ValidationError, ValueError, TypeError, ArithmeticError):
+        return Dependence(table)  # Only the database knows which row it is.
+
+
+def user_id_of(key: object) -> str | None:
+    """The user id, as text, of the user whose key the log has as `key`; None where that cannot be
+    told. They differ where the user model's key is converted on its way to the database."""
+    field = get_user_model()._meta.pk
+    if not converts(field):
+        return str(key)
+    try:
+        return str(loaded(field, key))
+    except Exception:
+        return None  # It is the project's code, which may raise anything.
 
 
 def _links(user: type[Model]) -> list[type[Model]]:

@@ -13,6 +13,10 @@ from typing import Protocol
 
 from realtime.wal.capture import Capture
 
+AMBIGUOUS = "ambiguous"
+"""What `Catalog.kinds` says of a name that the connection takes for another table than is
+captured."""
+
 
 class State(enum.StrEnum):
     """How a trigger in the database compares with the wanted one."""
@@ -44,7 +48,7 @@ class Catalog(Protocol):
 
     def kinds(self, tables: Collection[str]) -> Mapping[str, str]:
         """For each of these names (`db_table`) that exists in the database, what it is: "table",
-        "view" or "foreign table"."""
+        "view", "foreign table" or `AMBIGUOUS`."""
         ...
 
     def ahead(self, captures: Iterable[Capture]) -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """Published models whose changes can never be captured, because they are in another database, or
 are a view or foreign table. Joins to their tables are refused with the reason, and checks name
-them.
+them. So are all joins where accounts or policies are in another database than the log.
 
 The database is looked at now and then, and the result is kept for the process.
 """
@@ -11,14 +11,23 @@ import threading
 import time
 from collections.abc import Mapping
 
+from django.apps import apps
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group, Permission
 from django.db import DatabaseError, connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Model
 
+from auth_rls.sql.primary import primary
 from realtime.wal import published
+from realtime.wal.catalog import AMBIGUOUS
 from realtime.wal.published import Published
 from realtime.wal.vendor import supports, vendor_of
 
 ABSENT = "the table does not exist"
+APART = (
+    "accounts or policies are kept in another database than the log, so no policy can be trusted"
+)
 
 # After so many seconds the database is looked at again; while something is wrong, at every call.
 _LOOK_SECONDS = 60.0
@@ -67,12 +76,26 @@ def of(entry: Published) -> str | None:
     return _known.get(entry.model._meta.db_table)
 
 
+def deciding_elsewhere(alias: str) -> dict[type[Model], str]:
+    """The models that say who may see what and that are written to another database than the
+    log's, with its alias: their changes are not followed."""
+    deciding: list[type[Model]] = [
+        apps.get_model("auth_rls", "Policy"),
+        get_user_model(),
+        Group,
+        Permission,
+    ]
+    return {model: home for model in deciding if (home := primary(model)) != alias}
+
+
 def _reason(entry: Published, alias: str, kinds: Mapping[str, str]) -> str | None:
     if routed_elsewhere(entry, alias):
         return "its rows are kept in another database than the log"
     kind = kinds.get(entry.model._meta.db_table)
     if kind is None:
         return ABSENT
+    if kind == AMBIGUOUS:
+        return "tables of this name are in several schemas, which are not told apart"
     return None if kind == "table" else f"it is a {kind}, whose changes cannot be captured"
 
 

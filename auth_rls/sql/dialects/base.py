@@ -13,10 +13,12 @@ Pure: text and parameters. Nothing here talks to a database.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from auth_rls.predicates import patterns
+from auth_rls.predicates.fit import EXACT, Fit
 
 if TYPE_CHECKING:
     from auth_rls.sql.columns import Column
@@ -32,6 +34,16 @@ SIGNS = {"exact": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 _ROUNDING = {"exact": None, "gt": False, "gte": True, "lt": True, "lte": False}
 
 
+@dataclass(frozen=True, slots=True)
+class StoredType:
+    """The type that a column has in the database: `name` as far as it counts for comparisons,
+    `shown` as its table declares it. `blurred`: its collation takes different texts for equal."""
+
+    name: str
+    shown: str
+    blurred: bool = False
+
+
 class Dialect(ABC):
     """How a database writes comparisons. Methods return SQL text with %s and its parameters; `sql`
     is the column's own SQL, without parameters."""
@@ -40,6 +52,16 @@ class Dialect(ABC):
     """The operator of `isdistinct`."""
     exports_policies: ClassVar[bool] = False
     """Whether the database has row security that `export_rls` can write."""
+
+    def stored_types(self, tables: Mapping[str, str]) -> Sql | None:
+        """A query of the types of these tables, by name with the name quoted: a table, a column
+        and the three values of a `StoredType` in a row. None where columns have no types that
+        count, since every value is judged by its own."""
+        return None
+
+    def fit_of(self, column: Column, stored: StoredType) -> Fit:
+        """How the type that the column has in the database suits its kind."""
+        return EXACT
 
     def compare(
         self, column: Column, op: str, value: Any, sql: str, *, positive: bool = False

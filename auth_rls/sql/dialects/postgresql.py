@@ -5,12 +5,14 @@ Pure: text and parameters. Nothing here talks to a database.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from auth_rls.predicates import patterns
+from auth_rls.predicates.fit import Fit
 from auth_rls.predicates.kinds import Kind
-from auth_rls.sql.dialects.base import Dialect, Sql
+from auth_rls.sql.dialects import postgresql_types
+from auth_rls.sql.dialects.base import Dialect, Sql, StoredType
 
 if TYPE_CHECKING:
     from auth_rls.sql.columns import Column
@@ -19,6 +21,17 @@ if TYPE_CHECKING:
 class Postgresql(Dialect):
     distinct = "IS DISTINCT FROM"
     exports_policies = True
+
+    def stored_types(self, tables: Mapping[str, str]) -> Sql | None:
+        return postgresql_types.QUERY, [list(tables), list(tables.values())]
+
+    def fit_of(self, column: Column, stored: StoredType) -> Fit:
+        return postgresql_types.fit_of(column, stored)
+
+    def as_text(self, column: Column, sql: str) -> str:
+        # The column may be an enum, a citext or a char(n): as text all of them compare as the
+        # stream reads them. A text or varchar is one already, and keeps its index in use.
+        return f"{sql}::text"
 
     def nullable(self, column: Column, sql: str) -> str:
         return f"NULLIF({sql}, 'null'::jsonb)" if column.kind is Kind.JSON else sql
@@ -34,10 +47,11 @@ class Postgresql(Dialect):
         return f"{sql} IS {str(value).upper()}"
 
     def operand(self, column: Column, sql: str, *, ordered: bool) -> str:
-        if column.kind is Kind.TEXT and (ordered or column.collated):
-            # Equality needs a collation only if the column has its own. Without one the index of
-            # the column can be used.
-            return f'{sql} COLLATE "C"'
+        if column.kind is Kind.TEXT:
+            # Equality needs no collation but where the column has one that blurs it; leaving
+            # it out there keeps the column's index in use.
+            text = self.as_text(column, sql)
+            return f'{text} COLLATE "C"' if ordered or column.collated else text
         if column.kind in (Kind.FLOAT, Kind.DECIMAL):
             # NaN is no value: it is left out of the row.
             return f"NULLIF({sql}, 'NaN'::{type_name(column.kind)})"
@@ -53,7 +67,7 @@ class Postgresql(Dialect):
     def member(self, outer: Column, inner: Column, prefix: str, sql: str) -> Sql:
         if outer.kind is not Kind.TEXT:
             return self.operand(inner, sql, ordered=False), []
-        text = sql if inner.kind is Kind.TEXT else f"{sql}::text"
+        text = f"{sql}::text"
         if inner.collated or outer.collated:
             # Two columns with their own collations need a common one.
             text = f'{text} COLLATE "C"'

@@ -20,16 +20,36 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from realtime.wal import capture as shapes
 from realtime.wal.capture import Capture
-from realtime.wal.catalog import State, Trigger
+from realtime.wal.catalog import AMBIGUOUS, State, Trigger
 from realtime.wal.postgresql import triggers as postgresql
 from realtime.wal.postgresql.triggers import Level, TriggerFunctionSql
-from realtime.wal.postgresql.values import quote_name
+from realtime.wal.postgresql.values import TYPE_NAME, quote_name
 
 # lock_not_available, deadlock_detected
 _RETRIED = ("55P03", "40P01")
 # Of two processes that install at once, one waits. Any number that no other program uses.
 _ADVISORY_KEY = 0x726F_7763_6173_74
 
+# Which table each name stands for: `found` by the search_path, as queries find it, and the one
+# that is captured. A search_path may be that of one tenant of many, whose tables have one name: the
+# table in the log's own schema is captured, and another one only where it has no namesake.
+_PLACES = r"""
+SELECT w.name, f.oid AS found, CASE WHEN w.quoted LIKE '%%"."%%' OR log.place IS NULL THEN f.oid
+    ELSE coalesce(own.oid, CASE WHEN NOT EXISTS (
+        SELECT FROM pg_class AS other JOIN pg_namespace AS s ON s.oid = other.relnamespace
+        WHERE other.relname = f.relname AND other.oid <> f.oid
+            AND other.relkind IN ('r', 'p', 'v', 'm', 'f')
+            AND s.nspname NOT LIKE 'pg\_%%' AND s.nspname <> 'information_schema'
+    ) THEN f.oid END) END AS captured
+FROM unnest(%s::text[], %s::text[]) AS w (name, quoted)
+CROSS JOIN (
+    SELECT (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('realtime_wal')) AS place
+) AS log
+LEFT JOIN pg_class AS f ON f.oid = to_regclass(w.quoted)
+LEFT JOIN pg_class AS own ON own.relnamespace = log.place AND own.oid
+    = to_regclass(CASE WHEN w.quoted NOT LIKE '%%"."%%' THEN quote_ident(
+        (SELECT nspname FROM pg_namespace WHERE oid = log.place)) || '.' || w.quoted END)
+"""
 _TABLES = f"""
 SELECT wanted.name, n.nspname, c.relname,
     c.relkind <> 'r' OR c.relispartition
@@ -43,21 +63,22 @@ SELECT wanted.name, n.nspname, c.relname,
     ),
     ARRAY(SELECT a.attname::text FROM pg_attribute AS a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
-    ARRAY(SELECT format_type(a.atttypid, NULL) FROM pg_attribute AS a
+    ARRAY(SELECT {TYPE_NAME} FROM pg_attribute AS a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
     ARRAY(SELECT CASE WHEN a.attgenerated = 'v' THEN pg_get_expr(d.adbin, d.adrelid) END
         FROM pg_attribute AS a
         LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)
-FROM unnest(%s::text[], %s::text[]) AS wanted (name, quoted)
-JOIN pg_class AS c ON c.oid = to_regclass(wanted.quoted) AND c.relkind IN ('r', 'p')
+FROM ({_PLACES}) AS wanted
+JOIN pg_class AS c ON c.oid = wanted.captured AND c.relkind IN ('r', 'p')
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 """
-_KINDS = """
-SELECT wanted.name, CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'table'
-    WHEN 'f' THEN 'foreign table' WHEN 'm' THEN 'materialized view' ELSE 'view' END
-FROM unnest(%s::text[], %s::text[]) AS wanted (name, quoted)
-JOIN pg_class AS c ON c.oid = to_regclass(wanted.quoted) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+_KINDS = f"""
+SELECT wanted.name, CASE WHEN wanted.captured IS DISTINCT FROM wanted.found THEN '{AMBIGUOUS}'
+    WHEN c.relkind IN ('r', 'p') THEN 'table' WHEN c.relkind = 'f' THEN 'foreign table'
+    WHEN c.relkind = 'm' THEN 'materialized view' ELSE 'view' END
+FROM ({_PLACES}) AS wanted
+JOIN pg_class AS c ON c.oid = wanted.found AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """
 # AFTER, not a foreign key's, not deferred, and sorted before ours. Names are compared by bytes.
 # What is AFTER ROW makes our INSERT a row trigger, too.
@@ -258,6 +279,7 @@ class PostgresqlCatalog:
             wal=f"{self._schema}.{quote_name(log)}",
             zone=self._connection.timezone_name,
             level=table.level,
+            home=table.schema,
         )
 
     def _drop_function(self, name: str) -> tuple[str, ...]:

@@ -90,8 +90,8 @@ class TriggerFunctionSql:
 
     `types` gives the type of every column of the table, `virtual` the expression of those that are
     computed when they are read, which no trigger is given. `whole`: no column is left out.
-    `table` and `wal` are the table and the log as a statement names them, `zone` the time zone of
-    moments without one.
+    `table` and `wal` are the table and the log as a statement names them, `home` is the table's
+    schema by its name, `zone` the time zone of moments without one.
     """
 
     relation: Relation
@@ -102,6 +102,7 @@ class TriggerFunctionSql:
     virtual: Mapping[str, str] = field(default_factory=dict)
     zone: str = "UTC"
     level: Level = Level.STATEMENT
+    home: str = "public"
 
     def image(self, row: str) -> str:
         """An expression that gives the row as a JSON object, in column order."""
@@ -224,6 +225,14 @@ DECLARE
     after text;
     key text;
 BEGIN
+    -- A copy of the schema may bring its triggers along: its rows are not this table's. A part of
+    -- a partitioned table may be in any schema.
+    IF TG_TABLE_SCHEMA <> {quote_text(self.home)} THEN
+        IF NOT EXISTS (
+            SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+            WHERE c.oid = pg_partition_root(TG_RELID) AND n.nspname = {quote_text(self.home)}
+        ) THEN RETURN NULL; END IF;
+    END IF;
     IF TG_OP = 'TRUNCATE' THEN
         {self._write()};
         RETURN NULL;

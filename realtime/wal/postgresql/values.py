@@ -10,6 +10,15 @@ from collections.abc import Sequence
 from auth_rls.predicates.kinds import Kind
 from realtime.wal.entry import ColumnInfo
 
+# SQL for the type of the row `a` of pg_attribute, that of its base where it is a domain.
+TYPE_NAME = """(
+    WITH RECURSIVE types AS (
+        SELECT a.atttypid AS id UNION ALL
+        SELECT t.typbasetype FROM types JOIN pg_type AS t ON t.oid = types.id AND t.typtype = 'd'
+    )
+    SELECT format_type(types.id, NULL)
+    FROM types JOIN pg_type AS t ON t.oid = types.id AND t.typtype <> 'd'
+)"""
 # concat() takes at most 100 arguments, and a column is two.
 _CHUNK = 40
 
@@ -87,7 +96,7 @@ def cell(column: ColumnInfo, c: str, type_: str, zone: str) -> str:
         value = _binary(c)
     elif column.kind is Kind.INET and type_ == "inet":
         value = _inet(c)
-    elif column.kind is Kind.TEXT and type_ == "character":
+    elif column.kind is Kind.TEXT and type_ in ("character", "bpchar"):
         # Without the padding, which PostgreSQL's own comparisons do not see either.
         value = plain(f"{c}::text")
     elif column.type == "timestamp" and type_ == "timestamp with time zone":

@@ -18,11 +18,12 @@ from realtime.wal.postgresql.catalog import PostgresqlCatalog
 from realtime.wal.postgresql.change_detector import AlwaysChanged
 from realtime.wal.postgresql.numbering import PostgresqlNumbering
 from realtime.wal.postgresql.sql_functions import PostgresqlSqlFunctions
+from realtime.wal.postgresql.values import TYPE_NAME
 from realtime.wal.vendor import Vendor
 
-_TYPES = """
-SELECT attname, format_type(atttypid, NULL) FROM pg_attribute
-WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped
+_TYPES = f"""
+SELECT a.attname, {TYPE_NAME} FROM pg_attribute AS a
+WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped
 """
 _TRIGGER_TEXTS = """
 SELECT pg_get_triggerdef(t.oid) || p.prosrc FROM pg_trigger AS t

@@ -15,10 +15,12 @@ from django.test.utils import isolate_apps
 
 from auth_rls.subjects.subject import Subject
 from realtime import checks, publish
-from realtime.protocol.join import parse_join
+from realtime.protocol.join import Binding, parse_join
 from realtime.subscriptions.planner import Planner
+from realtime.topics.rights import ALL, NONE
 from realtime.wal import obstacles, triggers
 from tests.support.captured_models import changes, forget, states, withdraw
+from tests.support.tokens import token
 from tests.support.vendors import on_postgresql, on_sqlite
 from tests.zoo.models import Team
 
@@ -266,3 +268,27 @@ def test_a_trigger_that_fires_before_ours_is_named_by_the_checks(name: str) -> N
 def test_other_tables_are_not_concerned() -> None:
     Team.objects.create(name="a")
     assert states("zoo_team") == {"installed"}
+
+
+class Apart:
+    """A router that keeps the accounts in another database than the log."""
+
+    def db_for_write(self, model: type[models.Model], **hints: Any) -> str | None:
+        return "accounts" if model.__name__ in ("Group", "Permission") else None
+
+
+@override_settings(DATABASE_ROUTERS=[Apart()])
+def test_nothing_is_streamed_by_policies_whose_accounts_are_kept_apart(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    binding = Binding(id=1, schema="public", table="zoo_team")
+    for subject in (Subject.anonymous(), Subject.from_token(token("7"))):
+        plan = Planner().plan(subject, [binding], private="room")
+        assert plan.subscriptions == ()
+        assert "kept in another database than the log" in str(plan.problems[0])
+        assert plan.rights == NONE
+    assert "realtime.E020" in caplog.text
+    # The key of a server depends on no account.
+    plan = Planner().plan(Subject.service(), [binding], private="room")
+    assert plan.problems == (None,)
+    assert plan.rights == ALL

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from auth_rls.predicates.fit import Fit
 from auth_rls.predicates.kinds import Kind
-from auth_rls.predicates.predicate import TRUE, All, Not, Test
+from auth_rls.predicates.predicate import TRUE, All, Any_, Not, Test
 from realtime.protocol.filters import (
     MAX_CONDITIONS,
     MAX_ITEMS,
@@ -343,3 +344,33 @@ def test_commas_in_parentheses_separate_no_conditions() -> None:
         ("id", "4"),
     ]
     assert message(f"id=in.({',' * 16_000})") == "too many values for `in` filter. Maximum 100"
+
+
+CASELESS = {"name": Fit(ignores_case=True)}
+
+
+@pytest.mark.parametrize(
+    "text, predicate",
+    [
+        ("name=eq.A", Test("name", "iexact", "A")),
+        ("name=neq.A", Not(Test("name", "iexact", "A"))),
+        ("name=not.eq.A", Not(Test("name", "iexact", "A"))),
+        ("name=in.(A,b)", Any_((Test("name", "iexact", "A"), Test("name", "iexact", "b")))),
+        ("name=like.A%", Test("name", "ilike", "A%")),
+        ("name=is.null", Test("name", "isnull", True)),
+        ("id=eq.1", exact("id", 1)),
+    ],
+)
+def test_a_column_that_ignores_case_is_compared_so(text, predicate) -> None:
+    assert parse_filter(text, COLUMNS, CASELESS) == predicate
+
+
+def test_a_column_that_ignores_case_has_no_order() -> None:
+    with pytest.raises(FilterError, match="invalid operator for filter name: lt: the column ign"):
+        parse_filter("name=lt.A", COLUMNS, CASELESS)
+
+
+def test_a_column_whose_type_cannot_be_compared_is_refused_with_the_reason() -> None:
+    fits = {"name": Fit("the database has name as money")}
+    with pytest.raises(FilterError, match="filter name: the database has name as money"):
+        parse_filter("name=eq.A", COLUMNS, fits)

@@ -342,3 +342,49 @@ def test_a_reference_is_compared_alone(written: Any, kind: Kind) -> None:
 def test_a_comparison_of_a_reference_that_cannot_be_is_refused(written: Any, message: str) -> None:
     with pytest.raises(PredicateError, match=message):
         parse(written, NOTE, resolve, lambda name: Kind.INT)
+
+
+ODD = TableSchema(
+    "zoo.Odd",
+    {"code": ("code", Kind.TEXT), "price": ("price", Kind.DECIMAL)},
+    refused={"price": "the database has price as money", "tags": "tags is an ArrayField"},
+    ignoring_case=frozenset({"code"}),
+)
+
+
+def odd(json: Any) -> Predicate:
+    return parse(json, ODD, lambda label: ODD)
+
+
+def test_a_column_that_ignores_case_is_compared_so() -> None:
+    assert odd({"code": "A"}) == Test("code", "iexact", "A")
+    assert odd({"code": "$role"}) == Test("code", "iexact", Ref("role", (), Kind.TEXT))
+    assert odd({"code__contains": "A"}) == Test("code", "icontains", "A")
+    both = Any_((Test("code", "iexact", "A"), Test("code", "iexact", "b")))
+    assert odd({"code__in": ["b", "A"]}) == both
+    assert odd({"code__in": []}) == FALSE
+
+
+@pytest.mark.parametrize(
+    "json",
+    [
+        {"code__lt": "A"},
+        {"code__range": ["A", "B"]},
+        {"code__in": "$claims.codes"},
+        {"code__in": {"select": "code", "from": "zoo.Odd"}},
+    ],
+)
+def test_what_has_no_form_without_case_is_refused(json: Any) -> None:
+    with pytest.raises(PredicateError, match="ignores case"):
+        odd(json)
+
+
+@pytest.mark.parametrize("key", ["price", "price__gt", "price__isnull", "tags", "tags__contains"])
+def test_a_column_whose_type_cannot_be_compared_is_refused_with_the_reason(key: str) -> None:
+    with pytest.raises(PredicateError, match=r"as money|is an ArrayField"):
+        odd({key: 1})
+
+
+def test_such_a_column_is_not_selected_either() -> None:
+    with pytest.raises(PredicateError, match="the database has price as money"):
+        odd({"code__in": {"select": "price", "from": "zoo.Odd"}})
