@@ -23,6 +23,7 @@ from realtime.event_log.leadership import Deposed, Leadership, Role
 from realtime.event_log.sequencer import Look, Sequencer
 from realtime.event_log.table import BATCH, UnknownRelation, read_rows, relations
 from realtime.util.backoff import Backoff
+from realtime.util.database_threads import unpooled
 from realtime.util.outage_log import OutageLog
 from realtime.wal.head import Head, begin_epoch, renew_epoch
 from realtime.wal.vendor import vendor_of
@@ -115,6 +116,10 @@ class Tailer:
 
     def run(self) -> None:
         """Tail until stopped, then give up the lead."""
+        with unpooled(self._alias):
+            self._run()
+
+    def _run(self) -> None:
         connection = connections[self._alias]
         wake = vendor_of(connection).change_detector(connection)
         busy = 0

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import threading
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
@@ -98,6 +98,25 @@ async def finish_in_database_thread(function: Callable[[], object]) -> None:
     if cancelled:
         raise asyncio.CancelledError
     running.result()
+
+
+@contextlib.contextmanager
+def unpooled(alias: str) -> Iterator[None]:
+    """Within the block this thread's connection to the database is none of Django's own pool: one
+    that is held for long would be missing there for the project's pages. Closed at the end."""
+    pooled = connections[alias]
+    if not pooled.settings_dict.get("OPTIONS", {}).get("pool"):
+        yield
+        return
+    pooled.close()
+    own = pooled.copy()
+    own.settings_dict["OPTIONS"].pop("pool")
+    connections[alias] = own
+    try:
+        yield
+    finally:
+        own.close()
+        connections[alias] = pooled
 
 
 def _call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,4 +1,5 @@
-"""The same short run for every host: publish, migrate, join, change, deny, resume, restart."""
+"""The same short run for every host: publish, migrate, join, change, deny, resume, restart,
+revoke."""
 
 from __future__ import annotations
 
@@ -56,6 +57,14 @@ async def accept(host: Host) -> None:
     await _join(client, table, since=_cursor(seen))
     await _until(client, "fifth")
     assert "hidden" not in _titles(client)
+
+    # Revoke: who leaves a group sees no more, and who is deactivated is put out.
+    if host.do("leave", ada):
+        host.do("rename", "fifth", "unseen")
+        host.do("rename", "unseen", "fifth")
+    if host.do("deactivate", ada):
+        await client.until_closed()
+    assert "unseen" not in _titles(client), client.tail()
     await client.close()
     host.do("own")
 

@@ -66,6 +66,18 @@ class Host:
     def rename(self, old: str, new: str) -> None:
         self.tickets.objects.filter(title=old).update(title=new)
 
+    def leave(self, key: str) -> bool:
+        """Take this user's permissions away; False where users have none."""
+        return False
+
+    def deactivate(self, key: str) -> bool:
+        """Deactivate this user; False where the user model knows no such thing."""
+        model = get_user_model()
+        if not any(field.name == "is_active" for field in model._meta.fields):
+            return False
+        model.objects.filter(pk=key).update(is_active=False)
+        return True
+
     def own(self) -> None:
         """What is of this host alone and must hold in the end. Raises AssertionError."""
 
