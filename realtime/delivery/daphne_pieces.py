@@ -1,7 +1,7 @@
 """What a client of daphne has sent, parsed piece by piece.
 
 autobahn parses a packet in one go, up to 64 KB, which may be thousands of messages. Here the rest
-of a packet waits for the connection's turn; the transport reads nothing meanwhile.
+of a packet waits for the connection's slot; the transport reads nothing meanwhile.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from realtime.delivery.inbound import payer_of, reading_turns, turn
+from realtime.delivery.inbound import payer_of, reading_share, reading_slot
 
 # autobahn takes some tens of microseconds for a message.
 _PIECE = 1_024
@@ -51,10 +51,10 @@ def parse_in_pieces(protocol: Any) -> None:
 
 async def _parse(protocol: Any, parse: Callable[[Any, bytes], None], rest: bytearray) -> None:
     payer = payer_of(getattr(protocol, "client_addr", None), protocol)
-    turns = reading_turns()
+    share = reading_share()
     try:
         while rest and protocol.state != protocol.STATE_CLOSED and not protocol.failedByMe:
-            async with turn(turns, payer):
+            async with reading_slot(share, payer):
                 piece = bytes(rest[:_PIECE])
                 del rest[:_PIECE]
                 parse(protocol, piece)

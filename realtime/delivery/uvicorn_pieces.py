@@ -2,7 +2,7 @@
 
 uvicorn parses whatever the kernel has in one go, up to 256 KB, which may be tens of thousands of
 messages. Here a packet is parsed until the first messages of it are there; the rest waits until the
-application has taken those, and for the connection's turn. Used by `FanoutProtocol`, and by plain
+application has taken those, and for the connection's slot. Used by `FanoutProtocol`, and by plain
 uvicorn through `server_adapter`.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from realtime.delivery.inbound import PIECE, payer_of, reading_turns, turn
+from realtime.delivery.inbound import PIECE, payer_of, reading_share, reading_slot
 
 Parse = Callable[[bytes], None]
 # The attribute of a protocol that holds what is not parsed yet.
@@ -45,14 +45,14 @@ def receive_pieces(protocol: Any, parse: Parse, data: bytes) -> None:
 
 
 async def parse_pieces(protocol: Any, parse: Parse) -> None:
-    """Parse what was left until there is a message for the application, in the connection's turns.
+    """Parse what was left until there is a message for the application, in slots of the connection.
     Called before the application waits for one."""
     rest = vars(protocol).get(_REST)
     if rest is None:
         return
-    payer, turns = payer_of(protocol.client, protocol), reading_turns()
+    payer, share = payer_of(protocol.client, protocol), reading_share()
     while rest and protocol.queue.empty():
-        async with turn(turns, payer):
+        async with reading_slot(share, payer):
             piece = bytes(rest[:PIECE])
             del rest[:PIECE]
             parse(piece)

@@ -59,8 +59,8 @@ class InboxLimits:
 
     batches: int = 1_000
     rows: int = 20_000
-    casts: int = 10_000
-    casts_of_topic: int = 1_000
+    broadcasts: int = 10_000
+    broadcasts_of_topic: int = 1_000
 
 
 _INBOX = InboxLimits()
@@ -105,7 +105,9 @@ class Dispatcher:
         self._inbox: deque[Batch] = deque()
         #: May be replaced while the dispatcher runs, except for those of broadcasts.
         self.inbox_limits = _INBOX
-        self._casts: FairQueue[Broadcast] = FairQueue(_INBOX.casts, _INBOX.casts_of_topic)
+        self._broadcasts: FairQueue[Broadcast] = FairQueue(
+            _INBOX.broadcasts, _INBOX.broadcasts_of_topic
+        )
         self._news = asyncio.Event()
         self._waiting_rows = 0
         # Changes of permissions for which channels were not bound anew yet.
@@ -133,7 +135,7 @@ class Dispatcher:
     @property
     def busy(self) -> bool:
         """Whether received broadcasts wait to be delivered."""
-        return bool(self._casts)
+        return bool(self._broadcasts)
 
     async def start(self, bus: Bus | None = None) -> None:
         """Begin at the head of the log. Raises what the database raises."""
@@ -164,10 +166,10 @@ class Dispatcher:
         """Take a message from the bus. When too many entries wait, the log is read instead; a
         broadcast is dropped when too many of its topic wait."""
         if isinstance(message, BroadcastBatch):
-            for cast in message.casts:
-                if not self.topics.has_listeners(cast.topic, cast.private):
+            for broadcast in message.broadcasts:
+                if not self.topics.has_listeners(broadcast.topic, broadcast.private):
                     continue
-                if not self._casts.put(cast.topic_key, cast):
+                if not self._broadcasts.put(broadcast.topic_key, broadcast):
                     self.counters.casts_refused += 1
             self._news.set()
             return
@@ -188,7 +190,7 @@ class Dispatcher:
 
     async def _run(self) -> None:
         while True:
-            if not self._inbox and not self._casts:
+            if not self._inbox and not self._broadcasts:
                 self._news.clear()
                 await self._news.wait()
             try:
@@ -315,7 +317,7 @@ class Dispatcher:
             return
         user_id = user_to_disconnect(event.new)
         if user_id is None:
-            self._cast(broadcast_of(event.new))
+            self._deliver_broadcast(broadcast_of(event.new))
         else:
             self.disconnected(user_id)
 
@@ -325,24 +327,24 @@ class Dispatcher:
 
     def _cast_some(self) -> None:
         started = time.perf_counter()
-        while self._casts and time.perf_counter() - started < self._slice_seconds:
-            self._cast(self._casts.pop())
+        while self._broadcasts and time.perf_counter() - started < self._slice_seconds:
+            self._deliver_broadcast(self._broadcasts.pop())
 
-    def _cast(self, cast: Broadcast) -> None:
-        self.counters.casts += 1
-        origin = self.topics.listener(cast.origin)
-        for version, group in self.topics.groups(cast.topic, cast.private):
-            encoded = of_broadcast(cast, version)
+    def _deliver_broadcast(self, broadcast: Broadcast) -> None:
+        self.counters.broadcasts_received += 1
+        origin = self.topics.listener(broadcast.origin)
+        for version, group in self.topics.groups(broadcast.topic, broadcast.private):
+            encoded = of_broadcast(broadcast, version)
             if encoded is None:
                 continue
             frame = SharedFrame(encoded)
             self.counters.sent(len(group) - (origin in group), len(frame))
-            if not cast.id:
+            if not broadcast.id:
                 group.send(frame, without=origin)
                 continue
             for subscriber in group:
                 if subscriber is not origin:
-                    subscriber.hear(frame, cast.id)
+                    subscriber.hear(frame, broadcast.id)
 
 
 def _ignore(_: object) -> None:

@@ -80,7 +80,9 @@ PROCESS = (
     _counted("realtime_snapshots_total", "snapshots", "Snapshots sent."),
     _counted("realtime_snapshot_rows_total", "snapshot_rows", "Rows of snapshots sent."),
     _counted("realtime_broadcasts_sent_total", "broadcasts_sent", "Broadcasts put on the bus."),
-    _counted("realtime_broadcasts_heard_total", "casts", "Broadcasts handed to listeners."),
+    _counted(
+        "realtime_broadcasts_heard_total", "broadcasts_received", "Broadcasts handed to listeners."
+    ),
     _counted("realtime_broadcasts_refused_total", "casts_refused", "Broadcasts with no place."),
     _counted("realtime_presence_changes_total", "presence", "Changes of who is present."),
     _counted("realtime_accepted_total", "accepted", "Sockets accepted."),

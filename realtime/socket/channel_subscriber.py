@@ -62,7 +62,7 @@ class ChannelSubscriber:
         "_renewal",
         "_skipped",
         "_socket",
-        "casts",
+        "broadcast_outlet",
         "change_frame",
         "id",
         "outlet",
@@ -79,7 +79,7 @@ class ChannelSubscriber:
         #: Takes every frame but broadcasts; never waits.
         self.outlet = socket.outbox
         #: Takes broadcasts that are not stored: the outlet, once the join is answered.
-        self.casts: Sink = PendingBroadcasts()
+        self.broadcast_outlet: Sink = PendingBroadcasts()
         self.id = id_
         #: The user of the channel's token, if it has one.
         self.user_id = user_id
@@ -104,8 +104,8 @@ class ChannelSubscriber:
 
     def hear(self, frame: Outgoing, id_: str) -> None:
         """Queue a stored broadcast, unless it is to be skipped."""
-        if isinstance(self.casts, PendingBroadcasts):
-            self.casts.keep(frame, id_)
+        if isinstance(self.broadcast_outlet, PendingBroadcasts):
+            self.broadcast_outlet.keep(frame, id_)
         elif id_ in self._skipped:
             del self._skipped[id_]
         else:
@@ -127,7 +127,7 @@ class ChannelSubscriber:
 
     def answered(self, replayed: frozenset[str]) -> None:
         """The join is answered, and these stored broadcasts were sent with the reply."""
-        pending, self.casts = self.casts, self.outlet
+        pending, self.broadcast_outlet = self.broadcast_outlet, self.outlet
         for id_ in replayed:
             self.skip(id_)
         if isinstance(pending, PendingBroadcasts):

@@ -22,7 +22,7 @@ from auth_rls.subjects.token_errors import TokenError
 from realtime import conf
 from realtime.client_limits import Limits
 from realtime.delivery.asgi_outbox import AsgiOutbox
-from realtime.delivery.inbound import reading_turns, turn
+from realtime.delivery.inbound import reading_share, reading_slot
 from realtime.delivery.outbox import Outbox
 from realtime.delivery.server_adapter import adapter_of, bound_frames, is_gone, send_close
 from realtime.event_log.position import Position
@@ -165,7 +165,7 @@ class Connection:
             await self.outbox.stop()
 
     async def _read(self, receive: AsgiReceive) -> None:
-        counters, turns = self._counters, reading_turns()
+        counters, share = self._counters, reading_share()
         payer = Payer(self._admission.address, str(id(self)))
         while not self._end.reached:
             message = await receive()
@@ -177,13 +177,13 @@ class Connection:
             data = text if text is not None else message.get("bytes") or b""
             counters.frames_in += 1
             counters.bytes_in += len(data)
-            if turns.open:
+            if share.open:
                 began = time.perf_counter()
                 self.perform(self.session.receive(data, self._loop.time()))
-                turns.spend(time.perf_counter() - began)
+                share.spend(time.perf_counter() - began)
                 continue
             # Much was read since other tasks ran, of this socket or of others.
-            async with turn(turns, payer):
+            async with reading_slot(share, payer):
                 if not self._end.reached:
                     self.perform(self.session.receive(data, self._loop.time()))
 

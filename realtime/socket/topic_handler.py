@@ -48,10 +48,10 @@ class TopicHandler:
         replay = channel.config.replay
         assert replay is not None and replay.since is not None
         alias = conf.current().DATABASE
-        casts = await in_database_thread(stored, alias, channel.name, replay.since, replay.limit)
+        replayed = await in_database_thread(stored, alias, channel.name, replay.since, replay.limit)
         found = {
-            cast.id: of_replayed(cast, self._socket.session.version, channel.join_ref)
-            for cast in casts
+            broadcast.id: of_replayed(broadcast, self._socket.session.version, channel.join_ref)
+            for broadcast in replayed
         }
         return {id_: frame for id_, frame in found.items() if frame is not None}
 
@@ -133,7 +133,7 @@ class TopicHandler:
         user_id = (subscriber.user_id if private and subscriber is not None else None) or ""
         if effect.event is None:
             payload = with_sender(payload, private, user_id)
-        cast = Broadcast(
+        broadcast = Broadcast(
             topic=channel.name,
             private=private,
             event=effect.event,
@@ -143,25 +143,25 @@ class TopicHandler:
             user_id=user_id,
         )
         if effect.persist and subscriber is not None:
-            self._socket.start(self._store(effect, subscriber, cast), channel)
+            self._socket.start(self._store(effect, subscriber, broadcast), channel)
             return
-        relayed = self._hub.broadcast(cast)
+        relayed = self._hub.broadcast(broadcast)
         self._socket.perform(self._socket.session.topic_events.relayed(effect, relayed))
 
     async def _store(
-        self, effect: SendBroadcast, subscriber: ChannelSubscriber, cast: Broadcast
+        self, effect: SendBroadcast, subscriber: ChannelSubscriber, broadcast: Broadcast
     ) -> None:
         topic_events = self._socket.session.topic_events
-        cast = msgspec.structs.replace(cast, id=str(uuid.uuid4()))
+        broadcast = msgspec.structs.replace(broadcast, id=str(uuid.uuid4()))
         if not effect.channel.config.broadcast_self and effect.channel.rights.receive:
-            subscriber.skip(cast.id)
+            subscriber.skip(broadcast.id)
         try:
-            await in_database_thread(store, cast)
+            await in_database_thread(store, broadcast)
         except (ValueError, *DATABASE_ERRORS) as error:
-            subscriber.forget(cast.id)
+            subscriber.forget(broadcast.id)
             logger.warning(
                 "broadcast not stored: %s", error, extra={"action": "broadcast_not_stored"}
             )
             self._socket.perform(topic_events.not_stored(effect, public_reason(error)))
         else:
-            self._socket.perform(topic_events.relayed(effect, True, cast.id))
+            self._socket.perform(topic_events.relayed(effect, True, broadcast.id))

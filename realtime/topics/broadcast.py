@@ -52,7 +52,7 @@ class Broadcast(msgspec.Struct, frozen=True, array_like=True, tag="cast"):
 class BroadcastBatch(msgspec.Struct, frozen=True, array_like=True, tag="casts"):
     """Broadcasts in one message of the bus, in order."""
 
-    casts: list[Broadcast]
+    broadcasts: list[Broadcast]
 
 
 def with_sender(payload: bytes, private: bool, user_id: str) -> bytes:

@@ -25,11 +25,11 @@ class Listener(Protocol):
     @property
     def outlet(self) -> Sink: ...
     @property
-    def casts(self) -> Sink: ...
+    def broadcast_outlet(self) -> Sink: ...
 
 
 L = TypeVar("L", bound=Listener)
-_sink_of = attrgetter("casts")
+_sink_of = attrgetter("broadcast_outlet")
 
 
 class TopicListeners(Generic[L]):

@@ -73,10 +73,10 @@ def stored(alias: str, topic: str, since_ms: int, limit: int) -> list[Broadcast]
     )
     newest = rows.order_by("-pk").annotate(text=ToText("payload", TextField()))
     found = newest.values("id", "event", "text", "data", "user_id")[:limit]
-    return [_cast(topic, row) for row in reversed(found)]
+    return [_broadcast(topic, row) for row in reversed(found)]
 
 
-def _cast(topic: str, row: Mapping[str, Any]) -> Broadcast:
+def _broadcast(topic: str, row: Mapping[str, Any]) -> Broadcast:
     binary = row["data"] is not None
     return Broadcast(
         topic=topic,

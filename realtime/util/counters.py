@@ -43,7 +43,7 @@ class Counters:
     #: Batches and broadcasts received from the bus.
     heard: int = 0
     #: Broadcasts handed to listeners.
-    casts: int = 0
+    broadcasts_received: int = 0
     #: Broadcasts refused or dropped because too many of their topic waited.
     casts_refused: int = 0
     #: Events handed to the subscription manager.

@@ -51,7 +51,7 @@ class FakeSubscriber:
         self.direct = None
 
     @property
-    def casts(self) -> Sink:
+    def broadcast_outlet(self) -> Sink:
         return self
 
     @property

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from realtime.delivery.daphne_pieces import parse_in_pieces
-from realtime.delivery.inbound import reading_turns
+from realtime.delivery.inbound import reading_share
 from tests.support.waiting import auntil
 
 
@@ -76,5 +76,5 @@ async def test_a_socket_that_has_gone_is_left_alone() -> None:
     one.dataReceived(b"x" * 10_000)
     one.state = one.STATE_CLOSED
     await asyncio.sleep(0)
-    await auntil(lambda: reading_turns().open)
+    await auntil(lambda: reading_share().open)
     assert (one.parsed, one.transport.paused) == ([], True)

@@ -1,22 +1,22 @@
-"""Turns at reading: bounded in an iteration of the loop, and fair between addresses."""
+"""Reading is bounded in an iteration of the loop, and fair between addresses."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 
-from realtime.delivery.inbound import payer_of, reading_turns, turn
+from realtime.delivery.inbound import payer_of, reading_share, reading_slot
 
 SLICE = 0.006
 
 
 async def test_who_has_read_little_comes_before_those_who_read_much() -> None:
-    turns = reading_turns()
-    assert reading_turns() is turns
+    share = reading_share()
+    assert reading_share() is share
     order: list[str] = []
 
     async def read(address: str, number: int) -> None:
-        async with turn(turns, payer_of((address, number), number)):
+        async with reading_slot(share, payer_of((address, number), number)):
             began = time.perf_counter()
             while time.perf_counter() - began < SLICE:
                 pass
