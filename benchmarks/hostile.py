@@ -44,6 +44,8 @@ BEAT_SECONDS = 0.1
 WRITE_SECONDS = 0.05
 MOST_MILLISECONDS = 250.0
 MOST_MEGABYTES = 300.0
+# Characters of the server's log.
+_LOG_SHOWN = 3_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Found:
     cpu: float = 0.0
     idle: list[float] = field(default_factory=list)
     tracebacks: int = 0
+    log: str = ""
 
     @property
     def lost(self) -> list[str]:
@@ -147,7 +150,9 @@ class GoodClient:
             if event == "postgres_changes":
                 self._found.titles.append(payload["data"]["record"]["title"])
             elif event == "system":
-                if payload["status"] == "ok":
+                if payload["message"] == "resync required":
+                    self._found.problems.append("told to resync")
+                elif payload["status"] == "ok":
                     subscribed.set()
                 else:
                     self._found.problems.append(payload["message"])
@@ -227,7 +232,8 @@ async def attacked(server: Server, seconds: float, names: Sequence[str] = ()) ->
         found.cpu = cpu_seconds(server.pid) - used
     else:
         found.problems.append("the server has died")
-    found.tracebacks = server.log.count("Traceback")
+    found.log = server.log
+    found.tracebacks = found.log.count("Traceback")
     return found
 
 
@@ -281,7 +287,10 @@ def report(kind: str, found: Found) -> bool:
             [["PASS" if each.kept else "FAIL", each.what, each.seen] for each in promises],
         )
     )
-    return all(each.kept for each in promises)
+    kept = all(each.kept for each in promises)
+    if not kept:
+        say(f"\nThe end of the server's log:\n{found.log[-_LOG_SHOWN:]}\n")
+    return kept
 
 
 def main() -> None:

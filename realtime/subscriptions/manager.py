@@ -56,9 +56,8 @@ class SubscriptionManager:
     ) -> None:
         self._log = log
         self._planners = Planners()
-        # One thread is left for events and whatever else needs the database, and one for others
-        # than the address that joins most.
-        self._planning = FairShare(THREADS - 1, THREADS - 2)
+        # Long plans, one at a time of an address: short ones find a thread free.
+        self._long_plans = FairShare(THREADS // 2, 1)
         counters = Counters() if counters is None else counters
         #: Which tables decide access.
         self.watch = watch
@@ -141,9 +140,12 @@ class SubscriptionManager:
         while True:
             before = self.rebinding.generation_of(request)
             known = request.read == self.rebinding.generation
-            async with self._planning.slot(request.payer) as slot:
-                found, took = await in_database_thread(_timed, planned, known)
-                slot.charge(took)
+            if any(binding.unread for binding in request.bindings):
+                async with self._long_plans.slot(request.payer) as slot:
+                    found, took = await in_database_thread(_timed, planned, known)
+                    slot.charge(took)
+            else:
+                found = await in_database_thread(planned, known)
             if before == self.rebinding.generation_of(request):
                 return found
 

@@ -9,10 +9,11 @@ from django.contrib.auth.models import Permission, User
 
 from auth_rls import Subject
 from auth_rls.models import Policy
+from realtime.protocol.join import parse_join
 from realtime.subscriptions.request import Request
 from realtime.util.fair_share import Payer
 from tests.support.socket_client import db
-from tests.support.subscriptions import FakeSubscriber, Server, bindings, counting
+from tests.support.subscriptions import FakeSubscriber, Server, counting
 
 pytestmark = pytest.mark.usefixtures("wal")
 
@@ -62,13 +63,24 @@ async def test_who_was_let_in_just_now_is_not_refused_by_what_was_read_before() 
     assert (await server.subscriptions.rights(request)).join
 
 
-async def test_a_join_does_not_wait_for_all_joins_of_another_address() -> None:
+async def test_a_long_join_does_not_wait_for_all_long_joins_of_another_address() -> None:
     server = await started()
     order: list[str] = []
+    # Together they are longer than what is read with the join itself.
+    long = [
+        {
+            "event": "*",
+            "schema": "public",
+            "table": "zoo_note",
+            "filter": f"title=eq.{n}{'x' * 900}",
+        }
+        for n in range(20)
+    ]
+    asked = parse_join({"config": {"postgres_changes": long}}).bindings
 
     async def join(address: str, number: int) -> None:
         payer = Payer(address, f"connection {number}")
-        request = Request(Subject.anonymous(), bindings(filter="id=gt.1"), None, -1, payer)
+        request = Request(Subject.anonymous(), asked, None, -1, payer)
         await server.subscriptions.add(FakeSubscriber(f"{address}-{number}"), request)
         order.append(address)
 
