@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from realtime.delivery.inbound import payer_of, reading_share, reading_slot
+from realtime.delivery.inbound import payer_of, reading_share
 
 # autobahn takes some tens of microseconds for a message.
 _PIECE = 1_024
@@ -52,12 +52,19 @@ def parse_in_pieces(protocol: Any) -> None:
 async def _parse(protocol: Any, parse: Callable[[Any, bytes], None], rest: bytearray) -> None:
     payer = payer_of(getattr(protocol, "client_addr", None), protocol)
     share = reading_share()
+
+    def goes_on() -> bool:
+        return protocol.state != protocol.STATE_CLOSED and not protocol.failedByMe
+
+    def parse_one() -> None:
+        piece = bytes(rest[:_PIECE])
+        del rest[:_PIECE]
+        if goes_on():
+            parse(protocol, piece)
+
     try:
-        while rest and protocol.state != protocol.STATE_CLOSED and not protocol.failedByMe:
-            async with reading_slot(share, payer):
-                piece = bytes(rest[:_PIECE])
-                del rest[:_PIECE]
-                parse(protocol, piece)
+        while rest and goes_on():
+            await share.run(payer, parse_one)
     finally:
         rest.clear()
         if protocol.state != protocol.STATE_CLOSED:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from realtime.delivery.inbound import PIECE, payer_of, reading_share, reading_slot
+from realtime.delivery.inbound import PIECE, payer_of, reading_share
 
 Parse = Callable[[bytes], None]
 # The attribute of a protocol that holds what is not parsed yet.
@@ -51,15 +51,18 @@ async def parse_pieces(protocol: Any, parse: Parse) -> None:
     if rest is None:
         return
     payer, share = payer_of(protocol.client, protocol), reading_share()
+
+    def parse_one() -> None:
+        piece = bytes(rest[:PIECE])
+        del rest[:PIECE]
+        parse(piece)
+        if _closing(protocol):
+            parse(bytes(rest))
+            rest.clear()
+
     while rest and protocol.queue.empty():
-        async with reading_slot(share, payer):
-            piece = bytes(rest[:PIECE])
-            del rest[:PIECE]
-            parse(piece)
-            if _closing(protocol):
-                parse(bytes(rest))
-                rest.clear()
-    if not rest:
+        await share.run(payer, parse_one)
+    if not rest and vars(protocol).get(_REST) is rest:
         delattr(protocol, _REST)
         if protocol.read_paused and protocol.queue.empty():
             protocol.read_paused = False

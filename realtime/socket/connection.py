@@ -22,7 +22,7 @@ from auth_rls.subjects.token_errors import TokenError
 from realtime import conf
 from realtime.client_limits import Limits
 from realtime.delivery.asgi_outbox import AsgiOutbox
-from realtime.delivery.inbound import reading_share, reading_slot
+from realtime.delivery.inbound import reading_share
 from realtime.delivery.outbox import Outbox
 from realtime.delivery.server_adapter import adapter_of, bound_frames, is_gone, send_close
 from realtime.event_log.position import Position
@@ -183,9 +183,11 @@ class Connection:
                 share.spend(time.perf_counter() - began)
                 continue
             # Much was read since other tasks ran, of this socket or of others.
-            async with reading_slot(share, payer):
-                if not self._end.reached:
-                    self.perform(self.session.receive(data, self._loop.time()))
+            await share.run(payer, partial(self._receive, data))
+
+    def _receive(self, data: str | bytes) -> None:
+        if not self._end.reached:
+            self.perform(self.session.receive(data, self._loop.time()))
 
     def _stop(self) -> None:
         if self._timer is not None:

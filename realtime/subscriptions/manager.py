@@ -30,7 +30,7 @@ from realtime.subscriptions.request import Request, Revoked
 from realtime.subscriptions.subscriber import Subscribed, Subscriber
 from realtime.topics.rights import TopicRights
 from realtime.util.counters import Counters
-from realtime.util.database_threads import THREADS, in_database_thread
+from realtime.util.database_threads import in_database_thread
 from realtime.util.fair_share import FairShare
 
 logger = logging.getLogger("realtime.subscribers")
@@ -56,8 +56,8 @@ class SubscriptionManager:
     ) -> None:
         self._log = log
         self._planners = Planners()
-        # Long plans, one at a time of an address: short ones find a thread free.
-        self._long_plans = FairShare(THREADS // 2, 1)
+        # Long plans, one at a time: short ones find a thread, and the interpreter, free.
+        self._long_plans = FairShare(1, 1)
         counters = Counters() if counters is None else counters
         #: Which tables decide access.
         self.watch = watch

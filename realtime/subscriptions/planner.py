@@ -48,7 +48,7 @@ _TYPES_SECONDS = 60.0
 _REFUSALS_SECONDS = 0.25
 # How long a thread plans, and then leaves the interpreter to others. Most plans take less.
 _WORK_SECONDS = 0.001
-_REST_SECONDS = 0.002
+_REST_SECONDS = 0.004
 # Actions that are judged at the time of a request; the stream does not follow their policies.
 _NOT_FOLLOWED = frozenset({"add", "change", "delete"})
 # The key of the rules on topics, in a mapping of rules by table.

@@ -97,17 +97,6 @@ class FairShare:
         self._spent = 0.0
         self._scheduled = False
 
-    @property
-    def open(self) -> bool:
-        """Whether a request would get a slot at once, whatever its payer."""
-        return bool(self._free) and not self._next and not self._exhausted
-
-    def spend(self, cost: float) -> None:
-        """Charge work to nobody, done while the share was `open`: less is left before other tasks
-        have run."""
-        if self._budget is not None:
-            self._spend(cost)
-
     @asynccontextmanager
     async def slot(self, payer: Payer) -> AsyncIterator[Slot]:
         """Wait for a slot, which lasts until the end of the block."""

@@ -115,22 +115,6 @@ async def test_work_on_the_loop_lets_other_tasks_run_when_its_budget_is_spent() 
     assert turns >= 100
 
 
-async def test_within_the_budget_nobody_asks_and_beyond_it_all_wait_for_other_tasks() -> None:
-    share = FairShare(1, 1, budget=1.0)
-    assert share.open
-    share.spend(0.5)
-    assert share.open
-    share.spend(0.5)
-    assert not share.open
-    done: list[str] = []
-    waiting = asyncio.create_task(worked(share, OTHER, done, "after", 0.0))
-    await asyncio.sleep(0)
-    await waiting
-    assert done == ["after"]
-    await asyncio.sleep(0)
-    assert share.open
-
-
 async def test_who_comes_and_goes_is_charged_and_passes_nobody_who_waits() -> None:
     share = FairShare(1, 1, budget=1.0)
     done: list[str] = []
