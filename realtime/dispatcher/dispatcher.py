@@ -110,6 +110,8 @@ class Dispatcher:
         )
         self._news = asyncio.Event()
         self._waiting_rows = 0
+        # While an event is being delivered, the position before it.
+        self._before: Position | None = None
         # Changes of permissions for which channels were not bound anew yet.
         self._unbound: list[DatabaseEvent] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -129,8 +131,9 @@ class Dispatcher:
 
     @property
     def position(self) -> Position:
-        """The last event that this process has delivered."""
-        return self.log.position
+        """The last event that this process has delivered: not the one that it is delivering, which
+        a client that resumes at it would never get."""
+        return self.log.position if self._before is None else self._before
 
     @property
     def busy(self) -> bool:
@@ -247,7 +250,7 @@ class Dispatcher:
         # the channel is notified.
         self.log.start(head)
         for subscriber in self._channels:
-            subscriber.resync(self.position)
+            subscriber.resync(self.log.position)
         self.presence.reload()
         self.users_changed(None)
 
@@ -260,21 +263,29 @@ class Dispatcher:
                 await self._follow(event)
             elif self._unbound:
                 await self._rebind()
+            before = self.log.position
             self.log.append(event)
             self.counters.events += 1
             if not event.relation.published and event.relation.table in self._internal:
                 self._internal[event.relation.table](event)
                 continue
             with self._channels.frozen():
-                deliveries: list[Delivery[Subscriber]] = []
-                for _ in self._channels.matching(event, deliveries):
-                    await self._time_slice.pause()
-                self.counters.matched += bool(deliveries)
-                for delivery in deliveries:
-                    self._deliver(event, delivery)
+                self._before = before
+                try:
+                    await self._hand_out(event)
+                finally:
+                    self._before = None
             await self._time_slice.pause()
         await self._rebind()
         self.presence.flush()
+
+    async def _hand_out(self, event: DatabaseEvent) -> None:
+        deliveries: list[Delivery[Subscriber]] = []
+        for _ in self._channels.matching(event, deliveries):
+            await self._time_slice.pause()
+        self.counters.matched += bool(deliveries)
+        for delivery in deliveries:
+            self._deliver(event, delivery)
 
     async def _follow(self, event: DatabaseEvent) -> None:
         """Follow a change of a table that decides access."""
@@ -305,7 +316,7 @@ class Dispatcher:
             # Only this audience is concerned; it has to read its rows again.
             logger.exception("a change cannot be encoded", extra={"action": "encoding_failed"})
             for subscriber in tuple(delivery.audience.recipients):
-                subscriber.resync(self.position)
+                subscriber.resync(self.log.position)
             return
         members = delivery.audience.recipients
         self.counters.sent(len(members), len(frame))

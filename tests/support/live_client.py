@@ -163,8 +163,9 @@ async def everything_handed_out() -> None:
     from django.db import connections
 
     def reached() -> bool:
-        head = read_head(connections["default"]).seq
-        return not backlog(connections["default"]) and here.position.seq == head
+        # In this order: what waited may be numbered between the two.
+        waiting = backlog(connections["default"])
+        return not waiting and here.position.seq == read_head(connections["default"]).seq
 
     here = hub()
     await auntil(lambda: db(reached), "the end of the log")
