@@ -165,6 +165,9 @@ def ending_on_sigterm(again_seconds: float = _AGAIN_SECONDS) -> Any:
 
     def end() -> None:
         loop.call_later(again_seconds, again)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            # A shell starts its background jobs so. asyncio then takes no Ctrl-C from a signal.
+            raise KeyboardInterrupt
         signal.raise_signal(signal.SIGINT)
 
     def again() -> None:

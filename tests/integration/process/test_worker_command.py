@@ -76,6 +76,22 @@ def test_runworker_does_its_work_and_ends_cleanly_on_sigterm(redis: Redis, tmp_p
     assert registry.workers("default") == []
 
 
+@about_no_database
+def test_a_worker_that_a_shell_started_in_the_background_ends_cleanly_too(
+    redis: Redis, tmp_path: Path
+) -> None:
+    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with managing(tmp_path, "runworker", "realtime", redis=redis.url) as program:
+            with override_settings(CHANNEL_LAYERS=layers("pubsub", redis.url)):
+                asyncio.run(_wake(program.process))
+            program.process.send_signal(signal.SIGTERM)
+            assert program.process.wait(PATIENCE_SECONDS) == 0, program.said
+            assert "Traceback" not in program.said and "has ended" in program.said
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
 @redis_goes
 @about_no_database
 @pytest.mark.parametrize("kind", ["core", "pubsub"])
