@@ -6,7 +6,7 @@ Selects that differ in one value are read by one query. Keeps nothing and has no
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -15,13 +15,14 @@ from django.db import models
 
 from auth_rls.predicates.bind import member
 from auth_rls.predicates.kinds import Kind
-from auth_rls.predicates.predicate import FALSE, Predicate, Select
+from auth_rls.predicates.predicate import FALSE, All, Predicate, Select, Test
 from auth_rls.predicates.simplify import simplify
 from auth_rls.sets.grouping import Group, group_selects
 from auth_rls.sql.columns import Column, columns_of, model_named
 from auth_rls.sql.compile import condition
 from auth_rls.sql.primary import primary
 from auth_rls.sql.rows import canonical
+from auth_rls.sql.stored_types import fit_of
 
 Counts = dict[object, int]
 
@@ -58,8 +59,10 @@ def read_members(select: Select, using: str) -> Counts:
     """How many rows behind a bound select give each value, in the form that the outer column is
     compared with. Counted in Python, since two texts may be equal by the database's collation."""
     column = _column(select.model, select.column)
-    rows = _rows(select.model, select.where).using(using).values_list(column.attname, flat=True)
-    found = (_member(select, column, value) for value in rows.iterator(_FETCHED_ROWS))
+    rows = _rows(select.model, select.where, column).using(using)
+    rows = rows.values_list(column.attname, flat=True)
+    read = _reader(select.model, column)
+    found = (_member(select, read, value) for value in rows.iterator(_FETCHED_ROWS))
     return Counter(value for value in found if value is not None)
 
 
@@ -76,12 +79,12 @@ def read_many(selects: Iterable[Select], using: str) -> dict[Select, Counts]:
 
 
 def read_set(select: Select) -> frozenset[object]:
-    """The values of a bound select's column, NULL among them, in that column's own kind."""
+    """The values of a bound select's column, without NULL, in that column's own kind."""
     column = _column(select.model, select.column)
     using = primary(model_named(select.model))
-    rows = _rows(select.model, select.where).using(using).values_list(column.attname, flat=True)
-    rows = rows.distinct()
-    return frozenset(_canonical(column, rows.iterator(_FETCHED_ROWS)))
+    rows = _rows(select.model, select.where, column).using(using)
+    rows = rows.values_list(column.attname, flat=True).distinct()
+    return frozenset(_canonical(_reader(select.model, column), rows.iterator(_FETCHED_ROWS)))
 
 
 class _Ungroupable(Exception):
@@ -91,7 +94,9 @@ class _Ungroupable(Exception):
 def _read_group(group: Group, using: str) -> dict[Select, Counts]:
     shape = group.shape
     key, column = _column(shape.model, shape.key), _column(shape.model, shape.column)
-    rows = _rows(shape.model, group.where).using(using).values_list(key.attname, column.attname)
+    rows = _rows(shape.model, group.where, column).using(using)
+    rows = rows.values_list(key.attname, column.attname)
+    read = _reader(shape.model, column)
     like = next(group.selects)
     counts: dict[object, Counts] = {value: {} for value in group.of}
     # Each value is converted once: the same values come with many keys.
@@ -105,7 +110,7 @@ def _read_group(group: Group, using: str) -> dict[Select, Counts]:
         plain = type(value) in (int, str)
         known = members.get(value, _UNKNOWN) if plain else _UNKNOWN
         if known is _UNKNOWN:
-            known = _member(like, column, value)
+            known = _member(like, read, value)
             if plain:
                 members[value] = known
         if known is not None:
@@ -123,27 +128,41 @@ def _key(column: Column, raw: object, known: Container[object]) -> object:
     return value
 
 
-def _rows(label: str, where: Predicate) -> models.QuerySet[Any]:
+def _rows(label: str, where: Predicate, column: Column) -> models.QuerySet[Any]:
+    """The rows with a value of the column's kind in it. A column of SQLite may hold others, which
+    to SQL are no member of any set."""
     model = model_named(label)
     # Not a manager's queryset: with a manager that hides rows the doors would differ.
     rows: models.QuerySet[Any] = models.QuerySet(model=model, using=primary(model))
-    where = simplify(where)
+    where = simplify(All((where, Test(column.name, "isnull", False))))
     return rows.none() if where == FALSE else rows.filter(condition(where, model))
 
 
-def _member(select: Select, column: Column, value: object) -> object:
+def _reader(label: str, column: Column) -> Callable[[object], object]:
+    """The canonical value of a value of this column as Django read it, as SQL compares it."""
+    if not fit_of(model_named(label), column.name).padded:
+        return lambda value: canonical(column, value)
+
+    def unpadded(value: object) -> object:
+        found = canonical(column, value)
+        return found.rstrip(" ") if isinstance(found, str) else found
+
+    return unpadded
+
+
+def _member(select: Select, read: Callable[[object], object], value: object) -> object:
     """The member of the set for a value as Django read it; None if no value can equal it."""
     try:
-        found = canonical(column, value)
+        found = read(value)
     except _REFUSED:
         return None
     return None if found is None else member(select, found)
 
 
-def _canonical(column: Column, values: Iterable[object]) -> Iterator[object]:
+def _canonical(read: Callable[[object], object], values: Iterable[object]) -> Iterator[object]:
     for value in values:
         try:
-            yield canonical(column, value)
+            yield read(value)
         except _REFUSED:
             continue  # A value that is not of its column's kind equals nothing.
 
