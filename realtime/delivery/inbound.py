@@ -71,16 +71,16 @@ class ReadingShare:
 
     @property
     def open(self) -> bool:
-        """Whether work may be done at once, without a turn."""
+        """Whether work may be done at once, without `run`."""
         return not self._waiting and self._spent < self._budget
 
     def spend(self, seconds: float) -> None:
-        """Work was done while the share were open."""
+        """Work was done while the share was open."""
         self._spent += seconds
         self._schedule()
 
     async def run(self, payer: Payer, work: Callable[[], object]) -> None:
-        """Wait for a turn, in which `work` is called. Raises what it raises."""
+        """Call `work` in an iteration of the loop that has time for it. Raises what it raises."""
         key = payer.account
         account = self._accounts.get(key)
         if account is None:
@@ -95,10 +95,10 @@ class ReadingShare:
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._turn)
+            self._loop.call_soon(self._iterate)
 
-    def _turn(self) -> None:
-        """Another iteration of the loop: the least used accounts first, until the time is up."""
+    def _iterate(self) -> None:
+        """The work of one iteration: the least used accounts first, until the time is up."""
         self._scheduled = False
         self._spent = 0.0
         while self._waiting and self._spent < self._budget:

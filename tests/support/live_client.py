@@ -1,7 +1,7 @@
 """A client that keeps a set of rows from what it is sent, byte for byte, and nothing else.
 
 It does what any client can: takes a snapshot, applies changes, notes the seq of what it has, and
-after a lost connection asks for what came since; told to resync, it begins anew by a snapshot.
+after a lost connection resumes at its last seq; on "resync required" it begins anew by a snapshot.
 """
 
 from __future__ import annotations
@@ -111,26 +111,26 @@ class Keeper:
                 self.epoch = response["epoch"]
                 self._joined.set()
         elif event == "system":
-            await self._told(_plain(payload))
+            await self._system(_plain(payload))
 
-    async def _told(self, told: Mapping[str, Any]) -> None:
-        if told["message"] == "snapshot begins":
+    async def _system(self, message: Mapping[str, Any]) -> None:
+        if message["message"] == "snapshot begins":
             return
-        if told["extension"] == "snapshot":
-            assert told["message"] == "snapshot complete", told
+        if message["extension"] == "snapshot":
+            assert message["message"] == "snapshot complete", message
             self.rows = self._coming or {}
-            if told["count"] != len(self.rows):
-                self.faults.append(f"{told['count']} rows announced, {len(self.rows)} came")
+            if message["count"] != len(self.rows):
+                self.faults.append(f"{message['count']} rows announced, {len(self.rows)} came")
             self._coming, self._fresh = None, False
-            self.seq = told["seq"]
+            self.seq = message["seq"]
             self.snapshots += 1
-        elif told["message"] == "resync required":
+        elif message["message"] == "resync required":
             self.resyncs += 1
             self._fresh, self._coming = True, None
             self.order.clear()
             await self._join()
-        elif told["message"] == "caught up":
-            self.seq = max(self.seq, told["seq"])
+        elif message["message"] == "caught up":
+            self.seq = max(self.seq, message["seq"])
 
     def _change(self, data: Mapping[str, msgspec.Raw]) -> None:
         type_, seq = _plain(data["type"]), _plain(data["seq"])

@@ -34,19 +34,19 @@ from tests.support.waiting import auntil
 
 
 class FakeSubscriber:
-    """A joined channel that keeps what it is given. One that is `stuck` says of no row that its
-    client took it."""
+    """A joined channel that records its frames, and in `notices` the calls that are no frames. With
+    `stuck` it is never writable, like the channel of a client that does not read."""
 
     version = Version.V2
     topic = "realtime:room"
     change_frame = ChangeFrame.BINDINGS
 
-    def __init__(self, id_: str = "port", stuck: bool = False) -> None:
+    def __init__(self, id_: str = "subscriber", stuck: bool = False) -> None:
         self.id = id_
         self.stuck = stuck
         self.frames: list[str] = []
-        self.told: list[str] = []
-        # It takes its frames itself, each by itself.
+        self.notices: list[str] = []
+        # Its own outlet, so that frames are put one by one.
         self.outlet: Sink = self
         self.direct = None
 
@@ -66,31 +66,31 @@ class FakeSubscriber:
             await asyncio.Event().wait()
 
     def resubscribed(self) -> None:
-        self.told.append("resubscribed")
+        self.notices.append("resubscribed")
 
     def caught_up(self, at: Position) -> None:
-        self.told.append(f"caught up {at.seq}")
+        self.notices.append(f"caught up {at.seq}")
 
     def snapshot_begins(self, at: Position) -> None:
         return None
 
     def snapshot(self, at: Position, count: int, complete: bool) -> None:
-        self.told.append(f"snapshot {count}{'' if complete else ' truncated'}")
+        self.notices.append(f"snapshot {count}{'' if complete else ' truncated'}")
 
     def resync(self, at: Position) -> None:
-        self.told.append("resync")
+        self.notices.append("resync")
 
     def hear(self, frame: Outgoing, id_: str) -> None:
         self.put(frame)
 
     def permitted(self, rights: TopicRights) -> None:
-        self.told.append("permitted")
+        self.notices.append("permitted")
 
     def binding_ended(self, problem: str) -> None:
-        self.told.append(f"ended: {problem}")
+        self.notices.append(f"ended: {problem}")
 
     def revoked(self) -> None:
-        self.told.append("revoked")
+        self.notices.append("revoked")
 
 
 def bindings(**binding: Any) -> tuple[Binding, ...]:
@@ -114,7 +114,7 @@ def counting() -> Iterator[list[str]]:
 
 
 class Server:
-    """What a server process has of the log, fed by hand."""
+    """The log and the subscriptions of a server process; a test feeds it by hand."""
 
     def __init__(
         self, ring: int = 1_000, *, bounds: ReplayBounds | None = None, rhythm: Rhythm | None = None
@@ -159,15 +159,15 @@ class Server:
         for _ in self.channels.matching(event, found):
             pass
         for delivery in found:
-            for port in delivery.audience.recipients:
-                port.put("live")
+            for subscriber in delivery.audience.recipients:
+                subscriber.put("live")
 
     async def resumed(
         self, since: Any, subject: Subject | None = None, **binding: Any
     ) -> FakeSubscriber:
-        """A port that has caught up, or was told that it cannot."""
-        port = FakeSubscriber()
+        """A subscriber that has caught up, or got "resync required"."""
+        subscriber = FakeSubscriber()
         asked = bindings(since=since, **binding)
-        await self.subscriptions.add(port, Request(subject or Subject.service(), asked))
-        await auntil(lambda: not self.channels.replaying(port))
-        return port
+        await self.subscriptions.add(subscriber, Request(subject or Subject.service(), asked))
+        await auntil(lambda: not self.channels.replaying(subscriber))
+        return subscriber

@@ -217,9 +217,9 @@ async def started() -> Server:
 
 
 async def listening(server: Server, subject: Subject, **binding: Any) -> FakeSubscriber:
-    port = FakeSubscriber()
-    await server.subscriptions.add(port, Request(subject, bindings(**binding)))
-    return port
+    subscriber = FakeSubscriber()
+    await server.subscriptions.add(subscriber, Request(subject, bindings(**binding)))
+    return subscriber
 
 
 async def test_a_membership_change_costs_no_query_and_concerns_its_own_user_alone(
@@ -240,7 +240,7 @@ async def test_a_membership_change_costs_no_query_and_concerns_its_own_user_alon
             await server.hand_out(event)
     assert statements == []
     assert (hers.frames, his.frames) == (["live"], [])
-    assert (hers.told, his.told) == (["resubscribed"] * 2, [])
+    assert (hers.notices, his.notices) == (["resubscribed"] * 2, [])
 
 
 async def test_subjects_with_the_same_values_share_a_set_which_goes_with_the_last_of_them(
@@ -250,15 +250,15 @@ async def test_subjects_with_the_same_values_share_a_set_which_goes_with_the_las
     server = await started()
     sets = server.subscriptions.sets
     with counting() as statements:
-        ports = await asyncio.gather(*(listening(server, ada) for _ in range(20)))
+        subscribers = await asyncio.gather(*(listening(server, ada) for _ in range(20)))
     assert sum('FROM "zoo_member"' in statement for statement in statements) == 1
     other = await listening(server, bob)
     assert len(sets) == 2
     server.channels.remove(other)
-    for port in ports[1:]:
-        server.channels.remove(port)
+    for subscriber in subscribers[1:]:
+        server.channels.remove(subscriber)
     assert len(sets) == 1
-    server.channels.remove(ports[0])
+    server.channels.remove(subscribers[0])
     assert len(sets) == 0
 
 
@@ -271,7 +271,7 @@ async def test_many_live_sets_move_at_once_each_to_what_its_subject_may_see(
     await db(Note.objects.create, title="a", team=team)
     await db(Note.objects.create, title="b", team=other)
     server = await started()
-    ports = [await listening(server, ada, live=True) for _ in range(30)]
+    subscribers = [await listening(server, ada, live=True) for _ in range(30)]
     his = await listening(server, bob, live=True)
     await db(
         lambda: Member.objects.bulk_create(
@@ -279,13 +279,19 @@ async def test_many_live_sets_move_at_once_each_to_what_its_subject_may_see(
         )
     )
     await server.feed()
-    await auntil(lambda: not any(map(server.channels.replaying, [*ports, his])))
-    assert all(len(port.frames) == 1 and '"a"' in str(port.frames) for port in ports)
+    await auntil(lambda: not any(map(server.channels.replaying, [*subscribers, his])))
+    assert all(
+        len(subscriber.frames) == 1 and '"a"' in str(subscriber.frames)
+        for subscriber in subscribers
+    )
     assert len(his.frames) == 1 and '"b"' in str(his.frames)
     await db(lambda: Member.objects.all().delete())
     await server.feed()
-    await auntil(lambda: not any(map(server.channels.replaying, [*ports, his])))
-    assert all(len(port.frames) == 2 and "DELETE" in str(port.frames[1]) for port in [*ports, his])
+    await auntil(lambda: not any(map(server.channels.replaying, [*subscribers, his])))
+    assert all(
+        len(subscriber.frames) == 2 and "DELETE" in str(subscriber.frames[1])
+        for subscriber in [*subscribers, his]
+    )
 
 
 async def test_an_emptied_table_empties_the_sets_that_it_fills_and_those_behind(
@@ -354,16 +360,16 @@ async def test_where_the_log_goes_on_elsewhere_everything_is_read_again(
 ) -> None:
     team, ada, _ = people
     server = await started()
-    port = await listening(server, ada)
+    subscriber = await listening(server, ada)
     await db(Member.objects.create, user=ada.user, team=team)
     await db(lambda: sequencer.number(connections["default"], 10_000))
     head = await server.reader.head()
     await server.rebinding.restart(Position(head.epoch, head.seq))
     server.log.start(head)
-    assert port.told == ["resubscribed"]
+    assert subscriber.notices == ["resubscribed"]
     await db(Note.objects.create, title="a", team=team)
     await server.feed()
-    assert port.frames == ["live"]
+    assert subscriber.frames == ["live"]
 
 
 async def test_a_change_of_one_user_binds_his_own_requests_and_a_policy_those_on_its_table(
@@ -376,18 +382,20 @@ async def test_a_change_of_one_user_binds_his_own_requests_and_a_policy_those_on
     await server.subscriptions.add(teams, Request(ada, bindings(table="zoo_team")))
     await db(User.objects.filter(pk=ada.user.pk).update, is_superuser=True)
     await server.feed()
-    assert [port.told for port in (hers, teams, his)] == [["resubscribed"]] * 2 + [[]]
+    assert [subscriber.notices for subscriber in (hers, teams, his)] == [["resubscribed"]] * 2 + [
+        []
+    ]
     await db(User.objects.filter(pk=ada.user.pk).update, is_superuser=False)
     await server.feed()
     await db(Policy.objects.update, using={"title": "a"})
     with counting() as statements:
         await server.feed()
-    assert [len(port.told) for port in (hers, teams, his)] == [3, 2, 1]
+    assert [len(subscriber.notices) for subscriber in (hers, teams, his)] == [3, 2, 1]
     # Who listens to another table was not even looked up.
     assert sum('FROM "auth_user"' in statement for statement in statements) == 1
     await db(User.objects.filter(pk=bob.user.pk).delete)
     await server.feed()
-    assert his.told == ["resubscribed", "revoked"]
+    assert his.notices == ["resubscribed", "revoked"]
 
 
 class Gate:
@@ -421,12 +429,12 @@ async def test_what_came_by_while_a_set_was_read_is_in_it(
     await db(Note.objects.create, title="a", team=team)
     await server.feed()
     gate.open.set()
-    port = await joining
+    subscriber = await joining
     assert gate.reads == 1
     await db(Note.objects.create, title="b", team=team)
     await server.feed()
     # What came before the answer to the join was nobody's.
-    assert port.frames == ["live"]
+    assert subscriber.frames == ["live"]
 
 
 async def test_a_nested_set_whose_inner_one_moved_while_it_was_read_is_read_once_more(
@@ -441,11 +449,11 @@ async def test_a_nested_set_whose_inner_one_moved_while_it_was_read_is_read_once
     await db(Member.objects.create, user=ada.user, team=team)
     await server.feed()
     gate.open.set()
-    port = await joining
+    subscriber = await joining
     assert gate.reads == 2
     await db(Note.objects.create, title="room:team")
     await server.feed()
-    assert port.frames == ["live"]
+    assert subscriber.frames == ["live"]
 
 
 async def test_a_set_that_was_read_for_a_place_the_log_has_left_is_read_once_more(
@@ -462,10 +470,10 @@ async def test_a_set_that_was_read_for_a_place_the_log_has_left_is_read_once_mor
     await server.rebinding.restart(Position(head.epoch, head.seq))
     server.log.start(head)
     gate.open.set()
-    port = await joining
+    subscriber = await joining
     await db(Note.objects.create, title="a", team=team)
     await server.feed()
-    assert port.frames == ["live"]
+    assert subscriber.frames == ["live"]
 
 
 async def test_a_join_that_is_given_up_while_its_set_is_read_leaves_nothing_behind(
@@ -479,9 +487,9 @@ async def test_a_join_that_is_given_up_while_its_set_is_read_leaves_nothing_behi
     joining.cancel()
     await asyncio.wait({joining})
     gate.open.set()
-    port = await listening(server, ada)
+    subscriber = await listening(server, ada)
     assert len(server.subscriptions.sets) == 1
-    server.channels.remove(port)
+    server.channels.remove(subscriber)
     assert len(server.subscriptions.sets) == 0
 
 
@@ -489,7 +497,7 @@ async def test_who_joins_while_an_event_is_matched_gets_the_next_one_and_not_tha
     people: list[Any],
 ) -> None:
     server = await started()
-    port = FakeSubscriber()
+    subscriber = FakeSubscriber()
     asked = bindings()
     first = await listening(server, Subject.service())
     await db(Note.objects.create, title="a")
@@ -498,10 +506,10 @@ async def test_who_joins_while_an_event_is_matched_gets_the_next_one_and_not_tha
     (event,) = await server.reader.from_table(server.log.seq, head.seq)
     server.log.append(event)
     with server.channels.frozen():
-        answer = await server.subscriptions.add(port, Request(Subject.service(), asked))
+        answer = await server.subscriptions.add(subscriber, Request(Subject.service(), asked))
         server.deliver(event)
     assert answer.at.seq == event.seq
-    assert (first.frames, port.frames) == (["live"], [])
+    assert (first.frames, subscriber.frames) == (["live"], [])
     await db(Note.objects.create, title="b")
     await server.feed()
-    assert (first.frames, port.frames) == (["live"] * 2, ["live"])
+    assert (first.frames, subscriber.frames) == (["live"] * 2, ["live"])

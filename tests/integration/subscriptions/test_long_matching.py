@@ -30,10 +30,10 @@ async def test_other_tasks_run_while_thousands_are_looked_at_and_events_keep_the
     dispatcher = Dispatcher("default", 1_000, rhythm=Rhythm(slice_seconds=0.0))
     await dispatcher.start()
     try:
-        ports = [FakeSubscriber(str(number)) for number in range(2_000)]
-        for number, port in enumerate(ports):
+        subscribers = [FakeSubscriber(str(number)) for number in range(2_000)]
+        for number, subscriber in enumerate(subscribers):
             asked = bindings(filter=f"score=neq.{number + 10}")
-            await dispatcher.subscriptions.add(port, Request(Subject.service(), asked))
+            await dispatcher.subscriptions.add(subscriber, Request(Subject.service(), asked))
         turns = {"taken": 0}
         early: list[int] = []
         late = FakeSubscriber("late")
@@ -44,7 +44,7 @@ async def test_other_tasks_run_while_thousands_are_looked_at_and_events_keep_the
                 await asyncio.sleep(0)
                 turns["taken"] += dispatcher.log.seq == before != began
                 named = dispatcher.position.seq
-                if any(len(port.frames) < named - began for port in ports):
+                if any(len(subscriber.frames) < named - began for subscriber in subscribers):
                     early.append(named)
 
         began = dispatcher.position.seq
@@ -56,14 +56,14 @@ async def test_other_tasks_run_while_thousands_are_looked_at_and_events_keep_the
         await auntil(lambda: dispatcher.log.seq > began)
         # In the middle of an event: it comes after that one.
         answer = await dispatcher.subscriptions.add(late, Request(Subject.service(), bindings()))
-        await auntil(lambda: len(ports[-1].frames) == 3)
+        await auntil(lambda: len(subscribers[-1].frames) == 3)
         beating.cancel()
         # Some for each of the events, none of which is done in one go.
         assert turns["taken"] > 3
         # Who resumed at a position that is named too early would never get the event.
         assert early == []
-        assert all(_titles(port) == ["0", "1", "2"] for port in ports)
-        assert _seqs(late) == [seq for seq in _seqs(ports[0]) if seq > answer.at.seq]
+        assert all(_titles(subscriber) == ["0", "1", "2"] for subscriber in subscribers)
+        assert _seqs(late) == [seq for seq in _seqs(subscribers[0]) if seq > answer.at.seq]
     finally:
         await dispatcher.stop()
         await close_connections()
@@ -74,13 +74,13 @@ def _number() -> int:
     return read_head(connections["default"]).seq
 
 
-def _data(port: FakeSubscriber) -> list[Any]:
-    return [json.loads(frame)[4]["data"] for frame in port.frames]
+def _data(subscriber: FakeSubscriber) -> list[Any]:
+    return [json.loads(frame)[4]["data"] for frame in subscriber.frames]
 
 
-def _titles(port: FakeSubscriber) -> list[str]:
-    return [data["record"]["title"] for data in _data(port)]
+def _titles(subscriber: FakeSubscriber) -> list[str]:
+    return [data["record"]["title"] for data in _data(subscriber)]
 
 
-def _seqs(port: FakeSubscriber) -> list[int]:
-    return [data["seq"] for data in _data(port)]
+def _seqs(subscriber: FakeSubscriber) -> list[int]:
+    return [data["seq"] for data in _data(subscriber)]

@@ -46,10 +46,10 @@ async def started() -> Server:
 async def listening(
     server: Server, subjects: list[Subject], **binding: Any
 ) -> list[FakeSubscriber]:
-    ports = [FakeSubscriber(str(number)) for number in range(len(subjects))]
-    for port, subject in zip(ports, subjects, strict=True):
-        await server.subscriptions.add(port, Request(subject, bindings(**binding)))
-    return ports
+    subscribers = [FakeSubscriber(str(number)) for number in range(len(subjects))]
+    for subscriber, subject in zip(subscribers, subjects, strict=True):
+        await server.subscriptions.add(subscriber, Request(subject, bindings(**binding)))
+    return subscribers
 
 
 async def fed(server: Server, meanwhile: Callable[[], bool]) -> asyncio.Task[None]:
@@ -72,27 +72,29 @@ async def test_who_leaves_or_joins_while_a_policy_is_followed_gets_what_it_says_
 ) -> None:
     await db(granted, "view_note", using={"title": "old"})
     server = await started()
-    ports = await listening(server, [Subject.anonymous()] * MANY)
+    subscribers = await listening(server, [Subject.anonymous()] * MANY)
     await db(Policy.objects.update, using={"title": "new"})
     for title in ("old", "new"):
         await db(Note.objects.create, title=title)
-    feeding = await fed(server, lambda: ports[0].told == ["resubscribed"])
-    told = [port for port in ports if port.told]
+    feeding = await fed(server, lambda: subscribers[0].notices == ["resubscribed"])
+    told = [subscriber for subscriber in subscribers if subscriber.notices]
     assert 0 < len(told) < MANY
     # One that was told, one that was not, and one more.
-    for gone in (told[0], ports[-1]):
+    for gone in (told[0], subscribers[-1]):
         server.channels.remove(gone)
     (late,) = await listening(server, [Subject.anonymous()])
     await feeding
-    assert [port.told for port in ports] == [["resubscribed"]] * (MANY - 1) + [[]]
+    assert [subscriber.notices for subscriber in subscribers] == [["resubscribed"]] * (MANY - 1) + [
+        []
+    ]
     # By the old policy one note, and by the new one the other.
-    assert {len(port.frames) for port in ports[1:-1]} == {1}
-    assert not told[0].frames and not ports[-1].frames
+    assert {len(subscriber.frames) for subscriber in subscribers[1:-1]} == {1}
+    assert not told[0].frames and not subscribers[-1].frames
     late.frames.clear()
     for title in ("old", "new"):
         await db(Note.objects.create, title=title)
     await server.feed()
-    assert {len(port.frames) for port in ports[1:-1]} == {2}
+    assert {len(subscriber.frames) for subscriber in subscribers[1:-1]} == {2}
     assert len(late.frames) == 1
 
 
@@ -100,19 +102,19 @@ async def test_who_asks_as_somebody_else_meanwhile_stays_that_one(granted: Any) 
     await db(granted, "view_note", using={"owner": "$user.id"}, audience="authenticated")
     ada, bob = await db(lambda: [User.objects.create_user(name) for name in ("ada", "bob")])
     server = await started()
-    ports = await listening(server, [Subject.from_user(ada)] * MANY)
+    subscribers = await listening(server, [Subject.from_user(ada)] * MANY)
     await db(Policy.objects.update, using={"owner": "$user.id", "title": "a"})
-    feeding = await fed(server, lambda: bool(ports[0].told))
-    assert not ports[-1].told
-    await server.subscriptions.add(ports[-1], Request(Subject.from_user(bob), bindings()))
+    feeding = await fed(server, lambda: bool(subscribers[0].notices))
+    assert not subscribers[-1].notices
+    await server.subscriptions.add(subscribers[-1], Request(Subject.from_user(bob), bindings()))
     await feeding
     await db(Note.objects.create, owner=ada, title="a")
     await server.feed()
-    assert [len(port.frames) for port in ports] == [1] * (MANY - 1) + [0]
+    assert [len(subscriber.frames) for subscriber in subscribers] == [1] * (MANY - 1) + [0]
     await db(Note.objects.create, owner=bob, title="a")
     await db(Note.objects.create, owner=bob, title="b")
     await server.feed()
-    assert [len(port.frames) for port in ports] == [1] * MANY
+    assert [len(subscriber.frames) for subscriber in subscribers] == [1] * MANY
 
 
 async def test_a_database_that_fails_half_way_holds_up_everybody_and_loses_nobody(
@@ -120,7 +122,7 @@ async def test_a_database_that_fails_half_way_holds_up_everybody_and_loses_nobod
 ) -> None:
     await db(granted, "view_note", using={"title": "old"})
     server = await started()
-    ports = await listening(server, [Subject.anonymous()] * MANY)
+    subscribers = await listening(server, [Subject.anonymous()] * MANY)
     await db(Policy.objects.update, using={"title": "new"})
     await db(Note.objects.create, title="new")
     renew = Planner.renew
@@ -134,8 +136,8 @@ async def test_a_database_that_fails_half_way_holds_up_everybody_and_loses_nobod
 
     monkeypatch.setattr(Planner, "renew", failing)
     await server.feed()
-    assert [port.told for port in ports] == [["resubscribed"]] * MANY
-    assert [len(port.frames) for port in ports] == [1] * MANY
+    assert [subscriber.notices for subscriber in subscribers] == [["resubscribed"]] * MANY
+    assert [len(subscriber.frames) for subscriber in subscribers] == [1] * MANY
 
 
 async def shared_team(granted: Any) -> tuple[Any, Any, list[Subject]]:
@@ -153,16 +155,16 @@ async def test_who_asks_anew_while_a_set_that_many_hang_on_is_told_hears_of_a_ro
 ) -> None:
     user, team, subjects = await shared_team(granted)
     server = await started()
-    ports = await listening(server, subjects, live=True)
+    subscribers = await listening(server, subjects, live=True)
     filtered = bindings(live=True, filter="title=neq.b")
     model = FakeSubscriber()
     await server.subscriptions.add(model, Request(subjects[0], filtered))
     narrower = server.channels.plan_of(model)
     server.channels.remove(model)
     await db(Member.objects.create, user=user, team=team)
-    feeding = await fed(server, lambda: bool(ports[0].told))
-    again, other, gone = ports[-3:]
-    assert not any(port.told for port in (again, other, gone))
+    feeding = await fed(server, lambda: bool(subscribers[0].notices))
+    again, other, gone = subscribers[-3:]
+    assert not any(subscriber.notices for subscriber in (again, other, gone))
     # Without awaiting: one asks the same once more, one for another live set, which so begins
     # anew, and one leaves.
     enter, plan_of = server.channels.enter, server.channels.plan_of
@@ -170,11 +172,11 @@ async def test_who_asks_anew_while_a_set_that_many_hang_on_is_told_hears_of_a_ro
     enter(other, Request(subjects[0], filtered), narrower)
     server.channels.remove(gone)
     await feeding
-    await auntil(lambda: not any(map(server.channels.replaying, ports)))
-    assert [len(port.frames) for port in ports] == [1] * (MANY - 2) + [0, 0]
-    assert gone.told == []
+    await auntil(lambda: not any(map(server.channels.replaying, subscribers)))
+    assert [len(subscriber.frames) for subscriber in subscribers] == [1] * (MANY - 2) + [0, 0]
+    assert gone.notices == []
     # It was told to read its rows, so none is told besides.
-    assert other.told == ["resync", "resubscribed"]
+    assert other.notices == ["resync", "resubscribed"]
 
 
 @pytest.mark.slow
@@ -183,7 +185,7 @@ async def test_a_way_that_ends_while_others_are_told_is_not_gone_twice(
 ) -> None:
     user, team, subjects = await shared_team(granted)
     server = await started()
-    ports = await listening(server, subjects, live=True)
+    subscribers = await listening(server, subjects, live=True)
     late = FakeSubscriber("late")
     await db(Member.objects.create, user=user, team=team)
     (event,) = await events_of(server)
@@ -193,13 +195,13 @@ async def test_a_way_that_ends_while_others_are_told_is_not_gone_twice(
     assert server.channels.replaying(late)
 
     async def pause(self: TimeSlice) -> None:
-        assert not late.told or not server.channels.replaying(late)
+        assert not late.notices or not server.channels.replaying(late)
         await auntil(lambda: not server.channels.replaying(late))
 
     monkeypatch.setattr(TimeSlice, "pause", pause)
     await server.hand_out(event)
-    await auntil(lambda: not any(map(server.channels.replaying, [*ports, late])))
-    assert [len(port.frames) for port in [*ports, late]] == [1] * (MANY + 1)
+    await auntil(lambda: not any(map(server.channels.replaying, [*subscribers, late])))
+    assert [len(subscriber.frames) for subscriber in [*subscribers, late]] == [1] * (MANY + 1)
 
 
 async def test_sets_that_changed_unheard_are_brought_to_all_who_still_listen(
@@ -212,7 +214,7 @@ async def test_sets_that_changed_unheard_are_brought_to_all_who_still_listen(
 
     users, team = await db(make)
     server = await started()
-    ports = await listening(server, [Subject.from_user(user) for user in users])
+    subscribers = await listening(server, [Subject.from_user(user) for user in users])
 
     def unheard() -> None:
         Member.objects.bulk_create([Member(user=user, team=team) for user in users])
@@ -221,18 +223,20 @@ async def test_sets_that_changed_unheard_are_brought_to_all_who_still_listen(
     await db(unheard)
     restarting = asyncio.create_task(server.rebinding.restart(server.log.position))
     sets = server.subscriptions.sets
-    while not any(map(len, map(sets.members, sets.retained(ports[0])))):
+    while not any(map(len, map(sets.members, sets.retained(subscribers[0])))):
         assert not restarting.done(), "nobody had his turn in between"
         await asyncio.sleep(0)
-    assert not ports[-1].told
-    server.channels.remove(ports[-1])
+    assert not subscribers[-1].notices
+    server.channels.remove(subscribers[-1])
     await restarting
-    assert [port.told for port in ports] == [["resubscribed"]] * (MANY - 1) + [[]]
+    assert [subscriber.notices for subscriber in subscribers] == [["resubscribed"]] * (MANY - 1) + [
+        []
+    ]
     await db(Note.objects.create, title="a", team=team)
     await server.feed()
-    assert [len(port.frames) for port in ports] == [1] * (MANY - 1) + [0]
-    for port in ports:
-        server.channels.remove(port)
+    assert [len(subscriber.frames) for subscriber in subscribers] == [1] * (MANY - 1) + [0]
+    for subscriber in subscribers:
+        server.channels.remove(subscriber)
     assert len(sets) == 0
 
 
@@ -240,7 +244,7 @@ async def test_who_leaves_while_an_emptied_table_is_told_hears_nothing_of_it(gra
     await db(granted, "view_note")
     await db(Note.objects.create, title="a")
     server = await started()
-    ports = await listening(server, [Subject.anonymous()] * 3)
+    subscribers = await listening(server, [Subject.anonymous()] * 3)
     await db(Note.objects.all().delete)
     # As PostgreSQL has it: one entry that names no rows.
     await db(lambda: WalEntry.objects.filter(seq=None).update(op="TRUNCATE", old=None, new=None))
@@ -249,12 +253,12 @@ async def test_who_leaves_while_an_emptied_table_is_told_hears_nothing_of_it(gra
     with server.channels.frozen():
         steps = server.channels.matching(event, [])
         next(steps)
-        told = [port for port in ports if port.told]
-        rest = [port for port in ports if not port.told]
+        told = [subscriber for subscriber in subscribers if subscriber.notices]
+        rest = [subscriber for subscriber in subscribers if not subscriber.notices]
         assert (len(told), len(rest)) == (1, 2)
         server.channels.remove(rest[0])
         assert list(steps) == [None, None]
-    assert [port.told for port in (*told, *rest)] == [["resync"], [], ["resync"]]
+    assert [subscriber.notices for subscriber in (*told, *rest)] == [["resync"], [], ["resync"]]
 
 
 def memberships(statements: list[str]) -> int:
@@ -266,16 +270,16 @@ async def test_after_an_edit_that_keeps_its_select_the_sets_are_not_read_again(
 ) -> None:
     user, team, subjects = await shared_team(granted)
     server = await started()
-    (port,) = await listening(server, subjects[:1])
+    (subscriber,) = await listening(server, subjects[:1])
     await db(Policy.objects.update, using={"team__in": MINE, "title": "a"})
     with counting() as statements:
         await server.feed()
-    assert (memberships(statements), port.told) == (0, ["resubscribed"])
+    assert (memberships(statements), subscriber.notices) == (0, ["resubscribed"])
     await db(Member.objects.create, user=user, team=team)
     for title in "ab":
         await db(Note.objects.create, title=title, team=team)
     await server.feed()
-    assert len(port.frames) == 1
+    assert len(subscriber.frames) == 1
 
 
 @pytest.mark.parametrize("gone", [{"using": {"title": "a"}}, {"enabled": False}, {"using": 7}])
@@ -284,7 +288,7 @@ async def test_what_went_by_while_a_policy_did_not_read_a_table_is_in_the_sets_w
 ) -> None:
     user, team, subjects = await shared_team(granted)
     server = await started()
-    (port,) = await listening(server, subjects[:1])
+    (subscriber,) = await listening(server, subjects[:1])
 
     def edits() -> None:
         policy = Policy.objects.get()
@@ -303,7 +307,7 @@ async def test_what_went_by_while_a_policy_did_not_read_a_table_is_in_the_sets_w
     await server.feed()
     await db(Note.objects.create, title="a", team=team)
     await server.feed()
-    assert len(port.frames) == 1
+    assert len(subscriber.frames) == 1
 
 
 async def test_a_policy_reads_on_when_it_reads_as_much_as_before_and_is_understood(

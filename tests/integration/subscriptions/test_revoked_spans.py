@@ -145,10 +145,10 @@ async def dispatcher() -> AsyncIterator[Dispatcher]:
 
 
 async def listening(dispatcher: Dispatcher, user: User, **binding: Any) -> FakeSubscriber:
-    port = FakeSubscriber()
+    subscriber = FakeSubscriber()
     subject = Subject.from_user(await db(User.objects.get, pk=user.pk))
-    await dispatcher.subscriptions.add(port, Request(subject, bindings(**binding)))
-    return port
+    await dispatcher.subscriptions.add(subscriber, Request(subject, bindings(**binding)))
+    return subscriber
 
 
 async def handed_out(dispatcher: Dispatcher) -> None:
@@ -163,8 +163,8 @@ async def handed_out(dispatcher: Dispatcher) -> None:
     await auntil(lambda: dispatcher.position.seq == head)
 
 
-def titles(port: FakeSubscriber) -> list[str]:
-    data = [json.loads(frame)[4]["data"] for frame in port.frames]
+def titles(subscriber: FakeSubscriber) -> list[str]:
+    data = [json.loads(frame)[4]["data"] for frame in subscriber.frames]
     return [change["record"]["title"] for change in data if "record" in change]
 
 
@@ -177,7 +177,7 @@ async def test_what_is_written_between_a_revocation_and_a_grant_is_not_delivered
     if case.grant is promoted:
         await db(promoted, world)
     await dispatcher.start()
-    port = await listening(dispatcher, world.ada)
+    subscriber = await listening(dispatcher, world.ada)
 
     def history() -> None:
         Note.objects.create(title="before")
@@ -192,8 +192,8 @@ async def test_what_is_written_between_a_revocation_and_a_grant_is_not_delivered
 
     await db(at_once if together else history)
     await handed_out(dispatcher)
-    assert titles(port) == case.seen
-    assert ("revoked" in port.told) == (case.seen == ["before"])
+    assert titles(subscriber) == case.seen
+    assert ("revoked" in subscriber.notices) == (case.seen == ["before"])
 
 
 @pytest.mark.parametrize("case", CASES[:-1], ids=lambda case: case.name)
@@ -205,7 +205,7 @@ async def test_what_is_written_between_a_grant_and_a_revocation_is_delivered(
         await db(promoted, world)
     await db(case.revoke, world)
     await dispatcher.start()
-    port = await listening(dispatcher, world.ada)
+    subscriber = await listening(dispatcher, world.ada)
 
     def history() -> None:
         Note.objects.create(title="before")
@@ -218,7 +218,7 @@ async def test_what_is_written_between_a_grant_and_a_revocation_is_delivered(
 
     await db(history)
     await handed_out(dispatcher)
-    assert titles(port) == ["between"]
+    assert titles(subscriber) == ["between"]
 
 
 async def test_a_field_of_the_user_that_a_policy_reads_counts_at_its_place(
@@ -227,7 +227,7 @@ async def test_a_field_of_the_user_that_a_policy_reads_counts_at_its_place(
     world = await db(World)
     await db(world.policy_is, using={"body": "$user.first_name"})
     await dispatcher.start()
-    port = await listening(dispatcher, world.ada)
+    subscriber = await listening(dispatcher, world.ada)
 
     def called(name: str) -> None:
         User.objects.filter(pk=world.ada.pk).update(first_name=name)
@@ -240,7 +240,7 @@ async def test_a_field_of_the_user_that_a_policy_reads_counts_at_its_place(
 
     await db(history)
     await handed_out(dispatcher)
-    assert titles(port) == ["when ", "x when x", "when "]
+    assert titles(subscriber) == ["when ", "x when x", "when "]
 
 
 async def test_where_the_log_does_not_tell_nothing_is_delivered_and_the_client_hears_of_it(
@@ -249,7 +249,7 @@ async def test_where_the_log_does_not_tell_nothing_is_delivered_and_the_client_h
     world = await db(World)
     await dispatcher.start()
     await handed_out(dispatcher)
-    port = await listening(dispatcher, world.ada)
+    subscriber = await listening(dispatcher, world.ada)
 
     def history() -> None:
         Note.objects.create(title="before")
@@ -264,15 +264,15 @@ async def test_where_the_log_does_not_tell_nothing_is_delivered_and_the_client_h
 
     await db(history)
     await handed_out(dispatcher)
-    assert titles(port) == ["before"]
-    assert "resync" in port.told
+    assert titles(subscriber) == ["before"]
+    assert "resync" in subscriber.notices
 
 
 async def test_a_live_set_loses_its_rows_and_gets_them_back(dispatcher: Dispatcher) -> None:
     world = await db(World)
     await db(Note.objects.create, title="a")
     await dispatcher.start()
-    port = await listening(dispatcher, world.ada, live=True)
+    subscriber = await listening(dispatcher, world.ada, live=True)
 
     def history() -> None:
         world.ada.groups.remove(world.group)
@@ -281,9 +281,9 @@ async def test_a_live_set_loses_its_rows_and_gets_them_back(dispatcher: Dispatch
 
     await db(history)
     await handed_out(dispatcher)
-    await auntil(lambda: not dispatcher.subscriptions.channels.replaying(port))
+    await auntil(lambda: not dispatcher.subscriptions.channels.replaying(subscriber))
     # At the end the set is what she may see, whatever was told in between.
-    rows = [json.loads(frame)[4]["data"] for frame in port.frames]
+    rows = [json.loads(frame)[4]["data"] for frame in subscriber.frames]
     notes = await db(lambda: {note.title: note.pk for note in Note.objects.all()})
     held = {notes["a"]}
     for row in rows:
@@ -299,7 +299,7 @@ async def test_many_changes_of_permissions_in_a_row_are_followed_together(
 ) -> None:
     world = await db(World)
     await dispatcher.start()
-    port = await listening(dispatcher, world.ada)
+    subscriber = await listening(dispatcher, world.ada)
     generation = dispatcher.subscriptions.rebinding.generation
 
     def history() -> None:
@@ -310,6 +310,6 @@ async def test_many_changes_of_permissions_in_a_row_are_followed_together(
 
     await db(history)
     await handed_out(dispatcher)
-    assert titles(port) == ["after"]
-    assert port.told in ([], ["resubscribed"])
+    assert titles(subscriber) == ["after"]
+    assert subscriber.notices in ([], ["resubscribed"])
     assert dispatcher.subscriptions.rebinding.generation > generation

@@ -29,22 +29,22 @@ async def started(notes: int, body: str = "", **bounds: float) -> Server:
 
 
 async def ask(server: Server, payer: Payer, id_: str, **binding: object) -> FakeSubscriber:
-    port = FakeSubscriber(id_)
+    subscriber = FakeSubscriber(id_)
     request = Request(Subject.service(), bindings(**binding), payer=payer)
-    await server.subscriptions.add(port, request)
-    return port
+    await server.subscriptions.add(subscriber, request)
+    return subscriber
 
 
 async def test_a_snapshot_does_not_wait_for_those_of_another_address() -> None:
     server = await started(50)
     nothing = {"snapshot": True, "filter": "title=eq.nothing"}
     greedy = [await ask(server, GREEDY, str(number), **nothing) for number in range(40)]
-    before = sum(bool(port.told) for port in greedy)
+    before = sum(bool(subscriber.notices) for subscriber in greedy)
     other = await ask(server, OTHER, "other", snapshot=True)
-    await auntil(lambda: other.told)
-    assert other.told == ["snapshot 50"]
-    assert sum(bool(port.told) for port in greedy) < before + 10
-    await auntil(lambda: all(port.told == ["snapshot 0"] for port in greedy))
+    await auntil(lambda: other.notices)
+    assert other.notices == ["snapshot 50"]
+    assert sum(bool(subscriber.notices) for subscriber in greedy) < before + 10
+    await auntil(lambda: all(subscriber.notices == ["snapshot 0"] for subscriber in greedy))
 
 
 @pytest.mark.slow
@@ -59,33 +59,35 @@ async def test_a_replay_does_not_wait_for_those_of_another_address() -> None:
     assert len(other.frames) == 20
     assert any(map(server.channels.replaying, greedy))
     await auntil(lambda: not any(map(server.channels.replaying, greedy)))
-    assert [len(port.frames) for port in greedy] == [3_000 - number * 20 for number in range(60)]
+    assert [len(subscriber.frames) for subscriber in greedy] == [
+        3_000 - number * 20 for number in range(60)
+    ]
 
 
 async def test_clients_that_take_no_rows_of_their_snapshots_hold_up_nobody() -> None:
     server = await started(600, body="x" * 1_000)
     stuck = [FakeSubscriber(str(number), stuck=True) for number in range(20)]
-    for port in stuck:
+    for subscriber in stuck:
         request = Request(Subject.service(), bindings(snapshot=True), payer=GREEDY)
-        await server.subscriptions.add(port, request)
-    await auntil(lambda: all(port.frames for port in stuck))
+        await server.subscriptions.add(subscriber, request)
+    await auntil(lambda: all(subscriber.frames for subscriber in stuck))
     other = await ask(server, OTHER, "other", snapshot=True)
-    await auntil(lambda: other.told)
-    assert other.told == ["snapshot 600"]
-    assert not any(port.told for port in stuck)
-    for port in stuck:
-        server.channels.remove(port)
+    await auntil(lambda: other.notices)
+    assert other.notices == ["snapshot 600"]
+    assert not any(subscriber.notices for subscriber in stuck)
+    for subscriber in stuck:
+        server.channels.remove(subscriber)
 
 
 async def test_a_live_set_whose_client_takes_no_rows_is_given_up_in_words(
     granted: object,
 ) -> None:
     server = await started(600, body="x" * 1_000, patience_seconds=0.05, slowest_link=10**8)
-    port = FakeSubscriber("live")
+    subscriber = FakeSubscriber("live")
     await db(granted, "view_note", using={"title": "nothing"})  # type: ignore[arg-type]
     await server.feed()
-    await server.subscriptions.add(port, Request(Subject.anonymous(), bindings(live=True)))
-    port.stuck = True
+    await server.subscriptions.add(subscriber, Request(Subject.anonymous(), bindings(live=True)))
+    subscriber.stuck = True
 
     def widen() -> None:
         from auth_rls.models import Policy
@@ -94,5 +96,5 @@ async def test_a_live_set_whose_client_takes_no_rows_is_given_up_in_words(
 
     await db(widen)
     await server.feed()
-    await auntil(lambda: "resync" in port.told)
-    await auntil(lambda: not server.channels.replaying(port))
+    await auntil(lambda: "resync" in subscriber.notices)
+    await auntil(lambda: not server.channels.replaying(subscriber))

@@ -57,14 +57,19 @@ async def test_five_thousand_clients_that_resume_within_the_ring_cost_no_query_e
     elif named == "commit_timestamp":
         since = last.commit_timestamp
     asked = bindings(since=since)
-    ports = [FakeSubscriber(str(number)) for number in range(5_000)]
+    subscribers = [FakeSubscriber(str(number)) for number in range(5_000)]
     with counting() as statements:
         await asyncio.gather(
-            *(server.subscriptions.add(port, Request(Subject.anonymous(), asked)) for port in ports)
+            *(
+                server.subscriptions.add(subscriber, Request(Subject.anonymous(), asked))
+                for subscriber in subscribers
+            )
         )
-        await auntil(lambda: not any(map(server.channels.replaying, ports)))
-    assert all(len(port.frames) == 3 for port in ports)
-    assert {tuple(port.told) for port in ports} == {(f"caught up {server.log.seq}",)}
+        await auntil(lambda: not any(map(server.channels.replaying, subscribers)))
+    assert all(len(subscriber.frames) == 3 for subscriber in subscribers)
+    assert {tuple(subscriber.notices) for subscriber in subscribers} == {
+        (f"caught up {server.log.seq}",)
+    }
     # The policies, once in a while, for all together; of the log nothing at all.
     assert len(statements) < 100
     assert not [sql for sql in statements if "realtime_wal" in sql]
@@ -78,13 +83,16 @@ async def test_live_sets_that_resume_at_once_ask_together_whether_a_verdict_chan
     await notes(5)
     await server.feed()
     asked = bindings(since=server.log.seq - 2, live=True)
-    ports = [FakeSubscriber(str(number)) for number in range(300)]
+    subscribers = [FakeSubscriber(str(number)) for number in range(300)]
     with counting() as statements:
         await asyncio.gather(
-            *(server.subscriptions.add(port, Request(Subject.anonymous(), asked)) for port in ports)
+            *(
+                server.subscriptions.add(subscriber, Request(Subject.anonymous(), asked))
+                for subscriber in subscribers
+            )
         )
-        await auntil(lambda: not any(map(server.channels.replaying, ports)))
-    assert all(len(port.frames) == 2 for port in ports)
+        await auntil(lambda: not any(map(server.channels.replaying, subscribers)))
+    assert all(len(subscriber.frames) == 2 for subscriber in subscribers)
     assert len([sql for sql in statements if "realtime_wal" in sql]) < 150
 
 
@@ -102,15 +110,19 @@ async def test_replays_of_one_range_read_the_table_once() -> None:
         return await read(after, upto)
 
     server.reader.deep = slow
-    ports = [FakeSubscriber(str(number)) for number in range(40)]
-    for number, port in enumerate(ports):
+    subscribers = [FakeSubscriber(str(number)) for number in range(40)]
+    for number, subscriber in enumerate(subscribers):
         # Cursors of their own, but near to each other.
         since = server.log.seq - 20 + number % 5
-        await server.subscriptions.add(port, Request(Subject.service(), bindings(since=since)))
+        await server.subscriptions.add(
+            subscriber, Request(Subject.service(), bindings(since=since))
+        )
     await auntil(lambda: reads)
     release.set()
-    await auntil(lambda: not any(map(server.channels.replaying, ports)))
-    assert [len(port.frames) for port in ports] == [20 - number % 5 for number in range(40)]
+    await auntil(lambda: not any(map(server.channels.replaying, subscribers)))
+    assert [len(subscriber.frames) for subscriber in subscribers] == [
+        20 - number % 5 for number in range(40)
+    ]
     assert len(reads) == 1
 
 
@@ -129,8 +141,8 @@ async def test_a_block_of_the_log_that_was_read_serves_those_who_come_later_too(
     server.reader.deep = counted
     begin = server.log.seq - 2_500
     for since in (begin, begin + 700, begin + 20):
-        port = await server.resumed(since)
-        assert len(port.frames) == 2_500 - (since - begin)
+        subscriber = await server.resumed(since)
+        assert len(subscriber.frames) == 2_500 - (since - begin)
     assert len([after for after in reads if after < 2_000]) == 2
 
 
@@ -143,7 +155,7 @@ async def test_what_is_pruned_is_told_and_what_is_left_of_a_block_is_replayed() 
     await db(lambda: WalEntry.objects.filter(seq__lte=last - 10).delete())
     assert len((await server.resumed(last - 10)).frames) == 10
     lost = await server.resumed(last - 11)
-    assert (lost.frames, lost.told) == ([], ["resync"])
+    assert (lost.frames, lost.notices) == ([], ["resync"])
 
 
 async def test_a_cursor_pruned_while_its_block_is_in_memory_gets_a_resync_alone() -> None:
@@ -156,7 +168,7 @@ async def test_a_cursor_pruned_while_its_block_is_in_memory_gets_a_resync_alone(
     assert len((await server.resumed(last - 2_600)).frames) == 2_600
     await db(lambda: WalEntry.objects.filter(seq__lte=last - 1_000).delete())
     lost = await server.resumed(last - 2_500)
-    assert (lost.frames, lost.told) == ([], ["resync"])
+    assert (lost.frames, lost.notices) == ([], ["resync"])
     assert len((await server.resumed(last - 1_000)).frames) == 1_000
 
 
@@ -166,9 +178,9 @@ async def test_more_events_than_the_limit_are_a_resync(behind: int, told: str) -
     await server.start()
     await notes(20)
     await server.feed()
-    port = await server.resumed(server.log.seq - behind)
-    assert port.told[0].startswith(told)
-    assert len(port.frames) == (0 if told == "resync" else behind)
+    subscriber = await server.resumed(server.log.seq - behind)
+    assert subscriber.notices[0].startswith(told)
+    assert len(subscriber.frames) == (0 if told == "resync" else behind)
 
 
 def flood(count: int) -> None:
@@ -205,12 +217,12 @@ async def test_a_flood_of_presence_puts_no_cursor_out_of_reach() -> None:
     await notes(6)
     await server.feed()
     assert server.log.seq - begin > 3_600
-    port = await server.resumed(begin)
-    assert port.told[0].startswith("caught up")
-    assert len(port.frames) == 10
+    subscriber = await server.resumed(begin)
+    assert subscriber.notices[0].startswith("caught up")
+    assert len(subscriber.frames) == 10
     # One change more is one too many.
     lost = await server.resumed(begin - 1)
-    assert lost.told == ["resync"]
+    assert lost.notices == ["resync"]
 
 
 async def test_changes_are_counted_alike_whatever_was_counted_before() -> None:
@@ -231,16 +243,18 @@ async def test_a_cursor_from_a_server_that_is_ahead_is_waited_for(server: Server
     await notes(3)
     await db(lambda: sequencer.number(connections["default"]))
     head = await server.reader.head()
-    port = FakeSubscriber()
-    await server.subscriptions.add(port, Request(Subject.service(), bindings(since=head.seq - 1)))
+    subscriber = FakeSubscriber()
+    await server.subscriptions.add(
+        subscriber, Request(Subject.service(), bindings(since=head.seq - 1))
+    )
     await asyncio.sleep(0)
-    assert server.channels.replaying(port)
+    assert server.channels.replaying(subscriber)
     await server.feed()
-    await auntil(lambda: not server.channels.replaying(port))
-    assert port.told == [f"caught up {head.seq}"]
-    assert len(port.frames) == 1
+    await auntil(lambda: not server.channels.replaying(subscriber))
+    assert subscriber.notices == [f"caught up {head.seq}"]
+    assert len(subscriber.frames) == 1
     nowhere = await server.resumed(head.seq + 1)
-    assert nowhere.told == ["resync"]
+    assert nowhere.notices == ["resync"]
 
 
 async def test_a_membership_that_changed_meanwhile_concerns_its_own_user_only(
@@ -258,22 +272,22 @@ async def test_a_membership_that_changed_meanwhile_concerns_its_own_user_only(
     await db(Note.objects.create, title="a", is_public=True)
     subjects = [await db(Subject.from_user, user) for user in (ada, bob)]
     # Committed, numbered or not, is what counts.
-    told = [(await server.resumed(before, subject, live=True)).told[0] for subject in subjects]
+    told = [(await server.resumed(before, subject, live=True)).notices[0] for subject in subjects]
     assert told == ["resync", f"caught up {before}"]
     await server.feed()
-    told = [(await server.resumed(before, subject, live=True)).told[0] for subject in subjects]
+    told = [(await server.resumed(before, subject, live=True)).notices[0] for subject in subjects]
     assert told == ["resync", f"caught up {server.log.seq}"]
     # What changed at the cursor may have arrived in part; an ordinary binding keeps no set.
     place = next(e.seq for e in server.log.since(before) or () if e.relation.table == "zoo_member")
     told = [
-        (await server.resumed(since, subjects[0], live=live)).told[0]
+        (await server.resumed(since, subjects[0], live=live)).notices[0]
         for since, live in ((place, True), (place + 1, True), (before, False))
     ]
     assert told == ["resync", *[f"caught up {server.log.seq}"] * 2]
     await db(User.objects.create_user, "somebody else")
     await db(Policy.objects.update, name="another name")
     await server.feed()
-    assert (await server.resumed(place + 1, subjects[0], live=True)).told[0] != "resync"
+    assert (await server.resumed(place + 1, subjects[0], live=True)).notices[0] != "resync"
 
 
 async def test_a_snapshot_that_its_client_does_not_take_is_cut_and_holds_up_nobody_else() -> None:
@@ -284,11 +298,11 @@ async def test_a_snapshot_that_its_client_does_not_take_is_cut_and_holds_up_nobo
     await server.feed()
     slow, quick = FakeSubscriber("slow", stuck=True), FakeSubscriber("quick")
     asked = bindings(snapshot=True)
-    for port in (slow, quick):
-        await server.subscriptions.add(port, Request(Subject.service(), asked))
-    await auntil(lambda: quick.told and slow.told)
-    assert quick.told == ["snapshot 1000"]
-    assert slow.told == [f"snapshot {len(slow.frames)} truncated"]
+    for subscriber in (slow, quick):
+        await server.subscriptions.add(subscriber, Request(Subject.service(), asked))
+    await auntil(lambda: quick.notices and slow.notices)
+    assert quick.notices == ["snapshot 1000"]
+    assert slow.notices == [f"snapshot {len(slow.frames)} truncated"]
     assert 0 < len(slow.frames) < 1_000
 
 
@@ -300,15 +314,15 @@ async def test_an_emptied_table_is_read_anew_by_whoever_listens_to_it(server: Se
     await server.subscriptions.add(
         kept, Request(Subject.service(), bindings(snapshot=True, live=True))
     )
-    await auntil(lambda: kept.told == ["snapshot 2"])
+    await auntil(lambda: kept.notices == ["snapshot 2"])
     await db(Note.objects.all().delete)
     await db(lambda: WalEntry.objects.filter(seq=None).order_by("-id")[:1].get().delete())
     await db(lambda: WalEntry.objects.filter(seq=None).update(op="TRUNCATE", old=None, new=None))
     await server.feed()
-    await auntil(lambda: kept.told == ["snapshot 2", "snapshot 0"])
-    await auntil(lambda: plain.told == ["resync"])
+    await auntil(lambda: kept.notices == ["snapshot 2", "snapshot 0"])
+    await auntil(lambda: plain.notices == ["resync"])
     missed = await server.resumed(server.log.seq - 1)
-    assert missed.told == ["resync"]
+    assert missed.notices == ["resync"]
 
 
 # --- over a socket ------------------------------------------------------------------------------
