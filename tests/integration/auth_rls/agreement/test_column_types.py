@@ -37,6 +37,7 @@ from realtime.wal import triggers
 from tests.support.captured_models import withdraw
 from tests.support.policy_world import Asker, client, keys
 from tests.support.postgresql_tables import sql
+from tests.support.row_security import remove_exported_policies
 from tests.support.vendors import on_postgresql
 
 pytestmark = [pytest.mark.django_db(transaction=True), on_postgresql]
@@ -229,7 +230,7 @@ def outsider() -> Iterator[None]:
     yield
     sql("DROP OWNED BY rowcast_client")
     sql("DROP ROLE rowcast_client")
-    sql("DROP SCHEMA IF EXISTS auth_rls CASCADE")
+    remove_exported_policies()
 
 
 @pytest.fixture

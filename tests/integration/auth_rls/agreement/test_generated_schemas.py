@@ -35,6 +35,7 @@ from realtime.models import WalEntry
 from realtime.wal import triggers
 from tests.support.captured_models import withdraw
 from tests.support.policy_world import CELLS, SEED, Asker, asker_of_token, client, keys, predicates
+from tests.support.row_security import remove_exported_policies
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
@@ -145,7 +146,7 @@ def outsider() -> Iterator[None]:
     finally:
         with connection.cursor() as cursor:
             cursor.execute("DROP OWNED BY rowcast_client; DROP ROLE rowcast_client")
-            cursor.execute("DROP SCHEMA IF EXISTS auth_rls CASCADE")
+        remove_exported_policies()
 
 
 @pytest.mark.parametrize("number", range(SCHEMAS))

@@ -1,0 +1,22 @@
+"""PostgreSQL's row security as a database has it to which nothing was exported."""
+
+from __future__ import annotations
+
+from django.db import connection
+
+_SECURED = """
+    SELECT format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY', oid::regclass)
+    FROM pg_class WHERE relrowsecurity
+"""
+_POLICIES = "SELECT format('DROP POLICY %I ON %s', polname, polrelid::regclass) FROM pg_policy"
+
+
+def remove_exported_policies() -> None:
+    """Take back what `export_rls --apply` has committed: policies, their functions, and the row
+    security of tables, those of Rowcast among them."""
+    with connection.cursor() as cursor:
+        for found in (_POLICIES, _SECURED):
+            cursor.execute(found)
+            for (statement,) in cursor.fetchall():
+                cursor.execute(statement)
+        cursor.execute("DROP SCHEMA IF EXISTS auth_rls CASCADE")
