@@ -93,7 +93,8 @@ async def test_live_sets_that_resume_at_once_ask_together_whether_a_verdict_chan
         )
         await auntil(lambda: not any(map(server.channels.replaying, subscribers)))
     assert all(len(subscriber.frames) == 2 for subscriber in subscribers)
-    assert len([sql for sql in statements if "realtime_wal" in sql]) < 150
+    # One by one it would be a statement each. How many share one depends on how fast they come.
+    assert len([sql for sql in statements if "realtime_wal" in sql]) < len(subscribers)
 
 
 async def test_replays_of_one_range_read_the_table_once() -> None:
