@@ -21,8 +21,8 @@ from weakref import WeakKeyDictionary
 from realtime.util.fair_share import Payer
 from realtime.util.time_slice import SLICE_SECONDS
 
-PIECE = 4_096
-"""Bytes that are parsed at a time: a few hundred of the smallest frames."""
+PIECE = 1_024
+"""Bytes that are parsed at a time: some 150 of the smallest frames, about a millisecond."""
 
 # Accounts without work that are remembered.
 _MOST_IDLE = 10_000
