@@ -195,7 +195,7 @@ class BlockingChannel:
         *,
         timeout: float = PATIENCE,
     ) -> None:
-        """See `Channel`. The condition is asked on the event loop: it may not use the database."""
+        """See `Channel`. `condition` runs on the event loop, so it may not use the database."""
         self._driver.call(self._channel.until(condition, what, timeout=timeout))
 
     def leave(self) -> None:

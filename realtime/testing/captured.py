@@ -1,7 +1,7 @@
-"""`captured_changes`: what a block of code wrote, as the stream would tell it.
+"""`captured_changes`: what a block of code wrote, as the stream would send it.
 
 Reads the log inside the test's own transaction, so nothing needs to be committed. Entries become
-changes by the code of the stream; who is sent them is decided in `delivered`.
+changes by the code of the stream; `delivered` decides which subjects get them.
 """
 
 from __future__ import annotations

@@ -25,10 +25,10 @@ class Change:
     `old` is empty where the subject could not see the row before an UPDATE. `columns` are the
     columns that are shown.
 
-    `seq` is the place in the log and `commit_timestamp` that of the commit; of a change that is not
-    committed `seq` is its place in the block, from 1, and `commit_timestamp` is None. `actor` is
-    who wrote, by `realtime.actor`, where that is known. `snapshot`: the row was there before the
-    subscription. `errors` says what was left out of the rows.
+    `seq` is the number in the log and `commit_timestamp` the time of the commit; of a change that
+    is not committed `seq` is its number in the block, from 1, and `commit_timestamp` is None.
+    `actor` is the writer by `realtime.actor`, if there is one. `snapshot`: the row was there before
+    the subscription. `errors` name what was left out of the rows.
     """
 
     type: str

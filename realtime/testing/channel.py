@@ -1,7 +1,6 @@
 """A channel of a test's client: what came on it, and how to wait for it.
 
-Owns the queue of what the test has not taken yet. Frames come from the client; nothing here knows
-of sockets.
+Owns the queue of what the test has not taken yet. Frames come from `client`, which has the socket.
 """
 
 from __future__ import annotations
@@ -122,7 +121,7 @@ class Channel:
         )
 
     def presence(self) -> dict[str, list[dict[str, Any]]]:
-        """Who is present, as far as the channel was told: for each key its metas."""
+        """Who is present, by the presence messages so far: for each key its metas."""
         return {key: list(metas.values()) for key, metas in self._present.items()}
 
     async def track(self, meta: Mapping[str, Any] | None = None) -> None:
@@ -142,8 +141,8 @@ class Channel:
         *,
         timeout: float = PATIENCE,
     ) -> None:
-        """Return when `condition()` is true, which is asked after everything that comes. Raises
-        AssertionError where it does not become so in `timeout` seconds."""
+        """Return when `condition()` is true; it is called after each frame. Raises AssertionError
+        when it does not become true in `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while not condition():
             left = deadline - time.monotonic()
@@ -238,7 +237,7 @@ class Channel:
 
 
 def _by_ref(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The metas of a key, by what tells them apart; without that, as a test wants them."""
+    """The metas of a key by their `phx_ref`, without the fields that the server adds."""
     return {
         meta["phx_ref"]: {name: value for name, value in meta.items() if name[:4] != "phx_"}
         for meta in entry["metas"]

@@ -43,7 +43,7 @@ class Server(Protocol):
 
 
 class Client:
-    """One socket. Made by `realtime_client(...)`. `asker` is who it asks as, for explanations."""
+    """One socket. Made by `realtime_client(...)`. `asker` is its user, for explanations."""
 
     def __init__(self, server: Server, asker: Any) -> None:
         self._server = server
@@ -73,7 +73,7 @@ class Client:
         routes: Any = websocket_urlpatterns
         application: Any = URLRouter(routes)
         running = application(scope, self._incoming.get, self._outgoing.put)
-        # A server's connection knows nothing of the test's context.
+        # In a context of its own: a server's connection has no context variables of the test.
         self._application = asyncio.get_running_loop().create_task(
             running, name="rowcast-testing-socket", context=contextvars.Context()
         )

@@ -1,8 +1,8 @@
 """What one subject would be sent of changes that were captured and may never be committed.
 
-A stream for one subscriber, run at once: the same planner, index and live sets as a server has, and
-the same order of things. Before each change the policies, permissions and memberships are those of
-that place in the log: what came later is undone by its images.
+A stream for one subscriber, run at once: with the planner, index and live sets of a server, in the
+same order. Before each change the policies, permissions and memberships are those of that position
+in the log: later changes are undone by their images.
 """
 
 from __future__ import annotations

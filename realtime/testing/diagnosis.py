@@ -1,4 +1,4 @@
-"""Why a change that a test waits for did not come: what the log, the triggers and the policies say.
+"""Why a change that a test waits for did not come, by the log, the triggers and the policies.
 
 Runs in a database thread.
 """

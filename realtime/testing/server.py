@@ -196,7 +196,7 @@ class RealtimeServer:
         self._tailer = None
 
     def start_sequencer(self) -> None:
-        """Start another sequencer, which knows nothing of the one before."""
+        """Start another sequencer, which takes nothing over from the one before."""
         if self._sequencer is None:
             interval = conf.current().POLL_INTERVAL
             self._tailer = Tailer(self._alias, interval, self._batches.append)

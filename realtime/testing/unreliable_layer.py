@@ -1,4 +1,4 @@
-"""A channel layer that does what layers do on bad days, for tests of what a project makes of it."""
+"""A channel layer with faults, for tests of how a project copes with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`assert_visible` and `assert_hidden`: every door is asked about one row, and says why."""
+"""`assert_visible` and `assert_hidden`: the verdict of every door on one row, and the reasons."""
 
 from __future__ import annotations
 

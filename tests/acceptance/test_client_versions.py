@@ -20,8 +20,8 @@ import pytest
 
 from tests.acceptance.support.client_versions import (
     FOLDER,
+    LISTEN_ON_CALL,
     OWN_TRANSPORT,
-    TOLD_TO_LISTEN,
     checks,
     is_legacy,
     javascript,
@@ -149,7 +149,7 @@ async def test_versions_of_the_python_client_work_as_they_are(world: World, runs
     async def one(version: str) -> list[dict[str, Any]]:
         more = {
             **where,
-            "listensByItself": version not in TOLD_TO_LISTEN,
+            "listensByItself": version not in LISTEN_ON_CALL,
             "checks": sorted(checks(version)),
         }
         return await runs.results(

@@ -65,7 +65,7 @@ class Keeper:
         return self._client is not None
 
     async def start(self) -> None:
-        """Connect, and go on from where the set stands."""
+        """Connect, and resume at the seq of the set."""
         self._client = await Client(**({"token": self._token} if self._token else {})).connect()
         self._joined.clear()
         self._coming = None
@@ -144,7 +144,7 @@ class Keeper:
             self._coming[key] = bytes(image)
             return
         if self._fresh:
-            # What comes before the snapshot that was asked for is of a set given up.
+            # Changes before the requested snapshot belong to the set that it replaces.
             return
         if self.order and seq < self.order[-1]:
             self.faults.append(f"{seq} after {self.order[-1]}")

@@ -1,4 +1,4 @@
-"""Small words for tests of policies: make one, make a user, ask every door."""
+"""Helpers for tests of policies: make a policy, make a user, get the verdict of every door."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def permission(name: str) -> Permission:
 def policy(
     using: Any = None, *, on: str = "zoo.view_note", name: str | None = None, **fields: Any
 ) -> Policy:
-    """A policy, saved without being checked. For anyone unless told otherwise."""
+    """A policy, saved without being checked. `audience` is "anyone" by default."""
     fields.setdefault("audience", "anyone")
     made = Policy(
         name=name or f"policy {Policy.objects.count() + 1}",

@@ -241,8 +241,8 @@ def policies(draw: st.DrawFn, action: str) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Asker:
-    """Somebody who asks: by token or session claims, and, where there is one, as a Django user.
-    Without a subject it is somebody whom the token alone turns away."""
+    """A client with a token or session claims, and a Django user if there is one. Without a subject
+    its token is refused."""
 
     name: str
     claims: dict[str, Any] | None

@@ -194,7 +194,7 @@ def _free_port() -> int:
 
 
 def _guard(owner: str | None, command: list[str]) -> int:
-    """Run the server until it ends or our standard input does."""
+    """Run the server until it ends or the standard input does."""
     import threading
 
     server = subprocess.Popen(

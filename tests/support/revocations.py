@@ -102,7 +102,7 @@ KINDS = [
 
 
 class Writer(threading.Thread):
-    """Writes notes of the team, about a thousand a second, until told to stop."""
+    """Writes notes of the team, about a thousand a second, until it is stopped."""
 
     def __init__(self, team: int) -> None:
         super().__init__()

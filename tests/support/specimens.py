@@ -37,7 +37,7 @@ FULL: dict[str, Any] = {
 }
 
 
-# Field, the value Django stores, and the bytes that stand in the log for it.
+# Field, the value that Django stores, and its bytes in the log.
 BYTES: list[tuple[str, Any, str]] = [
     ("boolean", True, "true"),
     ("boolean", False, "false"),

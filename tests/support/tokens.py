@@ -19,7 +19,7 @@ def token(
     key: str = SECRET_KEY,
     **claims: Any,
 ) -> str:
-    """A token of user `sub` (None: of nobody) that is valid for `ttl` seconds; with a negative
+    """A token of user `sub` (None: of no user) that is valid for `ttl` seconds; with a negative
     `ttl` it expired that long ago. `role` None names no role. `claims` come on top, as they are."""
     named: dict[str, Any] = {"exp": int(time.time() + ttl)}
     if sub is not None:

@@ -1,4 +1,4 @@
-"""Broadcasts as tests send and hear them."""
+"""Helpers to send and receive broadcasts in tests."""
 
 from __future__ import annotations
 

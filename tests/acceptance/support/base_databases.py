@@ -1,4 +1,4 @@
-"""What deployments under test stand on: migrated databases to copy, and a Redis.
+"""The base of deployments under test: migrated databases to copy, and a Redis.
 
 A PostgreSQL server of a module's own, since its tests take it away; each test gets a database made
 from the migrated one.

@@ -1,4 +1,4 @@
-"""A page that client.js keeps subscribed: a Node process, and what it was told."""
+"""A page that client.js keeps subscribed: a Node process, and the lines that it prints."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def node() -> str:
 
 
 class Page:
-    """A page that client.js keeps subscribed. `lines` is all that it was told, in order."""
+    """A page that client.js keeps subscribed. `lines` are what its callbacks got, in order."""
 
     def __init__(self, process: Process) -> None:
         self.lines: list[Line] = []

@@ -41,8 +41,8 @@ WITHOUT = {
 }
 # These find a WebSocket of their own, and do not work with one that they are given.
 OWN_TRANSPORT = ("realtime-js-2.9", "realtime-js-2.10", "realtime-js-2.11")
-# These are to be told to listen.
-TOLD_TO_LISTEN = ("2.0.6", "2.1.0")
+# Versions that listen only after an explicit call.
+LISTEN_ON_CALL = ("2.0.6", "2.1.0")
 
 
 def javascript() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """A whole deployment: a database, a Redis, servers, tailers and writers, each a real process.
 
-Owns the processes and where they run. What clients hear stands in `resuming_client.py`, what must
-be true at the end in `final_checks.py`.
+Owns the processes and where they run. The clients are in `resuming_client.py`, the checks at the
+end in `final_checks.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What has to be true when all is over: of the log, and of what each client heard."""
+"""Checks at the end of a test with failures: of the log, and of the frames that each client got."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def check_log(hand: Hand) -> list[Entry]:
 async def check_follower(
     follower: Follower, entries: list[Entry], may_see: Callable[[Row], bool]
 ) -> None:
-    """It heard everything it may see from its first join on, once, in order, and nothing else."""
+    """Check that it got all that it may see since its first join, once, in order, nothing else."""
     wanted = [e for e in entries if e.seq > follower.begun_at and may_see(e.judged)]
     assert wanted
     await follower.until(lambda: follower.heard and follower.heard[-1].seq >= wanted[-1].seq)

@@ -27,7 +27,7 @@ def missing() -> str | None:
 
 
 class Node:
-    """One Node process with any number of clients in it. `events` is all they said and heard."""
+    """One Node process with any number of clients in it. `events` are what they sent and got."""
 
     def __init__(self, process: Process) -> None:
         self.events: list[Event] = []

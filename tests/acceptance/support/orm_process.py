@@ -18,7 +18,8 @@ from tests.acceptance.support.server import ROOT, environment
 
 
 class Hand:
-    """A process at work in one database file. Its deeds raise RuntimeError with the traceback."""
+    """A process that works in one database file. Each method runs the function of that name there;
+    an error there is raised as RuntimeError with the traceback."""
 
     def __init__(self, database: Path) -> None:
         self._start(environment(database))
@@ -33,21 +34,21 @@ class Hand:
             text=True,
         )
 
-    def __getattr__(self, deed: str) -> Callable[..., Any]:
+    def __getattr__(self, function: str) -> Callable[..., Any]:
         def do(*args: Any, **options: Any) -> Any:
-            self.begin(deed, *args, **options)
+            self.begin(function, *args, **options)
             return self.finish()
 
         return do
 
-    def begin(self, deed: str, *args: Any, **options: Any) -> None:
-        """Starts a deed and does not wait for it."""
+    def begin(self, function: str, *args: Any, **options: Any) -> None:
+        """Starts a function and does not wait for it."""
         assert self._process.stdin
-        self._process.stdin.write(json.dumps([deed, args, options]) + "\n")
+        self._process.stdin.write(json.dumps([function, args, options]) + "\n")
         self._process.stdin.flush()
 
     def finish(self) -> Any:
-        """Waits for the deed that was begun, and returns what it returned."""
+        """Waits for the function that was begun, and returns its result."""
         assert self._process.stdout
         answer = json.loads(self._process.stdout.readline() or '{"error": "the hand died"}')
         if "error" in answer:
@@ -55,7 +56,7 @@ class Hand:
         return answer["value"]
 
     def kill(self) -> None:
-        """Takes the process away in the middle of a deed."""
+        """Kills the process, in the middle of a function if one runs."""
         self._process.kill()
         self._process.communicate(timeout=30)
 

@@ -1,6 +1,6 @@
 """A client that does not give up: when its socket ends it goes to the next server and resumes.
 
-Keeps what it heard, in order of arrival, and why each socket ended.
+Keeps the frames that it got, in order of arrival, and why each socket ended.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def make_database(path: Path) -> Path:
 
 
 def copy_database(template: Path, path: Path) -> Path:
-    """Copies a database that nobody has open, with what is still in its journal."""
+    """Copies a database that no process has open, with its journal."""
     for suffix in ("", "-wal"):
         source = Path(f"{template}{suffix}")
         if source.exists():

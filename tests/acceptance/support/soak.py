@@ -54,7 +54,7 @@ class Client:
         return {(key, n) for key, metas in self.seen.items() for n in metas.values()}
 
     async def live(self, until: Callable[[], bool]) -> None:
-        """Stay connected to any server that is there, until told otherwise."""
+        """Stay connected to any server that runs, until `until()` is true."""
         while not until():
             server = random.choice(self._servers)
             try:
@@ -186,7 +186,7 @@ class Soak:
         self._over = False
 
     async def run(self, seconds: float, disturb: Callable[[], Any], every: float) -> None:
-        """Let everybody act for so long; `disturb` is called in a thread from time to time."""
+        """Let all clients act for `seconds`; call `disturb` in a thread at intervals of `every`."""
         self._lives = [asyncio.create_task(c.live(lambda: self._over)) for c in self.clients]
         ends = time.monotonic() + seconds
         disturbing = asyncio.create_task(self._disturb(ends, disturb, every))
@@ -195,7 +195,7 @@ class Soak:
 
     async def _act(self, client: Client, ends: float) -> None:
         while time.monotonic() < ends:
-            # About one deed of everybody in three seconds, like people who are busy.
+            # Each client acts about once in three seconds, like people who are busy.
             await asyncio.sleep(random.uniform(0.5, 5.5))
             if client.connected:
                 await client.act()
