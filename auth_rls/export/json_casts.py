@@ -94,14 +94,17 @@ _DECIMAL = f"""
 SELECT CASE json_typeof(value)
   WHEN 'number' THEN CASE
     WHEN value::text ~ '^-?[0-9]+$' THEN value::text::numeric
-    -- Up to 15 digits are printed alike by all; 1e23 is not where they are counted on.
+    -- The fewest digits that mean this number, as Python has them: up to 15 are printed alike by
+    -- all; where 16 lie halfway to the next number, PostgreSQL prints 17.
     WHEN abs(short.f) > 1e-300 AND {SCHEMA}.to_double(short.d::text) = short.f THEN short.d
+    WHEN abs(short.f) > 1e-300 AND {SCHEMA}.to_double(btrim(short.e)) = short.f
+      THEN btrim(short.e)::numeric
     ELSE short.f::text::numeric
   END
   WHEN 'string' THEN CASE WHEN {_TRIMMED} ~ '{_NUMBER}' THEN {_TRIMMED}::numeric END
 END
 FROM (
-  SELECT real.f, real.f::numeric AS d FROM (
+  SELECT real.f, real.f::numeric AS d, to_char(real.f, '9.999999999999999EEEE') AS e FROM (
     SELECT CASE WHEN json_typeof(value) = 'number' THEN {SCHEMA}.to_double(value::text) END AS f
   ) AS real
 ) AS short
