@@ -221,7 +221,7 @@ class Dispatcher:
             # Skip an old batch that comes late.
             head = await self.reader.head()
             if head.epoch != self.log.epoch:
-                await self._resync(head)
+                await self._resync(head, "the log began a new epoch")
             return
         if batch.after > self.log.seq:
             self.counters.heals += 1
@@ -237,13 +237,21 @@ class Dispatcher:
             events = await self.reader.from_table(self.log.seq, upto)
             if not events:
                 # Pruned before it was read: every channel here must read its rows again.
-                await self._resync(await self.reader.head())
+                why = f"change {self.log.seq + 1} is not kept any more"
+                await self._resync(await self.reader.head(), why)
                 return
             self.counters.healed_events += len(events)
             await self._process(events)
 
-    async def _resync(self, head: Head) -> None:
+    async def _resync(self, head: Head, why: str) -> None:
         self.counters.resyncs += 1
+        logger.warning(
+            "every channel has to read its rows again: %s; from %s to %s",
+            why,
+            self.log.seq,
+            head.seq,
+            extra={"action": "resync"},
+        )
         self._unbound.clear()
         await self._rebinding.restart(Position(head.epoch, head.seq))
         # Nothing is awaited from here on: no reply may name the new position to a channel before

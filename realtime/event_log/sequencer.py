@@ -123,13 +123,13 @@ class Sequencer:
         void. If entries have higher numbers than the head (a fixture or a restore brought an older
         head), a new epoch begins behind all of them.
         """
-        try:
-            return self._number(connection, limit, claim)
-        except _HeadBehind:
-            head = find_head(connection)
-            if head is not None:
-                disown(connection, head)
-            return self._number(connection, limit, claim)
+        while True:
+            try:
+                return self._number(connection, limit, claim)
+            except _HeadBehind:
+                head = find_head(connection)
+                if head is not None:
+                    disown(connection, head)
 
     def _number(self, connection: BaseDatabaseWrapper, limit: int, claim: Claim | None) -> int:
         mine: list[Any] = [] if claim is None else [claim.term, claim.leader]

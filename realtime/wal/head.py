@@ -83,9 +83,10 @@ def read_head(connection: BaseDatabaseWrapper) -> Head:
 
 
 def disown(connection: BaseDatabaseWrapper, seen: Head) -> Head:
-    """Start a new epoch, unless one has begun since `seen`: its head was not written by this log,
-    or the log has gone back behind it."""
-    if _begin(connection, "AND epoch = %s", [seen.epoch]):
+    """Start a new epoch, unless the head has moved since `seen`: that one was not written by this
+    log, or the log has gone back behind it. What a head is compared with is read after it, and may
+    be that of a later one."""
+    if _begin(connection, "AND epoch = %s AND seq = %s", [seen.epoch, seen.seq]):
         logger.warning(
             "the log is not the one that clients know (a restore, a copy or a fixture): "
             "a new epoch begins after seq %s",

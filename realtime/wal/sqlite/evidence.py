@@ -39,10 +39,18 @@ def path_of(connection: BaseDatabaseWrapper) -> str | None:
 def read(path: str) -> Evidence | None:
     """The evidence beside this database file; None if there is none, or if it is damaged."""
     try:
-        with open(path + SUFFIX, "rb") as file:
-            return Evidence(**json.loads(file.read(_BYTES)))
+        text = _text(path)
+        # It may have been read in the middle of a write.
+        while text != (again := _text(path)):
+            text = again
+        return Evidence(**json.loads(text))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def _text(path: str) -> bytes:
+    with open(path + SUFFIX, "rb") as file:
+        return file.read(_BYTES)
 
 
 def write(path: str, epoch: str, seq: int) -> bool:

@@ -21,7 +21,7 @@ from realtime.event_log.table import read_rows
 from realtime.event_log.tailer import Tailer
 from realtime.models import LogHead, Message, PresenceMember, Process, WalEntry, WalRelation
 from realtime.wal import triggers
-from realtime.wal.head import read_head
+from realtime.wal.head import disown, read_head
 from tests.support.vendors import on_postgresql, on_sqlite
 from tests.zoo.models import Note
 
@@ -302,10 +302,19 @@ def test_a_file_that_is_stopped_and_started_keeps_its_epoch(kept: Any) -> None:
     assert (second.epoch, second.seq) == (first.epoch, first.seq + 2)
 
 
+def test_a_log_that_has_moved_since_its_head_was_read_is_not_taken_for_another() -> None:
+    write(3)
+    seen = read_head(connection)
+    write(1)
+    # What shows whose log it is was read after the head, and is that of the later one.
+    found = disown(connection, seen)
+    assert (found.epoch, found.seq) == (seen.epoch, seen.seq + 1)
+
+
 @on_sqlite
-@pytest.mark.parametrize("evidence", ["kept", "lost"])
+@pytest.mark.parametrize("proof", ["kept", "lost"])
 @pytest.mark.parametrize("how", ["anew", "in place"])
-def test_a_file_that_was_put_back_begins_an_epoch(kept: Any, how: str, evidence: str) -> None:
+def test_a_file_that_was_put_back_begins_an_epoch(kept: Any, how: str, proof: str) -> None:
     numbered(kept(), 3)
     path = kept.path
     kept().close()
@@ -315,7 +324,7 @@ def test_a_file_that_was_put_back_begins_an_epoch(kept: Any, how: str, evidence:
     kept().close()
     if how == "anew":
         path.unlink()
-    if evidence == "lost":
+    if proof == "lost":
         path.with_name(f"{path.name}-rowcast").unlink()
     shutil.copy(backup, path)
     found = numbered(kept(), 9)
