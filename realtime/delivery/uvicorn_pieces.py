@@ -26,7 +26,7 @@ def receive_pieces(protocol: Any, parse: Parse, data: bytes) -> None:
         if _closing(protocol):
             # Whoever took messages takes no more.
             delattr(protocol, _REST)
-            parse(bytes(rest))
+            _parse_end(protocol, parse, bytes(rest))
         return
     if len(data) <= PIECE:
         parse(data)
@@ -35,8 +35,7 @@ def receive_pieces(protocol: Any, parse: Parse, data: bytes) -> None:
     for end in range(PIECE, len(data) + PIECE, PIECE):
         parse(bytes(view[end - PIECE : end]))
         if _closing(protocol):
-            # Nothing that follows a close frame counts, except the client's own.
-            parse(data[end:])
+            _parse_end(protocol, parse, data[end:])
             return
         if protocol.read_paused and end < len(data):
             # Messages have come of it, and nothing more is read until they are taken.
@@ -57,7 +56,7 @@ async def parse_pieces(protocol: Any, parse: Parse) -> None:
         del rest[:PIECE]
         parse(piece)
         if _closing(protocol):
-            parse(bytes(rest))
+            _parse_end(protocol, parse, bytes(rest))
             rest.clear()
 
     while rest and protocol.queue.empty():
@@ -75,6 +74,13 @@ def hold_reading(protocol: Any) -> None:
     if _REST in vars(protocol) and not protocol.read_paused and not protocol.transport.is_closing():
         protocol.read_paused = True
         protocol.transport.pause_reading()
+
+
+def _parse_end(protocol: Any, parse: Parse, data: bytes) -> None:
+    """Nothing that follows a close frame counts, except the client's own. On a connection that is
+    closed nothing counts: each answer to a ping would be a line in the log."""
+    if not protocol.transport.is_closing():
+        parse(data)
 
 
 def _closing(protocol: Any) -> bool:

@@ -6,8 +6,8 @@ Also owns `Socket`, the part of a connection that subscribers, joins and topics 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from realtime.delivery.outbox import Outbox, Outgoing, Sink
 from realtime.event_log.position import Position
@@ -29,7 +29,7 @@ class Socket(Protocol):
     outbox: Outbox
 
     def perform(self, effects: list[Effect]) -> None: ...
-    def start(self, work: Coroutine[Any, Any, None], channel: Channel) -> None: ...
+    def start(self, work: Callable[[], Awaitable[None]], channel: Channel) -> None: ...
     def permit(self, channel: Channel, rights: TopicRights) -> None: ...
     def close(self, code: CloseCode) -> None: ...
     def set_timer(self) -> None: ...

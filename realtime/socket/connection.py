@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -232,7 +232,7 @@ class Connection:
                     self._counters.bytes_out += len(frame)
                     self.outbox.put(frame)
                 case Join(channel):
-                    self.start(self._joiner.join(channel), channel)
+                    self.start(partial(self._joiner.join, channel), channel)
                     if channel.join_until is not None:
                         self.set_timer()
                 case Leave(channel):
@@ -240,13 +240,13 @@ class Connection:
                     if subscriber is not None:
                         self._hub.remove(subscriber)
                 case Renew(channel, token):
-                    self.start(self._joiner.renew(channel, token), channel)
+                    self.start(partial(self._joiner.renew, channel, token), channel)
                 case SendBroadcast():
                     self._topics.broadcast(effect)
                 case Track():
                     self._topics.track(effect)
                 case SubscribePresence(channel):
-                    self.start(self._topics.subscribe_presence(channel), channel)
+                    self.start(partial(self._topics.subscribe_presence, channel), channel)
                 case Note():
                     self._note(effect)
                 case Close(code):
@@ -306,15 +306,16 @@ class Connection:
         text = note.text if note.text.isprintable() else repr(note.text)[1:-1]
         logger.log(level, "%s: %s", note.action, text, extra={"action": note.action})
 
-    def start(self, work: Coroutine[Any, Any, None], channel: Channel) -> None:
-        """Run work for a channel in a task of its own; its failure ends the channel."""
+    def start(self, work: Callable[[], Awaitable[None]], channel: Channel) -> None:
+        """Run work for a channel in a task of its own; its failure ends the channel. Nothing is
+        begun if the task is cancelled before."""
         task = asyncio.create_task(self._guard(work, channel), name="rowcast-join")
         self._jobs.add(task)
         task.add_done_callback(self._jobs.discard)
 
-    async def _guard(self, work: Coroutine[Any, Any, None], channel: Channel) -> None:
+    async def _guard(self, work: Callable[[], Awaitable[None]], channel: Channel) -> None:
         try:
-            await work
+            await work()
         except TokenError as error:
             self.perform(self._token_refused(channel, error))
         except Revoked:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Mapping
+from functools import partial
 
 import msgspec
 
@@ -70,7 +71,7 @@ class TopicHandler:
         if not rights.view:
             dispatcher.presence.leave(subscriber)
         elif channel.shows_presence and not dispatcher.presence.receives(subscriber):
-            self._socket.start(self.subscribe_presence(channel), channel)
+            self._socket.start(partial(self.subscribe_presence, channel), channel)
         if not rights.track:
             self._hub.presence.untrack(subscriber.id)
 
@@ -95,7 +96,7 @@ class TopicHandler:
         if awaits_state and not self._hub.dispatcher.presence.receives(subscriber):
             # Its `presence_state` is still being read and must be sent first, without the channel
             # itself, which then comes by a diff. Tasks that wait for it go on in order.
-            self._socket.start(self._track_later(effect), channel)
+            self._socket.start(partial(self._track_later, effect), channel)
         else:
             self._track(effect, subscriber)
 
@@ -143,7 +144,7 @@ class TopicHandler:
             user_id=user_id,
         )
         if effect.persist and subscriber is not None:
-            self._socket.start(self._store(effect, subscriber, broadcast), channel)
+            self._socket.start(partial(self._store, effect, subscriber, broadcast), channel)
             return
         relayed = self._hub.broadcast(broadcast)
         self._socket.perform(self._socket.session.topic_events.relayed(effect, relayed))

@@ -12,6 +12,9 @@ from tests.hosts.support import build_wheel
 from tests.support import postgres
 from tests.support.postgres import Postgres
 
+# Projects of their own, whose tests run in them.
+collect_ignore = ["projects", "testkit"]
+
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:

@@ -101,6 +101,15 @@ async def test_parts_behind_the_last_message_are_parsed_and_reading_goes_on() ->
 async def test_a_socket_that_closes_is_given_what_is_left() -> None:
     one = Protocol()
     one.data_received(b"a" * 20_000)
-    one.transport.closing = True
+    one.conn.close_sent = object()
     one.data_received(b"b")
     assert one.parsed == b"a" * 20_000 + b"b"
+
+
+async def test_what_is_left_of_a_lost_connection_is_answered_by_nothing() -> None:
+    one = Protocol()
+    one.data_received(b"a" * 20_000)
+    before = len(one.parsed)
+    one.transport.closing = True
+    one.data_received(b"b")
+    assert len(one.parsed) == before < 20_000
