@@ -33,6 +33,7 @@ from auth_rls.predicates.parse import OPERATORS
 from auth_rls.sql.columns import columns_of, model_named, schema_of
 from auth_rls.subjects import tokens
 from tests.support.policies import permission
+from tests.support.row_security import CLIENT
 from tests.zoo.models import Member, Note, Specimen, Team
 
 SEED = int(os.environ.get("ROWCAST_SEED") or secrets.randbelow(10**9))
@@ -383,7 +384,7 @@ def client(asker: Asker, *, emptied: bool = False, only: int | None = None) -> I
             cursor.execute("DELETE FROM zoo_specimen WHERE id <> %s", [only])
 
         def run(sql: str, *, as_owner: bool = False) -> set[int]:
-            cursor.execute("SET LOCAL ROLE rowcast_client" if not as_owner else "RESET ROLE")
+            cursor.execute(f"SET LOCAL ROLE {CLIENT}" if not as_owner else "RESET ROLE")
             cursor.execute(sql)
             found = {row[0] for row in cursor.fetchall()} if cursor.description else set()
             cursor.execute("RESET ROLE")

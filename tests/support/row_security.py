@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 from django.db import connection
+
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+# Roles belong to the server, which the workers of a run share; databases do not.
+CLIENT = f"rowcast_client_{_WORKER}"
+CLERK = f"zoo_clerk_{_WORKER}"
 
 _SECURED = """
     SELECT format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY', oid::regclass)

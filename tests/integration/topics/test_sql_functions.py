@@ -15,6 +15,7 @@ from django.db import transaction
 from realtime.models import Message
 from realtime.protocol.serializer import binary_broadcast
 from tests.support.postgresql_tables import another, sql
+from tests.support.row_security import CLERK
 from tests.support.socket_client import db
 from tests.support.topics import TOPIC, allow, heard
 from tests.support.vendors import on_postgresql, on_sqlite
@@ -41,11 +42,11 @@ def functions(transactional_db: None) -> Iterator[None]:
 @pytest.fixture
 def clerk(functions: None) -> Iterator[str]:
     """A role that may call, and has no rights on the table of messages."""
-    sql("DROP ROLE IF EXISTS zoo_clerk")
-    sql("CREATE ROLE zoo_clerk")
-    yield "zoo_clerk"
-    sql("DROP OWNED BY zoo_clerk CASCADE")
-    sql("DROP ROLE zoo_clerk")
+    sql(f"DROP ROLE IF EXISTS {CLERK}")
+    sql(f"CREATE ROLE {CLERK}")
+    yield CLERK
+    sql(f"DROP OWNED BY {CLERK} CASCADE")
+    sql(f"DROP ROLE {CLERK}")
 
 
 def as_role(role: str, statement: str) -> list[str]:
@@ -285,7 +286,7 @@ def test_policies_on_the_table_see_the_topic_that_is_sent_to(clerk: str) -> None
 @on_postgresql
 def test_nothing_of_the_caller_s_session_stands_in_for_what_is_meant(clerk: str) -> None:
     sql(f"GRANT INSERT ON realtime_message TO {clerk}")
-    sql("GRANT CREATE ON SCHEMA public TO zoo_clerk")
+    sql(f"GRANT CREATE ON SCHEMA public TO {CLERK}")
     as_role(
         clerk,
         "CREATE TEMP TABLE realtime_message"

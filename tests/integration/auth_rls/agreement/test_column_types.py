@@ -37,7 +37,7 @@ from realtime.wal import triggers
 from tests.support.captured_models import withdraw
 from tests.support.policy_world import Asker, client, keys
 from tests.support.postgresql_tables import sql
-from tests.support.row_security import remove_exported_policies
+from tests.support.row_security import CLIENT, remove_exported_policies
 from tests.support.vendors import on_postgresql
 
 pytestmark = [pytest.mark.django_db(transaction=True), on_postgresql]
@@ -226,10 +226,10 @@ def predicates_on(name: str, kind: Kind) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture
 def outsider() -> Iterator[None]:
-    sql("CREATE ROLE rowcast_client NOLOGIN")
+    sql(f"CREATE ROLE {CLIENT} NOLOGIN")
     yield
-    sql("DROP OWNED BY rowcast_client")
-    sql("DROP ROLE rowcast_client")
+    sql(f"DROP OWNED BY {CLIENT}")
+    sql(f"DROP ROLE {CLIENT}")
     remove_exported_policies()
 
 
@@ -339,7 +339,7 @@ def test_every_door_compares_such_a_column_alike(odd: Any) -> None:
         assert set(found) >= {"stream", "queryset", "REST"}
         assert found == {door: {row.pk for row in shown} for door in found}, (case.type, using)
         call_command("export_rls", apply=True, verbosity=0, stderr=io.StringIO())
-        sql("GRANT SELECT ON zoo_odd TO rowcast_client")
+        sql(f"GRANT SELECT ON zoo_odd TO {CLIENT}")
         with client(ASKER) as run:
             assert run("SELECT id FROM zoo_odd") == stream, (case.type, using)
     assert len(compared) > len(odd.cases)

@@ -32,6 +32,7 @@ from realtime.event_log.event import RowImage
 from realtime.models import WalEntry
 from tests.support.policies import permission
 from tests.support.policy_world import ROWS, SEED, Asker, build, client, keys, policies
+from tests.support.row_security import CLIENT
 from tests.zoo.models import Specimen
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
@@ -139,10 +140,10 @@ REMEMBERED: dict[str, list[dict[str, Any]]] = {
 
 # Rows as they are inserted, or written over another, one by one: each is let in or not.
 TRIES = f"""
-CREATE ROLE rowcast_client NOLOGIN;
-GRANT ALL ON ALL TABLES IN SCHEMA public TO rowcast_client;
+CREATE ROLE {CLIENT} NOLOGIN;
+GRANT ALL ON ALL TABLES IN SCHEMA public TO {CLIENT};
 CREATE TABLE staged AS SELECT * FROM zoo_specimen;
-GRANT SELECT ON staged TO rowcast_client;
+GRANT SELECT ON staged TO {CLIENT};
 CREATE FUNCTION try_inserts() RETURNS SETOF bigint LANGUAGE plpgsql AS $$
 DECLARE
   row staged%ROWTYPE;

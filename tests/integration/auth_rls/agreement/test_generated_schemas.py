@@ -35,7 +35,7 @@ from realtime.models import WalEntry
 from realtime.wal import triggers
 from tests.support.captured_models import withdraw
 from tests.support.policy_world import CELLS, SEED, Asker, asker_of_token, client, keys, predicates
-from tests.support.row_security import remove_exported_policies
+from tests.support.row_security import CLIENT, remove_exported_policies
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
@@ -140,12 +140,12 @@ def outsider() -> Iterator[None]:
         yield
         return
     with connection.cursor() as cursor:
-        cursor.execute("CREATE ROLE rowcast_client NOLOGIN")
+        cursor.execute(f"CREATE ROLE {CLIENT} NOLOGIN")
     try:
         yield
     finally:
         with connection.cursor() as cursor:
-            cursor.execute("DROP OWNED BY rowcast_client; DROP ROLE rowcast_client")
+            cursor.execute(f"DROP OWNED BY {CLIENT}; DROP ROLE {CLIENT}")
         remove_exported_policies()
 
 
@@ -201,7 +201,7 @@ def try_on(model: type[models.Model], askers: list[Asker]) -> None:
         if connection.vendor == "postgresql":
             call_command("export_rls", apply=True, verbosity=0, stderr=io.StringIO())
             with connection.cursor() as cursor:
-                cursor.execute(f'GRANT SELECT ON "{table}" TO rowcast_client')
+                cursor.execute(f'GRANT SELECT ON "{table}" TO {CLIENT}')
         snapshot = PolicySnapshot.load()
         for asker in askers:
             assert asker.subject is not None

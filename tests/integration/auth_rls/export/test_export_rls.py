@@ -19,6 +19,7 @@ from auth_rls import Subject, visible
 from auth_rls.models import Policy
 from auth_rls.policy.declared import DECLARED, declare_policy
 from tests.support.policies import permission, policy, user
+from tests.support.row_security import CLIENT
 from tests.support.vendors import on_postgresql, on_sqlite
 from tests.zoo.models import Member, Note, Team
 
@@ -57,12 +58,12 @@ def asking(claims: Any) -> Iterator[Any]:
     """A role that owns nothing and bypasses nothing, with these claims."""
     text = claims if isinstance(claims, str) else json.dumps(claims)
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT FROM pg_roles WHERE rolname = 'rowcast_client'")
+        cursor.execute(f"SELECT FROM pg_roles WHERE rolname = '{CLIENT}'")
         if cursor.fetchone() is None:
-            cursor.execute("CREATE ROLE rowcast_client NOLOGIN")
-        cursor.execute("GRANT ALL ON zoo_note TO rowcast_client")
+            cursor.execute(f"CREATE ROLE {CLIENT} NOLOGIN")
+        cursor.execute(f"GRANT ALL ON zoo_note TO {CLIENT}")
         cursor.execute("SELECT set_config('request.jwt.claims', %s, true)", [text])
-        cursor.execute("SET LOCAL ROLE rowcast_client")
+        cursor.execute(f"SET LOCAL ROLE {CLIENT}")
 
         def run(sql: str, *params: Any) -> list[Any]:
             cursor.execute(sql, params)

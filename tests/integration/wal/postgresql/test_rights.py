@@ -13,6 +13,7 @@ from tests.support.captured_models import (
     texts,
 )
 from tests.support.postgresql_tables import another, sql
+from tests.support.row_security import CLERK
 from tests.support.vendors import on_postgresql
 from tests.zoo.models import Team
 
@@ -26,14 +27,14 @@ def empty_log(transactional_db: None) -> None:
 
 @pytest.fixture
 def role() -> Iterator[str]:
-    sql("DROP ROLE IF EXISTS zoo_clerk")
-    sql("CREATE ROLE zoo_clerk")
-    sql("GRANT SELECT, INSERT, UPDATE, DELETE ON zoo_team TO zoo_clerk")
-    sql("GRANT USAGE ON SEQUENCE zoo_team_id_seq TO zoo_clerk")
-    sql("GRANT CREATE ON SCHEMA public TO zoo_clerk")
-    yield "zoo_clerk"
-    sql("DROP OWNED BY zoo_clerk CASCADE")
-    sql("DROP ROLE zoo_clerk")
+    sql(f"DROP ROLE IF EXISTS {CLERK}")
+    sql(f"CREATE ROLE {CLERK}")
+    sql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON zoo_team TO {CLERK}")
+    sql(f"GRANT USAGE ON SEQUENCE zoo_team_id_seq TO {CLERK}")
+    sql(f"GRANT CREATE ON SCHEMA public TO {CLERK}")
+    yield CLERK
+    sql(f"DROP OWNED BY {CLERK} CASCADE")
+    sql(f"DROP ROLE {CLERK}")
 
 
 def test_a_writer_needs_no_rights_on_the_log(role: str) -> None:
