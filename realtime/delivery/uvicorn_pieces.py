@@ -24,7 +24,7 @@ def receive_pieces(protocol: Any, parse: Parse, data: bytes) -> None:
     if rest is not None:
         rest += data
         if _closing(protocol):
-            # Whoever took messages takes no more.
+            # The application takes no more messages, so nothing would parse the rest later.
             delattr(protocol, _REST)
             _parse_end(protocol, parse, bytes(rest))
         return

@@ -184,6 +184,7 @@ def ending_on_sigterm(again_seconds: float = _AGAIN_SECONDS) -> Any:
     try:
         loop.add_signal_handler(signal.SIGTERM, end)
     except NotImplementedError:
+        # This event loop takes no signal handlers, as on Windows. Ctrl-C works there.
         yield
         return
     try:

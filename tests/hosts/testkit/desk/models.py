@@ -1,4 +1,4 @@
-"""Tickets, which whoever owns them may see; and notes that nobody may."""
+"""Tickets, which their owners may see, and notes, which no policy shows."""
 
 from __future__ import annotations
 
