@@ -50,7 +50,7 @@ def check_asgi(**kwargs: Any) -> list[CheckMessage]:
         return [
             Warning(
                 "ASGI_APPLICATION is not set, so nothing serves Rowcast's WebSockets.",
-                hint="Name the application of your asgi.py, as docs/install.md shows it.",
+                hint="Name the application of your asgi.py, as docs/how-to/install.md shows it.",
                 id="realtime.W011",
             )
         ]

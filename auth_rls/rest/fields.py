@@ -73,8 +73,8 @@ class PolicyModelSerializer(ModelSerializer):
     many show visible rows only.
 
     With `stream_form=True`, as an argument or in Meta, it shows the model's columns as the stream
-    does, under their column names: see docs/rest.md. What is no column of the model's table stays
-    as it is, and so does what a request may send.
+    does, under their column names: see docs/how-to/rest.md. What is no column of the model's table
+    stays as it is, and so does what a request may send.
     """
 
     serializer_related_field = PolicyPrimaryKeyRelatedField

@@ -1,8 +1,8 @@
 """Metrics for Prometheus: their names, and the source of each figure.
 
-`METRICS` is the only list of names; docs/operations.md explains them and a test compares the two.
-Figures of this process come from its hub, those of the installation from the database, the same in
-every process. prometheus-client is needed only to write the text.
+`METRICS` is the only list of names; docs/reference/operations.md explains them and a test compares
+the two. Figures of this process come from its hub, those of the installation from the database, the
+same in every process. prometheus-client is needed only to write the text.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from tests.hosts.support import HERE, ROOT, postgresql_databases
 from tests.support.postgres import Postgres
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
-PAGE = ROOT / "docs" / "testing.md"
+PAGE = ROOT / "docs" / "how-to" / "testing.md"
 
 
 def run(folder: Path, installed: Path, database: dict[str, Any] | None, *command: str) -> None:

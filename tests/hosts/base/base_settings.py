@@ -1,4 +1,4 @@
-"""What every host project has: settings as docs/install.md says, and a database of its own."""
+"""What every host project has: settings as docs/how-to/install.md says, and a database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/checks.md lists every system check, and no other."""
+"""docs/reference/checks.md lists every system check, and no other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 
 from tests.support.source import ROOT, modules, nodes
 
-TEXT = (ROOT / "docs" / "checks.md").read_text()
+TEXT = (ROOT / "docs" / "reference" / "checks.md").read_text()
 ID = re.compile(r"(?:realtime|auth_rls)\.[EWI]\d{3}")
 
 
@@ -29,5 +29,5 @@ def test_every_check_stands_in_the_documentation_with_what_to_do_and_no_other() 
 
 def test_every_id_that_another_page_names_is_one() -> None:
     known = in_the_code()
-    for page in (ROOT / "docs").glob("*.md"):
+    for page in (ROOT / "docs").rglob("*.md"):
         assert set(ID.findall(page.read_text())) <= known, page.name

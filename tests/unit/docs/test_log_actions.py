@@ -60,7 +60,7 @@ def test_every_line_that_is_logged_carries_an_action() -> None:
 
 
 def test_the_documentation_lists_every_action_and_no_other() -> None:
-    text = (ROOT / "docs" / "operations.md").read_text()
+    text = (ROOT / "docs" / "reference" / "operations.md").read_text()
     table = text.partition("| action | said when |")[2].partition("\n\n")[0]
     documented = re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.split("\n")[2:]))
     assert len(documented) == len(set(documented))

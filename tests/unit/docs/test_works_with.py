@@ -1,4 +1,4 @@
-"""docs/works-with.md lists every host project and every client that is tested, and no other."""
+"""docs/reference/works-with.md lists every host project and tested client, and no other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.acceptance.support.client_versions import CHECKS, checks, javascript, python
 
 ROOT = Path(__file__).resolve().parents[3]
-TEXT = (ROOT / "docs" / "works-with.md").read_text()
+TEXT = (ROOT / "docs" / "reference" / "works-with.md").read_text()
 
 
 def test_every_host_project_is_listed_and_no_other() -> None:

@@ -18,7 +18,7 @@ NAMES = {metric.name for metric in METRICS}
 
 
 def section() -> str:
-    text = (ROOT / "docs" / "operations.md").read_text()
+    text = (ROOT / "docs" / "reference" / "operations.md").read_text()
     return text.partition("\n## Metrics\n")[2].partition("\n## ")[0]
 
 

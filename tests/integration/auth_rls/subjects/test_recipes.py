@@ -1,4 +1,4 @@
-"""The recipes of docs/tokens.md, each with tokens of its provider's shape."""
+"""The recipes of docs/how-to/tokens.md, each with tokens of its provider's shape."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from auth_rls.subjects.tokens import TokenError
 
 pytestmark = pytest.mark.django_db
 
-PAGE = Path(__file__).resolve().parents[4] / "docs" / "tokens.md"
+PAGE = Path(__file__).resolve().parents[4] / "docs" / "how-to" / "tokens.md"
 
 
 def recipes() -> dict[str, dict[str, Any]]:
