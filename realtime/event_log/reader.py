@@ -19,7 +19,8 @@ from realtime.event_log.ring import EventLog
 from realtime.event_log.table import BATCH, READ_BYTES, oldest_seq, read_later, read_rows, seq_at
 from realtime.event_log.table import relations as known_relations
 from realtime.util.database_threads import in_database_thread
-from realtime.util.fair_share import NOBODY, FairShare, Payer
+from realtime.util.fair_share import FairShare
+from realtime.util.payer_queue import NOBODY, Payer
 from realtime.wal.entry import Relation, WalRow
 from realtime.wal.head import Head, read_head
 
@@ -54,7 +55,7 @@ class LogReader:
         self._distances = Distances(alias)
         # Charged in events. There are few database threads, and joins need them too; one address
         # leaves a slot to the others.
-        self._reads = FairShare(2, 1)
+        self._reads = FairShare(2)
         self._running: dict[Hashable, asyncio.Task[Any]] = {}
         self._next: dict[Hashable, asyncio.Task[Any]] = {}
         self._blocks: OrderedDict[tuple[str, int], list[DatabaseEvent]] = OrderedDict()

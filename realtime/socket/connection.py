@@ -51,7 +51,7 @@ from realtime.socket.topic_handler import TopicHandler
 from realtime.subscriptions.request import Revoked
 from realtime.topics.rights import TopicRights
 from realtime.util.database_threads import DATABASE_ERRORS
-from realtime.util.fair_share import Payer
+from realtime.util.payer_queue import Payer
 from realtime.wal import published
 
 logger = logging.getLogger("realtime.consumer")

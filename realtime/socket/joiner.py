@@ -30,7 +30,7 @@ from realtime.subscriptions.request import Request, Revoked
 from realtime.subscriptions.subscriber import Subscribed
 from realtime.topics.rights import ALL, TopicRights
 from realtime.util.database_threads import in_few_database_threads
-from realtime.util.fair_share import Payer
+from realtime.util.payer_queue import Payer
 
 
 @dataclass(frozen=True, slots=True)

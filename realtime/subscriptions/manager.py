@@ -57,7 +57,7 @@ class SubscriptionManager:
         self._log = log
         self._planners = Planners()
         # Long plans, one at a time: short ones find a thread, and the interpreter, free.
-        self._long_plans = FairShare(1, 1)
+        self._long_plans = FairShare(1)
         counters = Counters() if counters is None else counters
         #: Which tables decide access.
         self.watch = watch

@@ -9,7 +9,7 @@ from auth_rls.subjects.subject import Subject
 from realtime.protocol.join import Binding
 from realtime.subscriptions.filter_ledger import ADDRESS, USER, Owner
 from realtime.subscriptions.planner import Plan, Planner
-from realtime.util.fair_share import NOBODY, Payer
+from realtime.util.payer_queue import NOBODY, Payer
 
 
 class Revoked(Exception):

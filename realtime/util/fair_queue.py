@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
+from math import inf
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
 class FairQueue(Generic[T]):
-    """At most `each` items of one key and `total` in all.
+    """At most `each` items of one key and `total` in all; without bounds of its own by default.
 
     When it is full, the newest item of the longest key is dropped for one of a shorter key.
     """
 
-    def __init__(self, total: int, each: int) -> None:
+    __slots__ = ("_each", "_queues", "_size", "_total")
+
+    def __init__(self, total: float = inf, each: float = inf) -> None:
         self._total = total
         self._each = each
         self._queues: dict[Hashable, deque[T]] = {}
@@ -53,6 +56,16 @@ class FairQueue(Generic[T]):
             self._queues[key] = queue
         self._size -= 1
         return item
+
+    def discard(self, key: Hashable, item: T) -> None:
+        """Remove an item of this key, if it is there."""
+        queue = self._queues.get(key)
+        if queue is None or item not in queue:
+            return
+        queue.remove(item)
+        if not queue:
+            del self._queues[key]
+        self._size -= 1
 
     def _make_room(self, waiting: int) -> bool:
         longest = max(self._queues.values(), key=len)

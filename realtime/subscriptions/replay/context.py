@@ -35,4 +35,4 @@ class ReplayContext:
     bounds: ReplayBounds
     counters: Counters
     #: Matching and framing on the event loop, charged in seconds.
-    loop: FairShare = field(default_factory=lambda: FairShare(1, 1, SLICE_SECONDS))
+    loop: FairShare = field(default_factory=lambda: FairShare(1, SLICE_SECONDS))

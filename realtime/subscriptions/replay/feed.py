@@ -20,7 +20,7 @@ from realtime.subscriptions.planner import Plan
 from realtime.subscriptions.replay.context import ReplayContext
 from realtime.subscriptions.replay.snapshot import LiveKey, RowAt
 from realtime.subscriptions.subscriber import Subscriber
-from realtime.util.fair_share import Payer
+from realtime.util.payer_queue import Payer
 from realtime.util.time_slice import SLICE_SECONDS
 
 # About how many bytes of frames are delivered before the replay waits for the client again.

@@ -109,7 +109,7 @@ class SnapshotReader:
         self._alias = alias
         self._watch = watch
         # Charged in seconds of reading. One address leaves a slot to the others.
-        self._reads = FairShare(_READING_AT_ONCE, 1)
+        self._reads = FairShare(_READING_AT_ONCE)
         #: Rows that were read here and are still to be sent.
         self.unsent = UnsentRows()
 

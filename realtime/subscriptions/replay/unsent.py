@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from realtime.util.fair_share import Payer
+from realtime.util.payer_queue import Payer
 
 _MOST_BYTES = 192 * 1024 * 1024
 _MOST_BYTES_EACH = 64 * 1024 * 1024

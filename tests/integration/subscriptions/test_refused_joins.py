@@ -11,7 +11,7 @@ from auth_rls import Subject
 from auth_rls.models import Policy
 from realtime.protocol.join import parse_join
 from realtime.subscriptions.request import Request
-from realtime.util.fair_share import Payer
+from realtime.util.payer_queue import Payer
 from tests.support.socket_client import db
 from tests.support.subscriptions import FakeSubscriber, Server, counting
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from realtime.delivery.inbound import ReadingShare, payer_of, reading_share
-from realtime.util.fair_share import Payer
+from realtime.util.payer_queue import Payer
 
 
 def work(seconds: float, order: list[str], label: str) -> None:

@@ -49,6 +49,17 @@ def test_nothing_comes_out_of_an_empty_one() -> None:
         FairQueue(1, 1).pop()
 
 
+def test_what_is_discarded_does_not_come_out() -> None:
+    queue: FairQueue[int] = FairQueue()
+    for key, item in (("a", 1), ("a", 2), ("b", 3)):
+        queue.put(key, item)
+    queue.discard("a", 1)
+    queue.discard("b", 3)
+    queue.discard("b", 3)
+    queue.discard("a", 9)
+    assert drained(queue) == [2]
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans())), st.integers(1, 8))
 def test_what_comes_out_of_one_sender_is_in_order(steps: list[tuple[str, bool]], each: int) -> None:
     queue: FairQueue[tuple[str, int]] = FairQueue(1_000, each)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from realtime.util.fair_share import FairShare, Payer
+from realtime.util.fair_share import FairShare
+from realtime.util.payer_queue import Payer
 
 GREEDY, OTHER = Payer("192.0.2.1", "a"), Payer("192.0.2.2", "b")
 
@@ -17,7 +18,7 @@ async def worked(share: FairShare, payer: Payer, done: list[str], label: str, co
 
 
 async def test_a_stranger_comes_next_however_many_requests_one_address_has() -> None:
-    share = FairShare(1, 1)
+    share = FairShare(1)
     done: list[str] = []
     flood = [asyncio.create_task(worked(share, GREEDY, done, "greedy", 1)) for _ in range(100)]
     await asyncio.sleep(0)
@@ -28,7 +29,7 @@ async def test_a_stranger_comes_next_however_many_requests_one_address_has() -> 
 
 
 async def test_who_costs_more_comes_less_often() -> None:
-    share = FairShare(1, 1)
+    share = FairShare(1)
     done: list[str] = []
     tasks = [
         asyncio.create_task(worked(share, payer, done, payer.name, cost))
@@ -41,7 +42,7 @@ async def test_who_costs_more_comes_less_often() -> None:
 
 
 async def test_one_address_never_holds_every_place() -> None:
-    share = FairShare(2, 1)
+    share = FairShare(2)
     held, release = asyncio.Event(), asyncio.Event()
 
     async def holding() -> None:
@@ -59,7 +60,7 @@ async def test_one_address_never_holds_every_place() -> None:
 
 
 async def test_users_of_one_address_take_turns() -> None:
-    share = FairShare(1, 1)
+    share = FairShare(1)
     done: list[str] = []
     many = [asyncio.create_task(worked(share, GREEDY, done, "many", 1)) for _ in range(50)]
     await asyncio.sleep(0)
@@ -69,13 +70,13 @@ async def test_users_of_one_address_take_turns() -> None:
 
 
 async def test_without_an_address_each_name_is_by_itself() -> None:
-    share = FairShare(2, 1)
+    share = FairShare(2)
     async with share.slot(Payer("", "a")), share.slot(Payer("", "b")):
         pass
 
 
 async def test_a_request_that_is_given_up_leaves_its_place_to_the_next() -> None:
-    share = FairShare(1, 1)
+    share = FairShare(1)
     done: list[str] = []
     async with share.slot(GREEDY):
         given_up = asyncio.create_task(worked(share, OTHER, done, "given up", 1))
@@ -94,7 +95,7 @@ async def test_a_request_that_is_given_up_leaves_its_place_to_the_next() -> None
 
 
 async def test_work_on_the_loop_lets_other_tasks_run_when_its_budget_is_spent() -> None:
-    share = FairShare(1, 1, budget=1.0)
+    share = FairShare(1, budget=1.0)
     turns = 0
     running = True
 
@@ -116,7 +117,7 @@ async def test_work_on_the_loop_lets_other_tasks_run_when_its_budget_is_spent() 
 
 
 async def test_who_comes_and_goes_is_charged_and_passes_nobody_who_waits() -> None:
-    share = FairShare(1, 1, budget=1.0)
+    share = FairShare(1, budget=1.0)
     done: list[str] = []
 
     async def again_and_again() -> None:

@@ -7,7 +7,7 @@ import pytest
 from auth_rls import Subject
 from realtime.subscriptions.replay.bounds import ReplayBounds
 from realtime.subscriptions.request import Request
-from realtime.util.fair_share import Payer
+from realtime.util.payer_queue import Payer
 from tests.support.socket_client import db
 from tests.support.subscriptions import FakeSubscriber, Server, bindings
 from tests.support.waiting import auntil

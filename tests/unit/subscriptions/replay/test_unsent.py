@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from realtime.subscriptions.replay.unsent import UnsentRows
-from realtime.util.fair_share import Payer
+from realtime.util.payer_queue import Payer
 
 ADA, BOB = Payer("192.0.2.1", "ada"), Payer("192.0.2.2", "bob")
 
