@@ -24,18 +24,40 @@ def _set(words: str) -> frozenset[str]:
 
 # Words that make a name a secret's.
 _SECRETS = _set(
-    "apikey authtoken bearer credential credentials cvc cvv hotp jwt mnemonic otp passcode "
-    "passphrase passwd password passwords privatekey pw pwd secret secretkey secrets sessionid "
+    "apikey authtoken bearer contrasena cookie cookies credential credentials cvc cvv dsn "
+    "encrypted hmac hotp jwt kennwort keypair mnemonic otp passcode passphrase passwd password "
+    "passwords passwort privatekey privkey psk pw pwd secret secretkey secrets senha sessionid "
     "sessionkey token tokens totp"
 )
 # Pairs of neighbouring words: `api_key`, `backup_codes`, `security_answer`.
 _HOLDERS = _set(
-    "access activation api auth authentication backup client confirmation csrf decryption "
-    "encryption hashed hmac invitation invite license login magic master otp private recovery "
-    "refresh reset secret security session share shared signing ssh sso verification verify "
-    "webhook"
+    "access activation api auth authentication authorization aws backup client code confirm "
+    "confirmation csrf decryption device encryption fa factor gpg hashed hmac invitation invite "
+    "key license login magic master mfa oauth otp pass pgp private recovery refresh reset rsa "
+    "secret security seed session share shared signing sms ssh ssl sso stripe tls unlock "
+    "validation verification verify webhook"
 )
-_HELD = _set("answer answers code codes digest hash hashes key keys link nonce pin salt seed")
+_HELD = _set(
+    "answer answers code codes digest hash hashes header key keys link nonce pem phrase pin salt "
+    "seed verifier word"
+)
+_PAIRS = frozenset(
+    {
+        ("basic", "auth"),
+        ("card", "number"),
+        ("cc", "number"),
+        ("connection", "string"),
+        ("database", "url"),
+        ("session", "id"),
+        ("one", "time"),
+        *((whose, "pass") for whose in ("admin", "db", "ftp", "root", "smtp", "user", "wifi")),
+    }
+)
+# Pairs whose words say something harmless together.
+_HARMLESS_PAIRS = frozenset({("device", "link"), ("key", "code"), ("key", "link"), ("key", "word")})
+# What such a word ends with where it is written without a space: `csrftoken`, `newpassword`.
+_ENDINGS = ("passwd", "password", "passphrase", "secret", "token")
+_GLUED = ("access", "api", "auth", "client", "pass", "private", "pw", "pwd", "secret", "signing")
 # A name that is a secret only in a model with a telling name: `key` of `Token`.
 _MODELS = _set(
     "apikey apitoken authenticator credential credentials grant hotp invitation otp passkey "
@@ -43,7 +65,7 @@ _MODELS = _set(
 )
 _BARE = _set("code content data digest hash hashed key keys payload raw value")
 # Secrets where they are the whole name.
-_WHOLE = _set("hash pin salt")
+_WHOLE = _set("authorization hash pass pin salt")
 _WHOLE_PAIRS = frozenset({("session", "data")})
 # Codes that serve as credentials, by the last word of the name.
 _NUMBERS = _set("cvc cvv otp passcode pin totp")
@@ -114,10 +136,9 @@ def _kind(field: models.Field[Any, Any]) -> Kind | None:
 
 
 def _says_secret(words: list[str], model: list[str]) -> bool:
-    if _SECRETS.intersection(words):
+    if any(word in _SECRETS or _is_glued(word) for word in words):
         return True
-    pairs = set(itertools.pairwise(words))
-    if any(a in _HOLDERS and b in _HELD for a, b in pairs):
+    if any(_is_pair(*pair) for pair in itertools.pairwise(words)):
         return True
     if tuple(words) in _WHOLE_PAIRS:
         return True
@@ -126,6 +147,20 @@ def _says_secret(words: list[str], model: list[str]) -> bool:
         return words == ["extra", "data"] and "social" in model
     of_secrets = _MODELS.intersection(model) or {"api", "key"} <= set(model)
     return words[0] in _WHOLE or (bool(of_secrets) and words[0] in _BARE)
+
+
+def _is_pair(one: str, other: str) -> bool:
+    pair = (one, other)
+    if pair in _HARMLESS_PAIRS:
+        return False
+    return pair in _PAIRS or (one in _HOLDERS and other in _HELD)
+
+
+def _is_glued(word: str) -> bool:
+    """Whether several words that say a secret are written as one: `authkey`, `pwhash`."""
+    if word.endswith(_ENDINGS):
+        return True
+    return any(word.startswith(start) and word.removeprefix(start) in _HELD for start in _GLUED)
 
 
 def _is_code(words: list[str]) -> bool:

@@ -45,6 +45,10 @@ def secrets(model: type[models.Model]) -> list[str]:
         *("session_key", "session_data", "sessionid"),
         *("otp", "totp", "backup_codes", "recovery_code", "reset_code", "magic_link", "pin"),
         *("credentials", "security_answer", "salt", "cvv"),
+        *("authkey", "csrftoken", "newpassword", "pwhash", "accesskey", "secretanswer"),
+        *("pass", "db_pass", "pass_hash", "session_id", "cookie", "authorization", "key_hash"),
+        *("seed_phrase", "private_pem", "rsa_key", "psk", "connection_string", "database_url"),
+        *("one_time_code", "sms_code", "mfa_code", "device_code", "code_verifier", "passwort"),
     ],
 )
 def test_a_text_named_like_a_secret_is_one(name: str) -> None:
@@ -63,6 +67,14 @@ def test_a_text_named_like_a_secret_is_one(name: str) -> None:
             "postal_code",
             "zip_code",
             "digest",
+        ),
+        *(
+            "authorization_status",
+            "boarding_pass",
+            "keyword",
+            "key_word",
+            "device_link",
+            "passenger",
         ),
         *("private_note", "shared_with", "public_key", "keynote", "pinned", "compass", "content"),
     ],
