@@ -20,7 +20,13 @@ from django.utils.encoding import force_bytes
 from django.utils.module_loading import import_string
 
 from auth_rls import conf
-from auth_rls.access.snapshot import PolicySnapshot, nobody_holds, permission_name
+from auth_rls.access.snapshot import (
+    PolicySnapshot,
+    nobody_holds,
+    permission_name,
+    stored_definitions,
+)
+from auth_rls.policy.choices import beside_choices
 from auth_rls.policy.database_check import problem_of
 from auth_rls.policy.declared import declared_policies
 from auth_rls.policy.definition import Definition, PolicyProblem, understand
@@ -140,6 +146,44 @@ def check_holders(
         )
         for permission, names in sorted(named.items())
         if permission in unheld
+    ]
+
+
+@checks.register(checks.Tags.models)
+def check_declared_choices(**kwargs: Any) -> list[checks.CheckMessage]:
+    """auth_rls.W010 for a policy declared in code that compares a column with a value that is none
+    of its field's choices."""
+    return _choice_warnings(declared_policies())
+
+
+@checks.register(checks.Tags.database)
+def check_stored_choices(
+    databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[checks.CheckMessage]:
+    """auth_rls.W010 for an enabled stored policy that compares a column with a value that is none
+    of its field's choices."""
+    from auth_rls.models import Policy
+
+    if _settings_error() is not None or primary(Policy) not in (databases or ()):
+        return []
+    try:
+        if Policy._meta.db_table not in connections[primary(Policy)].introspection.table_names():
+            return []
+        return _choice_warnings(stored_definitions())
+    except DatabaseError:
+        return []  # no database to speak of: Django's own checks and commands say so
+
+
+def _choice_warnings(definitions: Iterable[Definition]) -> list[checks.CheckMessage]:
+    return [
+        checks.Warning(
+            f"The policy {definition.name!r}: {sentence}",
+            hint="Write a value of the choices, or add this one to them.",
+            id="auth_rls.W010",
+        )
+        for definition in definitions
+        if _problem(definition) is None
+        for sentence in beside_choices(understand(definition))
     ]
 
 

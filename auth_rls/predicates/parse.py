@@ -69,12 +69,15 @@ _CONNECTIVES = ("all", "any", "not")
 class TableSchema:
     """The names that a predicate on a table may use: the table's label "app.Model", and for each
     name of a column, the column's own name and kind. `refused`: by name, why a column may not be
-    compared; `ignoring_case`: the columns to which the case of letters counts for nothing."""
+    compared; `ignoring_case`: the columns to which the case of letters counts for nothing;
+    `relations`: by name of a foreign key, the label of the other table and the column of it that
+    the key holds, for messages."""
 
     label: str
     columns: Mapping[str, tuple[str, Kind]]
     refused: Mapping[str, str] = field(default_factory=dict)
     ignoring_case: frozenset[str] = frozenset()
+    relations: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 class PredicateError(ValueError):
@@ -303,6 +306,7 @@ def _lookup(key: Any, table: TableSchema, path: str) -> tuple[str, Kind, str]:
     name, op = key, "exact"
     if name not in table.columns and name not in table.refused and "__" in key:
         name, _, op = key.rpartition("__")
+    _refuse_join(key, table, path)
     if name in table.refused:
         raise PredicateError(table.refused[name], path)
     if name not in table.columns:
@@ -310,6 +314,20 @@ def _lookup(key: Any, table: TableSchema, path: str) -> tuple[str, Kind, str]:
     column, kind = table.columns[name]
     _check_operator(name, kind, op, path)
     return column, kind, op
+
+
+def _refuse_join(key: str, table: TableSchema, path: str) -> None:
+    """Django's `team__name` reads another table. The message has the select that does the same."""
+    name, _, rest = key.partition("__")
+    first = rest.partition("__")[0]
+    if name not in table.relations or not rest or first in _TEXT or key in table.columns:
+        return
+    label, target = table.relations[name]
+    raise PredicateError(
+        f"no joins here: {key!r} asks for a column of {label}; use a select: "
+        f'{{"{name}__in": {{"select": "{target}", "from": "{label}", "where": {{"{rest}": …}}}}}}',
+        path,
+    )
 
 
 def _check_operator(name: str, kind: Kind, op: str, path: str) -> None:

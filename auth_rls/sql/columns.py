@@ -6,6 +6,7 @@ and never the database.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +100,18 @@ def schema_of(model: type[models.Model]) -> TableSchema:
         if len(found) == 1
         for column in found
     }
-    return TableSchema(model._meta.label, columns)
+    relations = {
+        name: (field.related_model._meta.label, str(field.target_field.name))
+        for name, found in owners.items()
+        for field in _untyped(found)
+        if field.remote_field is not None and name in columns
+    }
+    return TableSchema(model._meta.label, columns, relations=relations)
+
+
+def _untyped(columns: Iterable[Column]) -> Iterator[Any]:
+    """Their fields; the stubs do not know what a relation has."""
+    return (column.field for column in columns)
 
 
 def _fields(model: type[models.Model]) -> list[models.Field[Any, Any]]:

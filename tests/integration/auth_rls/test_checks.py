@@ -214,3 +214,31 @@ def test_a_permission_that_nobody_holds_is_warned_of() -> None:
     group.permissions.add(permission("zoo.view_note"))
     ada.groups.add(group)
     assert checks.check_holders(databases=["default"]) == []
+
+
+@pytest.mark.django_db
+def test_a_value_that_is_none_of_the_choices_is_warned_of() -> None:
+    policy({"status": "opne"}, on="demo.view_task", name="Typo")
+    policy({"status__in": ["todo", "done"]}, on="demo.view_task", name="Fine")
+    policy({"status": "opne"}, on="demo.view_task", name="Off", enabled=False)
+    messages = checks.check_stored_choices(databases=["default"])
+    assert [(m.id, m.level) for m in messages] == [("auth_rls.W010", WARNING)]
+    assert "'Typo': status of demo.Task is compared with 'opne'" in messages[0].msg
+    assert "todo" in messages[0].msg and messages[0].hint
+    assert checks.check_stored_choices() == checks.check_declared_choices() == []
+    declare_policy("In code", "demo.view_task", using=~Q(status__in=["todo", "gone"]))
+    [declared] = checks.check_declared_choices()
+    assert (
+        declared.id == "auth_rls.W010" and "'In code'" in declared.msg and "'gone'" in declared.msg
+    )
+
+
+@pytest.mark.django_db
+def test_values_of_choices_are_looked_for_inside_selects_and_only_whole() -> None:
+    teams = {"select": "team", "from": "demo.Membership", "where": {"role": "chief"}}
+    policy({"team__in": teams}, on="demo.view_task", name="Inside")
+    parts = {"status__startswith": "do", "status__gt": "a", "assignee": "$user.id"}
+    policy(parts, on="demo.view_task", name="Parts")
+    policy({"status": "$claims.status"}, on="demo.view_task", name="Claim")
+    [message] = checks.check_stored_choices(databases=["default"])
+    assert "role of demo.Membership is compared with 'chief'" in message.msg

@@ -388,3 +388,29 @@ def test_a_column_whose_type_cannot_be_compared_is_refused_with_the_reason(key: 
 def test_such_a_column_is_not_selected_either() -> None:
     with pytest.raises(PredicateError, match="the database has price as money"):
         odd({"code__in": {"select": "price", "from": "zoo.Odd"}})
+
+
+RELATED = TableSchema(
+    "zoo.Note",
+    {"team": ("team_id", Kind.INT), "team_id": ("team_id", Kind.INT)},
+    relations={"team": ("zoo.Team", "id"), "team_id": ("zoo.Team", "id")},
+)
+
+
+@pytest.mark.parametrize(
+    ("key", "rest"),
+    [("team__name", "name"), ("team__name__icontains", "name__icontains"), ("team__id", "id")],
+)
+def test_a_join_is_refused_with_the_select_that_does_the_same(key: str, rest: str) -> None:
+    with pytest.raises(PredicateError) as caught:
+        parse({key: 1}, RELATED, resolve)
+    select = f'{{"team__in": {{"select": "id", "from": "zoo.Team", "where": {{"{rest}": …}}}}}}'
+    assert str(caught.value) == (
+        f"{key}: no joins here: {key!r} asks for a column of zoo.Team; use a select: {select}"
+    )
+
+
+def test_an_operator_on_a_foreign_key_is_no_join() -> None:
+    assert parse({"team__gt": 1}, RELATED, resolve) == Test("team_id", "gt", 1)
+    with pytest.raises(PredicateError, match="does not suit"):
+        parse({"team__contains": 1}, RELATED, resolve)
