@@ -35,7 +35,7 @@ from auth_rls.policy.definition import (
     understand,
 )
 from auth_rls.predicates.describe import describe
-from auth_rls.predicates.parse import OPERATORS
+from auth_rls.predicates.operators import policy_operators
 from auth_rls.sql.columns import UnsupportedColumn, columns_of
 
 _EXAMPLES = (
@@ -198,7 +198,10 @@ class PolicyAdmin(ExplainPages, admin.ModelAdmin):
         listed = format_html_join(
             "",
             "<tr><td><code>{}</code></td><td>{}</td><td>{}</td></tr>",
-            ((" or ".join(c.names), c.kind, ", ".join(sorted(OPERATORS[c.kind]))) for c in columns),
+            (
+                (" or ".join(c.names), c.kind, ", ".join(sorted(policy_operators(c.kind))))
+                for c in columns
+            ),
         )
         return format_html(
             '<details class="auth-rls-help"><summary>{}</summary><table>{}</table></details>',

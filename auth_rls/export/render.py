@@ -117,13 +117,10 @@ class _Dialect(Postgresql):
             params += found
         return f"{operand} = ANY(ARRAY[{', '.join(places)}])", params
 
-    def text(self, op: str, value: Any, sql: str) -> Sql:
-        if isinstance(value, Raw) and op.startswith("i"):
-            folded = Raw(f'lower({value.sql}::text COLLATE "C")')
-            if op == "iexact":
-                return f"{self.folded(sql)} = %s", [folded]
-            return self.text(op[1:], folded, self.folded(sql))
-        return super().text(op, value, sql)
+    def folded_value(self, value: Any) -> Any:
+        if isinstance(value, Raw):
+            return Raw(f'lower({value.sql}::text COLLATE "C")')
+        return super().folded_value(value)
 
     def endswith(self, sql: str, value: Any) -> Sql:
         if isinstance(value, Raw):

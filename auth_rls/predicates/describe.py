@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from datetime import date, datetime, time
 
+from auth_rls.predicates.operators import Form, operator_of
 from auth_rls.predicates.predicate import (
     All,
     Any_,
@@ -23,24 +24,6 @@ from auth_rls.predicates.predicate import (
 
 _SHOWN = 5
 _LONGEST = 60
-
-# By operator, the words between column and value: affirmed, and denied.
-_VERBS = {
-    "exact": ("is", "is not"),
-    "in": ("is one of", "is none of"),
-    "gt": ("is greater than", "is not greater than"),
-    "gte": ("is at least", "is not at least"),
-    "lt": ("is less than", "is not less than"),
-    "lte": ("is at most", "is not at most"),
-    "range": ("is between", "is not between"),
-    "contains": ("contains", "does not contain"),
-    "startswith": ("starts with", "does not start with"),
-    "endswith": ("ends with", "does not end with"),
-    "like": ("is like", "is not like"),
-    "match": ("matches", "does not match"),
-    "is": ("is", "is not"),
-    "isdistinct": ("differs from", "does not differ from"),
-}
 
 
 def describe(predicate: Predicate) -> str:
@@ -74,20 +57,17 @@ def _words(predicate: Predicate, *, inside: bool = False) -> str:
 
 def _test(test: Test | RefTest, *, denied: bool) -> str:
     subject = _reference(test.ref) if isinstance(test, RefTest) else test.column
-    if test.op == "isnull":
-        return f"{subject} is {'null' if bool(test.value) is not denied else 'not null'}"
-    op, suffix = test.op, ""
-    if op not in _VERBS:
-        op, suffix = op[1:], " in any case"
-    verb = _VERBS[op][denied]
-    if op == "range":
+    operator = operator_of(test.op)
+    if operator.form is Form.FLAG:
+        return f"{subject} {operator.words[test.value is denied]}"
+    if operator.form is Form.PAIR:
         low, high = test.value
         value = f"{describe_value(low)} and {describe_value(high)}"
-    elif op == "in":
+    elif operator.form is Form.SET:
         value = _set(test.value)
     else:
         value = describe_value(test.value)
-    return f"{subject} {verb} {value}{suffix}"
+    return f"{subject} {operator.words[denied]} {value}{operator.suffix}"
 
 
 def _set(value: object) -> str:

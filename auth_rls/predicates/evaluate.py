@@ -12,11 +12,11 @@ Pure: no Django, no I/O.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from auth_rls.predicates import patterns
+from auth_rls.predicates.operators import Form, Judge, operator_of
+from auth_rls.predicates.patterns import Language, Pattern
 from auth_rls.predicates.predicate import (
     All,
     Any_,
@@ -34,13 +34,6 @@ Matcher = Callable[[Mapping[str, object]], "bool | None"]
 MembersOf = Callable[[Select], Collection[object]]
 
 _MISSING: Any = object()
-_ORDER: dict[str, Callable[[Any, Any], bool]] = {
-    "exact": operator.eq,
-    "gt": operator.gt,
-    "gte": operator.ge,
-    "lt": operator.lt,
-    "lte": operator.le,
-}
 
 
 class TooCostly(Exception):
@@ -125,18 +118,32 @@ def _test(test: Test, meter: Meter | None) -> Matcher:
         isinstance(value, tuple) and any(isinstance(item, Ref) for item in value)
     ):
         raise ValueError(f"{column}__{op} is not bound to a subject")
-    if op in ("isnull", "is", "isdistinct"):
-        return _null_aware(column, op, value)
-    if op == "in" and not value:
+    operator = operator_of(op)
+    if operator.pattern is not None:
+        return _pattern(column, operator.pattern, value, meter)
+    if operator.form is Form.SET and not value:
         # SQL: even NULL is not in the empty set.
         return lambda row: False
-    if op in patterns.MAKERS:
-        return _pattern(column, op, value, meter)
-    compare = _comparison(op, value)
+    judge = operator.judge(value)
+    return _null_aware(column, judge) if operator.sees_null else _null_blind(column, judge)
+
+
+def _null_blind(column: str, judge: Judge) -> Matcher:
+    """A test that is unknown for NULL."""
 
     def match(row: Mapping[str, object]) -> bool | None:
         found = row.get(column)
-        return None if found is None else compare(found)
+        return None if found is None else judge(found)
+
+    return match
+
+
+def _null_aware(column: str, judge: Judge) -> Matcher:
+    """A test that decides about NULL too."""
+
+    def match(row: Mapping[str, object]) -> bool | None:
+        found = row.get(column, _MISSING)
+        return None if found is _MISSING else judge(found)
 
     return match
 
@@ -154,49 +161,9 @@ def _among(column: str, members: Collection[object]) -> Matcher:
     return match
 
 
-def _null_aware(column: str, op: str, value: Any) -> Matcher:
-    """A test with one of the operators that are never unknown for NULL."""
-    if op == "isnull":
-        decide: Callable[[Any], bool] = lambda found: (found is None) is value  # noqa: E731
-    elif op == "is":
-        decide = lambda found: found is value  # noqa: E731
-    elif value is None:
-        decide = lambda found: found is not None  # noqa: E731
-    else:
-        decide = lambda found: found is None or found != value  # noqa: E731
-
-    def match(row: Mapping[str, object]) -> bool | None:
-        found = row.get(column, _MISSING)
-        return None if found is _MISSING else decide(found)
-
-    return match
-
-
-def _comparison(op: str, value: Any) -> Callable[[Any], bool | None]:
-    """A function that tests a value which is not NULL."""
-    if op in _ORDER:
-        compare = _ORDER[op]
-        return lambda found: compare(found, value)
-    if op == "in":
-        members: frozenset[object] = value
-        return lambda found: found in members
-    if op == "range":
-        low, high = value
-        return lambda found: bool(low <= found <= high)
-    if op == "iexact":
-        wanted = patterns.fold(value)
-        return lambda found: patterns.fold(found) == wanted
-    if op in ("contains", "startswith", "endswith"):
-        return _within(op, value)
-    if op in ("icontains", "istartswith", "iendswith"):
-        inner = _within(op[1:], patterns.fold(value))
-        return lambda found: inner(patterns.fold(found))
-    raise ValueError(f"unknown operator {op!r}")
-
-
-def _pattern(column: str, op: str, value: str, meter: Meter | None) -> Matcher:
+def _pattern(column: str, language: Language, value: str, meter: Meter | None) -> Matcher:
     # Compiled when a row is first put to it: many filters never meet one.
-    pattern: patterns.Pattern | None = None
+    pattern: Pattern | None = None
 
     def match(row: Mapping[str, Any]) -> bool | None:
         nonlocal pattern
@@ -204,7 +171,7 @@ def _pattern(column: str, op: str, value: str, meter: Meter | None) -> Matcher:
         if found is None:
             return None
         if pattern is None:
-            pattern = patterns.MAKERS[op](value)
+            pattern = language.make(value)
         if meter is not None:
             steps = pattern.steps(found)
             if steps > meter.left:
@@ -213,11 +180,3 @@ def _pattern(column: str, op: str, value: str, meter: Meter | None) -> Matcher:
         return pattern.test(found)
 
     return match
-
-
-def _within(op: str, value: str) -> Callable[[str], bool]:
-    if op == "contains":
-        return lambda found: value in found
-    if op == "startswith":
-        return lambda found: found.startswith(value)
-    return lambda found: found.endswith(value)

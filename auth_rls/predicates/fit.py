@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from auth_rls.predicates.operators import operator_of
 from auth_rls.predicates.predicate import (
     FALSE,
     Any_,
@@ -31,25 +32,13 @@ class Fit:
 
 EXACT = Fit()
 
-_FOLDED = {
-    "exact": "iexact",
-    "contains": "icontains",
-    "startswith": "istartswith",
-    "endswith": "iendswith",
-    "like": "ilike",
-    "match": "imatch",
-}
-_CASELESS = frozenset({*_FOLDED.values(), "isnull", "is"})
-
 
 def ignoring_case(test: Test) -> Predicate:
     """The comparison as a column makes it that ignores case. Raises ValueError for one that has no
     such form; the text says which have."""
     op, value = test.op, test.value
-    if op in _CASELESS:
-        return test
-    if op in _FOLDED:
-        return Test(test.column, _FOLDED[op], value)
+    if ignoring := operator_of(op).ignoring_case:
+        return Test(test.column, ignoring, value)
     if op == "in" and not isinstance(value, Ref | Select):
         items: tuple[object, ...] = tuple(value)
         found = tuple(Test(test.column, "iexact", item) for item in sorted(items, key=repr))

@@ -16,6 +16,7 @@ from typing import Any
 
 from auth_rls.predicates.fit import ignoring_case
 from auth_rls.predicates.kinds import OPAQUE, Kind, from_literal
+from auth_rls.predicates.operators import OPERATORS, Form, Operator, policy_operators
 from auth_rls.predicates.predicate import (
     FALSE,
     TRUE,
@@ -39,27 +40,6 @@ MAX_VALUES = 10_000
 """Values in all the lists of one predicate."""
 MAX_TEXT = 65_536
 """Characters in one text."""
-
-_ORDERED = frozenset({"exact", "in", "gt", "gte", "lt", "lte", "range", "isnull"})
-_TEXT = _ORDERED | {
-    "iexact",
-    "contains",
-    "icontains",
-    "startswith",
-    "istartswith",
-    "endswith",
-    "iendswith",
-}
-_EQUAL = frozenset({"exact", "in", "isnull"})
-
-OPERATORS: Mapping[Kind, frozenset[str]] = {
-    **dict.fromkeys(Kind, _ORDERED),
-    Kind.TEXT: _TEXT,
-    Kind.BOOL: _EQUAL,
-    Kind.INET: _EQUAL,
-    **dict.fromkeys(OPAQUE, frozenset({"isnull"})),
-}
-"""The operators that a policy may use on a column of each kind."""
 
 _TO_TEXT = frozenset({Kind.TEXT, Kind.INT, Kind.UUID})
 _CONNECTIVES = ("all", "any", "not")
@@ -179,7 +159,7 @@ class _Parser:
     def _ref_test(self, key: str, json: Any, path: str, depth: int) -> RefTest:
         name, op = key, "exact"
         head, _, tail = key.rpartition("__")
-        if head and tail in _TEXT:
+        if head and _in_policies(tail) is not None:
             name, op = head, tail
         ref = _reference(name, Kind.TEXT, path)
         if isinstance(json, Mapping):
@@ -219,15 +199,16 @@ class _Parser:
 
     def _compared(self, name: str, op: str, json: Any, kind: Kind, path: str, depth: int) -> object:
         """The other side of a comparison, as a value of a Test."""
-        if op == "isnull":
+        form = OPERATORS[op].form
+        if form is Form.FLAG:
             if not isinstance(json, bool):
-                raise PredicateError(f"isnull takes true or false, not {_shown(json)}", path)
+                raise PredicateError(f"{op} takes true or false, not {_shown(json)}", path)
             return json
-        if op == "in":
+        if form is Form.SET:
             return self._set(json, kind, path, depth)
-        if op == "range":
+        if form is Form.PAIR:
             if not isinstance(json, list | tuple) or len(json) != 2:
-                raise PredicateError(f"range takes a list of two values, not {_shown(json)}", path)
+                raise PredicateError(f"{op} takes a list of two values, not {_shown(json)}", path)
             return _value(json[0], kind, path), _value(json[1], kind, path)
         if isinstance(json, Mapping) and "select" in json:
             raise PredicateError(f'"select" goes with in only: {name}__in', path)
@@ -320,7 +301,12 @@ def _refuse_join(key: str, table: TableSchema, path: str) -> None:
     """Django's `team__name` reads another table. The message has the select that does the same."""
     name, _, rest = key.partition("__")
     first = rest.partition("__")[0]
-    if name not in table.relations or not rest or first in _TEXT or key in table.columns:
+    if (
+        name not in table.relations
+        or not rest
+        or _in_policies(first) is not None
+        or key in table.columns
+    ):
         return
     label, target = table.relations[name]
     raise PredicateError(
@@ -330,16 +316,23 @@ def _refuse_join(key: str, table: TableSchema, path: str) -> None:
     )
 
 
+def _in_policies(op: str) -> Operator | None:
+    operator = OPERATORS.get(op)
+    return operator if operator is not None and operator.in_policies else None
+
+
 def _check_operator(name: str, kind: Kind, op: str, path: str) -> None:
-    if op not in _TEXT:
+    operator = _in_policies(op)
+    if operator is None:
         raise PredicateError(
-            f"unknown operator {op!r} on {name}; {kind} columns take {_listed(OPERATORS[kind])}",
+            f"unknown operator {op!r} on {name}; "
+            f"{kind} columns take {_listed(policy_operators(kind))}",
             path,
         )
-    if op not in OPERATORS[kind]:
+    if kind not in operator.kinds:
         raise PredicateError(
             f"operator {op!r} does not suit {name}, which is {kind}; "
-            f"it takes {_listed(OPERATORS[kind])}",
+            f"it takes {_listed(policy_operators(kind))}",
             path,
         )
 

@@ -11,7 +11,7 @@ Pure: the standard library, and RE2 where it is installed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from weakref import WeakValueDictionary
@@ -297,17 +297,42 @@ def _compile(pattern: str, ignore_case: bool) -> Pattern:
     return Pattern(test, max(compiled.programsize, 1))
 
 
-MAKERS: Mapping[str, Callable[[str], Pattern]] = {
-    "like": like,
-    "ilike": partial(like, ignore_case=True),
-    "match": regex,
-    "imatch": partial(regex, ignore_case=True),
-}
-"""By operator, what makes its pattern; raises as `regex` does."""
+# --- languages ----------------------------------------------------------------------------------
 
 
-def memory(op: str, pattern: str) -> int:
-    """At most how many bytes a pattern takes once it is compiled, roughly."""
-    if op in ("match", "imatch"):
-        return _OBJECT + _REGEX_MEMORY
+@dataclass(frozen=True, slots=True)
+class Language:
+    """A way to write patterns."""
+
+    make: Callable[[str], Pattern]
+    """The pattern of a text; raises as `regex` does."""
+    memory: Callable[[str], int]
+    """At most how many bytes a pattern takes once it is made, roughly."""
+    problem: Callable[[str], str]
+    """What is wrong with a text as a pattern, as far as it shows without making it; else ""."""
+    program: bool
+    """Whether a pattern is a program, which may turn out wrong or too large when it is made."""
+
+
+def _like_memory(pattern: str) -> int:
     return _OBJECT + 4 * len(pattern) + _PIECE * len(like_parts(pattern))
+
+
+def _like_problem(pattern: str) -> str:
+    if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
+        return "it must not end with an escape character"
+    return ""
+
+
+def _regex_memory(pattern: str) -> int:
+    return _OBJECT + _REGEX_MEMORY
+
+
+def _no_problem(pattern: str) -> str:
+    return ""
+
+
+LIKE = Language(like, _like_memory, _like_problem, program=False)
+ILIKE = Language(partial(like, ignore_case=True), _like_memory, _like_problem, program=False)
+REGEX = Language(regex, _regex_memory, _no_problem, program=True)
+IREGEX = Language(partial(regex, ignore_case=True), _regex_memory, _no_problem, program=True)

@@ -15,6 +15,7 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.expressions import Expression, Subquery
 
+from auth_rls.predicates.operators import operator_of
 from auth_rls.predicates.predicate import (
     FALSE,
     TRUE,
@@ -33,9 +34,6 @@ from auth_rls.sql.columns import Column, columns_of
 from auth_rls.sql.dialects import base
 from auth_rls.sql.dialects.registry import dialect_of
 
-WITHOUT_SQL = frozenset({"match", "imatch"})
-"""Operators that no database evaluates as RE2 does."""
-
 # Conditions in a row before they are grouped.
 _CHAIN = 8
 # The weight of a subquery beside that of its WHERE.
@@ -47,7 +45,7 @@ def condition(predicate: Predicate, model: type[models.Model]) -> Q:
 
     References must be bound; selects become subqueries. Works beside joins and in subqueries,
     on SQLite and PostgreSQL. Raises ValueError for a predicate that is not bound, names no
-    column of the model, or has an operator in `WITHOUT_SQL`: see `widened`. Other databases
+    column of the model, or has an operator without SQL: see `widened`. Other databases
     raise NotSupportedError when the query runs.
     """
     return Q(_node(predicate, columns_of(model), True))
@@ -94,7 +92,7 @@ def _widened(predicate: Predicate, generous: Const) -> Predicate:
         return Not(_widened(predicate.part, FALSE if generous == TRUE else TRUE))
     if isinstance(predicate, All | Any_):
         return type(predicate)(tuple(_widened(part, generous) for part in predicate.parts))
-    if isinstance(predicate, Test) and predicate.op in WITHOUT_SQL:
+    if isinstance(predicate, Test) and operator_of(predicate.op).sql is None:
         return generous
     return predicate
 
@@ -133,7 +131,7 @@ def _comparison(
         isinstance(value, tuple) and any(isinstance(item, Ref) for item in value)
     ):
         raise ValueError(f"{predicate.column}__{predicate.op} is not bound to a subject")
-    if predicate.op in WITHOUT_SQL:
+    if operator_of(predicate.op).sql is None:
         raise ValueError(f"operator {predicate.op!r} has no exact SQL")
     return _Comparison(F(column.attname), column, predicate.op, value, positive)
 

@@ -17,7 +17,8 @@ from typing import NoReturn
 
 from auth_rls.predicates import patterns
 from auth_rls.predicates.fit import EXACT, Fit, ignoring_case
-from auth_rls.predicates.kinds import OPAQUE, Kind, from_text
+from auth_rls.predicates.kinds import Kind, from_text
+from auth_rls.predicates.operators import FILTER_WORDS, Form, Operator, operator_of
 from auth_rls.predicates.predicate import TRUE, All, Not, Predicate, Test, tests
 from realtime.protocol.errors import inspect
 
@@ -39,8 +40,6 @@ MAX_PATTERNS = 20
 MAX_PROGRAMS = 3_000
 """Instructions of all regular expressions of one filter together."""
 
-_PATTERNS = frozenset(patterns.MAKERS)
-
 _WHITE = " \t\n\r\f\v"
 # Separators are searched for instead of walking over characters: a join may hold a megabyte.
 _MARK = re.compile(r'[",()]')
@@ -48,9 +47,6 @@ _MARK = re.compile(r'[",()]')
 _INNER_MARK = re.compile(r'["()]')
 _ITEM_MARK = re.compile(r'[",]')
 _QUOTED = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-_COMPARABLE = frozenset(Kind) - OPAQUE
-_ORDERED = _COMPARABLE - {Kind.BOOL, Kind.INET}
-_TEXT = frozenset({Kind.TEXT})
 
 
 class FilterError(ValueError):
@@ -96,7 +92,7 @@ def parse_filter(
     expressions are not compiled, so that a malformed one is not noticed.
     """
     conditions = read(text)
-    if sum(condition.op in _PATTERNS for condition in conditions) > MAX_PATTERNS:
+    if sum(_operator(condition).pattern is not None for condition in conditions) > MAX_PATTERNS:
         raise FilterError(f"too many patterns. Maximum {MAX_PATTERNS}")
     parts = tuple(_predicate(condition, columns, fits or {}) for condition in conditions)
     if compiled:
@@ -161,11 +157,18 @@ def _condition(segment: str) -> Condition:
     op, dot, value = rest.removeprefix("not.").partition(".")
     if not dot:
         raise FilterSyntaxError(inspect([op]))
-    if op not in _READERS:
+    if op not in FILTER_WORDS:
         raise FilterSyntaxError(inspect([op, value]))
-    if op == "in" and not (len(value) >= 2 and value[0] == "(" and value[-1] == ")"):
-        raise FilterSyntaxError("`in` filter value must be wrapped by parentheses")
-    return Condition(column, op, value, negated)
+    condition = Condition(column, op, value, negated)
+    if _operator(condition).form is Form.SET and not (
+        len(value) >= 2 and value[0] == "(" and value[-1] == ")"
+    ):
+        raise FilterSyntaxError(f"`{op}` filter value must be wrapped by parentheses")
+    return condition
+
+
+def _operator(condition: Condition) -> Operator:
+    return FILTER_WORDS[condition.op][0]
 
 
 def _unquote(text: str) -> str:
@@ -224,7 +227,10 @@ def _predicate(
             f"invalid column for filter {condition.column}: {fit.problem}",
             "0A000 (feature_not_supported)",
         )
-    found = _READERS[condition.op](condition, kind)
+    operator, denied = FILTER_WORDS[condition.op]
+    found = _READERS[operator.form](condition, kind, operator)
+    if denied:
+        found = Not(found)
     if fit.ignores_case:
         found = _ignoring_case(condition, found)
     return Not(found) if condition.negated else found
@@ -267,37 +273,31 @@ def _unsuited(condition: Condition, kind: Kind) -> NoReturn:
     )
 
 
-def _comparison(op: str, kinds: frozenset[Kind]) -> Callable[[Condition, Kind], Predicate]:
-    def reader(condition: Condition, kind: Kind) -> Predicate:
-        if kind not in kinds:
-            _unsuited(condition, kind)
-        return Test(condition.column, op, _value(condition, kind, _unquote(condition.value)))
-
-    return reader
-
-
-def _neq(condition: Condition, kind: Kind) -> Predicate:
-    return Not(_exact(condition, kind))
-
-
-def _in(condition: Condition, kind: Kind) -> Predicate:
-    if kind not in _COMPARABLE:
+def _value_test(condition: Condition, kind: Kind, operator: Operator) -> Predicate:
+    if kind not in operator.kinds:
         _unsuited(condition, kind)
-    items = _items(condition.value)
-    if len(items) > MAX_ITEMS:
-        raise FilterError(f"too many values for `in` filter. Maximum {MAX_ITEMS}")
-    values = frozenset(_value(condition, kind, item) for item in items)
-    return Test(condition.column, "in", values)
+    value = _value(condition, kind, _unquote(condition.value))
+    return Test(condition.column, operator.name, value)
 
 
-def _isdistinct(condition: Condition, kind: Kind) -> Predicate:
+def _value_or_null_test(condition: Condition, kind: Kind, operator: Operator) -> Predicate:
     # In a text column "null" is a text like any other.
     if kind is not Kind.TEXT and condition.value.strip(_WHITE).lower() == "null":
         return Not(Test(condition.column, "isnull", True))
-    return _distinct(condition, kind)
+    return _value_test(condition, kind, operator)
 
 
-def _is(condition: Condition, kind: Kind) -> Predicate:
+def _set_test(condition: Condition, kind: Kind, operator: Operator) -> Predicate:
+    if kind not in operator.kinds:
+        _unsuited(condition, kind)
+    items = _items(condition.value)
+    if len(items) > MAX_ITEMS:
+        raise FilterError(f"too many values for `{condition.op}` filter. Maximum {MAX_ITEMS}")
+    values = frozenset(_value(condition, kind, item) for item in items)
+    return Test(condition.column, operator.name, values)
+
+
+def _truth_test(condition: Condition, kind: Kind, operator: Operator) -> Predicate:
     word = _unquote(condition.value).strip(_WHITE).lower()
     if word == "null":
         return Test(condition.column, "isnull", True)
@@ -306,29 +306,25 @@ def _is(condition: Condition, kind: Kind) -> Predicate:
             f"invalid value for filter {condition.column}: is takes null, true, false or unknown",
             "22P02 (invalid_text_representation)",
         )
-    if kind is not Kind.BOOL:
+    if kind not in operator.kinds:
         raise FilterError(
             f"invalid operator for filter {condition.column}: is.{word} needs a boolean column",
             "42804 (datatype_mismatch)",
         )
     if word == "unknown":
         return Test(condition.column, "isnull", True)
-    return Test(condition.column, "is", word == "true")
+    return Test(condition.column, operator.name, word == "true")
 
 
-def _pattern(op: str) -> Callable[[Condition, Kind], Predicate]:
-    read_text = _comparison(op, _TEXT)
-
-    def reader(condition: Condition, kind: Kind) -> Predicate:
-        test = read_text(condition, kind)
-        pattern = _unquote(condition.value)
-        if len(pattern) > MAX_PATTERN:
-            raise _bad_pattern(condition.column, f"it is longer than {MAX_PATTERN} characters")
-        if op in ("like", "ilike") and (len(pattern) - len(pattern.rstrip("\\"))) % 2:
-            raise _bad_pattern(condition.column, "it must not end with an escape character")
-        return test
-
-    return reader
+def _pattern_test(condition: Condition, kind: Kind, operator: Operator) -> Predicate:
+    assert operator.pattern is not None  # as its form says
+    test = _value_test(condition, kind, operator)
+    pattern = _unquote(condition.value)
+    if len(pattern) > MAX_PATTERN:
+        raise _bad_pattern(condition.column, f"it is longer than {MAX_PATTERN} characters")
+    if problem := operator.pattern.problem(pattern):
+        raise _bad_pattern(condition.column, problem)
+    return test
 
 
 def _bad_pattern(column: str, problem: str) -> FilterError:
@@ -341,10 +337,11 @@ def _check_programs(parts: tuple[Predicate, ...]) -> None:
     """Compile the regular expressions of a filter, up to the first that is wrong."""
     size = 0
     for test in tests(All(parts)):
-        if test.op not in ("match", "imatch"):
+        language = operator_of(test.op).pattern
+        if language is None or not language.program:
             continue
         try:
-            size += patterns.MAKERS[test.op](test.value).program
+            size += language.make(test.value).program
         except patterns.RegexUnavailable as error:
             raise FilterError(
                 f"invalid operator for filter {test.column}: {error}",
@@ -356,20 +353,11 @@ def _check_programs(parts: tuple[Predicate, ...]) -> None:
             raise _bad_pattern(test.column, "the patterns of this filter are too large together")
 
 
-_distinct = _comparison("isdistinct", _COMPARABLE)
-_exact = _comparison("exact", _COMPARABLE)
-_READERS: dict[str, Callable[[Condition, Kind], Predicate]] = {
-    "eq": _exact,
-    "neq": _neq,
-    "lt": _comparison("lt", _ORDERED),
-    "lte": _comparison("lte", _ORDERED),
-    "gt": _comparison("gt", _ORDERED),
-    "gte": _comparison("gte", _ORDERED),
-    "in": _in,
-    "like": _pattern("like"),
-    "ilike": _pattern("ilike"),
-    "is": _is,
-    "match": _pattern("match"),
-    "imatch": _pattern("imatch"),
-    "isdistinct": _isdistinct,
+# The form of an operator decides how its value is written in a filter.
+_READERS: dict[Form, Callable[[Condition, Kind, Operator], Predicate]] = {
+    Form.VALUE: _value_test,
+    Form.VALUE_OR_NULL: _value_or_null_test,
+    Form.SET: _set_test,
+    Form.TRUTH: _truth_test,
+    Form.PATTERN: _pattern_test,
 }

@@ -14,7 +14,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from auth_rls.predicates import patterns
+from auth_rls.predicates.operators import operator_of
 from auth_rls.predicates.predicate import Predicate, tests
 
 # Bytes of one condition without its value, and of one value of a list: the test, the function that
@@ -85,9 +85,10 @@ def load_of(filter_: Predicate) -> FilterLoad:
         conditions += 1
         size += _CONDITION_BYTES
         value = test.value
-        if test.op in patterns.MAKERS:
+        language = operator_of(test.op).pattern
+        if language is not None:
             count += 1
-            size += patterns.memory(test.op, value)
+            size += language.memory(value)
         elif isinstance(value, frozenset | tuple):
             size += sum(_ITEM_BYTES + _length(item) for item in value)
         else:

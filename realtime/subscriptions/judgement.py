@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from auth_rls.predicates.evaluate import Meter, matcher
-from auth_rls.predicates.patterns import MAKERS
+from auth_rls.predicates.operators import operator_of
 from auth_rls.predicates.predicate import TRUE, Predicate, Select, tests
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class FilterJudgement:
 
     def __init__(self, filter_: Predicate, members_of: MembersOf | None = None) -> None:
         conditions = tuple(tests(filter_))
-        costs = any(test.op in MAKERS for test in conditions)
+        costs = any(operator_of(test.op).pattern is not None for test in conditions)
         self.meter: Meter | None = Meter(STEPS_PER_EVENT) if costs else None
         """Of a filter that has patterns, and so a cost that depends on the row. To be set to
         STEPS_PER_EVENT before each event."""

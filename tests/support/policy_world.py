@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 
 from auth_rls import Subject
 from auth_rls.predicates.kinds import OPAQUE, Kind
-from auth_rls.predicates.parse import OPERATORS
+from auth_rls.predicates.operators import policy_operators
 from auth_rls.sql.columns import columns_of, model_named, schema_of
 from auth_rls.subjects import tokens
 from tests.support.policies import permission
@@ -164,7 +164,7 @@ def _of_subject(draw: st.DrawFn) -> dict[str, Any]:
     name, kind = draw(st.sampled_from(ALONE))
     literals = st.sampled_from(NUMBERS) if kind is Kind.DECIMAL else _literals(kind)
     values = literals | st.sampled_from(["$claims.none", "$claims.odd", f"$claims.{kind}"])
-    op = draw(st.sampled_from(sorted(OPERATORS[kind])))
+    op = draw(st.sampled_from(sorted(policy_operators(kind))))
     if op == "isnull":
         return {f"{name}__isnull": draw(st.booleans())}
     if op == "in":
@@ -195,7 +195,7 @@ def _comparisons(draw: st.DrawFn, label: str, selects: int) -> dict[str, Any]:
         return {f"{column}__in": select}
     name = draw(st.sampled_from(sorted(columns)))
     kind = columns[name][1]
-    op = draw(st.sampled_from(sorted(OPERATORS[kind])))
+    op = draw(st.sampled_from(sorted(policy_operators(kind))))
     if op == "isnull":
         return {f"{name}__isnull": draw(st.booleans())}
     if op == "in":

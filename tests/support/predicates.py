@@ -10,6 +10,7 @@ from uuid import UUID
 from hypothesis import strategies as st
 
 from auth_rls.predicates.kinds import Kind
+from auth_rls.predicates.operators import OPERATORS, Form, Operator
 from auth_rls.predicates.predicate import (
     FALSE,
     TRUE,
@@ -135,22 +136,6 @@ LITERALS: dict[Kind, st.SearchStrategy[Any]] = {
 }
 
 
-ORDERED = ["exact", "gt", "gte", "lt", "lte", "range", "in", "isdistinct"]
-
-
-TEXTUAL = ["iexact", "contains", "icontains", "startswith", "istartswith", "endswith", "iendswith"]
-
-
-OPERATORS: dict[Kind, list[str]] = {
-    **dict.fromkeys(Kind, ORDERED),
-    Kind.TEXT: [*ORDERED, *TEXTUAL, "like", "ilike", "match", "imatch"],
-    Kind.BOOL: ["exact", "in", "is", "isdistinct"],
-    Kind.INET: ["exact", "in", "isdistinct"],
-    Kind.JSON: ["isnull"],
-    Kind.BINARY: ["isnull"],
-}
-
-
 # (column of Specimen, model, column of it, prefix, kind of the first)
 SOURCES = [
     ("owner_id", "zoo.Member", "user_id", "", Kind.INT),
@@ -179,6 +164,9 @@ KINDS = {
 COLUMN_OF = {column.attname: name for name, column in columns_of(Specimen).items()}
 
 
+REGEXES = ["a", "^a", "b$", "[^a]", "é|É", "."]
+
+
 @st.composite
 def comparisons(draw: st.DrawFn, label: str, deep: bool) -> Predicate:
     if deep and draw(st.integers(0, 4)) == 0:
@@ -188,19 +176,28 @@ def comparisons(draw: st.DrawFn, label: str, deep: bool) -> Predicate:
     names = [COLUMN_OF[name] for name in CELLS] if deep else sorted(KINDS[label])
     column = draw(st.sampled_from(names))
     kind = KINDS[label][column]
-    # Regular expressions do not compile, so a select cannot use them.
-    words = OPERATORS[kind] if deep else [op for op in OPERATORS[kind] if "match" not in op]
-    op = draw(st.sampled_from(["isnull", *words]))
-    if op in ("isnull", "is"):
-        choices = st.booleans() if op == "isnull" else st.sampled_from([True, False, None])
-        return Test(column, op, draw(choices))
-    if op == "in":
-        return Test(column, op, draw(st.frozensets(LITERALS[kind], max_size=4)))
-    if op == "range":
-        return Test(column, op, (draw(LITERALS[kind]), draw(LITERALS[kind])))
-    if op in ("match", "imatch"):
-        return Test(column, op, draw(st.sampled_from(["a", "^a", "b$", "[^a]", "é|É", "."])))
-    return Test(column, op, draw(patterns if op in ("like", "ilike") else LITERALS[kind]))
+    # What has no SQL cannot be in a select.
+    fitting = [
+        operator
+        for operator in OPERATORS.values()
+        if kind in operator.kinds and (deep or operator.sql is not None)
+    ]
+    operator = draw(st.sampled_from(fitting))
+    return Test(column, operator.name, draw(_values(operator, LITERALS.get(kind, st.nothing()))))
+
+
+def _values(operator: Operator, literals: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    if operator.form is Form.FLAG:
+        return st.booleans()
+    if operator.form is Form.TRUTH:
+        return st.sampled_from([True, False, None])
+    if operator.form is Form.SET:
+        return st.frozensets(literals, max_size=4)
+    if operator.form is Form.PAIR:
+        return st.tuples(literals, literals)
+    if operator.form is Form.PATTERN:
+        return patterns if operator.sql is not None else st.sampled_from(REGEXES)
+    return literals
 
 
 def predicates(label: str, depth: int, deep: bool = True) -> st.SearchStrategy[Predicate]:

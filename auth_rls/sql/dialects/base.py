@@ -13,12 +13,13 @@ Pure: text and parameters. Nothing here talks to a database.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from auth_rls.predicates import patterns
 from auth_rls.predicates.fit import EXACT, Fit
+from auth_rls.predicates.operators import operator_of
 
 if TYPE_CHECKING:
     from auth_rls.sql.columns import Column
@@ -26,12 +27,6 @@ if TYPE_CHECKING:
 Sql = tuple[str, list[Any]]
 
 TRUE, FALSE, UNKNOWN = "(1 = 1)", "(1 = 0)", "(NULL = 1)"
-
-SIGNS = {"exact": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
-"""Operators that SQL writes by a sign."""
-# Whether a literal between two storable values is rounded up; None: it is not rounded, so that no
-# stored value equals it.
-_ROUNDING = {"exact": None, "gt": False, "gte": True, "lt": True, "lte": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,32 +66,16 @@ class Dialect(ABC):
         `positive`: the test is under no NOT, so it may be unknown instead of false. Raises
         ValueError for an operator without SQL of the meaning that evaluate.py has.
         """
-        if op == "isnull":
-            return self.is_null(column, value, sql), []
-        if op == "is" and value is not None:
-            return self.is_bool(column, sql, value), []
-        if op == "is":
-            return self.is_null(column, True, sql), []
-        if op == "isdistinct" and value is None:
-            return self.is_null(column, False, sql), []
-        operand = self.operand(column, sql, ordered=op not in ("exact", "in", "isdistinct"))
-        if op == "isdistinct":
-            literal, params = self.literal(column, value, up=None)
-            return self.is_distinct(column, sql, operand, literal), params
-        if op in SIGNS:
-            literal, params = self.literal(column, value, up=_ROUNDING[op])
-            return f"{operand} {SIGNS[op]} {literal}", params
-        if op == "range":
-            low, high = value
-            low_literal, low_params = self.literal(column, low, up=True)
-            high_literal, high_params = self.literal(column, high)
-            return f"{operand} BETWEEN {low_literal} AND {high_literal}", [
-                *low_params,
-                *high_params,
-            ]
-        if op == "in":
-            return self.in_list(column, value, operand) if value else (FALSE, [])
-        return self.text(op, value, self.as_text(column, sql))
+        write = operator_of(op).sql
+        if write is None:
+            raise ValueError(f"operator {op!r} has no exact SQL")
+        return write(self, column, value, sql)
+
+    def among(self, column: Column, values: Collection[Any], sql: str) -> Sql:
+        """Whether the column is one of the values. No value, not even NULL, is one of none."""
+        if not values:
+            return FALSE, []
+        return self.in_list(column, values, self.operand(column, sql, ordered=False))
 
     def as_text(self, column: Column, sql: str) -> str:
         """A text column in the form that the operators on text need."""
@@ -116,24 +95,9 @@ class Dialect(ABC):
         """Whether the column is NULL, or (`value` False) is not."""
         return f"{self.nullable(column, sql)} IS {'' if value else 'NOT '}NULL"
 
-    def text(self, op: str, value: str, sql: str) -> Sql:
-        """The operators on text alone."""
-        if op in ("iexact", "icontains", "istartswith", "iendswith", "ilike"):
-            # With the column's side folded, the case-sensitive operator serves.
-            folded = self.folded(sql)
-            value = patterns.fold(value)
-            if op == "iexact":
-                return f"{folded} = %s", [value]
-            return self.text(op[1:], value, folded)
-        if op == "contains":
-            return self.contains(sql, value)
-        if op == "startswith":
-            return self.startswith(sql, value)
-        if op == "endswith":
-            return self.endswith(sql, value)
-        if op == "like":
-            return self.like(sql, value)
-        raise ValueError(f"operator {op!r} has no exact SQL")
+    def folded_value(self, value: str) -> str:
+        """A text that is compared with `folded`, folded in the same way."""
+        return patterns.fold(value)
 
     @abstractmethod
     def nullable(self, column: Column, sql: str) -> str:
@@ -149,7 +113,9 @@ class Dialect(ABC):
 
     @abstractmethod
     def literal(self, column: Column, value: Any, *, up: bool | None = False) -> Sql:
-        """The value as the other side of a comparison. `up` as in _ROUNDING."""
+        """The value as the other side of a comparison. `up`: whether a value between two that
+        the column can hold is rounded up; None: it is not rounded, so that no stored value
+        equals it."""
 
     @abstractmethod
     def in_list(self, column: Column, values: Iterable[Any], operand: str) -> Sql:

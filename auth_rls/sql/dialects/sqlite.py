@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from auth_rls.predicates import patterns
 from auth_rls.predicates.kinds import INT_MAX, INT_MIN, OPAQUE, Kind
-from auth_rls.sql.dialects.base import SIGNS as _SIGNS
+from auth_rls.predicates.operators import operator_of
 from auth_rls.sql.dialects.base import Dialect, Sql
 from auth_rls.sql.dialects.sqlite_values import HUGE, is_interval, is_uuid, known
 
@@ -56,13 +56,13 @@ class Sqlite(Dialect):
 
     def _coarse(self, column: Column, op: str, value: Any, sql: str) -> Sql | None:
         """A condition on the column itself that holds wherever the comparison is true."""
-        kind = column.kind
+        kind, sign = column.kind, operator_of(op).sign
         if kind is Kind.UUID:
             return _either_case(sql, op, value)
         plain = f"{sql} COLLATE BINARY" if kind not in _WHOLE else sql
         if kind in _ONE_FORM:
-            if op in _SIGNS:
-                return f"{plain} {_SIGNS[op]} %s", [_stored(kind, value)]
+            if sign:
+                return f"{plain} {sign} %s", [_stored(kind, value)]
             if op == "range":
                 return f"{plain} BETWEEN %s AND %s", [_stored(kind, end) for end in value]
             return self.in_list(column, value, plain) if op == "in" and value else None
@@ -73,13 +73,12 @@ class Sqlite(Dialect):
             forms = [form for text in texts for form in (text, _blob_of(text)) if form is not None]
             if len(forms) <= _LONG_LIST:
                 return f"{plain} IN ({', '.join(['%s'] * len(forms))})", forms
-        if kind is Kind.DATETIME and op in (*_SIGNS, "range"):
+        if kind is Kind.DATETIME and (sign or op == "range"):
             low, high = value if op == "range" else (value, value)
             first, last = str(low.replace(tzinfo=None))[:19], _stored(kind, high) + ":"
             if op in ("exact", "range"):
                 return f"{plain} BETWEEN %s AND %s", [first, last]
-            sign, end = (">=", first) if op in ("gt", "gte") else ("<=", last)
-            return f"{plain} {sign} %s", [end]
+            return (f"{plain} >= %s", [first]) if ">" in sign else (f"{plain} <= %s", [last])
         return None
 
     def membership(
