@@ -1,0 +1,91 @@
+"""The tutorial, followed from its first block to its last: in an empty folder, in a new virtual
+environment, with the built wheel and a browser."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.acceptance.support.devtools import Browser, find_browser
+from tests.hosts.walk import Walk
+from tests.support import redis as redises
+from tests.support.pages import DOCS
+from tests.support.postgres import Postgres
+from tests.support.redis import Redis
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
+TUTORIAL = DOCS / "tutorial"
+
+
+def without(reason: str) -> None:
+    """Skip, but where everything has to be at hand."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    if reason := redises.missing():
+        without(reason)
+    server = Redis(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    program = find_browser()
+    if program is None:
+        without("no Chromium: the tutorial is not followed")
+    assert program is not None
+    opened = Browser(program, tmp_path_factory.mktemp("browser"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def walk(
+    installed: Path,
+    browser: Browser,
+    postgresql: Postgres,
+    redis: Redis,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Walk]:
+    first, second, vite = free_ports(3)
+    instead = {
+        "redis://127.0.0.1:6379/0": redis.url,
+        "8000": str(first),
+        "8001": str(second),
+        "5173": str(vite),
+        "5432": str(postgresql.port),
+    }
+    with psycopg.connect(postgresql.url, autocommit=True) as link:
+        link.execute("CREATE DATABASE helpdesk")
+    folder = tmp_path_factory.mktemp("tutorial") / "helpdesk"
+    folder.mkdir()
+    walk = Walk(folder, wheels=installed.parent / "wheel", browser=browser, instead=instead)
+    yield walk
+    walk.close()
+
+
+def test_the_tutorial_is_followed_from_an_empty_folder_to_two_servers(walk: Walk) -> None:
+    if shutil.which("npm") is None:
+        without("no Node.js: the tutorial is not followed")
+    for page in sorted(TUTORIAL.glob("[0-9]-*.md")):
+        walk.follow(page)
