@@ -32,8 +32,7 @@ from realtime.http.posted import (
 )
 from realtime.http.send_permissions import sendable
 from realtime.http.senders import OverLimit, Sender
-from realtime.process.broadcast_sender import send
-from realtime.process.hub import TooManyWaiting
+from realtime.process.broadcast_sender import TooManyWaiting, send
 from realtime.protocol.errors import WireError
 from realtime.protocol.serializer import PREFIX, Encoding
 from realtime.socket import credentials

@@ -1,9 +1,11 @@
-"""Broadcasts from Python: from any view, task or shell, in any process.
+"""Broadcasts on their way out: from any view, task or shell, in any process.
 
-In a server process the hub sends. In any other process a background thread with its own event loop
-sends, so that the caller needs none. Where no layer reaches the servers (another process, with an
-in-memory layer), or threads are green and cannot have an event loop of their own, the broadcast
-goes through the log.
+A server process has a `ServerSender`, which its hub starts and which also sends what clients
+broadcast. In any other process a background thread with its own event loop sends, so that the
+caller needs none. Where no layer reaches the servers (another process, with an in-memory layer), or
+threads are green and cannot have an event loop of their own, the broadcast goes through the log.
+
+`realtime.dispatcher.dispatcher` takes broadcasts from the bus, and gives them to sockets.
 """
 
 from __future__ import annotations
@@ -12,20 +14,29 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from realtime import conf
-from realtime.bus.bus import Bus
+from realtime.bus.bus import Bus, LayerDown
 from realtime.bus.layers import reaches_others
-from realtime.process.hub import running_hub
-from realtime.topics.broadcast import Broadcast, in_batches
+from realtime.topics.broadcast import Broadcast, BroadcastBatch, in_batches
 from realtime.topics.stored import store, store_async
+from realtime.util.counters import Counters
+from realtime.util.fair_queue import FairQueue
 from realtime.util.green_threads import green
 
 logger = logging.getLogger("realtime.broadcast")
 
 _SEND_SECONDS = 5.0
+# Broadcasts of a server that wait for the bus: in all, and of one topic.
+_MOST_WAITING = 10_000
+_MOST_OF_TOPIC = 1_000
+
+
+class TooManyWaiting(RuntimeError):
+    """Too many broadcasts of a topic wait to be sent."""
 
 
 async def send(*messages: Broadcast) -> None:
@@ -55,9 +66,9 @@ Future = Any  # concurrent.futures.Future[None]
 def _route() -> Callable[[Sequence[Broadcast]], Future | None] | None:
     """The function that sends broadcasts from this process; None if they must go through the
     log."""
-    hub = running_hub()
-    if hub is not None:
-        return hub.broadcast_from_any_thread
+    server = server_sender()
+    if server is not None:
+        return server.put_from_any_thread
     if not green() and reaches_others(conf.current().CHANNEL_LAYER):
         return _sender().send
     return None
@@ -78,6 +89,97 @@ def send_now(message: Broadcast, *, quietly: bool) -> None:
         if not quietly:
             raise
         logger.warning("broadcast not sent: %s", error, extra={"action": "broadcast_not_sent"})
+
+
+# --- in a server --------------------------------------------------------------------------------
+
+
+class ServerSender:
+    """Sends the broadcasts of a server process, those of its clients among them. Made on the event
+    loop that it sends on; `put` and the methods that start and stop it are called there."""
+
+    def __init__(
+        self, bus: Bus, deliver_here: Callable[[BroadcastBatch], None], counters: Counters
+    ) -> None:
+        self._bus = bus
+        self._deliver_here = deliver_here
+        self._counters = counters
+        self._loop = asyncio.get_running_loop()
+        self._thread_id = threading.get_ident()
+        self._waiting: FairQueue[Broadcast] = FairQueue(_MOST_WAITING, _MOST_OF_TOPIC)
+        self._some_wait = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it has been started and not stopped."""
+        return self._task is not None and not self._loop.is_closed()
+
+    def start(self) -> None:
+        """Begin to send. From here on `send` takes this way."""
+        self._task = asyncio.create_task(self._send_waiting(), name="rowcast-broadcasts")
+        _servers.add(self)
+
+    async def stop(self) -> None:
+        """Stop sending. What waits is not sent."""
+        _servers.discard(self)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    def put(self, message: Broadcast) -> bool:
+        """Broadcast, in the order of the calls within a topic. False when too many broadcasts of
+        the topic wait already."""
+        if not self._waiting.put(message.topic_key, message):
+            self._counters.casts_refused += 1
+            return False
+        self._some_wait.set()
+        self._counters.broadcasts_sent += 1
+        return True
+
+    def put_from_any_thread(self, messages: Sequence[Broadcast]) -> None:
+        """`put` several from any thread of this process.
+
+        On the loop it raises TooManyWaiting at the first for which the queue is full.
+        """
+        if threading.get_ident() != self._thread_id:
+            for message in messages:
+                self._loop.call_soon_threadsafe(self.put, message)
+            return
+        for message in messages:
+            if not self.put(message):
+                raise TooManyWaiting(f"too many broadcasts to {message.topic!r} wait to be sent")
+
+    async def _send_waiting(self) -> None:
+        while True:
+            if not self._waiting:
+                self._some_wait.clear()
+                await self._some_wait.wait()
+            batch = next(in_batches(self._take_waiting()))
+            try:
+                await self._bus.publish(batch)
+            except LayerDown:
+                # It was not sent, but listeners of this process can still receive it.
+                self._deliver_here(batch)
+            except Exception as error:
+                # The bus has logged the outage; broadcasts are best effort.
+                logger.debug("broadcast lost: %s", error, extra={"action": "cast_lost"})
+
+    def _take_waiting(self) -> Iterator[Broadcast]:
+        while self._waiting:
+            yield self._waiting.pop()
+
+
+_servers: weakref.WeakSet[ServerSender] = weakref.WeakSet()
+
+
+def server_sender() -> ServerSender | None:
+    """The running sender of this process if it is a server, from any thread; else None."""
+    return next((found for found in tuple(_servers) if found.running), None)
+
+
+# --- in any other process -----------------------------------------------------------------------
 
 
 class _BackgroundSender:

@@ -13,14 +13,14 @@ import secrets
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from itertools import count
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from auth_rls.subjects.subject import SERVICE_ROLE, Subject
 from realtime import conf
-from realtime.bus.bus import Bus, LayerDown
+from realtime.bus.bus import Bus
 from realtime.delivery.outbox import Outbox
 from realtime.dispatcher.dispatcher import Dispatcher
 from realtime.event_log import sequencer
@@ -28,6 +28,7 @@ from realtime.event_log.batch import Batch
 from realtime.event_log.position import Position
 from realtime.event_log.tailer import Tailer
 from realtime.process import heartbeat
+from realtime.process.broadcast_sender import ServerSender
 from realtime.process.connection_monitor import ConnectionMonitor, Monitored
 from realtime.process.loop_monitor import LoopMonitor
 from realtime.process.numbering_monitor import NumberingMonitor
@@ -37,17 +38,12 @@ from realtime.process.shutdown import StopSignal
 from realtime.session.quotas import QuotaChain, Quotas, Rates
 from realtime.subscriptions.replay.bounds import ReplayBounds
 from realtime.subscriptions.subscriber import Subscriber
-from realtime.topics.broadcast import Broadcast, in_batches
 from realtime.topics.presence.writer import PresenceWriter
 from realtime.util.counters import Counters
 from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
-from realtime.util.fair_queue import FairQueue
 
 logger = logging.getLogger("realtime.hub")
 
-# Broadcasts that wait for the bus: in all, and of one topic.
-_MOST_WAITING = 10_000
-_MOST_OF_TOPIC = 1_000
 _PUBLISH_SECONDS = 10.0
 _STOP_SECONDS = 10.0
 
@@ -59,10 +55,6 @@ _SECONDS_PER_SOCKET = 0.01
 _CLOSE_SECONDS = 3.0
 _DRAIN_SECONDS = 9.0
 _LOOK_SECONDS = 0.02
-
-
-class TooManyWaiting(RuntimeError):
-    """Too many broadcasts of a topic wait to be sent."""
 
 
 class Hub:
@@ -90,6 +82,8 @@ class Hub:
             self.counters,
             lambda: self.dispatcher.busy,
         )
+        #: Sends the broadcasts of this process.
+        self.broadcasts = ServerSender(self.bus, self.dispatcher.receive, self.counters)
         # Long ranges of the log are read by a worker where one runs.
         self.remote = RemoteReader(self.dispatcher.reader, self._alias, settings.CHANNEL_LAYER)
         self.dispatcher.reader.deep = self.remote.from_table
@@ -113,9 +107,6 @@ class Hub:
             self._alias, self.id, self.dispatcher.presence, settings.LIMITS.members_per_topic
         )
         self._present: asyncio.Task[None] | None = None
-        self._waiting: FairQueue[Broadcast] = FairQueue(_MOST_WAITING, _MOST_OF_TOPIC)
-        self._some_wait = asyncio.Event()
-        self._sending: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
         self.numbering = NumberingMonitor(self._alias)
         #: Of the row of this process, from the start on.
@@ -169,11 +160,6 @@ class Hub:
         return max((outbox.size for outbox in self.sockets), default=0)
 
     @property
-    def running(self) -> bool:
-        """Whether the hub has been started and not stopped."""
-        return self._started and not self._loop.is_closed()
-
-    @property
     def position(self) -> Position:
         """The position of the last event that this process has delivered."""
         return self.dispatcher.position
@@ -197,7 +183,7 @@ class Hub:
             if self.embedded:
                 await in_database_thread(self._number_backlog)
             await self.dispatcher.start(self.bus)
-            self._sending = asyncio.create_task(self._send_waiting(), name="rowcast-broadcasts")
+            self.broadcasts.start()
             if self.embedded:
                 self._start_tailer()
             self._present = asyncio.create_task(self.presence.run(), name="rowcast-present")
@@ -262,61 +248,17 @@ class Hub:
         if self._tailer is not None and self._thread is not None:
             self._tailer.stop()
             await asyncio.to_thread(self._thread.join, _STOP_SECONDS)
-        if self._sending is not None:
-            self._sending.cancel()
-            await asyncio.gather(self._sending, return_exceptions=True)
+        await self.broadcasts.stop()
         await self.dispatcher.stop()
         await self.remote.close()
         await self.bus.leave()
         self._started = False
-
-    def broadcast(self, message: Broadcast) -> bool:
-        """Broadcast, in the order of the calls within a topic. False when too many broadcasts of
-        the topic wait already."""
-        if not self._waiting.put(message.topic_key, message):
-            self.counters.casts_refused += 1
-            return False
-        self._some_wait.set()
-        self.counters.broadcasts_sent += 1
-        return True
-
-    def broadcast_from_any_thread(self, messages: Sequence[Broadcast]) -> None:
-        """`broadcast` several from any thread of this process.
-
-        On the loop it raises TooManyWaiting at the first for which the queue is full.
-        """
-        if threading.get_ident() != self._thread_id:
-            for message in messages:
-                self._loop.call_soon_threadsafe(self.broadcast, message)
-            return
-        for message in messages:
-            if not self.broadcast(message):
-                raise TooManyWaiting(f"too many broadcasts to {message.topic!r} wait to be sent")
 
     def remove(self, subscriber: Subscriber) -> None:
         """Remove a channel from subscriptions, topics and presence."""
         self.dispatcher.remove(subscriber)
         self.connection_monitor.discard(subscriber)
         self.presence.untrack(subscriber.id)
-
-    async def _send_waiting(self) -> None:
-        while True:
-            if not self._waiting:
-                self._some_wait.clear()
-                await self._some_wait.wait()
-            batch = next(in_batches(self._take_waiting()))
-            try:
-                await self.bus.publish(batch)
-            except LayerDown:
-                # It was not sent, but listeners of this process can still receive it.
-                self.dispatcher.receive(batch)
-            except Exception as error:
-                # The bus has logged the outage; broadcasts are best effort.
-                logger.debug("broadcast lost: %s", error, extra={"action": "cast_lost"})
-
-    def _take_waiting(self) -> Iterator[Broadcast]:
-        while self._waiting:
-            yield self._waiting.pop()
 
     def _start_tailer(self) -> None:
         self._tailer = Tailer(self._alias, self._settings.POLL_INTERVAL, self._publish)
@@ -340,14 +282,6 @@ def hub() -> Hub:
     if found is None:
         found = _hubs[loop] = Hub()
     return found
-
-
-def running_hub() -> Hub | None:
-    """A running hub of this process, from any thread; None without one."""
-    for found in tuple(_hubs.values()):
-        if found.running:
-            return found
-    return None
 
 
 async def close_hub() -> None:

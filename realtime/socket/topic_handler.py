@@ -146,7 +146,7 @@ class TopicHandler:
         if effect.persist and subscriber is not None:
             self._socket.start(partial(self._store, effect, subscriber, broadcast), channel)
             return
-        relayed = self._hub.broadcast(broadcast)
+        relayed = self._hub.broadcasts.put(broadcast)
         self._socket.perform(self._socket.session.topic_events.relayed(effect, relayed))
 
     async def _store(

@@ -48,7 +48,7 @@ async def test_broadcasts_that_a_process_cannot_deliver_in_time_are_refused_and_
     taken = 0
     for turn in range(100):
         for number in range(60):
-            taken += home.broadcast(Broadcast("noise", False, f"{turn}.{number}", b"{}", 1))
+            taken += home.broadcasts.put(Broadcast("noise", False, f"{turn}.{number}", b"{}", 1))
         await asyncio.sleep(0)
     assert 0 < taken < 6_000
     monkeypatch.undo()

@@ -85,7 +85,7 @@ async def test_where_only_the_log_reaches_the_servers_it_carries_the_broadcast(
 ) -> None:
     client = await listen()
     # As in a shell beside a server whose layer is in its memory.
-    monkeypatch.setattr(broadcast_sender, "running_hub", lambda: None)
+    monkeypatch.setattr(broadcast_sender, "server_sender", lambda: None)
     await db(realtime.broadcast, "room", "ping", {"n": 1})
     assert await heard(client) == sent("ping", {"n": 1})
     await realtime.abroadcast("room", "ping", b"x")
@@ -132,8 +132,8 @@ async def test_a_flooded_topic_holds_up_neither_another_nor_a_row_change(
     for topic in ("realtime:noisy", "realtime:quiet"):
         await client.join(topic)
     one = hub()
-    taken = [one.broadcast(Broadcast("noisy", False, "e", b"1", 1)) for _ in range(3_000)]
-    assert one.broadcast(Broadcast("quiet", False, "e", b"2", 1))
+    taken = [one.broadcasts.put(Broadcast("noisy", False, "e", b"1", 1)) for _ in range(3_000)]
+    assert one.broadcasts.put(Broadcast("quiet", False, "e", b"2", 1))
     await db(Note.objects.create, title="meanwhile")
     # A topic has its share of the queue and no more.
     assert 900 < sum(taken) < 3_000
