@@ -15,6 +15,7 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
+from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db import models
 
@@ -162,6 +163,7 @@ def watched(*, snapshot: PolicySnapshot | None = None) -> dict[type[models.Model
     seen: dict[type[models.Model], Columns] = {
         Policy: _all_columns(Policy) - {"name"},
         Permission: _named(Permission, "content_type", "codename"),
+        ContentType: _named(ContentType, "app_label", "model"),
         user: _named(user, "is_active", "is_superuser") | {user._meta.pk.column},
         Group.permissions.through: _all_columns(Group.permissions.through),
     }

@@ -13,6 +13,7 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
+from django.contrib.contenttypes.models import ContentType
 from django.db import models
 
 from auth_rls.policy.definition import Definition
@@ -121,32 +122,35 @@ class Past:
         return found
 
     def _meant(self, app_label: str, codename: str) -> set[Any]:
-        now = (
-            Permission._base_manager.using(primary(Permission))
-            .filter(content_type__app_label=app_label, codename=codename)
-            .values_list("pk", flat=True)
-        )
+        """The primary keys of the permissions that were called so."""
         changed = self._of(Permission)
-        found = {pk for pk in now if pk not in changed}
-        for pk, permission in self._permissions(set(changed)).items():
-            if (permission.content_type.app_label, permission.codename) == (app_label, codename):
-                found.add(pk)
-        return found
+        now = Permission._base_manager.using(primary(Permission)).filter(codename=codename)
+        keys = {pk for pk in now.values_list("pk", flat=True) if pk not in changed}
+        return {
+            pk
+            for pk, permission in self._permissions(keys | {*changed}).items()
+            if (permission.content_type.app_label, permission.codename) == (app_label, codename)
+        }
 
     def _permissions(self, keys: Collection[Any]) -> dict[Any, Any]:
-        """The permissions with these primary keys."""
-        changed = self._of(Permission)
-        found: dict[Any, Any] = dict(
-            Permission._base_manager.using(primary(Permission))
-            .select_related("content_type")
-            .in_bulk(list(keys))
-        )
-        for pk in keys:
-            if pk in changed:
-                row = changed[pk]
-                found.pop(pk, None)
-                if row is not None:
-                    found[pk] = _made(Permission, row)
+        """The permissions with these primary keys, with their content types. Raises PastUnknown."""
+        found = self._were(Permission, keys)
+        types = self._were(ContentType, {each.content_type_id for each in found.values()})
+        for permission in found.values():
+            if permission.content_type_id not in types:
+                raise PastUnknown(f"content type {permission.content_type_id}")
+            permission.content_type = types[permission.content_type_id]
+        return found
+
+    def _were(self, model: Any, keys: Collection[Any]) -> dict[Any, Any]:
+        """The instances with these primary keys, by key; none for a row that did not exist."""
+        changed = self._of(model)
+        unchanged = [key for key in keys if key not in changed]
+        found: dict[Any, Any] = model._base_manager.using(primary(model)).in_bulk(unchanged)
+        for key in keys:
+            row = changed.get(key)
+            if row is not None:
+                found[key] = _made(model, row)
         return found
 
     def _of(self, model: Any) -> Mapping[Any, Then]:
@@ -180,7 +184,7 @@ def models_of_past() -> Iterable[type[models.Model]]:
     from auth_rls.models import Policy
 
     user = get_user_model()
-    yield from (Policy, Permission, user, Group.permissions.through)
+    yield from (Policy, Permission, ContentType, user, Group.permissions.through)
     for name in ("groups", "user_permissions"):
         through = getattr(getattr(user, name, None), "through", None)
         if through is not None:

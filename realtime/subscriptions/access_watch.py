@@ -55,7 +55,7 @@ class AccessWatch:
         self._known: Mapping[type[Model], frozenset[str]] = {}
         self.tables: frozenset[str] = frozenset()
         self._policies = table_of("auth_rls.Policy")
-        self._permissions = table_of("auth.Permission")
+        self._naming = {table_of("auth.Permission"), table_of("contenttypes.ContentType")}
         self._binding = user_keys()
 
     def look(self) -> Planner:
@@ -111,8 +111,8 @@ class AccessWatch:
                 else:
                     capture_gap = capture_gap or event.new is None
             elif table in self._binding:
-                # A permission names the model of its policies, which may read other tables now.
-                capture_gap = capture_gap or (table == self._permissions and event.op != "INSERT")
+                # They name the model of policies, which may read other tables now.
+                capture_gap = capture_gap or (table in self._naming and event.op != "INSERT")
                 column = self._binding[table]
                 images = [image for image in (event.old, event.new) if image is not None]
                 keys = [None if column is None else image.get(column) for image in images]

@@ -1,7 +1,7 @@
 """The tables that say who a user is and which permissions the user has.
 
-Owns the list: the user table, and the tables that give users groups and permissions. Reads no row
-of them.
+Owns the list: the user table, the tables that give users groups and permissions, and the content
+types, which say what model a permission is about. Reads no row of them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
+from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.db.models import Model
 
@@ -34,6 +35,7 @@ def user_keys() -> dict[str, str | None]:
     user = get_user_model()
     found: dict[str, str | None] = {
         capture.table_name_of(Permission)[1]: None,
+        capture.table_name_of(ContentType)[1]: None,
         capture.table_name_of(Group.permissions.through)[1]: None,
     }
     for model in (user, *_links(user)):
@@ -48,7 +50,8 @@ def about_user(subject: Subject, model: type[Model]) -> list[Dependence]:
     that policies select."""
     user = get_user_model()
     _, table = capture.table_name_of(model)
-    if model in (Permission, Group.permissions.through) or model._meta.label == "auth_rls.Policy":
+    to_all = (Permission, ContentType, Group.permissions.through)
+    if model in to_all or model._meta.label == "auth_rls.Policy":
         return [Dependence(table)]
     if model is not user and model not in _links(user):
         return []

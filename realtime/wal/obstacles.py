@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
+from django.contrib.contenttypes.models import ContentType
 from django.db import DatabaseError, connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model
@@ -84,6 +85,7 @@ def deciding_elsewhere(alias: str) -> dict[type[Model], str]:
         get_user_model(),
         Group,
         Permission,
+        ContentType,
     ]
     return {model: home for model in deciding if (home := primary(model)) != alias}
 

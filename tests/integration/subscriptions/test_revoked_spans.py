@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, Permission, User
+from django.contrib.contenttypes.models import ContentType
 from django.db import connections, transaction
 
 from auth_rls import Subject
@@ -58,6 +59,15 @@ class Case:
     grant: Callable[[World], Any]
     #: What Ada gets of the notes written before, between and after.
     seen: list[str] = field(default_factory=lambda: ["before", "after"])
+
+
+def permitted_anew(world: World) -> None:
+    """The permission is made again, with a policy of its own."""
+    made = Permission.objects.create(
+        codename="view_note", name="", content_type=ContentType.objects.get_for_model(Note)
+    )
+    world.ada.user_permissions.add(made)
+    Policy.objects.create(name="again", permission=made, using=True, audience="permission")
 
 
 def promoted(world: World) -> None:
@@ -117,6 +127,21 @@ CASES = [
         "a permission is called otherwise",
         lambda w: Permission.objects.filter(pk=w.permission.pk).update(codename="x"),
         lambda w: Permission.objects.filter(pk=w.permission.pk).update(codename="view_note"),
+    ),
+    Case(
+        "a permission is deleted, and its policies with it",
+        lambda w: w.permission.delete(),
+        permitted_anew,
+    ),
+    Case(
+        "the model of a permission is called otherwise",
+        lambda w: ContentType.objects.filter(model="note", app_label="zoo").update(model="x"),
+        lambda w: ContentType.objects.filter(model="x", app_label="zoo").update(model="note"),
+    ),
+    Case(
+        "a membership is given to another user",
+        lambda w: User.groups.through.objects.update(user=User.objects.create_user("bob")),
+        lambda w: User.groups.through.objects.update(user=w.ada),
     ),
     Case(
         "a superuser is one no more",
