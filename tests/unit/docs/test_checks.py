@@ -23,8 +23,9 @@ def in_the_code() -> set[str]:
 
 
 def test_every_check_stands_in_the_documentation_with_what_to_do_and_no_other() -> None:
-    rows = re.findall(r"^\| `([^`]+)` \| (.+) \| (.+) \|$", TEXT, re.M)
-    assert sorted(id_ for id_, _, _ in rows) == sorted(in_the_code())
+    rows = re.findall(r'^\| <a id="([^"]+)"></a>`([^`]+)` \| (.+) \| (.+) \|$', TEXT, re.M)
+    assert sorted(id_ for _, id_, _, _ in rows) == sorted(in_the_code())
+    assert all(anchor == id_ for anchor, id_, _, _ in rows)
 
 
 def test_every_id_that_another_page_names_is_one() -> None:
