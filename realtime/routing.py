@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.urls import re_path
 
+from realtime.process.startup import prepare
 from realtime.process.worker import RealtimeWorker
 from realtime.process.worker_messages import WORKERS
 from realtime.socket.consumer import RealtimeConsumer
@@ -18,3 +19,6 @@ websocket_urlpatterns = [
 
 # For ChannelNameRouter: `manage.py runworker realtime`.
 worker_routes = {WORKERS: RealtimeWorker.as_asgi()}
+
+# Last, since the project's URLs may import what is above.
+prepare()

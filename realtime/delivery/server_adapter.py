@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sys
 import weakref
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
+from importlib import import_module
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -253,10 +255,23 @@ def bound_frames(send: Any, message_bytes: int | None) -> None:
         _bound_daphne(protocol, message_bytes)
 
 
+def bound_first_connections() -> None:
+    """Bound what clients may send from the first connection on, in a process of uvicorn. Without
+    this, `bound_frames` does so from the second one on. Called before the server listens."""
+    if "uvicorn" not in sys.modules:
+        return
+    limit_request_heads()
+    module, name = _UVICORN
+    try:
+        protocols = getattr(import_module(module), name)
+    except ImportError:
+        # uvicorn works without `websockets` too, with other protocols or none.
+        return
+    _bound_uvicorn_class(protocols)
+
+
 def _bound_uvicorn(protocol: Any, message_bytes: int | None) -> None:
     limit_request_heads()
-    # Not for the first socket: its application has the method of before.
-    setattr(protocol, _IN_PIECES, hasattr(type(protocol), _IN_PIECES))
     _bound_uvicorn_class(cast(Any, type(protocol)))
     if message_bytes is not None:
         protocol.conn.max_message_size = message_bytes
@@ -265,7 +280,8 @@ def _bound_uvicorn(protocol: Any, message_bytes: int | None) -> None:
 
 @functools.cache
 def _bound_uvicorn_class(protocols: Any) -> None:
-    """Make this class of protocols obey the budget that a socket may have.
+    """Make this class of protocols obey the budget that a socket may have, and parse in pieces what
+    clients send.
 
     Once for the class: functions for each socket would cost it kilobytes.
     """
@@ -293,24 +309,34 @@ def _bound_uvicorn_class(protocols: Any) -> None:
 
         setattr(protocols, name, replacement)
 
-    data_received, receive = protocols.data_received, protocols.receive
+    connect, data_received, receive = (
+        protocols.handle_connect,
+        protocols.data_received,
+        protocols.receive,
+    )
+
+    def bounded_connect(self: Any, event: Any) -> None:
+        # Not for a socket that was there before: its application has the method of before. A class
+        # made of this one, as `FanoutProtocol` is, has bounds of its own.
+        setattr(self, _IN_PIECES, type(self) is protocols)
+        connect(self, event)
 
     def bounded_data_received(self: Any, data: bytes) -> None:
-        parse = functools.partial(data_received, self)
         if vars(self).get(_IN_PIECES):
-            receive_pieces(self, parse, data)
+            receive_pieces(self, functools.partial(data_received, self), data)
         else:
-            parse(data)
+            data_received(self, data)
 
-    async def bounded_receive(self: Any) -> Any:
-        if not vars(self).get(_IN_PIECES):
-            return await receive(self)
+    def bounded_receive(self: Any) -> Awaitable[Any]:
+        return received_in_pieces(self) if vars(self).get(_IN_PIECES) else receive(self)
+
+    async def received_in_pieces(self: Any) -> Any:
         await parse_pieces(self, functools.partial(data_received, self))
         message = await receive(self)
         hold_reading(self)
         return message
 
-    setattr(protocols, _IN_PIECES, False)
+    protocols.handle_connect = bounded_connect
     protocols.data_received, protocols.receive = bounded_data_received, bounded_receive
     bounded("handle_ping", FrameBudget.control)
     bounded("handle_pong", FrameBudget.control)
