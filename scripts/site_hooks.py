@@ -53,3 +53,5 @@ def on_post_build(config: Any) -> None:
         copy = site / source.relative_to(docs)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, copy)
+    for name, page in ROOT_PAGES.items():
+        shutil.copy(ROOT / name, site / page)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,13 @@ def test_a_page_loads_nothing_from_another_host(site: Path) -> None:
     for page in site.rglob("*.html"):
         found = [tag for tag in loads.findall(page.read_text()) if 'rel="canonical"' not in tag]
         assert found == [], page.name
+
+
+def test_llms_txt_names_every_page_of_the_navigation_and_is_up_to_date(site: Path) -> None:
+    written = runpy.run_path(str(ROOT / "scripts" / "llms.py"))["text"]()
+    assert (site / "llms.txt").read_text() == written, "run scripts/llms.py"
+    for target in re.findall(r"^- \[[^\]]+\]\(([^)]+)\)", written, re.M):
+        assert (site / target).is_file(), target
 
 
 def test_every_link_of_the_repository_s_pages_leads_to_a_file() -> None:
