@@ -140,6 +140,8 @@ class LogHead(models.Model):
     class Meta:
         db_table = "realtime_head"
         verbose_name = "log head"
+        # There is one.
+        verbose_name_plural = "log head"
 
     def __str__(self) -> str:
         return f"{self.epoch}:{self.seq}"
@@ -259,6 +261,8 @@ class Message(models.Model):
 
     class Meta:
         db_table = "realtime_message"
+        # A project's own "message" is something else.
+        verbose_name = "stored broadcast"
         indexes = [
             models.Index(fields=["topic", "private", "number"], name="realtime_message_topic"),
             models.Index(fields=["inserted_at"], name="realtime_message_age"),
@@ -289,7 +293,8 @@ class PresenceMember(models.Model):
 
     class Meta:
         db_table = "realtime_presence"
-        verbose_name_plural = "who is online"
+        verbose_name = "member present"
+        verbose_name_plural = "members present"
         # Unlike `view_presence`, which is about topics.
         default_permissions = ("view",)
         indexes = [models.Index(fields=["topic", "private"], name="realtime_presence_topic")]

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from django import forms
-from django.apps import apps
 from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
@@ -25,8 +24,9 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from auth_rls.access.snapshot import permission_name
+from auth_rls.admin.pickers import PickInput, locate, name_of_users
 from auth_rls.admin.reader import Reader
+from auth_rls.documentation import page
 from auth_rls.explain.clauses import (
     WITHHELD,
     Applicability,
@@ -45,30 +45,24 @@ from auth_rls.explain.questions import (
     candidates,
     claims_from,
     has_row,
+    key_text,
     outline,
     question,
 )
 from auth_rls.explain.text import sides, word
-from auth_rls.explain.trial import MOST_SHOWN, Trial, trial
+from auth_rls.explain.trial import Trial, trial
 from auth_rls.models import Policy
+from auth_rls.policy.choices import beside_choices
 from auth_rls.policy.database_check import apart, reason
-from auth_rls.policy.definition import ACTIONS, Understood, actions_of, target
+from auth_rls.policy.definition import ACTIONS, Understood, target, understand
 from auth_rls.sql.inheritance import ancestors
-
-_MOST_NAMES = 200
 
 
 class ExplainForm(forms.Form):
     """A subject, a permission and a row."""
 
     user = forms.CharField(
-        label=_("User"),
-        required=False,
-        max_length=254,
-        help_text=_("Name or primary key. Without a user and claims: an anonymous visitor."),
-        widget=forms.TextInput(
-            attrs={"list": "auth-rls-users", "class": "vTextField", "autocapitalize": "none"}
-        ),
+        label=_("User"), required=False, max_length=254, widget=PickInput("auth_rls_policy_users")
     )
     claims = forms.CharField(
         label=_("Claims"),
@@ -83,16 +77,21 @@ class ExplainForm(forms.Form):
         label=_("Permission"),
         max_length=255,
         help_text=_("Written app.codename, such as notes.view_note."),
-        widget=forms.TextInput(
-            attrs={"list": "auth-rls-permissions", "class": "vTextField", "autocapitalize": "none"}
-        ),
+        widget=PickInput("auth_rls_policy_permissions?by=code"),
     )
     pk = forms.CharField(
         label=_("Row"),
         max_length=255,
         help_text=_("Its primary key; for a permission on topics, the topic's name."),
-        widget=forms.TextInput(attrs={"class": "vTextField", "autocapitalize": "none"}),
+        widget=PickInput("auth_rls_policy_rows", beside="permission"),
     )
+
+    def __init__(self, *args: Any, site: admin.AdminSite, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["user"].help_text = _(
+            "By %(name)s or primary key. Without a user and claims: an anonymous visitor."
+        ) % {"name": name_of_users()}
+        locate(self, site)
 
     def answer(self, reader: Reader) -> Answer | Withheld | None:
         """The answer for `reader`; None if the question is wrong, with the error at its field."""
@@ -114,6 +113,24 @@ class ExplainForm(forms.Form):
         except DatabaseError as error:
             self.add_error(None, _("The database cannot tell: %s.") % reason(error))
         return None
+
+
+class TestForm(forms.Form):
+    """The user of a trial, in the form of a policy."""
+
+    # Without this, pytest would collect the class, because of its name.
+    __test__ = False
+
+    test_user = forms.CharField(
+        label=_("User"), required=False, max_length=254, widget=PickInput("auth_rls_policy_users")
+    )
+
+    def __init__(self, *, site: admin.AdminSite) -> None:
+        super().__init__(auto_id="auth-rls-%s")
+        self.fields["test_user"].help_text = _(
+            "By %(name)s or primary key; empty for an anonymous visitor."
+        ) % {"name": name_of_users()}
+        locate(self, site)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +161,8 @@ class ExplainPages:
         if not self.has_view_permission(request):
             raise PermissionDenied
         asked = "pk" in request.GET
-        form = ExplainForm(request.GET) if asked else ExplainForm(initial=request.GET.dict())
+        given: dict[str, Any] = {"data": request.GET} if asked else {"initial": request.GET.dict()}
+        form = ExplainForm(**given, site=self.admin_site)
         reader = Reader(request, self.admin_site)
         found = form.answer(reader) if asked and form.is_valid() else None
         hidden = found if isinstance(found, Withheld) else None
@@ -153,8 +171,7 @@ class ExplainPages:
             "opts": Policy._meta,
             "title": _("Explain"),
             "form": form,
-            "users": _user_names(reader),
-            "permissions": _permissions(),
+            "documentation": page("reference/policies#why-a-row-is-shown-or-not"),
             "answer": None if hidden else found,
             "hidden": hidden,
             "policies": _policies(found),
@@ -209,26 +226,21 @@ class ExplainPages:
         except DatabaseError as error:
             context |= {"problem": _("The database cannot tell: %s.") % reason(error)}
         else:
-            context |= {"who": who.words, "refused": who.refused, "policy": form.instance}
-            context |= {"trial": found, "most": MOST_SHOWN}
+            bypasses = not who.refused and who.subject.bypasses_rls
+            context |= {"who": who.words, "refused": who.refused, "bypasses": bypasses}
+            context |= {"policy": form.instance, "trial": found}
             if found is not None:
-                context |= _shown(found)
+                context |= {"lists": _lists(found)}
                 context["partly"] = not reader.sees_all_rows(model)
+            context["warnings"] = beside_choices(understand(definition))
         return TemplateResponse(request, "admin/auth_rls/policy/test.html", context)
 
-    def test_context(self: Any, request: HttpRequest) -> dict[str, Any]:
+    def test_context(self: Any) -> dict[str, Any]:
         """The context of the panel in the policy form."""
-        return {"test_users": _user_names(Reader(request, self.admin_site))}
+        return {"test_form": TestForm(site=self.admin_site)}
 
 
 _HIDDEN_USER = _("You may not view other users.")
-
-
-def _user_names(reader: Reader) -> list[str]:
-    """User names to choose from, of the users that the reader may view."""
-    model = get_user_model()
-    names = reader.rows(model).order_by(model.USERNAME_FIELD)
-    return list(names.values_list(model.USERNAME_FIELD, flat=True)[:_MOST_NAMES])
 
 
 def _objections(reader: Reader, model: type[models.Model], action: str, pk: str) -> list[str]:
@@ -277,26 +289,23 @@ def _asker(user: str, claims: dict[str, Any] | None) -> Asker:
     return asker(user=user or None, claims=claims)
 
 
-def _permissions() -> list[str]:
-    """Permissions to choose from: all permissions of every model that has a policy."""
-    found: set[str] = set()
-    for name in Policy.objects.order_by().values_list(
-        "permission__content_type__app_label", "permission__content_type__model"
-    ):
-        try:
-            model = apps.get_model(*name)
-        except LookupError:
-            continue
-        found.update(permission_name(model, action) for action in actions_of(model))
-    return sorted(found)
-
-
-def _shown(found: Trial) -> dict[str, Any]:
-    """Rows by key and text."""
-    return {
-        "rows": [(row.pk, str(row), row.pk in found.gained) for row in found.rows],
-        "lost": [(row.pk, str(row)) for row in found.lost],
-    }
+def _lists(found: Trial) -> list[dict[str, Any]]:
+    """The rows by key and text, those first for which the edit makes a difference."""
+    return [
+        {
+            "kind": kind,
+            "title": title,
+            "rows": [(key_text(row.pk), str(row)) for row in listed.rows],
+            "total": listed.counted,
+            "cut": listed.counted.more or listed.counted.number > len(listed.rows),
+        }
+        for kind, title, listed in (
+            ("gained", _("New"), found.gained),
+            ("lost", _("No longer"), found.lost),
+            ("kept", _("As before"), found.kept),
+        )
+        if listed.rows
+    ]
 
 
 def _errors(form: forms.BaseForm) -> list[str]:

@@ -5,38 +5,39 @@ Owns how policies are shown and edited.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.views.main import ChangeList
 from django.contrib.admin.widgets import AutocompleteSelect
 from django.contrib.auth.models import Permission
-from django.core.exceptions import PermissionDenied
 from django.db import models
-from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.urls import URLPattern, path, reverse
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
+from auth_rls.admin import policy_list
 from auth_rls.admin.explain_pages import ExplainPages
 from auth_rls.admin.forms import PolicyForm, PredicateField, PredicateTextarea
-from auth_rls.admin.reader import Reader
-from auth_rls.models import Policy
-from auth_rls.policy.database_check import problem_of
-from auth_rls.policy.declared import declared_policies
-from auth_rls.policy.definition import (
-    ACTIONS,
-    Definition,
-    PolicyProblem,
-    own_actions,
-    target,
-    understand,
+from auth_rls.admin.pickers import PickInput, PickViews, columns_table
+from auth_rls.admin.policy_list import (
+    ModelFilter,
+    PolicyChangeList,
+    SourceFilter,
+    definition_of,
+    in_code,
 )
-from auth_rls.predicates.describe import describe
-from auth_rls.predicates.operators import policy_operators
-from auth_rls.sql.columns import UnsupportedColumn, columns_of
+from auth_rls.admin.reader import Reader
+from auth_rls.documentation import page
+from auth_rls.models import Policy
+from auth_rls.policy.choices import beside_choices
+from auth_rls.policy.definition import understand
 
 _EXAMPLES = (
     ('{"owner": "$user.id"}', _("rows whose owner is the user")),
@@ -61,18 +62,17 @@ class PermissionSelect(AutocompleteSelect):
 
 
 @admin.register(Policy)
-class PolicyAdmin(ExplainPages, admin.ModelAdmin):
+class PolicyAdmin(ExplainPages, PickViews, admin.ModelAdmin):
     form = PolicyForm
     # The state comes early: on narrow screens the columns on the right are out of sight.
-    list_display = ("name", "state", "permission_code", "applies", "words")
-    list_filter = (
-        "enabled",
-        "mode",
-        "audience",
-        ("permission__content_type", admin.RelatedOnlyFieldListFilter),
-    )
+    list_display = ("named", "state", "words", "permission_code", "applies")
+    list_display_links = ("named",)
+    list_filter = ("enabled", "mode", "audience", SourceFilter, ModelFilter)
     list_select_related = ("permission__content_type",)
     search_fields = ("name", "permission__codename", "permission__content_type__app_label")
+    search_help_text = _("A name, an app or a permission; several words must all fit.")
+    # Policies declared in code would be missing in the counts.
+    show_facets = admin.ShowFacets.NEVER
     actions = ("enable", "disable")
     save_on_top = True
     readonly_fields = ("words", "state", "columns")
@@ -80,18 +80,24 @@ class PolicyAdmin(ExplainPages, admin.ModelAdmin):
         models.JSONField: {"form_class": PredicateField, "widget": PredicateTextarea},
     }
 
-    class Media:
-        css = {"all": ("auth_rls/policies.css",)}
-        js = ("auth_rls/test_as_user.js",)
+    @property
+    def media(self) -> Any:
+        own = forms.Media(
+            css={"all": ("auth_rls/policies.css",)},
+            js=("admin/js/jquery.init.js", "auth_rls/columns.js", "auth_rls/test_as_user.js"),
+        )
+        return super().media + PickInput("").media + own
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return PolicyChangeList
 
     def get_fieldsets(self, request: HttpRequest, obj: Policy | None = None) -> Any:
-        rows: list[str] = ["using", "with_check"]
+        rows = ("using", "with_check", "columns")
         fieldsets = [
             (None, {"fields": ("name", "permission", "audience", "mode", "enabled")}),
             (_("Rows"), {"fields": rows, "description": _grammar(unfolded=obj is None)}),
         ]
         if obj is not None:
-            rows.append("columns")
             fieldsets.insert(1, (_("What it says"), {"fields": ("words", "state")}))
         return fieldsets
 
@@ -115,98 +121,68 @@ class PolicyAdmin(ExplainPages, admin.ModelAdmin):
         return obj is None or Reader(request, self.admin_site).may_decide(obj)
 
     def get_urls(self) -> list[URLPattern]:
-        view = self.admin_site.admin_view(self.permissions_view)
-        return [
-            path("permissions/", view, name="auth_rls_policy_permissions"),
-            *self.explain_urls(),
-            *super().get_urls(),
-        ]
+        return [*self.pick_urls(), *self.explain_urls(), *super().get_urls()]
 
-    def permissions_view(self, request: HttpRequest) -> JsonResponse:
-        """For the autocomplete field, the permissions on rows that match every word."""
-        if not (self.has_view_permission(request) or self.has_add_permission(request)):
-            raise PermissionDenied
-        found = Permission.objects.select_related("content_type")
-        found = found.filter(
-            Q(codename__regex=rf"^({'|'.join(ACTIONS)})_") | Q(codename__in=own_actions())
-        )
-        # Permissions are written "app.codename" elsewhere.
-        for word in request.GET.get("term", "").replace(".", " ").replace("|", " ").split():
-            found = found.filter(
-                Q(codename__icontains=word)
-                | Q(name__icontains=word)
-                | Q(content_type__app_label__icontains=word)
-            )
-        paginator = self.get_paginator(request, found, 20)
-        page = paginator.get_page(request.GET.get("page"))
-        return JsonResponse(
-            {
-                "results": [{"id": str(item.pk), "text": str(item)} for item in page],
-                "pagination": {"more": page.has_next()},
-            }
-        )
+    def save_model(self, request: HttpRequest, obj: Policy, *args: Any) -> None:
+        super().save_model(request, obj, *args)
+        for sentence in beside_choices(understand(obj.definition())):
+            self.message_user(request, sentence, messages.WARNING)
 
     def render_change_form(
         self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        context |= self.test_context(request)
+        context |= self.test_context() | {"documentation": page("reference/policies#the-language")}
         return super().render_change_form(request, context, *args, **kwargs)
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        declared = [
-            {
-                "name": definition.name,
-                "permission": definition.permission,
-                "audience": Policy.Audience(definition.audience).label
-                if definition.audience in Policy.Audience.values
-                else definition.audience,
-                "mode": definition.mode,
-                "words": _words(definition),
-                "source": definition.source,
-                "state": _state(definition, enabled=True),
-            }
-            for definition in declared_policies()
-        ]
-        return super().changelist_view(request, {**(extra_context or {}), "declared": declared})
+        documentation = {"documentation": page("reference/policies")}
+        return super().changelist_view(request, {**documentation, **(extra_context or {})})
+
+    def action_checkbox(self, obj: Policy) -> SafeString:
+        return SafeString() if in_code(obj) else super().action_checkbox(obj)
+
+    @admin.display(description=_("name"), ordering="name")
+    def named(self, policy: Policy) -> SafeString | str:
+        if not in_code(policy):
+            return policy.name
+        source = definition_of(policy).source
+        return format_html(
+            '{} <span class="auth-rls-note">{}</span>', policy.name, _("in %s") % source
+        )
 
     @admin.display(description=_("permission"), ordering="permission__codename")
-    def permission_code(self, policy: Policy) -> str:
-        return policy.definition().permission
+    def permission_code(self, policy: Policy) -> SafeString:
+        parts = re.findall(r"[^._]*[._]?", definition_of(policy).permission)
+        # Long ones are broken behind the app and the action.
+        return format_html_join("", "{}<wbr>", ((part,) for part in parts if part))
 
-    @admin.display(description=_("applies"), ordering="audience")
-    def applies(self, policy: Policy) -> str:
-        return f"{policy.get_mode_display()}, for {policy.get_audience_display()}"
+    @admin.display(description=_("for"), ordering="audience")
+    def applies(self, policy: Policy) -> SafeString | str:
+        audience = policy.get_audience_display()
+        if policy.mode != Policy.Mode.RESTRICTIVE:
+            return audience
+        return format_html(
+            '{} <span class="auth-rls-tag">{}</span>', audience, policy.get_mode_display()
+        )
 
     @admin.display(description=_("what it does"))
     def words(self, policy: Policy) -> SafeString:
-        return _words(policy.definition())
+        return policy_list.words(definition_of(policy))
 
     @admin.display(description=_("state"))
     def state(self, policy: Policy) -> SafeString:
-        return _state(policy.definition(), enabled=policy.enabled)
+        enabled = in_code(policy) or policy.enabled
+        return policy_list.state(definition_of(policy), enabled=enabled)
 
     @admin.display(description=_("columns"))
-    def columns(self, policy: Policy) -> SafeString | str:
-        """The columns that predicates may name, with the operators of each."""
-        try:
-            model, _action = target(policy.definition())
-            columns = columns_of(model).values()
-        except (PolicyProblem, UnsupportedColumn) as error:
-            return str(error)
-        listed = format_html_join(
-            "",
-            "<tr><td><code>{}</code></td><td>{}</td><td>{}</td></tr>",
-            (
-                (" or ".join(c.names), c.kind, ", ".join(sorted(policy_operators(c.kind))))
-                for c in columns
-            ),
-        )
+    def columns(self, policy: Policy) -> SafeString:
+        """The columns that predicates may name. `columns.js` reads them anew when another
+        permission is chosen."""
+        url = reverse(f"{self.admin_site.name}:auth_rls_policy_columns")
         return format_html(
-            '<details class="auth-rls-help"><summary>{}</summary><table>{}</table></details>',
-            _("Columns of %(model)s and their operators") % {"model": model._meta.label},
-            listed,
+            '<div id="auth-rls-columns" data-url="{}">{}</div>', url, columns_table(policy)
         )
 
     @admin.action(description=_("Enable selected policies"), permissions=["change"])
@@ -243,54 +219,6 @@ class PolicyAdmin(ExplainPages, admin.ModelAdmin):
             else ngettext("%d policy disabled.", "%d policies disabled.", count)
         )
         self.message_user(request, text % count, messages.SUCCESS)
-
-
-def _words(definition: Definition) -> SafeString:
-    """The predicates in plain English, or their problem."""
-    try:
-        understood = understand(definition)
-    except PolicyProblem as problem:
-        return format_html(
-            '<span class="auth-rls-words auth-rls-broken">{}: {}</span>',
-            problem.field,
-            problem.message,
-        )
-    rule = understood.rule
-    if understood.action == "add":
-        text = _("new rows: %s") % describe(rule.predicate(new_row=True))
-    elif rule.with_check is not None:
-        text = _("%(using)s; new rows: %(check)s") % {
-            "using": describe(rule.using),
-            "check": describe(rule.with_check),
-        }
-    else:
-        text = describe(rule.using)
-    return format_html('<span class="auth-rls-words">{}</span>', text)
-
-
-def _state(definition: Definition, *, enabled: bool) -> SafeString:
-    problem = problem_of(definition)
-    if problem is not None:
-        kind, text = "broken", _("broken")
-    else:
-        kind, text = ("ok", _("ok")) if enabled else ("off", _("off"))
-    return format_html(
-        '<span class="auth-rls-state auth-rls-{}">{}</span>{}',
-        kind,
-        text,
-        # `_words` shows the problems that are found without the database.
-        format_html('<div class="auth-rls-broken">{}</div>', problem.message)
-        if problem is not None and _is_understood(definition)
-        else "",
-    )
-
-
-def _is_understood(definition: Definition) -> bool:
-    try:
-        understand(definition)
-    except PolicyProblem:
-        return False
-    return True
 
 
 def _grammar(*, unfolded: bool) -> SafeString:

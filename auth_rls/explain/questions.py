@@ -232,7 +232,7 @@ def outline(model: type[models.Model], action: str) -> Explanation:
 def has_row(rows: models.QuerySet[Any], pk: str) -> bool:
     """Whether a row with this primary key, as people write it, is among `rows`."""
     try:
-        return rows.filter(pk=_key(rows.model, pk)).exists()
+        return rows.filter(pk=parsed_key(rows.model, pk)).exists()
     except (ValueError, TypeError, OverflowError, ValidationError):
         return False
 
@@ -289,7 +289,7 @@ def stored_row(model: type[models.Model], pk: str) -> models.Model:
     # No manager: policies also decide about rows that a manager hides.
     rows: models.QuerySet[models.Model] = models.QuerySet(model, using=primary(model))
     try:
-        return rows.get(pk=_key(model, pk))
+        return rows.get(pk=parsed_key(model, pk))
     except (ObjectDoesNotExist, ValueError, TypeError, OverflowError, ValidationError):
         label = model._meta.label
         fields = [field.name for field in model._meta.pk_fields]
@@ -307,7 +307,7 @@ def key_text(key: Any) -> str:
     return json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
 
 
-def _key(model: type[models.Model], text: str) -> Any:
+def parsed_key(model: type[models.Model], text: str) -> Any:
     """The primary key written in `text`, as a query takes it. Raises ValueError."""
     number = len(model._meta.pk_fields)
     if number == 1:

@@ -38,18 +38,27 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True)
+class Listed:
+    """The first of a number of rows, by primary key."""
+
+    counted: Counted
+    rows: tuple[models.Model, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Trial:
-    """The rows of a subject now and under the edited policy. `rows` are the first rows that pass
-    under it, `gained` the keys of those among them that do not pass now, `lost` the first rows that
-    only pass now."""
+    """The rows of a subject now and under the edited policy, of `all` that there are: those that
+    only pass under it (`gained`), those that only pass now (`lost`), and those that do both ways
+    (`kept`)."""
 
     model: type[models.Model]
     action: str
+    all: Counted
     now: Counted
     then: Counted
-    rows: tuple[models.Model, ...]
-    gained: frozenset[Any]
-    lost: tuple[models.Model, ...]
+    gained: Listed
+    lost: Listed
+    kept: Listed
 
 
 def trial(
@@ -75,18 +84,30 @@ def trial(
         edit = PolicySnapshot([*others, *declared_policies(), *edits])
         now = _rows(who, model, action, PolicySnapshot.load(), among)
         then = _rows(who, model, action, edit, among)
-    shown = tuple(then.order_by("pk")[:MOST_SHOWN])
-    keys = [row.pk for row in shown]
-    known = frozenset(now.filter(pk__in=keys).values_list("pk", flat=True))
     return Trial(
         model=model,
         action=action,
+        all=_counted(_among(model, among)),
         now=_counted(now),
         then=_counted(then),
-        rows=shown,
-        gained=frozenset(keys) - known,
-        lost=tuple(now.exclude(pk__in=then.order_by().values("pk")).order_by("pk")[:MOST_SHOWN]),
+        gained=_listed(then.exclude(pk__in=_keys(now))),
+        lost=_listed(now.exclude(pk__in=_keys(then))),
+        kept=_listed(then.filter(pk__in=_keys(now))),
     )
+
+
+def _keys(rows: models.QuerySet[Any]) -> models.QuerySet[Any]:
+    return rows.order_by().values("pk")
+
+
+def _listed(rows: models.QuerySet[Any]) -> Listed:
+    return Listed(_counted(rows), tuple(rows.order_by("pk")[:MOST_SHOWN]))
+
+
+def _among(model: type[models.Model], among: models.QuerySet[Any] | None) -> models.QuerySet[Any]:
+    # No manager: policies also decide about rows that a manager hides.
+    rows: models.QuerySet[Any] = models.QuerySet(model, using=primary(model))
+    return rows if among is None else rows.filter(pk__in=_keys(among))
 
 
 def _rows(
@@ -96,10 +117,7 @@ def _rows(
     snapshot: PolicySnapshot,
     among: models.QuerySet[Any] | None,
 ) -> models.QuerySet[Any]:
-    # No manager: policies also decide about rows that a manager hides.
-    rows: models.QuerySet[Any] = models.QuerySet(model, using=primary(model))
-    if among is not None:
-        rows = rows.filter(pk__in=among.order_by().values("pk"))
+    rows = _among(model, among)
     if action != "add":
         asker = who.user if who.refused else who.subject
         return permitted(rows, asker, action, snapshot=snapshot)

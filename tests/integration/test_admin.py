@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -11,11 +14,12 @@ from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 import realtime
-from realtime import admin as realtime_admin
+from realtime.admin import documents
 from realtime.event_log import sequencer
-from realtime.models import LogHead, WalEntry, WalRelation
+from realtime.models import LogHead, Process, WalEntry, WalRelation
 from tests.support.vendors import on_sqlite
 from tests.zoo.models import Note, Team
 
@@ -60,7 +64,7 @@ def test_entries_are_listed_newest_first_with_their_place_in_the_log(client: Cli
     text = page(client, LIST)
     assert "not numbered yet" in text
     entry = WalEntry.objects.get(pk_text="71")
-    assert f"{entry.commit_timestamp:%Y-%m-%d %H:%M:%S.%f}Z" in text
+    assert f"{entry.commit_timestamp:%Y-%m-%d %H:%M:%S.%f}Z" in text and "Documentation" in text
 
 
 def test_entries_are_found_by_table_key_and_seq(client: Client) -> None:
@@ -84,6 +88,34 @@ def test_entries_are_filtered_by_operation_and_table(client: Client) -> None:
     assert keys(client, op__exact="DELETE") == ["71"]
     assert keys(client, table="zoo_note") == ["72"]
     assert keys(client, table="zoo_team", op__exact="INSERT") == ["71"]
+
+
+def test_internal_entries_are_hidden_until_they_are_asked_for(client: Client) -> None:
+    Team.objects.create(pk=71, name="a")
+    get_user_model().objects.create_user("ada", pk=72)
+    realtime.broadcast("lobby", "ping", {}, durable=True)
+    assert keys(client) == ["71"]
+    assert "Published rows" in page(client, LIST)
+    internal = keys(client, kind="internal")
+    assert "71" not in internal and "72" in internal and len(internal) == 2
+    assert keys(client, kind="all") == [*internal, "71"]
+    # A table that is asked for by name is shown.
+    assert keys(client, table="auth_user") == ["72"]
+
+
+def test_the_list_says_which_columns_an_update_changed(client: Client) -> None:
+    note = Note.objects.create(title="a", body="b")
+    Note.objects.filter(pk=note.pk).update(title="c", score=1)
+    Note.objects.filter(pk=note.pk).update(title="c")
+    big = Note.objects.create(title="a", body="x" * 100_000)
+    Note.objects.filter(pk=big.pk).update(title="b")
+    cells = re.findall(r'<td class="field-changes">([^<]*)</td>', page(client, LIST))
+    assert cells == ["too large to compare", "-", "nothing", "title, score", "-"]
+    Note.objects.filter(pk=note.pk).update(
+        title="d", body="e", score=2, price=1, is_public=True, created=timezone.now()
+    )
+    cells = re.findall(r'<td class="field-changes">([^<]*)</td>', page(client, LIST))
+    assert cells[0].endswith(" +2")
 
 
 def test_entries_show_who_wrote_and_are_found_by_it(client: Client) -> None:
@@ -114,8 +146,8 @@ def test_the_images_are_shown_over_several_lines_digit_for_digit(client: Client)
 def test_long_values_are_cut_and_say_so(client: Client) -> None:
     Note.objects.create(title="t", body="x" * 5_000)
     text = detail(client, WalEntry.objects.latest("id"))
-    assert f"{'x' * realtime_admin.MAX_VALUE} … 4500 more characters&quot;" in text
-    assert "x" * (realtime_admin.MAX_VALUE + 1) not in text
+    assert f"{'x' * documents.MAX_VALUE} … 4500 more characters&quot;" in text
+    assert "x" * (documents.MAX_VALUE + 1) not in text
 
 
 @on_sqlite
@@ -157,8 +189,47 @@ def test_a_relation_shows_its_definition_whole(client: Client) -> None:
 
 
 def test_what_is_no_json_is_shown_as_it_is() -> None:
-    assert realtime_admin.pretty("not json") == "not json"
+    assert documents.pretty("not json") == "not json"
     deep = json.dumps({"a": 0}).replace("0", "[" * 5_000 + "]" * 5_000)
     # Laid out or as it is: how deep is too deep to lay out differs between versions of Python.
-    assert "[[[" in realtime_admin.pretty(deep)
-    assert realtime_admin.pretty("[" * 30_000).endswith("… 10000 more characters")
+    assert "[[[" in documents.pretty(deep)
+    assert documents.pretty("[" * 30_000).endswith("… 10000 more characters")
+
+
+def process(**fields: Any) -> Process:
+    now = timezone.now()
+    given = {"kind": "server", "host": "web-1", "pid": 71, "version": "0", "started_at": now}
+    given |= {"seen_at": now, "lease": now + timedelta(seconds=30), "id": uuid4().hex}
+    return Process.objects.create(**given | fields)
+
+
+def test_processes_say_what_they_are_without_ids_and_crosses(client: Client) -> None:
+    url = reverse("admin:realtime_process_changelist")
+    healthy = process()
+    process(kind="tailer", pid=72, tailing=True, leading=True)
+    process(kind="tailer", pid=73, tailing=True, behind=5)
+    hour = timedelta(hours=2)
+    process(kind="worker", pid=74, seen_at=timezone.now() - hour, lease=timezone.now() - hour)
+    text = page(client, url)
+    lines = [
+        re.sub(r"<[^>]*>", "", state)
+        for state in re.findall(r'<td class="field-state">(.*?)</td>', text)
+    ]
+    assert lines == [
+        "runs",
+        "runs, numbers the log",
+        "runs, stands by to number",
+        "not seen since its lease ended",
+    ]
+    assert "Server web-1:71" in text and "5 behind" in text and "hours ago" in text
+    assert "icon-no" not in text and f">{healthy.pk}<" not in text
+    whole = page(client, reverse("admin:realtime_process_change", args=[healthy.pk]))
+    assert healthy.pk in whole and "icon-no" not in whole
+
+
+@pytest.mark.parametrize(
+    ("model", "count"),
+    [("presencemember", "0 members present"), ("message", "0 stored broadcasts")],
+)
+def test_names_of_many_read_well(client: Client, model: str, count: str) -> None:
+    assert count in page(client, reverse(f"admin:realtime_{model}_changelist"))

@@ -4,7 +4,7 @@
 document.addEventListener("DOMContentLoaded", () => {
   const button = document.getElementById("auth-rls-test-button");
   const panel = document.getElementById("auth-rls-test-panel");
-  const user = document.getElementById("auth-rls-test-user");
+  const user = document.getElementById("auth-rls-test_user");
   if (!button) return;
 
   button.addEventListener("click", async (click) => {

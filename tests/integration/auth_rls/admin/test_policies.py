@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -135,7 +136,7 @@ def test_the_list_says_what_each_policy_does_and_whether_it_works(admin: Client)
     policy(None, on="zoo.add_note", with_check={"owner": "$user.id"}, name="Adding own")
     policy({"ownr": 1}, name="Broken one")
     policy(True, name="Resting", enabled=False)
-    text = admin.get(LIST).content.decode()
+    text = admin.get(LIST).content.decode().replace("<wbr>", "")
     assert "zoo.view_note" in text and "zoo.add_note" in text
     assert "is_public is true" in text
     assert "new rows: owner_id is the user" in text
@@ -152,16 +153,78 @@ def test_what_people_wrote_is_escaped(admin: Client) -> None:
         assert "<i>code" not in text and "<u>x" not in text
 
 
-def test_policies_declared_in_code_are_shown_and_not_editable(admin: Client) -> None:
-    assert "auth-rls-declared" not in admin.get(LIST).content.decode()
+def listed(admin: Client, **query: str) -> list[str]:
+    """The names in the list, in its order."""
+    response = admin.get(LIST, query)
+    assert response.status_code == 200
+    return [row.name for row in response.context["cl"].result_list]
+
+
+def declare_two() -> None:
     declare_policy("Public in code", "zoo.view_note", audience="anyone", using=Q(is_public=True))
-    declare_policy("Broken in code", "zoo.view_note", using=Q(ownr=1))
+    declare_policy("Broken in code", "zoo.change_note", using=Q(ownr=1), mode="restrictive")
+
+
+def test_policies_declared_in_code_stand_in_the_list_and_are_not_editable(admin: Client) -> None:
+    declare_two()
+    stored = policy(True, name="Of the database")
     text = admin.get(LIST).content.decode()
-    section = text[text.index('id="auth-rls-declared"') :]
-    assert "Public in code" in section and "is_public is true" in section
-    assert "Broken in code" in section and escape("unknown column 'ownr'") in section
-    assert __name__ in section
-    assert "<a href" not in section[: section.index("</table>")]
+    table = text[text.index('id="result_list"') :].partition("</table>")[0]
+    assert "Public in code" in table and "is_public is true" in table and __name__ in table
+    assert "Broken in code" in table and escape("unknown column 'ownr'") in table
+    assert "3 policies" in text
+    # A link, and a checkbox for actions, has the stored one alone.
+    body = table[table.index("<tbody>") :]
+    assert re.findall(r'<a href="([^"?]*)', body) == [f"{LIST}{stored.pk}/change/"]
+    assert re.findall(r'name="_selected_action" value="([^"]*)"', body) == [str(stored.pk)]
+
+
+def test_the_list_has_one_order_for_policies_of_both_places(admin: Client) -> None:
+    declare_two()
+    policy(True, name="B", on="zoo.view_note")
+    policy(True, name="Z", on="zoo.change_note")
+    policy(True, name="M", on="zoo.view_team")
+    by_permission = ["Broken in code", "Z", "B", "Public in code", "M"]
+    assert listed(admin) == by_permission
+    names = ["B", "Broken in code", "M", "Public in code", "Z"]
+    assert listed(admin, o="1") == names
+    assert listed(admin, o="-1") == names[::-1]
+
+
+def test_policies_in_code_are_searched_and_filtered_like_the_others(admin: Client) -> None:
+    declare_two()
+    policy(True, name="B", on="zoo.view_note", audience="anyone")
+    policy(True, name="Off", on="zoo.view_team", audience="permission", enabled=False)
+    assert listed(admin, q="public code") == ["Public in code"]
+    assert listed(admin, q="zoo.change_note") == ["Broken in code"]
+    assert listed(admin, enabled__exact="0") == ["Off"]
+    assert listed(admin, enabled__exact="1") == ["Broken in code", "B", "Public in code"]
+    assert listed(admin, mode__exact="restrictive") == ["Broken in code"]
+    assert listed(admin, audience__exact="anyone") == ["B", "Public in code"]
+    assert listed(admin, place="code") == ["Broken in code", "Public in code"]
+    assert listed(admin, place="database") == ["B", "Off"]
+    assert listed(admin, model="zoo.note") == ["Broken in code", "B", "Public in code"]
+    # What the list has no filter for chooses none of them.
+    assert listed(admin, audience__in="anyone,permission") == ["B", "Off"]
+
+
+def test_long_lists_have_pages_of_both(admin: Client) -> None:
+    declare_policy("In code 000", "zoo.view_note", using=True)
+    Policy.objects.bulk_create(
+        Policy(name=f"Stored {n:03}", permission=permission("zoo.view_note"), using=True)
+        for n in range(100)
+    )
+    assert listed(admin)[:2] == ["In code 000", "Stored 000"] and len(listed(admin)) == 100
+    assert listed(admin, p="2") == ["Stored 099"]
+    assert len(listed(admin, all="")) == 101
+
+
+def test_an_action_on_all_touches_no_policy_in_code(admin: Client) -> None:
+    declare_two()
+    policy(True, name="B")
+    chosen = {"_selected_action": ["None"], "select_across": "1"}
+    response = admin.post(LIST, {"action": "disable", **chosen}, follow=True)
+    assert "1 policy disabled." in response.content.decode()
 
 
 def test_policies_are_switched_off_and_on_from_the_list(admin: Client) -> None:
@@ -213,3 +276,38 @@ def test_who_may_only_view_sees_and_changes_nothing(client: Client) -> None:
 def test_a_refused_form_leaves_no_trace(admin: Client) -> None:
     admin.post(ADD, form("{"))
     assert User.objects.count() == 1 and not LogEntry.objects.exists()
+
+
+def columns(client: Client, on: str) -> Any:
+    return client.get(f"{LIST}columns/", {"permission": on})
+
+
+def test_the_columns_of_a_permission_are_there_as_soon_as_it_is_chosen(admin: Client) -> None:
+    text = admin.get(ADD).content.decode()
+    assert "Choose a permission" in text and 'id="auth-rls-columns"' in text
+    table = columns(admin, str(permission("demo.view_task").pk)).content.decode()
+    assert "team_id or team" in table and "key of demo.Team" in table and "icontains" in table
+    assert "todo, " in table  # the choices of a field
+    assert "Choose a permission" in columns(admin, "").content.decode()
+    assert "Choose a permission" in columns(admin, "none").content.decode()
+    closed = columns(admin, str(permission("sessions.view_session").pk)).content.decode()
+    assert "not open to policies" in closed and "session_data" not in closed
+
+
+def test_the_columns_are_for_those_who_may_see_or_write_policies(client: Client) -> None:
+    client.force_login(
+        user("staff", is_staff=True), backend="django.contrib.auth.backends.ModelBackend"
+    )
+    assert columns(client, str(permission("zoo.view_note").pk)).status_code == 403
+
+
+def test_a_value_beside_the_choices_is_saved_with_a_warning(admin: Client) -> None:
+    data = form('{"status": "opne"}', on="demo.view_task")
+    page = admin.post(ADD, data, follow=True).content.decode()
+    assert Policy.objects.count() == 1
+    assert 'class="warning"' in page and escape("compared with 'opne'") in page
+
+
+def test_a_join_is_answered_with_a_select(admin: Client) -> None:
+    errors, _page = refused(admin, form('{"team__name": "Stage"}'))
+    assert "no joins here" in errors["using"][0] and '"from": "zoo.Team"' in errors["using"][0]

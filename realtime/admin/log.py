@@ -2,97 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-import msgspec
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db import connections, models
 from django.db.models import Func, Q, QuerySet
+from django.db.models.functions import Length
 from django.http import HttpRequest
-from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
+from auth_rls.access import authority
+from realtime.admin.documents import MAX_DOCUMENT, changed, document, moment, short_moment
+from realtime.admin.read_only import ReadOnlyAdmin
 from realtime.models import (
     LogHead,
-    Message,
-    PresenceMember,
-    Process,
     WalEntry,
     WalRelation,
 )
 from realtime.util.utf8 import repaired
+from realtime.wal import published
 from realtime.wal.vendor import vendor_of
 
-# Characters shown of one value, and of a whole document.
-MAX_VALUE = 500
-MAX_DOCUMENT = 20_000
-
-_decode_cells = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_encode = msgspec.json.Encoder().encode
 _BIGINT = 2**63
-
-
-def pretty(document: str, max_value: int = MAX_VALUE) -> str:
-    """A JSON object over several lines, its numbers digit for digit. Long values are cut, with a
-    note of it; a text that is not JSON is returned unchanged."""
-    try:
-        cells = _decode_cells(document.encode())
-        cut = {name: _cut_cell(cell, max_value) for name, cell in cells.items()}
-        document = msgspec.json.format(_encode(cut), indent=2).decode()
-    except (msgspec.DecodeError, RecursionError):
-        pass
-    return _cut(document, MAX_DOCUMENT)
-
-
-def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else f"{text[:limit]} … {len(text) - limit} more characters"
-
-
-def _cut_cell(cell: msgspec.Raw, limit: int) -> msgspec.Raw:
-    text = bytes(cell).decode()
-    if len(text) <= limit:
-        return cell
-    # A long string is cut inside its quotes; anything else becomes the beginning of its text.
-    shown = msgspec.json.decode(text) if text.startswith('"') else text
-    return msgspec.Raw(_encode(_cut(shown, limit)))
-
-
-def _moment(micros: int | None) -> str:
-    if micros is None:
-        return "-"
-    seconds, rest = divmod(micros, 1_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}.{rest:06d}Z"
-
-
-class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Shows its `shown` fields; adds, changes and deletes nothing."""
-
-    shown: tuple[str, ...] = ()
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        # By `objects`, because the default manager is for fixtures and returns no rows.
-        return self.model.objects.order_by(*self.get_ordering(request))
-
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return self.shown
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return self.shown
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+# Images beyond this many bytes, both together, are not compared for the list.
+_COMPARED = 100_000
+# Names of changed columns in a line of the list.
+_NAMED = 4
 
 
 class TableFilter(admin.SimpleListFilter):
@@ -111,6 +51,40 @@ class TableFilter(admin.SimpleListFilter):
         return queryset if table is None else queryset.filter(table_name=table)
 
 
+class KindFilter(admin.SimpleListFilter):
+    """Published rows alone, unless more is asked for: presence and what decides access would drown
+    them."""
+
+    title = _("kind")
+    parameter_name = "kind"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [("internal", _("Internal entries")), ("all", _("All entries"))]
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        first, *others = super().choices(changelist)
+        yield {**first, "display": _("Published rows")}
+        yield from others
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        internal = Q(table_name__in=_internal_tables())
+        if self.value() == "internal":
+            return queryset.filter(internal)
+        # A table that was chosen is shown whatever it is.
+        chosen = self.value() == "all" or TableFilter.parameter_name in request.GET
+        return queryset if chosen else queryset.exclude(internal)
+
+
+def _internal_tables() -> frozenset[str]:
+    """The tables that are captured for Rowcast itself: what decides access, presence, stored
+    broadcasts."""
+    names = WalRelation.objects.values_list("table_name", flat=True).distinct()
+    followed = {model._meta.db_table for model in published.followed()}
+    deciding = {model._meta.db_table for model in authority.watched()}
+    shown = {entry.model._meta.db_table for entry in published.published()}
+    return frozenset(names) & (followed | deciding) - shown
+
+
 def _names(actors: Collection[str | None]) -> dict[str | None, str | None]:
     """The names of users for those actors that are primary keys of users; None for the others."""
     users = get_user_model()
@@ -125,20 +99,29 @@ def _names(actors: Collection[str | None]) -> dict[str | None, str | None]:
     return {actor: named.get(actor) for actor in actors if actor is not None}
 
 
-class _NamingChangeList(ChangeList):
-    """Reads the names of a page's actors at once."""
+class _EntryChangeList(ChangeList):
+    """Reads the names of a page's actors at once, and which columns its updates changed."""
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         names = _names([entry.actor for entry in self.result_list])
         for entry in self.result_list:
             vars(entry)["actor_name"] = names.get(entry.actor)
+        found = _changed_columns(self.result_list)
+        for entry in self.result_list:
+            vars(entry)["changed_columns"] = found.get(entry.pk)
 
 
 @admin.register(WalEntry)
 class WalEntryAdmin(ReadOnlyAdmin):
-    list_display = ("position", "committed", "op", "table_name", "pk_text", "who")
-    list_filter = ("op", TableFilter)
+    about = _(
+        "Every committed change of a captured table, newest first, with the number under which it "
+        "was sent. Entries of Rowcast's own tables are left out unless the filter shows them."
+    )
+    documentation = "reference/capture"
+    list_display = ("position", "at", "op", "table_name", "pk_text", "changes", "who")
+    list_filter = (KindFilter, "op", TableFilter)
+    list_per_page = 50
     search_fields = ("table_name", "pk_text", "seq", "actor")
     search_help_text = _(
         "A table, a row key, a seq, or an actor by key or username; several words must all fit."
@@ -179,7 +162,7 @@ class WalEntryAdmin(ReadOnlyAdmin):
         return str(_("not numbered yet")) if entry.seq is None else str(entry.seq)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
-        return _NamingChangeList
+        return _EntryChangeList
 
     @admin.display(description=_("actor"), ordering="actor")
     def who(self, entry: WalEntry) -> str:
@@ -190,12 +173,27 @@ class WalEntryAdmin(ReadOnlyAdmin):
         return entry.actor if name is None else f"{name} ({entry.actor})"
 
     @admin.display(description=_("committed"), ordering="commit_us")
+    def at(self, entry: WalEntry) -> SafeString | str:
+        return short_moment(entry.commit_us)
+
+    @admin.display(description=_("changed"))
+    def changes(self, entry: WalEntry) -> str:
+        """The columns that an update changed, the first by name."""
+        if entry.op != WalEntry.Op.UPDATE:
+            return "-"
+        names = vars(entry).get("changed_columns")
+        if names is None:
+            return str(_("too large to compare"))
+        more = len(names) - _NAMED
+        return ", ".join(names[:_NAMED]) + (f" +{more}" if more > 0 else "") or str(_("nothing"))
+
+    @admin.display(description=_("committed"), ordering="commit_us")
     def committed(self, entry: WalEntry) -> str:
-        return _moment(entry.commit_us)
+        return moment(entry.commit_us)
 
     @admin.display(description=_("captured"), ordering="captured_us")
     def captured(self, entry: WalEntry) -> str:
-        return _moment(entry.captured_us)
+        return moment(entry.captured_us)
 
     @admin.display(description=_("old row"))
     def old_image(self, entry: WalEntry) -> SafeString | str:
@@ -213,6 +211,23 @@ def _actors(word: str) -> list[str]:
     return [word, *map(str, named.values_list("pk", flat=True))]
 
 
+def _changed_columns(entries: Iterable[WalEntry]) -> dict[int, list[str]]:
+    """By the key of an update, the columns that it changed. Large images are left out."""
+    updates = [entry.pk for entry in entries if entry.op == WalEntry.Op.UPDATE]
+    if not updates:
+        return {}
+    found = WalEntry.objects.filter(pk__in=updates, old__isnull=False, new__isnull=False)
+    as_bytes = vendor_of(connections[found.db]).as_bytes("%(expressions)s")
+    old, new = (
+        Func(name, template=as_bytes, output_field=models.BinaryField()) for name in ("old", "new")
+    )
+    small = found.annotate(size=Length("old") + Length("new")).filter(size__lte=_COMPARED)
+    return {
+        pk: changed(bytes(before), bytes(after))
+        for pk, before, after in small.values_list("pk", old, new)
+    }
+
+
 def _image(entry: WalEntry, column: str) -> SafeString | str:
     using = entry._state.db or "default"
     as_bytes = vendor_of(connections[using]).as_bytes("%(expressions)s")
@@ -220,15 +235,17 @@ def _image(entry: WalEntry, column: str) -> SafeString | str:
     found = WalEntry.objects.using(using).filter(pk=entry.pk).values_list(raw, flat=True).first()
     if found is None:
         return "-"
-    return format_html(
-        '<pre style="margin:0;white-space:pre-wrap;overflow-wrap:anywhere">{}</pre>',
-        pretty(repaired(found).decode()),
-    )
+    return document(repaired(found).decode())
 
 
 @admin.register(WalRelation)
 class WalRelationAdmin(ReadOnlyAdmin):
-    list_display = ("id", "schema_name", "table_name", "installed_at")
+    about = _(
+        "The columns that captured tables had when their triggers were installed; entries refer to "
+        "them."
+    )
+    documentation = "reference/capture"
+    list_display = ("table_name", "schema_name", "installed_at", "id")
     list_filter = ("table_name",)
     search_fields = ("id", "table_name")
     ordering = ("table_name", "-installed_at")
@@ -236,90 +253,15 @@ class WalRelationAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("definition"))
     def shape(self, relation: WalRelation) -> SafeString:
-        return format_html(
-            '<pre style="margin:0;white-space:pre-wrap">{}</pre>',
-            pretty(relation.definition, MAX_DOCUMENT),
-        )
+        return document(relation.definition, MAX_DOCUMENT)
 
 
 @admin.register(LogHead)
 class LogHeadAdmin(ReadOnlyAdmin):
+    about = _("The number of the last change of the log.")
     list_display = ("epoch", "seq", "committed")
     shown = ("epoch", "seq", "committed")
 
     @admin.display(description=_("committed"))
     def committed(self, head: LogHead) -> str:
-        return _moment(head.commit_us or None)
-
-
-@admin.register(Process)
-class ProcessAdmin(ReadOnlyAdmin):
-    list_display = (
-        "id",
-        "kind",
-        "host",
-        "pid",
-        "seen_at",
-        "leading",
-        "connections",
-        "channels",
-        "subscriptions",
-        "position",
-    )
-    list_filter = ("kind",)
-    ordering = ("kind", "host", "pid")
-    shown = (
-        "id",
-        "kind",
-        "host",
-        "pid",
-        "version",
-        "started_at",
-        "seen_at",
-        "lease",
-        "position",
-        "behind",
-        "connections",
-        "channels",
-        "subscriptions",
-        "tailing",
-        "leading",
-        "holding_seq",
-        "counters",
-    )
-
-
-@admin.register(PresenceMember)
-class PresenceMemberAdmin(ReadOnlyAdmin):
-    """Who is online, in which topic and process."""
-
-    list_display = ("key", "topic", "private", "user_id", "since", "process")
-    list_filter = ("private",)
-    list_select_related = ("process",)
-    search_fields = ("topic", "key", "user_id")
-    search_help_text = _("A topic, a key or a user's id.")
-    ordering = ("topic", "since")
-    shown = ("topic", "private", "key", "user_id", "meta", "since", "process", "id", "version")
-
-
-@admin.register(Message)
-class MessageAdmin(ReadOnlyAdmin):
-    """Broadcasts that are part of the log."""
-
-    list_display = ("number", "inserted_at", "topic", "private", "event")
-    list_filter = ("private",)
-    search_fields = ("topic", "event")
-    ordering = ("-number",)
-    show_full_result_count = False
-    shown = ("number", "id", "inserted_at", "topic", "private", "event", "body")
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Message]:
-        return super().get_queryset(request).defer("payload", "data")
-
-    @admin.display(description=_("payload"))
-    def body(self, message: Message) -> SafeString:
-        if message.data is not None:
-            text = f"{len(message.data)} bytes: {_cut(bytes(message.data).hex(), MAX_VALUE)}"
-        else:
-            text = pretty(_encode(message.payload).decode(), MAX_DOCUMENT)
-        return format_html('<pre style="margin:0;white-space:pre-wrap">{}</pre>', text)
+        return moment(head.commit_us or None)

@@ -1,0 +1,8 @@
+"""The log, the processes and the topics in the admin, read-only."""
+
+from __future__ import annotations
+
+# Importing the modules registers their admins.
+from realtime.admin import log as log
+from realtime.admin import processes as processes
+from realtime.admin import topics as topics
