@@ -143,3 +143,23 @@ make_redis() {
     note "NO REDIS: the tests that need a Redis server are SKIPPED"
   fi
 }
+
+# A PostgreSQL of the system as SYSTEM_POSTGRES, its folder of programs: it has ICU and libxml, which
+# the one that is installed as a package of Python lacks. Empty where there is none.
+find_system_postgres() {
+  SYSTEM_POSTGRES=
+  for folder in /usr/lib/postgresql/*/bin; do
+    [ ! -x "$folder/initdb" ] || SYSTEM_POSTGRES=$folder
+  done
+}
+
+make_system_postgres() {
+  find_system_postgres
+  [ -z "$SYSTEM_POSTGRES" ] || return 0
+  if in_ci; then
+    system_install postgresql
+    find_system_postgres
+  else
+    note "NO POSTGRESQL OF THE SYSTEM: columns of XML and with collations of ICU are NOT TESTED"
+  fi
+}

@@ -33,6 +33,7 @@ WITHOUT = {
     "realtime-js-2.8": {"private"},
     "realtime-js-2.9": {"private"},
     "realtime-js-2.12": {"reconnect"},
+    "2.0.0": {"reconnect"},
     "2.0.6": {"reconnect"},
     "2.1.0": {"reconnect"},
     "2.7.0": {"reconnect"},
@@ -42,7 +43,7 @@ WITHOUT = {
 # These find a WebSocket of their own, and do not work with one that they are given.
 OWN_TRANSPORT = ("realtime-js-2.9", "realtime-js-2.10", "realtime-js-2.11")
 # Versions that listen only after an explicit call.
-LISTEN_ON_CALL = ("2.0.6", "2.1.0")
+LISTEN_ON_CALL = ("2.0.0", "2.0.6", "2.1.0")
 
 
 def javascript() -> dict[str, str]:
