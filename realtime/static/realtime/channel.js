@@ -2,11 +2,14 @@
 
 import { call, report } from "./callbacks.js";
 import { changeOf } from "./change.js";
+import { Complaints } from "./complaints.js";
 import { encodeBytes, encodeFrame, isBytes } from "./frames.js";
 import { equal, isObject } from "./json.js";
 import { Presence } from "./presence.js";
 import { Progress } from "./progress.js";
+import { randomKey } from "./random_key.js";
 import { reasonOf, Replies, REPLY_TIMEOUT_MS } from "./replies.js";
+import { Silence, SILENCE_MS } from "./silence.js";
 import { Stored } from "./stored.js";
 import { Tracking } from "./tracking.js";
 
@@ -35,7 +38,8 @@ import { Tracking } from "./tracking.js";
  * - "resynced": joined, and changes arrive, but earlier ones are lost. It lasts until the result of
  *   `onResync` has settled; then the channel is "live".
  * - "errored": not joined, and the channel tries again by itself; or joined, and the server refuses
- *   some of its changes: the error says why, and so does the console. It lasts until a rejoin.
+ *   some of its changes: the error says why, and so does the console. It lasts until a rejoin. Or
+ *   joined, and the server has owed rows for a minute without sending any: until something comes.
  * - "closed": not joined: for good after `unsubscribe`, else until a new token or connection.
  *
  * @typedef {"idle"|"joining"|"catching up"|"live"|"resynced"|"errored"|"closed"} ChannelStatus
@@ -78,7 +82,10 @@ export class Channel {
   // Whether the server has said that changes flow, and what it has refused, if anything.
   #flows = false;
   #problem = null;
-  #complained = new Set();
+  #complaints;
+  // While the server owes something: a confirmation, a replay, a snapshot.
+  #silence = new Silence(() => this.#fellSilent());
+  #isSilent = false;
   #replies = new Replies();
   #stored;
   #presenceKey;
@@ -93,6 +100,7 @@ export class Channel {
     this.#topic = topic;
     this.#options = options;
     this.#link = link;
+    this.#complaints = new Complaints(topic);
     this.#stored = new Stored(options);
     this.#presenceKey = String(options.presenceKey ?? "") || randomKey();
   }
@@ -175,6 +183,7 @@ export class Channel {
   unsubscribe() {
     if (this.#state === "left") return;
     clearTimeout(this.#timer);
+    this.#silence.stop();
     if (this.#state === "joined" || this.#state === "joining") this.#push("phx_leave", {});
     this.#state = "left";
     this.#tracking.end();
@@ -250,7 +259,9 @@ export class Channel {
 
   /** @private */
   _disconnected(reason) {
-    if (this.#state !== "joined" && this.#state !== "joining") return;
+    const wasJoining = this.#state === "joined" || this.#state === "joining";
+    // Waiting for a connection that does not come about is no "joining" either.
+    if (!wasJoining && !(this.#state === "waiting" && this.#status === "joining")) return;
     clearTimeout(this.#timer);
     this.#state = "waiting";
     this.#replies.end("the connection was lost");
@@ -278,6 +289,7 @@ export class Channel {
   _received({ joinRef, ref, event, payload }) {
     if (joinRef !== null && joinRef !== this.#joinRef) return;
     if (this.#state !== "joined" && this.#state !== "joining") return;
+    if (this.#state === "joined") this.#spoke();
     const ours = ref === null || ref === this.#joinRef;
     if (event === "phx_reply") {
       if (ref !== this.#joinRef) this.#replies.came(ref, payload);
@@ -337,8 +349,10 @@ export class Channel {
   #answered({ status, response }) {
     clearTimeout(this.#timer);
     if (status !== "ok") {
+      const reason = reasonOf(response) ?? "the join was refused";
+      this.#complaints.add(response?.hint ? `${reason} (${response.hint})` : reason);
       this.#link.refused();
-      this.#retry(reasonOf(response) ?? "the join was refused");
+      this.#retry(reason);
       return;
     }
     const granted = response?.postgres_changes ?? [];
@@ -351,6 +365,8 @@ export class Channel {
     asked.forEach((binding, index) => (binding.id = granted[index].id));
     this.#state = "joined";
     this.#flows = asked.length === 0;
+    this.#isSilent = false;
+    if (!this.#flows) this.#silence.restart();
     this.#progress.joined(this.#asked, response ?? {});
     this.#link.backoff.reset();
     this.#link.settled();
@@ -368,7 +384,7 @@ export class Channel {
     if (status === "error") {
       this.#refusal(hint ? `${message} (${hint})` : String(message), extension);
     } else if (extension === "postgres_changes") {
-      if (hint) this.#complain(hint);
+      if (hint) this.#complaints.add(hint);
       this.#flows = true;
       this.#settle();
     } else if (extension === "resume" && message === "resync required") {
@@ -389,16 +405,31 @@ export class Channel {
   /** The server refuses something of this channel, which stays joined unless a phx_error follows. */
   #refusal(text, extension) {
     this.#problem = text;
-    this.#complain(text);
+    this.#complaints.add(text);
     // What ends the channel comes as an error of the whole: its phx_error is on its way.
     if (extension !== "system") this.#setStatus("errored", new Error(text));
   }
 
-  /** Tell the developer, once. */
-  #complain(text) {
-    if (this.#complained.has(text)) return;
-    this.#complained.add(text);
-    console.error(`${this.#topic}: ${text}`);
+  /** Something of this channel came. */
+  #spoke() {
+    if (!this.#owes) return;
+    this.#silence.restart();
+    if (!this.#isSilent) return;
+    this.#isSilent = false;
+    if (this.#problem === null) this.#setStatus(this.#flows ? "catching up" : "joining");
+  }
+
+  #fellSilent() {
+    if (this.#state !== "joined" || this.#problem !== null || !this.#owes) return;
+    this.#isSilent = true;
+    const text = `the server has sent nothing of what it owes for ${SILENCE_MS / 1000} s`;
+    this.#complaints.add(text);
+    this.#setStatus("errored", new Error(text));
+  }
+
+  /** Whether the server is to confirm the changes, or to complete a replay or a snapshot. */
+  get #owes() {
+    return this.#changeBindings().length > 0 && (!this.#flows || this.#progress.pending);
   }
 
   /** The page has to read its rows again. The channel is not "live" until it has. */
@@ -426,6 +457,8 @@ export class Channel {
     const status = this.#progress.pending ? "catching up"
       : this.#refetching !== null ? "resynced"
       : "live";
+    if (this.#owes) this.#silence.restart();
+    else this.#silence.stop();
     // Nothing is called live that does not flow, or of which the server has refused a part.
     if (this.#problem !== null || (status === "live" && !this.#flows)) return;
     if (status !== this.#status) this.#setStatus(status);
@@ -509,13 +542,8 @@ export class Channel {
   }
 
   #setStatus(status, error) {
+    if (this.#state !== "joined") this.#silence.stop();
     this.#status = status;
     call(this.#onStatus, status, error);
   }
-}
-
-/** A random key. `crypto.randomUUID` exists on secure pages only. */
-function randomKey() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -17,7 +17,13 @@
  * quarter so that many pages do not return at once), keeps the connection alive, notices when it
  * is dead, and sends new tokens to the server.
  *
- * It keeps no rows, but every channel keeps its position in the server's log. After a loss it asks
+ * Rows that a page shows are best kept by a collection: a set that is always the server's,
+ * whatever happens to the connection or to what the user may see.
+ *
+ *     const open = client.collection("demo_task", { filter: "status=eq.open", order: "position" });
+ *     open.subscribe(() => draw(open.rows, open.status));
+ *
+ * A channel keeps no rows, but its position in the server's log. After a loss it asks
  * for what came since, and the page gets each change once and in order:
  * "joining", "catching up", "live". Where the server no longer has what was missed (its log was
  * pruned, or is another one), the status is "resynced" and `onResync` is called: only
@@ -43,10 +49,13 @@
 import { Backoff } from "./backoff.js";
 import { call } from "./callbacks.js";
 import { Channel } from "./channel.js";
+import { Collection } from "./collection.js";
+import { Complaints } from "./complaints.js";
+import { bindingOf, followChannel, topicOf } from "./following.js";
 import { decodeFrame, encodeFrame } from "./frames.js";
 import { REPLY_TIMEOUT_MS } from "./replies.js";
 
-export { Channel, decodeFrame };
+export { Channel, Collection, decodeFrame };
 
 const HEARTBEAT_MS = 25000;
 const PREFIX = "realtime:";
@@ -98,6 +107,7 @@ export class Client {
   #token;
   #getToken;
   #channels = new Map();
+  #complaints;
   #listeners = { status: new Set(), error: new Set() };
   #status = { status: "closed" };
   #socket = null;
@@ -114,6 +124,7 @@ export class Client {
    */
   constructor(url, options) {
     this.#endpoint = endpointOf(url, options.params ?? {});
+    this.#complaints = new Complaints(this.#endpoint.split("?")[0]);
     this.#WebSocket = options.WebSocket ?? globalThis.WebSocket;
     if (!this.#WebSocket) throw new TypeError("no WebSocket here: pass the option WebSocket");
     this.#random = options.random ?? Math.random;
@@ -177,6 +188,28 @@ export class Client {
   }
 
   /**
+   * The rows of a table that this page may see and the filter lets through, kept exact from now
+   * on until `close`: a snapshot first, then every change, also those of permissions, and after a
+   * lost connection what was missed.
+   *
+   * @param {string} table Its name in the database, such as "demo_task".
+   * @param {import("./collection.js").CollectionOptions} [options]
+   * @returns {Collection}
+   * @throws {TypeError} when the topic is in use, or an option is unknown.
+   */
+  collection(table, options = {}) {
+    const binding = bindingOf(table, options);
+    const topic = topicOf(table, options);
+    if (this.#channels.has(PREFIX + topic)) {
+      throw new TypeError(`${topic} is open already: a collection needs a topic of its own`);
+    }
+    const open = () => this.channel(topic, { private: Boolean(options.private) });
+    return new Collection(table, options, (feed) =>
+      followChannel(open, binding, feed, new Backoff(this.#random)),
+    );
+  }
+
+  /**
    * Takes a new token: told to every joined channel at once, used by every later join, and tried
    * on channels that the server had closed. `null` returns to the session at the next join.
    *
@@ -216,7 +249,7 @@ export class Client {
     socket.binaryType = "arraybuffer";
     socket.onopen = () => this.#opened();
     socket.onmessage = (message) => this.#received(message.data);
-    socket.onclose = (event) => this.#lost({ code: event.code, reason: event.reason });
+    socket.onclose = (event) => this.#ended(event);
     this.#timers.open = setTimeout(
       () => this.#lost({ reason: "no answer to the handshake" }),
       REPLY_TIMEOUT_MS,
@@ -258,6 +291,15 @@ export class Client {
       return;
     }
     this.#channels.get(frame.topic)?._received(frame);
+  }
+
+  /** The server or the network ended the connection, or never let it begin. */
+  #ended({ code, reason }) {
+    const isRefused = this.#status.status === "connecting" && !reason;
+    const text = isRefused ? `the server did not accept a WebSocket at ${this.#endpoint.split("?")[0]}` : reason;
+    // The codes of the server itself, such as a token that it refuses.
+    if (code >= 4000) this.#complaints.add(`closed with code ${code}: ${reason || "no reason given"}`);
+    this.#lost({ code, reason: text });
   }
 
   /** The connection is gone, or is given up: a dead network never sends the close event. */

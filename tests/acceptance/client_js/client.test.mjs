@@ -492,6 +492,85 @@ test("the beginning of a snapshot is not its end", () => {
   assert.equal(channel.status, "live");
 });
 
+test("a channel whose connection never comes about is not joining for ever", () => {
+  client = connect(URL_, { WebSocket: Socket, random: () => 0.5, params: { apikey: "secret" } });
+  const statuses = [];
+  client.channel("room").subscribe((status, error) => statuses.push(error ? `${status}: ${error.message}` : status));
+  Socket.last.drop();
+  const text = `errored: the server did not accept a WebSocket at ${URL_}`;
+  assert.deepEqual(statuses, ["joining", text]);
+  mock.timers.tick(1000);
+  Socket.last.drop();
+  assert.deepEqual(statuses, ["joining", text]);
+  mock.timers.tick(2000);
+  Socket.last.accept();
+  Socket.last.grant();
+  assert.deepEqual(statuses, ["joining", text, "joining", "live"]);
+});
+
+test("a refused join is one line of the console however often it is refused, its hint included", () => {
+  const lines = mock.method(console, "error", () => {});
+  opened().channel("room").subscribe();
+  for (const seconds of [1, 2, 30]) {
+    const [joinRef, ref] = Socket.last.of("phx_join").at(-1);
+    const response = { reason: `Token has expired ${seconds} seconds ago`, hint: "ask for another" };
+    Socket.last.receive(joinRef, ref, "realtime:room", "phx_reply", { status: "error", response });
+    mock.timers.tick(6500);
+  }
+  assert.deepEqual(
+    lines.mock.calls.map(({ arguments: [line] }) => line),
+    ["realtime:room: Token has expired 1 seconds ago (ask for another)"],
+  );
+  lines.mock.restore();
+});
+
+test("a connection that the server closed for a reason of its own is one line of the console", () => {
+  const lines = mock.method(console, "error", () => {});
+  opened();
+  for (let attempt = 0; attempt < 2; attempt += 1) {
+    Socket.last.drop(4401, "Token has expired");
+    mock.timers.tick(10000);
+    Socket.last.accept();
+  }
+  Socket.last.drop(1006);
+  assert.deepEqual(
+    lines.mock.calls.map(({ arguments: [line] }) => line),
+    [`${URL_}: closed with code 4401: Token has expired`],
+  );
+  lines.mock.restore();
+});
+
+for (const [what, config, begin] of [
+  ["a confirmation", TASKS, () => Socket.last.grant({ confirm: false })],
+  ["a snapshot", { ...TASKS, snapshot: true }, () => Socket.last.grant()],
+  ["a replay", { ...TASKS, since: 5 }, () => Socket.last.grant()],
+]) {
+  test(`a server that owes ${what} and falls silent is reported, until it goes on`, () => {
+    const lines = mock.method(console, "error", () => {});
+    const channel = opened().channel("room").on("postgres_changes", config, () => {});
+    channel.subscribe();
+    begin();
+    const before = channel.status;
+    mock.timers.tick(25000);
+    Socket.last.pulse();
+    mock.timers.tick(25000);
+    Socket.last.pulse();
+    assert.equal(channel.status, before);
+    mock.timers.tick(10000);
+    assert.equal(channel.status, "errored");
+    Socket.last.tell("postgres_changes", "Subscribed to PostgreSQL");
+    Socket.last.tell("resume", "caught up", { seq: 10 });
+    Socket.last.tell("snapshot", "snapshot complete", { seq: 10 });
+    Socket.last.tell("resume", "caught up", { seq: 10 });
+    assert.equal(channel.status, "live");
+    assert.equal(lines.mock.callCount(), 1);
+    mock.timers.tick(20000);
+    Socket.last.pulse();
+    assert.equal(channel.status, "live");
+    lines.mock.restore();
+  });
+}
+
 test("a name that is open as a public topic is not handed out as a private one", () => {
   const channel = opened().channel("room");
   assert.equal(client.channel("room"), channel);

@@ -18,6 +18,8 @@ export function fakeWebSocket() {
     sent = [];
     sentBytes = [];
     closed = false;
+    readyState = 0;
+    bufferedAmount = 0;
 
     constructor(url) {
       this.url = url;
@@ -31,16 +33,19 @@ export function fakeWebSocket() {
 
     close() {
       this.closed = true;
+      this.readyState = 3;
     }
 
     /** The handshake succeeds. */
     accept() {
+      this.readyState = 1;
       this.onopen({});
       return this;
     }
 
     /** The server, or the network, ends the connection. */
     drop(code = 1006, reason = "") {
+      this.readyState = 3;
       this.onclose({ code, reason });
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 from django.apps import apps
 from django.contrib.auth import get_user_model
@@ -10,6 +11,7 @@ from django.contrib.auth.models import Permission
 from django.db import connection, models, transaction
 
 import realtime
+from auth_rls import Subject, visible
 from auth_rls.models import Policy
 from realtime.models import LogHead, WalEntry
 from tests.zoo.models import Note
@@ -109,6 +111,25 @@ def write_notes(writer: int, count: int, owners: list[int], per_transaction: int
                 owner = owners[number % len(owners)]
                 Note.objects.create(owner_id=owner, title=f"{writer}:{number}")
     return count
+
+
+def visible_rows(user: int | None, columns: list[str], **conditions: Any) -> list[dict[str, Any]]:
+    """The notes that this user may see (nobody: `anon`) and the conditions let through, by a query
+    of this moment."""
+    person = get_user_model().objects.filter(pk=user).first() if user is not None else None
+    subject = Subject.from_user(person) if person else Subject.anonymous()
+    notes = visible(Note.objects.filter(**conditions), subject)
+    return list(notes.order_by("pk").values(*columns))
+
+
+def prune() -> int:
+    """Drops every numbered entry of the log."""
+    return WalEntry.objects.exclude(seq=None).delete()[0]
+
+
+def new_epoch() -> None:
+    """The log begins anew, as after a restore."""
+    LogHead.objects.update(epoch=uuid4().hex)
 
 
 def sql(statement: str, parameters: list[Any] | None = None) -> list[list[Any]]:

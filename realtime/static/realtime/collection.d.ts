@@ -1,0 +1,70 @@
+/** Types of collection.js. What each thing does is said there and in the documentation. */
+
+/** A row, by the names of its columns. */
+export type Row = Record<string, any>;
+
+/** A primary key: the value of its column, or of several an array of them or an object with them. */
+export type Key = string | number | boolean | readonly unknown[] | Readonly<Row>;
+
+export interface CollectionOptions<R extends object = Row> {
+  /** As in a binding of changes: "status=eq.open". Default: every row. */
+  filter?: string;
+  /** Default "public". */
+  schema?: string;
+  /** The columns to get; the primary key always comes. */
+  select?: readonly string[];
+  /** The columns of the primary key. Default "id". */
+  key?: string | readonly string[];
+  /** A column, or several, each with "-" before it to begin with the largest; or a comparison. */
+  order?: string | readonly string[] | ((a: R, b: R) => number);
+  /** Rows that the page has already, shown until the server has sent its own. */
+  initial?: readonly R[];
+  /** Name of the channel, which is the collection's alone. Default: one of its own. */
+  topic?: string;
+  /** Whether the topic's policies are asked. */
+  private?: boolean;
+}
+
+export type CollectionStatus = "joining" | "catching up" | "live" | "errored" | "closed";
+
+/** A row that came (no `before`), changed, or went (no `after`). */
+export interface RowChange<R extends object = Row> {
+  key: any;
+  before: R | undefined;
+  after: R | undefined;
+}
+
+/** What a listener is told, once for all that came together. */
+export interface CollectionBatch<R extends object = Row> {
+  /** None where only the status is another. */
+  changes: RowChange<R>[];
+  /** Whether they are the difference to a set of rows that the server sent anew. */
+  snapshot: boolean;
+  status: CollectionStatus;
+}
+
+/** A keyed set of rows that a stream keeps exact. */
+export declare class Collection<R extends object = Row> implements Iterable<R> {
+  private constructor();
+  get table(): string;
+  get status(): CollectionStatus;
+  /** Why the status is "errored", or "closed" by the server; else null. */
+  get error(): Error | null;
+  /** Whether the server sent only a part of the rows, because they are too many. */
+  get truncated(): boolean;
+  get size(): number;
+  /** In order. The same array until rows change. */
+  get rows(): readonly R[];
+  get(key: Key): R | undefined;
+  has(key: Key): boolean;
+  keys(): IterableIterator<any>;
+  entries(): IterableIterator<[key: any, row: R]>;
+  [Symbol.iterator](): IterableIterator<R>;
+  /** The same as `rows`; needs no `this`. */
+  getRows(): readonly R[];
+  /** The same as `status`; needs no `this`. */
+  getStatus(): CollectionStatus;
+  /** Returns what removes the listener; needs no `this`. */
+  subscribe(listener: (batch: CollectionBatch<R>) => void): () => void;
+  close(): void;
+}

@@ -1,0 +1,80 @@
+/** How a collection is kept by a stream: what it asks for, and a channel of client.js that feeds it. */
+
+import { randomKey } from "./random_key.js";
+
+const OPTIONS = new Set(["filter", "schema", "select", "key", "order", "initial", "topic", "private"]);
+
+/**
+ * The binding of a collection: `snapshot` gives the rows, and `live` keeps the set exact.
+ *
+ * @param {string} table
+ * @param {import("./collection.js").CollectionOptions} options
+ * @throws {TypeError} when there is no table, or an option that does not exist.
+ */
+export function bindingOf(table, options) {
+  if (typeof table !== "string" || table === "" || table === "*") {
+    throw new TypeError('a collection is of one table: its name in the database, such as "demo_task"');
+  }
+  for (const name of Object.keys(options)) {
+    if (!OPTIONS.has(name)) throw new TypeError(`no option ${name}; there are ${[...OPTIONS].join(", ")}`);
+  }
+  const { schema = "public", filter, select } = options;
+  const binding = { event: "*", schema, table, snapshot: true, live: true };
+  if (filter !== undefined && filter !== null) binding.filter = filter;
+  if (select !== undefined && select !== null) binding.select = select;
+  return binding;
+}
+
+/** Pages that share a topic would get each other's broadcasts. */
+export function topicOf(table, { topic }) {
+  return topic ?? `rows:${table}:${randomKey()}`;
+}
+
+/**
+ * Feeds a collection by a channel.
+ *
+ * @param {() => object} open Makes the channel.
+ * @param {object} binding
+ * @param {import("./collection.js").Feed} feed
+ * @param {{next: () => number, reset: () => void}} backoff
+ * @returns {() => void} Ends it.
+ */
+export function followChannel(open, binding, feed, backoff) {
+  let channel = null;
+  let timer = null;
+
+  function start() {
+    const mine = open();
+    channel = mine;
+    mine
+      .on("postgres_changes", binding, (change) => mine === channel && feed.change(change))
+      .on("system", {}, (message) => mine === channel && heard(message))
+      // There is no reading again by the page: "resynced" is a part of catching up.
+      .subscribe((status, error) => mine === channel && feed.status(status === "resynced" ? "catching up" : status, error));
+  }
+
+  function heard({ extension, status, message }) {
+    if (status === "error") return;
+    if (extension === "snapshot" && message === "snapshot begins") {
+      feed.begin();
+    } else if (extension === "snapshot") {
+      backoff.reset();
+      feed.end(message === "snapshot complete");
+    } else if (extension === "resume" && message === "resync required") {
+      // Changes are lost and no snapshot follows. A new channel begins with one.
+      stop();
+      feed.status("catching up");
+      timer = setTimeout(start, backoff.next());
+    }
+  }
+
+  function stop() {
+    clearTimeout(timer);
+    const mine = channel;
+    channel = null;
+    mine?.unsubscribe();
+  }
+
+  start();
+  return stop;
+}

@@ -1,0 +1,79 @@
+/** Collections of client.js. */
+
+import assert from "node:assert/strict";
+import { mock, test } from "node:test";
+
+import { collectionBehaviour } from "./collection_behaviour.mjs";
+import { fakeWebSocket, loadClient, URL_ } from "./server.mjs";
+
+const { connect } = await loadClient();
+
+collectionBehaviour("client.collection", async (Socket) => {
+  const client = connect(URL_, { WebSocket: Socket, random: () => 0.5 });
+  Socket.last.accept();
+  return {
+    collection: (options, table = "task") => client.collection(table, options),
+    end: () => client.close(),
+  };
+});
+
+function opened() {
+  const Socket = fakeWebSocket();
+  const client = connect(URL_, { WebSocket: Socket, random: () => 0.5 });
+  Socket.last.accept();
+  return { Socket, client };
+}
+
+test("what was missed is replayed from where the collection was, and shown when all is there", () => {
+  mock.timers.enable({ apis: ["setTimeout"] });
+  const { Socket, client } = opened();
+  try {
+    const tasks = client.collection("task", { topic: "room" });
+    Socket.last.grant();
+    Socket.last.tell("snapshot", "snapshot begins", { seq: 10 });
+    Socket.last.tell("snapshot", "snapshot complete", { seq: 10, count: 0 });
+    mock.timers.tick(0);
+    assert.equal(tasks.status, "live");
+    Socket.last.drop();
+    mock.timers.tick(1000);
+    Socket.last.accept();
+    assert.equal(Socket.last.asked()[0].since, "e1:10");
+    Socket.last.grant({ head: { epoch: "e1", seq: 12 } });
+    const change = { schema: "public", table: "task", type: "INSERT", columns: [], errors: null };
+    Socket.last.change([1], { ...change, seq: 11, record: { id: 1 } });
+    mock.timers.tick(0);
+    assert.equal(tasks.size, 0);
+    assert.equal(tasks.status, "catching up");
+    Socket.last.change([1], { ...change, seq: 12, record: { id: 2 } });
+    Socket.last.tell("resume", "caught up", { seq: 12 });
+    mock.timers.tick(0);
+    assert.equal(tasks.size, 2);
+    assert.equal(tasks.status, "live");
+  } finally {
+    client.close();
+    mock.timers.reset();
+  }
+});
+
+test("two collections of one table are on channels of their own, of topics that no other page has", () => {
+  const { Socket, client } = opened();
+  try {
+    client.collection("task");
+    client.collection("task", { filter: "a=eq.1" });
+    const topics = Socket.last.of("phx_join").map(([, , topic]) => topic);
+    assert.equal(new Set(topics).size, 2);
+    assert.equal(topics.every((topic) => /^realtime:rows:task:[0-9a-f]{32}$/.test(topic)), true);
+  } finally {
+    client.close();
+  }
+});
+
+test("a topic that is open already is refused", () => {
+  const { client } = opened();
+  try {
+    client.channel("room");
+    assert.throws(() => client.collection("task", { topic: "room" }), /room is open already/);
+  } finally {
+    client.close();
+  }
+});
