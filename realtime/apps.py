@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext_lazy as _
 
 from realtime.util import namesake
@@ -19,6 +20,10 @@ class RealtimeConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        if not apps.is_installed("auth_rls"):
+            raise ImproperlyConfigured(
+                "Rowcast is two apps: put 'auth_rls' before 'realtime' into INSTALLED_APPS."
+            )
         from auth_rls.policy import reach
         from auth_rls.subjects.disconnect import disconnected
         from realtime import checks, redaction  # noqa: F401  (checks register themselves)
