@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sqlite3
 import statistics
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 
+from benchmarks.databases import connected
 from benchmarks.programs import cpu_seconds
 from tests.acceptance.support.server import SERVICE_KEY, Server
 
@@ -118,23 +118,16 @@ async def arrival(
 
 def write(rate: int, seconds: float, sockets: int) -> None:
     """The writer's process: prints the number of rows that it wrote, and the seconds."""
-    url = os.environ.get("DATABASE_URL")
-    sql = f"INSERT INTO {TABLE} (title, body, is_public, score) VALUES (?, '', ?, ?)"
-    if url:
-        import psycopg
-
-        database: Any = psycopg.connect(url, autocommit=True)
-        sql = sql.replace("?", "%s")
-    else:
-        path = os.environ["SQLITE_PATH"]
-        database = sqlite3.connect(path, isolation_level=None, timeout=20)
+    database, given = connected(os.environ["SQLITE_PATH"])
+    values = ", ".join([given] * 3)
+    sql = f"INSERT INTO {TABLE} (title, is_public, score, body) VALUES ({values}, '')"
     period = max(0.02, 1 / rate)
     each = round(rate * period)
     cursor = database.cursor()
     count, began = 0, time.monotonic()
     while (due := began + count // each * period) < began + seconds:
         time.sleep(max(0.0, due - time.monotonic()))
-        cursor.execute("BEGIN" if url else "BEGIN IMMEDIATE")
+        cursor.execute("BEGIN IMMEDIATE" if given == "?" else "BEGIN")
         for _ in range(each):
             cursor.execute(sql, (str(time.monotonic_ns()), False, count % sockets))
             count += 1

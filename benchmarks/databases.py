@@ -1,13 +1,16 @@
-"""A database for a benchmark, of either vendor, while a block runs."""
+"""A database for a benchmark, of either vendor, and a Redis, while a block runs."""
 
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.support import postgres
+from tests.support.redis import Redis
 
 VENDORS = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
@@ -27,3 +30,28 @@ def url_of(vendor: str, folder: str) -> Iterator[None]:
         yield
     finally:
         server.stop()
+
+
+@contextmanager
+def layer_on_redis(folder: Path) -> Iterator[None]:
+    """Start a Redis that ends with the block and name it in REDIS_URL, so that servers use it for
+    their channel layer."""
+    redis = Redis(folder)
+    redis.start()
+    os.environ["REDIS_URL"] = redis.url
+    try:
+        yield
+    finally:
+        del os.environ["REDIS_URL"]
+        redis.kill()
+
+
+def connected(path: str | Path) -> tuple[Any, str]:
+    """A connection to the database of DATABASE_URL, or to this SQLite file where the variable is
+    not set, and the placeholder of its parameters. Each statement is committed at once; it may be
+    used from any thread, by one at a time."""
+    if url := os.environ.get("DATABASE_URL"):
+        import psycopg
+
+        return psycopg.connect(url, autocommit=True), "%s"
+    return sqlite3.connect(path, isolation_level=None, timeout=60, check_same_thread=False), "?"

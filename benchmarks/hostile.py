@@ -1,11 +1,12 @@
 """All attacks at once, and a good client among them: `python -m benchmarks.hostile`.
 
-For each server (uvicorn with the fast path, plain uvicorn, daphne) one process on SQLite. The
-attackers (`attackers.py`) are another process. The good client listens to a table that is written
-all the time, heartbeats ten times a second, and joins anew now and then. It must lose nothing, get
-nothing twice, and stay connected; the 99th percentile of its heartbeats' answers must stay below
-250 ms; the server must not grow and must log no traceback. An idle process beside them says how
-late the machine itself was (`idle.py`). Exits with 1 where a promise was not kept.
+For each server (uvicorn with the fast path, plain uvicorn, daphne) one process on a database of its
+own, SQLite or PostgreSQL, with or without Redis for the channel layer. The attackers
+(`attackers.py`) are another process. The good client listens to a table that is written all the
+time, heartbeats ten times a second, and joins anew now and then. It must lose nothing, get nothing
+twice, and stay connected; the 99th percentile of its heartbeats' answers must stay below 250 ms;
+the server must not grow and must log no traceback. An idle process beside them says how late the
+machine itself was (`idle.py`). Exits with 1 where a promise was not kept.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import sqlite3
 import sys
 import tempfile
 import time
@@ -27,6 +27,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from benchmarks.arrival import quantiles
 from benchmarks.attackers import ATTACKS, TABLE, changes
+from benchmarks.databases import VENDORS, connected, layer_on_redis, url_of
 from benchmarks.programs import cpu_seconds, memory_kilobytes
 from benchmarks.report import say, table
 from tests.acceptance.support.orm_process import Hand
@@ -34,7 +35,6 @@ from tests.acceptance.support.server import (
     ANON_KEY,
     PATIENCE,
     Server,
-    copy_database,
     make_database,
     running,
 )
@@ -193,13 +193,12 @@ class GoodClient:
             await asyncio.sleep(1)
 
     async def _write(self, ended: asyncio.Event) -> None:
-        writer = sqlite3.connect(
-            self._server.database, isolation_level=None, timeout=60, check_same_thread=False
-        )
-        insert = f"INSERT INTO {TABLE} (title, body, is_public) VALUES (?, ?, 1)"
+        writer, given = connected(self._server.database)
+        values = ", ".join([given] * 3)
+        insert = f"INSERT INTO {TABLE} (title, body, is_public) VALUES ({values})"
         with contextlib.closing(writer):
             while not ended.is_set():
-                row = [f"good {self._found.written}", "b" * 200]
+                row = [f"good {self._found.written}", "b" * 200, True]
                 await asyncio.to_thread(writer.execute, insert, row)
                 self._found.written += 1
                 await asyncio.sleep(WRITE_SECONDS)
@@ -299,6 +298,8 @@ def main() -> None:
     length.add_argument("--minutes", type=float, default=10.0, help="for each server; 10")
     length.add_argument("--seconds", type=float)
     parser.add_argument("--server", choices=SERVERS, action="append", help="all; may be repeated")
+    parser.add_argument("--database", choices=VENDORS, default="sqlite", help="sqlite")
+    parser.add_argument("--redis", action="store_true", help="a channel layer on Redis")
     parser.add_argument(
         "--attack",
         choices=[attack.__name__ for attack in ATTACKS],
@@ -309,13 +310,18 @@ def main() -> None:
     arguments = parser.parse_args()
     seconds = arguments.minutes * 60 if arguments.seconds is None else arguments.seconds
     verdicts = {}
-    with tempfile.TemporaryDirectory(prefix="rowcast-hostile-") as folder:
-        template = open_to_anyone(make_database(Path(folder) / "template.sqlite3"))
-        for kind in dict.fromkeys(arguments.server or SERVERS):
-            database = copy_database(template, Path(folder) / f"{kind}.sqlite3")
-            with running(database, kind) as server:
-                found = asyncio.run(attacked(server, seconds, arguments.attack))
-            verdicts[kind] = report(kind, found)
+    for kind in dict.fromkeys(arguments.server or SERVERS):
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="rowcast-hostile-"))
+            stack.enter_context(url_of(arguments.database, folder))
+            settings = {}
+            if arguments.redis:
+                stack.enter_context(layer_on_redis(Path(folder)))
+                settings["TAILER"] = "embedded"
+            database = open_to_anyone(make_database(Path(folder) / "attacked.sqlite3"))
+            server = stack.enter_context(running(database, kind, settings))
+            found = asyncio.run(attacked(server, seconds, arguments.attack))
+        verdicts[kind] = report(kind, found)
     say(f"\nAfter {seconds:.0f} s with each server:\n")
     for kind, kept in verdicts.items():
         say(f"{'PASS' if kept else 'FAIL'} {kind}\n")
