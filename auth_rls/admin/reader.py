@@ -21,8 +21,15 @@ from auth_rls.access.querysets import bound_predicate, permitted
 from auth_rls.access.snapshot import permission_name
 from auth_rls.models import Policy
 from auth_rls.policy import reach
-from auth_rls.policy.definition import ACTIONS, PolicyProblem, Understood, tables, target
-from auth_rls.predicates.predicate import TRUE, columns
+from auth_rls.policy.definition import (
+    ACTIONS,
+    PolicyProblem,
+    Understood,
+    tables,
+    target,
+    user_column,
+)
+from auth_rls.predicates.predicate import TRUE, columns, refs
 from auth_rls.sql.columns import columns_of, concrete
 from auth_rls.sql.inheritance import parent_links
 from auth_rls.sql.primary import at_primary, primary
@@ -93,7 +100,7 @@ class Reader:
 
     def hidden_columns(self, model: type[models.Model], names: Iterable[str]) -> list[str]:
         """Those of the columns that the reader may not view, even of rows that they may: columns
-        that are neither published nor shown by the admin site."""
+        that are neither open nor shown by the admin site."""
         if self._user.is_superuser:
             return []
         model = concrete(model)
@@ -108,7 +115,8 @@ class Reader:
                 name for name, column in columns_of(model).items() if on_site & {*column.names}
             }
         if shown is None:
-            return []  # The project restricts no single columns of this model.
+            # The project restricts no single columns of this model.
+            shown = reach.without_secrets(model)
         return sorted(name for name in names if name not in shown)
 
     def objections(self, policies: Iterable[Understood]) -> list[str]:
@@ -122,6 +130,10 @@ class Reader:
                     continue
                 if understood.action in ACTIONS:
                     self._object(found, understood.model, columns(predicate))
+                of_user = {
+                    user_column(ref.path[0]) for ref in refs(predicate) if ref.source == "user"
+                }
+                self._object(found, get_user_model(), of_user)
                 for model, read in tables(predicate).items():
                     if not self.sees_all_rows(model):
                         rows = model._meta.verbose_name_plural

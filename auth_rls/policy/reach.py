@@ -14,6 +14,7 @@ from typing import Final
 from django.db import models
 
 from auth_rls import conf
+from auth_rls.sql.secret_columns import is_secret
 
 Columns = frozenset[str]
 
@@ -31,14 +32,21 @@ def register(publisher: PublishedColumns) -> None:
 
 
 def open_columns(model: type[models.Model]) -> Columns | None:
-    """The open columns of `model`: the published ones, or all if the model is named in the
-    settings. None for a model that is not open. A proxy counts as the model of its table."""
+    """The open columns of `model`: the published ones and, if the model is named in the settings,
+    all but those that hold secrets. None for a model that is not open. A proxy counts as the model
+    of its table."""
     model = model._meta.concrete_model or model
-    columns = frozenset(field.column for field in model._meta.local_concrete_fields)
+    found = [named for ask in _publishers if (named := ask(model)) is not None]
     if model._meta.label_lower in conf.current().policy_models:
-        return columns
-    published = [found for ask in _publishers if (found := ask(model)) is not None]
-    return frozenset().union(*published) & columns if published else None
+        found.append(without_secrets(model))
+    columns = frozenset(str(field.column) for field in model._meta.local_concrete_fields)
+    return frozenset().union(*found) & columns if found else None
+
+
+def without_secrets(model: type[models.Model]) -> Columns:
+    """The columns of `model` that hold no secrets."""
+    fields = model._meta.local_concrete_fields
+    return frozenset(str(field.column) for field in fields if not is_secret(field))
 
 
 def is_open(model: type[models.Model]) -> bool:

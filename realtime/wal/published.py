@@ -17,10 +17,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 
 from auth_rls.sql.columns import Column
+from auth_rls.sql.secret_columns import is_secret
 from realtime.wal import capture as shapes
 from realtime.wal.capture import CannotCapture, Capture
 from realtime.wal.entry import ColumnInfo, Relation
-from realtime.wal.secret_columns import is_secret
 
 AnyModel = TypeVar("AnyModel", bound=type[models.Model])
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 from django.test import override_settings
@@ -39,6 +40,11 @@ def scratch() -> Iterator[type[models.Model]]:
                 app_label = "zoo"
 
         yield Scratch
+
+
+@pytest.fixture
+def nothing_published(declarations: None) -> None:
+    published.declarations.clear()
 
 
 class PointField(models.Field):
@@ -340,3 +346,51 @@ def test_sqlite_without_recursive_triggers_is_warned_about(
     assert ids() == expected
     if expected:
         assert "PRAGMA recursive_triggers=ON" in (checks.check_database_setting()[0].hint or "")
+
+
+@pytest.mark.usefixtures("nothing_published")
+def test_publishing_users_whole_is_refused_by_a_check_that_says_what_to_do() -> None:
+    user = get_user_model()
+    publish(user)
+    (found,) = checks.check_published()
+    assert found.id == "realtime.E006"
+    assert "password" in found.msg
+    assert found.hint is not None
+    assert "exclude=['password']" in found.hint and "columns=[..., 'password']" in found.hint
+    assert published.published() == ()
+    with pytest.raises(published.CannotCapture):
+        published.shape_of(user)
+
+
+@pytest.mark.usefixtures("nothing_published")
+def test_a_secret_that_is_left_out_or_named_is_no_mistake() -> None:
+    user = get_user_model()
+    for declared in ({"exclude": ["password"]}, {"columns": ["username"]}):
+        publish(user, **declared)
+        assert checks.check_published() == []
+        assert "password" not in {column.name for column in published.shape_of(user)}
+    publish(user, columns=["username", "password"])
+    assert checks.check_published() == []
+    assert "password" in {column.name for column in published.shape_of(user)}
+
+
+@pytest.mark.usefixtures("nothing_published")
+def test_a_key_that_is_a_secret_has_to_be_named_too() -> None:
+    with isolate_apps("tests.zoo"):
+
+        class Token(models.Model):
+            key = models.CharField(max_length=40, primary_key=True)
+
+            class Meta:
+                app_label = "zoo"
+
+    model = Token
+    publish(model, exclude=["key"])
+    (found,) = checks.check_published()
+    assert found.id == "realtime.E006"
+    assert "primary key is always published" in str(found.hint)
+    publish(model, columns=[])
+    assert [one.id for one in checks.check_published()] == ["realtime.E006"]
+    for named in ("key", "pk"):
+        publish(model, columns=[named])
+        assert checks.check_published() == []

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission
+from django.contrib import admin
+from django.contrib.auth.models import Permission, User
 from django.contrib.sessions.models import Session
 from django.db.models import Q
 from django.test import Client
@@ -18,6 +19,7 @@ from django.utils import timezone
 
 from auth_rls import declare_policy, select
 from auth_rls.models import Policy
+from auth_rls.policy import reach
 from demo.models import Message
 from realtime import publish
 from realtime.wal import published
@@ -276,3 +278,40 @@ def test_policies_in_code_that_read_closed_models_are_not_answered_for() -> None
 
 def test_permissions_of_other_models_are_still_published_as_before() -> None:
     assert published.published_columns(Note) and not published.published_columns(Permission)
+
+
+@pytest.mark.parametrize("using", [{"session_key__startswith": "k"}, {"session_key": "k"}])
+def test_an_editor_does_not_count_by_the_secrets_of_a_model_in_the_settings(
+    settings: Any, using: Any
+) -> None:
+    settings.AUTH_RLS = {"POLICY_MODELS": ["sessions.Session"]}
+    Session.objects.create(session_key="k" * 32, session_data="", expire_date=timezone.now())
+    editor = staff("editor", "sessions.view_session", *EDITOR)
+    text = tried(editor, form(using, on="sessions.view_session"))
+    assert "You may not view the column session_key of sessions." in text and "now:" not in text
+    text = tried(editor, form({"expire_date__isnull": False}, on="sessions.view_session"))
+    assert "now:" in text
+
+
+def test_a_secret_of_a_user_is_not_read_by_comparing_it_with_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever may view users does not see their secrets, nor may learn them by rows of their own
+    that a policy compares with them."""
+    monkeypatch.setattr(reach, "is_secret", lambda field: field.name == "last_name")
+    user("ada", last_name="s3cret")
+    Note.objects.create(title="s")
+    policy({"title__lt": "$user.last_name"}, mode="restrictive", name="guessed")
+    editor = staff("editor", "zoo.view_note", "auth.view_user", *EDITOR)
+    shown = admin.site.get_model_admin(User)
+    admin.site.unregister(User)
+    try:
+        tests = [
+            tried(editor, form({"title__lt": "$user.last_name"}, test_user="ada")),
+            explained(editor, Note.objects.get().pk, user="ada"),
+        ]
+    finally:
+        admin.site.register(User, type(shown))
+    for text in tests:
+        assert "You may not view the column last_name of users." in text
+        assert "now:" not in text and not verdicts(text) and "s3cret" not in text

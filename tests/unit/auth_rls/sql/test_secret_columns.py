@@ -1,26 +1,17 @@
-"""Columns that hold secrets are not published unless they are named."""
+"""Which columns hold secrets, by class, model and name."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.sessions.base_session import AbstractBaseSession
 from django.db import models
 from django.db.models.functions import Lower
 from django.test.utils import isolate_apps
 
-from realtime import checks, publish
-from realtime.wal import published
-from realtime.wal.secret_columns import is_secret
-
-
-@pytest.fixture(autouse=True)
-def declarations(monkeypatch: pytest.MonkeyPatch) -> None:
-    for label in list(published.declarations):
-        monkeypatch.delitem(published.declarations, label)
+from auth_rls.sql.secret_columns import is_secret
 
 
 def model_with(name: str = "Thing", /, **fields: models.Field[Any, Any]) -> type[models.Model]:
@@ -188,40 +179,3 @@ def test_a_user_s_password_and_a_session_s_key_and_data_are_secrets() -> None:
 
         assert secrets(Account) == ["password"]
         assert secrets(Visit) == ["session_key", "session_data"]
-
-
-def test_publishing_users_whole_is_refused_by_a_check_that_says_what_to_do() -> None:
-    user = get_user_model()
-    publish(user)
-    (found,) = checks.check_published()
-    assert found.id == "realtime.E006"
-    assert "password" in found.msg
-    assert found.hint is not None
-    assert "exclude=['password']" in found.hint and "columns=[..., 'password']" in found.hint
-    assert published.published() == ()
-    with pytest.raises(published.CannotCapture):
-        published.shape_of(user)
-
-
-def test_a_secret_that_is_left_out_or_named_is_no_mistake() -> None:
-    user = get_user_model()
-    for declared in ({"exclude": ["password"]}, {"columns": ["username"]}):
-        publish(user, **declared)
-        assert checks.check_published() == []
-        assert "password" not in {column.name for column in published.shape_of(user)}
-    publish(user, columns=["username", "password"])
-    assert checks.check_published() == []
-    assert "password" in {column.name for column in published.shape_of(user)}
-
-
-def test_a_key_that_is_a_secret_has_to_be_named_too() -> None:
-    model = model_with("Token", key=models.CharField(max_length=40, primary_key=True))
-    publish(model, exclude=["key"])
-    (found,) = checks.check_published()
-    assert found.id == "realtime.E006"
-    assert "primary key is always published" in str(found.hint)
-    publish(model, columns=[])
-    assert [one.id for one in checks.check_published()] == ["realtime.E006"]
-    for named in ("key", "pk"):
-        publish(model, columns=[named])
-        assert checks.check_published() == []
