@@ -128,13 +128,18 @@ class ConnectionMonitor:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._due.wait(), period)
             self._due.clear()
-            try:
-                await self._look_at_users()
-                await self._look_at_sessions()
-                await self._look_at_tokens()
+            failure: Exception | None = None
+            # Each by itself: they are read from different places, and while one of these does not
+            # answer, the others still end connections.
+            for look in (self._look_at_users, self._look_at_sessions, self._look_at_tokens):
+                try:
+                    await look()
+                except Exception as error:
+                    failure = error
+            if failure is None:
                 self._outage.worked()
-            except Exception as error:
-                self._outage.failed(error)
+            else:
+                self._outage.failed(failure)
                 self._due.set()
                 await asyncio.sleep(self.period_seconds)
 

@@ -15,7 +15,7 @@ from django.test import Client as Browser
 from django.utils import timezone
 
 from auth_rls import Subject, disconnect, token_denylist
-from auth_rls.subjects import denylist
+from auth_rls.subjects import denylist, sessions
 from realtime.process.hub import hub
 from realtime.protocol.errors import CloseCode
 from tests.support.socket_client import Client, closed, db
@@ -248,3 +248,19 @@ async def test_a_denied_token_joins_nothing_more(denied: set[str], watch_rarely:
 async def test_a_list_that_fails_refuses(denied: set[str]) -> None:
     denied.add("broken")
     assert await Client(token=token("ada")).refusal() == GONE
+
+
+async def test_a_denied_token_ends_its_sockets_while_sessions_cannot_be_read(
+    denied: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = await user()
+    by_session = await Client(headers=cookie(await logged_in(ada))).connect()
+    by_token = await Client(token=token("bob", jti="bad")).connect()
+
+    def away(proofs: Any) -> Any:
+        raise OSError("the cache is away")
+
+    monkeypatch.setattr(sessions, "ended", away)
+    denied.add("bad")
+    assert await closed(by_token) == GONE
+    await by_session.close()
