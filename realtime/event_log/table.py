@@ -97,7 +97,7 @@ _decode_relation = msgspec.json.Decoder(Relation).decode
 
 
 class UnknownRelation(LookupError):
-    """An entry names a relation that is not kept, so it cannot be read."""
+    """An entry names a relation that is not kept or is damaged, so it cannot be read."""
 
 
 class Relations:
@@ -113,14 +113,17 @@ class Relations:
     def load(self, alias: str, ids: Iterable[str]) -> None:
         """Read the relations with these ids that are not here. In a database thread.
 
-        Raises UnknownRelation for an id that no relation has.
+        Raises UnknownRelation for an id that no relation has, and for a relation that is damaged.
         """
         missing = sorted({id_ for id_ in ids if id_ not in self._known})
         found = read_relations(connections[alias], missing)
         for id_ in missing:
             if id_ not in found:
                 raise UnknownRelation(f"WAL relation {id_} is missing from realtime_wal_relation")
-            self._known[id_] = _decode_relation(found[id_])
+            try:
+                self._known[id_] = _decode_relation(found[id_])
+            except msgspec.MsgspecError as error:
+                raise UnknownRelation(f"WAL relation {id_} cannot be read: {error}") from None
 
     def __getitem__(self, id_: str) -> Relation:
         return self._known[id_]

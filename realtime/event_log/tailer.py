@@ -23,7 +23,7 @@ from realtime.event_log.leadership import Deposed, Leadership, Role
 from realtime.event_log.sequencer import Look, Sequencer
 from realtime.event_log.table import BATCH, UnknownRelation, read_rows, relations
 from realtime.util.backoff import Backoff
-from realtime.util.database_threads import unpooled
+from realtime.util.database_threads import DATABASE_ERRORS, unpooled
 from realtime.util.outage_log import OutageLog
 from realtime.wal.head import Head, begin_epoch, renew_epoch
 from realtime.wal.vendor import vendor_of
@@ -129,7 +129,10 @@ class Tailer:
                 try:
                     changed = wake.changed() or self._undecided
                     busy = _BUSY_LOOKS if changed and self._poll() else max(busy - 1, 0)
-                except (DatabaseError, InterfaceError, LookupError, OSError) as error:
+                except Exception as error:
+                    # Whatever it is: without the loop nothing is numbered any more.
+                    if self._outage.problem is None and not isinstance(error, DATABASE_ERRORS):
+                        logger.exception("tailing failed", extra={"action": "tail_failing"})
                     self._outage.failed(error)
                     wake.forget()
                     self._sequencer.forget()
@@ -235,6 +238,8 @@ class Tailer:
             self._send(Batch(head.epoch, position.seq, rows, shapes))
             position = Head(head.epoch, rows[-1].seq, rows[-1].commit_us)
             self._position = position
+            if self._stop.is_set():
+                return
 
     def _send(self, batch: Batch) -> None:
         try:

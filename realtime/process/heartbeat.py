@@ -109,17 +109,21 @@ async def keep_row(
     try:
         while True:
             renew_now.clear()
-            written = report()
             try:
-                existed = await in_database_thread(registration.renew, written)
-            except DATABASE_ERRORS as error:
-                outage.failed(error)
-            else:
-                outage.worked()
-                if not existed:
-                    on_new_row()
-                if after_renewal is not None:
-                    await after_renewal(written)
+                written = report()
+                try:
+                    existed = await in_database_thread(registration.renew, written)
+                except DATABASE_ERRORS as error:
+                    outage.failed(error)
+                else:
+                    outage.worked()
+                    if not existed:
+                        on_new_row()
+                    if after_renewal is not None:
+                        await after_renewal(written)
+            except Exception:
+                # Without its row the process counts as dead, and its presence rows are deleted.
+                logger.exception("a renewal failed", extra={"action": "lease_failing"})
             await asyncio.sleep(timing.announce)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timing.renew - timing.announce):

@@ -145,8 +145,6 @@ class PresenceWriter:
                 self._wake.clear()
             try:
                 await self._write(batch)
-            except asyncio.CancelledError:
-                raise
             except (IntegrityError, ProcessExpired):
                 # The lease expired. The next renewal makes a new row and calls `registered`.
                 self._registered.clear()
@@ -164,7 +162,9 @@ class PresenceWriter:
     async def _write(self, batch: list[_Tracked]) -> None:
         try:
             await self._store(batch)
-        except (DataError, ValueError) as error:
+        except Exception as error:
+            if not _is_refusal(error):
+                raise
             # The database refuses a value, such as a NUL, and does not say of which row.
             if len(batch) == 1:
                 self._refuse(batch[0], error)
@@ -237,6 +237,14 @@ class PresenceWriter:
     def _again(self, batch: list[_Tracked]) -> None:
         for tracked in batch:
             self._mark(tracked)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a row can never be written as it is. That is any error but one that passes, such as
+    that of a database which does not answer: a row that cannot be written for a reason of its own
+    must not keep the writer from the others."""
+    passes = isinstance(error, (ProcessExpired, *DATABASE_ERRORS))
+    return isinstance(error, DataError) or not passes
 
 
 def _at(row: PresenceRow, version: int) -> PresenceRow:

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from django.db import connection, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import OperationalError
 
 from realtime.event_log import sequencer
 from realtime.event_log.batch import Batch
 from realtime.event_log.table import BATCH
 from realtime.event_log.tailer import Tailer
+from realtime.models import WalEntry, WalRelation
 from realtime.wal.head import read_head
 from realtime.wal.sqlite.change_detector import SqliteChangeDetector
 from tests.support.waiting import until
@@ -137,6 +139,60 @@ def test_a_log_that_was_restored_is_announced_as_a_new_epoch(running: Running) -
     assert running.batches[-1].rows == []
     Note.objects.create(title="b")
     until(lambda: running.seqs == [1, 1])
+
+
+def test_a_relation_that_is_damaged_stops_no_tailer(running: Running) -> None:
+    """As after a restore by hand, or of a newer version."""
+    Note.objects.create(title="a")
+    until(lambda: running.seqs == [1])
+    old = running.batches[-1].epoch
+    WalRelation.objects.create(
+        id="damaged", schema_name="public", table_name="zoo_note", definition='{"id": 1}'
+    )
+    Note.objects.create(title="unreadable")
+    WalEntry.objects.create(
+        table_name="zoo_note", op="INSERT", new="{}", relation_id="damaged", captured_us=1
+    )
+    until(lambda: running.batches[-1].epoch != old, "a new epoch behind it")
+    Note.objects.create(title="b")
+    until(lambda: bool(running.batches[-1].rows), "publication")
+    assert b'"b"' in (running.batches[-1].rows[-1].new or b"")
+
+
+def test_an_error_of_any_kind_ends_no_tailer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks: list[object] = []
+    look = sequencer.Sequencer.look
+
+    def fails_once(self: sequencer.Sequencer, connection: BaseDatabaseWrapper) -> sequencer.Look:
+        looks.append(connection)
+        if len(looks) == 1:
+            raise RuntimeError("anything")
+        return look(self, connection)
+
+    monkeypatch.setattr(sequencer.Sequencer, "look", fails_once)
+    Note.objects.create(title="a")
+    running = Running()
+    until(lambda: len(looks) > 1, "another look")
+    running.stop()
+    assert "anything" in caplog.text
+
+
+def test_a_stop_waits_for_one_batch_and_not_for_a_backlog() -> None:
+    published: list[int] = []
+
+    def publish(batch: Batch) -> None:
+        published.append(len(batch.rows))
+        tailer.stop()
+
+    tailer = Tailer("default", 0.005, publish)
+    tailer.drain()
+    Note.objects.bulk_create([Note(title=str(n)) for n in range(3 * BATCH)])
+    # Another process numbers them, so this one has them all to publish.
+    sequencer.number(connection, 3 * BATCH)
+    tailer.drain()
+    assert published == [BATCH]
 
 
 def test_a_stop_that_comes_before_the_start_is_not_lost() -> None:

@@ -214,6 +214,24 @@ async def test_a_database_that_goes_away_is_logged_once_and_outlived(
     await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_an_error_of_any_kind_does_not_end_the_renewals(
+    pool: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = 0
+
+    async def fails_once(written: Report) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise RuntimeError("anything")
+
+    task = asyncio.create_task(keep_row(registration(), Report, fails_once, timing=QUICK))
+    await auntil(lambda: calls > 2, "more renewals")
+    assert [record.action for record in caplog.records] == ["lease_failing"]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 # --- a tailer -------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from realtime.process import registry
 from realtime.process.heartbeat import HeartbeatTiming
 from realtime.process.hub import hub
 from realtime.topics.presence import tracker
+from realtime.topics.presence.state import PresenceMeta
+from realtime.topics.presence.store import PresenceRow
 from tests.support.socket_client import Client, db
 from tests.support.tokens import token
 from tests.support.waiting import auntil
@@ -293,6 +296,19 @@ async def test_a_refusal_leaves_the_writer_at_work_for_later_calls() -> None:
         await auntil(lambda: len(hub().presence) == 0)
         assert (await other.reply(await track(other, {})))["status"] == "ok"
         await other.close()
+
+
+async def test_a_presence_that_cannot_be_written_keeps_no_other_from_it(here: Any) -> None:
+    ann, _ = await here("ann")
+    # Deeper than the encoder of the database's driver follows.
+    nested = b"[" * 990 + b"]" * 990
+    answers: dict[str, str | None] = {}
+    for id_, meta in (("deep", b'{"a":%b}' % nested), ("flat", b'{"a":1}')):
+        row = PresenceRow(PresenceMeta(id_, 0, id_, meta), "room", False)
+        hub().presence.track(row, partial(answers.__setitem__, id_))
+    await auntil(lambda: len(answers) == 2, "both answers")
+    assert answers["flat"] is None
+    assert (await ann.reply(await track(ann, {"n": 1})))["status"] == "ok"
 
 
 async def test_a_topic_nobody_watches_is_not_kept(here: Any) -> None:
