@@ -33,6 +33,7 @@ from tests.acceptance.support.worlds import stand
 from tests.support import redis as redises
 from tests.support.redis import Redis
 from tests.support.tokens import token
+from tests.support.waiting import auntil
 
 figures = logging.getLogger("rowcast.figures")
 
@@ -144,10 +145,12 @@ async def play(
 
 
 async def another_leads(world: Deployment, former: Program) -> Program:
-    async with asyncio.timeout(PATIENCE):
-        while (leader := await asyncio.to_thread(world.leader)) is former:
-            await asyncio.sleep(0.02)
-    return leader
+    async def another() -> Program | None:
+        leader = await asyncio.to_thread(world.leader)
+        return None if leader is former else leader
+
+    found: Program = await auntil(another, "another leader", patience=PATIENCE, every=0.02)
+    return found
 
 
 @pytest.mark.parametrize("layer", LAYERS)

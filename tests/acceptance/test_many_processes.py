@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from tests.acceptance.support.server import PATIENCE, SERVICE_KEY, free_port
 from tests.acceptance.support.worlds import stand
 from tests.support.redis import Redis
 from tests.support.tokens import token
+from tests.support.waiting import auntil
 
 LAYERS = ("core", "pubsub")
 KINDS = ("daphne", "uvicorn", "fanout")
@@ -107,12 +109,9 @@ async def test_a_policy_switched_off_silences_every_server(deploy: Any) -> None:
 
 async def until_ended(pid: int) -> None:
     """Returns when this child of ours has ended."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            done, _ = os.waitpid(pid, os.WNOHANG)
-            if done:
-                return
-            await asyncio.sleep(0.02)
+    await auntil(
+        lambda: os.waitpid(pid, os.WNOHANG)[0], "the end of the process", patience=PATIENCE
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -249,13 +248,14 @@ async def test_other_ways_to_serve_end_when_they_are_told_to(
         def address(path: str, query: str = "") -> str:
             return f"ws://127.0.0.1:{port}{path}?{query}"
 
+    async def try_() -> Peer | None:
+        with contextlib.suppress(OSError):
+            return await Peer.open(Place())  # type: ignore[arg-type]
+        return None
+
     async def open_() -> Peer:
-        async with asyncio.timeout(PATIENCE):
-            while True:
-                try:
-                    return await Peer.open(Place())  # type: ignore[arg-type]
-                except OSError:
-                    await asyncio.sleep(0.05)
+        found: Peer = await auntil(try_, "an answer", patience=PATIENCE, every=0.05)
+        return found
 
     program.start()
     try:

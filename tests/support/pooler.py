@@ -7,12 +7,12 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-PATIENCE = 30.0
+from tests.support.waiting import until
+
 # Fewer sessions than a server has connections, so that they must be shared.
 SESSIONS = 3
 _CONFIG = """
@@ -52,23 +52,20 @@ def transaction_pooler(folder: Path, server: int) -> Iterator[int]:
         command[1:1] = ["-u", "nobody"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        _wait_for(port, process)
+        until(lambda: _answers(port, process), "pgbouncer", every=0.05)
         yield port
     finally:
         process.kill()
         process.wait()
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            assert process.poll() is None, "pgbouncer ended"
-            assert time.monotonic() < deadline, "pgbouncer does not answer"
-            time.sleep(0.05)
+def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:
+    assert process.poll() is None, "pgbouncer ended"
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _free_port() -> int:

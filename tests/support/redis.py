@@ -12,14 +12,19 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from tests.support.waiting import until
+
 PATIENCE = 60.0
+LIBRARY_SECONDS = 7.5
+"""Longer than any read of the client libraries lasts: five seconds by default in redis-py, which
+channels_redis.core's layer gets raised to seven (`realtime.bus.layers.own_layer`). These are what
+tests of idleness and of a server that hangs are about, so they wait for so long indeed."""
 GIVEN = os.environ.get("REDIS_URL", "")
 
 
@@ -79,12 +84,11 @@ class Redis:
         self._process = subprocess.Popen(
             [path, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + PATIENCE
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise RuntimeError(f"redis-server did not start:\n{log.read_text()}")
-            time.sleep(0.01)
+        process = self._process
+        until(lambda: self._answers() or process.poll() is not None, "an answer", patience=PATIENCE)
+        if not self._answers():
+            self.kill()
+            raise RuntimeError(f"redis-server did not start:\n{log.read_text()}")
 
     def stop(self) -> None:
         """Ask it to end."""

@@ -12,7 +12,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +21,7 @@ from tests.acceptance.support.orm_process import Hand
 from tests.acceptance.support.server import PATIENCE, ROOT, Server
 from tests.support.redis import Redis
 from tests.support.tokens import SECRET_KEY
+from tests.support.waiting import until
 
 _LOOK_SECONDS = 0.02
 
@@ -66,11 +66,10 @@ class Program:
 
     def until_says(self, words: str, times: int = 1) -> None:
         """Returns when its output holds these words so often; of all its lives."""
-        deadline = time.monotonic() + PATIENCE
-        while self.log.count(words) < times:
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"{self.name} never said {words!r}:\n{self.log}")
-            time.sleep(_LOOK_SECONDS)
+        try:
+            until(lambda: self.log.count(words) >= times, patience=PATIENCE, every=_LOOK_SECONDS)
+        except AssertionError:
+            raise RuntimeError(f"{self.name} never said {words!r}:\n{self.log}") from None
 
     def stop(self) -> int:
         """Ask it to end. Returns its exit code."""
@@ -198,15 +197,18 @@ class Deployment:
 
     def leader(self) -> Program:
         """The tailer that leads; waits until one does."""
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
+
+        def leading() -> Program | None:
             ((leader,),) = self.hand.sql("SELECT leader FROM realtime_head") or [[""]]
-            for tailer in self.tailers:
-                if tailer.running and f":{tailer.pid}:" in leader:
-                    return tailer
-            time.sleep(_LOOK_SECONDS)
-        logs = "\n".join(tailer.log for tailer in self.tailers)
-        raise RuntimeError(f"nobody leads:\n{logs}")
+            found = (one for one in self.tailers if one.running and f":{one.pid}:" in leader)
+            return next(found, None)
+
+        try:
+            found: Program = until(leading, "a leader", patience=PATIENCE, every=_LOOK_SECONDS)
+        except AssertionError:
+            logs = "\n".join(tailer.log for tailer in self.tailers)
+            raise RuntimeError(f"no tailer leads:\n{logs}") from None
+        return found
 
     def end(self) -> None:
         """Nothing of it is left."""

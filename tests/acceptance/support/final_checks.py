@@ -12,6 +12,7 @@ from tests.acceptance.support.deployment import Deployment
 from tests.acceptance.support.orm_process import Hand
 from tests.acceptance.support.resuming_client import Follower
 from tests.acceptance.support.server import PATIENCE
+from tests.support.waiting import auntil
 
 Row = dict[str, Any]
 
@@ -50,9 +51,11 @@ def read_log(hand: Hand) -> list[Entry]:
 
 async def until_numbered(deployment: Deployment) -> None:
     """Returns when all that was captured has its number."""
-    async with asyncio.timeout(PATIENCE):
-        while await asyncio.to_thread(deployment.hand.backlog):
-            await asyncio.sleep(0.02)
+
+    async def numbered() -> bool:
+        return not await asyncio.to_thread(deployment.hand.backlog)
+
+    await auntil(numbered, "the numbering of all entries", patience=PATIENCE, every=0.02)
 
 
 def check_log(hand: Hand) -> list[Entry]:

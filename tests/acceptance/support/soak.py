@@ -19,6 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from tests.acceptance.support.server import ANON_KEY, Server
+from tests.support.waiting import auntil
 
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
@@ -225,10 +226,11 @@ class Soak:
     async def settle(self, patience: float) -> float:
         """Seconds until every client shows the truth. Raises AssertionError after `patience`."""
         began = time.monotonic()
-        while wrong := self.wrong():
-            if time.monotonic() - began > patience:
-                raise AssertionError(f"{len(wrong)} clients are wrong: {wrong[:5]}")
-            await asyncio.sleep(0.1)
+        try:
+            await auntil(lambda: not self.wrong(), patience=patience, every=0.1)
+        except AssertionError:
+            if wrong := self.wrong():
+                raise AssertionError(f"{len(wrong)} clients are wrong: {wrong[:5]}") from None
         return time.monotonic() - began
 
     async def end(self) -> None:

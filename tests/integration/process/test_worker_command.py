@@ -28,7 +28,7 @@ from realtime.util.database_threads import close_connections
 from tests.support import redis as redises
 from tests.support.layers import layers
 from tests.support.processes import ROOT, environment, managing
-from tests.support.redis import Redis, redis_goes
+from tests.support.redis import LIBRARY_SECONDS, Redis, redis_goes
 from tests.support.socket_client import db
 from tests.support.vendors import about_no_database
 from tests.support.waiting import PATIENCE_SECONDS, auntil, until
@@ -107,18 +107,20 @@ def test_runworker_outlives_idleness_and_a_redis_that_hangs_restarts_and_forgets
         (id_,) = registry.workers("default")
 
         def prunes() -> None:
+            before = _prunes(id_)
             write_old(5)
-            deadline = time.monotonic() + 2 * PATIENCE_SECONDS
-            while _reads(id_) == before and time.monotonic() < deadline:
-                # What is sent while the layer does not work is lost.
+
+            def asked() -> bool:
+                # What is sent while the layer does not work is lost, so it is asked again.
+                assert program.process.poll() is None, program.said
                 with contextlib.suppress(Exception):
                     asyncio.run(_ask_to_prune(id_))
-                time.sleep(0.2)
-            assert program.process.poll() is None, program.said
-            assert _reads(id_) > before, program.said
+                return _prunes(id_) > before
 
-        for harm in (lambda: time.sleep(8), own.restart, own.flush, lambda: _hang(own)):
-            before = _reads(id_)
+            until(asked, "pruning", patience=2 * PATIENCE_SECONDS, every=0.2)
+
+        prunes()
+        for harm in (_idle, own.restart, own.flush, lambda: _hang(own)):
             harm()
             prunes()
         program.process.send_signal(signal.SIGTERM)
@@ -126,14 +128,17 @@ def test_runworker_outlives_idleness_and_a_redis_that_hangs_restarts_and_forgets
         assert registry.workers("default") == []
 
 
+def _idle() -> None:
+    time.sleep(LIBRARY_SECONDS)
+
+
 def _hang(server: Redis) -> None:
     server.freeze()
-    # Longer than any time-out of the client library.
-    time.sleep(7)
+    time.sleep(LIBRARY_SECONDS)
     server.thaw()
 
 
-def _reads(id_: str) -> int:
+def _prunes(id_: str) -> int:
     return Process.objects.get(pk=id_).counters.get("prunes", 0)
 
 
