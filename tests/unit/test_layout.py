@@ -49,8 +49,15 @@ def unit_tests() -> list[str]:
 
 
 def _module_of(test: str) -> Path:
-    """Where the module lies that a unit test is about."""
+    """Where the module lies that a unit test is about. Tests of one module that have several ideas
+    fill a folder of its name."""
     folder, name = Path(test).parent, Path(test).name.removeprefix("test_")
+    if _place_of(folder.parent, f"{folder.name}.py").is_file():
+        return _place_of(folder.parent, f"{folder.name}.py")
+    return _place_of(folder, name)
+
+
+def _place_of(folder: Path, name: str) -> Path:
     if folder.parts and folder.parts[0] in ELSEWHERE:
         return ROOT / ELSEWHERE[folder.parts[0]] / Path(*folder.parts[1:]) / name
     if folder.parts and folder.parts[0] == "auth_rls":

@@ -7,20 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 from django.test import override_settings
 
 from auth_rls.models import Policy
 from tests.support.socket_client import Client, db
+from tests.support.socket_users import user
 from tests.support.tokens import token
 from tests.zoo.models import Note, Team
 
 pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
 NOTES = "realtime:public:zoo_note"
-
-
-async def user(name: str) -> User:
-    return await db(User.objects.create_user, name)
 
 
 async def join(client: Client, topic: str = NOTES, **payload: Any) -> Any:

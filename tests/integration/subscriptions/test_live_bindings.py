@@ -23,6 +23,7 @@ from realtime.util.database_threads import close_connections
 from realtime.wal import published, triggers
 from tests.support.live_client import Keeper, everything_handed_out, expected
 from tests.support.socket_client import Client, db
+from tests.support.socket_users import user
 from tests.support.tokens import token
 from tests.support.waiting import auntil
 from tests.zoo.models import Member, Note, Team
@@ -235,10 +236,6 @@ def test_at_the_end_of_any_history_the_set_is_what_the_subject_may_see(
 # --- one thing at a time ------------------------------------------------------------------------
 
 plain = pytest.mark.usefixtures("wal", "closing_hub")
-
-
-async def user(name: str, **fields: Any) -> User:
-    return await db(User.objects.create_user, name, **fields)
 
 
 async def live(asker: str | None = None, **binding: Any) -> Client:
