@@ -180,7 +180,7 @@ class WalEntryAdmin(ReadOnlyAdmin):
     def changes(self, entry: WalEntry) -> str:
         """The columns that an update changed, the first by name."""
         if entry.op != WalEntry.Op.UPDATE:
-            return "-"
+            return ""
         names = vars(entry).get("changed_columns")
         if names is None:
             return str(_("too large to compare"))
@@ -245,11 +245,15 @@ class WalRelationAdmin(ReadOnlyAdmin):
         "them."
     )
     documentation = "reference/capture"
-    list_display = ("table_name", "schema_name", "installed_at", "id")
+    list_display = ("table_name", "schema_name", "installed_at", "short_id")
     list_filter = ("table_name",)
     search_fields = ("id", "table_name")
     ordering = ("table_name", "-installed_at")
     shown = ("id", "schema_name", "table_name", "installed_at", "shape")
+
+    @admin.display(description="id", ordering="id")
+    def short_id(self, relation: WalRelation) -> str:
+        return relation.pk[:8]
 
     @admin.display(description=_("definition"))
     def shape(self, relation: WalRelation) -> SafeString:

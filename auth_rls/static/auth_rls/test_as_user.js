@@ -4,7 +4,6 @@
 document.addEventListener("DOMContentLoaded", () => {
   const button = document.getElementById("auth-rls-test-button");
   const panel = document.getElementById("auth-rls-test-panel");
-  const user = document.getElementById("auth-rls-test_user");
   if (!button) return;
 
   button.addEventListener("click", async (click) => {
@@ -27,12 +26,5 @@ document.addEventListener("DOMContentLoaded", () => {
     } finally {
       button.disabled = false;
     }
-  });
-
-  // Enter would press the first button of the form, which saves.
-  user.addEventListener("keydown", (key) => {
-    if (key.key !== "Enter") return;
-    key.preventDefault();
-    button.click();
   });
 });
