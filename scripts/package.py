@@ -1,4 +1,5 @@
-"""Checks of the built files for scripts/package: they contain what is needed, and nothing else."""
+"""Checks of the built files for scripts/package: they contain what is needed, and nothing else; and
+the wheel works in a bare project, of this environment and of each interpreter that is named."""
 
 from __future__ import annotations
 
@@ -42,7 +43,22 @@ def held(path: Path) -> set[str]:
         return {name.partition("/")[2] for name in archive.getnames()}
 
 
-def main(folder: Path) -> None:
+def installed(python: str, wheel: Path) -> None:
+    """Install the wheel for `python`, with what it depends on, and use it in a bare project."""
+    with tempfile.TemporaryDirectory() as place:
+        steps = (
+            [python, "-m", "venv", "venv"],
+            ["venv/bin/pip", "install", "-q", "--disable-pip-version-check", str(wheel.resolve())],
+            ["venv/bin/python", "-W", "error::DeprecationWarning:realtime", "-c", CODE],
+        )
+        for step in steps:
+            done = subprocess.run(step, cwd=place, capture_output=True, text=True)
+            if done.returncode:
+                said = f"{done.stdout}{done.stderr}"
+                sys.exit(f"{wheel.name} does not work with {python}: {step}\n{said}")
+
+
+def main(folder: Path, pythons: list[str]) -> None:
     (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
     for path in (wheel, sdist):
         if missing := needed() - held(path):
@@ -64,7 +80,9 @@ def main(folder: Path) -> None:
         )
         if done.returncode or place not in done.stdout:
             sys.exit(f"a bare project cannot use {wheel.name}:\n{done.stdout}{done.stderr}")
+    for python in pythons:
+        installed(python, wheel)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])
