@@ -276,11 +276,15 @@ def _name_fields(reader: Reader, model: type[models.Model]) -> list[str]:
 
 
 def _searched(reader: Reader, model: type[models.Model]) -> list[str]:
-    """Fields with text that the reader may view."""
+    """Fields with text that the reader may view. Never those with secrets: an admin that shows a
+    password shows no more than its kind."""
+    harmless = reach.without_secrets(model)
     texts = [
         column
         for column in columns_of(model).values()
-        if column.kind is Kind.TEXT and column.field.remote_field is None
+        if column.kind is Kind.TEXT
+        and column.field.remote_field is None
+        and column.name in harmless
     ]
     hidden = reader.hidden_columns(model, [column.name for column in texts])
     return [column.field.name for column in texts if column.name not in hidden][:_SEARCHED]

@@ -151,6 +151,17 @@ def test_rows_are_not_found_by_a_column_out_of_sight() -> None:
     assert rows(editor, "secret") == rows(editor, "sec") == []
 
 
+def test_no_row_is_found_by_a_secret() -> None:
+    """The admin of users names the password among its fields, and shows a summary of it."""
+    ada = user("ada", password="pbkdf2_sha256$1$salt$secrethash")
+    for client in (
+        staff("clerk", "auth_rls.view_policy", "auth.view_user"),
+        staff("root", is_superuser=True),
+    ):
+        assert rows(client, "ada", on="auth.view_user") == [str(ada.pk)]
+        assert rows(client, "secrethash", on="auth.view_user") == []
+
+
 @pytest.mark.parametrize("what", ["users", "rows", "permissions", "columns"])
 def test_nothing_is_offered_to_other_staff(client: Client, what: str) -> None:
     assert client.get(f"{LIST}{what}/").status_code == 302
