@@ -130,8 +130,8 @@ def _by_route() -> bool:
 
 @register()
 def check_layer(**kwargs: Any) -> list[CheckMessage]:
-    """W013 the layer cannot be made, no error because `migrate` needs none; W010 a layer of
-    channels_redis.core whose reads time out while it is idle."""
+    """W013 the layer is not there or cannot be made, no error because `migrate` needs none; W010 a
+    layer of channels_redis.core whose reads time out while it is idle."""
     alias = conf.current().CHANNEL_LAYER
     problem = layer_problem(alias)
     broken: list[CheckMessage] = (
@@ -140,8 +140,8 @@ def check_layer(**kwargs: Any) -> list[CheckMessage]:
         else [
             Warning(
                 f"The channel layer {alias!r} {problem}.",
-                hint="Channels takes some of these for no layer at all: broadcasts would reach one "
-                f"process only. See CHANNEL_LAYERS[{alias!r}].",
+                hint="Without it broadcasts reach one process only. See CHANNEL_LAYERS and "
+                "REALTIME['CHANNEL_LAYER'].",
                 id="realtime.W013",
             )
         ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from channels import DEFAULT_CHANNEL_LAYER
 from channels.layers import InMemoryChannelLayer, channel_layers, get_channel_layer
 
 logger = logging.getLogger("realtime.bus")
@@ -17,14 +18,17 @@ CALL_SECONDS = 2.0
 
 
 def own_layer(alias: str) -> Any:
-    """A new layer object of this alias; None if none is configured.
+    """A new layer object of this alias; None if none is configured, or it cannot be made, which is
+    logged: a server without it goes on for the sockets of its own process.
 
     An in-memory layer is the project's own object, because two of them do not reach each other.
     """
     problem = layer_problem(alias)
     if problem is not None:
-        # Channels treats a layer whose class raises KeyError as no layer, without a message.
+        # Channels treats a layer whose class raises KeyError as no layer, without a message, and
+        # other errors are none for each handshake to fail with.
         logger.error("the channel layer %r %s", alias, problem, extra={"action": "bus_down"})
+        return None
     shared = get_channel_layer(alias)
     if shared is None or isinstance(shared, InMemoryChannelLayer):
         return shared
@@ -57,9 +61,14 @@ def idle_timeout(alias: str) -> tuple[float, float] | None:
 
 
 def layer_problem(alias: str) -> str | None:
-    """Why a layer that is configured cannot be made; None where it can, or where there is none."""
-    if alias not in channel_layers.configs:
+    """Why the layer of this alias cannot be made; None where it can, or where no layer is
+    configured at all."""
+    configs = channel_layers.configs
+    if not configs and alias == DEFAULT_CHANNEL_LAYER:
         return None
+    if alias not in configs:
+        known = ", ".join(map(repr, sorted(configs))) or "nothing"
+        return f"is not configured: CHANNEL_LAYERS has {known}"
     try:
         channel_layers.make_backend(alias)
     except Exception as error:

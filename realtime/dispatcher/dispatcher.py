@@ -114,6 +114,8 @@ class Dispatcher:
         self._before: Position | None = None
         # Changes of permissions for which channels were not bound anew yet.
         self._unbound: list[DatabaseEvent] = []
+        # Tables of which nothing comes any more, or something again, by `db_table`.
+        self._recaptured: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._slice_seconds = rhythm.slice_seconds
         self._time_slice = TimeSlice(rhythm.slice_seconds)
@@ -189,11 +191,17 @@ class Dispatcher:
             self._waiting_rows += message.weight
         self._news.set()
 
+    def capture_changed(self, tables: Collection[str]) -> None:
+        """Nothing comes of these tables (by `db_table`) any more, or something again: the channels
+        that are subscribed to them are planned anew, and told."""
+        self._recaptured.update(tables)
+        self._news.set()
+
     # --- the log --------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         while True:
-            if not self._inbox and not self._broadcasts:
+            if not self._inbox and not self._broadcasts and not self._recaptured:
                 self._news.clear()
                 await self._news.wait()
             try:
@@ -202,6 +210,9 @@ class Dispatcher:
                     self._waiting_rows -= batch.weight
                     await self._take(batch)
                     self._outage.worked()
+                if self._recaptured:
+                    tables, self._recaptured = self._recaptured, set()
+                    await self._rebinding.rebind_tables(tables, self.log.position)
                 # In alternation, so that a flood of changes does not delay broadcasts, nor the
                 # other way round.
                 self._cast_some()

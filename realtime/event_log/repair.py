@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from django.core.management.color import no_style
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -113,15 +112,10 @@ def _ids(connection: BaseDatabaseWrapper) -> Problem | None:
     if not vendor_of(connection).ids_behind(connection):
         return None
 
-    def mend() -> None:
-        with connection.cursor() as cursor:
-            for statement in connection.ops.sequence_reset_sql(no_style(), [WalEntry]):
-                cursor.execute(statement)
-
     return Problem(
         "New entries would get ids that are taken, so writes to published tables fail.",
         "The sequence goes on behind the largest id.",
-        mend,
+        lambda: vendor_of(connection).pass_taken_ids(connection),
     )
 
 

@@ -22,6 +22,7 @@ from realtime.event_log.batch import Batch
 from realtime.event_log.leadership import Deposed, Leadership, Role
 from realtime.event_log.sequencer import Look, Sequencer
 from realtime.event_log.table import BATCH, UnknownRelation, read_rows, relations
+from realtime.event_log.taken_ids import TakenIds
 from realtime.util.backoff import Backoff
 from realtime.util.database_threads import DATABASE_ERRORS, unpooled
 from realtime.util.outage_log import OutageLog
@@ -123,10 +124,12 @@ class Tailer:
         connection = connections[self._alias]
         wake = vendor_of(connection).change_detector(connection)
         busy = 0
+        ids = TakenIds()
         backoff = Backoff(_BACKOFF_FIRST, _BACKOFF_MOST)
         try:
             while not self._stop.is_set():
                 try:
+                    ids.look(connection)
                     changed = wake.changed() or self._undecided
                     busy = _BUSY_LOOKS if changed and self._poll() else max(busy - 1, 0)
                 except Exception as error:

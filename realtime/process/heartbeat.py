@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
+from typing import Protocol
 
 from realtime import conf
 from realtime.event_log.read_holds import holds
 from realtime.event_log.tailer import Tailer
 from realtime.models import Process
 from realtime.process.maintenance import Maintenance
-from realtime.process.numbering_monitor import NumberingMonitor
 from realtime.process.registry import Registration, Report
 from realtime.util.database_threads import (
     DATABASE_ERRORS,
@@ -41,14 +41,20 @@ class HeartbeatTiming:
 USUAL = HeartbeatTiming()
 
 
+class Monitor(Protocol):
+    """Something of a server process that looks at the database now and then."""
+
+    async def look(self) -> None: ...
+
+
 async def keep(
     id_: str,
     report: Callable[[], Report],
     on_new_row: Callable[[], None],
-    numbering: NumberingMonitor,
+    monitors: Collection[Monitor],
     timing: HeartbeatTiming = USUAL,
 ) -> None:
-    """Keep the row of a server process until cancelled. After each renewal `numbering` looks, and
+    """Keep the row of a server process until cancelled. After each renewal the monitors look, and
     `on_new_row` is called if the row had to be made."""
     alias = conf.current().DATABASE
     registration = Registration(alias, id_, Process.Kind.SERVER)
@@ -56,7 +62,8 @@ async def keep(
 
     async def after_renewal(written: Report) -> None:
         await maintenance.beat(written)
-        await numbering.look()
+        for monitor in monitors:
+            await monitor.look()
 
     try:
         await keep_row(registration, report, after_renewal, on_new_row, timing)

@@ -29,6 +29,7 @@ from realtime.event_log.position import Position
 from realtime.event_log.tailer import Tailer
 from realtime.process import heartbeat
 from realtime.process.broadcast_sender import ServerSender
+from realtime.process.capture_monitor import CaptureMonitor
 from realtime.process.connection_monitor import ConnectionMonitor, Monitored
 from realtime.process.loop_monitor import LoopMonitor
 from realtime.process.numbering_monitor import NumberingMonitor
@@ -109,6 +110,12 @@ class Hub:
         self._present: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
         self.numbering = NumberingMonitor(self._alias)
+        #: Whether something comes of the tables that are subscribed to.
+        self.capture = CaptureMonitor(
+            self._alias,
+            lambda: self.dispatcher.subscriptions.channels.subscribed > 0,
+            self.dispatcher.capture_changed,
+        )
         #: Of the row of this process, from the start on.
         self.heartbeat_timing = heartbeat.USUAL
         self._signal = StopSignal(self._loop, self.drain, _DRAIN_SECONDS)
@@ -192,7 +199,7 @@ class Hub:
                     self.id,
                     self._report,
                     self.presence.registered,
-                    self.numbering,
+                    (self.numbering, self.capture),
                     self.heartbeat_timing,
                 ),
                 name="rowcast-row",

@@ -34,6 +34,7 @@ from realtime.subscriptions.replay.replay import Replay
 from realtime.subscriptions.replay.snapshot import LiveKey
 from realtime.subscriptions.request import Request, Revoked
 from realtime.subscriptions.subscriber import Subscriber
+from realtime.wal import published
 
 logger = logging.getLogger("realtime.listening")
 
@@ -105,6 +106,16 @@ class Channels:
     def plan_of(self, subscriber: Subscriber) -> Plan:
         """The plan of a channel. Raises KeyError for a channel that is not here."""
         return self._channels[subscriber].plan
+
+    def asks_for(self, subscriber: Subscriber, tables: Collection[str]) -> bool:
+        """Whether a channel that is here has a binding on one of these tables (by `db_table`)."""
+        request = self._channels[subscriber].request
+        return any(
+            binding.covers(entry.schema, entry.table)
+            for entry in published.published()
+            if entry.model._meta.db_table in tables
+            for binding in request.bindings
+        )
 
     def of_users(self, keys: Iterable[str]) -> Iterator[Subscriber]:
         """The channels of these users, given by their primary keys as text."""
@@ -206,7 +217,7 @@ class Channels:
             return
         self._filters.release(subscriber, ids)
         request = channel.request.ended(ids, TOO_COSTLY)
-        self._replace(subscriber, channel, request, channel.plan.without(ids))
+        self._replace(subscriber, channel, request, channel.plan.refused(request.bindings))
         if channel.replay is not None:
             self._redirect(subscriber, channel, channel.replay)
         else:

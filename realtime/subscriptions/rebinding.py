@@ -147,6 +147,12 @@ class Rebinding:
             if entitled:
                 await self.rebind(RebindScope(), entitled, at)
 
+    async def rebind_tables(self, tables: Collection[str], at: Position) -> None:
+        """Bind the channels with bindings on these tables (by `db_table`) as of this position."""
+        asks_for = self._channels.asks_for
+        concerned = [channel for channel in self._channels if asks_for(channel, tables)]
+        await self.rebind(RebindScope(), concerned, at)
+
     def _concerned(
         self, scope: RebindScope, subscribers: Collection[Subscriber]
     ) -> list[Subscriber]:
@@ -192,8 +198,15 @@ class Rebinding:
                 subscriber.revoked()
                 continue
             request, plan = bound
-            if channels.bind(subscriber, request, plan):
+            ended, returned = _differences(channels.plan_of(subscriber), plan)
+            changed = channels.bind(subscriber, request, plan)
+            for problem in ended:
+                subscriber.binding_ended(problem)
+            if changed and plan.subscriptions:
                 subscriber.resubscribed()
+            if returned:
+                # What changed meanwhile is not known.
+                subscriber.resync(self._sets.position)
             if request.private is not None:
                 subscriber.permitted(plan.rights)
 
@@ -265,6 +278,16 @@ class _Plans:
     selects: Iterable[Select]
     #: The permissions at the position cannot be known, so these plans deny.
     unknown: bool = False
+
+
+def _differences(before: Plan, plan: Plan) -> tuple[list[str], bool]:
+    """The problems that bindings did not have before, and whether bindings have tables that they
+    did not have before. Both plans are of the same bindings."""
+    pairs = zip(before.problems, plan.problems, strict=True)
+    ended = [now for then, now in pairs if now is not None and now != then]
+    tables = {(item.id, item.schema, item.table) for item in plan.subscriptions}
+    known = {(item.id, item.schema, item.table) for item in before.subscriptions}
+    return ended, not tables <= known
 
 
 def _replan(

@@ -1,6 +1,7 @@
 """Published models whose changes can never be captured, because they are in another database, or
-are a view or foreign table. Joins to their tables are refused with the reason, and checks name
-them. So are all joins where accounts or policies are in another database than the log.
+are a view or foreign table, and those that lost their triggers. Joins to their tables are refused
+with the reason, and checks name them. So are all joins where accounts or policies are in another
+database than the log.
 
 The database is looked at now and then, and the result is kept for the process.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from django.apps import apps
 from django.contrib.auth import get_user_model
@@ -26,6 +27,7 @@ from realtime.wal.published import Published
 from realtime.wal.vendor import supports, vendor_of
 
 ABSENT = "the table does not exist"
+UNCAPTURED = "its triggers are missing, so its changes are not captured"
 APART = (
     "accounts or policies are kept in another database than the log, so no policy can be trusted"
 )
@@ -35,6 +37,7 @@ _LOOK_SECONDS = 60.0
 
 _lock = threading.Lock()
 _known: Mapping[str, str] = {}
+_uncaptured: frozenset[str] = frozenset()
 _looked: tuple[frozenset[str], float] | None = None
 
 
@@ -72,9 +75,19 @@ def refresh(alias: str) -> None:
         return
 
 
+def look(alias: str, uncaptured: Collection[str] = ()) -> Mapping[str, str]:
+    """Look at the database now. `uncaptured` are the tables (by `db_table`) that have lost their
+    triggers. Returns for each table of which nothing can come the reason. In a database thread;
+    raises what the database raises."""
+    global _known, _uncaptured
+    _known, _uncaptured = find(connections[alias]), frozenset(uncaptured)
+    return dict.fromkeys(_uncaptured, UNCAPTURED) | _known
+
+
 def of(entry: Published) -> str | None:
     """Why changes of this model cannot be captured, by the last result; None if they can."""
-    return _known.get(entry.model._meta.db_table)
+    table = entry.model._meta.db_table
+    return _known.get(table, UNCAPTURED if table in _uncaptured else None)
 
 
 def deciding_elsewhere(alias: str) -> dict[type[Model], str]:

@@ -68,6 +68,19 @@ def faults(using: str | None = None) -> list[str]:
     return found
 
 
+def uncaptured(using: str | None = None) -> set[str]:
+    """The published tables (by `db_table`) that lack a trigger. In a database thread.
+
+    Raises UnknownVendor, and what the database raises.
+    """
+    lacking = {trigger.table for trigger in status(using) if trigger.state is State.MISSING}
+    return {
+        entry.model._meta.db_table
+        for entry in published.published()
+        if label(entry.schema, entry.table) in lacking
+    }
+
+
 def reconcile(using: str | None = None) -> list[Trigger]:
     """Install missing triggers, replace stale ones, and remove those that are not wanted any more.
     Returns the changed triggers. Takes no lock if there is nothing to change.

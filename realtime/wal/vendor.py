@@ -231,7 +231,11 @@ class Vendor(Protocol):
 
     def ids_behind(self, connection: BaseDatabaseWrapper) -> bool:
         """Whether new entries would get ids that the log's table has already, as after a restore
-        of its rows alone."""
+        of its rows alone: writes to published tables then fail."""
+        ...
+
+    def pass_taken_ids(self, connection: BaseDatabaseWrapper) -> None:
+        """Have new entries get ids behind those that are taken. Raises what the database raises."""
         ...
 
     def log_bytes(self, connection: BaseDatabaseWrapper) -> int | None:

@@ -180,8 +180,7 @@ class Postgresql:
 
     def ids_behind(self, connection: BaseDatabaseWrapper) -> bool:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_get_serial_sequence('realtime_wal', 'id')")
-            (sequence,) = cursor.fetchone()
+            sequence = _id_sequence(cursor)
             if sequence is None:
                 return False
             # The newest ids are at the end of the log.
@@ -191,10 +190,28 @@ class Postgresql:
             )
             return bool(cursor.fetchone()[0])
 
+    def pass_taken_ids(self, connection: BaseDatabaseWrapper) -> None:
+        with connection.cursor() as cursor:
+            sequence = _id_sequence(cursor)
+            if sequence is not None:
+                # Another process may have moved it on meanwhile, and drawn ids.
+                cursor.execute(
+                    "SELECT setval(%s, GREATEST(last_value,"
+                    f" (SELECT MAX(id) FROM realtime_wal))) FROM {sequence}",
+                    [sequence],
+                )
+
     def log_bytes(self, connection: BaseDatabaseWrapper) -> int | None:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_total_relation_size('realtime_wal')")
             return int(cursor.fetchone()[0])
+
+
+def _id_sequence(cursor: Any) -> str | None:
+    """The sequence behind the ids of the log's table, as SQL."""
+    cursor.execute("SELECT pg_get_serial_sequence('realtime_wal', 'id')")
+    (sequence,) = cursor.fetchone()
+    return None if sequence is None else str(sequence)
 
 
 vendor: Vendor = Postgresql()

@@ -166,6 +166,9 @@ class Sqlite:
         # AUTOINCREMENT takes the ids in the table into account.
         return False
 
+    def pass_taken_ids(self, connection: BaseDatabaseWrapper) -> None:
+        """None can be taken."""
+
     def log_bytes(self, connection: BaseDatabaseWrapper) -> int | None:
         return None
 

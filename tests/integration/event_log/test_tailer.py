@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from django.db import connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.utils import OperationalError
+from django.db.utils import IntegrityError, OperationalError
 
 from realtime.event_log import sequencer
 from realtime.event_log.batch import Batch
@@ -19,6 +19,8 @@ from realtime.event_log.tailer import Tailer
 from realtime.models import WalEntry, WalRelation
 from realtime.wal.head import read_head
 from realtime.wal.sqlite.change_detector import SqliteChangeDetector
+from realtime.wal.vendor import vendor_of
+from tests.support.vendors import on_postgresql
 from tests.support.waiting import until
 from tests.zoo.models import Note
 
@@ -227,3 +229,21 @@ def test_a_missing_file_is_an_error_and_no_empty_database_takes_its_place(
         wake.changed()
     monkeypatch.undo()
     connection.close()
+
+
+@on_postgresql
+def test_ids_that_a_restore_made_taken_are_passed_over_by_the_tailer() -> None:
+    for n in range(3):
+        Note.objects.create(title=str(n))
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT setval(pg_get_serial_sequence('realtime_wal', 'id'), 1, false)")
+    with pytest.raises(IntegrityError):
+        Note.objects.create(title="taken")
+    running = Running()
+    try:
+        until(lambda: not vendor_of(connection).ids_behind(connection), "free ids")
+        Note.objects.create(title="free")
+        until(lambda: len(running.seqs) >= 4, "publication")
+    finally:
+        running.stop()
+    assert running.seqs == [1, 2, 3, 4]
