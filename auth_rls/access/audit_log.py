@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from django.db import models
 
-from auth_rls import conf
+from auth_rls import conf, forks
 from auth_rls.access.snapshot import permission_name
 from auth_rls.policy.rules import PolicyRule
 from auth_rls.predicates.predicate import FALSE, Predicate
@@ -65,6 +65,14 @@ LIMIT = RecordLimit(MOST, PERIOD)
 """Of the records of this process."""
 _lock = threading.Lock()
 _quiet: ContextVar[bool] = ContextVar("auth_rls.events.quiet", default=False)
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+forks.in_child(_renew_lock)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,13 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from typing import IO, Any, Final
 from urllib.parse import urlsplit
 
+from auth_rls import forks
 from auth_rls.keys.key_set import Key, KeySet, KeySetError
 
 logger = logging.getLogger("auth_rls.jwks")
@@ -61,6 +63,7 @@ class RemoteKeySet:
         self._fetched_at = float("-inf")
         self._asked_at = float("-inf")
         self._fetching: Future[None] | None = None
+        _all.add(self)
 
     def find(self, kid: str | None, algorithm: str) -> Key | None:
         """As `KeySet.find`. Raises KeySetError while no set has been fetched.
@@ -85,6 +88,12 @@ class RemoteKeySet:
         fetching = None if self._known is not None else self._renew()
         if fetching is not None:
             await asyncio.wait({asyncio.wrap_future(fetching)}, timeout=self._first_seconds)
+
+    def begin_anew(self) -> None:
+        """In a forked process: a fetch by the parent's thread does not end here."""
+        self._lock = threading.Lock()
+        self._fetching = None
+        self._asked_at = float("-inf")
 
     def _first(self) -> KeySet | None:
         fetching = self._renew()
@@ -134,6 +143,17 @@ class RemoteKeySet:
             why,
             extra={"action": "jwks_unreadable"},
         )
+
+
+_all: weakref.WeakSet[RemoteKeySet] = weakref.WeakSet()
+
+
+def _begin_anew() -> None:
+    for key_set in tuple(_all):
+        key_set.begin_anew()
+
+
+forks.in_child(_begin_anew)
 
 
 def _on_event_loop() -> bool:

@@ -21,6 +21,7 @@ from typing import Any
 from django.apps import apps
 from django.db import DatabaseError, NotSupportedError, connections, models, transaction
 
+from auth_rls import forks
 from auth_rls.predicates.fit import EXACT, Fit
 from auth_rls.predicates.parse import TableSchema
 from auth_rls.sql import columns
@@ -34,6 +35,14 @@ _lock = threading.Lock()
 # in monotonic seconds, and the list of models it was read for.
 _known: dict[str, Mapping[tuple[str, str], Fit]] = {}
 _read: dict[str, tuple[float, object]] = {}
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+forks.in_child(_renew_lock)
 
 
 def look(aliases: Iterable[str], seconds: float | None = None) -> None:

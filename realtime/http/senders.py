@@ -18,6 +18,7 @@ import msgspec
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest
 
+from auth_rls import forks
 from auth_rls.subjects.subject import SERVICE_ROLE, Subject
 from realtime import conf
 from realtime.process.hub import hub
@@ -37,6 +38,16 @@ _reading_of: Counter[str] = Counter()
 # Under WSGI several threads use the quotas.
 _lock = threading.Lock()
 _known: tuple[conf.Settings, Quotas] | None = None
+
+
+def _begin_anew() -> None:
+    global _lock, _reading
+    _lock = threading.Lock()
+    _reading = ThreadPoolExecutor(1, thread_name_prefix="rowcast-posted")
+    _reading_of.clear()
+
+
+forks.in_child(_begin_anew)
 
 
 class OverLimit(Exception):

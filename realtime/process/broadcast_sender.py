@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from auth_rls import forks
 from realtime import conf
 from realtime.bus.bus import Bus, LayerDown
 from realtime.bus.layers import reaches_others
@@ -186,7 +186,6 @@ class _BackgroundSender:
     """A thread with its own event loop and layer. It ends with the process."""
 
     def __init__(self) -> None:
-        self._pid = os.getpid()
         self._alias = conf.current().CHANNEL_LAYER
         self._loop = asyncio.new_event_loop()
         self._bus: Bus | None = None
@@ -195,9 +194,8 @@ class _BackgroundSender:
 
     @property
     def usable(self) -> bool:
-        """False in a forked process, to which the parent's thread did not come along, and after a
-        change of the settings."""
-        return self._pid == os.getpid() and self._alias == conf.current().CHANNEL_LAYER
+        """False after a change of the settings."""
+        return self._alias == conf.current().CHANNEL_LAYER
 
     def send(self, messages: Sequence[Broadcast]) -> Future:
         return asyncio.run_coroutine_threadsafe(self._publish(messages), self._loop)
@@ -211,6 +209,22 @@ class _BackgroundSender:
 
 _lock = threading.Lock()
 _one: _BackgroundSender | None = None
+# Senders of parent processes. They are kept, because to close their connections would be to close
+# the parent's, which shares the sockets and the selector.
+_of_parents: list[_BackgroundSender | ServerSender] = []
+
+
+def _begin_anew() -> None:
+    global _lock, _one
+    _lock = threading.Lock()
+    _of_parents.extend(_servers)
+    _servers.clear()
+    if _one is not None:
+        _of_parents.append(_one)
+        _one = None
+
+
+forks.in_child(_begin_anew)
 
 
 def _sender() -> _BackgroundSender:

@@ -18,6 +18,8 @@ from typing import Any, ParamSpec, TypeVar
 from django.db import close_old_connections, connections
 from django.db.utils import DatabaseError, InterfaceError
 
+from auth_rls import forks
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -32,6 +34,14 @@ _few: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = 
     weakref.WeakKeyDictionary()
 )
 _executor = ThreadPoolExecutor(THREADS, thread_name_prefix="rowcast-db")
+
+
+def _begin_anew() -> None:
+    global _executor
+    _executor = ThreadPoolExecutor(THREADS, thread_name_prefix="rowcast-db")
+
+
+forks.in_child(_begin_anew)
 
 # Where the work of an event loop runs instead of in the threads here.
 _elsewhere: weakref.WeakKeyDictionary[

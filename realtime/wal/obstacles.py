@@ -20,6 +20,7 @@ from django.db import DatabaseError, connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model
 
+from auth_rls import forks
 from auth_rls.sql.primary import primary
 from realtime.wal import published
 from realtime.wal.catalog import AMBIGUOUS
@@ -39,6 +40,14 @@ _lock = threading.Lock()
 _known: Mapping[str, str] = {}
 _uncaptured: frozenset[str] = frozenset()
 _looked: tuple[frozenset[str], float] | None = None
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+forks.in_child(_renew_lock)
 
 
 def find(connection: BaseDatabaseWrapper) -> dict[str, str]:
