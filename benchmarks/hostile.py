@@ -5,8 +5,9 @@ own, SQLite or PostgreSQL, with or without Redis for the channel layer. The atta
 (`attackers.py`) are another process. The good client listens to a table that is written all the
 time, heartbeats ten times a second, and joins anew now and then. It must lose nothing, get nothing
 twice, and stay connected; the 99th percentile of its heartbeats' answers must stay below 250 ms;
-the server must not grow and must log no traceback. An idle process beside them says how late the
-machine itself was (`idle.py`). Exits with 1 where a promise was not kept.
+the server must not grow beyond a bound, must be level in the second half of the run, and must log
+no traceback. An idle process beside them says how late the machine itself was (`idle.py`). Exits
+with 1 where a promise was not kept.
 """
 
 from __future__ import annotations
@@ -43,7 +44,12 @@ SERVERS = ("fanout", "uvicorn", "daphne")
 BEAT_SECONDS = 0.1
 WRITE_SECONDS = 0.05
 MOST_MILLISECONDS = 250.0
-MOST_MEGABYTES = 300.0
+MOST_MEGABYTES = 250.0
+# The most that the peak of the second half of a run may be above that of the first, where the run
+# is long enough for every cache to be full in the first half.
+LEVEL_MEGABYTES = 50.0
+LEVEL_SECONDS = 50.0
+SAMPLE_SECONDS = 1.0
 # Characters of the server's log.
 _LOG_SHOWN = 3_000
 
@@ -67,6 +73,8 @@ class Found:
     joins: list[float] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     attacks: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    #: At the start, and about once a second.
     megabytes: list[float] = field(default_factory=list)
     cpu: float = 0.0
     idle: list[float] = field(default_factory=list)
@@ -85,7 +93,7 @@ class Found:
         """What is promised to a good client among attackers, and what became of it."""
         lost, problems = self.lost, self.problems
         p99 = quantiles(self.beats)["p99"] if self.beats else float("inf")
-        grown = self.megabytes[-1] - self.megabytes[0] if self.megabytes else 0.0
+        grown = max(self.megabytes) - self.megabytes[0] if self.megabytes else 0.0
         unmade = [name for name, count in self.attacks.items() if not count]
         return [
             Promise(
@@ -108,12 +116,28 @@ class Found:
                 f"{grown:+.0f} MB",
                 grown < MOST_MEGABYTES,
             ),
+            *self._level(),
             Promise("no traceback in the server's log", str(self.tracebacks), not self.tracebacks),
             Promise(
                 "every attack was made",
                 f"{len(self.attacks)} attacks; not made: {' '.join(unmade) or 'none'}",
                 bool(self.attacks) and not unmade,
             ),
+        ]
+
+    def _level(self) -> list[Promise]:
+        """That the server's memory was level, where the run was long enough to say."""
+        middle = len(self.megabytes) // 2
+        if self.seconds < LEVEL_SECONDS or not middle:
+            return []
+        rise = max(self.megabytes[middle:]) - max(self.megabytes[:middle])
+        return [
+            Promise(
+                f"its memory is level: the second half's peak is at most {LEVEL_MEGABYTES:.0f} MB "
+                "above the first's",
+                f"{rise:+.0f} MB",
+                rise <= LEVEL_MEGABYTES,
+            )
         ]
 
 
@@ -211,17 +235,19 @@ class GoodClient:
 
 async def attacked(server: Server, seconds: float, names: Sequence[str] = ()) -> Found:
     """A good client among attackers, for so long. What goes wrong is among the problems."""
-    found = Found()
+    found = Found(seconds=seconds)
     used = cpu_seconds(server.pid)
     found.megabytes.append(memory_kilobytes(server.pid) / 1_024)
     async with _started("benchmarks.idle", str(10 * seconds + PATIENCE)) as idle:
         async with _started(
             "benchmarks.attackers", str(server.port), str(seconds), *names
         ) as attackers:
+            sampling = asyncio.create_task(_sample(server, found))
             try:
                 await GoodClient(server, found).run(seconds)
             except* Exception as failed:
                 found.problems += map(repr, failed.exceptions)
+            sampling.cancel()
             output, _ = await asyncio.wait_for(attackers.communicate(), PATIENCE)
             found.attacks = json.loads(output)
         output, _ = await asyncio.wait_for(idle.communicate(b"\n"), PATIENCE)
@@ -234,6 +260,14 @@ async def attacked(server: Server, seconds: float, names: Sequence[str] = ()) ->
     found.log = server.log
     found.tracebacks = found.log.count("Traceback")
     return found
+
+
+async def _sample(server: Server, found: Found) -> None:
+    """Note the server's memory until this is cancelled, or the server has died."""
+    while server.running:
+        await asyncio.sleep(SAMPLE_SECONDS)
+        with contextlib.suppress(OSError):
+            found.megabytes.append(memory_kilobytes(server.pid) / 1_024)
 
 
 @contextlib.asynccontextmanager
@@ -277,7 +311,8 @@ def report(kind: str, found: Found) -> bool:
         rows.append([name, *(f"{some[key]:.1f}" for key in keys)])
     say(f"\n{kind}\n\n{table(['milliseconds', *keys], rows)}")
     counts = ", ".join(f"{name} {count}" for name, count in found.attacks.items())
-    grown = " -> ".join(f"{size:.0f}" for size in found.megabytes)
+    shown = found.megabytes[:: max(1, len(found.megabytes) // 10)]
+    grown = " -> ".join(f"{size:.0f}" for size in shown)
     say(f"\nattacks: {counts}\nserver: {found.cpu:.0f} s of CPU, {grown} MB\n\n")
     promises = found.promises()
     say(

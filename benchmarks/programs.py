@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -212,8 +213,12 @@ def memory_kilobytes(pid: int) -> int:
 
 def cpu_seconds(pid: int) -> float:
     """The CPU seconds that all threads of a process have used so far, counted in nanoseconds."""
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
+    used = 0
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        # A thread may end meanwhile.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            used += int((thread / "schedstat").read_text().split()[0])
+    return used / 1e9
 
 
 def post(body: str, path: str = "/publish") -> bytes:

@@ -31,7 +31,13 @@ from realtime.delivery.frame import WINDOW_BITS
 from realtime.delivery.frame_budget import FrameBudget
 from realtime.delivery.request_heads import limit_request_heads
 from realtime.delivery.server_adapter import deliver_uvicorn, end_uvicorn, fail_uvicorn
-from realtime.delivery.uvicorn_pieces import hold_reading, parse_pieces, receive_pieces
+from realtime.delivery.uvicorn_pieces import (
+    hold_reading,
+    holds_too_much,
+    parse_pieces,
+    receive_pieces,
+    release,
+)
 from realtime.protocol.errors import CloseCode
 
 EXTENSION = "rowcast.fanout"
@@ -136,12 +142,22 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         receive_pieces(self, super().data_received, data)
+        if holds_too_much(self):
+            self._fail(CloseCode.TOO_MANY)
 
     async def receive(self) -> Any:
         await parse_pieces(self, super().data_received)
         message = await super().receive()
         hold_reading(self)
         return message
+
+    def handle_text(self, event: Any) -> None:
+        super().handle_text(event)
+        release(event)
+
+    def handle_bytes(self, event: Any) -> None:
+        super().handle_bytes(event)
+        release(event)
 
     def handle_ping(self) -> None:
         if not self._budget.control(self.loop.time()):
@@ -165,6 +181,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
     def handle_cont(self, event: Any) -> None:
         if self._budget.fragment(self.loop.time()):
             super().handle_cont(event)
+            release(event)
         else:
             self._fail(CloseCode.TOO_MANY)
 

@@ -1,7 +1,8 @@
 """What a client of daphne has sent, parsed piece by piece.
 
 autobahn parses a packet in one go, up to 64 KB, which may be thousands of messages. Here the rest
-of a packet waits for the connection's slot; the transport reads nothing meanwhile.
+of a packet waits until the application has taken the first of them, and for the connection's slot;
+the transport reads nothing meanwhile. What is in memory is counted (`inbound_bytes`).
 """
 
 from __future__ import annotations
@@ -12,17 +13,28 @@ from collections.abc import Callable
 from typing import Any
 
 from realtime.delivery.inbound import payer_of, reading_share
+from realtime.delivery.inbound_bytes import holding_of
 
 # autobahn takes some tens of microseconds for a message.
 _PIECE = 1_024
 #: What of autobahn and Twisted is used for it.
-NEEDED = ("STATE_CLOSED", "dataReceived", "failedByMe", "state", "transport")
+NEEDED = (
+    "STATE_CLOSED",
+    "application_queue",
+    "dataReceived",
+    "failedByMe",
+    "state",
+    "transport",
+)
+# Between two looks at whether the application has taken the messages of a piece.
+_LOOK_SECONDS = 0.005
 
 _running: set[asyncio.Task[None]] = set()
 
 
-def parse_in_pieces(protocol: Any) -> None:
-    """Have this protocol parse what comes in pieces, from here on."""
+def parse_in_pieces(protocol: Any, too_much: Callable[[Any], None]) -> None:
+    """Have this protocol parse what comes in pieces, from here on. `too_much` closes it for what it
+    has in memory of its client's messages."""
     transport = protocol.transport
     if not all(hasattr(transport, name) for name in ("pauseProducing", "resumeProducing")):
         return
@@ -31,6 +43,15 @@ def parse_in_pieces(protocol: Any) -> None:
     # A function of the protocol that refers to it would be a circle.
     here = weakref.ref(protocol)
     rest = bytearray()
+    holding = holding_of(payer_of(getattr(protocol, "client_addr", None), protocol).account)
+
+    def count(found: Any) -> None:
+        # autobahn has the frames of a message in one list, and the parts of a frame in another,
+        # while they are not complete. The length is what the frames' heads announce.
+        begun = getattr(found, "message_data", None) or getattr(found, "frame_data", None)
+        parts = found.message_data_total_length if begun else 0
+        if not holding.set(len(rest) + parts) and _goes_on(found):
+            too_much(found)
 
     def data_received(data: bytes) -> None:
         found = here()
@@ -38,34 +59,52 @@ def parse_in_pieces(protocol: Any) -> None:
             return
         if not rest and len(data) <= _PIECE:
             parse(found, data)
+            count(found)
             return
         rest.extend(data)
+        count(found)
         if len(rest) == len(data):
             found.transport.pauseProducing()
-            task = loop.create_task(_parse(found, parse, rest), name="rowcast-pieces")
+            task = loop.create_task(_parse(found, parse, rest, count), name="rowcast-pieces")
             _running.add(task)
             task.add_done_callback(_running.discard)
 
     protocol.dataReceived = data_received
 
 
-async def _parse(protocol: Any, parse: Callable[[Any, bytes], None], rest: bytearray) -> None:
+async def _parse(
+    protocol: Any,
+    parse: Callable[[Any, bytes], None],
+    rest: bytearray,
+    count: Callable[[Any], None],
+) -> None:
     payer = payer_of(getattr(protocol, "client_addr", None), protocol)
     share = reading_share()
-
-    def goes_on() -> bool:
-        return protocol.state != protocol.STATE_CLOSED and not protocol.failedByMe
 
     def parse_one() -> None:
         piece = bytes(rest[:_PIECE])
         del rest[:_PIECE]
-        if goes_on():
+        if _goes_on(protocol):
             parse(protocol, piece)
 
     try:
-        while rest and goes_on():
+        while rest and _goes_on(protocol):
             await share.run(payer, parse_one)
+            await _until_taken(protocol)
     finally:
         rest.clear()
+        count(protocol)
         if protocol.state != protocol.STATE_CLOSED:
             protocol.transport.resumeProducing()
+
+
+async def _until_taken(protocol: Any) -> None:
+    """Wait until the application has taken the messages that have come."""
+    pause = 0.0
+    while protocol.application_queue.qsize() and _goes_on(protocol):
+        await asyncio.sleep(pause)
+        pause = _LOOK_SECONDS
+
+
+def _goes_on(protocol: Any) -> bool:
+    return bool(protocol.state != protocol.STATE_CLOSED and not protocol.failedByMe)

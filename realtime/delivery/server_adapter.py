@@ -28,7 +28,13 @@ from weakref import WeakKeyDictionary
 from realtime.delivery import daphne_pieces
 from realtime.delivery.frame_budget import FrameBudget
 from realtime.delivery.request_heads import limit_daphne_heads, limit_request_heads
-from realtime.delivery.uvicorn_pieces import hold_reading, parse_pieces, receive_pieces
+from realtime.delivery.uvicorn_pieces import (
+    hold_reading,
+    holds_too_much,
+    parse_pieces,
+    receive_pieces,
+    release,
+)
 from realtime.protocol.errors import CloseCode
 
 # Their `send` waits only for a full transport, and does not need a current task.
@@ -324,6 +330,8 @@ def _bound_uvicorn_class(protocols: Any) -> None:
     def bounded_data_received(self: Any, data: bytes) -> None:
         if vars(self).get(_IN_PIECES):
             receive_pieces(self, functools.partial(data_received, self), data)
+            if _BUDGET in vars(self) and holds_too_much(self):
+                fail_uvicorn(self, int(CloseCode.TOO_MANY), CloseCode.TOO_MANY.meaning)
         else:
             data_received(self, data)
 
@@ -336,11 +344,22 @@ def _bound_uvicorn_class(protocols: Any) -> None:
         hold_reading(self)
         return message
 
+    def released(name: str) -> None:
+        handle = getattr(protocols, name)
+
+        def released_handle(self: Any, event: Any) -> None:
+            handle(self, event)
+            release(event)
+
+        setattr(protocols, name, released_handle)
+
     protocols.handle_connect = bounded_connect
     protocols.data_received, protocols.receive = bounded_data_received, bounded_receive
     bounded("handle_ping", FrameBudget.control)
     bounded("handle_pong", FrameBudget.control)
     bounded("handle_cont", FrameBudget.fragment)
+    for name in ("handle_text", "handle_bytes", "handle_cont"):
+        released(name)
     replaced("handle_parser_exception", end_uvicorn)
     replaced("send_receive_event_to_app", deliver_uvicorn)
 
@@ -441,7 +460,9 @@ def _bound_daphne(protocol: Any, message_bytes: int | None) -> None:
 
     protocol._max_message_size_exceeded = too_large
     if all(hasattr(protocol, name) for name in daphne_pieces.NEEDED):
-        daphne_pieces.parse_in_pieces(protocol)
+        daphne_pieces.parse_in_pieces(
+            protocol, functools.partial(_fail_daphne, code=CloseCode.TOO_MANY)
+        )
 
 
 def _nothing_more() -> bool:

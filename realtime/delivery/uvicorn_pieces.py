@@ -2,8 +2,8 @@
 
 uvicorn parses whatever the kernel has in one go, up to 256 KB, which may be tens of thousands of
 messages. Here a packet is parsed until the first messages of it are there; the rest waits until the
-application has taken those, and for the connection's slot. Used by `FanoutProtocol`, and by plain
-uvicorn through `server_adapter`.
+application has taken those, and for the connection's slot. What is in memory meanwhile is counted
+(`inbound_bytes`). Used by `FanoutProtocol`, and by plain uvicorn through `server_adapter`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 from realtime.delivery.inbound import PIECE, payer_of, reading_share
+from realtime.delivery.inbound_bytes import SMALL_BYTES, holding_of
 
 Parse = Callable[[bytes], None]
 # The attribute of a protocol that holds what is not parsed yet.
 _REST = "rowcast_unparsed"
+# That of the count of its bytes.
+_HOLDING = "rowcast_holding"
 
 
 def receive_pieces(protocol: Any, parse: Parse, data: bytes) -> None:
@@ -61,6 +64,9 @@ async def parse_pieces(protocol: Any, parse: Parse) -> None:
 
     while rest and protocol.queue.empty():
         await share.run(payer, parse_one)
+    holding = vars(protocol).get(_HOLDING)
+    if holding is not None:
+        holding.set(_held(protocol))
     if not rest and vars(protocol).get(_REST) is rest:
         delattr(protocol, _REST)
         if protocol.read_paused and protocol.queue.empty():
@@ -74,6 +80,32 @@ def hold_reading(protocol: Any) -> None:
     if _REST in vars(protocol) and not protocol.read_paused and not protocol.transport.is_closing():
         protocol.read_paused = True
         protocol.transport.pause_reading()
+
+
+def holds_too_much(protocol: Any) -> bool:
+    """Whether the connection has to be closed, for what it has in memory of its client's messages.
+    Called when bytes have come."""
+    size, holding = _held(protocol), vars(protocol).get(_HOLDING)
+    if holding is None:
+        if size <= SMALL_BYTES:
+            return False
+        holding = holding_of(payer_of(protocol.client, protocol).account)
+        setattr(protocol, _HOLDING, holding)
+    return not holding.set(size)
+
+
+def release(event: Any) -> None:
+    """Forget the payload of a frame that was taken. `websockets` keeps a connection's last frame
+    until the next one is complete."""
+    event.data = b""
+
+
+def _held(protocol: Any) -> int:
+    """The bytes of messages that are not complete, or not parsed."""
+    parts = sum(map(len, protocol.frames)) if protocol.frames else 0
+    held: int = len(protocol.conn.reader.buffer) + parts
+    rest = vars(protocol).get(_REST)
+    return held + (len(rest) if rest is not None else 0)
 
 
 def _parse_end(protocol: Any, parse: Parse, data: bytes) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from realtime import conf
 from realtime.client_limits import Limits
 from realtime.delivery.asgi_outbox import AsgiOutbox
 from realtime.delivery.inbound import reading_share
+from realtime.delivery.inbound_bytes import InboundHolding, holding_of
 from realtime.delivery.outbox import Outbox
 from realtime.delivery.server_adapter import adapter_of, bound_frames, is_gone, send_close
 from realtime.event_log.position import Position
@@ -167,6 +169,7 @@ class Connection:
     async def _read(self, receive: AsgiReceive) -> None:
         counters, share = self._counters, reading_share()
         payer = Payer(self._admission.address, str(id(self)))
+        waiting: InboundHolding | None = None
         while not self._end.reached:
             message = await receive()
             if message["type"] == "websocket.disconnect":
@@ -183,7 +186,13 @@ class Connection:
                 share.spend(time.perf_counter() - began)
                 continue
             # Much was read since other tasks ran, of this socket or of others.
-            await share.run(payer, partial(self._receive, data))
+            if waiting is None:
+                waiting = holding_of(payer.account)
+            if waiting.set(sys.getsizeof(data)):
+                await share.run(payer, partial(self._receive, data))
+                waiting.set(0)
+            else:
+                self.perform(self.session.close(CloseCode.TOO_MANY))
 
     def _receive(self, data: str | bytes) -> None:
         if not self._end.reached:

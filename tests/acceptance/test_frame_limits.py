@@ -140,6 +140,27 @@ async def test_thousands_of_messages_in_one_packet_are_answered_in_order(
     assert "Traceback" not in world.server.log
 
 
+@SERVERS
+async def test_unfinished_messages_of_one_address_are_bounded_together(
+    fresh: Any, kind: str
+) -> None:
+    world = fresh(kind)
+    sockets = [await opened(world.server) for _ in range(24)]
+    for _, writer, _ in sockets:
+        writer.write(frame(TEXT, b"x" * 1_000_000)[:900_000])
+    ends = [asyncio.create_task(close_code(reader)) for reader, _, _ in sockets]
+    done, open_still = await asyncio.wait(
+        ends, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED
+    )
+    assert {each.result() for each in done} == {4429}
+    # Those that were there before stay.
+    assert len(open_still) >= 12
+    for each in open_still:
+        each.cancel()
+    for _, writer, _ in sockets:
+        writer.close()
+
+
 GARBAGE = (
     frame(3, b"x"),
     frame(TEXT, b"\xff\xff"),

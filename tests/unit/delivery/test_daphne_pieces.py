@@ -32,15 +32,23 @@ class Protocol:
         self.transport = Transport()
         self.client_addr = ["127.0.0.1", 1]
         self.parsed: list[bytes] = []
+        self.application_queue: asyncio.Queue[str] = asyncio.Queue()
+        self.message_data: list[bytes] = []
+        self.frame_data: list[bytes] | None = None
+        self.message_data_total_length = 0
 
     def dataReceived(self, data: bytes) -> None:
         self.parsed.append(data)
         self.failedByMe = data.startswith(b"wrong")
 
 
+def ended(protocol: Any) -> None:
+    protocol.failedByMe = True
+
+
 def protocol() -> Any:
     made = Protocol()
-    parse_in_pieces(made)
+    parse_in_pieces(made, ended)
     return made
 
 
@@ -78,3 +86,25 @@ async def test_a_socket_that_has_gone_is_left_alone() -> None:
     await asyncio.sleep(0)
     await auntil(lambda: reading_share().open)
     assert (one.parsed, one.transport.paused) == ([], True)
+
+
+async def test_the_rest_of_a_packet_waits_until_its_messages_are_taken() -> None:
+    one = protocol()
+    one.application_queue.put_nowait("a message")
+    one.dataReceived(b"x" * 10_000)
+    await auntil(lambda: bool(one.parsed))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert len(one.parsed) == 1 and one.transport.paused
+    one.application_queue.get_nowait()
+    await auntil(lambda: not one.transport.paused)
+    assert len(b"".join(one.parsed)) == 10_000
+
+
+async def test_parts_of_messages_of_one_address_are_bounded_together() -> None:
+    many = [protocol() for _ in range(30)]
+    for one in many:
+        one.frame_data, one.message_data_total_length = [b"part"], 1_000_000
+        one.dataReceived(b"small")
+    ends = [one.failedByMe for one in many]
+    assert not any(ends[:10]) and all(ends[20:])

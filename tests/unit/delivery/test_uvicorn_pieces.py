@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from types import SimpleNamespace
 from typing import Any
 
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+
 from realtime.delivery.inbound import PIECE
-from realtime.delivery.uvicorn_pieces import hold_reading, parse_pieces, receive_pieces
+from realtime.delivery.uvicorn_pieces import (
+    hold_reading,
+    holds_too_much,
+    parse_pieces,
+    receive_pieces,
+    release,
+)
 
 
 class Transport:
@@ -30,7 +40,8 @@ class Protocol:
     def __init__(self) -> None:
         self.client = ("127.0.0.1", 1)
         self.transport = Transport()
-        self.conn = SimpleNamespace(close_sent=None)
+        self.conn = SimpleNamespace(close_sent=None, reader=SimpleNamespace(buffer=bytearray()))
+        self.frames: list[bytes] = []
         self.read_paused = False
         self.queue: asyncio.Queue[int] = asyncio.Queue()
         self.parsed = bytearray()
@@ -58,6 +69,42 @@ class Protocol:
 
 async def taken(protocol: Any, count: int) -> bytes:
     return bytes([await protocol.receive() for _ in range(count)])
+
+
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def test_a_connection_does_not_keep_its_last_message() -> None:
+    conn = ServerProtocol()
+    conn.receive_data(HANDSHAKE)
+    (request,) = conn.events_received()
+    assert isinstance(request, Request)
+    conn.send_response(conn.accept(request))
+    size = 1_000_000
+    tracemalloc.start()
+    try:
+        conn.receive_data(b"\x82\xff" + size.to_bytes(8) + bytes(4) + bytes(size))
+        for event in conn.events_received():
+            release(event)
+        del event
+        assert tracemalloc.get_traced_memory()[0] < size / 2
+    finally:
+        tracemalloc.stop()
+
+
+def test_parts_of_messages_of_one_address_are_bounded_together() -> None:
+    many: list[Any] = [Protocol() for _ in range(30)]
+    for one in many:
+        one.conn.reader.buffer += bytes(1_000_000)
+    refused = [holds_too_much(one) for one in many]
+    assert not any(refused[:10]) and all(refused[20:])
+    # What is gone does not count.
+    many[:] = [Protocol()]
+    many[0].frames.append(bytes(1_000_000))
+    assert not holds_too_much(many[0])
 
 
 async def test_a_small_packet_is_parsed_at_once() -> None:

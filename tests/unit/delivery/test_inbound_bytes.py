@@ -1,0 +1,63 @@
+"""What clients have sent and the application has not dealt with is bounded for an address and in
+total."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realtime.delivery.inbound_bytes import SMALL_BYTES, InboundBytes, InboundHolding
+
+LARGE = 10 * SMALL_BYTES
+
+
+def test_the_connections_of_an_address_are_bounded_together() -> None:
+    ledger = InboundBytes(each=2 * LARGE, total=100 * LARGE)
+    first, second, third = (InboundHolding(ledger, "a") for _ in range(3))
+    assert first.set(LARGE) and second.set(LARGE)
+    assert not third.set(LARGE)
+    assert InboundHolding(ledger, "b").set(LARGE)
+
+
+def test_a_connection_that_is_alone_may_hold_one_message_of_any_size() -> None:
+    ledger = InboundBytes(each=LARGE, total=100 * LARGE)
+    assert InboundHolding(ledger, "a").set(50 * LARGE)
+
+
+def test_in_total_those_give_up_theirs_that_have_more_than_their_part() -> None:
+    ledger = InboundBytes(each=100 * LARGE, total=4 * LARGE)
+    greedy, modest = InboundHolding(ledger, "greedy"), InboundHolding(ledger, "modest")
+    assert greedy.set(4 * LARGE)
+    assert modest.set(LARGE)
+    assert not greedy.set(5 * LARGE)
+
+
+def test_what_is_given_back_is_there_for_others() -> None:
+    ledger = InboundBytes(each=2 * LARGE, total=100 * LARGE)
+    first, second = InboundHolding(ledger, "a"), InboundHolding(ledger, "a")
+    assert first.set(2 * LARGE) and not second.set(LARGE)
+    # A connection that gives up some of its bytes is not asked for the others.
+    assert first.set(2 * LARGE - SMALL_BYTES)
+    assert first.set(0) and second.set(2 * LARGE)
+    del first, second
+    assert ledger.total == 0
+
+
+def test_what_is_small_is_not_counted() -> None:
+    ledger = InboundBytes(each=0, total=0)
+    assert InboundHolding(ledger, "a").set(SMALL_BYTES)
+    assert ledger.total == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 5)), max_size=200), st.integers(1, 20))
+def test_whoever_gives_up_what_is_refused_keeps_the_bounds(
+    steps: list[tuple[int, int]], addresses: int
+) -> None:
+    ledger = InboundBytes(each=20 * LARGE, total=30 * LARGE)
+    holdings = [InboundHolding(ledger, str(number % addresses)) for number in range(20)]
+    for number, size in steps:
+        if not holdings[number].set(size * LARGE):
+            holdings[number].set(0)
+    assert ledger.total <= 2 * 30 * LARGE
+    del holdings
+    assert ledger.total == 0
