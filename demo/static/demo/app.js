@@ -1,26 +1,26 @@
 /**
- * The page: rows that the server embedded, and changes on top of them as they are committed. What
- * was missed while the connection was lost comes through the stream too, so rows are read again only
- * when the stream begins, and when it reports that changes are lost or that the user's permissions
- * changed.
+ * The page: rows that the server embedded, and then four collections, which are exactly what the
+ * user may see whatever happens to the connection, the rows or the policies. Only names are read over
+ * HTTP: when rows came anew, and when a row mentions somebody unknown.
  */
 
 import { connect } from "../realtime/client.js";
 import { Board } from "./board.js";
+import { BoardRows } from "./board_rows.js";
 import { Chat } from "./chat.js";
 import { Cursors } from "./cursors.js";
 import { Here } from "./here.js";
 import { teamTag, wear } from "./people.js";
 import { Rooms } from "./rooms.js";
 import { read, send } from "./server.js";
-import { Store, TABLES } from "./store.js";
 import { Strip } from "./strip.js";
 import { Typing } from "./typing.js";
 
 const embedded = (id) => JSON.parse(document.getElementById(id).textContent);
 const urls = embedded("page-data");
-const store = new Store(embedded("board-data"));
+const client = connect(urls.socket);
 const strip = new Strip(document.querySelector(".strip"));
+const rows = new BoardRows(client, embedded("board-data"), (change) => strip.add(change));
 const layout = document.querySelector(".layout");
 const announcer = document.getElementById("announce");
 // Ids of tasks that this page has just changed, and until when a change of one that the stream brings
@@ -37,16 +37,14 @@ function toast(text) {
   setTimeout(() => element.remove(), 5000);
 }
 
-/** Sends a request; when the server refuses it, says so and shows the server's rows again. */
+/** Sends a request; when the server refuses it, says so. What it changes comes by the stream. */
 async function attempt(method, url, body) {
   try {
     await send(method, url, body);
-    if (channel.status !== "live") refresh();
     return true;
   } catch (error) {
     if (error.status === 401) location.reload();
     toast(error.message);
-    refresh();
     return false;
   }
 }
@@ -68,9 +66,10 @@ const actions = {
       : after ? after.position + 1
       : before ? before.position - 1
       : 0;
-    store.patch("demo_task", id, { status, position });
     const body = { status, after: after?.id ?? null, before: before?.id ?? null };
-    return attempt("POST", `${taskUrl(id)}move/`, body);
+    const done = attempt("POST", `${taskUrl(id)}move/`, body);
+    rows.move(id, { status, position }, done);
+    return done;
   },
 };
 
@@ -78,81 +77,82 @@ const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 let reading = null;
 let readAgain = false;
 
-/** Reads all rows again; settles when they are read, however many attempts that takes. */
-function refresh() {
+/** Reads the names of people again, however many attempts that takes. */
+function readPeople() {
   readAgain = true;
-  reading ??= readRows().finally(() => (reading = null));
-  return reading;
+  reading ??= readNames().finally(() => (reading = null));
 }
 
-async function readRows() {
-  // Called again while rows are being read: those may be too old, so they are read once more.
+async function readNames() {
+  // Asked for again while names are being read: those may be too old, so they are read once more.
   while (readAgain) {
     readAgain = false;
-    store.hold();
     try {
-      store.replace(await read(urls.rows));
-      store.release();
+      rows.setPeople(await read(urls.rows));
     } catch (error) {
       if (error.status === 401) location.reload();
-      store.release();
       readAgain = true;
       await pause(RETRY_MS);
     }
   }
 }
 
-const board = new Board(document.querySelector(".board"), store, actions);
-const chat = new Chat(document.querySelector(".chat"), store, (body, teamId) =>
+const board = new Board(document.querySelector(".board"), rows, actions);
+const chat = new Chat(document.querySelector(".chat"), rows, (body, teamId) =>
   attempt("POST", urls.messages, { body, team_id: teamId }),
 );
 chat.scrollDown();
 
-store.onChange((change) => {
-  if (!change) {
+// Rows came anew: names may be others, and are read once all tables have theirs.
+let areNamesOld = false;
+const mentioned = ({ owner_id, assignee_id, author_id, user_id }) =>
+  [owner_id, assignee_id, author_id, user_id].filter((id) => id != null);
+
+rows.onChange((batch) => {
+  if (!batch) {
     paintMe();
     return;
   }
-  const known = change.after ? [change.after.owner_id, change.after.assignee_id, change.after.author_id, change.after.user_id] : [];
-  if (known.some((id) => id != null && !store.people.has(id))) refresh();
-  if (change.table === "demo_message" && change.eventType === "INSERT") markUnread();
+  const { table, changes, snapshot } = batch;
+  if (table === "demo_membership" || table === "demo_team") paintMe();
+  areNamesOld ||= snapshot;
+  const known = ({ after }) => !after || mentioned(after).every((id) => rows.people.has(id));
+  if (!snapshot && !changes.every(known)) readPeople();
+  if (table === "demo_task" && !snapshot) for (const change of changes) changed(change);
+  if (table === "demo_message" && !snapshot && changes.some(({ before }) => !before)) markUnread();
+  showState();
 });
 
 const COLUMNS = { todo: "To do", doing: "Doing", done: "Done" };
 
 /** A change of a task as a sentence, for screen readers. */
-function describe({ eventType, before, after }) {
-  if (eventType === "DELETE") return before ? `“${before.title}” is gone` : "";
+function describe({ before, after }) {
+  if (!after) return `“${before.title}” is gone`;
   if (!before) return `New in ${COLUMNS[after.status]}: “${after.title}”`;
   if (before.status !== after.status) return `“${after.title}” moved to ${COLUMNS[after.status]}`;
   if (before.title !== after.title) return `“${before.title}” is now called “${after.title}”`;
   return `“${after.title}” changed`;
 }
 
-function received(change) {
-  strip.add(change);
-  if (change.table !== "demo_task") {
-    store.apply(change);
-    return;
-  }
-  const id = change.new.id ?? change.old.id;
-  const news = !isOwn(id);
-  own.delete(id);
-  const before = store.get("demo_task", id);
-  store.apply({ ...change, highlight: news });
-  if (news) announcer.textContent = describe({ ...change, before, after: store.get("demo_task", id) ?? change.new });
+/** A task came, changed or went: what others did is marked and announced. */
+function changed({ key, before, after }) {
+  const isNews = !isOwn(key);
+  own.delete(key);
+  if (!isNews) return;
+  if (after) board.highlight(key);
+  announcer.textContent = describe({ before, after });
 }
 
 function paintMe() {
   for (const avatar of document.querySelectorAll("[data-person]")) {
-    wear(avatar, store.people.get(Number(avatar.dataset.person)), false);
+    wear(avatar, rows.people.get(Number(avatar.dataset.person)), false);
   }
-  const teams = [...store.myTeams].map(([teamId, role]) => {
+  const teams = [...rows.myTeams].map(([teamId, role]) => {
     const item = document.createElement("li");
     const note = document.createElement("span");
     note.className = "quiet";
     note.textContent = role === "lead" ? " lead" : "";
-    item.append(teamTag(store, teamId), note);
+    item.append(teamTag(rows, teamId), note);
     return item;
   });
   document.querySelector(".who-teams").replaceChildren(...teams);
@@ -179,45 +179,26 @@ document.querySelector(".tabs").addEventListener("click", (event) => {
   }
 });
 
-const client = connect(urls.socket);
-const channel = client.channel("board");
-for (const table of TABLES) {
-  // live: a row that comes into view or leaves it, by a change of its own or of permissions, arrives
-  // as an INSERT or a DELETE.
-  channel.on("postgres_changes", { event: "*", schema: "public", table, live: true }, received);
+const WORDS = { joining: "Joining…", "catching up": "Catching up…", closed: "Not subscribed" };
+
+function showState() {
+  const { status, error } = rows.state;
+  if (status === "live") {
+    strip.live();
+    if (areNamesOld) readPeople();
+    areNamesOld = false;
+  } else if (client.status.status === "open") {
+    strip.say(error ? "closed" : "connecting", error?.message ?? WORDS[status]);
+  }
 }
 
-let begun = false;
-let joining = false;
-channel.on("system", {}, ({ extension, status }) => {
-  if (extension !== "postgres_changes" || status !== "ok") return;
-  // Sent once with each join, and then whenever the rows that the user may see have changed.
-  if (!joining) refresh();
-  joining = false;
-});
-
-const WORDS = { joining: "Joining…", "catching up": "Catching up…", resynced: "Reading all rows again…" };
-channel.subscribe(
-  (status, error) => {
-    if (status === "joining") joining = true;
-    if (status === "live") {
-      strip.live();
-      // The rows in the page are a little older than the stream.
-      if (!begun) refresh();
-      begun = true;
-    } else if (client.status.status === "open") {
-      strip.say(error ? "closed" : "connecting", error?.message ?? WORDS[status] ?? "Not subscribed");
-    }
-  },
-  { onResync: refresh },
-);
 client.on("status", ({ status, retryInMs }) => {
   if (status === "connecting") strip.say("connecting", "Connecting…");
   if (status === "closed") strip.say("closed", `Offline, next try in ${Math.ceil(retryInMs / 1000)} s`);
 });
 
-const rooms = new Rooms(client, store);
+const rooms = new Rooms(client, rows);
 const announce = (text) => (announcer.textContent = text);
-new Here(document.querySelector(".here"), store, rooms, announce);
-new Typing(document.querySelector(".chat"), store, rooms);
-new Cursors(document.querySelector(".columns"), store, rooms);
+new Here(document.querySelector(".here"), rows, rooms, announce);
+new Typing(document.querySelector(".chat"), rows, rooms);
+new Cursors(document.querySelector(".columns"), rows, rooms);

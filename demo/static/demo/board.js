@@ -1,7 +1,7 @@
 /**
  * The board: three columns of cards, moved by dragging, by buttons and by other people.
  *
- * Owns the columns' elements. It changes rows by `actions` only, and paints the rows of the store.
+ * Owns the columns' elements. It changes rows by `actions` only, and paints the rows as they are.
  */
 
 import { editTitle, makeCard, paintCard } from "./card.js";
@@ -15,7 +15,7 @@ export class Board {
   #names;
   #template;
   #cards = new Map();
-  #store;
+  #rows;
   #actions;
   #painting = false;
   #touched = new Set();
@@ -23,12 +23,12 @@ export class Board {
 
   /**
    * @param {HTMLElement} root
-   * @param {import("./store.js").Store} store
+   * @param {import("./board_rows.js").BoardRows} rows
    * @param {object} actions `add`, `move`, `edit`, `remove`, as `app.js` defines them.
    */
-  constructor(root, store, actions) {
+  constructor(root, rows, actions) {
     this.#root = root;
-    this.#store = store;
+    this.#rows = rows;
     this.#actions = actions;
     this.#template = document.getElementById("card-template");
     this.#columns = [...root.querySelectorAll(".column")];
@@ -40,13 +40,17 @@ export class Board {
       if (card?.draggable) this.edit(Number(card.dataset.id));
     });
     this.#watchForm(root.querySelector(".add"));
-    store.onChange((change) => this.changed(change));
+    rows.onChange(() => this.changed());
     this.changed();
   }
 
-  /** Called when rows changed; paints once for all changes of one frame. */
-  changed(change) {
-    if (change?.table === "demo_task" && change.highlight) this.#touched.add(change.after?.id);
+  /** Marks a card that somebody else has changed, with the next paint. */
+  highlight(id) {
+    this.#touched.add(id);
+  }
+
+  /** Called when rows changed; paints once for all changes of one moment. */
+  changed() {
     if (this.#painting) return;
     this.#painting = true;
     queueMicrotask(() => {
@@ -61,15 +65,15 @@ export class Board {
 
   /** The tasks of a column, in order. */
   tasksOf(status) {
-    return this.#store
-      .rows("demo_task")
+    return this.#rows
+      .all("demo_task")
       .filter((task) => task.status === status)
       .sort((a, b) => a.position - b.position || a.id - b.id);
   }
 
   /** Moves a task one place up or down, or to the end of a column beside its own. */
   nudge(id, direction) {
-    const task = this.#store.get("demo_task", id);
+    const task = this.#rows.get("demo_task", id);
     const at = this.#statuses.indexOf(task.status);
     if (direction === "left" || direction === "right") {
       const status = this.#statuses[at + (direction === "left" ? -1 : 1)];
@@ -89,21 +93,21 @@ export class Board {
   }
 
   #mayChange(task) {
-    return this.#store.me.bypasses || this.#store.myTeams.has(task.team_id);
+    return this.#rows.me.bypasses || this.#rows.myTeams.has(task.team_id);
   }
 
   #paint() {
-    const store = this.#store;
-    const teams = store.rows("demo_team").filter((team) => store.me.bypasses || store.myTeams.has(team.id));
+    const rows = this.#rows;
+    const teams = rows.all("demo_team").filter((team) => rows.me.bypasses || rows.myTeams.has(team.id));
     const select = this.#root.querySelector(".add select");
     fill(select, teams.map((team) => [team.id, team.name]));
     this.#root.querySelector(".add").hidden = teams.length === 0;
-    const none = store.rows("demo_task").length === 0;
+    const none = rows.all("demo_task").length === 0;
     const focused = document.activeElement;
     glide(this.#root.querySelector(".columns"), () => {
       this.#columns.forEach((column, at) => this.#paintColumn(column, at));
       for (const [id, card] of this.#cards) {
-        if (store.get("demo_task", id)) continue;
+        if (rows.get("demo_task", id)) continue;
         card.remove();
         this.#cards.delete(id);
       }
@@ -126,7 +130,7 @@ export class Board {
         this.#cards.set(task.id, card);
       }
       if (list.children[place] !== card) list.insertBefore(card, list.children[place] ?? null);
-      paintCard(card, task, this.#store, {
+      paintCard(card, task, this.#rows, {
         left: this.#names[at - 1] ?? null,
         right: this.#names[at + 1] ?? null,
         mayChange: this.#mayChange(task),
@@ -146,7 +150,7 @@ export class Board {
     const button = event.target.closest("button[data-do]");
     if (!button) return;
     const id = Number(button.closest(".card").dataset.id);
-    if (button.dataset.do === "more") openCardMenu(button, id, this, this.#store, this.#actions);
+    if (button.dataset.do === "more") openCardMenu(button, id, this, this.#rows, this.#actions);
     else this.nudge(id, button.dataset.do);
   }
 

@@ -12,14 +12,14 @@ export function makeCard(template, id) {
 /**
  * @param {HTMLElement} card
  * @param {object} task
- * @param {import("./store.js").Store} store
+ * @param {import("./board_rows.js").BoardRows} rows
  * @param {{left: ?string, right: ?string, mayChange: boolean}} facts The names of the columns
  *   beside its own, and whether to offer changes: a guess, since the policies decide.
  */
-export function paintCard(card, task, store, { left, right, mayChange }) {
+export function paintCard(card, task, rows, { left, right, mayChange }) {
   const title = card.querySelector(".card-title");
   if (title.textContent !== task.title) title.textContent = task.title;
-  card.querySelector(".card-team").replaceChildren(teamTag(store, task.team_id));
+  card.querySelector(".card-team").replaceChildren(teamTag(rows, task.team_id));
   card.querySelector(".card-public").hidden = !task.is_public;
   card.querySelector(".card-locked").hidden = mayChange;
   const actions = card.querySelector(".card-actions");
@@ -30,7 +30,7 @@ export function paintCard(card, task, store, { left, right, mayChange }) {
   aim(toRight, right, task);
   more.setAttribute("aria-label", `More for “${task.title}”`);
   const avatar = card.querySelector(".avatar");
-  const person = task.assignee_id === null ? null : store.people.get(task.assignee_id);
+  const person = task.assignee_id === null ? null : rows.people.get(task.assignee_id);
   avatar.hidden = task.assignee_id === null;
   wear(avatar, person);
   card.querySelector(".card-assignee").textContent = person ? `Taken by ${person.name}` : "";

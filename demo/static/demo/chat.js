@@ -7,18 +7,18 @@ const clock = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-d
 export class Chat {
   #list;
   #form;
-  #store;
+  #rows;
   #painting = false;
 
   /**
    * @param {HTMLElement} root
-   * @param {import("./store.js").Store} store
+   * @param {import("./board_rows.js").BoardRows} rows
    * @param {(body: string, teamId: ?number) => Promise<boolean>} say
    */
-  constructor(root, store, say) {
+  constructor(root, rows, say) {
     this.#list = root.querySelector(".messages");
     this.#form = root.querySelector(".say");
-    this.#store = store;
+    this.#rows = rows;
     this.#form.addEventListener("submit", async (event) => {
       event.preventDefault();
       const { body, team } = this.#form.elements;
@@ -27,7 +27,7 @@ export class Chat {
       body.value = "";
       body.focus();
     });
-    store.onChange(() => this.#changed());
+    rows.onChange(() => this.#changed());
     this.#changed();
   }
 
@@ -46,10 +46,10 @@ export class Chat {
   }
 
   #paint() {
-    const store = this.#store;
-    const teams = store.rows("demo_team").filter((team) => store.myTeams.has(team.id));
+    const rows = this.#rows;
+    const teams = rows.all("demo_team").filter((team) => rows.myTeams.has(team.id));
     fill(this.#form.elements.team, [...teams.map((team) => [team.id, team.name]), ["", "Everyone"]]);
-    const messages = store.rows("demo_message").sort((a, b) => a.id - b.id);
+    const messages = rows.all("demo_message").sort((a, b) => a.id - b.id);
     const atEnd = this.#list.scrollHeight - this.#list.scrollTop - this.#list.clientHeight < 60;
     const kept = new Map([...this.#list.children].map((item) => [Number(item.dataset.message), item]));
     const items = messages.map((message) => this.#item(kept.get(message.id), message));
@@ -63,9 +63,9 @@ export class Chat {
   }
 
   #item(existing, message) {
-    const author = this.#store.people.get(message.author_id);
+    const author = this.#rows.people.get(message.author_id);
     const item = existing ?? document.createElement("li");
-    const painted = JSON.stringify([message, author?.name, this.#store.get("demo_team", message.team_id)?.name]);
+    const painted = JSON.stringify([message, author?.name, this.#rows.get("demo_team", message.team_id)?.name]);
     if (item.dataset.painted === painted) return item;
     item.className = "message";
     item.dataset.message = message.id;
@@ -81,7 +81,7 @@ export class Chat {
     const time = document.createElement("time");
     time.dateTime = message.created_at;
     time.textContent = clock.format(new Date(message.created_at));
-    const to = message.team_id === null ? everyone() : teamTag(this.#store, message.team_id);
+    const to = message.team_id === null ? everyone() : teamTag(this.#rows, message.team_id);
     head.append(name, to, time);
     const body = document.createElement("p");
     body.className = "message-body";

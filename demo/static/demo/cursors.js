@@ -17,7 +17,7 @@ const STATUS = /^[a-z]+$/;
 export class Cursors {
   #columns;
   #layer;
-  #store;
+  #rows;
   #rooms;
   #cursors = new Map();
   #known = new Set();
@@ -27,12 +27,12 @@ export class Cursors {
 
   /**
    * @param {HTMLElement} columns Where the cards are.
-   * @param {import("./store.js").Store} store
+   * @param {import("./board_rows.js").BoardRows} rows
    * @param {import("./rooms.js").Rooms} rooms
    */
-  constructor(columns, store, rooms) {
+  constructor(columns, rows, rooms) {
     this.#columns = columns;
-    this.#store = store;
+    this.#rows = rows;
     this.#rooms = rooms;
     this.#layer = document.createElement("div");
     this.#layer.className = "cursors";
@@ -45,7 +45,7 @@ export class Cursors {
     rooms.on("cursor", (message) => this.#heard(message));
     rooms.on("presence", () => this.#metPeople());
     // Cards have been painted by the next frame; a cursor stays on the card it points at.
-    store.onChange(() => requestAnimationFrame(() => this.#placeAll()));
+    rows.onChange(() => requestAnimationFrame(() => this.#placeAll()));
     new ResizeObserver(() => this.#placeAll()).observe(columns);
   }
 
@@ -91,7 +91,7 @@ export class Cursors {
     const card = on.closest(".card[data-id]");
     if (card) {
       const id = Number(card.dataset.id);
-      const team = this.#store.get("demo_task", id)?.team_id;
+      const team = this.#rows.get("demo_task", id)?.team_id;
       return { teams: this.#rooms.teams.filter((teamId) => teamId === team), place: { card: id, ...this.#within(card) } };
     }
     const column = on.closest(".column");

@@ -8,7 +8,7 @@ const GRACE_MS = 1500;
 
 export class Here {
   #root;
-  #store;
+  #rows;
   #rooms;
   #announce;
   #leaving = new Map();
@@ -17,17 +17,17 @@ export class Here {
 
   /**
    * @param {HTMLElement} root A list.
-   * @param {import("./store.js").Store} store
+   * @param {import("./board_rows.js").BoardRows} rows
    * @param {import("./rooms.js").Rooms} rooms
    * @param {(text: string) => void} announce
    */
-  constructor(root, store, rooms, announce) {
+  constructor(root, rows, rooms, announce) {
     this.#root = root;
-    this.#store = store;
+    this.#rows = rows;
     this.#rooms = rooms;
     this.#announce = announce;
     rooms.on("presence", () => this.#changed());
-    store.onChange((change) => change || this.#changed());
+    rows.onChange((batch) => batch || this.#changed());
     this.#changed();
   }
 
@@ -47,14 +47,14 @@ export class Here {
   #came(id, teams) {
     clearTimeout(this.#leaving.get(id));
     this.#leaving.delete(id);
-    const person = this.#store.people.get(id);
+    const person = this.#rows.people.get(id);
     let item = this.#items.get(id);
     if (!item) {
       item = makeItem(id);
       this.#items.set(id, item);
       if (this.#begun) this.#announce(`${person.name} is here`);
     }
-    const names = teams.map((teamId) => this.#store.get("demo_team", teamId)?.name ?? `Team ${teamId}`);
+    const names = teams.map((teamId) => this.#rows.get("demo_team", teamId)?.name ?? `Team ${teamId}`);
     wear(item.firstChild, person, false);
     item.title = `${person.name} · ${names.join(", ")}`;
     item.lastChild.textContent = person.name;
@@ -65,7 +65,7 @@ export class Here {
     if (this.#rooms.people.has(id)) return;
     this.#items.get(id)?.remove();
     this.#items.delete(id);
-    const person = this.#store.people.get(id);
+    const person = this.#rows.people.get(id);
     if (person) this.#announce(`${person.name} has left`);
     this.#paint();
   }
@@ -86,7 +86,7 @@ export class Here {
   #more(ids) {
     const item = makeItem("more");
     item.firstChild.textContent = `+${ids.length}`;
-    item.title = ids.map((id) => this.#store.people.get(id)?.name ?? "Somebody").join(", ");
+    item.title = ids.map((id) => this.#rows.people.get(id)?.name ?? "Somebody").join(", ");
     item.lastChild.textContent = item.title;
     return item;
   }

@@ -4,14 +4,14 @@
  * @param {HTMLElement} button The menu opens at it, and the focus returns to it.
  * @param {number} id
  * @param {object} board The Board.
- * @param {import("./store.js").Store} store
+ * @param {import("./board_rows.js").BoardRows} rows
  * @param {object} actions
  */
-export function openCardMenu(button, id, board, store, actions) {
+export function openCardMenu(button, id, board, rows, actions) {
   const menu = document.getElementById("card-menu");
-  const task = store.get("demo_task", id);
-  const mine = task.assignee_id === store.me.id;
-  const inTeam = store.myTeams.has(task.team_id);
+  const task = rows.get("demo_task", id);
+  const mine = task.assignee_id === rows.me.id;
+  const inTeam = rows.myTeams.has(task.team_id);
   const items = [
     ["Edit title", () => board.edit(id)],
     [task.is_public ? "Show to the team only" : "Show to everyone", () => actions.edit(id, { is_public: !task.is_public })],
@@ -19,7 +19,7 @@ export function openCardMenu(button, id, board, store, actions) {
     ["Move down", () => board.nudge(id, "down")],
   ];
   if (mine) items.push(["Give it back", () => actions.edit(id, { assignee_id: null })]);
-  else if (inTeam) items.push(["Take it", () => actions.edit(id, { assignee_id: store.me.id })]);
+  else if (inTeam) items.push(["Take it", () => actions.edit(id, { assignee_id: rows.me.id })]);
   menu.replaceChildren(
     ...items.map(([text, run]) => item(menu, text, run)),
     document.createElement("hr"),

@@ -19,11 +19,11 @@ export function wear(element, person, label = true) {
   if (label) element.title = person ? person.name : "Somebody";
 }
 
-export function teamTag(store, teamId) {
+export function teamTag(rows, teamId) {
   const tag = document.createElement("span");
   tag.className = "tag";
   tag.dataset.hue = hueOf(teamId);
-  tag.textContent = store.get("demo_team", teamId)?.name ?? `Team ${teamId}`;
+  tag.textContent = rows.get("demo_team", teamId)?.name ?? `Team ${teamId}`;
   return tag;
 }
 

@@ -9,18 +9,18 @@ const SEEN_EVERY_MS = 15000;
 
 export class Rooms {
   #client;
-  #store;
+  #rows;
   #channels = new Map();
   #listeners = { presence: new Set() };
 
   /**
    * @param {import("../realtime/client.js").Client} client
-   * @param {import("./store.js").Store} store
+   * @param {import("./board_rows.js").BoardRows} rows
    */
-  constructor(client, store) {
+  constructor(client, rows) {
     this.#client = client;
-    this.#store = store;
-    store.onChange(() => this.#follow());
+    this.#rows = rows;
+    rows.onChange(() => this.#follow());
     this.#follow();
     setInterval(() => this.#beSeen(), SEEN_EVERY_MS);
   }
@@ -71,13 +71,13 @@ export class Rooms {
     // `phx_user_id` is set by the server; keys and metas are chosen by pages.
     const metas = Object.values(channel.presenceState()).flat();
     const ids = new Set(metas.map((meta) => Number(meta.phx_user_id)));
-    return [...ids].filter((id) => id !== this.#store.me.id && this.#store.people.has(id));
+    return [...ids].filter((id) => id !== this.#rows.me.id && this.#rows.people.has(id));
   }
 
-  /** Joins and leaves rooms, so that they are those of the user's teams in the store. */
+  /** Joins and leaves rooms, so that they are those of the user's teams. */
   #follow() {
-    const { me, myTeams } = this.#store;
-    const wanted = new Set(me.bypasses ? this.#store.rows("demo_team").map(({ id }) => id) : myTeams.keys());
+    const { me, myTeams } = this.#rows;
+    const wanted = new Set(me.bypasses ? this.#rows.all("demo_team").map(({ id }) => id) : myTeams.keys());
     const left = this.teams.filter((teamId) => !wanted.has(teamId));
     for (const teamId of left) {
       this.#channels.get(teamId).unsubscribe();
@@ -88,7 +88,7 @@ export class Rooms {
   }
 
   #enter(teamId) {
-    const { me } = this.#store;
+    const { me } = this.#rows;
     const channel = this.#client.channel(`team:${teamId}`, { private: true, presenceKey: String(me.id) });
     this.#channels.set(teamId, channel);
     channel.on("broadcast", { event: "*" }, ({ event, payload, meta }) => this.#heard(teamId, event, payload, meta?.user_id));
@@ -99,13 +99,13 @@ export class Rooms {
 
   #track(channel) {
     // A policy may refuse it: then the user receives the room and is not listed.
-    channel.track({ name: this.#store.me.name }).catch(() => {});
+    channel.track({ name: this.#rows.me.name }).catch(() => {});
   }
 
   /** Tries again, because the server sends nothing when a policy allows `track` again. */
   #beSeen() {
     for (const channel of this.#channels.values()) {
-      if (channel.status === "live" && !(this.#store.me.id in channel.presenceState())) this.#track(channel);
+      if (channel.status === "live" && !(this.#rows.me.id in channel.presenceState())) this.#track(channel);
     }
   }
 
@@ -113,7 +113,7 @@ export class Rooms {
   #heard(teamId, event, payload, userId) {
     const id = Number(userId);
     if (event === "presence" || !this.#peopleOf(teamId).includes(id)) return;
-    this.#tell(event, { person: this.#store.people.get(id), payload, teamId });
+    this.#tell(event, { person: this.#rows.people.get(id), payload, teamId });
   }
 
   #tell(event, message) {

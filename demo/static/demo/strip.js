@@ -37,8 +37,9 @@ export class Strip {
     if (this.#text.textContent !== text) this.#text.textContent = text;
   }
 
-  /** From now on changes arrive as they are committed. */
+  /** Changes arrive as they are committed, from now on if they did not before. */
   live() {
+    if (this.#liveSince < Infinity) return;
     this.#liveSince = Date.now();
     this.#show("open", "Live");
   }

@@ -13,10 +13,10 @@ export class Typing {
 
   /**
    * @param {HTMLElement} chat
-   * @param {import("./store.js").Store} store
+   * @param {import("./board_rows.js").BoardRows} rows
    * @param {import("./rooms.js").Rooms} rooms
    */
-  constructor(chat, store, rooms) {
+  constructor(chat, rows, rooms) {
     this.#line = chat.querySelector(".typing");
     this.#text = this.#line.querySelector(".typing-text");
     this.#form = chat.querySelector(".say");
@@ -29,8 +29,9 @@ export class Typing {
     rooms.on("presence", () => {
       for (const id of this.#writers.keys()) if (!rooms.people.has(id)) this.#forget(id);
     });
-    store.onChange((change) => {
-      if (change?.table === "demo_message" && change.eventType === "INSERT") this.#forget(change.after.author_id);
+    rows.onChange((batch) => {
+      if (batch?.table !== "demo_message" || batch.snapshot) return;
+      for (const { before, after } of batch.changes) if (!before) this.#forget(after.author_id);
     });
   }
 

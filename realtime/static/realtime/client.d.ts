@@ -1,15 +1,17 @@
 /** Types of client.js. What each thing does is said there and in the documentation. */
 
-import type { Collection, CollectionOptions, Row } from "./collection.js";
+import type { Change, Collection, CollectionOptions, Row } from "./collection.js";
 
 export { Collection } from "./collection.js";
 export type {
+  Change,
   CollectionBatch,
   CollectionOptions,
   CollectionStatus,
   Key,
   Row,
   RowChange,
+  StreamChange,
 } from "./collection.js";
 
 export interface ConnectOptions {
@@ -69,26 +71,6 @@ export interface ChangesConfig {
   snapshot?: boolean | { limit: number };
   live?: boolean;
   [more: string]: unknown;
-}
-
-export interface Change<R extends object = Row> {
-  eventType: "INSERT" | "UPDATE" | "DELETE";
-  schema: string;
-  table: string;
-  /** The row after the change; `{}` for a DELETE. */
-  new: Partial<R>;
-  /** What may be known of the row before; `{}` for an INSERT. */
-  old: Partial<R>;
-  /** ISO 8601, microseconds, UTC; unique and rising. */
-  commit_timestamp: string;
-  /** Place in the server's log, rising. */
-  seq: number | undefined;
-  /** Ids of the bindings of the channel that the change matches. */
-  ids: number[];
-  columns: { name: string; type: string }[];
-  errors: string[] | null;
-  /** True for a row that was there before the subscription. */
-  snapshot: boolean;
 }
 
 export interface Broadcast<P = any> {

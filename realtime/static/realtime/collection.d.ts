@@ -6,6 +6,30 @@ export type Row = Record<string, any>;
 /** A primary key: the value of its column, or of several an array of them or an object with them. */
 export type Key = string | number | boolean | readonly unknown[] | Readonly<Row>;
 
+export interface Change<R extends object = Row> {
+  eventType: "INSERT" | "UPDATE" | "DELETE";
+  schema: string;
+  table: string;
+  /** The row after the change; `{}` for a DELETE. */
+  new: Partial<R>;
+  /** What may be known of the row before; `{}` for an INSERT. */
+  old: Partial<R>;
+  /** ISO 8601, microseconds, UTC; unique and rising. */
+  commit_timestamp: string;
+  /** Place in the server's log, rising. */
+  seq: number | undefined;
+  /** Ids of the bindings of the channel that the change matches. */
+  ids: number[];
+  columns: { name: string; type: string }[];
+  errors: string[] | null;
+  /** True for a row that was there before the subscription. */
+  snapshot: boolean;
+}
+
+/** A change as rows.js gets it, and what more client.js knows of it. */
+export type StreamChange<R extends object = Row> = Omit<Change<R>, "seq" | "ids" | "columns" | "snapshot"> &
+  Partial<Change<R>>;
+
 export interface CollectionOptions<R extends object = Row> {
   /** As in a binding of changes: "status=eq.open". Default: every row. */
   filter?: string;
@@ -19,6 +43,8 @@ export interface CollectionOptions<R extends object = Row> {
   order?: string | readonly string[] | ((a: R, b: R) => number);
   /** Rows that the page has already, shown until the server has sent its own. */
   initial?: readonly R[];
+  /** Called with each change of the stream as it arrives, before it is shown. */
+  onChange?: (change: StreamChange<R>) => void;
   /** Name of the channel, which is the collection's alone. Default: one of its own. */
   topic?: string;
   /** Whether the topic's policies are asked. */

@@ -15,6 +15,9 @@ import { RowSet } from "./rowset.js";
  *   equals in the order of their keys. Default: as the rows came.
  * @property {object[]} [initial] Rows that the page has already, shown until the server has sent
  *   its own.
+ * @property {(change: object) => void} [onChange] Called with each change of the stream as it arrives,
+ *   before it is shown: for what a change says beside its rows, such as `commit_timestamp`. Rows of
+ *   a snapshot are no changes.
  * @property {string} [topic] Name of the channel, which is the collection's alone. Default: a name
  *   made of the table's.
  * @property {boolean} [private] Whether the topic's policies are asked.
@@ -58,6 +61,7 @@ export class Collection {
   #isFresh = false;
   #timer = null;
   #fault = null;
+  #onChange;
   #close;
 
   /**
@@ -71,6 +75,7 @@ export class Collection {
     this.#table = table;
     this.#complaints = new Complaints(table);
     this.#rows = new RowSet(options);
+    this.#onChange = options.onChange ?? null;
     // These work without their object, so that they can be handed on: useSyncExternalStore(…).
     this.subscribe = this.subscribe.bind(this);
     this.getRows = this.getRows.bind(this);
@@ -185,7 +190,9 @@ export class Collection {
     if (this.#fault && status !== "closed") return;
     this.#next.status = status;
     this.#next.error = error;
-    this.#schedule();
+    // "live" comes with the rows that make it true, and any other at once.
+    if (status === "live" || status === this.#shown.status) this.#schedule();
+    else if (this.#close !== null) this.#flush();
   }
 
   #begin() {
@@ -193,7 +200,9 @@ export class Collection {
     this.#rows.begin();
   }
 
-  #changed({ eventType, new: row, old }) {
+  #changed(change) {
+    const { eventType, new: row, old } = change;
+    if (this.#onChange && !this.#rows.isReplacing) call(this.#onChange, change);
     try {
       if (eventType === "DELETE") this.#rows.drop(old);
       else this.#rows.put(row);
@@ -227,6 +236,7 @@ export class Collection {
   }
 
   #flush() {
+    clearTimeout(this.#timer);
     this.#timer = null;
     const before = this.#shown;
     // A replay is shown when it is complete, too.

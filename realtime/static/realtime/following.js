@@ -2,7 +2,7 @@
 
 import { randomKey } from "./random_key.js";
 
-const OPTIONS = new Set(["filter", "schema", "select", "key", "order", "initial", "topic", "private"]);
+const OPTIONS = new Set(["filter", "schema", "select", "key", "order", "initial", "onChange", "topic", "private"]);
 
 /**
  * The binding of a collection: `snapshot` gives the rows, and `live` keeps the set exact.

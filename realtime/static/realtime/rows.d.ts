@@ -10,6 +10,7 @@ export type {
   Key,
   Row,
   RowChange,
+  StreamChange,
 } from "./collection.js";
 
 /** What `rows` needs of a client of supabase-js or realtime-js. */

@@ -148,6 +148,26 @@ export function collectionBehaviour(name, setUp) {
       ]);
     });
 
+    test("each change of the stream is handed on as it arrives, and rows of a snapshot are not", async () => {
+      const seen = [];
+      const onChange = ({ eventType, new: now }) => seen.push([eventType, now]);
+      const { collection } = await live([{ id: 1 }], { onChange });
+      assert.deepEqual(seen, []);
+      row("UPDATE", { id: 1, a: 1 }, { seq: 11, old_record: {} });
+      row("UPDATE", { id: 1, a: 2 }, { seq: 12, old_record: {} });
+      assert.deepEqual(seen, [["UPDATE", { id: 1, a: 1 }], ["UPDATE", { id: 1, a: 2 }]]);
+      assert.deepEqual(collection.get(1), { id: 1 });
+    });
+
+    test("what came before the connection was lost is shown with the loss", async () => {
+      const { collection, told } = await live([]);
+      row("INSERT", { id: 1 }, { seq: 11 });
+      Socket.last.drop();
+      assert.equal(collection.status, "errored");
+      assert.deepEqual(ids(collection), [1]);
+      assert.equal(told.length, 1);
+    });
+
     test("the same change twice is told once", async () => {
       const { told } = await live([]);
       row("INSERT", { id: 3 }, { seq: 11 });

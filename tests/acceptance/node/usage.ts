@@ -57,6 +57,7 @@ const open: Collection<Ticket> = client.collection<Ticket>("ticket", {
   key: ["id"],
   order: (a, b) => a.id - b.id,
   initial: [{ id: 1, title: "", status: "open" }],
+  onChange: ({ commit_timestamp, seq, new: row }) => [commit_timestamp.length, seq, row.title],
   topic: "t",
   private: true,
 });
