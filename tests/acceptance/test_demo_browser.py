@@ -645,6 +645,22 @@ def test_what_others_in_a_room_make_up_harms_no_page(at_board: Seating) -> None:
     ada.sees(SOUP, "doing")
 
 
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+def test_the_open_drawer_of_frames_covers_no_button_of_the_chat(
+    at_board: Seating, width: int, height: int
+) -> None:
+    (ada,) = at_board("ada")
+    ada.page.size(width, height, touch=width < 500)
+    ada.page.run("document.querySelector('[data-view=chat]').click()")
+    ada.page.run("document.querySelector('.strip').open = true")
+    send = "document.querySelector('.say button[type=submit]')"
+    ada.page.wait(
+        f"(() => {{ const box = {send}.getBoundingClientRect();"
+        "return document.elementFromPoint(box.left + box.width / 2, box.bottom - 2)"
+        f" === {send}; }})()"
+    )
+
+
 def test_a_superuser_is_told_that_policies_do_not_apply(demo: DemoServer, browser: Browser) -> None:
     page = browser.new_page()
     page.go(f"{demo.url}/sign-in")

@@ -102,6 +102,8 @@ const chat = new Chat(document.querySelector(".chat"), rows, (body, teamId) =>
   attempt("POST", urls.messages, { body, team_id: teamId }),
 );
 chat.scrollDown();
+// The drawer of frames takes room from the chat.
+document.querySelector(".strip").addEventListener("toggle", () => chat.scrollDown());
 
 // Rows came anew: names may be others, and are read once all tables have theirs.
 let areNamesOld = false;
