@@ -21,6 +21,7 @@ from django.urls import resolve
 from django.utils.module_loading import import_string
 
 from auth_rls.access.snapshot import PolicySnapshot
+from auth_rls.documentation import page
 from auth_rls.sql.primary import primary
 from realtime import conf
 from realtime.bus.layers import idle_timeout, layer_problem
@@ -50,7 +51,7 @@ def check_asgi(**kwargs: Any) -> list[CheckMessage]:
         return [
             Warning(
                 "ASGI_APPLICATION is not set, so nothing serves Rowcast's WebSockets.",
-                hint="Name the application of your asgi.py, as docs/how-to/install.md shows it.",
+                hint=f"Name the application of your asgi.py; see {page('how-to/install')}.",
                 id="realtime.W011",
             )
         ]
