@@ -6,6 +6,8 @@ Checks without the database tag read declarations and settings only.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from django.apps import AppConfig, apps
@@ -26,6 +28,7 @@ from auth_rls.sql.primary import primary
 from realtime import conf
 from realtime.bus.layers import idle_timeout, layer_problem
 from realtime.conf import settings
+from realtime.ops import asgi_module
 from realtime.socket.origin import OriginRule
 from realtime.wal import published, triggers
 from realtime.wal.obstacles import ABSENT, deciding_elsewhere
@@ -87,6 +90,64 @@ def check_asgi(**kwargs: Any) -> list[CheckMessage]:
             )
         )
     return found
+
+
+@register()
+def check_asgi_module(**kwargs: Any) -> list[CheckMessage]:
+    """W015 an asgi.py that imports apps before Django is set up; W016 one that names no settings.
+    Both work under `manage.py`, and no server can start them."""
+    path = getattr(django_settings, "ASGI_APPLICATION", None) or ""
+    try:
+        source = Path(str(import_module(path.rpartition(".")[0]).__file__)).read_text()
+        early = asgi_module.imported_too_early(source, _apps_with_modules())
+    except Exception:
+        return []  # reported as W011
+    found: list[CheckMessage] = []
+    if early is not None:
+        found.append(
+            Warning(
+                f"{path} imports {early} before Django is set up: uvicorn and daphne cannot load "
+                "it (AppRegistryNotReady).",
+                hint="Call get_asgi_application() first, and import what needs models below it.",
+                id="realtime.W015",
+            )
+        )
+    if not asgi_module.names_settings(source):
+        found.append(
+            Warning(
+                f"{path} does not name the settings: uvicorn and daphne cannot load it unless "
+                f"{asgi_module.SETTINGS} is set for them.",
+                hint="Begin with "
+                f'os.environ.setdefault("{asgi_module.SETTINGS}", "yourproject.settings").',
+                id="realtime.W016",
+            )
+        )
+    return found
+
+
+def _apps_with_modules() -> set[str]:
+    """The packages of installed apps, but for those of which asgi.py imports parts before."""
+    early = {"channels", "daphne"}
+    names = {app.name for app in apps.get_app_configs()} - early
+    return {name for name in names if not name.startswith("django.")}
+
+
+@register(deploy=True)
+def check_collected_files(**kwargs: Any) -> list[CheckMessage]:
+    """W017 without DEBUG nothing serves static files, and they are not collected either."""
+    if django_settings.DEBUG or not apps.is_installed("django.contrib.staticfiles"):
+        return []
+    elsewhere = "://" in (django_settings.STATIC_URL or "")
+    if django_settings.STATIC_ROOT or elsewhere or _by_middleware() or _by_route():
+        return []
+    return [
+        Warning(
+            "Without DEBUG nothing serves static files: pages do not find realtime/client.js.",
+            hint="Set STATIC_ROOT, run `manage.py collectstatic`, and let the web server or "
+            "WhiteNoise serve that folder at STATIC_URL.",
+            id="realtime.W017",
+        )
+    ]
 
 
 @register()

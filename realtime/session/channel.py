@@ -47,6 +47,10 @@ class Channel:
     key: str = ""
     #: Whether the client gets presence events.
     shows_presence: bool = False
+    #: Whether bindings of it deliver changes.
+    follows: bool = False
+    #: Whether its client knows that changes wait and no process numbers them.
+    is_told_of_waiting: bool = False
     #: The quotas of its subject, shared with the subject's other channels.
     quotas: QuotaChain | None = None
 

@@ -39,11 +39,16 @@ MOST_PENDING = 200
 MOST_BYTES = 4_194_304
 
 
+def _nothing() -> None:
+    return None
+
+
 @dataclass(slots=True)
 class Session:
     """The channels of one socket, its quotas, and when its client was last heard of.
 
     `position` says how far the socket has been served, None while a channel is catching up.
+    `waiting` gives a hint while changes wait and no process numbers them, else None.
     `shared` are the quotas that the connection has in common with others. With `private_only`,
     joins of public topics are refused. `schemas` are those that a topic may name.
     """
@@ -54,6 +59,7 @@ class Session:
     last_seen: float
     channels: dict[str, Channel] = field(default_factory=dict)
     closing: bool = False
+    waiting: Callable[[], str | None] = _nothing
     shared: Sequence[Quota] = ()
     private_only: bool = False
     schemas: Collection[str] = ("public",)
@@ -136,7 +142,21 @@ class Session:
         at = self.position()
         # No position is given while a channel was not sent everything up to it.
         response = {} if at is None or self._joining() else {"epoch": at.epoch, "seq": at.seq}
-        return [self._replies.reply(message, "ok", response)]
+        return [self._replies.reply(message, "ok", response), *self._waiting_hints()]
+
+    def _waiting_hints(self) -> list[Effect]:
+        """To each channel that follows changes, once, that they wait: it joined before they did."""
+        hint = self.waiting()
+        if hint is None:
+            for channel in self.channels.values():
+                channel.is_told_of_waiting = False
+            return []
+        effects: list[Effect] = []
+        for channel in self.channels.values():
+            if channel.follows and not channel.is_told_of_waiting:
+                hints = {errors.SUBSCRIBED: hint}
+                effects += self._subscribed(channel, (), working=True, hints=hints)
+        return effects
 
     def _joining(self) -> bool:
         return any(
@@ -271,9 +291,21 @@ class Session:
         if config.replication_ready:
             text = errors.REPLICATION_READY
             effects.append(self._replies.system(channel.name, channel, "ok", "system", text))
-        return effects + self._replies.subscribed(
+        return effects + self._subscribed(
             channel, problems, working=len(config.bindings) > len(problems), hints=hints
         )
+
+    def _subscribed(
+        self,
+        channel: Channel,
+        problems: Sequence[str],
+        *,
+        working: bool,
+        hints: Mapping[str, str] = MappingProxyType({}),
+    ) -> list[Effect]:
+        channel.follows = working
+        channel.is_told_of_waiting = errors.SUBSCRIBED in hints and self.waiting() is not None
+        return self._replies.subscribed(channel, problems, working=working, hints=hints)
 
     def release(self, channel: Channel, most: int | None = None) -> list[Effect]:
         """Handle the messages that waited for the channel's join, or for its token: the first
@@ -346,7 +378,7 @@ class Session:
         channel.expires_at = expires_at
         bindings = len(channel.config.bindings)
         working = bindings > len(problems)
-        return self._replies.subscribed(channel, problems, working=working, hints=hints)
+        return self._subscribed(channel, problems, working=working, hints=hints)
 
     def resubscribed(self, channel: Channel) -> list[Effect]:
         """The rows that the channel's subject may see have changed."""
@@ -358,7 +390,7 @@ class Session:
         """A binding of the channel delivers nothing any more."""
         if self.channels.get(channel.topic) is not channel:
             return []
-        return self._replies.subscribed(channel, (problem,), working=False)
+        return self._subscribed(channel, (problem,), working=False)
 
     def resync(self, channel: Channel, at: Position) -> list[Effect]:
         """Events are lost to this channel: its client must read its rows again."""

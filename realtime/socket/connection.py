@@ -130,6 +130,7 @@ class Connection:
             limits=limits,
             position=partial(_position, hub, self._subscribers),
             last_seen=self._loop.time(),
+            waiting=lambda: hub.numbering.hint,
             shared=admission.shared,
             private_only=settings.PRIVATE_ONLY,
             schemas=published.schemas(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -13,7 +14,12 @@ from django.core.handlers.asgi import ASGIHandler
 from django.test import override_settings
 from django.urls import re_path
 
-from realtime.checks import check_asgi, check_static_files
+from realtime.checks import (
+    check_asgi,
+    check_asgi_module,
+    check_collected_files,
+    check_static_files,
+)
 
 here = __name__
 plain = ASGIHandler()
@@ -93,3 +99,46 @@ def test_a_development_server_without_static_files_is_warned_of(
 def test_where_runserver_serves_them_nothing_is_said() -> None:
     with override_settings(ASGI_APPLICATION=f"{here}.with_route", DEBUG=True):
         assert check_static_files() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("{settings}\n{load}\n{routes}", []),
+        ("{settings}\n{routes}\n{load}", ["realtime.W015"]),
+        ("{load}\n{routes}", ["realtime.W016"]),
+    ],
+)
+def test_an_asgi_module_that_no_server_could_load_is_warned_of(
+    text: str, found: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"asgi_{len(found)}_{len(text)}"
+    source = text.format(
+        settings="import os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'tests.settings')",
+        load="from django.core.asgi import get_asgi_application\nhttp = get_asgi_application()",
+        routes="from realtime.routing import websocket_urlpatterns",
+    )
+    (tmp_path / f"{name}.py").write_text(f"{source}\napplication = http\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with override_settings(ASGI_APPLICATION=f"{name}.application"):
+        assert [message.id for message in check_asgi_module()] == found
+    with override_settings(ASGI_APPLICATION="nowhere.application"):
+        assert check_asgi_module() == []
+
+
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        ({}, ["realtime.W017"]),
+        ({"STATIC_ROOT": "/srv/static"}, []),
+        ({"STATIC_URL": "https://cdn.example/"}, []),
+        ({"DEBUG": True}, []),
+        ({"MIDDLEWARE": ["whitenoise.middleware.WhiteNoiseMiddleware"]}, []),
+    ],
+)
+def test_a_deployment_that_has_no_static_files_is_warned_of(
+    more: dict[str, Any], found: list[str]
+) -> None:
+    given = {"DEBUG": False, "STATIC_ROOT": None, "ROOT_URLCONF": NoRoutes, **more}
+    with override_settings(**given):
+        assert [message.id for message in check_collected_files()] == found

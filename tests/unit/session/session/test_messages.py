@@ -6,13 +6,15 @@ import json
 
 import pytest
 
-from realtime.protocol.errors import CloseCode
+from realtime.protocol.errors import SUBSCRIBED, CloseCode
 from realtime.protocol.serializer import Version
 from realtime.session.effects import (
     Close,
+    Join,
     Leave,
     SendBroadcast,
 )
+from realtime.topics.rights import ALL
 from tests.support.sessions import AT, frames, join_frame, joined, make, of, text
 
 
@@ -32,6 +34,42 @@ def test_a_heartbeat_names_no_place_that_the_socket_has_not_been_served_up_to() 
     session.position = lambda: None
     (reply,) = frames(session.receive(heartbeat, 0.0))
     assert reply[4] == {"status": "ok", "response": {}}
+
+
+def test_a_heartbeat_tells_channels_that_follow_changes_once_that_these_wait() -> None:
+    hint: str | None = None
+    session = make()
+    session.waiting = lambda: hint
+    changes = [{"event": "*", "schema": "public", "table": "t"}]
+    _channel, told = joined(session, postgres_changes=changes)
+    assert "hint" not in json.dumps(frames(told))
+    joined(session, topic="realtime:chat", ref="7")
+    heartbeat = text([None, "11", "phoenix", "heartbeat", {}])
+    assert len(frames(session.receive(heartbeat, 0.0))) == 1
+    hint = "nobody numbers"
+    (_reply, system) = frames(session.receive(heartbeat, 0.0))
+    assert system[2:4] == ["realtime:room", "system"]
+    assert (system[4]["status"], system[4]["hint"]) == ("ok", "nobody numbers")
+    assert len(frames(session.receive(heartbeat, 0.0))) == 1
+    # It is told again when it happens again.
+    hint = None
+    assert len(frames(session.receive(heartbeat, 0.0))) == 1
+    hint = "nobody numbers"
+    assert len(frames(session.receive(heartbeat, 0.0))) == 2
+
+
+def test_a_client_that_was_told_by_its_join_is_not_told_again() -> None:
+    session = make()
+    session.waiting = lambda: "nobody numbers"
+    changes = [{"event": "*", "schema": "public", "table": "t"}]
+    (join,) = of(Join, session.receive(join_frame(postgres_changes=changes), 0.0))
+    hints = {SUBSCRIBED: "nobody numbers"}
+    session.joined(join.channel, problems=(), expires_at=None, at=AT, rights=ALL, hints=hints)
+    heartbeat = text([None, "11", "phoenix", "heartbeat", {}])
+    assert len(frames(session.receive(heartbeat, 0.0))) == 1
+    # A binding that delivers nothing waits for nothing.
+    session.binding_ended(join.channel, "ended")
+    assert len(frames(session.receive(heartbeat, 0.0))) == 1
 
 
 def test_a_heartbeat_without_ref_is_answered_without_ref() -> None:
