@@ -17,6 +17,7 @@ A leader on the same machine whose process has ended is replaced without waiting
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import os
@@ -145,6 +146,7 @@ def _lives(leader: str) -> bool | None:
     return True
 
 
+@functools.cache
 def _namespace() -> str:
     """Identifies the namespace of process ids: this boot of this machine or container. Empty where
     it cannot be found out."""

@@ -103,7 +103,8 @@ class LogReader:
         if not block or not block[0].seq - 1 <= after < block[-1].seq:
             # Pruned in the middle of the block, or the block was too large for one answer.
             block = await self._once(
-                ("from", after, payer.account), lambda: self._read(after, upto, payer)
+                ("from", self._log.epoch, after, payer.account),
+                lambda: self._read(after, upto, payer),
             )
             return block[:most]
         start = after + 1 - block[0].seq

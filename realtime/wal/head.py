@@ -6,7 +6,6 @@ Never numbers; the sequencer moves the head in the transaction that numbers.
 from __future__ import annotations
 
 import logging
-import time
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from realtime.wal import clock
 from realtime.wal.vendor import vendor_of
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,8 @@ def _begin(connection: BaseDatabaseWrapper, where: str, parameters: list[Any]) -
     """Begin an epoch if the head row fulfils `where`. Returns whether it did. The epoch begins
     behind every entry: the head may come from elsewhere and be behind, and no number is given
     twice."""
-    now_us = time.time_ns() // 1_000
+    # Times in the log are by the database's clock; that of this machine may be another one.
+    now_us = clock.now_us(connection)
     epoch = uuid.uuid4().hex
     # Later than every timestamp in the log, so that timestamps of older epochs lie before it.
     commit_us = (

@@ -12,6 +12,8 @@ import time
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import OperationalError
 
+from realtime.wal.sqlite import evidence
+
 _FILE_LOOK_SECONDS = 1.0
 
 
@@ -20,8 +22,7 @@ class SqliteChangeDetector:
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self._connection = connection
-        self._path = str(connection.settings_dict["NAME"])
-        self._in_memory = ":memory:" in self._path or "mode=memory" in self._path
+        self._path = evidence.path_of(connection)
         self._version: int | None = None
         self._file: tuple[int, int] | None = None
         self._looked = 0.0
@@ -45,7 +46,7 @@ class SqliteChangeDetector:
     def _check_file(self) -> None:
         # After a deletion or replacement this connection would read the old file for ever, and
         # opening a missing file would create an empty database.
-        if self._in_memory:
+        if self._path is None:
             return
         now = time.monotonic()
         if self._file is not None and now - self._looked < _FILE_LOOK_SECONDS:

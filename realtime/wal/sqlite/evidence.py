@@ -29,7 +29,7 @@ class Evidence:
 
 
 def path_of(connection: BaseDatabaseWrapper) -> str | None:
-    """The database file; None for a database in memory."""
+    """The database file; None for a database in memory, and for one that is named by a URI."""
     name = str(connection.settings_dict["NAME"])
     if not name or ":memory:" in name or "mode=memory" in name or name.startswith("file:"):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -16,8 +17,9 @@ from realtime.event_log import sequencer
 from realtime.event_log.event import to_event
 from realtime.event_log.table import Relations, read_rows, seq_at
 from realtime.models import WalEntry
+from realtime.wal.clock import now_us
 from realtime.wal.entry import Relation
-from realtime.wal.head import read_head, renew_epoch
+from realtime.wal.head import begin_epoch, read_head, renew_epoch
 from tests.support.log import empty_log
 from tests.zoo.models import Note
 
@@ -187,6 +189,17 @@ def test_a_log_that_went_back_begins_a_new_epoch() -> None:
     renewed = renew_epoch(connection, seen)
     assert renewed.epoch != seen.epoch
     assert renewed.seq == 0
+
+
+def test_an_epoch_begins_by_the_clock_of_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    Note.objects.create(title="a")
+    sequencer.number(connection)
+    before = read_head(connection)
+    # This machine is in the year 2100.
+    monkeypatch.setattr(time, "time_ns", lambda: 4_102_444_800 * 10**9)
+    head = begin_epoch(connection)
+    assert head.epoch != before.epoch
+    assert before.commit_us <= head.epoch_us <= now_us(connection)
 
 
 def test_a_moment_is_found_by_halving_also_where_entries_were_pruned() -> None:

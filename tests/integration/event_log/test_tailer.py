@@ -219,6 +219,17 @@ def test_looking_costs_no_query_of_the_log_until_something_was_committed() -> No
 
 
 @sqlite
+def test_a_database_that_is_named_by_a_uri_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"file:{connection.settings_dict['NAME']}"
+    connection.close()
+    monkeypatch.setitem(connection.settings_dict, "NAME", name)
+    wake = SqliteChangeDetector(connection)
+    assert wake.changed()
+    assert not wake.changed()
+    connection.close()
+
+
+@sqlite
 def test_a_missing_file_is_an_error_and_no_empty_database_takes_its_place(
     tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
