@@ -91,6 +91,10 @@ def make_broadcast(topic: str, event: str, payload: Any, private: bool) -> Broad
             raise ValueError(f"{name} must not be empty")
         if len(value) > most_of_name:
             raise ValueError(f"{name} must have at most {most_of_name} characters")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{name} must be valid Unicode, not {value!r}") from None
     if topic.startswith(PREFIX):
         raise ValueError(f"write the topic without {PREFIX!r}: {topic[len(PREFIX) :]!r}")
     binary = isinstance(payload, bytes | bytearray | memoryview)

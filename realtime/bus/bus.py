@@ -69,6 +69,7 @@ class LayerDown(ConnectionError):
 Message = Batch | BroadcastBatch
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Batch | BroadcastBatch | Probe).decode
+_PROBE = _encode(Probe())
 
 
 class Bus:
@@ -153,8 +154,10 @@ class Bus:
         elif self._layer is None:
             self._deliver(message)
             return
+        # Not the layer's fault if it fails.
+        body = self._encoded(message)
         try:
-            await self._send(message)
+            await self._send(body)
         except Exception as error:
             self._layer_down = True
             self._failed(error)
@@ -180,10 +183,13 @@ class Bus:
             waiting is None or waiting.empty()
         )
 
-    async def _send(self, message: Message | Probe) -> None:
+    def _encoded(self, message: Message) -> bytes:
         body = _encode(message)
         if len(body) > self._most_bytes and isinstance(message, Batch) and message.rows:
-            body = _encode(Batch(message.epoch, message.rows[-1].seq, [], []))
+            return _encode(Batch(message.epoch, message.rows[-1].seq, [], []))
+        return body
+
+    async def _send(self, body: bytes) -> None:
         async with asyncio.timeout(self.timing.call):
             await self._layer.group_send(GROUP, {"type": _MESSAGE_TYPE, "b": body})
         self._layer_down = False
@@ -193,7 +199,7 @@ class Bus:
         while self._layer_down:
             await asyncio.sleep(self.timing.retry)
             try:
-                await self._send(Probe())
+                await self._send(_PROBE)
             except Exception as error:
                 self._failed(error)
         self._outage.worked()
@@ -252,7 +258,7 @@ class Bus:
     async def _receives_probe(self) -> bool:
         self._received.clear()
         self._check.clear()
-        await self._send(Probe())
+        await self._send(_PROBE)
         try:
             async with asyncio.timeout(self.timing.call):
                 await self._received.wait()

@@ -14,9 +14,11 @@ from urllib.parse import unquote
 
 from django.core.exceptions import RequestDataTooBig
 from django.core.handlers.asgi import ASGIRequest
+from django.db import DataError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
+from auth_rls.sql.failures import public_reason
 from auth_rls.subjects.subject import Subject
 from auth_rls.subjects.token_errors import TokenError
 from realtime import conf
@@ -88,6 +90,9 @@ async def _answered(view: View, request: HttpRequest, names: dict[str, str]) -> 
     except (ConnectionError, TimeoutError) as error:
         logger.warning("broadcast not sent: %s", error, extra={"action": "broadcast_not_sent"})
         return JsonResponse({"message": "The channel layer does not answer"}, status=503)
+    except DataError as error:
+        # A value that this database does not store, such as a NUL.
+        return JsonResponse({"errors": {"message": [public_reason(error)]}}, status=422)
     except DATABASE_ERRORS as error:
         logger.warning("broadcast not sent: %s", error, extra={"action": "broadcast_not_sent"})
         return JsonResponse({"message": "The database does not answer"}, status=503)

@@ -104,6 +104,19 @@ async def test_what_one_sends_everybody_receives_in_order(layer: str, ends: Any)
     assert one.bus.counters.heard == 50
 
 
+async def test_a_message_that_cannot_be_encoded_is_no_failure_of_the_layer(ends: Any) -> None:
+    with override_settings(CHANNEL_LAYERS=layers("memory", "")):
+        one, other = ends(), ends()
+        await one.bus.join()
+        await other.bus.join()
+        wrong = BroadcastBatch([Broadcast("\ud800", False, "e", b"{}", 1)])
+        with pytest.raises(UnicodeEncodeError):
+            await one.bus.publish(wrong)
+        assert one.bus.healthy
+        await one.bus.publish(batch(1))
+        await auntil(lambda: other.numbers == [1])
+
+
 async def test_who_only_sends_need_not_join(layer: str, ends: Any) -> None:
     listener, sender = ends(), ends()
     await listener.bus.join()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import Permission
-from django.db import connections
+from django.db import connection, connections
 from django.test import AsyncClient, override_settings
 
 from auth_rls.models import Policy
@@ -235,3 +235,14 @@ async def test_where_https_is_required_health_may_be_exempt() -> None:
             assert answer.status_code in (200, 503)
         with override_settings(SECURE_REDIRECT_EXEMPT=[r"^realtime/health$"]):
             assert (await AsyncClient().get("/realtime/health")).status_code in (200, 503)
+
+
+async def test_a_value_that_the_database_does_not_store_is_the_senders_fault() -> None:
+    await db(allow, "send_broadcast")
+    nul = f"{BATCH}/room/events/a%00b?private=true&persist=true"
+    answer = await AsyncClient().post(nul, b"1", content_type="application/json")
+    if connection.vendor == "sqlite":
+        assert answer.status_code == 202
+    else:
+        assert answer.status_code == 422
+        assert answer.json() == {"errors": {"message": ["the database refuses a value"]}}

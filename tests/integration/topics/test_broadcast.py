@@ -98,6 +98,7 @@ async def test_where_only_the_log_reaches_the_servers_it_carries_the_broadcast(
     [
         (("", "e", 1), ValueError, "topic must not be empty"),
         (("t", "", 1), ValueError, "event must not be empty"),
+        (("\ud800", "e", 1), ValueError, "topic must be valid Unicode"),
         ((7, "e", 1), TypeError, "topic must be a string, not int"),
         (("realtime:t", "e", 1), ValueError, "write the topic without 'realtime:': 't'"),
         (("t", "e", object()), TypeError, "the payload cannot be written as JSON"),
