@@ -15,6 +15,7 @@ from contextvars import Context, copy_context
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
+from realtime.util.network import network
 from realtime.util.payer_queue import Payer, PayerQueue
 from realtime.util.time_slice import SLICE_SECONDS
 
@@ -105,4 +106,4 @@ def reading_share() -> ReadingShare:
 
 def payer_of(client: Any, protocol: object) -> Payer:
     """The payer for what a server's connection reads; `client` is its address as ASGI has it."""
-    return Payer(str(client[0]) if client else "", str(id(protocol)))
+    return Payer(network(str(client[0])) if client else "", str(id(protocol)))

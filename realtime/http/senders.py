@@ -22,8 +22,9 @@ from auth_rls import forks
 from auth_rls.subjects.subject import SERVICE_ROLE, Subject
 from realtime import conf
 from realtime.process.hub import hub
-from realtime.session.quotas import QuotaChain, Quotas, Rates, network
+from realtime.session.quotas import QuotaChain, Quotas, Rates
 from realtime.topics.broadcast import Broadcast
+from realtime.util.network import network
 
 # Bodies up to this size are read on the event loop, which takes less time than a change of threads.
 _SMALL_BYTES = 16_384

@@ -11,7 +11,6 @@ Pure: the time is an argument.
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +18,7 @@ from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from realtime.client_limits import Limits
+from realtime.util.network import network
 from realtime.util.token_bucket import Rate, TokenBucket
 
 # Addresses and subjects remembered; above that the one used longest ago is forgotten.
@@ -243,17 +243,3 @@ class Quotas:
                 del self._known[name]
             else:
                 return
-
-
-def network(address: str) -> str:
-    """The part of an address that one party has: of IPv6 the first 64 bits, since one host can use
-    all addresses below them. A text that is no address is returned unchanged."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped is not None:
-            return str(found.ipv4_mapped)
-        return str(ipaddress.ip_network((found, 64), strict=False))
-    return str(found)

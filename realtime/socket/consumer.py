@@ -18,10 +18,11 @@ from auth_rls.access.audit_log import RecordLimit
 from realtime import conf
 from realtime.process.hub import Hub, hub
 from realtime.protocol.errors import CloseCode, WireError
-from realtime.session.quotas import Quota, network
+from realtime.session.quotas import Quota
 from realtime.socket.connection import Admission, AsgiReceive, AsgiSend, Connection
 from realtime.socket.handshake import Refusal, admit, refuse
 from realtime.util.database_threads import DATABASE_ERRORS
+from realtime.util.network import network
 
 logger = logging.getLogger("realtime.consumer")
 

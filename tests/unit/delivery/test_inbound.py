@@ -89,3 +89,9 @@ async def test_connections_without_an_address_are_each_by_itself() -> None:
     one, other = object(), object()
     assert payer_of(None, one).account != payer_of(("", 0), other).account
     assert reading_share() is reading_share()
+
+
+async def test_addresses_of_one_ipv6_network_share_an_account() -> None:
+    sockets = object(), object()
+    one, other = (payer_of((f"2001:db8:1:2::{n}", 0), sockets[n]) for n in (0, 1))
+    assert one.account == other.account and one.name != other.name

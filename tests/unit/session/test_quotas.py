@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from realtime.client_limits import Limits
-from realtime.session.quotas import ADDRESS, SUBJECT, Quota, QuotaChain, Quotas, Rates, network
+from realtime.session.quotas import ADDRESS, SUBJECT, Quota, QuotaChain, Quotas, Rates
 
 
 def rates(**limits: Any) -> Rates:
@@ -105,22 +105,6 @@ def test_what_a_connection_holds_does_not_meet_a_second_one_of_its_key() -> None
     for number in range(10):
         QuotaChain(quotas.address(f"198.51.100.{number}", 0.0)).join(0.0)
     assert quotas.address("192.0.2.1", 0.0) is held
-
-
-@pytest.mark.parametrize(
-    ("address", "party"),
-    [
-        ("192.0.2.7", "192.0.2.7"),
-        ("::ffff:192.0.2.7", "192.0.2.7"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("no address", "no address"),
-        ("", ""),
-    ],
-)
-def test_of_an_ipv6_address_the_network_counts(address: str, party: str) -> None:
-    assert network(address) == party
 
 
 def test_a_client_may_renew_all_its_channels_at_once() -> None:
