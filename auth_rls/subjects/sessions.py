@@ -12,6 +12,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user, get_user_model
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.sessions.backends.cache import SessionStore as CacheStore
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django.core.cache import caches
@@ -28,7 +29,7 @@ _AT_ONCE = 500
 @dataclass(frozen=True, slots=True)
 class SessionProof:
     """The session of a connection. `key` is the value of its cookie. `fingerprint` has those values
-    of the user's row whose change ends sessions; it is compared and never shown."""
+    of the user whose change ends sessions; it is compared and never shown."""
 
     key: str = field(repr=False)
     user_key: Any
@@ -75,7 +76,7 @@ def user_of_session(key: str) -> Any:
 
 def proof(key: str, user: Any) -> SessionProof:
     """The proof of a session of `user`, for `ended` and `still_good`."""
-    return SessionProof(key, user.pk, tuple(getattr(user, name, None) for name in _fields()))
+    return SessionProof(key, user.pk, _fingerprint(user))
 
 
 def still_good(held: SessionProof) -> bool:
@@ -139,7 +140,20 @@ def _fields() -> Sequence[str]:
     return found
 
 
+def _has_own_hash(model: Any) -> bool:
+    """Whether a project says by other fields, too, when a session of its users is over."""
+    own = getattr(model, "get_session_auth_hash", None)
+    return own not in (None, AbstractBaseUser.get_session_auth_hash)
+
+
+def _fingerprint(user: Any) -> tuple[Any, ...]:
+    values = tuple(getattr(user, name, None) for name in _fields())
+    return (*values, user.get_session_auth_hash()) if _has_own_hash(type(user)) else values
+
+
 def _fingerprints(user_keys: set[Any]) -> dict[Any, tuple[Any, ...]]:
     model = get_user_model()
     rows = model._default_manager.using(primary(model)).filter(pk__in=user_keys)
+    if _has_own_hash(model):
+        return {user.pk: _fingerprint(user) for user in rows}
     return {key: tuple(rest) for key, *rest in rows.values_list("pk", *_fields())}
