@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 from asgiref.sync import iscoroutinefunction
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ImproperlyConfigured
+from django.db import Error as DatabaseFailure
 from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 from django.urls import Resolver404, resolve
@@ -75,7 +76,8 @@ def accepts_tokens(view: _View) -> _View:
 
 def authenticates_itself(view: _View) -> _View:
     """Mark a view that reads `Authorization: Bearer` by itself, for example for keys that are no
-    JWT. A value that the middleware would refuse is left to the view, in an anonymous request."""
+    JWT. A value that the middleware would refuse, or whose user it cannot read, is left to the
+    view, in an anonymous request."""
     setattr(view, _OWN_KEYS, True)
     return view
 
@@ -99,9 +101,11 @@ class SubjectMiddleware(SyncAsyncMiddleware):
         try:
             token = bearer_token(request)
             subject = None if token is None else Subject.from_token(token)
-        except TokenError as error:
+        except (TokenError, DatabaseFailure) as error:
             if not _is_left_to_its_view(request):
-                return _refused(error)
+                if isinstance(error, TokenError):
+                    return _refused(error)
+                raise
             _set_subject(request, Subject.anonymous())
             _set_user(request, None)
             return None

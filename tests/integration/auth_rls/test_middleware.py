@@ -10,6 +10,7 @@ from django.contrib import admin
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
+from django.db import OperationalError
 from django.http import HttpRequest, JsonResponse
 from django.test import AsyncClient, Client, RequestFactory
 from django.urls import include, path
@@ -17,7 +18,7 @@ from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.http import require_POST
 
-from auth_rls import visible
+from auth_rls import Subject, visible
 from auth_rls.middleware import SubjectMiddleware, accepts_tokens, authenticates_itself
 from tests.support.policies import policy, user
 from tests.support.tokens import bearer, token
@@ -138,6 +139,21 @@ def test_a_view_with_keys_of_its_own_gets_them_in_a_request_of_nobodys() -> None
     assert client.get("/own", headers=key).json() == {"shown": "Bearer sb_secret_x", "user": ""}
     assert client.post("/own", headers=key).status_code == 403
     assert client.get("/nowhere", headers=key).status_code == 401
+
+
+def test_a_view_with_keys_of_its_own_is_asked_also_while_the_database_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its own answer says what is wrong, and no page of Django's."""
+
+    def away(token: str) -> Subject:
+        raise OperationalError("connection refused")
+
+    monkeypatch.setattr(Subject, "from_token", away)
+    key = {"authorization": "Bearer a.b.c"}
+    assert Client().get("/own", headers=key).json() == {"shown": "Bearer a.b.c", "user": ""}
+    with pytest.raises(OperationalError):
+        Client().get("/sync", headers=key)
 
 
 def test_another_scheme_is_not_ours_to_judge() -> None:
