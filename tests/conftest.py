@@ -28,13 +28,16 @@ settings.load_profile("rowcast")
 _LONGEST = [
     "test_failures",
     "test_demo_browser",
+    "test_demo_people_browser",
     "test_many_processes",
     "test_worker_command",
     "test_overload",
     "test_leaders",
     "test_client_js",
     "test_official_clients",
+    "test_official_channels",
     "test_wire",
+    "test_wire_limits",
 ]
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from tests.acceptance.support import node_client
 from tests.acceptance.support.base_databases import Ground, ground
+from tests.acceptance.support.demo_people import Person, Seating
 from tests.acceptance.support.demo_server import DemoServer
 from tests.acceptance.support.devtools import Browser, find_browser
 from tests.acceptance.support.node_client import Node
@@ -35,7 +36,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """What goes over the wire is the same whether frames go by ASGI or by the fast path."""
     module = metafunc.module.__name__.rpartition(".")[2]
-    if "world" in metafunc.fixturenames and module in ("test_wire", "test_resume"):
+    if "world" in metafunc.fixturenames and module in (
+        "test_wire",
+        "test_wire_limits",
+        "test_resume",
+    ):
         metafunc.parametrize("world", ["daphne", "fanout"], indirect=True, scope="module")
 
 
@@ -123,3 +128,21 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     browser = Browser(executable, tmp_path_factory.mktemp("profile"))
     yield browser
     browser.close()
+
+
+@pytest.fixture
+def at_board(demo: DemoServer, browser: Browser) -> Iterator[Seating]:
+    """Seats people at the board, each at a page of their own, live, on fresh rows."""
+    demo.load()
+    seated = []
+
+    def seat(*usernames: str) -> list[Person]:
+        people = [Person(browser.new_page(), demo.url) for _ in usernames]
+        seated.extend(people)
+        for person, username in zip(people, usernames, strict=True):
+            person.sign_in(username)
+        return people
+
+    yield seat
+    for person in seated:
+        person.page.close()

@@ -10,11 +10,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.acceptance.support.server import ANON_KEY, PATIENCE, Server
 
 FOLDER = Path(__file__).resolve().parent.parent / "node"
 
 Event = dict[str, Any]
+
+LIBRARIES = [
+    pytest.param(library, vsn, id=f"{library}-{vsn}")
+    for library in ("supabase", "realtime")
+    for vsn in ("1.0.0", "2.0.0")
+]
+"""The official libraries, and the serializers that they speak."""
 
 
 def missing() -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,11 @@ from typing import Any
 
 from tests.acceptance.support.orm_process import Hand
 from tests.acceptance.support.server import Server, copy_database, running
+
+ALL: dict[str, Any] = {"event": "*", "schema": "public", "table": "zoo_note"}
+"""The binding of every change of notes."""
+
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +45,8 @@ def make_world(
             yield World(server, hand)
     finally:
         hand.close()
+
+
+def someone(world: World) -> int:
+    """A new user's id."""
+    return world.hand.user(f"somebody-{next(_numbers)}")
