@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.programs import Endpoint, Failed, Program, Unavailable, compile_c, dumps, post
-from tests.acceptance.support.orm_process import Hand
+from tests.acceptance.support.orm_process import OrmProcess
 from tests.acceptance.support.server import (
     ANON_KEY,
     COMMANDS,
@@ -93,9 +93,9 @@ def ours(kind: str, folder: Path) -> Iterator[RunningServer]:
     if not template.exists():
         make_database(template)
     database = copy_database(template, folder / "db.sqlite3")
-    hand = Hand(database)
-    hand.policy("public notes", {"is_public": True}, audience="anyone")
-    hand.close()
+    orm = OrmProcess(database)
+    orm.policy("public notes", {"is_public": True}, audience="anyone")
+    orm.close()
     limits = {"LIMITS": {"broadcasts_per_second": None}}
     writer = sqlite3.connect(database, isolation_level=None, timeout=30)
 

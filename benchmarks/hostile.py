@@ -31,7 +31,7 @@ from benchmarks.attackers import ATTACKS, TABLE, changes
 from benchmarks.databases import VENDORS, connected, layer_on_redis, url_of
 from benchmarks.programs import cpu_seconds, memory_kilobytes
 from benchmarks.report import say, table
-from tests.acceptance.support.orm_process import Hand
+from tests.acceptance.support.orm_process import OrmProcess
 from tests.acceptance.support.server import (
     ANON_KEY,
     PATIENCE,
@@ -291,9 +291,9 @@ async def _started(module: str, *arguments: str) -> AsyncIterator[asyncio.subpro
 
 def open_to_anyone(database: Path) -> Path:
     """Let anyone see the public notes of this database."""
-    hand = Hand(database)
-    hand.policy("public notes", {"is_public": True}, audience="anyone")
-    hand.close()
+    orm = OrmProcess(database)
+    orm.policy("public notes", {"is_public": True}, audience="anyone")
+    orm.close()
     return database
 
 

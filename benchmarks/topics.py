@@ -26,9 +26,9 @@ from typing import Any
 
 from benchmarks.chart import bars
 from benchmarks.report import Comparison, add_options, conclude, ratios, say, spread, table
-from tests.acceptance.support.base_databases import ground
+from tests.acceptance.support.base_databases import base_database
 from tests.acceptance.support.deployment import Deployment, deployed
-from tests.acceptance.support.raw_client import Peer
+from tests.acceptance.support.raw_client import RawClient
 from tests.acceptance.support.server import Server, make_database, running
 from tests.acceptance.support.soak import Soak
 from tests.support import redis as redises
@@ -48,8 +48,8 @@ GONE = "seconds until the members of a killed server have left"
 
 async def broadcasts(servers: Sequence[Server], listeners: int, senders: int, each: int) -> float:
     """Deliveries per second; every listener gets every broadcast of every sender."""
-    peers = [await Peer.open(servers[n % len(servers)]) for n in range(listeners)]
-    sending = [await Peer.open(servers[n % len(servers)]) for n in range(senders)]
+    peers = [await RawClient.open(servers[n % len(servers)]) for n in range(listeners)]
+    sending = [await RawClient.open(servers[n % len(servers)]) for n in range(senders)]
     for peer in peers:
         await peer.join("bench")
     refs = [await peer.join("bench", broadcast={"ack": True}) for peer in sending]
@@ -61,7 +61,7 @@ async def broadcasts(servers: Sequence[Server], listeners: int, senders: int, ea
         counts[number] = sum(frame.event == "broadcast" for frame in frames)
         return counts[number]
 
-    async def send(peer: Peer, ref: str) -> None:
+    async def send(peer: RawClient, ref: str) -> None:
         for number in range(each):
             body = {"type": "broadcast", "event": "e", "payload": {"n": number, "text": "x" * 150}}
             reply = await peer.push("realtime:bench", "broadcast", body, ref)
@@ -81,11 +81,11 @@ async def broadcasts(servers: Sequence[Server], listeners: int, senders: int, ea
 
 async def joins(servers: Sequence[Server], members: int) -> float:
     """Presences per second, from the first track until every client was sent every presence."""
-    peers = [await Peer.open(servers[n % len(servers)]) for n in range(members)]
+    peers = [await RawClient.open(servers[n % len(servers)]) for n in range(members)]
     for number, peer in enumerate(peers):
         await peer.join("crowd", presence={"key": f"m{number}", "enabled": True})
 
-    def seen(peer: Peer) -> int:
+    def seen(peer: RawClient) -> int:
         keys: set[str] = set()
         for frame in peer.frames:
             if frame.event == "presence_state":
@@ -108,7 +108,7 @@ async def joins(servers: Sequence[Server], members: int) -> float:
 
 async def until_gone(staying: Server, going: Any) -> float:
     """Seconds from the kill of a server until its members have left."""
-    one, two = await Peer.open(staying), await Peer.open(going)
+    one, two = await RawClient.open(staying), await RawClient.open(going)
     for name, peer in (("stays", one), ("goes", two)):
         await peer.join("gone", presence={"key": name, "enabled": True})
         payload = {"event": "track", "payload": {}}
@@ -149,7 +149,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         single = make_database(folder / "single.sqlite3")
         with (
             running(single, "uvicorn", _FREE) as alone,
-            ground(folder) as base,
+            base_database(folder) as base,
             redises.running(folder) as redis,
             deployed(Deployment(folder, base.database(), redis, "pubsub", _FREE)) as world,
         ):

@@ -13,7 +13,9 @@ from realtime.event_log import sequencer
 
 # As the plugin of the wheel gives it, which is not installed here.
 from realtime.testing.plugin import pytest_runtest_call, realtime_client  # noqa: F401
+from tests.support import redis as redises
 from tests.support.log import empty_log
+from tests.support.redis import Redis
 
 # Behaviour, not speed: a busy machine is no reason to fail. The blob reproduces a failure.
 settings.register_profile(
@@ -66,6 +68,13 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    """A Redis of the module's own."""
+    with redises.running(tmp_path_factory.mktemp("redis")) as server:
+        yield server
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Servers, a hand in their database, and clients.
+"""Servers, the ORM in their database, and clients.
 
 `server` is shared by the tests of a module and holds the standing policies; `fresh` makes one of a
 test's own, to kill, to flood, or to edit policies in.
@@ -15,15 +15,13 @@ from typing import Any
 import pytest
 
 from tests.acceptance.support import node_client
-from tests.acceptance.support.base_databases import Ground, ground
+from tests.acceptance.support.base_databases import BaseDatabase, base_database
 from tests.acceptance.support.demo_people import Person, Seating
 from tests.acceptance.support.demo_server import DemoServer
 from tests.acceptance.support.devtools import Browser, find_browser
 from tests.acceptance.support.node_client import Node
 from tests.acceptance.support.server import make_database
 from tests.acceptance.support.worlds import World, make_world
-from tests.support import redis as redises
-from tests.support.redis import Redis
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -98,15 +96,9 @@ async def node() -> AsyncIterator[Node]:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    with ground(tmp_path_factory.mktemp("ground")) as made:
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BaseDatabase]:
+    with base_database(tmp_path_factory.mktemp("ground")) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    with redises.running(tmp_path_factory.mktemp("redis")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.support.client_page import TESTS, Page, node
-from tests.acceptance.support.orm_process import Hand
+from tests.acceptance.support.orm_process import OrmProcess
 from tests.acceptance.support.server import Server
 from tests.acceptance.support.worlds import World
 from tests.support.tokens import token
@@ -60,8 +60,8 @@ async def test_a_page_has_every_row_once_although_the_server_comes_and_goes(
     fresh: Callable[..., World], end: str
 ) -> None:
     world = fresh()
-    me = world.hand.user("me")
-    writer = Hand(world.server.database)
+    me = world.orm.user("me")
+    writer = OrmProcess(world.server.database)
     rounds, rows = 3, 200
     try:
         async with page(world.server, me) as it:
@@ -78,38 +78,38 @@ async def test_a_page_has_every_row_once_although_the_server_comes_and_goes(
                 if round_ == rounds - 1:
                     # The last one is caught up with in peace; the others are cut into.
                     await it.until_status("live", seen)
-            world.hand.note(owner=me, title="the end")
+            world.orm.note(owner=me, title="the end")
             await it.until_title("the end")
     finally:
         writer.close()
-    assert [line["seq"] for line in it.changes] == [seq for seq, *_ in world.hand.log()]
+    assert [line["seq"] for line in it.changes] == [seq for seq, *_ in world.orm.log()]
     assert len(it.changes) == rounds * rows + 1
     assert "resynced" not in it.statuses
 
 
 async def test_a_page_that_was_closed_goes_on_from_the_cursor_it_kept(world: World) -> None:
-    me = world.hand.user("keeper")
+    me = world.orm.user("keeper")
     async with page(world.server, me) as it:
         await it.until_status("live")
-        world.hand.note(owner=me, title="seen")
+        world.orm.note(owner=me, title="seen")
         kept = (await it.until_title("seen"))["cursor"]
-    world.hand.note(owner=me, title="missed")
+    world.orm.note(owner=me, title="missed")
     async with page(world.server, me, since=kept) as it:
         await it.until_title("missed")
         await it.until_status("live")
-        world.hand.note(owner=me, title="live")
+        world.orm.note(owner=me, title="live")
         await it.until_title("live")
         assert it.titles == ["missed", "live"]
         assert it.statuses == ["joining", "catching up", "live"]
 
 
 async def test_a_page_with_a_cursor_of_another_log_is_told_to_read_its_rows(world: World) -> None:
-    me = world.hand.user("stranger")
+    me = world.orm.user("stranger")
     async with page(world.server, me, since=f"{'0' * 32}:1") as it:
         await it.until_status("live")
         assert it.statuses == ["joining", "catching up", "resynced", "live"]
         assert {"resync": True} in it.lines
-        world.hand.note(owner=me, title="after")
-        epoch = world.hand.head()[0]
+        world.orm.note(owner=me, title="after")
+        epoch = world.orm.head()[0]
         line = await it.until_title("after")
         assert line["cursor"] == f"{epoch}:{line['seq']}"

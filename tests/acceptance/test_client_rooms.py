@@ -76,7 +76,7 @@ async def room(server: Server, user: int, name: str, **options: Any) -> AsyncIte
 async def test_broadcasts_of_json_and_of_bytes_reach_the_others_and_are_acknowledged(
     world: World,
 ) -> None:
-    me, you = world.hand.user("speaker"), world.hand.user("listener")
+    me, you = world.orm.user("speaker"), world.orm.user("listener")
     async with (
         room(world.server, me, "lobby", ack=True) as mine,
         room(world.server, you, "lobby") as yours,
@@ -93,7 +93,7 @@ async def test_broadcasts_of_json_and_of_bytes_reach_the_others_and_are_acknowle
 
 
 async def test_those_in_a_room_see_who_comes_changes_and_goes(world: World) -> None:
-    me, you = world.hand.user("first"), world.hand.user("second")
+    me, you = world.orm.user("first"), world.orm.user("second")
     async with room(world.server, me, "hall", presenceKey="me") as mine:
         # Before it is joined, too.
         assert await mine.do("track", {"mood": "well"}) == {"done": "track"}
@@ -125,7 +125,7 @@ async def test_a_page_is_here_again_after_its_server_was_away_and_never_left_for
     fresh: Callable[..., World],
 ) -> None:
     world = fresh()
-    me = world.hand.user("me")
+    me = world.orm.user("me")
     async with room(world.server, me, "hall", presenceKey="me") as mine:
         await mine.do("track", {"n": 1})
         await mine.until_here("me")
@@ -146,9 +146,9 @@ async def test_a_page_is_here_again_after_its_server_was_away_and_never_left_for
 
 
 async def test_a_private_room_lets_in_whom_its_policies_let_in(world: World) -> None:
-    me = world.hand.user("guest")
+    me = world.orm.user("guest")
     for permission in ("receive_broadcast", "view_presence"):
-        world.hand.policy(permission, {"topic": "club"}, permission=permission)
+        world.orm.policy(permission, {"topic": "club"}, permission=permission)
     no = "Unauthorized: You do not have permissions to"
     async with (
         room(world.server, me, "elsewhere", private=True) as outside,
@@ -169,12 +169,12 @@ async def test_stored_broadcasts_come_first_and_after_a_lost_connection_once(
     fresh: Callable[..., World],
 ) -> None:
     world = fresh()
-    me = world.hand.user("me")
-    world.hand.policy("hear", {"topic": "news"}, permission="receive_broadcast")
+    me = world.orm.user("me")
+    world.orm.policy("hear", {"topic": "news"}, permission="receive_broadcast")
 
     def publish(number: int) -> None:
         news = {"topic": "news", "event": f"n{number}", "payload": {}, "private": True}
-        world.hand.create("realtime.Message", **news)
+        world.orm.create("realtime.Message", **news)
 
     for number in (1, 2):
         publish(number)

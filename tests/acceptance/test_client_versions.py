@@ -45,20 +45,20 @@ class Runs:
     def __init__(self, world: World) -> None:
         self._world = world
         self._hand = asyncio.Lock()
-        world.hand.policy("open rooms", {"topic__startswith": "open "}, "receive_broadcast")
-        world.hand.policy("talk", {"topic__startswith": "open "}, "send_broadcast")
+        world.orm.policy("open rooms", {"topic__startswith": "open "}, "receive_broadcast")
+        world.orm.policy("talk", {"topic__startswith": "open "}, "send_broadcast")
 
     def of(self, version: str, **more: Any) -> dict[str, Any]:
-        people = [self._world.hand.user(f"{who} {version}") for who in ("me", "other")]
+        people = [self._world.orm.user(f"{who} {version}") for who in ("me", "other")]
         me, other = ({"id": pk, "token": token(pk)} for pk in people)
         return {"version": version, "me": me, "other": other, **more}
 
     async def do(self, deed: str, *values: Any) -> Any:
-        hand = self._world.hand
+        orm = self._world.orm
         deeds = {
-            "note": lambda owner, title, score: hand.note(owner=owner, title=title, score=score),
-            "change": lambda pk, title: hand.change("note", pk, title=title),
-            "delete": lambda pk: hand.delete("note", pk),
+            "note": lambda owner, title, score: orm.note(owner=owner, title=title, score=score),
+            "change": lambda pk, title: orm.change("note", pk, title=title),
+            "delete": lambda pk: orm.delete("note", pk),
         }
         async with self._hand:
             return await asyncio.to_thread(deeds[deed], *values)

@@ -65,7 +65,7 @@ class Life:
         self._world.server.kill()
         self.goes_on(steps, cuts=False)
         if prune:
-            self._world.hand.prune()
+            self._world.orm.prune()
         self._world.server.start()
 
     def _cells(self) -> dict[str, Any]:
@@ -77,21 +77,21 @@ class Life:
         }
 
     def _insert(self) -> None:
-        self._notes.append(self._world.hand.create("Note", **self._cells()))
+        self._notes.append(self._world.orm.create("Note", **self._cells()))
 
     def _change(self) -> None:
         if self._notes:
             cells = dict(self._random.sample(sorted(self._cells().items()), 2))
-            self._world.hand.change("Note", self._random.choice(self._notes), **cells)
+            self._world.orm.change("Note", self._random.choice(self._notes), **cells)
 
     def _delete(self) -> None:
         if self._notes:
             note = self._notes.pop(self._random.randrange(len(self._notes)))
-            self._world.hand.delete("Note", note)
+            self._world.orm.delete("Note", note)
 
     def _switch(self) -> None:
         name = self._random.choice(["own notes", "public notes"])
-        self._world.hand.change_policy(name, enabled=self._random.random() < 0.6)
+        self._world.orm.change_policy(name, enabled=self._random.random() < 0.6)
 
     def _cut(self) -> None:
         self._kept.say("cut")
@@ -103,10 +103,10 @@ async def test_whatever_happens_both_are_what_a_fresh_query_gives(
     fresh: Callable[..., World], kind: str, seed: int
 ) -> None:
     world = fresh(kind)
-    me, other = world.hand.user("me"), world.hand.user("other")
+    me, other = world.orm.user("me"), world.orm.user("other")
 
     def fresh_query() -> Any:
-        return world.hand.visible_rows(me, COLUMNS, score__gte=3)
+        return world.orm.visible_rows(me, COLUMNS, score__gte=3)
 
     async with kept_collections(world.server, token(me), "zoo_note", **MANY) as kept:
         life = Life(world, kept, [me, other], seed=seed)
@@ -123,25 +123,25 @@ async def test_whatever_happens_both_are_what_a_fresh_query_gives(
 
 
 async def test_a_set_of_the_one_before_is_gone_with_the_token(world: World) -> None:
-    me, other = world.hand.user("before"), world.hand.user("after")
-    world.hand.note(owner=me, title="mine", score=5)
-    world.hand.note(owner=other, title="theirs", score=5)
+    me, other = world.orm.user("before"), world.orm.user("after")
+    world.orm.note(owner=me, title="mine", score=5)
+    world.orm.note(owner=other, title="theirs", score=5)
     async with kept_collections(world.server, token(me), "zoo_note", **MANY) as kept:
-        await kept.until_both_have(world.hand.visible_rows(me, COLUMNS, score__gte=3))
+        await kept.until_both_have(world.orm.visible_rows(me, COLUMNS, score__gte=3))
         seen = len(kept.batches)
         kept.say(f"token {token(other)}")
-        await kept.until_both_have(world.hand.visible_rows(other, COLUMNS, score__gte=3))
+        await kept.until_both_have(world.orm.visible_rows(other, COLUMNS, score__gte=3))
         assert all(batch["rows"] for batch in kept.batches[seen:])
 
 
 async def test_rows_are_read_again_when_the_log_begins_anew(fresh: Callable[..., World]) -> None:
     world = fresh()
-    me = world.hand.user("me")
-    world.hand.note(owner=me, title="old", score=5)
+    me = world.orm.user("me")
+    world.orm.note(owner=me, title="old", score=5)
     async with kept_collections(world.server, token(me), "zoo_note", **MANY) as kept:
-        await kept.until_both_have(world.hand.visible_rows(me, COLUMNS, score__gte=3))
+        await kept.until_both_have(world.orm.visible_rows(me, COLUMNS, score__gte=3))
         seen = len(kept.batches)
-        world.hand.new_epoch()
+        world.orm.new_epoch()
         for by in ("client", "supabase"):
             await kept.until(
                 lambda by=by: any(
@@ -149,8 +149,8 @@ async def test_rows_are_read_again_when_the_log_begins_anew(fresh: Callable[...,
                     for batch in kept.batches[seen:]
                 )
             )
-        world.hand.note(owner=me, title="new", score=5)
-        await kept.until_both_have(world.hand.visible_rows(me, COLUMNS, score__gte=3))
+        world.orm.note(owner=me, title="new", score=5)
+        await kept.until_both_have(world.orm.visible_rows(me, COLUMNS, score__gte=3))
         assert all(batch["rows"] for batch in kept.batches[seen:])
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.support.base_databases import Ground, ground
+from tests.acceptance.support.base_databases import BaseDatabase, base_database
 from tests.acceptance.support.deployment import Deployment, Program, deployed
 from tests.acceptance.support.final_checks import (
     Row,
@@ -29,7 +29,7 @@ from tests.acceptance.support.final_checks import (
 )
 from tests.acceptance.support.resuming_client import Follower
 from tests.acceptance.support.server import PATIENCE, SERVICE_KEY
-from tests.acceptance.support.worlds import stand
+from tests.acceptance.support.worlds import create_usual_policies
 from tests.support import redis as redises
 from tests.support.redis import Redis
 from tests.support.tokens import token
@@ -43,8 +43,8 @@ STEADY = 30
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    with ground(tmp_path_factory.mktemp("ground")) as made:
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BaseDatabase]:
+    with base_database(tmp_path_factory.mktemp("ground")) as made:
         yield made
 
 
@@ -60,8 +60,8 @@ class Scene:
     def __init__(self, world: Deployment, name: str) -> None:
         self.world = world
         self._name = name
-        self._me = world.hand.user("me")
-        self._other = world.hand.user("other")
+        self._me = world.orm.user("me")
+        self._other = world.orm.user("other")
         self._fault_at = 0.0
         mine = token(self._me)
         servers = world.servers
@@ -103,9 +103,9 @@ class Scene:
         """End the writing and check everything."""
         now = time.time()
         await asyncio.to_thread(self.world.finish_writing)
-        self.world.hand.reconnect()
+        self.world.orm.reconnect()
         await until_numbered(self.world)
-        entries = check_log(self.world.hand)
+        entries = check_log(self.world.orm)
         for follower, may_see in self.followers.items():
             await check_follower(follower, entries, may_see)
         service = [f for f in self.followers if f.name.startswith("service")]
@@ -126,7 +126,7 @@ class Scene:
 
 @pytest.fixture
 async def play(
-    base: Ground, own_redis: Redis, tmp_path: Path, request: pytest.FixtureRequest
+    base: BaseDatabase, own_redis: Redis, tmp_path: Path, request: pytest.FixtureRequest
 ) -> AsyncIterator[Callable[..., Any]]:
     """`await play(layer="core", kind="daphne")` is a scene that has begun."""
     async with contextlib.AsyncExitStack() as stack:
@@ -134,7 +134,7 @@ async def play(
         async def make(layer: str = "pubsub", kind: str = "uvicorn", **realtime: Any) -> Scene:
             world = Deployment(tmp_path, base.database(), own_redis, layer, realtime)
             stack.enter_context(deployed(world))
-            stand(world.hand)
+            create_usual_policies(world.orm)
             await asyncio.to_thread(world.start, kind, kind, tailers=2)
             scene = Scene(world, request.node.name)
             stack.push_async_callback(scene.end)
@@ -267,27 +267,27 @@ async def test_a_redis_that_forgets_everything(play: Any) -> None:
     await scene.reckon()
 
 
-async def test_a_postgresql_that_restarts(play: Any, base: Ground) -> None:
+async def test_a_postgresql_that_restarts(play: Any, base: BaseDatabase) -> None:
     scene = await play()
     scene.fault()
     await asyncio.to_thread(base.postgres.restart)
-    scene.world.hand.reconnect()
+    scene.world.orm.reconnect()
     await scene.flows()
     await scene.reckon()
     assert all(follower.sockets == 1 for follower in scene.followers)
 
 
-async def test_a_postgresql_that_crashes(play: Any, base: Ground) -> None:
+async def test_a_postgresql_that_crashes(play: Any, base: BaseDatabase) -> None:
     scene = await play()
     scene.fault()
     await asyncio.to_thread(base.postgres.crash)
     await asyncio.to_thread(base.postgres.start)
-    scene.world.hand.reconnect()
+    scene.world.orm.reconnect()
     await scene.flows()
     await scene.reckon()
 
 
-async def test_everything_at_once(play: Any, base: Ground) -> None:
+async def test_everything_at_once(play: Any, base: BaseDatabase) -> None:
     scene = await play(kind="daphne")
     world = scene.world
     scene.fault()
@@ -300,6 +300,6 @@ async def test_everything_at_once(play: Any, base: Ground) -> None:
     world.redis.start()
     await asyncio.to_thread(world.servers[0].start)
     leader.start()
-    world.hand.reconnect()
+    world.orm.reconnect()
     await scene.flows()
     await scene.reckon()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.support.raw_client import Peer
+from tests.acceptance.support.raw_client import RawClient
 from tests.acceptance.support.raw_frames import frame, request
 from tests.acceptance.support.server import ANON_KEY, PATIENCE, Server
 
@@ -62,7 +62,7 @@ async def test_abuse_below_the_protocol_ends_its_own_socket_with_a_code(
     fresh: Any, kind: str
 ) -> None:
     world = fresh(kind, realtime={"LIMITS": {"frame_bytes": FRAME_BYTES}})
-    async with await Peer.open(world.server) as other:
+    async with await RawClient.open(world.server) as other:
         for name, (data, times, codes) in ABUSE.items():
             reader, writer, _ = await opened(world.server)
             if "fragment" in name or "without end" in name:
@@ -197,7 +197,7 @@ async def test_a_malformed_frame_among_broadcasts_leaves_no_traceback(
             await reader.read()
         writer.close()
 
-    async with await Peer.open(world.server) as other:
+    async with await RawClient.open(world.server) as other:
         await asyncio.gather(*map(talk, range(40)), *map(ask_with_a_bad_token, range(40)))
         assert (await other.push("phoenix", "heartbeat", {}))["status"] == "ok"
     assert "Traceback" not in world.server.log

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.support.base_databases import Ground, ground
-from tests.acceptance.support.deployment import FarHand, Program
+from tests.acceptance.support.base_databases import BaseDatabase, base_database
+from tests.acceptance.support.deployment import DeploymentOrm, Program
 from tests.acceptance.support.server import ROOT, copy_database, environment
 from tests.support.waiting import until
 
@@ -29,19 +29,19 @@ HANDED_OVER_SECONDS = 2.0
 
 
 @pytest.fixture(scope="module")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    with ground(tmp_path_factory.mktemp("leaders")) as made:
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BaseDatabase]:
+    with base_database(tmp_path_factory.mktemp("leaders")) as made:
         yield made
 
 
 class Scene:
-    """A database, a hand in it that writes, and tailers."""
+    """A database, the ORM that writes to it, and tailers."""
 
     def __init__(self, folder: Path, env: dict[str, str]) -> None:
         self.folder = folder
         self.env = env
-        self.hand = FarHand(env)
-        self.writer = FarHand(env)
+        self.orm = DeploymentOrm(env)
+        self.writer = DeploymentOrm(env)
         self._names = itertools.count(1)
         self.tailers: list[Program] = []
 
@@ -72,22 +72,22 @@ class Scene:
 
     def numbered(self, count: int) -> None:
         """Returns when so many notes have their number and nothing is left."""
-        until(lambda: len(self.hand.log()) == count and not self.hand.backlog(), f"{count} numbers")
+        until(lambda: len(self.orm.log()) == count and not self.orm.backlog(), f"{count} numbers")
 
     def check(self, notes: int) -> None:
         """Every change has one number, none is missing, and each writer's order is kept."""
-        numbers = self.hand.numbers()
-        assert sorted(numbers) == list(range(1, self.hand.head()[1] + 1))
-        entries = self.hand.log()
+        numbers = self.orm.numbers()
+        assert sorted(numbers) == list(range(1, self.orm.head()[1] + 1))
+        entries = self.orm.log()
         assert len(entries) == len({key for *_, key in entries}) == notes
-        title = dict(self.hand.sql("SELECT id, title FROM zoo_note"))
+        title = dict(self.orm.sql("SELECT id, title FROM zoo_note"))
         order = [int(title[int(key)].partition(":")[2]) for *_, key in entries]
         assert order == sorted(order)
 
     def end(self) -> None:
         for tailer in self.tailers:
             tailer.kill()
-        self.hand.kill()
+        self.orm.kill()
         self.writer.kill()
 
 
@@ -119,9 +119,9 @@ def seconds(deed: Callable[[], Any], condition: Callable[[], object]) -> float:
 
 def write(scene: Scene, count: int) -> None:
     """Starts a writer of so many notes, and returns when it is at work."""
-    owner = scene.hand.user("owner")
+    owner = scene.orm.user("owner")
     scene.writer.begin("write_notes", 0, count, [owner], per_transaction=3)
-    until(lambda: scene.hand.log(), "the first numbers")
+    until(lambda: scene.orm.log(), "the first numbers")
 
 
 def test_a_standby_leads_soon_after_the_leader_was_killed(scene: Scene) -> None:
@@ -139,10 +139,10 @@ def test_a_standby_leads_soon_after_the_leader_was_killed(scene: Scene) -> None:
 
 def test_a_leader_that_is_known_to_have_ended_is_replaced_without_delay(scene: Scene) -> None:
     leader, standby = scene.pair()
-    owner = scene.hand.user("owner")
+    owner = scene.orm.user("owner")
     leader.kill()
     took = seconds(
-        lambda: scene.writer.write_notes(0, 1, [owner]), lambda: len(scene.hand.log()) == 1
+        lambda: scene.writer.write_notes(0, 1, [owner]), lambda: len(scene.orm.log()) == 1
     )
     assert took < HANDED_OVER_SECONDS
     assert standby.log.count("Leading.") == 1
@@ -156,10 +156,10 @@ def test_a_paused_leader_is_replaced_and_numbers_nothing_when_it_wakes(scene: Sc
     assert took < PAUSED_SECONDS
     scene.writer.finish()
     scene.numbered(3_000)
-    before = scene.hand.sql("SELECT term, leader FROM realtime_head")
+    before = scene.orm.sql("SELECT term, leader FROM realtime_head")
     leader.thaw()
     leader.until_says("Standing by;")
-    assert scene.hand.sql("SELECT term, leader FROM realtime_head") == before
+    assert scene.orm.sql("SELECT term, leader FROM realtime_head") == before
     scene.check(3_000)
     # It is as good a standby as any.
     standby.stop()
@@ -172,11 +172,11 @@ def test_a_leader_paused_while_idle_is_replaced_when_there_is_something_to_numbe
 ) -> None:
     # Not among writes: who is stopped inside a transaction on SQLite stops every writer with it.
     leader, standby = scene.pair()
-    owner = scene.hand.user("owner")
+    owner = scene.orm.user("owner")
     scene.numbered(0)
     leader.freeze()
     took = seconds(
-        lambda: scene.writer.write_notes(0, 10, [owner]), lambda: len(scene.hand.log()) == 10
+        lambda: scene.writer.write_notes(0, 10, [owner]), lambda: len(scene.orm.log()) == 10
     )
     assert took < PAUSED_SECONDS
     leader.thaw()
@@ -202,14 +202,14 @@ def test_a_leader_that_is_asked_to_end_hands_over_at_once(scene: Scene) -> None:
 
 def test_once_drains_beside_a_leader_and_says_so(scene: Scene) -> None:
     leader, _ = scene.pair()
-    owner = scene.hand.user("owner")
+    owner = scene.orm.user("owner")
     scene.numbered(0)
     leader.freeze()
     scene.writer.write_notes(0, 10, [owner])
     done = scene.once()
     leader.thaw()
     assert done.returncode == 0, done.stderr
-    assert scene.hand.backlog() == 0
+    assert scene.orm.backlog() == 0
     scene.check(10)
     assert "Numbered " in done.stdout
     assert scene.once("--verbosity", "0").stdout == ""
@@ -217,7 +217,7 @@ def test_once_drains_beside_a_leader_and_says_so(scene: Scene) -> None:
 
 def test_silence_is_kept_when_asked_for(scene: Scene) -> None:
     tailer = scene.tailer("--verbosity", "0")
-    until(lambda: scene.hand.sql("SELECT leader FROM realtime_head WHERE leader <> ''"), "a leader")
+    until(lambda: scene.orm.sql("SELECT leader FROM realtime_head WHERE leader <> ''"), "a leader")
     assert tailer.stop() == 0
     assert "Leading." not in tailer.log
     assert "Stopped" not in tailer.log
@@ -229,7 +229,7 @@ def lines(tailer: Program, words: str) -> int:
 
 @on_postgresql
 def test_a_server_that_is_not_there_yet_is_waited_for_with_one_line_for_each_change(
-    scene: Scene, postgresql: Ground
+    scene: Scene, postgresql: BaseDatabase
 ) -> None:
     postgresql.postgres.stop()
     try:
@@ -241,10 +241,10 @@ def test_a_server_that_is_not_there_yet_is_waited_for_with_one_line_for_each_cha
     tailer.until_says("Leading.")
     postgresql.postgres.restart()
     tailer.until_says("the log can be read again", 2)
-    scene.hand.kill()
-    scene.hand = FarHand(scene.env)
-    owner = scene.hand.user("owner")
-    scene.hand.write_notes(0, 10, [owner])
+    scene.orm.kill()
+    scene.orm = DeploymentOrm(scene.env)
+    owner = scene.orm.user("owner")
+    scene.orm.write_notes(0, 10, [owner])
     scene.numbered(10)
     assert lines(tailer, "the log cannot be read") == 2
     assert lines(tailer, "the log can be read again") == 2

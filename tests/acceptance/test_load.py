@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.support.orm_process import Hand
-from tests.acceptance.support.raw_client import Peer
+from tests.acceptance.support.orm_process import OrmProcess
+from tests.acceptance.support.raw_client import RawClient
 from tests.support.tokens import token
 
 ALL = {"event": "*", "schema": "public", "table": "zoo_note"}
@@ -23,7 +23,7 @@ CHANGES = 20_000
 EACH = CHANGES // LISTENERS
 
 
-async def heard_all(peer: Peer) -> None:
+async def heard_all(peer: RawClient) -> None:
     """Returns when as many changes have come as were written for this listener."""
     count = 0
 
@@ -41,21 +41,23 @@ async def test_twenty_listeners_each_hear_their_own_of_twenty_thousand_changes(
     fresh: Any, kind: str
 ) -> None:
     world = fresh(kind)
-    people = [world.hand.user(f"listener {n}") for n in range(LISTENERS)]
+    people = [world.orm.user(f"listener {n}") for n in range(LISTENERS)]
     async with contextlib.AsyncExitStack() as stack:
-        peers = [await stack.enter_async_context(await Peer.open(world.server)) for _ in people]
+        peers = [
+            await stack.enter_async_context(await RawClient.open(world.server)) for _ in people
+        ]
         for peer, person in zip(peers, people, strict=True):
             await peer.join("mine", ALL, token=token(person))
-        _, before = world.hand.head()
-        hands = [Hand(world.server.database) for _ in range(WRITERS)]
-        for writer, hand in enumerate(hands):
-            stack.callback(hand.close)
+        _, before = world.orm.head()
+        orms = [OrmProcess(world.server.database) for _ in range(WRITERS)]
+        for writer, orm in enumerate(orms):
+            stack.callback(orm.close)
             size = TRANSACTIONS[writer]
-            hand.begin("write_notes", writer, CHANGES // WRITERS, people, per_transaction=size)
-        await asyncio.gather(*[asyncio.to_thread(hand.finish) for hand in hands])
+            orm.begin("write_notes", writer, CHANGES // WRITERS, people, per_transaction=size)
+        await asyncio.gather(*[asyncio.to_thread(orm.finish) for orm in orms])
         await asyncio.gather(*[heard_all(peer) for peer in peers])
 
-        log = world.hand.log()
+        log = world.orm.log()
         numbers = [seq for seq, *_ in log]
         assert numbers == list(range(before + 1, before + CHANGES + 1))
         moments = [moment for _, moment, *_ in log]

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 
-from tests.acceptance.support.base_databases import Ground
+from tests.acceptance.support.base_databases import BaseDatabase
 from tests.acceptance.support.deployment import Deployment, Program, deployed
 from tests.acceptance.support.final_checks import check_follower, check_log, until_numbered
-from tests.acceptance.support.raw_client import Peer
+from tests.acceptance.support.raw_client import RawClient
 from tests.acceptance.support.resuming_client import TABLE, Follower
 from tests.acceptance.support.server import PATIENCE, SERVICE_KEY, free_port
-from tests.acceptance.support.worlds import stand
+from tests.acceptance.support.worlds import create_usual_policies
 from tests.support.redis import Redis
 from tests.support.tokens import token
 from tests.support.waiting import auntil
@@ -29,13 +29,13 @@ KINDS = ("daphne", "uvicorn", "fanout")
 
 
 @pytest.fixture
-def deploy(base: Ground, redis: Redis, tmp_path: Path) -> Iterator[Callable[..., Deployment]]:
+def deploy(base: BaseDatabase, redis: Redis, tmp_path: Path) -> Iterator[Callable[..., Deployment]]:
     """`deploy("daphne", "uvicorn", layer="core")`: two servers and a tailer."""
     made: list[Deployment] = []
 
     def make(*kinds: str, layer: str = "pubsub", tailers: int = 1) -> Deployment:
         made.append(Deployment(tmp_path, base.database(), redis, layer))
-        stand(made[-1].hand)
+        create_usual_policies(made[-1].orm)
         made[-1].start(*kinds, tailers=tailers)
         return made[-1]
 
@@ -48,14 +48,14 @@ def deploy(base: Ground, redis: Redis, tmp_path: Path) -> Iterator[Callable[...,
 @pytest.mark.parametrize("layer", LAYERS)
 async def test_a_change_reaches_the_clients_of_every_server(deploy: Any, layer: str) -> None:
     world = deploy("daphne", "uvicorn", layer=layer)
-    me, other = world.hand.user("me"), world.hand.user("other")
-    peers = [await Peer.open(server) for server in world.servers]
+    me, other = world.orm.user("me"), world.orm.user("other")
+    peers = [await RawClient.open(server) for server in world.servers]
     try:
         for peer in peers:
             await peer.join("mine", TABLE, token=token(me))
             await peer.system("mine")
         for number in range(20):
-            world.hand.note(owner=(me, other)[number % 2], title=str(number))
+            world.orm.note(owner=(me, other)[number % 2], title=str(number))
         for peer in peers:
             await peer.until_row(title="18")
             heard = [frame.data["record"]["title"] for frame in peer.changes()]
@@ -69,8 +69,8 @@ async def test_a_change_reaches_the_clients_of_every_server(deploy: Any, layer: 
 async def test_a_broadcast_passes_from_one_server_to_the_other(deploy: Any, layer: str) -> None:
     world = deploy("daphne", "uvicorn", layer=layer)
     async with (
-        await Peer.open(world.servers[0]) as one,
-        await Peer.open(world.servers[1]) as two,
+        await RawClient.open(world.servers[0]) as one,
+        await RawClient.open(world.servers[1]) as two,
     ):
         refs = [await peer.join("room") for peer in (one, two)]
         for number in range(10):
@@ -84,17 +84,17 @@ async def test_a_broadcast_passes_from_one_server_to_the_other(deploy: Any, laye
 
 async def test_a_policy_switched_off_silences_every_server(deploy: Any) -> None:
     world = deploy("daphne", "uvicorn")
-    me = world.hand.user("me")
-    peers = [await Peer.open(server) for server in world.servers]
-    service = await Peer.open(world.servers[1], key=SERVICE_KEY)
+    me = world.orm.user("me")
+    peers = [await RawClient.open(server) for server in world.servers]
+    service = await RawClient.open(world.servers[1], key=SERVICE_KEY)
     try:
         for peer in (*peers, service):
             await peer.join("mine", TABLE, token=token(me) if peer is not service else None)
             await peer.system("mine")
-        world.hand.change_policy("own notes", enabled=False)
-        world.hand.note(owner=me, title="unseen")
-        world.hand.change_policy("own notes", enabled=True)
-        world.hand.note(owner=me, title="seen")
+        world.orm.change_policy("own notes", enabled=False)
+        world.orm.note(owner=me, title="unseen")
+        world.orm.change_policy("own notes", enabled=True)
+        world.orm.note(owner=me, title="seen")
         for peer in peers:
             await peer.until_row(title="seen")
             assert [frame.data["record"]["title"] for frame in peer.changes()] == ["seen"]
@@ -120,7 +120,7 @@ async def test_a_stopping_server_tells_its_clients_and_closes_them_with_1012(
 ) -> None:
     world = deploy(kind)
     (server,) = world.servers
-    peers = [await Peer.open(server) for _ in range(5)]
+    peers = [await RawClient.open(server) for _ in range(5)]
     for peer in peers[1:]:
         await peer.join("mine", TABLE)
     await asyncio.to_thread(server.stop)
@@ -145,12 +145,12 @@ async def test_a_stopping_server_tells_its_clients_and_closes_them_with_1012(
 async def test_a_stopping_server_takes_nobody_in(deploy: Any, kind: str) -> None:
     world = deploy(kind)
     (server,) = world.servers
-    peers = [await Peer.open(server) for _ in range(150)]
+    peers = [await RawClient.open(server) for _ in range(150)]
     os.kill(server.pid, signal.SIGTERM)
     first = [asyncio.create_task(peer.until_closed()) for peer in peers]
     await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
     with pytest.raises(InvalidHandshake) as refused:
-        await Peer.open(server)
+        await RawClient.open(server)
     assert isinstance(refused.value, InvalidStatus)
     if kind == "uvicorn":
         # Daphne can only say 403.
@@ -166,7 +166,7 @@ async def test_a_stopping_server_takes_nobody_in(deploy: Any, kind: str) -> None
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_rolling_restart_is_one_stream_for_clients(deploy: Any, kind: str) -> None:
     world = deploy(kind, kind)
-    me = world.hand.user("me")
+    me = world.orm.user("me")
     followers = [
         Follower(f"client-{n}", world.servers, token=token(me), first=n % 2) for n in range(6)
     ]
@@ -183,7 +183,7 @@ async def test_a_rolling_restart_is_one_stream_for_clients(deploy: Any, kind: st
             await follower.until_more(20)
         await asyncio.to_thread(world.finish_writing)
         await until_numbered(world)
-        entries = check_log(world.hand)
+        entries = check_log(world.orm)
         for follower in followers:
             await check_follower(
                 follower, entries, lambda row: row["owner_id"] == me or row["is_public"]
@@ -198,7 +198,7 @@ async def test_a_rolling_restart_is_one_stream_for_clients(deploy: Any, kind: st
 async def test_who_is_in_a_hurry_need_not_wait(deploy: Any, kind: str) -> None:
     world = deploy(kind)
     (server,) = world.servers
-    peers = [await Peer.open(server) for _ in range(20)]
+    peers = [await RawClient.open(server) for _ in range(20)]
     # What Ctrl-C sends; the server's own way to end, as if we were not there.
     os.kill(server.pid, signal.SIGINT)
     await until_ended(server.pid)
@@ -212,7 +212,7 @@ async def test_who_is_in_a_hurry_need_not_wait(deploy: Any, kind: str) -> None:
 async def test_a_second_signal_does_not_wait_for_the_first(deploy: Any, kind: str) -> None:
     world = deploy(kind)
     (server,) = world.servers
-    peers = [await Peer.open(server) for _ in range(150)]
+    peers = [await RawClient.open(server) for _ in range(150)]
     os.kill(server.pid, signal.SIGTERM)
     closing = [asyncio.create_task(peer.until_closed()) for peer in peers]
     await asyncio.wait(closing, return_when=asyncio.FIRST_COMPLETED)
@@ -248,13 +248,13 @@ async def test_other_ways_to_serve_end_when_they_are_told_to(
         def address(path: str, query: str = "") -> str:
             return f"ws://127.0.0.1:{port}{path}?{query}"
 
-    async def try_() -> Peer | None:
+    async def try_() -> RawClient | None:
         with contextlib.suppress(OSError):
-            return await Peer.open(Place())  # type: ignore[arg-type]
+            return await RawClient.open(Place())  # type: ignore[arg-type]
         return None
 
-    async def open_() -> Peer:
-        found: Peer = await auntil(try_, "an answer", patience=PATIENCE, every=0.05)
+    async def open_() -> RawClient:
+        found: RawClient = await auntil(try_, "an answer", patience=PATIENCE, every=0.05)
         return found
 
     program.start()

@@ -21,8 +21,8 @@ async def test_set_auth_makes_a_joined_channel_another_persons(
     ada, bob = someone(world), someone(world)
     await node.open(world.server, library="realtime", vsn=vsn, token=token(ada))
     await node.subscribe("moving", ALL)
-    world.hand.note(owner=bob, title="too early")
-    world.hand.note(owner=ada, title="first")
+    world.orm.note(owner=bob, title="too early")
+    world.orm.note(owner=ada, title="first")
     await node.change("moving", title="first")
     start = len(node.events)
     await node.do("setAuth", client="me", token=token(bob))
@@ -30,8 +30,8 @@ async def test_set_auth_makes_a_joined_channel_another_persons(
         lambda e: e["event"] == "system" and e["payload"]["message"] == "Subscribed to PostgreSQL",
         start=start,
     )
-    world.hand.note(owner=ada, title="too late")
-    world.hand.note(owner=bob, title="second")
+    world.orm.note(owner=ada, title="too late")
+    world.orm.note(owner=bob, title="second")
     await node.change("moving", title="second")
     titles = [event["payload"]["new"]["title"] for event in node.changes("moving")]
     assert titles == ["first", "second"]
@@ -41,15 +41,15 @@ async def test_a_heartbeat_brings_the_callbacks_new_token(world: World, node: No
     ada, bob = someone(world), someone(world)
     await node.open(world.server, library="realtime", token=token(ada), callback=True)
     await node.subscribe("callback", ALL)
-    world.hand.note(owner=ada, title="as Ada")
+    world.orm.note(owner=ada, title="as Ada")
     await node.change("callback", title="as Ada")
     start = len(node.events)
     await node.do("setCallbackToken", client="me", token=token(bob))
     await node.do("heartbeat", client="me")
     await node.until(lambda e: e["event"] == "heartbeat" and e["status"] == "ok", start=start)
     await node.until(lambda e: e["event"] == "system", start=start)
-    world.hand.note(owner=ada, title="Ada's still")
-    world.hand.note(owner=bob, title="as Bob")
+    world.orm.note(owner=ada, title="Ada's still")
+    world.orm.note(owner=bob, title="as Bob")
     await node.change("callback", title="as Bob")
     titles = [event["payload"]["new"]["title"] for event in node.changes("callback")]
     assert titles == ["as Ada", "as Bob"]
@@ -69,7 +69,7 @@ async def test_a_channel_whose_token_runs_out_comes_back_with_a_fresh_one(
     # What a heartbeat does every 25 seconds; the rejoin carries the token it brings.
     await node.do("heartbeat", client="me")
     await node.status("expiring", "SUBSCRIBED", start=start)
-    world.hand.note(owner=me, title="after")
+    world.orm.note(owner=me, title="after")
     await node.change("expiring", title="after")
 
 
@@ -81,23 +81,23 @@ async def test_a_refused_token_is_told_and_hurts_no_other_channel(world: World, 
     await node.do("channel", client="bad", channel="refused", bindings=[ALL])
     refused = await node.status("refused", "CHANNEL_ERROR", client="bad")
     assert "Token has expired" in refused["error"]
-    world.hand.note(owner=me, title="unharmed")
+    world.orm.note(owner=me, title="unharmed")
     await node.change("fine", client="good", title="unharmed")
 
 
 async def test_a_revoked_right_ends_at_its_own_place_in_the_log(world: World, node: Node) -> None:
     me = someone(world)
     using = {"title__startswith": f"granted {me}"}
-    world.hand.policy(f"granted {me}", using, audience="permission")
-    world.hand.grant(me)
+    world.orm.policy(f"granted {me}", using, audience="permission")
+    world.orm.grant(me)
     await node.open(world.server, token=token(me))
     await node.subscribe("revoked", ALL)
     title = f"granted {me}"
-    world.hand.note(title=f"{title}: before")
+    world.orm.note(title=f"{title}: before")
     await node.change("revoked", title=f"{title}: before")
-    world.hand.revoke(me)
-    world.hand.note(title=f"{title}: never")
-    world.hand.note(owner=me, title="own")
+    world.orm.revoke(me)
+    world.orm.note(title=f"{title}: never")
+    world.orm.note(owner=me, title="own")
     await node.change("revoked", title="own")
     titles = [event["payload"]["new"]["title"] for event in node.changes("revoked")]
     assert titles == [f"{title}: before", "own"]
@@ -108,7 +108,7 @@ async def test_an_unsubscribed_channel_hears_nothing_more(world: World, node: No
     await node.open(world.server, token=token(me))
     await node.subscribe("left", ALL)
     await node.subscribe("staying", ALL)
-    world.hand.note(owner=me, title="before")
+    world.orm.note(owner=me, title="before")
     await node.change("left", title="before")
     assert await node.do("unsubscribe", client="me", channel="left") == "ok"
     # The server's answer to phx_leave, after which RT-S1 holds.
@@ -117,7 +117,7 @@ async def test_an_unsubscribed_channel_hears_nothing_more(world: World, node: No
             e["event"] == "frame" and "phx_close" in e["text"] and "realtime:left" in e["text"]
         )
     )
-    world.hand.note(owner=me, title="after")
+    world.orm.note(owner=me, title="after")
     await node.change("staying", title="after")
     assert [e["payload"]["new"]["title"] for e in node.changes("left")] == ["before"]
     frames = [text for text in node.frames() if "realtime:left" in text and "after" in text]
@@ -135,7 +135,7 @@ async def test_a_topic_left_and_joined_again_at_once_works(
     for _ in range(5):
         await node.do("remove", client="me", channel="again")
         await node.subscribe("again", ALL)
-    world.hand.note(owner=me, title="still here")
+    world.orm.note(owner=me, title="still here")
     await node.change("again", title="still here")
     await node.change("anchor", title="still here")
     state = await node.do("state", client="me", channel="again")
@@ -149,7 +149,7 @@ async def test_a_client_removes_all_its_channels_and_starts_anew(world: World, n
     await node.subscribe("two", ALL)
     assert await node.do("removeAll", client="me") == ["ok", "ok"]
     await node.subscribe("three", ALL)
-    world.hand.note(owner=me, title="anew")
+    world.orm.note(owner=me, title="anew")
     await node.change("three", title="anew")
     assert node.changes("one") == node.changes("two") == []
 
@@ -161,7 +161,7 @@ async def test_a_cut_connection_comes_back_by_itself(world: World, node: Node) -
     start = len(node.events)
     await node.do("cut", client="me")
     await node.status("cut", "SUBSCRIBED", start=start)
-    world.hand.note(owner=me, title="back")
+    world.orm.note(owner=me, title="back")
     await node.change("cut", title="back")
     assert len(node.changes("cut")) == 1
 
@@ -174,16 +174,16 @@ async def test_clients_come_back_to_a_restarted_server(fresh: Any, node: Node, k
     await node.open(world.server, "v2", vsn="2.0.0", token=token(me), reconnect=50)
     for client in ("v1", "v2"):
         await node.subscribe("notes", ALL, client=client)
-    world.hand.note(owner=me, title="before")
+    world.orm.note(owner=me, title="before")
     for client in ("v1", "v2"):
         await node.change("notes", client=client, title="before")
     start = len(node.events)
     world.server.stop()
-    world.hand.note(owner=me, title="meanwhile")
+    world.orm.note(owner=me, title="meanwhile")
     world.server.start()
     for client in ("v1", "v2"):
         await node.status("notes", "SUBSCRIBED", client=client, start=start)
-    world.hand.note(owner=me, title="after")
+    world.orm.note(owner=me, title="after")
     for client in ("v1", "v2"):
         await node.change("notes", client=client, title="after")
         heard = [e["payload"]["new"]["title"] for e in node.changes("notes", client)]
@@ -228,8 +228,8 @@ async def test_no_frame_carries_a_null_payload(
     start = len(node.events)
     await node.do("setAuth", client="me", token=token(me, ttl=1800))
     await node.until(lambda e: e["event"] == "system", start=start)
-    pk = world.hand.note(owner=me, title="x")
-    world.hand.delete("note", pk)
+    pk = world.orm.note(owner=me, title="x")
+    world.orm.delete("note", pk)
     await node.until(lambda e: e["event"] == "change" and e["payload"]["eventType"] == "DELETE")
     await node.do("unsubscribe", client="me", channel="nulls")
     frames = [json.loads(text) for text in node.frames()]

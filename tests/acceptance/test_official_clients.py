@@ -20,9 +20,9 @@ async def write_and_watch_a_life(world: World, node: Node, library: str, vsn: st
     me = someone(world)
     await node.open(world.server, library=library, vsn=vsn, token=token(me))
     await node.subscribe("lives", ALL)
-    pk = world.hand.note(owner=me, title="born", score=1)
-    world.hand.change("note", pk, title="grown", score=None)
-    world.hand.delete("note", pk)
+    pk = world.orm.note(owner=me, title="born", score=1)
+    world.orm.change("note", pk, title="grown", score=None)
+    world.orm.delete("note", pk)
     gone = await node.until(
         lambda e: e["event"] == "change" and e["payload"]["eventType"] == "DELETE"
     )
@@ -75,13 +75,13 @@ async def test_each_client_hears_only_the_rows_it_may_see(
     everyone = ("ada", "bob", "nobody", "service")
     for client in everyone:
         await node.subscribe("notes", ALL, client=client)
-    mine = world.hand.note(owner=ada, title="Ada's")
-    world.hand.change("note", mine, title="Ada's, improved")
-    world.hand.note(owner=bob, title="Bob's")
-    world.hand.note(title="nobody's")
-    world.hand.regretted_note(owner=ada, title="rolled back", is_public=True)
-    world.hand.delete("note", mine)
-    world.hand.note(owner=bob, title="everybody's", is_public=True)
+    mine = world.orm.note(owner=ada, title="Ada's")
+    world.orm.change("note", mine, title="Ada's, improved")
+    world.orm.note(owner=bob, title="Bob's")
+    world.orm.note(title="nobody's")
+    world.orm.regretted_note(owner=ada, title="rolled back", is_public=True)
+    world.orm.delete("note", mine)
+    world.orm.note(owner=bob, title="everybody's", is_public=True)
     for client in everyone:
         await node.change("notes", client=client, title="everybody's")
     heard = {
@@ -123,8 +123,8 @@ async def test_filters_choose_rows_as_the_client_writes_them(world: World, node:
     bindings = [{**ALL, "filter": text} for text in FILTERS]
     await node.subscribe("filtered", *bindings, ALL)
     scores = [1, 5, 9, None]
-    world.hand.many("note", [{"owner_id": me, "title": f"row, ({n})", "score": n} for n in scores])
-    world.hand.note(owner=me, title="the end", is_public=True, score=-1)
+    world.orm.many("note", [{"owner_id": me, "title": f"row, ({n})", "score": n} for n in scores])
+    world.orm.note(owner=me, title="the end", is_public=True, score=-1)
     await node.change("filtered", title="the end")
     heard: dict[int, list[Any]] = {}
     for event in node.changes("filtered"):
@@ -140,9 +140,9 @@ async def test_a_binding_fires_for_its_own_event_only(world: World, node: Node, 
     await node.open(world.server, vsn=vsn, token=token(me))
     names = ["INSERT", "UPDATE", "DELETE", "*"]
     await node.subscribe("events", *[{**ALL, "event": name} for name in names])
-    pk = world.hand.note(owner=me, title="one")
-    world.hand.change("note", pk, title="two")
-    world.hand.delete("note", pk)
+    pk = world.orm.note(owner=me, title="one")
+    world.orm.change("note", pk, title="two")
+    world.orm.delete("note", pk)
     await node.until(
         lambda e: (
             e["event"] == "change" and e["binding"] == 3 and e["payload"]["eventType"] == "DELETE"
@@ -163,7 +163,7 @@ async def test_a_select_brings_those_columns_and_the_key(world: World, node: Nod
     me = someone(world)
     await node.open(world.server, token=token(me))
     await node.subscribe("narrow", {**ALL, "select": ["title", "score"]})
-    pk = world.hand.note(owner=me, title="short", body="long", score=3)
+    pk = world.orm.note(owner=me, title="short", body="long", score=3)
     payload = await node.change("narrow", title="short")
     assert payload["new"] == {"id": pk, "title": "short", "score": 3}
 
@@ -186,7 +186,7 @@ async def test_values_arrive_as_javascript_expects_them(world: World, node: Node
         "inet": "10.0.0.1",
         "renamed": 7,
     }
-    pk = world.hand.create("specimen", **values)
+    pk = world.orm.create("specimen", **values)
     row = (await node.change("values", id=pk))["new"]
     for name in ("boolean", "small", "big", "real", "char", "date", "time", "uuid", "json", "inet"):
         assert row[name] == values[name], name
@@ -203,7 +203,7 @@ async def test_several_channels_each_hear_their_own(world: World, node: Node) ->
     await node.subscribe("low", {**ALL, "filter": "score=lt.10"})
     await node.subscribe("both", ALL)
     for score in (3, 30, 4, 40):
-        world.hand.note(owner=me, title="n", score=score)
+        world.orm.note(owner=me, title="n", score=score)
     await node.change("both", score=40)
     await node.change("high", score=40)
     await node.change("low", score=4)
@@ -219,7 +219,7 @@ async def test_what_is_written_after_subscribed_is_never_missed(world: World, no
     await node.open(world.server, token=token(me))
     for round_ in range(10):
         await node.subscribe(f"at once {round_}", ALL)
-        world.hand.note(owner=me, title=f"round {round_}")
+        world.orm.note(owner=me, title=f"round {round_}")
     for round_ in range(10):
         await node.change(f"at once {round_}", title=f"round {round_}")
 
@@ -244,7 +244,7 @@ async def test_a_binding_that_cannot_work_says_so(world: World, node: Node, name
     assert text in told["payload"]["message"]
     assert told["payload"]["extension"] == "postgres_changes"
     assert told["payload"]["channel"] == "broken"
-    world.hand.note(owner=me, title="the other binding works")
+    world.orm.note(owner=me, title="the other binding works")
     await node.change("broken", title="the other binding works")
 
 

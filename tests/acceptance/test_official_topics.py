@@ -105,7 +105,7 @@ async def test_http_reaches_the_sockets_with_json_and_bytes(
 async def test_a_private_room_of_the_same_name_is_another_room(
     world: World, node: Node, room: str
 ) -> None:
-    world.hand.policy(f"hear {room}", {"topic": room}, "receive_broadcast", audience="anyone")
+    world.orm.policy(f"hear {room}", {"topic": room}, "receive_broadcast", audience="anyone")
     await node.open(world.server, "public")
     await node.open(world.server, "private")
     await node.open(world.server, "service", key=SERVICE_KEY)
@@ -141,7 +141,7 @@ async def test_stored_broadcasts_are_replayed_to_who_comes_later(
     world: World, node: Node, room: str
 ) -> None:
     for action in ("receive_broadcast", "send_broadcast"):
-        world.hand.policy(f"{action} {room}", {"topic": room}, action, audience="anyone")
+        world.orm.policy(f"{action} {room}", {"topic": room}, action, audience="anyone")
     config: dict[str, Any] = {"private": True, "broadcast": {"ack": True}}
     await node.open(world.server, "early")
     await node.subscribe(room, client="early", broadcasts=True, config=config)
@@ -260,7 +260,7 @@ async def test_limits_are_answered_and_end_no_channel(fresh: Any, node: Node) ->
 async def test_another_token_opens_a_room_and_its_loss_ends_it(
     world: World, node: Node, room: str
 ) -> None:
-    world.hand.policy(f"claim {room}", {"topic": "$claims.room"}, "receive_broadcast", "anyone")
+    world.orm.policy(f"claim {room}", {"topic": "$claims.room"}, "receive_broadcast", "anyone")
     await node.open(world.server, "me", library="realtime", token=token("x", room=room))
     await node.subscribe(room, broadcasts=True, config={"private": True})
     start = len(node.events)

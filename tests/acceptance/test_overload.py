@@ -16,7 +16,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
-from tests.acceptance.support.raw_client import Peer
+from tests.acceptance.support.raw_client import RawClient
 from tests.acceptance.support.raw_frames import frame, request
 from tests.acceptance.support.server import ANON_KEY, PATIENCE, Server
 from tests.fuzz.feed import entries, scrambled
@@ -156,10 +156,10 @@ async def no_http(server: Server, seed: int) -> None:
 @SERVERS
 async def test_garbage_of_every_kind_costs_a_good_client_nothing(fresh: Any, kind: str) -> None:
     world = fresh(kind)
-    me = world.hand.user("somebody")
+    me = world.orm.user("somebody")
     seed = int.from_bytes(os.urandom(4), "big")
     print(f"seed {seed}")
-    async with await Peer.open(world.server) as good:
+    async with await RawClient.open(world.server) as good:
         await good.join("mine", MINE, token=token(me))
         bad = asyncio.gather(
             messages(world.server, seed, "2.0.0"),
@@ -172,7 +172,7 @@ async def test_garbage_of_every_kind_costs_a_good_client_nothing(fresh: Any, kin
         )
         written = 0
         while not bad.done() or written < 50:
-            await asyncio.to_thread(world.hand.note, owner=me, title=f"mine {written}")
+            await asyncio.to_thread(world.orm.note, owner=me, title=f"mine {written}")
             written += 1
             if written % 100 == 0:
                 # Who is silent for a minute is taken for gone, and all this may take as long.
@@ -206,10 +206,10 @@ async def test_a_slow_reader_is_closed_and_a_thousand_others_notice_nothing(
 ) -> None:
     world = fresh(kind, realtime={"LIMITS": {"outbox_bytes": 2_000_000}})
     async with contextlib.AsyncExitStack() as stack:
-        slow = await stack.enter_async_context(await Peer.open(world.server))
-        others: list[Peer] = []
+        slow = await stack.enter_async_context(await RawClient.open(world.server))
+        others: list[RawClient] = []
         for _ in range(50):
-            opened = await asyncio.gather(*[Peer.open(world.server) for _ in range(20)])
+            opened = await asyncio.gather(*[RawClient.open(world.server) for _ in range(20)])
             for peer in opened:
                 others.append(await stack.enter_async_context(peer))
             await asyncio.gather(*[peer.join("small", PUBLIC) for peer in opened])
@@ -220,7 +220,7 @@ async def test_a_slow_reader_is_closed_and_a_thousand_others_notice_nothing(
         for number in range(20):
             large = {"body": body, "is_public": True, "title": "large"}
             small = {"title": f"public {number}", "is_public": True}
-            await asyncio.to_thread(world.hand.many, "note", [large] * 10 + [small])
+            await asyncio.to_thread(world.orm.many, "note", [large] * 10 + [small])
             await others[number].until_row(title=f"public {number}")
             await others[number].push("phoenix", "heartbeat", {})
         await asyncio.gather(*[peer.until_row(title="public 19") for peer in others])
@@ -257,20 +257,20 @@ async def test_a_hundred_thousand_rows_in_one_transaction_fit_into_memory(
     fresh: Any, kind: str
 ) -> None:
     world = fresh(kind)
-    me = world.hand.user("somebody")
-    async with await Peer.open(world.server) as good:
+    me = world.orm.user("somebody")
+    async with await RawClient.open(world.server) as good:
         await good.join("mine", MINE, token=token(me))
-        await asyncio.to_thread(world.hand.note, owner=me, title="mine before")
+        await asyncio.to_thread(world.orm.note, owner=me, title="mine before")
         await good.until_row(title="mine before")
         before = memory(world.server.pid, "VmRSS")
-        await asyncio.to_thread(world.hand.sql, BURST_SQL, [BURST])
+        await asyncio.to_thread(world.orm.sql, BURST_SQL, [BURST])
         beat = await good.push("phoenix", "heartbeat", {})
-        await asyncio.to_thread(world.hand.note, owner=me, title="mine after")
+        await asyncio.to_thread(world.orm.note, owner=me, title="mine after")
         await good.until_row(title="mine after", topic="realtime:mine")
         assert beat["status"] == "ok"
         titles = [change.data["record"]["title"] for change in good.changes()]
         assert titles == ["mine before", "mine after"]
-        _, seq = world.hand.head()
+        _, seq = world.orm.head()
         assert good.changes()[-1].data["seq"] == seq
         # Nothing was given up: no resync, and the peak is far below what the rows would take.
         assert not [f for f in good.frames if "resync" in f.text]

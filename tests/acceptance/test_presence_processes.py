@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from realtime.process.registry import LEASE_SECONDS
-from tests.acceptance.support.base_databases import Ground
+from tests.acceptance.support.base_databases import BaseDatabase
 from tests.acceptance.support.deployment import Deployment, deployed
 from tests.acceptance.support.node_client import Node
-from tests.acceptance.support.raw_client import Peer
+from tests.acceptance.support.raw_client import RawClient
 from tests.acceptance.support.server import SERVICE_KEY
 from tests.acceptance.support.soak import Soak
 from tests.support.redis import Redis
@@ -23,7 +23,7 @@ _GONE_SECONDS = LEASE_SECONDS + 20
 
 
 @pytest.fixture
-def deploy(base: Ground, redis: Redis, tmp_path: Path) -> Iterator[Callable[..., Deployment]]:
+def deploy(base: BaseDatabase, redis: Redis, tmp_path: Path) -> Iterator[Callable[..., Deployment]]:
     made: list[Deployment] = []
 
     def make(*kinds: str, layer: str = "pubsub", **realtime: Any) -> Deployment:
@@ -37,7 +37,7 @@ def deploy(base: Ground, redis: Redis, tmp_path: Path) -> Iterator[Callable[...,
             pass
 
 
-async def present(peer: Peer, name: str) -> None:
+async def present(peer: RawClient, name: str) -> None:
     await peer.join("room", presence={"key": name, "enabled": True})
     payload = {"event": "track", "payload": {"name": name}}
     reply = await peer.push("realtime:room", "presence", payload, "1")
@@ -50,7 +50,7 @@ async def test_the_members_of_a_server_that_ends_leave_and_nobody_else(
 ) -> None:
     world = deploy("uvicorn", "daphne")
     staying, going = world.servers
-    async with await Peer.open(staying) as one, await Peer.open(going) as two:
+    async with await RawClient.open(staying) as one, await RawClient.open(going) as two:
         await present(one, "stays")
         await present(two, "goes")
         for peer in (one, two):
@@ -67,7 +67,7 @@ async def test_the_members_of_a_server_that_ends_leave_and_nobody_else(
         )
         assert set(left.payload["leaves"]) == {"goes"}
         assert time.monotonic() - began < 60
-    async with await Peer.open(staying) as late:
+    async with await RawClient.open(staying) as late:
         await late.join("room", presence={"enabled": True})
         state = await late.until(lambda f: f.event == "presence_state")
         assert "goes" not in state.payload
@@ -78,14 +78,12 @@ async def test_python_in_another_process_reaches_the_clients_of_every_server(
     deploy: Any, layer: str
 ) -> None:
     world = deploy("daphne", "uvicorn", layer=layer)
-    peers = [await Peer.open(server, key=SERVICE_KEY) for server in world.servers]
+    peers = [await RawClient.open(server, key=SERVICE_KEY) for server in world.servers]
     try:
         for peer in peers:
             await peer.join("room", private=True)
         for durable in (False, True):
-            world.hand.broadcast(
-                "room", "said", {"durable": durable}, private=True, durable=durable
-            )
+            world.orm.broadcast("room", "said", {"durable": durable}, private=True, durable=durable)
         for peer in peers:
             heard = [
                 await peer.until(

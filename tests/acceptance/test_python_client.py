@@ -59,13 +59,13 @@ async def subscribed(python: Node, client: str, **options: Any) -> None:
 
 
 async def test_row_changes_arrive_at_who_may_see_them(world: World, python: Node) -> None:
-    me, other = (world.hand.user(f"pythonist-{next(_names)}") for _ in range(2))
+    me, other = (world.orm.user(f"pythonist-{next(_names)}") for _ in range(2))
     await opened(world, python, "me", me)
     await subscribed(python, "me", binding={"event": "*", "table": "zoo_note"})
     await python.until(lambda e: e["event"] == "system" and "Subscribed" in e["payload"])
-    world.hand.note(owner=other, title="hidden")
-    pk = world.hand.note(owner=me, title="mine")
-    world.hand.delete("note", pk)
+    world.orm.note(owner=other, title="hidden")
+    pk = world.orm.note(owner=me, title="mine")
+    world.orm.delete("note", pk)
     await python.until(
         lambda e: e["event"] == "change" and e["payload"]["data"]["type"] == "DELETE"
     )

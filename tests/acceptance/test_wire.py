@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.support.raw_client import Peer
+from tests.acceptance.support.raw_client import RawClient
 from tests.acceptance.support.server import SERVICE_KEY
 from tests.acceptance.support.worlds import ALL, World, someone
 from tests.support.tokens import token
@@ -23,10 +23,10 @@ VERSIONS = pytest.mark.parametrize("vsn", ["1.0.0", "2.0.0"])
 @VERSIONS
 async def test_no_payload_is_ever_null(world: World, vsn: str) -> None:
     me = someone(world)
-    async with await Peer.open(world.server, vsn=vsn) as peer:
+    async with await RawClient.open(world.server, vsn=vsn) as peer:
         await peer.join("nulls", ALL, token=token(me), presence={"enabled": True})
-        pk = world.hand.note(owner=me, title="x")
-        world.hand.delete("note", pk)
+        pk = world.orm.note(owner=me, title="x")
+        world.orm.delete("note", pk)
         await peer.until(lambda f: f.event == "postgres_changes" and f.data["type"] == "DELETE")
         await peer.push("phoenix", "heartbeat", None)
         await peer.push("realtime:nulls", "no such event", None)
@@ -38,13 +38,13 @@ async def test_no_payload_is_ever_null(world: World, vsn: str) -> None:
 @VERSIONS
 async def test_the_join_reply_leaves_before_any_change(world: World, vsn: str) -> None:
     me = someone(world)
-    async with await Peer.open(world.server, vsn=vsn) as peer:
-        world.hand.begin("write_notes", 0, 300, [me])
+    async with await RawClient.open(world.server, vsn=vsn) as peer:
+        world.orm.begin("write_notes", 0, 300, [me])
         refs = [await peer.start_join(f"busy {n}", ALL, token=token(me)) for n in range(10)]
         for ref in refs:
             await peer.reply(ref)
-        await asyncio.to_thread(world.hand.finish)
-        world.hand.note(owner=me, title="the end")
+        await asyncio.to_thread(world.orm.finish)
+        world.orm.note(owner=me, title="the end")
         log: list[int] = []
         for number in range(10):
             topic = f"realtime:busy {number}"
@@ -52,7 +52,7 @@ async def test_the_join_reply_leaves_before_any_change(world: World, vsn: str) -
             first = next(frame for frame in peer.frames if frame.topic == topic)
             assert first.event == "phx_reply"
             # And from the reply's place on not one change is missing.
-            log = log or [seq for seq, *_ in world.hand.log()]
+            log = log or [seq for seq, *_ in world.orm.log()]
             start = first.payload["response"]["seq"]
             seqs = [frame.data["seq"] for frame in peer.changes(f"busy {number}")]
             assert seqs == [seq for seq in log if seq > start]
@@ -71,7 +71,7 @@ ODD_BINDINGS: list[dict[str, Any]] = [
 
 @VERSIONS
 async def test_bindings_come_back_exactly_as_sent_in_the_same_order(world: World, vsn: str) -> None:
-    async with await Peer.open(world.server, vsn=vsn) as peer:
+    async with await RawClient.open(world.server, vsn=vsn) as peer:
         ref = await peer.join("echo", *ODD_BINDINGS, token=token(someone(world)))
         echoed = (await peer.reply(ref)).payload["response"]["postgres_changes"]
         compared = ("event", "schema", "table", "filter")
@@ -84,7 +84,7 @@ async def test_binding_ids_are_integers_and_stable(world: World, vsn: str) -> No
     me = someone(world)
 
     async def ids(*bindings: dict[str, Any]) -> list[Any]:
-        async with await Peer.open(world.server, vsn=vsn) as peer:
+        async with await RawClient.open(world.server, vsn=vsn) as peer:
             ref = await peer.join("ids", *bindings, token=token(me))
             reply = await peer.reply(ref)
             return [binding["id"] for binding in reply.payload["response"]["postgres_changes"]]
@@ -98,7 +98,7 @@ async def test_binding_ids_are_integers_and_stable(world: World, vsn: str) -> No
 
 async def test_a_channel_that_the_server_ends_ends_by_phx_error(world: World) -> None:
     """The JavaScript client never rejoins after a phx_close."""
-    async with await Peer.open(world.server) as peer:
+    async with await RawClient.open(world.server) as peer:
         ref = await peer.join("expiring", ALL, token=token(someone(world), ttl=2))
         error = await peer.until(lambda f: f.event == "phx_error")
         assert error.topic == "realtime:expiring"
@@ -108,7 +108,7 @@ async def test_a_channel_that_the_server_ends_ends_by_phx_error(world: World) ->
 
 @VERSIONS
 async def test_a_close_carries_the_ref_of_its_join(world: World, vsn: str) -> None:
-    async with await Peer.open(world.server, vsn=vsn) as peer:
+    async with await RawClient.open(world.server, vsn=vsn) as peer:
         ref = await peer.join("closing", ALL)
         reply = await peer.push("realtime:closing", "phx_leave", {}, join_ref=ref)
         assert reply == {"status": "ok", "response": {}}
@@ -117,7 +117,10 @@ async def test_a_close_carries_the_ref_of_its_join(world: World, vsn: str) -> No
 
 
 async def test_broadcasts_are_taken_as_text_and_as_binary(world: World) -> None:
-    async with await Peer.open(world.server) as sender, await Peer.open(world.server) as receiver:
+    async with (
+        await RawClient.open(world.server) as sender,
+        await RawClient.open(world.server) as receiver,
+    ):
         ack = {"ack": True}
         ref = await sender.join("room", broadcast=ack)
         await receiver.join("room")
@@ -140,9 +143,9 @@ async def test_broadcasts_are_taken_as_text_and_as_binary(world: World) -> None:
 
 async def test_the_first_serializer_always_has_a_ref_and_whole_payloads(world: World) -> None:
     me = someone(world)
-    async with await Peer.open(world.server, vsn="1.0.0") as peer:
+    async with await RawClient.open(world.server, vsn="1.0.0") as peer:
         await peer.join("keys", ALL, {**ALL, "table": "nothing"}, token=token(me))
-        world.hand.note(owner=me, title="keys")
+        world.orm.note(owner=me, title="keys")
         change = await peer.until_row(title="keys")
         await peer.send("phoenix", "heartbeat", {}, ref=None)
         await peer.until(lambda f: f.topic == "phoenix")
@@ -161,18 +164,18 @@ async def test_a_leave_and_a_join_back_to_back_leave_the_new_channel_alive(
     world: World, vsn: str
 ) -> None:
     me = someone(world)
-    async with await Peer.open(world.server, vsn=vsn) as peer:
+    async with await RawClient.open(world.server, vsn=vsn) as peer:
         topic = "realtime:hasty"
         old = await peer.join("hasty", ALL, token=token(me))
         await peer.send(topic, "phx_leave", {}, ref=peer.next_ref(), join_ref=old)
         new = await peer.join("hasty", ALL, token=token(me))
-        world.hand.note(owner=me, title="alive")
+        world.orm.note(owner=me, title="alive")
         await peer.until_row(title="alive")
         closes = [frame for frame in peer.frames if frame.event == "phx_close"]
         assert all(frame.join_ref != new and frame.ref != new for frame in closes)
         # And so do two joins without a leave between them.
         newest = await peer.join("hasty", ALL, token=token(me))
-        world.hand.note(owner=me, title="alive again")
+        world.orm.note(owner=me, title="alive again")
         await peer.until_row(title="alive again")
         closes = [frame for frame in peer.frames if frame.event == "phx_close"]
         assert all(newest not in (frame.join_ref, frame.ref) for frame in closes)
@@ -186,10 +189,10 @@ async def test_a_leave_and_a_join_back_to_back_leave_the_new_channel_alive(
 @VERSIONS
 async def test_joined_means_that_changes_flow(world: World, vsn: str) -> None:
     me = someone(world)
-    async with await Peer.open(world.server, vsn=vsn) as peer:
+    async with await RawClient.open(world.server, vsn=vsn) as peer:
         for round_ in range(10):
             await peer.join(f"flow {round_}", ALL, token=token(me))
-            world.hand.note(owner=me, title=f"flow {round_}")
+            world.orm.note(owner=me, title=f"flow {round_}")
         await peer.until_row("realtime:flow 9", title="flow 9")
         for round_ in range(10):
             # What was written just before may come too, when it had no number yet.
@@ -202,14 +205,14 @@ async def test_joined_means_that_changes_flow(world: World, vsn: str) -> None:
 async def test_opaque_keys_are_roles_and_not_tokens(world: World) -> None:
     someone_else = someone(world)
     async with (
-        await Peer.open(world.server) as anon,
-        await Peer.open(world.server, key=SERVICE_KEY) as service,
+        await RawClient.open(world.server) as anon,
+        await RawClient.open(world.server, key=SERVICE_KEY) as service,
     ):
         # Clients repeat their key as the token of each join when nobody is signed in.
         await anon.join("keys", ALL, token="sb_publishable_test")
         await service.join("keys", ALL, token="sb_publishable_test")
-        world.hand.note(owner=someone_else, title="secret")
-        world.hand.note(title="open", is_public=True)
+        world.orm.note(owner=someone_else, title="secret")
+        world.orm.note(title="open", is_public=True)
         await anon.until_row(title="open")
         await service.until_row(title="open")
         assert [f.data["record"]["title"] for f in anon.changes()] == ["open"]
@@ -218,10 +221,10 @@ async def test_opaque_keys_are_roles_and_not_tokens(world: World) -> None:
 
 async def test_a_change_has_the_shape_clients_expect(world: World) -> None:
     me = someone(world)
-    async with await Peer.open(world.server) as peer:
+    async with await RawClient.open(world.server) as peer:
         ref = await peer.join("shape", ALL, token=token(me))
         reply = (await peer.reply(ref)).payload["response"]
-        pk = world.hand.note(owner=me, title="shape", price="12.50")
+        pk = world.orm.note(owner=me, title="shape", price="12.50")
         frame = await peer.until_row(title="shape")
         assert (frame.join_ref, frame.ref, frame.topic) == (None, None, "realtime:shape")
         assert frame.payload["ids"] == [reply["postgres_changes"][0]["id"]]
@@ -233,10 +236,10 @@ async def test_a_change_has_the_shape_clients_expect(world: World) -> None:
         assert list(types) == list(data["record"])
         assert data["record"]["id"] == pk
         assert len(data["commit_timestamp"]) == len("2025-11-19T00:22:40.877123Z")
-        world.hand.change("note", pk, score=1)
+        world.orm.change("note", pk, score=1)
         update = await peer.until_row(id=pk, score=1)
         assert update.data["old_record"]["score"] is None
-        world.hand.delete("note", pk)
+        world.orm.delete("note", pk)
         gone = await peer.until(
             lambda f: f.event == "postgres_changes" and f.data["type"] == "DELETE"
         )
@@ -247,26 +250,26 @@ async def test_a_change_has_the_shape_clients_expect(world: World) -> None:
 
 async def test_a_row_out_of_sight_before_shows_no_old_values(world: World) -> None:
     ada, bob = someone(world), someone(world)
-    async with await Peer.open(world.server) as peer:
+    async with await RawClient.open(world.server) as peer:
         await peer.join("handover", ALL, token=token(bob))
-        pk = world.hand.note(owner=ada, title="Ada's secret")
-        world.hand.change("note", pk, owner=bob, title="Bob's now")
+        pk = world.orm.note(owner=ada, title="Ada's secret")
+        world.orm.change("note", pk, owner=bob, title="Bob's now")
         update = await peer.until_row(title="Bob's now")
         assert update.data["type"] == "UPDATE"
         assert "Ada's secret" not in update.text
-        world.hand.change("note", pk, owner=ada, title="Ada's again")
-        world.hand.note(owner=bob, title="end")
+        world.orm.change("note", pk, owner=ada, title="Ada's again")
+        world.orm.note(owner=bob, title="end")
         await peer.until_row(title="end")
         assert "Ada's again" not in "".join(frame.text for frame in peer.frames)
 
 
 async def test_nobody_hears_of_a_row_they_could_not_see_going_away(world: World) -> None:
     ada, bob = someone(world), someone(world)
-    async with await Peer.open(world.server) as peer:
+    async with await RawClient.open(world.server) as peer:
         await peer.join("deletes", ALL, token=token(bob))
-        pk = world.hand.note(owner=ada, title="hers")
-        world.hand.delete("note", pk)
-        world.hand.note(owner=bob, title="end")
+        pk = world.orm.note(owner=ada, title="hers")
+        world.orm.delete("note", pk)
+        world.orm.note(owner=bob, title="end")
         await peer.until_row(title="end")
         assert len(peer.changes()) == 1
 
@@ -276,12 +279,12 @@ async def test_one_change_comes_once_with_the_ids_of_every_binding_it_matches(
 ) -> None:
     me = someone(world)
     bindings = [ALL, {**ALL, "filter": "score=gt.1"}, {**ALL, "event": "DELETE"}]
-    async with await Peer.open(world.server) as peer:
+    async with await RawClient.open(world.server) as peer:
         ref = await peer.join("merged", *bindings, token=token(me))
         reply = (await peer.reply(ref)).payload["response"]["postgres_changes"]
         ids = [binding["id"] for binding in reply]
-        world.hand.note(owner=me, title="both", score=2)
-        world.hand.note(owner=me, title="one", score=1)
+        world.orm.note(owner=me, title="both", score=2)
+        world.orm.note(owner=me, title="one", score=1)
         await peer.until_row(title="one")
         heard = [(f.data["record"]["title"], sorted(f.payload["ids"])) for f in peer.changes()]
         assert heard == [("both", sorted(ids[:2])), ("one", ids[:1])]
@@ -289,11 +292,11 @@ async def test_one_change_comes_once_with_the_ids_of_every_binding_it_matches(
 
 async def test_rolled_back_writes_are_never_heard_and_take_no_number(world: World) -> None:
     me = someone(world)
-    async with await Peer.open(world.server) as peer:
+    async with await RawClient.open(world.server) as peer:
         await peer.join("atomic", ALL, token=token(me))
-        world.hand.note(owner=me, title="first")
-        world.hand.regretted_note(owner=me, title="regretted")
-        world.hand.note(owner=me, title="second")
+        world.orm.note(owner=me, title="first")
+        world.orm.regretted_note(owner=me, title="regretted")
+        world.orm.note(owner=me, title="second")
         await peer.until_row(title="second")
         first, second = peer.changes()
         assert second.data["seq"] == first.data["seq"] + 1
@@ -301,9 +304,9 @@ async def test_rolled_back_writes_are_never_heard_and_take_no_number(world: Worl
 
 async def test_writers_that_know_nothing_of_django_are_heard(world: World) -> None:
     me = someone(world)
-    async with await Peer.open(world.server) as peer:
+    async with await RawClient.open(world.server) as peer:
         await peer.join("foreign", ALL, token=token(me))
-        world.hand.many("note", [{"owner_id": me, "title": f"bulk {n}"} for n in range(3)])
+        world.orm.many("note", [{"owner_id": me, "title": f"bulk {n}"} for n in range(3)])
         foreign = sqlite3.connect(world.server.database, timeout=30)
         with foreign:
             foreign.execute(
@@ -311,7 +314,7 @@ async def test_writers_that_know_nothing_of_django_are_heard(world: World) -> No
             )
             foreign.execute("DELETE FROM zoo_note WHERE owner_id = ?", [me])
         foreign.close()
-        world.hand.note(owner=me, title="end")
+        world.orm.note(owner=me, title="end")
         await peer.until_row(title="end")
         types = [frame.data["type"] for frame in peer.changes()]
         assert types == ["INSERT"] * 3 + ["UPDATE"] * 3 + ["DELETE"] * 3 + ["INSERT"]
@@ -320,21 +323,21 @@ async def test_writers_that_know_nothing_of_django_are_heard(world: World) -> No
 async def test_a_policy_changed_while_listening_holds_from_its_place_on(fresh: Any) -> None:
     world = fresh()
     me = someone(world)
-    async with await Peer.open(world.server) as peer:
+    async with await RawClient.open(world.server) as peer:
         await peer.join("policies", ALL, token=token(me))
-        world.hand.note(title="hidden", score=1)
-        world.hand.note(owner=me, title="fence")
+        world.orm.note(title="hidden", score=1)
+        world.orm.note(owner=me, title="fence")
         await peer.until_row(title="fence")
-        world.hand.policy("scores", {"score__gte": 1})
-        world.hand.note(title="seen", score=1)
+        world.orm.policy("scores", {"score__gte": 1})
+        world.orm.note(title="seen", score=1)
         await peer.until_row(title="seen")
-        world.hand.policy("only small", {"score__lt": 5}, mode="restrictive")
-        world.hand.note(title="too big", score=9)
-        world.hand.note(owner=me, title="no score")
-        world.hand.note(title="small", score=2)
+        world.orm.policy("only small", {"score__lt": 5}, mode="restrictive")
+        world.orm.note(title="too big", score=9)
+        world.orm.note(owner=me, title="no score")
+        world.orm.note(title="small", score=2)
         await peer.until_row(title="small")
-        world.hand.change_policy("only small", enabled=False)
-        world.hand.note(title="big again", score=9)
+        world.orm.change_policy("only small", enabled=False)
+        world.orm.note(title="big again", score=9)
         await peer.until_row(title="big again")
         titles = [frame.data["record"]["title"] for frame in peer.changes()]
         assert titles == ["fence", "seen", "small", "big again"]
@@ -343,21 +346,24 @@ async def test_a_policy_changed_while_listening_holds_from_its_place_on(fresh: A
 async def test_membership_decides_row_by_row_from_its_place_on(fresh: Any) -> None:
     world = fresh()
     ada, bob = someone(world), someone(world)
-    team = world.hand.create("team", name="a team")
+    team = world.orm.create("team", name="a team")
     members = {"select": "team", "from": "zoo.Member", "where": {"user": "$user.id"}}
-    world.hand.policy("team notes", {"team__in": members})
-    async with await Peer.open(world.server) as peer, await Peer.open(world.server) as other:
+    world.orm.policy("team notes", {"team__in": members})
+    async with (
+        await RawClient.open(world.server) as peer,
+        await RawClient.open(world.server) as other,
+    ):
         await peer.join("team", ALL, token=token(ada))
         await other.join("team", ALL, token=token(bob))
-        world.hand.note(title="before", team_id=team)
-        world.hand.note(title="fence", is_public=True)
+        world.orm.note(title="before", team_id=team)
+        world.orm.note(title="fence", is_public=True)
         await peer.until_row(title="fence")
-        membership = world.hand.create("member", user_id=ada, team_id=team)
-        world.hand.note(title="within", team_id=team)
+        membership = world.orm.create("member", user_id=ada, team_id=team)
+        world.orm.note(title="within", team_id=team)
         await peer.until_row(title="within")
-        world.hand.delete("member", membership)
-        world.hand.note(title="after", team_id=team)
-        world.hand.note(title="end", is_public=True)
+        world.orm.delete("member", membership)
+        world.orm.note(title="after", team_id=team)
+        world.orm.note(title="end", is_public=True)
         await peer.until_row(title="end")
         await other.until_row(title="end")
         heard = [[f.data["record"]["title"] for f in one.changes()] for one in (peer, other)]
@@ -367,16 +373,16 @@ async def test_membership_decides_row_by_row_from_its_place_on(fresh: Any) -> No
 async def test_a_deactivated_user_hears_nothing_from_that_place_on(world: World) -> None:
     me = someone(world)
     async with (
-        await Peer.open(world.server) as peer,
-        await Peer.open(world.server) as witness,
+        await RawClient.open(world.server) as peer,
+        await RawClient.open(world.server) as witness,
     ):
         await peer.join("leaving", ALL, token=token(me))
         await witness.join("leaving", ALL)
-        world.hand.note(owner=me, title="still")
+        world.orm.note(owner=me, title="still")
         await peer.until_row(title="still")
-        world.hand.change_user(me, is_active=False)
-        world.hand.note(owner=me, title="secret by now")
-        world.hand.note(title="end", is_public=True)
+        world.orm.change_user(me, is_active=False)
+        world.orm.note(owner=me, title="secret by now")
+        world.orm.note(title="end", is_public=True)
         await witness.until_row(title="end")
         # An inactive user's token is refused, also while it is in use.
         assert await peer.until_closed() == 4401

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.acceptance.support.raw_client import Peer
+from tests.acceptance.support.raw_client import RawClient
 from tests.acceptance.support.server import SERVICE_KEY, Server
 from tests.acceptance.support.worlds import ALL, World, someone
 from tests.support.tokens import token
@@ -21,15 +21,17 @@ from tests.support.waiting import auntil
     "path", ["/realtime", "/realtime/websocket", "/realtime/v1/websocket"], ids=lambda p: p
 )
 async def test_every_route_speaks(world: World, path: str) -> None:
-    async with await Peer.open(world.server, path=path) as peer:
+    async with await RawClient.open(world.server, path=path) as peer:
+        # A process follows the log from its first join on.
+        await peer.join("route", ALL)
         reply = await peer.push("phoenix", "heartbeat", {})
         assert reply["status"] == "ok"
-        epoch, seq = world.hand.head()
+        epoch, seq = world.orm.head()
         assert reply["response"] == {"epoch": epoch, "seq": seq}
 
 
 async def test_a_client_without_vsn_speaks_the_first_serializer(world: World) -> None:
-    async with await Peer.open(world.server, vsn="") as peer:
+    async with await RawClient.open(world.server, vsn="") as peer:
         await peer.join("old", ALL)
 
 
@@ -43,16 +45,16 @@ async def test_a_token_is_taken_from_every_place(world: World, way: str) -> None
         "bearer": {"Authorization": f"Bearer {mine}"},
         "x-api-key": {"x-api-key": mine},
     }.get(way)
-    async with await Peer.open(world.server, key=key, query=query, headers=headers) as peer:
+    async with await RawClient.open(world.server, key=key, query=query, headers=headers) as peer:
         await peer.join("who", ALL, token=mine if way == "join" else None)
-        world.hand.note(owner=me, title=f"by {way}")
+        world.orm.note(owner=me, title=f"by {way}")
         await peer.until_row(title=f"by {way}")
 
 
 async def refusal(server: Server, **options: Any) -> int:
     """How a connection is refused: the HTTP status, or the close code after the upgrade."""
     try:
-        peer = await Peer.open(server, **options)
+        peer = await RawClient.open(server, **options)
     except InvalidStatus as refused:
         return refused.response.status_code
     code = await peer.until_closed()
@@ -70,7 +72,7 @@ async def test_a_bad_token_opens_no_socket(world: World, uvicorn_world: World) -
 
 async def test_a_refused_handshake_says_why_in_its_body_and_in_the_log(world: World) -> None:
     with pytest.raises(InvalidStatus) as refused:
-        await Peer.open(world.server, key=token(1, ttl=-60))
+        await RawClient.open(world.server, key=token(1, ttl=-60))
     body = json.loads(refused.value.response.body or b"")
     assert (refused.value.response.status_code, body) == (401, {"error": "Token has expired"})
     await auntil(lambda: "refused with 401: Token has expired" in world.server.log)
@@ -79,9 +81,9 @@ async def test_a_refused_handshake_says_why_in_its_body_and_in_the_log(world: Wo
 async def test_a_foreign_origin_opens_no_socket_without_a_key(world: World) -> None:
     evil = {"Origin": "https://evil.example"}
     assert await refusal(world.server, key=None, headers=evil) == 403
-    async with await Peer.open(world.server, headers=evil) as peer:
+    async with await RawClient.open(world.server, headers=evil) as peer:
         await peer.join("by key", ALL)
-    async with await Peer.open(world.server, headers={"Origin": world.server.origin}) as peer:
+    async with await RawClient.open(world.server, headers={"Origin": world.server.origin}) as peer:
         await peer.join("same origin", ALL)
 
 
@@ -91,7 +93,7 @@ async def test_an_unknown_serializer_opens_no_socket(world: World) -> None:
 
 async def test_garbage_is_answered_and_hurts_nobody(world: World) -> None:
     me = someone(world)
-    async with await Peer.open(world.server) as peer:
+    async with await RawClient.open(world.server) as peer:
         await peer.join("fine", ALL, token=token(me))
         garbage: list[str | bytes] = [
             "",
@@ -111,13 +113,13 @@ async def test_garbage_is_answered_and_hurts_nobody(world: World) -> None:
         ]
         for message in garbage:
             await peer.send_raw(message)
-        world.hand.note(owner=me, title="unharmed")
+        world.orm.note(owner=me, title="unharmed")
         await peer.until_row(title="unharmed")
         assert peer.close_code is None
 
 
 async def test_a_message_to_a_topic_not_joined_is_answered(world: World) -> None:
-    async with await Peer.open(world.server) as peer:
+    async with await RawClient.open(world.server) as peer:
         reply = await peer.push("realtime:nowhere", "broadcast", {"event": "x"})
         assert reply == {"status": "error", "response": {"reason": "unmatched topic"}}
         reply = await peer.push("realtime:nowhere", "phx_leave", {})
@@ -132,18 +134,18 @@ async def test_a_row_as_large_as_one_may_be_arrives_whole(world: World) -> None:
     """A frame of both images is twice as large as what a server takes from a client."""
     me, topic = someone(world), "realtime:large"
     body = "x" * (1_048_576 - 1_000)
-    since = world.hand.head()[1]
-    async with await Peer.open(world.server) as peer:
+    since = world.orm.head()[1]
+    async with await RawClient.open(world.server) as peer:
         await peer.join("large", ALL, token=token(me))
-        pk = world.hand.note(owner=me, title="large", body=body)
+        pk = world.orm.note(owner=me, title="large", body=body)
         frame = await peer.until_row(topic, title="large")
         assert frame.data["record"]["body"] == body
-        world.hand.change("note", pk, title="larger")
+        world.orm.change("note", pk, title="larger")
         frame = await peer.until_row(topic, title="larger")
         assert frame.data["record"]["body"] == frame.data["old_record"]["body"] == body
         assert frame.data["errors"] is None
         assert (await peer.push("phoenix", "heartbeat", {}))["status"] == "ok"
-    async with await Peer.open(world.server) as again:
+    async with await RawClient.open(world.server) as again:
         await again.join("large", {**ALL, "since": since}, token=token(me))
         frame = await again.until_row(topic, title="larger")
         assert frame.data["record"]["body"] == frame.data["old_record"]["body"] == body
@@ -152,8 +154,8 @@ async def test_a_row_as_large_as_one_may_be_arrives_whole(world: World) -> None:
 @pytest.mark.parametrize("kind", ["daphne", "uvicorn", "fanout"])
 async def test_too_large_a_frame_closes_its_own_socket_only(fresh: Any, kind: str) -> None:
     world = fresh(kind, realtime={"LIMITS": {"frame_bytes": 50_000}})
-    async with await Peer.open(world.server) as other:
-        peer = await Peer.open(world.server)
+    async with await RawClient.open(world.server) as other:
+        peer = await RawClient.open(world.server)
         await peer.send("realtime:big", "broadcast", {"text": "x" * 50_000})
         assert await peer.until_closed() == 4413
         await peer.close()
@@ -165,8 +167,8 @@ async def test_a_slow_reader_is_closed_and_told_and_the_others_go_on(fresh: Any,
     world = fresh(kind, realtime={"LIMITS": {"outbox_bytes": 2_000_000}})
     me = someone(world)
     async with (
-        await Peer.open(world.server) as slow,
-        await Peer.open(world.server) as quick,
+        await RawClient.open(world.server) as slow,
+        await RawClient.open(world.server) as quick,
     ):
         for peer in (slow, quick):
             await peer.join("bulk", ALL, token=token(me))
@@ -174,7 +176,7 @@ async def test_a_slow_reader_is_closed_and_told_and_the_others_go_on(fresh: Any,
         body = "x" * 50_000
         for start in range(0, 200, 10):
             row = {"owner_id": me, "body": body}
-            world.hand.many("note", [{**row, "title": str(n)} for n in range(start, start + 10)])
+            world.orm.many("note", [{**row, "title": str(n)} for n in range(start, start + 10)])
             await quick.until_row(title=str(start + 9))
             # The sign of life that the slow one does not give.
             await quick.push("phoenix", "heartbeat", {})
@@ -190,13 +192,13 @@ async def test_a_slow_reader_is_closed_and_told_and_the_others_go_on(fresh: Any,
 @pytest.mark.parametrize("kind", ["daphne", "uvicorn", "fanout"])
 async def test_a_stopped_server_says_goodbye(fresh: Any, kind: str) -> None:
     world = fresh(kind)
-    async with await Peer.open(world.server) as peer:
+    async with await RawClient.open(world.server) as peer:
         await peer.join("until the end", ALL)
         await asyncio.to_thread(world.server.stop)
         # daphne may take the sockets away before the application can say so.
         assert await peer.until_closed() in ((1012, 1006) if kind == "daphne" else (1012,))
     world.server.start()
-    async with await Peer.open(world.server) as again:
+    async with await RawClient.open(world.server) as again:
         await again.join("until the end", ALL)
 
 
@@ -210,7 +212,7 @@ async def test_metrics_know_the_fullest_outbox_of_whatever_server(world: World) 
         connection.close()
         return response.status, text
 
-    async with await Peer.open(world.server) as peer:
+    async with await RawClient.open(world.server) as peer:
         await peer.join("measured", ALL)
         status, text = await asyncio.to_thread(ask)
     assert status == 200
@@ -231,7 +233,7 @@ async def test_an_encoded_slash_belongs_to_the_name_of_an_event(
         connection.close()
         return status
 
-    async with await Peer.open(world.server) as peer:
+    async with await RawClient.open(world.server) as peer:
         await peer.join("room")
         assert await asyncio.to_thread(post) == 202
         heard = await peer.until(lambda f: f.event == "broadcast")

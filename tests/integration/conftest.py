@@ -6,7 +6,11 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from channels.layers import get_channel_layer
+from django.test import override_settings
 
+from realtime.bus.layers import let_go
+from tests.support.layers import layers
 from tests.support.socket_client import Client
 from tests.support.topics import TOPIC
 
@@ -40,3 +44,12 @@ async def listen() -> AsyncIterator[Callable[..., Any]]:
     yield make
     for client in clients:
         await client.close()
+
+
+@pytest.fixture(params=["memory", "core", "pubsub"])
+async def layer(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """The test once with each kind of channel layer."""
+    url = "" if request.param == "memory" else request.getfixturevalue("redis").url
+    with override_settings(CHANNEL_LAYERS=layers(request.param, url)):
+        yield request.param
+        await let_go(get_channel_layer())

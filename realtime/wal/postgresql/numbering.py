@@ -6,7 +6,7 @@ SQL text, and the snapshot that is remembered (see `visibility`).
 from __future__ import annotations
 
 from realtime.wal.postgresql import visibility
-from realtime.wal.postgresql.visibility import Horizon
+from realtime.wal.postgresql.visibility import Visibility
 from realtime.wal.vendor import Query
 
 # After so long PostgreSQL ends the session of a sequencer that hangs while it locks the head row
@@ -40,32 +40,32 @@ FOR UPDATE
 
 
 class PostgresqlNumbering:
-    """See `realtime.wal.vendor.Numbering`. `horizon` is the snapshot to begin with, if any."""
+    """See `realtime.wal.vendor.Numbering`. `seen` is the snapshot to begin with, if any."""
 
     snapshot = visibility.SNAPSHOT
 
-    def __init__(self, visibility: Horizon | None = None) -> None:
-        self._horizon = visibility
+    def __init__(self, seen: Visibility | None = None) -> None:
+        self._seen = seen
 
     @property
     def looks_at_everything(self) -> bool:
-        return self._horizon is None
+        return self._seen is None
 
     def forget(self) -> None:
-        self._horizon = None
+        self._seen = None
 
     def went_back(self, snapshot: str) -> bool:
         # Another server, with its own history, has taken over the address.
-        return self._horizon is not None and visibility.parse(snapshot).next < self._horizon.next
+        return self._seen is not None and visibility.parse(snapshot).next < self._seen.next
 
     def remember(self, snapshot: str) -> None:
-        self._horizon = visibility.parse(snapshot)
+        self._seen = visibility.parse(snapshot)
 
     def waiting(self) -> Query:
-        return visibility.any_row(self._horizon)
+        return visibility.any_row(self._seen)
 
     def ranked(self) -> Query:
-        backlog, parameters = visibility.rows(_COLUMNS, self._horizon)
+        backlog, parameters = visibility.rows(_COLUMNS, self._seen)
         return _RANKED.format(backlog=backlog), parameters
 
     def lock(self, mine: str) -> tuple[str, ...]:

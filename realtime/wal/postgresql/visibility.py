@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 SNAPSHOT = "pg_current_snapshot()::text"
 
-# Each condition is its own range of the index on (txid, id). Parameters: `Horizon.parameters`.
+# Each condition is its own range of the index on (txid, id). Parameters: `Visibility.parameters`.
 _CONDITIONS = (
     "w.txid >= %s::bigint",
     "w.txid IN (SELECT tx FROM unnest(%s::bigint[]) AS tx"
@@ -30,7 +30,7 @@ EVERYTHING = "SELECT {columns} FROM realtime_wal AS w WHERE w.seq IS NULL"
 
 
 @dataclass(frozen=True, slots=True)
-class Horizon:
+class Visibility:
     """A snapshot all of whose entries are numbered: the id of the next transaction, and the ids of
     those that were running."""
 
@@ -42,27 +42,27 @@ class Horizon:
         return (self.next, list(self.running))
 
 
-def parse(snapshot: str) -> Horizon:
-    """The horizon of a `pg_snapshot` as text, "xmin:xmax:xid,xid"."""
+def parse(snapshot: str) -> Visibility:
+    """What a `pg_snapshot` shows, from its text, "xmin:xmax:xid,xid"."""
     _, following, running = snapshot.split(":")
-    return Horizon(int(following), tuple(map(int, running.split(","))) if running else ())
+    return Visibility(int(following), tuple(map(int, running.split(","))) if running else ())
 
 
-def rows(columns: str, horizon: Horizon | None) -> tuple[str, list[int | list[int]]]:
-    """SQL and parameters for entries without a number that `horizon` did not see."""
-    if horizon is None:
+def rows(columns: str, seen: Visibility | None) -> tuple[str, list[int | list[int]]]:
+    """SQL and parameters for entries without a number that the snapshot `seen` does not show."""
+    if seen is None:
         return EVERYTHING.format(columns=columns), []
     parts = (_NEW.format(columns=columns, condition=condition) for condition in _CONDITIONS)
-    return " UNION ALL ".join(parts), [*horizon.parameters]
+    return " UNION ALL ".join(parts), [*seen.parameters]
 
 
-def any_row(horizon: Horizon | None) -> tuple[str, list[int | list[int]]]:
+def any_row(seen: Visibility | None) -> tuple[str, list[int | list[int]]]:
     """SQL and parameters for whether there is any such entry."""
-    if horizon is None:
+    if seen is None:
         # In the order of the index, so that the planner uses the index.
         everything = "SELECT 1 FROM realtime_wal WHERE seq IS NULL ORDER BY txid, id LIMIT 1"
         return f"(({everything}) IS NOT NULL)", []
     parts = (
         f"EXISTS ({_NEW.format(columns='1', condition=condition)})" for condition in _CONDITIONS
     )
-    return f"({' OR '.join(parts)})", [*horizon.parameters]
+    return f"({' OR '.join(parts)})", [*seen.parameters]

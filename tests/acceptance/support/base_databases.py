@@ -24,7 +24,7 @@ _TEMPLATE = "rowcast_template"
 _numbers = itertools.count(1)
 
 
-class Ground:
+class BaseDatabase:
     """A PostgreSQL server with a migrated, empty database to copy."""
 
     def __init__(self, postgres: Postgres, folder: Path) -> None:
@@ -60,7 +60,7 @@ class Ground:
 
 
 @contextlib.contextmanager
-def ground(folder: Path) -> Iterator[Ground]:
+def base_database(folder: Path) -> Iterator[BaseDatabase]:
     """Skips the test where there is no PostgreSQL; fails it in CI."""
     if reason := postgres.missing():
         if os.environ.get("CI") == "true":
@@ -69,7 +69,7 @@ def ground(folder: Path) -> Iterator[Ground]:
     server = Postgres(folder)
     server.start()
     try:
-        made = Ground(server, folder)
+        made = BaseDatabase(server, folder)
         made.prepare()
         yield made
     finally:

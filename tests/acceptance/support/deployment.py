@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.support.orm_process import Hand
+from tests.acceptance.support.orm_process import OrmProcess
 from tests.acceptance.support.server import PATIENCE, ROOT, Server
 from tests.support.redis import Redis
 from tests.support.tokens import SECRET_KEY
@@ -118,8 +118,8 @@ class Node(Server):
         self._environment = env
 
 
-class FarHand(Hand):
-    """A hand in the database that this environment names."""
+class DeploymentOrm(OrmProcess):
+    """The ORM in the database that this environment names."""
 
     def __init__(self, env: dict[str, str]) -> None:
         self._start(env)
@@ -153,7 +153,7 @@ class Deployment:
         self.tailers: list[Program] = []
         self.workers: list[Program] = []
         self.writers: list[Program] = []
-        self.hand = FarHand(self.env)
+        self.orm = DeploymentOrm(self.env)
 
     def start(self, *kinds: str, tailers: int = 1) -> None:
         """Start tailers, and a server of each of these kinds; returns when all are at work."""
@@ -199,7 +199,7 @@ class Deployment:
         """The tailer that leads; waits until one does."""
 
         def leading() -> Program | None:
-            ((leader,),) = self.hand.sql("SELECT leader FROM realtime_head") or [[""]]
+            ((leader,),) = self.orm.sql("SELECT leader FROM realtime_head") or [[""]]
             found = (one for one in self.tailers if one.running and f":{one.pid}:" in leader)
             return next(found, None)
 
@@ -216,7 +216,7 @@ class Deployment:
             program.kill()
         for server in self.servers:
             server.kill()
-        self.hand.kill()
+        self.orm.kill()
 
     @property
     def logs(self) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.acceptance.support.deployment import Deployment
-from tests.acceptance.support.orm_process import Hand
+from tests.acceptance.support.orm_process import OrmProcess
 from tests.acceptance.support.resuming_client import Follower
 from tests.acceptance.support.server import PATIENCE
 from tests.support.waiting import auntil
@@ -36,9 +36,9 @@ class Entry:
         return row
 
 
-def read_log(hand: Hand) -> list[Entry]:
+def read_log(orm: OrmProcess) -> list[Entry]:
     """The changes of notes, in order."""
-    rows = hand.sql(
+    rows = orm.sql(
         "SELECT seq, commit_us, op, pk_text, old, new FROM realtime_wal "
         "WHERE table_name IN ('zoo_note', 'public.zoo_note') AND seq IS NOT NULL ORDER BY seq"
     )
@@ -53,17 +53,17 @@ async def until_numbered(deployment: Deployment) -> None:
     """Returns when all that was captured has its number."""
 
     async def numbered() -> bool:
-        return not await asyncio.to_thread(deployment.hand.backlog)
+        return not await asyncio.to_thread(deployment.orm.backlog)
 
     await auntil(numbered, "the numbering of all entries", patience=PATIENCE, every=0.02)
 
 
-def check_log(hand: Hand) -> list[Entry]:
+def check_log(orm: OrmProcess) -> list[Entry]:
     """No number is missing or given twice, and the log leads to the table as it is."""
-    numbers = hand.numbers()
-    _, head = hand.head()
+    numbers = orm.numbers()
+    _, head = orm.head()
     assert sorted(numbers) == list(range(1, head + 1))
-    entries = read_log(hand)
+    entries = read_log(orm)
     table: dict[int, str] = {}
     for entry in entries:
         if entry.op == "DELETE":
@@ -73,7 +73,7 @@ def check_log(hand: Hand) -> list[Entry]:
             assert entry.new is not None
             assert (entry.op == "INSERT") == (entry.new["id"] not in table)
             table[entry.new["id"]] = entry.new["title"]
-    assert table == dict(hand.sql("SELECT id, title FROM zoo_note"))
+    assert table == dict(orm.sql("SELECT id, title FROM zoo_note"))
     times = [entry.commit_us for entry in entries]
     assert times == sorted(set(times))
     return entries

@@ -1,8 +1,8 @@
 """The ORM in the server's database, used from a second process as any view would use it.
 
-`Hand` is the test's side. `python -m tests.acceptance.support.orm_process` is the process: it
+`OrmProcess` is the test's side. `python -m tests.acceptance.support.orm_process` is the process: it
 answers one JSON line with another until its input ends. What it can do are the functions of
-`orm_commands.py`, called as methods: `hand.note(owner=1, title="x")`.
+`orm_commands.py`, called as methods: `orm.note(owner=1, title="x")`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from tests.acceptance.support.server import ROOT, environment
 
 
-class Hand:
+class OrmProcess:
     """A process that works in one database file. Each method runs the function of that name there;
     an error there is raised as RuntimeError with the traceback."""
 
@@ -50,7 +50,7 @@ class Hand:
     def finish(self) -> Any:
         """Waits for the function that was begun, and returns its result."""
         assert self._process.stdout
-        answer = json.loads(self._process.stdout.readline() or '{"error": "the hand died"}')
+        answer = json.loads(self._process.stdout.readline() or '{"error": "the process ended"}')
         if "error" in answer:
             raise RuntimeError(answer["error"])
         return answer["value"]

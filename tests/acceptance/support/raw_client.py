@@ -40,7 +40,7 @@ def _decode(text: str) -> Frame:
     return Frame(None, value["ref"], value["topic"], value["event"], value["payload"], text)
 
 
-class Peer:
+class RawClient:
     """One connection. `frames` holds all that came, oldest first; `binary` the binary ones."""
 
     def __init__(self, socket: ClientConnection, vsn: str) -> None:
@@ -63,7 +63,7 @@ class Peer:
         path: str = "/realtime/v1/websocket",
         query: str = "",
         headers: dict[str, str] | None = None,
-    ) -> Peer:
+    ) -> RawClient:
         """Raises websockets' InvalidStatus when the server refuses the handshake."""
         parts = [f"apikey={key}"] if key else []
         parts += [f"vsn={vsn}"] if vsn else []
@@ -79,7 +79,7 @@ class Peer:
         )
         return cls(socket, vsn or "1.0.0")
 
-    async def __aenter__(self) -> Peer:
+    async def __aenter__(self) -> RawClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:

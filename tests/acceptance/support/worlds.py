@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.support.orm_process import Hand
+from tests.acceptance.support.orm_process import OrmProcess
 from tests.acceptance.support.server import Server, copy_database, running
 
 ALL: dict[str, Any] = {"event": "*", "schema": "public", "table": "zoo_note"}
@@ -20,17 +20,17 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A running server and the hand in its database."""
+    """A running server, and a process with the ORM in its database."""
 
     server: Server
-    hand: Hand
+    orm: OrmProcess
 
 
-def stand(hand: Hand) -> None:
+def create_usual_policies(orm: OrmProcess) -> None:
     """The policies most tests live under: one's own notes, and the public ones, are seen."""
-    hand.policy("own notes", {"owner": "$user.id"})
-    hand.policy("public notes", {"is_public": True}, audience="anyone")
-    hand.policy("specimens", True, permission="view_specimen", audience="anyone")
+    orm.policy("own notes", {"owner": "$user.id"})
+    orm.policy("public notes", {"is_public": True}, audience="anyone")
+    orm.policy("specimens", True, permission="view_specimen", audience="anyone")
 
 
 @contextlib.contextmanager
@@ -38,15 +38,15 @@ def make_world(
     template: Path, folder: Path, kind: str = "daphne", realtime: dict[str, Any] | None = None
 ) -> Iterator[World]:
     database = copy_database(template, folder / "db.sqlite3")
-    hand = Hand(database)
+    orm = OrmProcess(database)
     try:
-        stand(hand)
+        create_usual_policies(orm)
         with running(database, kind, realtime) as server:
-            yield World(server, hand)
+            yield World(server, orm)
     finally:
-        hand.close()
+        orm.close()
 
 
 def someone(world: World) -> int:
     """A new user's id."""
-    return world.hand.user(f"somebody-{next(_numbers)}")
+    return world.orm.user(f"somebody-{next(_numbers)}")

@@ -56,12 +56,6 @@ class End:
         return [row.seq for message in self.got for row in getattr(message, "rows", ())]
 
 
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    with redises.running(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[Redis]:
     with redises.running_ours(tmp_path) as server:

@@ -426,7 +426,7 @@ def test_a_move_to_nowhere_is_refused(demo: None, place: dict[str, Any]) -> None
     assert ask(signed_in("ben"), "POST", url, place)[0] == 400
 
 
-def test_a_change_of_one_column_leaves_the_others_to_whoever_changed_them(demo: None) -> None:
+def test_a_change_of_one_column_keeps_what_others_changed(demo: None) -> None:
     Message.objects.all().delete()
     with CaptureQueriesContext(connection) as queries:
         ask(signed_in("ben"), "PATCH", task_url(task(KITCHEN_TASK)), {"title": "x"})

@@ -25,7 +25,7 @@ from realtime.event_log.table import backlog
 from realtime.models import WalEntry
 from realtime.wal.head import read_head
 from realtime.wal.postgresql.numbering import PostgresqlNumbering
-from realtime.wal.postgresql.visibility import Horizon
+from realtime.wal.postgresql.visibility import Visibility
 from tests.zoo.models import Note
 
 pytestmark = [
@@ -188,7 +188,7 @@ def test_a_look_reads_neither_what_is_numbered_nor_what_an_open_transaction_wrot
 
 def test_a_server_that_has_lived_less_is_looked_at_as_a_new_one() -> None:
     Note.objects.create(title="a")
-    working = Sequencer(numbering=PostgresqlNumbering(Horizon(2**50, ())))
+    working = Sequencer(numbering=PostgresqlNumbering(Visibility(2**50, ())))
     assert working.look(connection).waiting
     assert working.number(connection) == 1
 

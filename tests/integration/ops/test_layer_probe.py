@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-
 import pytest
-from channels.layers import get_channel_layer
 from django.test import override_settings
 
-from realtime.bus.layers import let_go, own_layer
+from realtime.bus.layers import own_layer
 from realtime.ops.layer_probe import probe
-from tests.support import redis as redises
 from tests.support.layers import layers
 from tests.support.redis import Redis
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    with redises.running(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture(params=["memory", "core", "pubsub"])
-async def layer(request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    url = "" if request.param == "memory" else request.getfixturevalue("redis").url
-    with override_settings(CHANNEL_LAYERS=layers(request.param, url)):
-        yield request.param
-        await let_go(get_channel_layer())
 
 
 async def test_a_probe_comes_back(layer: str) -> None:

@@ -82,7 +82,7 @@ def test_renewing_keeps_the_row_and_extends_its_lease() -> None:
     assert after.lease >= before.lease
 
 
-def test_a_row_whose_lease_ran_out_is_deleted_by_whoever_renews(
+def test_a_row_whose_lease_ran_out_is_deleted_by_the_next_process_that_renews(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     registration("dead").renew(Report())

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from channels.layers import get_channel_layer
 from django.db import OperationalError, connection
-from django.test import override_settings
 
 from realtime import api
-from realtime.bus.layers import let_go
 from realtime.event_log import sequencer
 from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.reader import LogReader
@@ -27,28 +24,11 @@ from realtime.process.registry import Registration, Report
 from realtime.process.remote_reader import RemoteReader
 from realtime.process.worker import RealtimeWorker
 from realtime.util.database_threads import close_connections
-from tests.support import redis as redises
-from tests.support.layers import layers
-from tests.support.redis import Redis
 from tests.support.socket_client import Client, db
 from tests.support.waiting import auntil
 from tests.zoo.models import Note
 
 pytestmark = [pytest.mark.usefixtures("wal"), pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    with redises.running(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture(params=["memory", "core", "pubsub"])
-async def layer(request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    url = "" if request.param == "memory" else request.getfixturevalue("redis").url
-    with override_settings(CHANNEL_LAYERS=layers(request.param, url)):
-        yield request.param
-        await let_go(get_channel_layer())
 
 
 @pytest.fixture(autouse=True)

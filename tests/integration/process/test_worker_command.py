@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,6 @@ from tests.support.waiting import PATIENCE_SECONDS, auntil, until
 from tests.zoo.models import Note
 
 pytestmark = [pytest.mark.usefixtures("wal"), pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    with redises.running(tmp_path_factory.mktemp("redis")) as server:
-        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -142,7 +142,7 @@ async def test_a_user_s_joins_are_counted_over_all_their_connections(settings: A
     await client.close()
 
 
-async def test_a_flood_of_messages_ends_with_4429_and_others_have_their_turn(granted: Any) -> None:
+async def test_a_flood_of_messages_ends_with_4429_and_others_are_served(granted: Any) -> None:
     await db(granted, "view_note")
     good, bad = await client_at("192.0.2.1").connect(), await client_at("192.0.2.2").connect()
     await good.listen()

@@ -80,8 +80,8 @@ _step = st.one_of(
 )
 
 
-class Hands:
-    """Writers' hands on memberships and teams."""
+class Writer:
+    """Writes memberships and teams."""
 
     def __init__(self) -> None:
         self.users = [User.objects.create_user(name).pk for name in ("ada", "bob")]
@@ -114,20 +114,20 @@ class Hands:
 
 
 async def history(steps: list[Any], begin: int) -> None:
-    def prepare() -> tuple[Hands, Past]:
+    def prepare() -> tuple[Writer, Past]:
         with transaction.atomic():
             for model in (Member, Note, Team, Policy):
                 model._base_manager.all().delete()
             User.objects.all().delete()
             policies({"team__in": MINE}, {"title__in": ROOMS})
-            hands = Hands()
+            writer = Writer()
         triggers.reconcile()
-        ada, bob = hands.users
+        ada, bob = writer.users
         selects = [of_user(ada), of_user(bob), named(ada)]
-        return hands, Past([*selects, Select("zoo.Member", "team_id", TRUE, kind=Kind.INT)])
+        return writer, Past([*selects, Select("zoo.Member", "team_id", TRUE, kind=Kind.INT)])
 
     try:
-        hands, past = await db(prepare)
+        writer, past = await db(prepare)
         await db(past.note)
         past.server.log.start(await past.server.reader.head())
         late = [step for step in steps if step[0] == "read"]
@@ -136,7 +136,7 @@ async def history(steps: list[Any], begin: int) -> None:
                 # The log stands behind: what is read must be what was there then.
                 await past.sets.acquire("test", past.selects)
                 assert past.now() == past.was[past.server.log.seq]
-            await db(hands.do, step)
+            await db(writer.do, step)
             await db(past.note)
             if step in late:
                 # Taken over some events and read once more, the same is found.

@@ -54,20 +54,20 @@ def frames(*messages: str | bytes) -> bytes:
     return b"".join(map(websocket_frame, messages))
 
 
-async def turn() -> None:
-    """Until the loop has come round."""
+async def next_iteration() -> None:
+    """Lets the event loop run what is ready."""
     await asyncio.sleep(0)
 
 
-async def test_what_is_put_in_one_turn_leaves_in_one_write_in_order() -> None:
+async def test_what_is_put_in_one_iteration_leaves_in_one_write_in_order() -> None:
     line, transport, _ = make()
     for message in (SharedFrame("a"), "b", SharedFrame(b"c")):
         line.put(message)
     assert transport.writes == []
-    await turn()
+    await next_iteration()
     assert transport.writes == [frames("a", "b", b"c")]
     line.put(SharedFrame("d"))
-    await turn()
+    await next_iteration()
     assert transport.writes[1:] == [frames("d")]
 
 
@@ -77,7 +77,7 @@ async def test_all_sockets_are_written_the_same_bytes() -> None:
     for line, _, _ in made:
         line.put(shared)
     for _ in range(10):
-        await turn()
+        await next_iteration()
     assert all(transport.writes == [shared.made] for _, transport, _ in made)
 
 
@@ -85,17 +85,17 @@ async def test_what_a_slow_client_does_not_take_waits_and_keeps_its_order() -> N
     line, transport, ended = make()
     transport.open = False
     line.put("a")
-    await turn()
+    await next_iteration()
     assert transport.held == frames("a")
     for message in ("b", "c"):
         line.put(message)
-        await turn()
+        await next_iteration()
     # What the transport has it keeps; it gets no more before that is gone.
     assert transport.held == frames("a")
     assert line.size == len(frames("a", "b", "c"))
     transport.drain()
     line.put("d")
-    await turn()
+    await next_iteration()
     assert transport.sent == frames("a", "b", "c", "d")
     assert line.size == 0 and ended == []
 
@@ -104,7 +104,7 @@ async def test_more_than_the_bound_of_what_waits_gives_the_socket_up() -> None:
     line, transport, ended = make(bound=30)
     transport.open = False
     line.put("a")
-    await turn()
+    await next_iteration()
     line.put("b" * 20)
     assert not line.overflowed
     line.put("c" * 20)
@@ -112,7 +112,7 @@ async def test_more_than_the_bound_of_what_waits_gives_the_socket_up() -> None:
     assert ended == [None]
     transport.drain()
     line.put("d")
-    await turn()
+    await next_iteration()
     assert transport.sent == frames("a")
 
 
@@ -121,7 +121,7 @@ async def test_a_burst_that_was_not_even_written_yet_is_nobodys_slowness() -> No
     messages = [str(n) * 20 for n in range(10)]
     for message in messages:
         line.put(message)
-    await turn()
+    await next_iteration()
     assert transport.sent == frames(*messages)
     assert not line.overflowed and ended == []
 
@@ -132,7 +132,7 @@ async def test_a_large_burst_is_cut_into_several_writes_and_stops_where_the_clie
     transport.open = False
     for message in messages:
         line.put(SharedFrame(message))
-    await turn()
+    await next_iteration()
     assert transport.held == frames(*messages[:3])
     transport.drain()
     assert transport.sent == frames(*messages)
@@ -152,7 +152,7 @@ async def test_closing_a_slow_one_tells_when_the_client_has_it_all() -> None:
     line, transport, ended = make()
     transport.open = False
     line.put("a")
-    await turn()
+    await next_iteration()
     line.put("b")
     line.close()
     assert ended == []
@@ -165,12 +165,12 @@ async def test_finishing_leaves_all_to_the_transport_however_slow() -> None:
     line, transport, ended = make()
     transport.open = False
     line.put("a")
-    await turn()
+    await next_iteration()
     line.put("b")
     line.finish()
     line.put("too late")
     transport.drain()
-    await turn()
+    await next_iteration()
     assert transport.sent == frames("a", "b")
     assert ended == []
 
@@ -180,7 +180,7 @@ async def test_nothing_is_written_once_the_connection_is_gone() -> None:
     line.put("a")
     line.drop()
     line.put("b")
-    await turn()
+    await next_iteration()
     assert transport.writes == [] and ended == []
 
 
@@ -189,7 +189,7 @@ async def test_who_can_wait_waits_until_half_is_free() -> None:
     transport.open = False
     line.put("x" * 15)
     waiting = asyncio.create_task(line.writable())
-    await turn()
+    await next_iteration()
     assert not waiting.done()
     transport.drain()
     await waiting
@@ -200,6 +200,6 @@ async def test_nobody_waits_for_a_socket_that_is_gone() -> None:
     transport.open = False
     line.put("x" * 15)
     waiting = asyncio.create_task(line.writable())
-    await turn()
+    await next_iteration()
     line.drop()
     await waiting

@@ -53,7 +53,7 @@ class Reactor:
     def callLater(self, delay: float, what: Callable[..., None], *arguments: Any) -> None:
         what(*arguments)
 
-    def turn(self) -> None:
+    def run_ready(self) -> None:
         for writer in tuple(self.writers):
             why = writer.doWrite()
             if why:
@@ -93,9 +93,9 @@ class Connection:
     def asgi_send(self) -> Any:
         return functools.partial(MethodType(Server.handle_reply, self), self.protocol)
 
-    async def turn(self) -> None:
-        """The loop comes round, and with it the reactor."""
-        self.reactor.turn()
+    async def next_iteration(self) -> None:
+        """Lets the reactor and the event loop run what is ready."""
+        self.reactor.run_ready()
         await asyncio.sleep(0)
 
     def read(self, most: int = 1_000_000) -> bytes:
@@ -148,7 +148,7 @@ def test_whatever_a_client_takes_and_when_it_gets_every_byte_in_order(
         for number, (deed, size) in enumerate(deeds):
             data = bytes([number]) * size
             if deed == "turn":
-                await connection.turn()
+                await connection.next_iteration()
             elif deed == "read":
                 got += connection.read(size)
             else:
@@ -159,7 +159,7 @@ def test_whatever_a_client_takes_and_when_it_gets_every_byte_in_order(
                     assert adapter.write(data)
             assert len(got) + adapter.unsent() <= len(sent)
         for _ in range(1_000):
-            await connection.turn()
+            await connection.next_iteration()
             got += connection.read()
         assert got == sent
         assert adapter.unsent() == 0
@@ -188,7 +188,7 @@ async def test_what_comes_in_the_same_turn_is_joined_by_the_transport() -> None:
         # The first of another socket is not the second of this one.
         assert write_to_other(b"first")
         assert other.read() == b"first"
-        await connection.turn()
+        await connection.next_iteration()
         assert connection.read() == b"twothree"
 
 
@@ -198,7 +198,7 @@ async def test_nothing_overtakes_what_waits_in_the_transport() -> None:
         connection.transport.write(b"pong")
         assert write(b"frame")
         assert connection.read() == b""
-        await connection.turn()
+        await connection.next_iteration()
         assert connection.read() == b"pongframe"
 
 
@@ -207,13 +207,13 @@ async def test_nothing_comes_between_the_parts_of_what_was_too_much_at_once() ->
         write = writer_of(connection)
         large = b"x" * 200_000
         connection.transport.write(large)
-        await connection.turn()
+        await connection.next_iteration()
         # There is room again, and the rest of it has not been sent.
         got = connection.read()
         assert len(got) < len(large)
         assert write(b"frame")
         for _ in range(100):
-            await connection.turn()
+            await connection.next_iteration()
             got += connection.read()
         assert got == large + b"frame"
 
@@ -236,7 +236,7 @@ async def test_nothing_is_written_where_the_protocol_has_to_be_asked(
         write = writer_of(connection)
         change(connection.protocol)
         assert not write(b"frame")
-        await connection.turn()
+        await connection.next_iteration()
         assert connection.read() == b""
 
 
@@ -245,11 +245,11 @@ async def test_a_client_that_is_gone_is_left_to_the_transport_to_find_out() -> N
         write = writer_of(connection)
         connection.client.close()
         assert write(b"frame")
-        await connection.turn()
+        await connection.next_iteration()
         assert connection.transport.disconnected
 
 
-async def test_nothing_goes_to_whoever_has_the_descriptor_of_a_closed_socket() -> None:
+async def test_nothing_goes_to_the_next_owner_of_a_closed_socket_s_descriptor() -> None:
     with connected() as connection:
         write = writer_of(connection)
         descriptor = connection.transport.fileno()
@@ -262,7 +262,7 @@ async def test_nothing_goes_to_whoever_has_the_descriptor_of_a_closed_socket() -
         with heir, other:
             other.setblocking(False)
             write(b"secret")
-            await connection.turn()
+            await connection.next_iteration()
             with pytest.raises(BlockingIOError):
                 other.recv(10)
         if moved:
@@ -407,7 +407,7 @@ async def test_a_connection_of_daphne_as_it_is_today_has_all_that_is_needed() ->
         # The answer to the handshake comes first.
         assert adapter.unsent() > 0
         assert adapter.write(websocket_frame("early"))
-        await connection.turn()
+        await connection.next_iteration()
         answer = connection.read()
         assert answer.startswith(b"HTTP/1.1 101")
         assert answer.endswith(websocket_frame("early"))
@@ -416,7 +416,7 @@ async def test_a_connection_of_daphne_as_it_is_today_has_all_that_is_needed() ->
         assert connection.read() == websocket_frame("frame")
         # The same bytes as daphne would have made of it.
         await send({"type": "websocket.send", "text": "frame"})
-        await connection.turn()
+        await connection.next_iteration()
         assert connection.read() == websocket_frame("frame")
         await send({"type": "websocket.close", "code": 4000})
         assert not adapter.write(websocket_frame("late"))

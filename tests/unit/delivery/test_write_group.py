@@ -116,7 +116,7 @@ async def test_what_is_sent_while_a_batch_is_half_written_follows_it() -> None:
             assert not member.transport.written
 
 
-async def test_those_who_take_it_compressed_share_that_in_the_same_turn() -> None:
+async def test_sockets_that_take_it_compressed_share_that_in_the_same_iteration() -> None:
     with sockets(60, compressed=3) as members:
         recipients = everybody(members)
         messages = SharedFrame("a" * 1_000), SharedFrame("b" * 1_000), SharedFrame("short")

@@ -420,7 +420,7 @@ _moving = st.recursive(
     filter_=_moving,
     sets=st.lists(st.frozensets(st.integers(0, 2)), min_size=1, max_size=4),
 )
-def test_whoever_is_found_for_a_row_is_who_may_see_it_whatever_the_set_was_before(
+def test_those_found_for_a_row_are_those_who_may_see_it_whatever_the_set_was_before(
     rls: Predicate, filter_: Predicate, sets: list[frozenset[object]]
 ) -> None:
     members: set[object] = set()

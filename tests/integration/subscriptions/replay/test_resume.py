@@ -307,7 +307,7 @@ async def test_a_snapshot_that_its_client_does_not_take_is_cut_and_holds_up_nobo
     assert 0 < len(slow.frames) < 1_000
 
 
-async def test_an_emptied_table_is_read_anew_by_whoever_listens_to_it(server: Server) -> None:
+async def test_an_emptied_table_is_read_anew_by_its_subscribers(server: Server) -> None:
     await notes(2)
     await server.feed()
     plain, kept = FakeSubscriber("plain"), FakeSubscriber("kept")

@@ -62,7 +62,7 @@ def metas(presences: Any, key: str) -> list[Any]:
     ]
 
 
-async def test_whoever_comes_is_told_to_all_and_the_answer_comes_after(here: Any) -> None:
+async def test_a_tracked_member_is_told_to_all_before_the_answer(here: Any) -> None:
     ann, state = await here("ann")
     bob, _ = await here("bob")
     assert state == {}
@@ -111,7 +111,7 @@ async def test_untracking_at_once_leaves_nobody_behind() -> None:
     await client.close()
 
 
-async def test_whoever_joins_later_begins_with_the_state(here: Any) -> None:
+async def test_a_later_join_begins_with_the_state(here: Any) -> None:
     ann, _ = await here("ann")
     await ann.reply(await track(ann, {"n": 1}))
     _, state = await here("bob")

@@ -132,7 +132,9 @@ _steps = st.lists(
 
 
 @given(_steps)
-def test_whoever_begins_when_ever_ends_with_the_truth(steps: list[tuple[str, str, str]]) -> None:
+def test_every_listener_ends_with_the_truth_whenever_it_began(
+    steps: list[tuple[str, str, str]],
+) -> None:
     room = PresenceState()
     truth: dict[str, PresenceMeta] = {}
     versions = dict.fromkeys("abcd", 0)
