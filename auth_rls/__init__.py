@@ -6,8 +6,9 @@ before the app registry is ready.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from auth_rls.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from auth_rls.access.querysets import apermitted, avisible, permitted, visible
@@ -58,14 +59,4 @@ _HOMES = {
     "visible": "auth_rls.access.querysets",
 }
 
-
-def __getattr__(name: str) -> Any:
-    try:
-        home = _HOMES[name]
-    except KeyError:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-    return getattr(import_module(home), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -6,8 +6,7 @@ may be.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from auth_rls.lazy_names import lazy_names
 
 __version__ = "0.2.0"
 
@@ -23,15 +22,4 @@ _EXPORTS = {
 
 __all__ = ["abroadcast", "actor", "apresence", "broadcast", "head", "presence", "publish"]
 
-
-def __getattr__(name: str) -> Any:
-    module = _EXPORTS.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(module), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_EXPORTS})
+__getattr__, __dir__ = lazy_names(__name__, _EXPORTS)

@@ -6,8 +6,7 @@ imported on first use: pytest loads the plugin, and so this package, before Djan
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from auth_rls.lazy_names import lazy_names
 
 _EXPORTS = {
     "Broadcast": "realtime.testing.channel",
@@ -35,15 +34,4 @@ __all__ = [
     "realtime_server",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    module = _EXPORTS.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(module), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_EXPORTS})
+__getattr__, __dir__ = lazy_names(__name__, _EXPORTS)

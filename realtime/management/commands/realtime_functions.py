@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connections
 
-from realtime.conf import settings
+from realtime.management.database_option import add_database_option, alias_of
 from realtime.models import Message
 from realtime.topics.broadcast import LONGEST_EVENT, LONGEST_TOPIC
 from realtime.wal.catalog import State
@@ -28,14 +28,10 @@ class Command(BaseCommand):
             choices=("install", "uninstall", "check"),
             help="check exits 1 when any function is missing or altered",
         )
-        parser.add_argument(
-            "--database", help="alias of the database (default: REALTIME['DATABASE'])"
-        )
+        add_database_option(parser)
 
     def handle(self, *, action: str, database: str | None, verbosity: int, **options: Any) -> None:
-        using = database or settings.DATABASE
-        if using not in connections:
-            raise CommandError(f"DATABASES has no alias {using!r}.")
+        using = alias_of(database)
         connection = connections[using]
         try:
             found = vendor_of(connection).sql_functions(

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import connections
 
-from realtime.conf import settings
+from realtime.management.database_option import add_database_option, alias_of
 from realtime.wal import triggers as install
 from realtime.wal.triggers import State, Trigger, UnknownVendor
 
@@ -25,14 +24,10 @@ class Command(BaseCommand):
             choices=("list", "install", "uninstall", "check"),
             help="check exits 1 when any trigger is missing or stale",
         )
-        parser.add_argument(
-            "--database", help="alias of the database (default: REALTIME['DATABASE'])"
-        )
+        add_database_option(parser)
 
     def handle(self, *, action: str, database: str | None, verbosity: int, **options: Any) -> None:
-        using = database or settings.DATABASE
-        if using not in connections:
-            raise CommandError(f"DATABASES has no alias {using!r}.")
+        using = alias_of(database)
         try:
             getattr(self, f"_{action}")(using, verbosity)
         except UnknownVendor as error:
