@@ -362,7 +362,9 @@ class Planners:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._generation = 0
-        self._planner: Planner | None = None
+        # The last planner and the generation that it was read in, as one value: `forget` is called
+        # while another thread reads.
+        self._shared: tuple[int, Planner] | None = None
         # When the last one began to read, in monotonic seconds.
         self._read_at = -_SHARED_SECONDS
 
@@ -370,26 +372,25 @@ class Planners:
         """A planner that no change known to this process has overtaken, and that began to read at
         `since` (monotonic seconds) or later. In a database thread."""
         with self._lock:
-            generation = self._generation
+            generation, shared = self._generation, self._shared
             now = time.monotonic()
-            planner = self._planner
             fresh = since <= self._read_at > now - _SHARED_SECONDS
-            if planner is not None and fresh:
-                return planner
+            if shared is not None and shared[0] == generation and fresh:
+                return shared[1]
             planner = Planner()
             self._read_at = now
-            # A planner that a change has overtaken meanwhile is not shared.
-            if generation == self._generation:
-                self._planner = planner
+            # Never shared if a change has overtaken it meanwhile: the generation is another one.
+            self._shared = generation, planner
             return planner
 
     def pause(self, since: float) -> float:
         """Seconds to wait before `get(since)`, so that those who wait share one reading."""
-        if self._planner is not None and since <= self._read_at:
+        shared = self._shared
+        if shared is not None and shared[0] == self._generation and since <= self._read_at:
             return 0.0
         return max(self._read_at + _REFUSALS_SECONDS - time.monotonic(), 0.0)
 
     def forget(self) -> None:
         """Permissions may have changed. Called on the event loop, so it waits for no lock."""
         self._generation += 1
-        self._planner = None
+        self._shared = None
