@@ -51,6 +51,8 @@ class _Topic:
         self.loading: asyncio.Task[None] | None = None
         # Changes that came while the table was being read; None when it is not being read.
         self.meanwhile: list[DatabaseEvent] | None = None
+        # Whether changes were missed while the table was being read.
+        self.missed = False
         self.sent_at = 0.0
         self.timer: asyncio.TimerHandle | None = None
         self.callbacks: list[Callback] = []
@@ -170,6 +172,7 @@ class PresenceTracker:
     def reload(self) -> None:
         """Read every topic again, because changes were missed."""
         for key, loaded in self._topics.items():
+            loaded.missed = True
             if loaded.loading is None:
                 task = asyncio.create_task(self._reload(key, loaded), name="rowcast-presence")
                 loaded.loading = task
@@ -227,9 +230,8 @@ class PresenceTracker:
     # --- reading --------------------------------------------------------------------------------
 
     async def _load(self, key: tuple[str, bool], loaded: _Topic) -> None:
-        loaded.meanwhile = []
         try:
-            entries = await in_database_thread(read, self._alias, *key)
+            entries = await self._read(key, loaded)
         except BaseException:
             # The next `loaded` reads again.
             if self._topics.get(key) is loaded:
@@ -242,15 +244,27 @@ class PresenceTracker:
     async def _reload(self, key: tuple[str, bool], loaded: _Topic) -> None:
         backoff = Backoff(_RETRY_FIRST, _RETRY_MOST)
         while True:
-            loaded.meanwhile = []
             try:
-                entries = await in_database_thread(read, self._alias, *key)
-            except DATABASE_ERRORS as error:
-                logger.debug("presence not read: %s", error, extra={"action": "presence_unread"})
+                entries = await self._read(key, loaded)
+            except Exception as error:
+                level = logging.DEBUG if isinstance(error, DATABASE_ERRORS) else logging.ERROR
+                logger.log(
+                    level, "presence not read: %s", error, extra={"action": "presence_unread"}
+                )
                 await asyncio.sleep(backoff.next())
                 continue
             self._replace(key, loaded, entries)
             return
+
+    async def _read(self, key: tuple[str, bool], loaded: _Topic) -> list[PresenceMeta]:
+        """The rows of a topic, read again if changes were missed meanwhile, which the first read
+        may not have seen."""
+        while True:
+            loaded.meanwhile = []
+            loaded.missed = False
+            entries = await in_database_thread(read, self._alias, *key)
+            if not loaded.missed:
+                return entries
 
     def _replace(self, key: tuple[str, bool], loaded: _Topic, entries: list[PresenceMeta]) -> None:
         # Changes in `meanwhile` that are older than the rows read are ignored by their version.
