@@ -286,12 +286,18 @@ class Dispatcher:
             self.log.append(event)
             self.counters.events += 1
             if not event.relation.published and event.relation.table in self._internal:
-                self._internal[event.relation.table](event)
+                try:
+                    self._internal[event.relation.table](event)
+                except Exception:
+                    logger.exception("a message failed", extra={"action": "message_failed"})
                 continue
             with self._channels.frozen():
                 self._before = before
                 try:
                     await self._hand_out(event)
+                except Exception:
+                    logger.exception("a change failed", extra={"action": "delivery_failed"})
+                    self._lost(event)
                 finally:
                     self._before = None
             await self._time_slice.pause()
@@ -305,6 +311,13 @@ class Dispatcher:
         self.counters.matched += bool(deliveries)
         for delivery in deliveries:
             self._deliver(event, delivery)
+
+    def _lost(self, event: DatabaseEvent) -> None:
+        """Tell the channels on the table of a change that cannot be delivered to read their rows
+        again."""
+        relation = event.relation
+        for subscriber in self._channels.index.on_table(relation.schema, relation.table):
+            subscriber.resync(self.log.position)
 
     async def _follow(self, event: DatabaseEvent) -> None:
         """Follow a change of a table that decides access."""

@@ -19,6 +19,7 @@ from auth_rls.access.snapshot import PolicySnapshot
 from auth_rls.predicates.predicate import Select
 from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.position import Position
+from realtime.event_log.table import UnknownRelation
 from realtime.subscriptions.access_watch import EVERYBODY, AccessWatch, RebindScope
 from realtime.subscriptions.channels import Channels
 from realtime.subscriptions.live_sets import LiveSetStore
@@ -251,13 +252,15 @@ class Rebinding:
         return entitled
 
     async def _insist(self, work: Callable[[], Awaitable[T]]) -> T:
-        """The result of `work`, tried again until the database answers. Nothing is delivered
-        meanwhile."""
+        """The result of `work`, tried again until it succeeds, whatever it raises. Nothing is
+        delivered meanwhile."""
         backoff = Backoff(_RETRY_FIRST, _RETRY_MOST)
         while True:
             try:
                 done = await work()
-            except DATABASE_ERRORS as error:
+            except Exception as error:
+                if self._outage.problem is None and not _passes(error):
+                    logger.exception("rebinding failed", extra={"action": "rebind_failed"})
                 self._outage.failed(error)
                 await asyncio.sleep(backoff.next())
             else:
@@ -290,13 +293,45 @@ def _differences(before: Plan, plan: Plan) -> tuple[list[str], bool]:
     return ended, not tables <= known
 
 
+def _passes(error: Exception) -> bool:
+    """Whether it is an error of the database, which another attempt may not meet."""
+    if isinstance(error, LookupError):
+        return isinstance(error, UnknownRelation)
+    return isinstance(error, DATABASE_ERRORS)
+
+
 def _replan(
     planner: Planner,
     asked: Mapping[Subscriber, tuple[Request, Plan]],
     scope: RebindScope,
     subscribers: Collection[Subscriber],
 ) -> _Plans:
-    """Plan the channels whose users or policies changed."""
+    """Plan the channels whose users or policies changed. One that cannot be planned, because the
+    project's own code about its user raises, is ended, and the others are planned."""
+    try:
+        return _plan_together(planner, asked, scope, subscribers)
+    except Exception as error:
+        if isinstance(error, PastUnknown) or _passes(error):
+            raise
+        if len(asked) <= 1:
+            logger.exception("a channel cannot be planned", extra={"action": "plan_failed"})
+            return _Plans({one: (request, None) for one, (request, _) in asked.items()}, ())
+    channels = list(asked)
+    middle = len(channels) // 2
+    halves = [
+        _replan(planner, {one: asked[one] for one in half}, scope, subscribers)
+        for half in (channels[:middle], channels[middle:])
+    ]
+    of = {one: bound for half in halves for one, bound in half.of.items()}
+    return _Plans(of, [select for half in halves for select in half.selects])
+
+
+def _plan_together(
+    planner: Planner,
+    asked: Mapping[Subscriber, tuple[Request, Plan]],
+    scope: RebindScope,
+    subscribers: Collection[Subscriber],
+) -> _Plans:
     requests = {
         subscriber: request
         for subscriber, (request, plan) in asked.items()

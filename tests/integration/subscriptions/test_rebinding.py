@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from auth_rls.models import Policy
 from realtime.event_log import sequencer
 from realtime.event_log.event import DatabaseEvent
 from realtime.models import WalEntry
+from realtime.subscriptions.access_watch import AccessWatch
 from realtime.subscriptions.planner import Planner
 from realtime.subscriptions.rebinding import Rhythm
 from realtime.subscriptions.request import Request
@@ -148,6 +149,54 @@ async def shared_team(granted: Any) -> tuple[Any, Any, list[Subject]]:
         return user, team, [Subject.from_user(user)] * MANY
 
     return await db(make)
+
+
+async def test_a_user_who_cannot_be_read_loses_the_channel_and_holds_up_nobody(
+    granted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user model is the project's own, and may raise anything."""
+    await db(granted, "view_note", using={"title": "old"}, audience="authenticated")
+    users = await db(lambda: [User.objects.create_user(name) for name in ("ada", "bob", "cid")])
+    server = await started()
+    hers, *others = await listening(server, [Subject.from_user(user) for user in users])
+    renew = Planner.renew
+
+    def fails_for_one(self: Planner, subjects: Iterable[Subject]) -> Any:
+        subjects = list(subjects)
+        if users[0].pk in {subject.user_id for subject in subjects}:
+            raise RuntimeError("her profile cannot be read")
+        return renew(self, subjects)
+
+    monkeypatch.setattr(Planner, "renew", fails_for_one)
+    await db(Policy.objects.update, using={"title": "new"})
+    await db(Note.objects.create, title="new")
+    await server.feed()
+    assert (hers.notices, hers.frames) == (["revoked"], [])
+    assert [(one.notices, one.frames) for one in others] == [(["resubscribed"], ["live"])] * 2
+
+
+async def test_an_error_of_any_kind_while_permissions_are_read_is_waited_out(
+    granted: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await db(granted, "view_note", using={"title": "old"})
+    server = await started()
+    (subscriber,) = await listening(server, [Subject.anonymous()])
+    looks: list[object] = []
+    look = AccessWatch.look
+
+    def fails_once(self: AccessWatch) -> Planner:
+        looks.append(self)
+        if len(looks) == 1:
+            raise RuntimeError("anything")
+        return look(self)
+
+    monkeypatch.setattr(AccessWatch, "look", fails_once)
+    await db(Policy.objects.update, using={"title": "new"})
+    for title in ("old", "new"):
+        await db(Note.objects.create, title=title)
+    await server.feed()
+    assert subscriber.frames == ["live"]
+    assert "anything" in caplog.text
 
 
 async def test_who_asks_anew_while_a_set_that_many_hang_on_is_told_hears_of_a_row_once(
