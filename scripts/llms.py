@@ -46,11 +46,11 @@ def text() -> str:
     site = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
     parts = [f"# {site['site_name']}", f"> {site['site_description']}"]
     for entry in site["nav"]:
-        if isinstance(entry, str):
-            continue
         for title, inside in entry.items():
-            lines = "\n".join(_line(page) for page in _pages(inside))
-            parts.append(f"## {title}\n\n{lines}")
+            # The first page alone stands above the sections: it is the summary.
+            if isinstance(inside, list):
+                lines = "\n".join(_line(page) for page in _pages(inside))
+                parts.append(f"## {title}\n\n{lines}")
     return "\n\n".join(parts) + "\n"
 
 
