@@ -6,32 +6,37 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
+
 from realtime.models import WalEntry
 from tests.support.processes import ROOT, environment
 from tests.support.waiting import PATIENCE_SECONDS
 
+_GREEN = {
+    "gevent": "from gevent import monkey, sleep; monkey.patch_all()",
+    "eventlet": "from eventlet import monkey_patch, sleep; monkey_patch()",
+}
 _PATCHED = """
-from gevent import monkey
-
-monkey.patch_all()
+{patch}
 import django
 
 django.setup()
-import gevent
-
 import realtime
 from tests.zoo.models import Note
 
-realtime.broadcast("room", "saved", {"n": 1})
+realtime.broadcast("room", "saved", {{"n": 1}})
 for _ in range(100):
-    gevent.sleep(0)  # every greenlet that was left runs
+    sleep(0)  # every greenlet that was left runs
 print(Note.objects.count())
 """
 
 
-def test_under_gevent_a_broadcast_goes_through_the_log_and_the_orm_works_on(wal: Any) -> None:
+@pytest.mark.parametrize("kind", _GREEN)
+def test_in_green_threads_a_broadcast_goes_through_the_log_and_the_orm_works_on(
+    kind: str, wal: Any
+) -> None:
     program = subprocess.run(
-        [sys.executable, "-c", _PATCHED],
+        [sys.executable, "-c", _PATCHED.format(patch=_GREEN[kind])],
         cwd=ROOT,
         # A layer that does not answer: nothing is to be sent on it.
         env={**environment("redis://127.0.0.1:1"), "ROWCAST_LAYER": "core"},
