@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Final
 
+from django.contrib.auth.models import AnonymousUser, PermissionsMixin
 from django.db import DatabaseError, models
 from django.utils.module_loading import import_string
 
@@ -100,6 +101,9 @@ def _has_perm(question: Question) -> bool | str:
         return "it is asked of Django users only"
     if not hasattr(question.user, "has_perm"):
         return "the user model has no permissions"
+    if not isinstance(question.user, PermissionsMixin | AnonymousUser):
+        # As in the example of Django's documentation, which says yes to everything.
+        return "the user model's own has_perm decides, which need not ask PolicyBackend"
     if not question.refused and Subject.from_user(question.user) != question.subject:
         return "it knows the user and no other claims or role"
     permission = permission_name(question.model, question.action)

@@ -189,6 +189,21 @@ def test_a_token_is_asked_as_the_server_would_ask_it() -> None:
     )
 
 
+@pytest.mark.parametrize("says", [True, False])
+def test_a_user_model_that_decides_has_perm_by_itself_is_no_disagreement(says: bool) -> None:
+    class Person:
+        is_authenticated = True
+
+        def has_perm(self, permission: str, obj: Any = None) -> bool:
+            return says
+
+    note = Note.objects.create(title="x")
+    asked = doors.Question(Subject.anonymous(), Person(), "view", note)
+    (found,) = (verdict for verdict in doors.ask_all(asked) if verdict.door == "has_perm")
+    assert found.allowed is None
+    assert "own has_perm" in found.note
+
+
 def test_who_bypasses_is_told_that_no_policy_was_asked() -> None:
     user("root", is_superuser=True)
     note = Note.objects.create(title="x")
