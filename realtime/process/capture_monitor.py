@@ -30,6 +30,7 @@ class CaptureMonitor:
         self._wanted = wanted
         self._changed = changed
         self._obstructed: Mapping[str, str] = {}
+        self._marks: frozenset[object] | None = None
         # Tables that lacked a trigger at the last look. On SQLite they do while a migration runs,
         # so it takes two looks to be sure.
         self._lacking: set[str] = set()
@@ -58,7 +59,9 @@ class CaptureMonitor:
             self._changed(changed)
 
     def _find(self) -> Mapping[str, str]:
-        lacking = triggers.uncaptured(self._alias)
+        before, self._marks = self._marks, triggers.marks(self._alias)
+        unchanged = before == self._marks and not self._lacking
+        lacking = set() if unchanged else triggers.uncaptured(self._alias)
         found = obstacles.look(self._alias, lacking & self._lacking)
         self._lacking = lacking
         return found

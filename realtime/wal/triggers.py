@@ -81,6 +81,15 @@ def uncaptured(using: str | None = None) -> set[str]:
     }
 
 
+def marks(using: str | None = None) -> frozenset[object]:
+    """Another value whenever a trigger has come or gone. In a database thread.
+
+    Raises UnknownVendor, and what the database raises.
+    """
+    connection = _connection(using)
+    return vendor_of(connection).catalog(connection).marks()
+
+
 def reconcile(using: str | None = None) -> list[Trigger]:
     """Install missing triggers, replace stale ones, and remove those that are not wanted any more.
     Returns the changed triggers. Takes no lock if there is nothing to change.

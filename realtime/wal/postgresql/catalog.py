@@ -101,6 +101,10 @@ JOIN pg_proc AS p ON p.oid = t.tgfoid
 WHERE starts_with(t.tgname, '{postgresql.PREFIX}') AND t.tgparentid = 0
     AND p.pronamespace = to_regnamespace(%s)
 """
+_MARKS = f"""
+SELECT tgrelid::bigint, tgname FROM pg_trigger
+WHERE starts_with(tgname, '{postgresql.PREFIX}') AND tgparentid = 0
+"""
 _FUNCTIONS = f"""
 SELECT proname, prosrc, prosecdef, proconfig FROM pg_proc
 WHERE pronamespace = to_regnamespace(%s) AND prorettype = 'trigger'::regtype
@@ -176,6 +180,11 @@ class PostgresqlCatalog:
             for schema, table, name in found
             if (schema, table) in ours
         ]
+
+    def marks(self) -> frozenset[object]:
+        with self._connection.cursor() as cursor:
+            cursor.execute(_MARKS)
+            return frozenset(cursor.fetchall())
 
     def exclusive(self) -> AbstractContextManager[object]:
         return nullcontext()

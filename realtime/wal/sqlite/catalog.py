@@ -27,6 +27,10 @@ _TRIGGERS = (
     f" AND other.rowid > m.rowid AND NOT ({_OURS.format('other')})) FROM sqlite_master AS m"
     f" WHERE m.type = 'trigger' AND {_OURS.format('m')}"
 )
+_MARKS = (
+    "SELECT m.tbl_name, m.name FROM sqlite_master AS m"
+    f" WHERE m.type = 'trigger' AND {_OURS.format('m')}"
+)
 _KINDS = "SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view')"
 
 
@@ -35,6 +39,11 @@ class SqliteCatalog:
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self._connection = connection
+
+    def marks(self) -> frozenset[object]:
+        with self._connection.cursor() as cursor:
+            cursor.execute(_MARKS)
+            return frozenset(cursor.fetchall())
 
     def columns(self, tables: Collection[str]) -> Mapping[str, Collection[str]]:
         found: dict[str, set[str]] = {}
