@@ -54,7 +54,13 @@ class Life:
         self._notes: list[int] = []
 
     def goes_on(self, steps: int, *, cuts: bool = True) -> None:
-        kinds = {self._insert: 6, self._change: 8, self._delete: 4, self._switch: 2}
+        kinds = {
+            self._insert: 6,
+            self._change: 8,
+            self._delete: 4,
+            self._switch: 2,
+            self._give_another_key: 1,
+        }
         if cuts:
             kinds[self._cut] = 1
         for step in self._random.choices(list(kinds), weights=list(kinds.values()), k=steps):
@@ -88,6 +94,15 @@ class Life:
         if self._notes:
             note = self._notes.pop(self._random.randrange(len(self._notes)))
             self._world.orm.delete("Note", note)
+
+    def _give_another_key(self) -> None:
+        if self._notes:
+            at = self._random.randrange(len(self._notes))
+            key = max(self._notes) + 1000
+            self._world.hand.sql(
+                "UPDATE zoo_note SET id = %s WHERE id = %s", [key, self._notes[at]]
+            )
+            self._notes[at] = key
 
     def _switch(self) -> None:
         name = self._random.choice(["own notes", "public notes"])

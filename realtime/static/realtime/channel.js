@@ -77,7 +77,7 @@ export class Channel {
   #refetches = 0;
   #refetching = null;
   #onStatus = () => {};
-  #onResync = () => {};
+  #onResync = null;
   #timer = null;
   // Whether the server has said that changes flow, and what it has refused, if anything.
   #flows = false;
@@ -168,7 +168,7 @@ export class Channel {
    * @returns {this}
    * @throws {Error} when called twice, or after `unsubscribe`.
    */
-  subscribe(callback = () => {}, { since = null, onResync = () => {} } = {}) {
+  subscribe(callback = () => {}, { since = null, onResync = null } = {}) {
     if (this.#state !== "idle") throw new Error(`already ${this.#status}: subscribe only once`);
     this.#onStatus = callback;
     this.#onResync = onResync;
@@ -437,9 +437,12 @@ export class Channel {
     const refetch = (this.#refetches += 1);
     this.#refetching = refetch;
     this.#setStatus("resynced");
+    if (this.#onResync === null && this.#options.resume !== false) {
+      this.#complaints.add("changes are lost, and there is no onResync to read the rows again");
+    }
     let done;
     try {
-      done = this.#onResync();
+      done = this.#onResync?.();
     } catch (error) {
       report(error);
     }

@@ -143,7 +143,8 @@ export class Client {
 
   /**
    * Listens to the connection: "status" gets a {@link Status}, "error" an Error (a frame that
-   * could not be read, a `getToken` that failed). The connection goes on after either.
+   * could not be read, a `getToken` that failed), which is a line of the console too. The connection
+   * goes on after either.
    *
    * @param {"status"|"error"} type
    * @param {(value: any) => void} callback
@@ -203,7 +204,7 @@ export class Client {
     if (this.#channels.has(PREFIX + topic)) {
       throw new TypeError(`${topic} is open already: a collection needs a topic of its own`);
     }
-    const open = () => this.channel(topic, { private: Boolean(options.private) });
+    const open = () => (this.#wanted ? this.channel(topic, { private: Boolean(options.private) }) : null);
     return new Collection(table, options, (feed) =>
       followChannel(open, binding, feed, new Backoff(this.#random)),
     );
@@ -349,6 +350,7 @@ export class Client {
   }
 
   #emit(type, value) {
+    if (type === "error") this.#complaints.add(value.message);
     for (const callback of this.#listeners[type]) call(callback, value);
   }
 }

@@ -229,6 +229,10 @@ export class Collection {
     this.#next.error = error;
   }
 
+  #checkOrder() {
+    for (const name of this.#rows.unknownInOrder) this.#complaints.add(`the order names ${name}, and no row has such a column`);
+  }
+
   /** What comes in one go is one batch. */
   #schedule() {
     if (this.#close === null) return;
@@ -242,13 +246,17 @@ export class Collection {
     // A replay is shown when it is complete, too.
     const isHeld = this.#next.status === "catching up" || this.#rows.isReplacing || this.#fault !== null;
     const changes = isHeld ? [] : this.#rows.commit();
+    if (this.#isFresh && !isHeld) this.#checkOrder();
     this.#shown = { ...this.#next, truncated: isHeld ? before.truncated : this.#next.truncated };
     const { status, error, truncated } = this.#shown;
     const isNews = status !== before.status || error !== before.error || truncated !== before.truncated;
     if (!isNews && changes.length === 0) return;
     const batch = { changes, snapshot: this.#isFresh && !isHeld, status };
     if (!isHeld) this.#isFresh = false;
-    for (const listener of [...this.#listeners]) call(listener, batch);
+    for (const listener of [...this.#listeners]) {
+      // One that is called before may have removed it.
+      if (this.#listeners.has(listener)) call(listener, batch);
+    }
   }
 }
 

@@ -33,7 +33,7 @@ export function topicOf(table, { topic }) {
 /**
  * Feeds a collection by a channel.
  *
- * @param {() => object} open Makes the channel.
+ * @param {() => ?object} open Makes the channel; null when the client is closed.
  * @param {object} binding
  * @param {import("./collection.js").Feed} feed
  * @param {{next: () => number, reset: () => void}} backoff
@@ -46,11 +46,19 @@ export function followChannel(open, binding, feed, backoff) {
   function start() {
     const mine = open();
     channel = mine;
+    if (mine === null) {
+      feed.status("closed");
+      return;
+    }
     mine
       .on("postgres_changes", binding, (change) => mine === channel && feed.change(change))
       .on("system", {}, (message) => mine === channel && heard(message))
-      // There is no reading again by the page: "resynced" is a part of catching up.
-      .subscribe((status, error) => mine === channel && feed.status(status === "resynced" ? "catching up" : status, error));
+      .subscribe((status, error) => mine === channel && told(status, error), { onResync: () => {} });
+  }
+
+  /** The page reads nothing again: "resynced" is a part of catching up. */
+  function told(status, error) {
+    feed.status(status === "resynced" ? "catching up" : status, error);
   }
 
   function heard({ extension, status, message }) {

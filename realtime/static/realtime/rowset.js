@@ -16,6 +16,7 @@ export class KeyError extends Error {}
 export class RowSet {
   #columns;
   #compare;
+  #ordering;
   // Entries by the text of their key. An entry is never changed, only replaced.
   #entries = new Map();
   #noted = new Map();
@@ -34,6 +35,7 @@ export class RowSet {
   constructor({ key = "id", order = null, initial = [] } = {}) {
     this.#columns = [key].flat();
     this.#compare = orderOf(order);
+    this.#ordering = typeof order === "function" ? [] : columnsOf(order).map(({ name }) => name);
     for (const row of initial) this.#note(row);
     this.commit();
   }
@@ -51,6 +53,12 @@ export class RowSet {
   get rows() {
     this.#rows ??= Object.freeze(this.#sort().map(({ row }) => row));
     return this.#rows;
+  }
+
+  /** @returns {string[]} Columns that the order names and no row has, if there are rows. */
+  get unknownInOrder() {
+    const rows = [...this.#entries.values()];
+    return this.#ordering.filter((name) => rows.length > 0 && !rows.some(({ row }) => Object.hasOwn(row, name)));
   }
 
   /** @returns {[key: any, row: object][]} In order. */
@@ -187,9 +195,7 @@ export class RowSet {
  */
 export function orderOf(order) {
   if (order === null || typeof order === "function") return order;
-  const columns = [order].flat().map((name) =>
-    name.startsWith("-") ? { name: name.slice(1), sign: -1 } : { name, sign: 1 },
-  );
+  const columns = columnsOf(order);
   return (a, b) => {
     for (const { name, sign } of columns) {
       const difference = compared(a[name] ?? null, b[name] ?? null, sign);
@@ -197,6 +203,12 @@ export function orderOf(order) {
     }
     return 0;
   };
+}
+
+function columnsOf(order) {
+  return [order ?? []].flat().map((name) =>
+    name.startsWith("-") ? { name: name.slice(1), sign: -1 } : { name, sign: 1 },
+  );
 }
 
 /** Nothing comes last in both directions. */

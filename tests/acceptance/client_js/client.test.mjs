@@ -540,6 +540,19 @@ test("a connection that the server closed for a reason of its own is one line of
   lines.mock.restore();
 });
 
+test("a getToken that fails and a frame that cannot be read are lines of the console", async () => {
+  const lines = mock.method(console, "error", () => {});
+  opened({ getToken: async () => Promise.reject(new Error("no session")) });
+  await settle();
+  Socket.last.accept();
+  Socket.last.onmessage({ data: "{}" });
+  assert.deepEqual(
+    lines.mock.calls.map(({ arguments: [line] }) => line),
+    [`${URL_}: no session`, `${URL_}: not a frame of five`],
+  );
+  lines.mock.restore();
+});
+
 for (const [what, config, begin] of [
   ["a confirmation", TASKS, () => Socket.last.grant({ confirm: false })],
   ["a snapshot", { ...TASKS, snapshot: true }, () => Socket.last.grant()],
@@ -563,7 +576,7 @@ for (const [what, config, begin] of [
     Socket.last.tell("snapshot", "snapshot complete", { seq: 10 });
     Socket.last.tell("resume", "caught up", { seq: 10 });
     assert.equal(channel.status, "live");
-    assert.equal(lines.mock.callCount(), 1);
+    assert.equal(lines.mock.calls.filter(({ arguments: [line] }) => line.includes("what it owes")).length, 1);
     mock.timers.tick(20000);
     Socket.last.pulse();
     assert.equal(channel.status, "live");

@@ -55,6 +55,22 @@ test("what was missed is replayed from where the collection was, and shown when 
   }
 });
 
+test("the client closed while all rows were to be read again: the collection is closed, too", () => {
+  mock.timers.enable({ apis: ["setTimeout"] });
+  const { Socket, client } = opened();
+  try {
+    const tasks = client.collection("task", { topic: "room" });
+    Socket.last.grant();
+    Socket.last.tell("resume", "resync required", { seq: 20 });
+    client.close();
+    mock.timers.tick(2000);
+    assert.equal(tasks.status, "closed");
+    assert.equal(Socket.last.of("phx_join").length, 1);
+  } finally {
+    mock.timers.reset();
+  }
+});
+
 test("two collections of one table are on channels of their own, of topics that no other page has", () => {
   const { Socket, client } = opened();
   try {

@@ -336,6 +336,14 @@ export function collectionBehaviour(name, setUp) {
       assert.equal(logged().filter((line) => line.includes("filter for fewer")).length, 1);
     });
 
+    test("an order by a column that no row has is a line of the console", async () => {
+      await live([{ id: 1, title: "a" }], { order: ["-titel", "id"] });
+      assert.deepEqual(
+        logged().filter((line) => line.includes("the order names")),
+        ["task: the order names titel, and no row has such a column"],
+      );
+    });
+
     test("rows that the page has already are shown until the server's are there", async () => {
       const { collection, told } = await joining({ initial: [{ id: 1 }, { id: 2 }] });
       assert.deepEqual(ids(collection), [1, 2]);
@@ -376,6 +384,17 @@ export function collectionBehaviour(name, setUp) {
       row("INSERT", { id: 2 }, { seq: 12 });
       await pass();
       assert.deepEqual(heard, ["a", "b", "b"]);
+    });
+
+    test("a listener that closes it is the last that is told", async () => {
+      const { collection } = await live([]);
+      const heard = [];
+      collection.subscribe(() => collection.close());
+      collection.subscribe(() => heard.push("after"));
+      row("INSERT", { id: 1 }, { seq: 11 });
+      await pass();
+      assert.deepEqual(heard, []);
+      assert.equal(collection.status, "closed");
     });
 
     test("closed it leaves, keeps its rows, and tells nobody of anything more", async () => {

@@ -559,3 +559,20 @@ test("whatever comes twice, late or after a cut, the page has each change once a
     client.close();
   }
 });
+
+test("changes that are lost to a page that cannot read its rows again are a line of the console", () => {
+  const lines = mock.method(console, "error", () => {});
+  const said = () => lines.mock.calls.filter(({ arguments: [line] }) => line.includes("no onResync")).length;
+  live();
+  Socket.last.tell(...RESYNC, { seq: 20 });
+  Socket.last.tell(...RESYNC, { seq: 30 });
+  assert.equal(said(), 1);
+  client.close();
+  live([TASKS], { onResync: () => {} });
+  Socket.last.tell(...RESYNC, { seq: 20 });
+  client.close();
+  live([TASKS], { channel: { resume: false } });
+  Socket.last.tell(...RESYNC, { seq: 20 });
+  assert.equal(said(), 1);
+  lines.mock.restore();
+});
