@@ -48,6 +48,27 @@ def test_on_sqlite_in_memory(installed: Path, tmp_path: Path) -> None:
     run(tmp_path, installed, None, "manage.py", "test")
 
 
+ON_ASYNCIO = """
+import pytest
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+"""
+
+
+def test_where_anyio_runs_the_async_tests(installed: Path, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(HERE / "testkit", project)
+    (project / "conftest.py").write_text(ON_ASYNCIO)
+    ini = project / "pytest.ini"
+    ini.write_text(re.sub(r"asyncio_.*\n", "", ini.read_text()))
+    tests = project / "tests" / "pytest_kit.py"
+    tests.write_text(tests.read_text().replace("mark.asyncio", "mark.anyio"))
+    run(tmp_path, installed, None, "-m", "pytest", "-q", "-p", "no:asyncio")
+
+
 def test_on_postgresql(installed: Path, tmp_path: Path, postgresql: Postgres) -> None:
     database = postgresql_databases(postgresql, "testkit")["default"]
     run(tmp_path, installed, database, "-m", "pytest", "-q")
