@@ -30,6 +30,12 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         context = {"about": self.about, "documentation": page(self.documentation)}
         return super().changelist_view(request, {**context, **(extra_context or {})})
 
+    def render_change_form(
+        self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        context["documentation"] = page(self.documentation)
+        return super().render_change_form(request, context, *args, **kwargs)
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         # By `objects`, because the default manager is for fixtures and returns no rows.
         return self.model.objects.order_by(*self.get_ordering(request))

@@ -224,7 +224,7 @@ def test_processes_say_what_they_are_without_ids_and_crosses(client: Client) -> 
     assert "Server web-1:71" in text and "5 behind" in text and "hours ago" in text
     assert "icon-no" not in text and f">{healthy.pk}<" not in text
     whole = page(client, reverse("admin:realtime_process_change", args=[healthy.pk]))
-    assert healthy.pk in whole and "icon-no" not in whole
+    assert healthy.pk in whole and "icon-no" not in whole and "Documentation" in whole
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,18 @@ def test_users_are_found_by_name_and_by_what_else_they_are_called(admin: Client)
     assert answer["results"][0]["text"] == "ada · Ada Osei ada@example.org"
 
 
+def test_users_go_by_what_their_model_logs_them_in_by(
+    admin: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user("ada", email="ada@example.org", last_name="Osei")
+    monkeypatch.setattr(User, "USERNAME_FIELD", "email")
+    assert found(admin, "users", "osei") == ["ada@example.org"]
+    page = admin.get(f"{LIST}explain/").content.decode()
+    assert "By email address or primary key" in page
+    asked = {"user": "ada@example.org", "permission": "zoo.view_note", "pk": "1", "claims": ""}
+    assert "user" not in admin.get(f"{LIST}explain/", asked).context["form"].errors
+
+
 def test_users_are_offered_to_those_who_may_view_them() -> None:
     user("ada")
     viewer = staff("viewer", "auth_rls.view_policy")
