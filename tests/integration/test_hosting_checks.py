@@ -18,8 +18,11 @@ from realtime.checks import (
     check_asgi,
     check_asgi_module,
     check_collected_files,
+    check_policies,
     check_static_files,
 )
+from tests.support.policies import policy
+from tests.zoo.models import Note, Team
 
 here = __name__
 plain = ASGIHandler()
@@ -142,3 +145,16 @@ def test_a_deployment_that_has_no_static_files_is_warned_of(
     given = {"DEBUG": False, "STATIC_ROOT": None, "ROOT_URLCONF": NoRoutes, **more}
     with override_settings(**given):
         assert [message.id for message in check_collected_files()] == found
+
+
+@pytest.mark.django_db
+def test_a_published_model_without_a_policy_is_warned_of() -> None:
+    def without() -> set[Any]:
+        found = check_policies(databases=["default"])
+        assert {message.id for message in found} <= {"auth_rls.W001"}
+        return {message.obj for message in found}
+
+    assert {Note, Team} <= without() and check_policies() == []
+    policy({"is_public": True}, on="zoo.view_note")
+    policy(True, on="zoo.change_team")
+    assert Note not in without() and Team in without()

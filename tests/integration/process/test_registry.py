@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -13,6 +14,7 @@ import pytest
 from django.db import OperationalError, connection
 from django.test import Client as HttpClient
 from django.urls import reverse
+from django.utils.autoreload import DJANGO_AUTORELOAD_ENV
 
 from realtime.event_log.read_holds import ReadHolds, holds
 from realtime.models import Process
@@ -114,6 +116,21 @@ def test_who_leaves_has_no_row() -> None:
     one.renew(Report())
     one.leave()
     assert not Process.objects.exists()
+
+
+def test_a_process_that_the_autoreloader_ends_is_not_taken_for_dead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at_exit: list[Callable[[], None]] = []
+    monkeypatch.setattr(atexit, "register", at_exit.append)
+    registration("server").renew(Report())
+    monkeypatch.setenv(DJANGO_AUTORELOAD_ENV, "true")
+    registration("reloaded").renew(Report())
+    # One that nothing restarts ends by itself, and leaves its row then.
+    (leave,) = at_exit
+    leave()
+    assert [row.pk for row in Process.objects.all()] == ["server"]
+    leave()
 
 
 def test_renewing_is_one_small_write() -> None:
