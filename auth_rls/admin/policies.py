@@ -141,7 +141,7 @@ class PolicyAdmin(ExplainPages, PickViews, admin.ModelAdmin):
         return super().changelist_view(request, {**documentation, **(extra_context or {})})
 
     def action_checkbox(self, obj: Policy) -> SafeString:
-        return SafeString() if in_code(obj) else super().action_checkbox(obj)
+        return SafeString("&nbsp;") if in_code(obj) else super().action_checkbox(obj)
 
     @admin.display(description=_("name"), ordering="name")
     def named(self, policy: Policy) -> SafeString | str:

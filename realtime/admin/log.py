@@ -13,6 +13,7 @@ from django.db import connections, models
 from django.db.models import Func, Q, QuerySet
 from django.db.models.functions import Length
 from django.http import HttpRequest
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
@@ -165,27 +166,30 @@ class WalEntryAdmin(ReadOnlyAdmin):
         return _EntryChangeList
 
     @admin.display(description=_("actor"), ordering="actor")
-    def who(self, entry: WalEntry) -> str:
+    def who(self, entry: WalEntry) -> SafeString | str:
         if entry.actor is None:
             return "-"
         known = vars(entry)
         name = known["actor_name"] if "actor_name" in known else _names([entry.actor])[entry.actor]
-        return entry.actor if name is None else f"{name} ({entry.actor})"
+        text = entry.actor if name is None else f"{name} ({entry.actor})"
+        return format_html('<span class="realtime-actor">{}</span>', text)
 
     @admin.display(description=_("committed"), ordering="commit_us")
     def at(self, entry: WalEntry) -> SafeString | str:
         return short_moment(entry.commit_us)
 
     @admin.display(description=_("changed"))
-    def changes(self, entry: WalEntry) -> str:
+    def changes(self, entry: WalEntry) -> SafeString | str:
         """The columns that an update changed, the first by name."""
         if entry.op != WalEntry.Op.UPDATE:
             return ""
         names = vars(entry).get("changed_columns")
         if names is None:
-            return str(_("too large to compare"))
-        more = len(names) - _NAMED
-        return ", ".join(names[:_NAMED]) + (f" +{more}" if more > 0 else "") or str(_("nothing"))
+            text = str(_("too large to compare"))
+        else:
+            more = len(names) - _NAMED
+            text = ", ".join(names[:_NAMED]) + (f" +{more}" if more > 0 else "")
+        return format_html('<span class="realtime-changes">{}</span>', text or _("nothing"))
 
     @admin.display(description=_("committed"), ordering="commit_us")
     def committed(self, entry: WalEntry) -> str:

@@ -13,13 +13,22 @@ from realtime.admin.read_only import ReadOnlyAdmin
 from realtime.models import Message, PresenceMember
 
 
+class TopicAdmin(ReadOnlyAdmin):
+    """Of rows that belong to a topic."""
+
+    @admin.display(description=_("topic is"), ordering="private")
+    def open_to(self, row: PresenceMember | Message) -> str:
+        # A cross for "not private" would look like a fault.
+        return str(_("private") if row.private else _("public"))
+
+
 @admin.register(PresenceMember)
-class PresenceMemberAdmin(ReadOnlyAdmin):
+class PresenceMemberAdmin(TopicAdmin):
     """Who is present, in which topic and process."""
 
     about = _("Who is present in which topic now: one line for each channel of a socket.")
     documentation = "reference/broadcast"
-    list_display = ("key", "topic", "private", "user_id", "since", "process")
+    list_display = ("key", "topic", "open_to", "user_id", "since", "process")
     list_filter = ("private",)
     list_select_related = ("process",)
     search_fields = ("topic", "key", "user_id")
@@ -29,14 +38,14 @@ class PresenceMemberAdmin(ReadOnlyAdmin):
 
 
 @admin.register(Message)
-class MessageAdmin(ReadOnlyAdmin):
+class MessageAdmin(TopicAdmin):
     """Broadcasts that are part of the log."""
 
     about = _(
         "Broadcasts that were stored with a transaction, newest first, until they are pruned."
     )
     documentation = "reference/broadcast"
-    list_display = ("number", "inserted_at", "topic", "private", "event")
+    list_display = ("number", "inserted_at", "topic", "open_to", "event")
     list_filter = ("private",)
     search_fields = ("topic", "event")
     ordering = ("-number",)

@@ -103,19 +103,24 @@ def test_internal_entries_are_hidden_until_they_are_asked_for(client: Client) ->
     assert keys(client, table="auth_user") == ["72"]
 
 
+def changes(client: Client) -> list[str]:
+    """What the list says of changed columns, line by line."""
+    found = re.findall(r'<td class="field-changes">(.*?)</td>', page(client, LIST))
+    return [re.sub(r"<[^>]*>", "", cell) for cell in found]
+
+
 def test_the_list_says_which_columns_an_update_changed(client: Client) -> None:
     note = Note.objects.create(title="a", body="b")
     Note.objects.filter(pk=note.pk).update(title="c", score=1)
     Note.objects.filter(pk=note.pk).update(title="c")
     big = Note.objects.create(title="a", body="x" * 100_000)
     Note.objects.filter(pk=big.pk).update(title="b")
-    cells = re.findall(r'<td class="field-changes">([^<]*)</td>', page(client, LIST))
+    cells = changes(client)
     assert cells == ["too large to compare", "-", "nothing", "title, score", "-"]
     Note.objects.filter(pk=note.pk).update(
         title="d", body="e", score=2, price=1, is_public=True, created=timezone.now()
     )
-    cells = re.findall(r'<td class="field-changes">([^<]*)</td>', page(client, LIST))
-    assert cells[0].endswith(" +2")
+    assert changes(client)[0].endswith(" +2")
 
 
 def test_entries_show_who_wrote_and_are_found_by_it(client: Client) -> None:
@@ -225,6 +230,12 @@ def test_processes_say_what_they_are_without_ids_and_crosses(client: Client) -> 
     assert "icon-no" not in text and f">{healthy.pk}<" not in text
     whole = page(client, reverse("admin:realtime_process_change", args=[healthy.pk]))
     assert healthy.pk in whole and "icon-no" not in whole and "Documentation" in whole
+
+
+def test_a_public_topic_has_no_cross(client: Client) -> None:
+    realtime.broadcast("lobby", "ping", {}, durable=True)
+    text = page(client, reverse("admin:realtime_message_changelist"))
+    assert ">public<" in text and "icon-no" not in text
 
 
 @pytest.mark.parametrize(
