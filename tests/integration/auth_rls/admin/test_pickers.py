@@ -66,11 +66,17 @@ def test_users_are_found_by_name_and_by_what_else_they_are_called(admin: Client)
     assert answer["results"][0]["text"] == "ada · Ada Osei ada@example.org"
 
 
-def test_users_go_by_what_their_model_logs_them_in_by(
-    admin: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def users_by_address() -> Iterator[None]:
+    """Users as a model of a project's own has them that log in by their address."""
+    User.USERNAME_FIELD = "email"
+    yield
+    User.USERNAME_FIELD = "username"
+
+
+@pytest.mark.usefixtures("users_by_address")
+def test_users_go_by_what_their_model_logs_them_in_by(admin: Client) -> None:
     user("ada", email="ada@example.org", last_name="Osei")
-    monkeypatch.setattr(User, "USERNAME_FIELD", "email")
     assert found(admin, "users", "osei") == ["ada@example.org"]
     page = admin.get(f"{LIST}explain/").content.decode()
     assert "By email address or primary key" in page

@@ -311,3 +311,11 @@ def test_a_value_beside_the_choices_is_saved_with_a_warning(admin: Client) -> No
 def test_a_join_is_answered_with_a_select(admin: Client) -> None:
     errors, _page = refused(admin, form('{"team__name": "Stage"}'))
     assert "no joins here" in errors["using"][0] and '"from": "zoo.Team"' in errors["using"][0]
+
+
+@pytest.mark.parametrize("page", ["", "add/", "explain/?permission=zoo.view_note&pk=1&user="])
+def test_the_pages_work_under_a_strict_content_security_policy(admin: Client, page: str) -> None:
+    text = admin.get(f"{LIST}{page}").content.decode()
+    body = text[text.index('id="content-main"') :]
+    assert re.findall(r"<script(?![^>]*\bsrc=)(?![^>]*application/json)[^>]*>", text) == []
+    assert re.findall(r"<[^>]*\s(?:style|on\w+)=", body) == []
