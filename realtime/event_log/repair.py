@@ -26,7 +26,7 @@ class Problem:
 
     text: str
     cure: str
-    mend: Callable[[], None]
+    mend: Callable[[], object]
 
 
 def problems(alias: str) -> list[Problem]:
@@ -43,16 +43,14 @@ def problems(alias: str) -> list[Problem]:
 def _head(connection: BaseDatabaseWrapper) -> Problem | None:
     row = find_row(connection)
     if row is None:
-        return Problem(
-            "The log has no head.", "A new one begins.", lambda: _void(read_head(connection))
-        )
+        return Problem("The log has no head.", "A new one begins.", lambda: read_head(connection))
     if row.is_own(connection):
         return None
     return Problem(
         "The head was not written by this log: the database was restored or copied, or a fixture "
         "or another program brought it.",
         "A new epoch begins, and clients read their rows again.",
-        lambda: _void(disown(connection, row.head)),
+        lambda: disown(connection, row.head),
     )
 
 
@@ -64,7 +62,7 @@ def _behind(connection: BaseDatabaseWrapper) -> Problem | None:
     return Problem(
         f"The head stands at seq {head.seq:,}, and entries have numbers up to {most:,}.",
         "A new epoch begins behind them, and clients read their rows again.",
-        lambda: _void(disown(connection, head)),
+        lambda: disown(connection, head),
     )
 
 
@@ -177,7 +175,3 @@ def _bound(connection: BaseDatabaseWrapper, what: str) -> int | None:
         cursor.execute(f"SELECT {what} FROM realtime_wal")
         (value,) = cursor.fetchone()
     return None if value is None else int(value)
-
-
-def _void(_: object) -> None:
-    """Drop the result of mending."""

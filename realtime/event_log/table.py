@@ -6,6 +6,7 @@ Every function runs in a database thread. Never numbers, never deletes.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 import msgspec
 from django.db import connections
@@ -52,9 +53,12 @@ def read_entries(
     sql = _READ.format(old=vendor.as_bytes("old"), new=vendor.as_bytes("new"))
     with connection.cursor() as cursor:
         cursor.execute(sql, [after, upto, limit])
-        return [
-            WalRow(*row[:4], repaired_or_none(row[4]), repaired_or_none(row[5])) for row in cursor
-        ]
+        return [_entry(row) for row in cursor]
+
+
+def _entry(row: Sequence[Any]) -> WalRow:
+    """A row of a query for seq, commit_us, relation_id, op, old and new."""
+    return WalRow(*row[:4], repaired_or_none(row[4]), repaired_or_none(row[5]))
 
 
 def seq_at(connection: BaseDatabaseWrapper, commit_us: int) -> int | None:
@@ -195,16 +199,13 @@ def read_captured(alias: str, after: int) -> list[tuple[WalRow, str | None]]:
     sql = _CAPTURED.format(old=as_bytes("old"), new=as_bytes("new"))
     with connection.cursor() as cursor:
         cursor.execute(sql, [after])
-        found = [
-            (WalRow(*row[:4], repaired_or_none(row[4]), repaired_or_none(row[5])), row[6])
-            for row in cursor
-        ]
+        found = [(_entry(row), row[6]) for row in cursor]
     relations.load(alias, {row.relation_id for row, _ in found})
     return found
 
 
 _LATER = """
-SELECT seq, commit_us, relation_id, op, {old}, {new} FROM realtime_wal
+SELECT COALESCE(seq, 0), COALESCE(commit_us, 0), relation_id, op, {old}, {new} FROM realtime_wal
 WHERE table_name IN ({tables}) AND {which} ORDER BY {order} LIMIT %s
 """
 
@@ -232,18 +233,7 @@ def read_later(
                 order=order,
             )
             cursor.execute(sql, [*tables, *parameters, limit + 1])
-            found = [
-                WalRow(
-                    seq or 0,
-                    commit_us or 0,
-                    relation,
-                    op,
-                    repaired_or_none(old),
-                    repaired_or_none(new),
-                )
-                for seq, commit_us, relation, op, old, new in cursor
-            ]
-            rows = found + rows
+            rows = [*map(_entry, cursor), *rows]
     if len(rows) > limit:
         raise OverflowError(f"more than {limit} changes to read at once")
     relations.load(alias, {row.relation_id for row in rows})
