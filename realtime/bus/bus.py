@@ -271,23 +271,23 @@ class Bus:
         assert self._listener is not None
         loop = asyncio.get_running_loop()
         silence = self.timing.silence * random.uniform(1.0, 1.5)
-        doubted = asyncio.create_task(self._check.wait())
+        wanted = asyncio.create_task(self._check.wait())
         try:
             while (left := self._received_at + silence - loop.time()) > 0:
                 done, _ = await asyncio.wait(
-                    (self._listener, doubted),
+                    (self._listener, wanted),
                     timeout=left,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 if self._listener in done:
                     await self._listener
-                if doubted in done:
+                if wanted in done:
                     return
                 if loop.time() - self._added_at > _REFRESH_SECONDS:
                     async with asyncio.timeout(self.timing.call):
                         await self._add()
         finally:
-            doubted.cancel()
+            wanted.cancel()
 
     async def _listen(self, channel: str) -> None:
         # As fast as the layer delivers: messages that wait in a layer may be dropped there.

@@ -88,7 +88,7 @@ class Mailbox:
         while True:
             listening = asyncio.create_task(self._listen(), name="rowcast-mailbox-listener")
             try:
-                await self._until_deaf()
+                await self._until_stuck()
             finally:
                 # A layer that does not answer may delay even the cancellation.
                 listening.cancel()
@@ -96,7 +96,7 @@ class Mailbox:
             old, self._layer = self._layer, own_layer(self._alias)
             await self._let_go(old)
 
-    async def _until_deaf(self) -> None:
+    async def _until_stuck(self) -> None:
         """Return when messages that the mailbox sends to itself do not arrive."""
         if isinstance(self._layer, InMemoryChannelLayer):
             await asyncio.Event().wait()

@@ -215,7 +215,7 @@ class Dispatcher:
                     await self._rebinding.rebind_tables(tables, self.log.position)
                 # In alternation, so that a flood of changes does not delay broadcasts, nor the
                 # other way round.
-                self._cast_some()
+                self._deliver_broadcasts()
             except DATABASE_ERRORS as error:
                 # The position stays; the monitor finds the head ahead of it and tries again.
                 self._outage.failed(error)
@@ -368,7 +368,7 @@ class Dispatcher:
         self.counters.presence += 1
         self.presence.take(event)
 
-    def _cast_some(self) -> None:
+    def _deliver_broadcasts(self) -> None:
         started = time.perf_counter()
         while self._broadcasts and time.perf_counter() - started < self._slice_seconds:
             self._deliver_broadcast(self._broadcasts.pop())

@@ -70,7 +70,9 @@ class HeadMonitor:
                 self._outage.failed(error)
                 continue
             except Exception:
-                logger.exception("the watch failed", extra={"action": "watch_failed"})
+                logger.exception(
+                    "the comparison with the head failed", extra={"action": "watch_failed"}
+                )
                 continue
             now = self._log.position
             # Where the bus feeds us, a batch may be on its way: only standing still is a fault.

@@ -50,10 +50,10 @@ class ReadHolds:
         hold = Hold(after)
         with self._lock:
             self._held.add(hold)
-            sinks = self._floor is None or after + 1 < self._floor
-            if sinks:
+            lowers = self._floor is None or after + 1 < self._floor
+            if lowers:
                 self._floor = after + 1
-            callbacks = tuple(self._callbacks) if sinks else ()
+            callbacks = tuple(self._callbacks) if lowers else ()
         for callback in callbacks:
             callback()
         try:

@@ -122,7 +122,7 @@ class Tailer:
 
     def _run(self) -> None:
         connection = connections[self._alias]
-        wake = vendor_of(connection).change_detector(connection)
+        detector = vendor_of(connection).change_detector(connection)
         busy = 0
         ids = TakenIds()
         backoff = Backoff(_BACKOFF_FIRST, _BACKOFF_MOST)
@@ -130,14 +130,14 @@ class Tailer:
             while not self._stop.is_set():
                 try:
                     ids.look(connection)
-                    changed = wake.changed() or self._undecided
+                    changed = detector.changed() or self._undecided
                     busy = _BUSY_LOOKS if changed and self._poll() else max(busy - 1, 0)
                 except Exception as error:
                     # Whatever it is: without the loop nothing is numbered any more.
                     if self._outage.problem is None and not isinstance(error, DATABASE_ERRORS):
                         logger.exception("tailing failed", extra={"action": "tail_failing"})
                     self._outage.failed(error)
-                    wake.forget()
+                    detector.forget()
                     self._sequencer.forget()
                     self._close()
                     self._stop.wait(backoff.next())

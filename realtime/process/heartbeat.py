@@ -100,12 +100,12 @@ async def keep_row(
     loop = asyncio.get_running_loop()
     renew_now = asyncio.Event()
 
-    def hold_sank() -> None:
+    def hold_lowered() -> None:
         # Called by reading threads, which may outlive the loop.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(renew_now.set)
 
-    end_callback = holds.on_lower(hold_sank)
+    end_callback = holds.on_lower(hold_lowered)
     outage = OutageLog(
         logger,
         failing="the row of this process cannot be renewed: %s",

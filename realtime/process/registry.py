@@ -73,7 +73,7 @@ class Registration:
             # Computed here and not by readers of the row: the head moves on after the report.
             head = find_head(connections[self.alias])
             behind = 0 if head is None else max(0, head.seq - report.position)
-        said = {
+        figures = {
             "position": report.position,
             "behind": behind,
             "connections": report.connections,
@@ -90,7 +90,7 @@ class Registration:
         }
         rows = Process.objects.using(self.alias)
         with transaction.atomic(using=self.alias):
-            if rows.filter(pk=self.id).update(**said):
+            if rows.filter(pk=self.id).update(**figures):
                 return True
             rows.create(
                 id=self.id,
@@ -99,7 +99,7 @@ class Registration:
                 pid=os.getpid(),
                 version=__version__,
                 started_at=Now(),
-                **said,
+                **figures,
             )
         return False
 

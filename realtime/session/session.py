@@ -268,9 +268,9 @@ class Session:
         """The channel is subscribed from `at` on.
 
         `problems` are the texts of bindings that can never deliver, and `hints` by these texts what
-        may help; `replayed` are frames of stored
-        broadcasts; `presence` is the payload of `presence_state`, which is sent only to a channel
-        that watches presence and may see it. Call `release` afterwards.
+        may help; `replayed` are frames of stored broadcasts; `presence` is the payload of
+        `presence_state`, which is sent only to a channel that shows presence and may see it. Call
+        `release` afterwards.
         """
         if self.channels.get(channel.topic) is not channel:
             return [Leave(channel)]
@@ -342,7 +342,7 @@ class Session:
         ]
 
     def presence(self, channel: Channel, state: bytes) -> list[Effect]:
-        """Send `state` as `presence_state` to a channel that watches presence and may see it."""
+        """Send `state` as `presence_state` to a channel that shows presence and may see it."""
         if self.channels.get(channel.topic) is not channel:
             return []
         if not (channel.shows_presence and channel.rights.view):

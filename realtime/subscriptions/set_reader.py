@@ -80,14 +80,14 @@ def _read_at(
     alias: str, levels: Sequence[Sequence[Select]], changes: Sequence[Change] | None
 ) -> dict[Select, Found]:
     world = LiveSets(table_of)
-    blind = _UndoLimits(changes)
+    undo = _Undo(changes)
     for level in levels:
         exact: list[LiveSet] = []
         flats = {select: _flat(select, world) for select in level}
         counts = read_many(flats.values(), alias)
         for select, flat in flats.items():
             live_set = world.add(select, counts[flat], False)
-            if all(world[inner].exact for inner in live_set.nested) and blind.tells(live_set):
+            if all(world[inner].exact for inner in live_set.nested) and undo.possible(live_set):
                 live_set.exact = True
                 exact.append(live_set)
         world.rewind(exact, changes or ())
@@ -110,8 +110,8 @@ def _flat(select: Select, world: LiveSets) -> Select:
     return Select(select.model, select.column, where, select.prefix, select.kind)
 
 
-class _UndoLimits:
-    """Which changes cannot be undone. `changes` is None if they are not known."""
+class _Undo:
+    """Of which sets these changes can be undone. `changes` is None if they are not known."""
 
     def __init__(self, changes: Sequence[Change] | None) -> None:
         self._known = changes is not None
@@ -121,7 +121,8 @@ class _UndoLimits:
             shown = self._shown.get(change.table, change.columns)
             self._shown[change.table] = shown & change.columns
 
-    def tells(self, live_set: LiveSet) -> bool:
+    def possible(self, live_set: LiveSet) -> bool:
+        """Whether the images of the changes have all that the set is made of."""
         table = table_of(live_set.select.model)
         if not self._known or table in self._emptied:
             return False

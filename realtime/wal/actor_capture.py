@@ -73,9 +73,11 @@ def connect(sender: AppConfig) -> None:
 def _connected(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
     if connection.alias != settings.DATABASE or not supports(connection):
         return
-    hand = next((one for one in connection.execute_wrappers if isinstance(one, ActorWrapper)), None)
-    if hand is None:
-        hand = vendor_of(connection).actor_wrapper(connection)
+    wrapper = next(
+        (one for one in connection.execute_wrappers if isinstance(one, ActorWrapper)), None
+    )
+    if wrapper is None:
+        wrapper = vendor_of(connection).actor_wrapper(connection)
         # In front, because execute_wrapper() removes its own wrapper from the end.
-        connection.execute_wrappers.insert(0, hand)
-    hand.connected()
+        connection.execute_wrappers.insert(0, wrapper)
+    wrapper.connected()

@@ -348,7 +348,7 @@ class _Snapshot:
                     raise SnapshotUnavailable(f"{event.op} of {table}")
                 self._undo(event.relation, event.old, event.new)
         for seen in self._undone[table].values():
-            if seen is not None and not _tells(seen[0], needed):
+            if seen is not None and not _has_columns(seen[0], needed):
                 raise SnapshotUnavailable("columns that decide were not captured yet")
         return self._undone[table]
 
@@ -378,7 +378,8 @@ def _wants(subscription: Subscription, rls: Predicate) -> Callable[[RowImage], b
     return wants
 
 
-def _tells(relation: Relation, needed: frozenset[str]) -> bool:
+def _has_columns(relation: Relation, needed: frozenset[str]) -> bool:
+    """Whether entries of this relation have the columns that decide."""
     return relation.published and needed <= {column.name for column in relation.columns}
 
 
