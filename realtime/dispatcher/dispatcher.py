@@ -274,6 +274,17 @@ class Dispatcher:
         self.users_changed(None)
 
     async def _process(self, events: Sequence[DatabaseEvent]) -> None:
+        try:
+            await self._deliver_all(events)
+        except DATABASE_ERRORS:
+            raise
+        except Exception:
+            # A change of permissions that cannot be read could not be followed later either.
+            logger.exception("permissions cannot be followed", extra={"action": "message_failed"})
+            why = f"change {self.log.seq + 1} or one before it cannot be followed"
+            await self._resync(await self.reader.head(), why)
+
+    async def _deliver_all(self, events: Sequence[DatabaseEvent]) -> None:
         self._time_slice.begin()
         for event in events:
             if self.subscriptions.decides(event):

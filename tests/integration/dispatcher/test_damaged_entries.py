@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 
 from realtime.models import Message, WalEntry
 from tests.support.socket_client import Client, db
@@ -51,4 +52,19 @@ async def test_a_stored_broadcast_that_cannot_be_read_stops_no_other() -> None:
     await db(damage, "realtime_message", send)
     for _ in range(2):
         await client.until(lambda f: f[3] == "broadcast")
+    await client.close()
+
+
+async def test_a_change_of_a_user_that_cannot_be_read_is_a_resync_of_all_and_the_log_goes_on(
+    granted: Callable[..., Any],
+) -> None:
+    await db(granted, "view_note")
+    client = await Client().connect()
+    await client.listen()
+    names = iter(("ada", "bob"))
+    await db(damage, "auth_user", lambda: User.objects.create_user(next(names)))
+    told = await client.until(lambda f: f[3] == "system")
+    assert told[4]["message"] == "resync required"
+    await db(Note.objects.create, title="a")
+    assert (await client.change())["record"]["title"] == "a"
     await client.close()
