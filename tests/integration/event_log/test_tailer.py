@@ -247,7 +247,10 @@ def test_ids_that_a_restore_made_taken_are_passed_over_by_the_tailer() -> None:
     for n in range(3):
         Note.objects.create(title=str(n))
     with connection.cursor() as cursor:
-        cursor.execute("SELECT setval(pg_get_serial_sequence('realtime_wal', 'id'), 1, false)")
+        cursor.execute(
+            "SELECT setval(pg_get_serial_sequence('realtime_wal', 'id'), MIN(id), false)"
+            " FROM realtime_wal"
+        )
     with pytest.raises(IntegrityError):
         Note.objects.create(title="taken")
     running = Running()
