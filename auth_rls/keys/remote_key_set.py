@@ -113,9 +113,16 @@ class RemoteKeySet:
             self._fetching = Future()
             self._fetching.set_running_or_notify_cancel()
             # Daemonic: an endpoint that hangs does not keep the process from ending.
-            threading.Thread(
+            thread = threading.Thread(
                 target=self._run, args=(self._fetching,), name="rowcast-jwks", daemon=True
-            ).start()
+            )
+            try:
+                thread.start()
+            except RuntimeError as error:
+                # The process may have no more threads now. A fetch that never ran would keep
+                # every later one away.
+                self._fetching = None
+                self._failed(str(error))
             return self._fetching
 
     def _run(self, fetching: Future[None]) -> None:

@@ -184,6 +184,24 @@ def test_a_url_must_be_https_or_local(auth: Any, url: str) -> None:
         conf.current()
 
 
+def test_a_fetch_that_gets_no_thread_is_made_later(
+    private: Any, endpoint: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    remote = remote_key_set.RemoteKeySet(endpoint.url, clock=clock)
+    endpoint.document = {"keys": [public_jwk(private["ES256"], "ES256", "one")]}
+
+    def refused(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refused)
+        with pytest.raises(KeySetError):
+            remote.find("one", "ES256")
+    clock.now += remote_key_set.REFETCH_SECONDS
+    assert remote.find("one", "ES256") is not None
+
+
 def test_many_threads_share_one_fetch(private: Any) -> None:
     fetches: list[str] = []
     started, go_on = threading.Event(), threading.Event()
