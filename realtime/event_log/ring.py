@@ -104,11 +104,13 @@ class EventLog:
         upto, found = self._of_tables.get(tables, (first - 1, deque()))
         new = self.since(max(upto, first - 1)) or ()
         found.extend(event for event in new if event.relation.table in tables)
-        while found and found[0].seq < first:
-            found.popleft()
-        if len(self._of_tables) >= _MOST_SETS:
+        if tables not in self._of_tables and len(self._of_tables) >= _MOST_SETS:
             self._of_tables.clear()
         self._of_tables[tables] = self.seq, found
+        # Of every set, also of one that is not read again: what left the ring must leave memory.
+        for _, kept in self._of_tables.values():
+            while kept and kept[0].seq < first:
+                kept.popleft()
         return [event for event in found if event.seq > after]
 
     def seq_at(self, commit_us: int) -> int | None:

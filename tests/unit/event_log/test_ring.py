@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from auth_rls.predicates.kinds import Kind
-from realtime.event_log.event import DatabaseEvent
+from realtime.event_log.event import DatabaseEvent, RowImage
 from realtime.event_log.ring import EventLog
 from realtime.wal.entry import ColumnInfo, Relation
 from realtime.wal.head import Head
@@ -92,6 +94,28 @@ def test_the_events_of_some_tables_are_those_of_the_ring_however_often_it_is_ask
         else:
             assert found is not None
             assert list(found) == [e for e in everything if e.relation.table in wanted]
+
+
+class Image(RowImage):
+    """An image whose end can be noticed."""
+
+    __slots__ = ("__weakref__",)
+
+
+def test_an_event_that_has_left_the_ring_is_kept_for_no_set_of_tables() -> None:
+    ring = EventLog(2)
+    ring.start(Head("e", 0))
+    image = Image(b"{}", {})
+    kept = weakref.ref(image)
+    ring.append(DatabaseEvent(1, 10, RELATION, "DELETE", image, None))
+    del image
+    assert ring.on_tables(frozenset({"t"}), 0)
+    for seq in range(2, 5):
+        ring.append(event(seq))
+    # Another set is read, and the first one never again.
+    assert ring.on_tables(frozenset({"another"}), 4) == []
+    gc.collect()
+    assert kept() is None
 
 
 def test_a_time_is_placed_where_the_ring_shows_it_and_nowhere_else() -> None:
