@@ -25,6 +25,7 @@ from auth_rls.rest.shown_columns import Target, resolve, shown_columns, shown_na
 from auth_rls.rest.view_info import is_detail, serializer_of
 from auth_rls.sql.columns import concrete
 from auth_rls.sql.compile import condition
+from auth_rls.sql.primary import at_primary
 from auth_rls.subjects.resolve import of_request
 
 # What Django calls the lookup of a `$` in `search_fields`.
@@ -105,6 +106,8 @@ class PolicySearchFilter(SearchFilter):
         targets = [t for name in names if (t := self._target(str(name), queryset, view))]
         if subject is None or not targets:
             return queryset.none()
+        # The related rows are subqueries, which have to be in the database of the rows.
+        queryset = at_primary(queryset)
         snapshot = PolicySnapshot.load()
         see = functools.partial(permitted, subject=subject, action="view", snapshot=snapshot)
 

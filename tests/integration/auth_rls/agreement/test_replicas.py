@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.urls import include, path
-from rest_framework import viewsets
+from rest_framework import serializers, viewsets
 from rest_framework.routers import SimpleRouter
 from rest_framework.test import APIClient
 
@@ -64,8 +64,23 @@ class Notes(viewsets.ModelViewSet):
     ordering_fields = "__all__"
 
 
+class WithTeam(Shown):
+    name = serializers.CharField(source="team.name", read_only=True)
+
+    class Meta(Shown.Meta):
+        fields = ["title", "name"]
+
+
+class SearchedFirst(Notes):
+    queryset = Note.objects.select_related("team")
+    serializer_class = WithTeam
+    filter_backends = [PolicySearchFilter, PolicyFilterBackend]
+    search_fields = ["team__name"]
+
+
 router = SimpleRouter()
 router.register("notes", Notes)
+router.register("searched", SearchedFirst, basename="searched")
 urlpatterns = [path("", include(router.urls))]
 
 
@@ -117,6 +132,15 @@ def test_rest_decides_by_the_primary(world: dict[str, Any]) -> None:
     assert client.patch(other, {"score": 2}).status_code == 404
     assert client.post("/notes/", {"title": "n", "team": world["team"].pk}).status_code == 201
     assert client.post("/notes/", {"title": "n"}).status_code == 403
+
+
+def test_a_search_is_made_on_the_primary_wherever_it_stands_among_the_filters(
+    world: dict[str, Any],
+) -> None:
+    client = APIClient(headers=bearer(token(world["ada"].pk)))
+    found = client.get("/searched/?search=stage").json()
+    assert [row["title"] for row in found] == ["shown"]
+    assert client.get("/searched/?search=another").json() == []
 
 
 def test_explanations_and_checks_read_the_primary(world: dict[str, Any]) -> None:
