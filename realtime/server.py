@@ -26,12 +26,13 @@ from websockets.extensions.permessage_deflate import (
     ServerPerMessageDeflateFactory,
 )
 
+from realtime.delivery.client_frames import deliver_uvicorn, end_uvicorn, fail_uvicorn
 from realtime.delivery.direct_outbox import DirectOutbox
 from realtime.delivery.frame import WINDOW_BITS
 from realtime.delivery.frame_budget import FrameBudget
 from realtime.delivery.request_heads import limit_request_heads
-from realtime.delivery.server_adapter import deliver_uvicorn, end_uvicorn, fail_uvicorn
 from realtime.delivery.uvicorn_pieces import (
+    forget_unread,
     hold_reading,
     holds_too_much,
     parse_pieces,
@@ -144,6 +145,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         receive_pieces(self, super().data_received, data)
         if holds_too_much(self):
             self._fail(CloseCode.TOO_MANY)
+            forget_unread(self)
 
     async def receive(self) -> Any:
         await parse_pieces(self, super().data_received)

@@ -49,9 +49,13 @@ def parse_in_pieces(protocol: Any, too_much: Callable[[Any], None]) -> None:
         # autobahn has the frames of a message in one list, and the parts of a frame in another,
         # while they are not complete. The length is what the frames' heads announce.
         begun = getattr(found, "message_data", None) or getattr(found, "frame_data", None)
-        parts = found.message_data_total_length if begun else 0
-        if not holding.set(len(rest) + parts) and _goes_on(found):
+        announced = found.message_data_total_length if begun else 0
+        if not holding.set(max(announced, len(rest))) and _goes_on(found):
             too_much(found)
+            # For others of the address. Nothing more is parsed.
+            found.message_data = found.frame_data = None
+            rest.clear()
+            holding.set(0)
 
     def data_received(data: bytes) -> None:
         found = here()

@@ -3,7 +3,7 @@
 uvicorn parses whatever the kernel has in one go, up to 256 KB, which may be tens of thousands of
 messages. Here a packet is parsed until the first messages of it are there; the rest waits until the
 application has taken those, and for the connection's slot. What is in memory meanwhile is counted
-(`inbound_bytes`). Used by `FanoutProtocol`, and by plain uvicorn through `server_adapter`.
+(`inbound_bytes`). Used by `FanoutProtocol`, and by plain uvicorn through `client_frames`.
 """
 
 from __future__ import annotations
@@ -92,6 +92,17 @@ def holds_too_much(protocol: Any) -> bool:
         holding = holding_of(payer_of(protocol.client, protocol).account)
         setattr(protocol, _HOLDING, holding)
     return not holding.set(size)
+
+
+def forget_unread(protocol: Any) -> None:
+    """Forget what a connection that was failed has in memory, for others of its address."""
+    protocol.frames = []
+    rest = vars(protocol).get(_REST)
+    if rest is not None:
+        rest.clear()
+    holding = vars(protocol).get(_HOLDING)
+    if holding is not None:
+        holding.set(_held(protocol))
 
 
 def release(event: Any) -> None:

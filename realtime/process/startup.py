@@ -11,7 +11,7 @@ import logging
 from django.conf import settings
 from django.urls import get_resolver
 
-from realtime.delivery.server_adapter import bound_first_connections
+from realtime.delivery.client_frames import bound_first_connections
 
 logger = logging.getLogger("realtime.startup")
 

@@ -23,10 +23,11 @@ from auth_rls.subjects.token_errors import TokenError
 from realtime import conf
 from realtime.client_limits import Limits
 from realtime.delivery.asgi_outbox import AsgiOutbox
+from realtime.delivery.client_frames import bound_frames
 from realtime.delivery.inbound import reading_share
 from realtime.delivery.inbound_bytes import InboundHolding, holding_of
 from realtime.delivery.outbox import Outbox
-from realtime.delivery.server_adapter import adapter_of, bound_frames, is_gone, send_close
+from realtime.delivery.server_adapter import adapter_of, is_gone, send_close
 from realtime.event_log.position import Position
 from realtime.process.connection_monitor import Monitored
 from realtime.process.hub import Hub

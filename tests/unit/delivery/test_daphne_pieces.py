@@ -107,4 +107,5 @@ async def test_parts_of_messages_of_one_address_are_bounded_together() -> None:
         one.frame_data, one.message_data_total_length = [b"part"], 1_000_000
         one.dataReceived(b"small")
     ends = [one.failedByMe for one in many]
-    assert not any(ends[:10]) and all(ends[20:])
+    assert not any(ends[:16]) and all(ends[16:])
+    assert many[-1].frame_data is None
