@@ -69,6 +69,8 @@ class Plan:
     rules: Mapping[str, object] = field(default_factory=dict, compare=False)
     # For the text of a problem, a hint for the client.
     hints: Mapping[str, str] = field(default_factory=dict, compare=False)
+    # Of bindings on a whole schema: what is said of its tables of which nothing can come.
+    obstructed: tuple[str, ...] = field(default=(), compare=False)
     # What the filters occupy of the bounds on filters.
     filters: tuple[FilterUse, ...] = field(default=(), compare=False)
 
@@ -162,12 +164,13 @@ class Planner:
         problems: list[str | None] = []
         hints: dict[str, str] = {}
         filters: list[FilterUse] = []
+        obstructed: list[str] = []
         rules: dict[str, object] = {}
         relief = _LoopRelief()
         for binding in bindings:
             relief.give()
             try:
-                found = self._bind(subject, binding)
+                found = self._bind(subject, binding, obstructed)
             except BindingError as error:
                 problems.append(error.message)
                 if error.hint is not None:
@@ -185,7 +188,14 @@ class Planner:
             rights, selects = self.rights(subject, private), self._topic_selects(subject)
             rules[_TOPICS] = self._rules(_TOPICS)
         return Plan(
-            tuple(subscriptions), tuple(problems), rights, selects, rules, hints, tuple(filters)
+            tuple(subscriptions),
+            tuple(problems),
+            rights,
+            selects,
+            rules,
+            hints,
+            tuple(obstructed),
+            tuple(filters),
         )
 
     def rights(self, subject: Subject, topic: str) -> TopicRights:
@@ -245,7 +255,9 @@ class Planner:
             )
         return self._by_table[table]
 
-    def _bind(self, subject: Subject, binding: Binding) -> list[Subscription]:
+    def _bind(self, subject: Subject, binding: Binding, without: list[str]) -> list[Subscription]:
+        """The subscriptions of a binding. What is said of tables that a binding on a whole schema
+        goes without is appended to `without`."""
         binding.check()
         if not self._trusts(subject):
             raise BindingError(binding.failed(obstacles.APART))
@@ -256,11 +268,15 @@ class Planner:
         ]
         if not covered:
             raise BindingError(binding.not_published(), _unknown(binding))
-        obstructed = {entry.table: reason for entry in covered if (reason := obstacles.of(entry))}
+        obstructed = {
+            entry.table: binding.failed(f"nothing can come of {entry.table}: {reason}")
+            for entry in covered
+            if (reason := obstacles.of(entry))
+        }
         if len(obstructed) == len(covered):
             # A binding on a whole schema keeps the tables that work.
-            table, reason = next(iter(obstructed.items()))
-            raise BindingError(binding.failed(f"nothing can come of {table}: {reason}"))
+            raise BindingError(next(iter(obstructed.values())))
+        without += obstructed.values()
         covered = [entry for entry in covered if entry.table not in obstructed]
         return [self._subscription(subject, binding, published) for published in covered]
 

@@ -284,10 +284,12 @@ class _Plans:
 
 
 def _differences(before: Plan, plan: Plan) -> tuple[list[str], bool]:
-    """The problems that bindings did not have before, and whether bindings have tables that they
-    did not have before. Both plans are of the same bindings."""
+    """The problems that bindings did not have before, those of single tables among them, and
+    whether bindings have tables that they did not have before. Both plans are of the same
+    bindings."""
     pairs = zip(before.problems, plan.problems, strict=True)
     ended = [now for then, now in pairs if now is not None and now != then]
+    ended += [problem for problem in plan.obstructed if problem not in before.obstructed]
     tables = {(item.id, item.schema, item.table) for item in plan.subscriptions}
     known = {(item.id, item.schema, item.table) for item in before.subscriptions}
     return ended, not tables <= known

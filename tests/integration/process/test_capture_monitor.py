@@ -17,6 +17,7 @@ from tests.support.captured_models import withdraw
 from tests.support.socket_client import Client, db
 from tests.support.tokens import token
 from tests.support.vendors import on_postgresql
+from tests.zoo.models import Note
 
 pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
 
@@ -62,7 +63,7 @@ async def thing() -> AsyncIterator[type[models.Model]]:
 
 async def listening(connect: Callable[..., Any], **binding: Any) -> Client:
     client: Client = await connect(token=token("job", role="service_role"))
-    await client.listen("zoo_thing", **binding)
+    await client.listen(**{"table": "zoo_thing", **binding})
     client.unread.clear()
     return client
 
@@ -100,6 +101,22 @@ async def test_subscribers_are_told_of_a_dropped_table_and_of_its_return(
     # Once, and no word of a subscription that works.
     await looks(2)
     assert await client.silent()
+    await db(made, TABLE)
+    await works_again(client)
+
+
+async def test_subscribers_of_a_whole_schema_are_told_of_one_table(
+    thing: Any, connect: Callable[..., Any]
+) -> None:
+    client = await listening(connect, table="*")
+    await db(sql, "DROP TABLE zoo_thing")
+    await looks()
+    status, message = await told(client)
+    assert (status, "nothing can come of zoo_thing" in message) == ("error", True)
+    # The other tables go on.
+    assert await told(client) == ("ok", "Subscribed to PostgreSQL")
+    note = await db(Note.objects.create, title="other")
+    assert (await client.change())["record"]["id"] == note.pk
     await db(made, TABLE)
     await works_again(client)
 
