@@ -83,3 +83,19 @@ async def test_a_client_that_joins_reads_that_no_process_numbers_what_waits(
     await db(lambda: sequencer.number(connections["default"]))
     await numbering.look()
     assert "hint" not in await subscribed()
+
+
+async def test_a_client_that_joined_before_reads_it_at_its_heartbeat(settings: Any) -> None:
+    settings.REALTIME = {"TAILER": "external"}
+    client = await Client().connect()
+    table = {"event": "*", "schema": "public", "table": "zoo_note"}
+    assert (await client.join(postgres_changes=[table]))["status"] == "ok"
+    await client.until(lambda f: f[3] == "system")
+    await db(Note.objects.create, title="waits")
+    while hub().numbering.hint is None:
+        await hub().numbering.look()
+    await client.push("phoenix", "heartbeat", {})
+    told = (await client.until(lambda f: f[3] == "system"))[4]
+    assert (told["status"], told["message"]) == ("ok", "Subscribed to PostgreSQL")
+    assert "no process numbers them" in told["hint"]
+    await client.close()

@@ -172,7 +172,7 @@ def test_policies_declared_in_code_stand_in_the_list_and_are_not_editable(admin:
     table = text[text.index('id="result_list"') :].partition("</table>")[0]
     assert "Public in code" in table and "is_public is true" in table and __name__ in table
     assert "Broken in code" in table and escape("unknown column 'ownr'") in table
-    assert "3 policies" in text
+    assert "3 policies" in text and "Policies that stand in code are changed there" in text
     # A link, and a checkbox for actions, has the stored one alone.
     body = table[table.index("<tbody>") :]
     assert re.findall(r'<a href="([^"?]*)', body) == [f"{LIST}{stored.pk}/change/"]
