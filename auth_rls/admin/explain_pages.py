@@ -173,6 +173,7 @@ class ExplainPages:
             "form": form,
             "documentation": page("reference/policies#why-a-row-is-shown-or-not"),
             "answer": None if hidden else found,
+            "row": reader.text_of(found.question.instance) if isinstance(found, Answer) else "",
             "hidden": hidden,
             "policies": _policies(found),
             "media": self.media + form.media,
@@ -230,7 +231,7 @@ class ExplainPages:
             context |= {"who": who.words, "refused": who.refused, "bypasses": bypasses}
             context |= {"policy": form.instance, "trial": found}
             if found is not None:
-                context |= {"lists": _lists(found)}
+                context |= {"lists": _lists(found, reader)}
                 context["partly"] = not reader.sees_all_rows(model)
             context["warnings"] = beside_choices(understand(definition))
         return TemplateResponse(request, "admin/auth_rls/policy/test.html", context)
@@ -289,13 +290,13 @@ def _asker(user: str, claims: dict[str, Any] | None) -> Asker:
     return asker(user=user or None, claims=claims)
 
 
-def _lists(found: Trial) -> list[dict[str, Any]]:
+def _lists(found: Trial, reader: Reader) -> list[dict[str, Any]]:
     """The rows by key and text, those first for which the edit makes a difference."""
     return [
         {
             "kind": kind,
             "title": title,
-            "rows": [(key_text(row.pk), str(row)) for row in listed.rows],
+            "rows": [(key_text(row.pk), reader.text_of(row)) for row in listed.rows],
             "total": listed.counted,
             "cut": listed.counted.more or listed.counted.number > len(listed.rows),
         }

@@ -163,7 +163,7 @@ class PickViews:
                     for name in _searched(reader, model):
                         fits |= Q(**{f"{name}__icontains": term})
                     found = found.filter(fits)
-                return _answer(request, found, _described)
+                return _answer(request, found, lambda row: _described(row, reader))
         except DatabaseError:
             return JsonResponse(_NOTHING)  # the page itself says what the database cannot tell
 
@@ -253,9 +253,9 @@ def _code(permission: Permission) -> str:
     return f"{permission.content_type.app_label}.{permission.codename}"
 
 
-def _described(row: models.Model) -> tuple[str, str]:
-    key = key_text(row.pk)
-    return key, f"{key} · {row}"
+def _described(row: models.Model, reader: Reader) -> tuple[str, str]:
+    key, text = key_text(row.pk), reader.text_of(row)
+    return key, f"{key} · {text}" if text else key
 
 
 def _name_fields(reader: Reader, model: type[models.Model]) -> list[str]:

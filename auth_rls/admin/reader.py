@@ -141,6 +141,14 @@ class Reader:
                     self._object(found, model, read)
         return list(found)
 
+    def text_of(self, row: models.Model) -> str:
+        """The row as text; empty if that may hold a column that the reader may not view. What the
+        admin site shows of its rows anyway, the text of each among it, is no secret."""
+        model = type(row)
+        if not self._registered(concrete(model)) and self.hidden_columns(model, columns_of(model)):
+            return ""
+        return str(row)
+
     def is_self(self, named: str) -> bool:
         """Whether `named` is the reader's own name or primary key."""
         return named in (self._user.get_username(), str(self._user.pk))

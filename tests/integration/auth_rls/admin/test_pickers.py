@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from realtime import publish
 from realtime.wal import published
-from tests.support.policies import policy, user
+from tests.support.policies import permission, policy, user
 from tests.zoo.models import Note
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("nothing_declared")]
@@ -167,6 +167,32 @@ def test_rows_are_not_found_by_a_column_out_of_sight() -> None:
     editor = staff("editor", "auth_rls.change_policy", "auth_rls.view_policy", "zoo.view_note")
     assert rows(editor, "a") == [str(note.pk)]
     assert rows(editor, "secret") == rows(editor, "sec") == []
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_the_text_of_a_row_is_not_shown_where_it_may_hold_a_hidden_column(shown: bool) -> None:
+    publish(Note) if shown else publish(Note, exclude=["title"])
+    try:
+        note = Note.objects.create(title="of a hidden column")
+        editor = staff("editor", "auth_rls.change_policy", "auth_rls.view_policy", "zoo.view_note")
+        policy(True, name="All", audience="anyone")
+        asked = {"permission": "zoo.view_note", "pk": str(note.pk), "user": "", "claims": ""}
+        edited = {
+            **{"name": "New", "audience": "anyone", "mode": "permissive", "using": "true"},
+            **{"with_check": "", "enabled": "on", "test_user": ""},
+            "permission": str(permission("zoo.view_note").pk),
+        }
+        stored = policy(True, name="New", audience="anyone")
+        for page in (
+            editor.get(f"{LIST}rows/", {"term": str(note.pk), **asked}),
+            editor.get(f"{LIST}explain/", asked),
+            editor.post(f"{LIST}test/?policy={stored.pk}", edited),
+        ):
+            text = page.content.decode()
+            assert str(note.pk) in text
+            assert ("of a hidden column" in text) is shown
+    finally:
+        publish(Note)
 
 
 def test_no_row_is_found_by_a_secret() -> None:
