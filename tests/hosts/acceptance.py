@@ -7,7 +7,7 @@ import http.client
 import json
 from typing import Any
 
-from tests.acceptance.support.raw_client import Frame, Peer
+from tests.acceptance.support.raw_client import Frame, RawClient
 from tests.hosts.support import Host
 
 
@@ -81,7 +81,7 @@ def _look_at_pages(host: Host) -> None:
         connection.close()
 
 
-async def _join(client: Peer, table: str, **asked: Any) -> None:
+async def _join(client: RawClient, table: str, **asked: Any) -> None:
     await client.join("desk", {"event": "*", "schema": "public", "table": table, **asked})
     frame = await client.system("desk")
     assert frame.payload["status"] == "ok", frame
@@ -91,7 +91,7 @@ def _row(frame: Frame) -> dict[str, Any]:
     return frame.data.get("record") or {}
 
 
-def _titles(client: Peer) -> list[str]:
+def _titles(client: RawClient) -> list[str]:
     """The titles in every change that came, without what a trigger of the host trims."""
     return [str(_title(_row(frame))).strip() for frame in client.changes("desk")]
 
@@ -100,7 +100,7 @@ def _title(row: dict[str, Any]) -> Any:
     return row.get("title", row.get("order"))
 
 
-async def _until(client: Peer, title: str) -> Frame:
+async def _until(client: RawClient, title: str) -> Frame:
     """The change that shows a row with exactly this title."""
     return await client.until(lambda f: f.event == "postgres_changes" and _title(_row(f)) == title)
 

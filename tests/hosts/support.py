@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 
-from tests.acceptance.support.raw_client import Peer
+from tests.acceptance.support.raw_client import RawClient
 from tests.acceptance.support.server import PATIENCE, Server
 from tests.support.postgres import Postgres
 from tests.support.tokens import SECRET_KEY, token
@@ -140,9 +140,9 @@ class Host:
         assert "failure" not in answer, answer["failure"]
         return answer["answer"]
 
-    async def connect(self, sub: str | None = None) -> Peer:
+    async def connect(self, sub: str | None = None) -> RawClient:
         """A client with a token of this user, or without one."""
-        return await Peer.open(self.server, key=None if sub is None else token(sub))
+        return await RawClient.open(self.server, key=None if sub is None else token(sub))
 
     def close(self) -> None:
         self.server.kill()

@@ -50,6 +50,8 @@ class Walk:
         self._people: dict[str, Page] = {}
         self._programs: dict[str, subprocess.Popen[bytes]] = {}
         self._blocks = 0
+        self._begun: list[Path] = []
+        self._ended: list[Path] = []
         dropped = ("PYTEST", "PYTHON", "DJANGO", "ROWCAST", "VIRTUAL_ENV", "DATABASE_URL", "PS1")
         kept = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
         self._environment = {
@@ -71,7 +73,13 @@ class Walk:
         )
 
     def follow(self, page: Path) -> None:
-        """Do everything that the page says. Raises Failed with the place and what was seen."""
+        """Do everything that the page says, unless that was done. Raises Failed with the place and
+        what was seen, and again for a page that failed before."""
+        if page in self._ended:
+            return
+        if page in self._begun:
+            raise Failed(f"{page.name} failed before")
+        self._begun.append(page)
         for part in parts(page):
             if isinstance(part, Step):
                 self._do(part, self._here(part.text))
@@ -85,6 +93,7 @@ class Walk:
                 self._write(part, self._here(part.text))
             else:
                 raise Failed(f"{part}: a block that nobody can follow: it has no title")
+        self._ended.append(page)
 
     def close(self) -> None:
         for name in list(self._programs):
