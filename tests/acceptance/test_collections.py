@@ -99,9 +99,7 @@ class Life:
         if self._notes:
             at = self._random.randrange(len(self._notes))
             key = max(self._notes) + 1000
-            self._world.hand.sql(
-                "UPDATE zoo_note SET id = %s WHERE id = %s", [key, self._notes[at]]
-            )
+            self._world.orm.sql("UPDATE zoo_note SET id = %s WHERE id = %s", [key, self._notes[at]])
             self._notes[at] = key
 
     def _switch(self) -> None:
