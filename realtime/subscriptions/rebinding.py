@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -218,22 +219,32 @@ class Rebinding:
         subscribers: Collection[Subscriber],
         at: Position | None,
     ) -> _Plans:
-        """Plan by the permissions of this position. In a database thread."""
-        if at is None:
-            return _replan(Planner(), asked, scope, subscribers)
-        with one_snapshot(self._sets.alias):
+        """Plan by the permissions of this position, or by the present ones. In a database
+        thread."""
+        where = "present" if at is None else at.seq
+        with nullcontext() if at is None else one_snapshot(self._sets.alias):
             try:
-                return _replan(self._watch.planner_at(at), asked, scope, subscribers)
+                planner = Planner() if at is None else self._watch.planner_at(at)
+                return _replan(planner, asked, scope, subscribers)
+            except DATABASE_ERRORS:
+                raise
             except PastUnknown as error:
                 logger.warning(
                     "permissions at %s cannot be known, and deny: %s",
-                    at.seq,
+                    where,
                     error,
                     extra={"action": "past_unknown"},
                 )
-                # Users as they were then cannot be known either: take them as they are now.
-                nothing = Planner(PolicySnapshot(()))
-                return replace(_replan(nothing, asked, scope, subscribers), unknown=True)
+            except Exception:
+                # Tried again it would fail again, and nobody would get anything any more.
+                logger.exception(
+                    "permissions at %s cannot be computed, and deny",
+                    where,
+                    extra={"action": "past_unknown"},
+                )
+            # Users as they were then cannot be known either: take them as they are now.
+            nothing = Planner(PolicySnapshot(()))
+            return replace(_replan(nothing, asked, scope, subscribers), unknown=True)
 
     async def _read_again(self, selects: Collection[Select] | None) -> set[Subscriber]:
         """Read these sets anew, or all. Returns the channels whose rights on a topic may have

@@ -14,6 +14,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import connections, transaction
 
 from auth_rls import Subject
+from auth_rls.access.snapshot import PolicySnapshot
 from auth_rls.models import Policy
 from realtime.dispatcher.dispatcher import Dispatcher
 from realtime.event_log import sequencer
@@ -291,6 +292,34 @@ async def test_where_the_log_does_not_tell_nothing_is_delivered_and_the_client_h
     await handed_out(dispatcher)
     assert titles(subscriber) == ["before"]
     assert "resync" in subscriber.notices
+
+
+async def test_rights_that_cannot_be_computed_deny_and_stop_nothing(
+    dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = await db(World)
+    await dispatcher.start()
+    await handed_out(dispatcher)
+    subscriber = await listening(dispatcher, world.ada)
+
+    def broken(*args: Any) -> PolicySnapshot:
+        raise RuntimeError("the project's own code")
+
+    def history(first: str, second: str) -> None:
+        Note.objects.create(title=first)
+        world.ada.groups.clear()
+        world.ada.groups.add(world.group)
+        Note.objects.create(title=second)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PolicySnapshot, "load_past", broken)
+        await db(history, "one", "not known")
+        await handed_out(dispatcher)
+    assert titles(subscriber) == ["one"]
+    assert "resync" in subscriber.notices
+    await db(history, "still not", "two")
+    await handed_out(dispatcher)
+    assert titles(subscriber) == ["one", "two"]
 
 
 async def test_a_live_set_loses_its_rows_and_gets_them_back(dispatcher: Dispatcher) -> None:
