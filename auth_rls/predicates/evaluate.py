@@ -125,10 +125,10 @@ def _test(test: Test, meter: Meter | None) -> Matcher:
         # SQL: even NULL is not in the empty set.
         return lambda row: False
     judge = operator.judge(value)
-    return _null_aware(column, judge) if operator.sees_null else _null_blind(column, judge)
+    return _deciding_null(column, judge) if operator.sees_null else _unknown_for_null(column, judge)
 
 
-def _null_blind(column: str, judge: Judge) -> Matcher:
+def _unknown_for_null(column: str, judge: Judge) -> Matcher:
     """A test that is unknown for NULL."""
 
     def match(row: Mapping[str, object]) -> bool | None:
@@ -138,7 +138,7 @@ def _null_blind(column: str, judge: Judge) -> Matcher:
     return match
 
 
-def _null_aware(column: str, judge: Judge) -> Matcher:
+def _deciding_null(column: str, judge: Judge) -> Matcher:
     """A test that decides about NULL too."""
 
     def match(row: Mapping[str, object]) -> bool | None:

@@ -35,7 +35,7 @@ from realtime.wal.vendor import vendor_of
 
 logger = logging.getLogger("realtime.leadership")
 
-# A killed leader is replaced within 3 s. A living one may miss one renewal and publish slowly.
+# A killed leader is replaced within 3 s. One that runs may miss one renewal and publish slowly.
 LEASE_SECONDS = 3.0
 
 

@@ -138,10 +138,10 @@ class Registration:
             with transaction.atomic(using=self.alias):
                 # The update locks the row: a renewal at the same moment either waits and then finds
                 # no row, or comes first and keeps it.
-                dead = rows.filter(pk=id_, lease__lt=Now()).update(leading=False)
-                if dead:
+                deleted = rows.filter(pk=id_, lease__lt=Now()).update(leading=False)
+                if deleted:
                     self._delete(id_)
-            if dead:
+            if deleted:
                 logger.warning(
                     "%s %s:%s did not renew its lease and is taken for dead",
                     kind,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,11 +12,10 @@ import pytest
 from django.db import connection
 
 from realtime.event_log import leadership, sequencer
-from realtime.event_log.batch import Batch
 from realtime.event_log.leadership import Claim, Deposed, Leadership, Role, Timing
 from realtime.event_log.sequencer import Sequencer
-from realtime.event_log.tailer import Tailer
 from realtime.wal.head import read_head
+from tests.support.tailers import RunningTailer
 from tests.support.waiting import until
 from tests.zoo.models import Note
 
@@ -244,34 +242,12 @@ def test_an_id_fits_its_column() -> None:
 # --- tailers --------------------------------------------------------------------------------------
 
 
-class Running:
-    """A tailer in a thread, what it published, and the roles it had."""
-
-    def __init__(self, follow: bool = True) -> None:
-        self.batches: list[Batch] = []
-        self.roles: list[Role] = []
-        self.tailer = Tailer(
-            "default", 0.005, self.batches.append, follow=follow, on_role=self.roles.append
-        )
-        self.thread = threading.Thread(target=self.tailer.run)
-        self.thread.start()
-
-    @property
-    def seqs(self) -> list[int]:
-        return [row.seq for batch in self.batches for row in batch.rows]
-
-    def stop(self) -> None:
-        self.tailer.stop()
-        self.thread.join(15)
-        assert not self.thread.is_alive()
-
-
 @pytest.fixture
 def start() -> Iterator[Any]:
-    made: list[Running] = []
+    made: list[RunningTailer] = []
 
-    def run(follow: bool = True) -> Running:
-        made.append(Running(follow))
+    def run(follow: bool = True) -> RunningTailer:
+        made.append(RunningTailer(follow=follow))
         until(lambda: made[-1].roles, "a role")
         return made[-1]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from django.db import connection, connections
@@ -20,6 +20,7 @@ from realtime.models import WalEntry, WalRelation
 from realtime.wal.head import read_head
 from realtime.wal.sqlite.change_detector import SqliteChangeDetector
 from realtime.wal.vendor import vendor_of
+from tests.support.tailers import RunningTailer
 from tests.support.vendors import on_postgresql
 from tests.support.waiting import until
 from tests.zoo.models import Note
@@ -29,33 +30,14 @@ pytestmark = pytest.mark.usefixtures("wal")
 sqlite = pytest.mark.skipif(connection.vendor != "sqlite", reason="about SQLite's file and locks")
 
 
-class Running:
-    """A tailer in a thread, and what it published."""
-
-    def __init__(self, publish: Callable[[Batch], None] | None = None) -> None:
-        self.batches: list[Batch] = []
-        self.tailer = Tailer("default", 0.005, publish or self.batches.append)
-        self.thread = threading.Thread(target=self.tailer.run)
-        self.thread.start()
-
-    @property
-    def seqs(self) -> list[int]:
-        return [row.seq for batch in self.batches for row in batch.rows]
-
-    def stop(self) -> None:
-        self.tailer.stop()
-        self.thread.join(15)
-        assert not self.thread.is_alive()
-
-
 @pytest.fixture
-def running() -> Iterator[Running]:
-    made = Running()
+def running() -> Iterator[RunningTailer]:
+    made = RunningTailer()
     yield made
     made.stop()
 
 
-def test_what_is_committed_is_published_in_order_with_its_relations(running: Running) -> None:
+def test_what_is_committed_is_published_in_order_with_its_relations(running: RunningTailer) -> None:
     for n in range(3):
         Note.objects.create(title=str(n))
     until(lambda: len(running.seqs) >= 3, "publication")
@@ -68,7 +50,7 @@ def test_what_is_committed_is_published_in_order_with_its_relations(running: Run
 
 def test_what_was_committed_while_nobody_tailed_is_published_first() -> None:
     Note.objects.bulk_create([Note(title=str(n)) for n in range(2_500)])
-    running = Running()
+    running = RunningTailer()
     until(lambda: len(running.seqs) == 2_500, "the backlog")
     running.stop()
     assert running.seqs == list(range(1, 2_501))
@@ -76,7 +58,7 @@ def test_what_was_committed_while_nobody_tailed_is_published_first() -> None:
     assert max(len(batch.rows) for batch in running.batches) <= BATCH
 
 
-def test_what_another_process_numbered_is_published_too(running: Running) -> None:
+def test_what_another_process_numbered_is_published_too(running: RunningTailer) -> None:
     Note.objects.create(title="a")
     until(lambda: running.seqs == [1])
     Note.objects.create(title="b")
@@ -96,7 +78,7 @@ def test_a_publication_that_fails_is_logged_once_and_holds_nothing_up(
             raise ConnectionError("no layer")
 
     caplog.set_level(logging.INFO, "realtime.tailer")
-    running = Running(publish)
+    running = RunningTailer(publish)
     for n in range(2):
         Note.objects.create(title=str(n))
         until(lambda wanted=n: len(calls) > wanted)
@@ -118,7 +100,7 @@ def test_a_locked_database_is_waited_for_and_logged_once(
     Note.objects.create(title="a")
     lock = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
-    running = Running()
+    running = RunningTailer()
     try:
         until(lambda: running.tailer.failing, "the tailer to notice")
         lock.execute("ROLLBACK")
@@ -130,7 +112,7 @@ def test_a_locked_database_is_waited_for_and_logged_once(
     assert [record.action for record in caplog.records] == ["tail_failing", "tail_works"]
 
 
-def test_a_log_that_was_restored_is_announced_as_a_new_epoch(running: Running) -> None:
+def test_a_log_that_was_restored_is_announced_as_a_new_epoch(running: RunningTailer) -> None:
     Note.objects.create(title="a")
     until(lambda: running.seqs == [1])
     old = running.batches[-1].epoch
@@ -143,7 +125,7 @@ def test_a_log_that_was_restored_is_announced_as_a_new_epoch(running: Running) -
     until(lambda: running.seqs == [1, 1])
 
 
-def test_a_relation_that_is_damaged_stops_no_tailer(running: Running) -> None:
+def test_a_relation_that_is_damaged_stops_no_tailer(running: RunningTailer) -> None:
     """As after a restore by hand, or of a newer version."""
     Note.objects.create(title="a")
     until(lambda: running.seqs == [1])
@@ -175,7 +157,7 @@ def test_an_error_of_any_kind_ends_no_tailer(
 
     monkeypatch.setattr(sequencer.Sequencer, "look", fails_once)
     Note.objects.create(title="a")
-    running = Running()
+    running = RunningTailer()
     until(lambda: len(looks) > 1, "another look")
     running.stop()
     assert "anything" in caplog.text
@@ -253,7 +235,7 @@ def test_ids_that_a_restore_made_taken_are_passed_over_by_the_tailer() -> None:
         )
     with pytest.raises(IntegrityError):
         Note.objects.create(title="taken")
-    running = Running()
+    running = RunningTailer()
     try:
         until(lambda: not vendor_of(connection).ids_behind(connection), "free ids")
         Note.objects.create(title="free")

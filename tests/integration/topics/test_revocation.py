@@ -34,7 +34,7 @@ ROOMS = {
 }
 
 
-class Speaker(Writer):
+class Broadcaster(Writer):
     """Sends durable broadcasts to the room of the team."""
 
     table = "realtime_message"
@@ -53,8 +53,8 @@ class Speaker(Writer):
         return [frame[4]["payload"]["n"]] if frame[3] == "broadcast" else []
 
 
-class Fidget(Writer):
-    """Somebody on another server, who is in the room of the team and changes all the time."""
+class Tracker(Writer):
+    """A member of the team's topic on another server, who tracks again all the time."""
 
     table = "realtime_presence"
 
@@ -110,7 +110,7 @@ async def until_now(client: Client) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("codename", "writes"), [("receive_broadcast", Speaker), ("view_presence", Fidget)]
+    ("codename", "writes"), [("receive_broadcast", Broadcaster), ("view_presence", Tracker)]
 )
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name.replace(" ", "-"))
 async def test_from_where_a_right_ends_nothing_comes_on_a_private_topic(

@@ -23,9 +23,9 @@ def rates(**limits: Any) -> Rates:
     return Rates.of(Limits(**{**given, **limits}))
 
 
-def joins(purse: QuotaChain, now: float, attempts: int = 10_000) -> int:
+def joins(chain: QuotaChain, now: float, attempts: int = 10_000) -> int:
     """How many joins are granted before one is not."""
-    return next(n for n in range(attempts) if purse.join(now))
+    return next(n for n in range(attempts) if chain.join(now))
 
 
 def test_something_is_taken_from_all_buckets_or_from_none() -> None:
@@ -37,19 +37,19 @@ def test_something_is_taken_from_all_buckets_or_from_none() -> None:
 
 def test_a_connection_alone_meets_its_own_limit_and_not_its_address_s() -> None:
     quotas = Quotas(rates())
-    purse = QuotaChain(Quota(rates()), quotas.address("192.0.2.1", 0.0))
-    assert joins(purse, 0.0) == 2
-    assert purse.join(0.0) == "connection"
+    chain = QuotaChain(Quota(rates()), quotas.address("192.0.2.1", 0.0))
+    assert joins(chain, 0.0) == 2
+    assert chain.join(0.0) == "connection"
 
 
 def test_a_client_that_reconnects_finds_its_address_s_bucket_as_it_left_it() -> None:
     quotas = Quotas(rates())
     granted = 0
     for _ in range(1_000):
-        purse = QuotaChain(Quota(rates()), quotas.address("192.0.2.1", 0.0))
-        granted += joins(purse, 0.0)
+        chain = QuotaChain(Quota(rates()), quotas.address("192.0.2.1", 0.0))
+        granted += joins(chain, 0.0)
     assert granted == 2 * ADDRESS.joins.burst
-    assert purse.join(0.0) == "address"
+    assert chain.join(0.0) == "address"
     assert joins(QuotaChain(Quota(rates()), quotas.address("192.0.2.1", 1.0)), 1.0) == 2
 
 
@@ -108,17 +108,17 @@ def test_what_a_connection_holds_does_not_meet_a_second_one_of_its_key() -> None
 
 
 def test_a_client_may_renew_all_its_channels_at_once() -> None:
-    purse = QuotaChain(Quota(rates(channels_per_connection=100)))
-    assert all(not purse.renew(0.0) for _ in range(100))
+    chain = QuotaChain(Quota(rates(channels_per_connection=100)))
+    assert all(not chain.renew(0.0) for _ in range(100))
 
 
 @pytest.mark.parametrize("limit", ["joins_per_second", "broadcasts_per_second"])
 def test_where_a_limit_is_off_what_follows_from_it_is_off_too(limit: str) -> None:
-    purse = QuotaChain(
+    chain = QuotaChain(
         Quota(rates(**{limit: None})), Quotas(rates(**{limit: None})).address("a", 0.0)
     )
-    assert all(not purse.message(0.0) for _ in range(10_000))
-    assert all(not purse.data(0.0, 1_000) for _ in range(10_000))
+    assert all(not chain.message(0.0) for _ in range(10_000))
+    assert all(not chain.data(0.0, 1_000) for _ in range(10_000))
 
 
 def test_a_frame_of_the_largest_size_is_always_within_the_bytes() -> None:

@@ -259,9 +259,9 @@ def service(*bindings: dict[str, Any]) -> Request:
 
 async def picture(at: Position, request: Request) -> list[str]:
     """The titles of the notes as they stood at this place."""
-    pictures = SnapshotReader("default", AccessWatch("default"))
+    reader = SnapshotReader("default", AccessWatch("default"))
     wanted = {binding.id: None for binding in request.bindings}
-    found = await pictures.snapshot(request, at, wanted)
+    found = await reader.snapshot(request, at, wanted)
     return sorted(json.loads(row.raw)["title"] for _, rows in found.sets for _, row in rows)
 
 

@@ -212,11 +212,11 @@ async def test_the_rows_of_a_process_that_is_taken_for_dead_go_and_come_again(he
 
     # At once, before the process renews its lease.
     @transaction.atomic
-    def bury() -> None:
+    def expire() -> None:
         Process.objects.filter(pk=process).update(lease="2000-01-01T00:00:00Z")
         registry.Registration("default", "another", Process.Kind.SERVER).renew(registry.Report())
 
-    await db(bury)
+    await db(expire)
     # The process lives after all: its next renewal finds out. A slow machine may tell both at once.
     told: dict[str, list[Any]] = {"leaves": [], "joins": []}
     while not all(told.values()):
