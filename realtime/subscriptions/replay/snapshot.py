@@ -47,7 +47,9 @@ from realtime.wal.entry import Relation
 from realtime.wal.head import Head, find_head
 from realtime.wal.snapshots import one_snapshot
 
+# Rows of one query, and of it in memory at a time beside those that are kept: rows may be large.
 _PAGE = 500
+_CHUNK = 50
 _MOST_BYTES = 64 * 1024 * 1024
 _LOOKS = 5
 # Bytes of memory that a row occupies beside its text.
@@ -320,9 +322,13 @@ class _Snapshot:
             rows = rows.exclude(Exact(before, after))
             shown += [before, after]
         rows = rows.values_list(*shown)
-        page = list(rows[:_PAGE])
-        while page:
-            for _, raw, *truths in page:
+        page, read = rows, _PAGE
+        while read == _PAGE:
+            read = 0
+            for pk, raw, *truths in page[:_PAGE].iterator(chunk_size=_CHUNK):
+                read += 1
+                if read == _PAGE:
+                    page = rows.filter(pk__gt=pk)
                 row = row_of(raw, relation)
                 if wants is not None and not wants(row):
                     continue
@@ -330,9 +336,6 @@ class _Snapshot:
                     continue
                 was, now = map(bool, truths) if truths else (True, True)
                 yield (relation, row), was, now
-            if len(page) < _PAGE:
-                return
-            page = list(rows.filter(pk__gt=page[-1][0])[:_PAGE])
 
     def _undone_of(self, table: str, needed: frozenset[str]) -> dict[bytes, RowAt | None]:
         """By key, each row of a table that changed after the position, as it was there; None for a

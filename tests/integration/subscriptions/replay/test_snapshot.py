@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -65,6 +66,25 @@ async def rows_of(client: Client) -> tuple[list[dict[str, Any]], dict[str, Any]]
 async def titles(client: Client) -> list[str]:
     rows, _ = await rows_of(client)
     return sorted(data["record"]["title"] for data in rows)
+
+
+async def test_the_rows_that_a_limit_leaves_out_take_no_memory(granted: Any) -> None:
+    await db(granted, "view_note", using={"is_public": True})
+    size, count = 100_000, 300
+    await db(
+        Note.objects.bulk_create,
+        [Note(title=str(n), body="x" * size, is_public=True) for n in range(count)],
+    )
+    client = await opened(snapshot={"limit": 1})
+    await rows_of(client)
+    tracemalloc.start()
+    try:
+        other = await opened(snapshot={"limit": 1})
+        rows, _ = await rows_of(other)
+        assert len(rows) == 1
+        assert tracemalloc.get_traced_memory()[1] < size * count / 2
+    finally:
+        tracemalloc.stop()
 
 
 async def test_the_rows_come_as_inserts_then_a_word_that_these_were_all_then_changes(
