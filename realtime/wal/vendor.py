@@ -2,7 +2,7 @@
 
 No module outside the implementations checks which vendor a connection has. A third vendor is a
 module with an object `vendor` that implements `Vendor`, named in `_IMPLEMENTATIONS`; the section "A
-third database" in docs/explanation/architecture.md goes through the interface part by part.
+third database" in docs/architecture.md goes through the interface part by part.
 
 The objects have no state. Each method takes the connection that it works on and runs in a database
 thread.

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-TEXT = (ROOT / "docs" / "explanation" / "glossary.md").read_text()
+TEXT = (ROOT / "docs" / "glossary.md").read_text()
 ROWS = re.findall(r"^\| \*\*([^*]+)\*\* \| (.+) \| `([^`]+)` \|$", TEXT, re.M)
 
 
