@@ -201,10 +201,16 @@ export class Client {
   collection(table, options = {}) {
     const binding = bindingOf(table, options);
     const topic = topicOf(table, options);
-    if (this.#channels.has(PREFIX + topic)) {
+    const checkFree = () => {
+      if (!this.#channels.has(PREFIX + topic)) return;
       throw new TypeError(`${topic} is open already: a collection needs a topic of its own`);
-    }
-    const open = () => (this.#wanted ? this.channel(topic, { private: Boolean(options.private) }) : null);
+    };
+    checkFree();
+    const open = () => {
+      if (!this.#wanted) return null;
+      checkFree(); // the page may have taken it while the collection was between two channels
+      return this.channel(topic, { private: Boolean(options.private) });
+    };
     return new Collection(table, options, (feed) =>
       followChannel(open, binding, feed, new Backoff(this.#random)),
     );

@@ -185,8 +185,8 @@ export class Collection {
   }
 
   #setStatus(status, error) {
-    if (status === "joining") this.#fault = null;
-    // Rows that cannot be told apart are not "live", whatever the channel is.
+    // Rows that cannot be told apart are not "live", whatever the channel is, and also after a rejoin:
+    // one that resumes brings no other rows.
     if (this.#fault && status !== "closed") return;
     this.#next.status = status;
     this.#next.error = error;

@@ -1,5 +1,6 @@
 /** How a collection is kept by a stream: what it asks for, and a channel of client.js that feeds it. */
 
+import { Complaints } from "./complaints.js";
 import { randomKey } from "./random_key.js";
 
 const OPTIONS = new Set(["filter", "schema", "select", "key", "order", "initial", "onChange", "topic", "private"]);
@@ -40,10 +41,22 @@ export function topicOf(table, { topic }) {
  * @returns {() => void} Ends it.
  */
 export function followChannel(open, binding, feed, backoff) {
+  const complaints = new Complaints(binding.table);
   let channel = null;
   let timer = null;
 
   function start() {
+    try {
+      follow();
+    } catch (error) {
+      // A channel that is in use is somebody else's, and is not left.
+      channel = null;
+      complaints.add(error.message);
+      feed.status("errored", error);
+    }
+  }
+
+  function follow() {
     const mine = open();
     channel = mine;
     if (mine === null) {

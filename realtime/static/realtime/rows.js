@@ -75,7 +75,10 @@ function opener(source, table, options) {
 /** A client that asks a function for its token joins without one unless it has asked before. */
 async function tokenOf(realtime) {
   const { accessToken, accessTokenValue = null, apiKey = null } = realtime;
-  if (accessToken && (accessTokenValue === null || accessTokenValue === apiKey)) await realtime.setAuth();
+  if (!accessToken || (accessTokenValue !== null && accessTokenValue !== apiKey)) return;
+  // `setAuth` only logs a function that fails, and the join would then be anonymous.
+  await accessToken.call(realtime);
+  await realtime.setAuth();
 }
 
 /** Feeds a collection by a channel of supabase-js. */
@@ -104,7 +107,36 @@ function follow(open, binding, feed) {
     feed.status(isLive ? "live" : "catching up");
   }
 
+  /** Joins with a token, or not at all: without one the rows would be those of somebody else. */
+  async function begin() {
+    try {
+      await open.ready();
+    } catch (error) {
+      if (isEnded) return;
+      timer = setTimeout(begin, backoff.next());
+      refuse(error);
+      return;
+    }
+    if (!isEnded) start();
+  }
+
   function start() {
+    try {
+      join();
+    } catch (error) {
+      // A channel that is in use is somebody else's, and is not left.
+      channel = null;
+      refuse(error);
+    }
+  }
+
+  function refuse(error) {
+    const cause = error instanceof Error ? error : new Error(String(error));
+    complaints.add(cause.message);
+    feed.status("errored", cause);
+  }
+
+  function join() {
     const mine = open.make();
     channel = mine;
     const only = (callback) => (...args) => mine === channel && callback(...args);
@@ -175,11 +207,7 @@ function follow(open, binding, feed) {
     if (mine) open.end(mine);
   }
 
-  open
-    .ready()
-    .catch((error) => complaints.add(error.message))
-    .then(() => isEnded || start());
-
+  begin();
   return () => {
     isEnded = true;
     leave();

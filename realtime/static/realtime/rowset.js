@@ -22,7 +22,9 @@ export class RowSet {
   #noted = new Map();
   #phase = "changes";
   #sorted = [];
-  #unsorted = [];
+  // Entries that are not in #sorted yet, by the text of their key: as many as there are rows at most,
+  // however long nobody reads them in order.
+  #unsorted = new Map();
   #rows = null;
 
   /**
@@ -125,7 +127,7 @@ export class RowSet {
     if (this.#phase === "replace") {
       for (const [text, { key, row }] of this.#entries) {
         if (this.#noted.get(text)) continue;
-        this.#entries.delete(text);
+        this.#remove(text);
         changes.push({ key, before: row, after: undefined });
       }
     }
@@ -133,11 +135,11 @@ export class RowSet {
       const old = this.#entries.get(text);
       if (entry === null) {
         if (old === undefined) continue;
-        this.#entries.delete(text);
+        this.#remove(text);
         changes.push({ key: old.key, before: old.row, after: undefined });
       } else if (old === undefined || !equal(old.row, entry.row)) {
         this.#entries.set(text, entry);
-        this.#unsorted.push(entry);
+        if (this.#compare) this.#unsorted.set(text, entry);
         changes.push({ key: entry.key, before: old?.row, after: entry.row });
       }
     }
@@ -145,6 +147,11 @@ export class RowSet {
     this.#phase = "changes";
     if (changes.length) this.#rows = null;
     return changes;
+  }
+
+  #remove(text) {
+    this.#entries.delete(text);
+    this.#unsorted.delete(text);
   }
 
   #note(row) {
@@ -178,11 +185,11 @@ export class RowSet {
     if (this.#rows === null) {
       const isHere = (entry) => this.#entries.get(entry.text) === entry;
       this.#sorted = this.#compare
-        ? [...this.#sorted.filter(isHere), ...this.#unsorted.filter(isHere)].sort(
+        ? [...this.#sorted.filter(isHere), ...this.#unsorted.values()].sort(
             (a, b) => this.#compare(a.row, b.row) || byKey(a, b),
           )
         : [...this.#entries.values()];
-      this.#unsorted = [];
+      this.#unsorted.clear();
     }
     return this.#sorted;
   }

@@ -71,6 +71,28 @@ test("the client closed while all rows were to be read again: the collection is 
   }
 });
 
+test("a topic that the page takes while all rows are to be read again is an error, and stays the page's", () => {
+  mock.timers.enable({ apis: ["setTimeout"] });
+  const lines = mock.method(console, "error", () => {});
+  const { Socket, client } = opened();
+  try {
+    const tasks = client.collection("task", { topic: "room" });
+    Socket.last.grant();
+    Socket.last.tell("resume", "resync required", { seq: 20 });
+    const taken = client.channel("room").subscribe();
+    mock.timers.tick(2000);
+    assert.equal(tasks.status, "errored");
+    assert.match(tasks.error.message, /room is open already/);
+    assert.equal(lines.mock.calls.filter(({ arguments: [line] }) => line.includes("room is open already")).length, 1);
+    tasks.close();
+    assert.equal(taken.status, "joining");
+  } finally {
+    client.close();
+    mock.restoreAll();
+    mock.timers.reset();
+  }
+});
+
 test("two collections of one table are on channels of their own, of topics that no other page has", () => {
   const { Socket, client } = opened();
   try {

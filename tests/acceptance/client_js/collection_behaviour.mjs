@@ -325,6 +325,23 @@ export function collectionBehaviour(name, setUp) {
       assert.equal(collection.size, 0);
     });
 
+    test("rows whose key is another stay an error after a rejoin that brings no other rows", async () => {
+      const { collection } = await joining();
+      Socket.last.grant();
+      sendSnapshot([{ uuid: "x" }]);
+      await pass();
+      await returned();
+      Socket.last.tell("resume", "caught up", { seq: 30 });
+      await pass();
+      assert.equal(collection.status, "errored");
+      assert.match(collection.error.message, /without id /);
+      sendSnapshot([{ id: 1 }], { seq: 31 });
+      await pass();
+      assert.equal(collection.status, "live");
+      assert.equal(collection.error, null);
+      assert.deepEqual(ids(collection), [1]);
+    });
+
     test("too many rows to send are a part of them, and it says so", async () => {
       const { collection } = await joining();
       Socket.last.grant();

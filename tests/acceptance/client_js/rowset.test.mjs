@@ -2,6 +2,8 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 
 import { loadClient } from "./server.mjs";
 
@@ -192,4 +194,24 @@ test("whatever comes, rows are in order and those of a plain map", () => {
       for (const row of rows) assert.equal(set.get(row.id), set.rows[rows.indexOf(row)]);
     }
   }
+});
+
+test("rows that were replaced or went are not kept, also while nobody reads the rows in order", async () => {
+  setFlagsFromString("--expose-gc");
+  const collect = runInNewContext("gc");
+  const set = setOf([{ id: 1, a: 0 }], { order: "a" });
+  const former = [];
+  for (let a = 1; a <= 50; a += 1) {
+    const rows = [{ id: 1, a }, { id: 1 + a, a }];
+    former.push(...rows.map((row) => new WeakRef(row)));
+    rows.forEach((row) => set.put(row));
+    set.commit();
+    set.drop({ id: 1 + a });
+    set.commit();
+  }
+  await new Promise((resolve) => setImmediate(resolve));
+  collect();
+  // The one that is there, and what the engine itself still holds of the last turn.
+  assert.ok(former.filter((row) => row.deref() !== undefined).length < 10);
+  assert.deepEqual(set.rows, [{ id: 1, a: 50 }]);
 });

@@ -80,6 +80,65 @@ describe("rows", () => {
     client.disconnect();
   });
 
+  test("a topic in use is an error, and the channel that has it stays", async () => {
+    const Socket = fakeWebSocket();
+    const client = realtime(Socket);
+    client.connect();
+    Socket.last.accept();
+    const lines = mock.method(console, "error", () => {});
+    try {
+      const taken = client.channel("room").subscribe();
+      const tasks = rows(client, "task", { topic: "room" });
+      await settle();
+      mock.timers.tick(0);
+      assert.equal(tasks.status, "errored");
+      assert.match(tasks.error.message, /after `subscribe\(\)`/);
+      assert.equal(lines.mock.callCount(), 1);
+      tasks.close();
+      assert.deepEqual(client.getChannels(), [taken]);
+    } finally {
+      client.disconnect();
+      mock.restoreAll();
+    }
+  });
+
+  test("a client whose token cannot be had does not join without one, and tries again", async () => {
+    const Socket = fakeWebSocket();
+    const lines = mock.method(console, "error", () => {});
+    let isOffline = true;
+    const client = new RealtimeClient("ws://server.test/realtime/v1", {
+      params: { apikey: "k" },
+      transport: Socket,
+      accessToken: async () => {
+        if (isOffline) throw new Error("no session");
+        return "jwt";
+      },
+    });
+    try {
+      const tasks = rows(client, "task", { topic: "room" });
+      await settle();
+      await settle();
+      assert.equal(tasks.status, "errored");
+      assert.equal(tasks.error.message, "no session");
+      assert.deepEqual(client.getChannels(), []);
+      mock.timers.tick(2000);
+      await settle();
+      await settle();
+      const failures = lines.mock.calls.filter(({ arguments: [line] }) => line === "task: no session");
+      assert.equal(failures.length, 1);
+      isOffline = false;
+      mock.timers.tick(4000);
+      for (let turn = 0; turn < 4; turn += 1) await settle();
+      Socket.last.accept();
+      await settle();
+      assert.equal(Socket.last.join()[4].access_token, "jwt");
+      tasks.close();
+    } finally {
+      client.disconnect();
+      mock.restoreAll();
+    }
+  });
+
   test("a client that asks for its token has it before it joins", async () => {
     const Socket = fakeWebSocket();
     const client = new RealtimeClient("ws://server.test/realtime/v1", {
