@@ -34,6 +34,8 @@ from auth_rls.sql.columns import UnsupportedColumn, columns_of
 
 # Results in one answer.
 _PAGE = 20
+# Digits of a page's number.
+_PAGE_DIGITS = 9
 # Columns that the search of rows looks through: each costs a look at every row.
 _SEARCHED = 4
 # What fields for the name of a person are called, beside the user model's own.
@@ -223,10 +225,6 @@ def columns_table(policy: Policy) -> SafeString:
     )
 
 
-def _operators(kind: Kind) -> str:
-    return ", ".join(sorted(policy_operators(kind)))
-
-
 def _kind(kind: Kind, field: Any) -> str:
     """A kind, with the table that a foreign key leads to, or the field's choices."""
     if field.remote_field is not None:
@@ -243,7 +241,12 @@ def _kind(kind: Kind, field: Any) -> str:
 def _answer(request: HttpRequest, found: QuerySet[Any], described: Any) -> JsonResponse:
     """One page of results. Nothing is counted, because tables may be large."""
     number = request.GET.get("page", "1")
-    start = (max(int(number), 1) - 1) * _PAGE if number.isascii() and number.isdigit() else 0
+    if not (number.isascii() and number.isdigit()):
+        number = "1"
+    # More digits are no number of Python's, or of the database's.
+    if len(number) > _PAGE_DIGITS:
+        return JsonResponse(_NOTHING)
+    start = (max(int(number), 1) - 1) * _PAGE
     items = list(found[start : start + _PAGE + 1])
     results = [{"id": id_, "text": text} for id_, text in map(described, items[:_PAGE])]
     return JsonResponse({"results": results, "pagination": {"more": len(items) > _PAGE}})

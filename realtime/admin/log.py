@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from django.contrib import admin
@@ -18,6 +19,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from auth_rls.access import authority
+from auth_rls.admin.reader import Reader
 from realtime.admin.documents import MAX_DOCUMENT, changed, document, moment, short_moment
 from realtime.admin.read_only import ReadOnlyAdmin
 from realtime.models import (
@@ -86,18 +88,37 @@ def _internal_tables() -> frozenset[str]:
     return frozenset(names) & (followed | deciding) - shown
 
 
-def _names(actors: Collection[str | None]) -> dict[str | None, str | None]:
-    """The names of users for those actors that are primary keys of users; None for the others."""
+def _held(field: Any, text: str) -> Any:
+    """The value that `text` is for a field of a model. Raises ValueError where the field cannot
+    hold it; an actor may be any text, and so may a word of a search."""
+    try:
+        value = field.to_python(text)
+        if isinstance(value, int):
+            # Queries with an integer beyond the column's range fail.
+            field.run_validators(value)
+        hash(value)
+    except (ValidationError, TypeError, OverflowError) as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
+def _column_of(field: Any) -> Any:
+    """The field itself, or the one that a foreign key (a parent link, a profile) leads to."""
+    while field.remote_field is not None:
+        field = field.target_field
+    return field
+
+
+def _names(actors: Collection[str | None]) -> dict[str | None, str]:
+    """The names of users for those actors that are primary keys of users."""
     users = get_user_model()
-    keys = {}
+    column = _column_of(users._meta.pk)
+    keys = set()
     for actor in set(actors) - {None}:
-        try:
-            keys[users._meta.pk.to_python(actor)] = actor
-        except ValidationError:
-            continue
+        with suppress(ValueError):
+            keys.add(_held(column, str(actor)))
     found = users._base_manager.in_bulk(list(keys))
-    named = {str(pk): user.get_username() for pk, user in found.items()}
-    return {actor: named.get(actor) for actor in actors if actor is not None}
+    return {str(pk): user.get_username() for pk, user in found.items()}
 
 
 class _EntryChangeList(ChangeList):
@@ -105,9 +126,8 @@ class _EntryChangeList(ChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
-        names = _names([entry.actor for entry in self.result_list])
-        for entry in self.result_list:
-            vars(entry)["actor_name"] = names.get(entry.actor)
+        owner: Any = self.model_admin
+        owner.name_actors(request, self.result_list)
         found = _changed_columns(self.result_list)
         for entry in self.result_list:
             vars(entry)["changed_columns"] = found.get(entry.pk)
@@ -125,7 +145,8 @@ class WalEntryAdmin(ReadOnlyAdmin):
     list_per_page = 50
     search_fields = ("table_name", "pk_text", "seq", "actor")
     search_help_text = _(
-        "A table, a row key, a seq, or an actor by key or username; several words must all fit."
+        "A table, a row key, a seq, or an actor by key or, where you may view all users, by "
+        "username; several words must all fit."
     )
     # Unnumbered entries are the newest; ids follow the log closely and are indexed.
     ordering = ("-id",)
@@ -152,11 +173,32 @@ class WalEntryAdmin(ReadOnlyAdmin):
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         for word in search_term.split():
-            fits = Q(pk_text=word) | Q(table_name__icontains=word) | Q(actor__in=_actors(word))
-            if word.isascii() and word.isdigit() and int(word) < _BIGINT:
+            actors = _actors(word) if self._may_name(request) else [word]
+            fits = Q(pk_text=word) | Q(table_name__icontains=word) | Q(actor__in=actors)
+            if word.isascii() and word.isdigit() and len(word) < 20 and int(word) < _BIGINT:
                 fits |= Q(seq=int(word))
             queryset = queryset.filter(fits)
         return queryset, False
+
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> WalEntry | None:
+        entry = super().get_object(request, object_id, from_field)
+        if entry is not None:
+            self.name_actors(request, [entry])
+        return entry
+
+    def name_actors(self, request: HttpRequest, entries: Sequence[WalEntry]) -> None:
+        """Note the usernames of the actors at the entries, for those who may view all users: a key
+        of a user says no more than the rows do, a name does."""
+        if not self._may_name(request):
+            return
+        names = _names([entry.actor for entry in entries])
+        for entry in entries:
+            vars(entry)["actor_name"] = names.get(entry.actor)
+
+    def _may_name(self, request: HttpRequest) -> bool:
+        return Reader(request, self.admin_site).sees_all_rows(get_user_model())
 
     @admin.display(description="seq", ordering="seq")
     def position(self, entry: WalEntry) -> str:
@@ -169,8 +211,7 @@ class WalEntryAdmin(ReadOnlyAdmin):
     def who(self, entry: WalEntry) -> SafeString | str:
         if entry.actor is None:
             return "-"
-        known = vars(entry)
-        name = known["actor_name"] if "actor_name" in known else _names([entry.actor])[entry.actor]
+        name = vars(entry).get("actor_name")
         text = entry.actor if name is None else f"{name} ({entry.actor})"
         return format_html('<span class="realtime-actor">{}</span>', text)
 
@@ -211,7 +252,11 @@ class WalEntryAdmin(ReadOnlyAdmin):
 def _actors(word: str) -> list[str]:
     """The actors that a word of a search may mean: the word itself, and the user of that name."""
     users = get_user_model()
-    named = users._base_manager.filter(**{users.USERNAME_FIELD: word})
+    try:
+        name = _held(_column_of(users._meta.get_field(users.USERNAME_FIELD)), word)
+    except ValueError:
+        return [word]
+    named = users._base_manager.filter(**{users.USERNAME_FIELD: name})
     return [word, *map(str, named.values_list("pk", flat=True))]
 
 

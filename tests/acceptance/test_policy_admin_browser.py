@@ -95,6 +95,16 @@ def test_columns_appear_as_soon_as_a_permission_is_picked(page: Page) -> None:
     page.wait(f"{shown}.includes('Columns of demo.Task') && {shown}.includes('assignee_id')")
 
 
+def test_a_session_that_has_ended_is_said_in_words(page: Page) -> None:
+    page.call("Network.deleteCookies", name="sessionid", url=page.run("location.origin"))
+    page.run("document.querySelector('#auth-rls-test-button').click()")
+    page.wait(f"{PANEL}.textContent.includes('You are signed out')")
+    shown = "document.querySelector('#auth-rls-columns')"
+    page.run("void django.jQuery('#id_permission').trigger('change')")
+    page.wait(f"{shown}.textContent.includes('You are signed out')")
+    assert page.run(f"{shown}.querySelector('form')") is None
+
+
 def test_a_row_is_picked_for_the_permission_that_is_picked(page: Page) -> None:
     page.run("document.querySelector('.object-tools a[href*=explain]').click()")
     page.wait("location.pathname.endsWith('/explain/') && document.readyState == 'complete'")

@@ -138,6 +138,39 @@ def test_entries_show_who_wrote_and_are_found_by_it(client: Client) -> None:
     assert f"root ({root.pk})" in detail(client, WalEntry.objects.get(pk_text="7100"))
 
 
+@pytest.mark.parametrize("actor", ["9" * 30, "-" + "9" * 30, "9" * 5000, "1e400", "²", "\u0661"])
+def test_an_actor_that_can_be_no_users_key_is_shown_as_it_is(client: Client, actor: str) -> None:
+    with realtime.actor(actor):
+        Team.objects.create(pk=7100, name="a")
+    entry = WalEntry.objects.get(pk_text="7100")
+    assert str(entry.actor) in page(client, LIST)
+    assert str(entry.actor) in detail(client, entry)
+    assert keys(client, q=str(entry.actor)) == ["7100"]
+
+
+def test_a_word_of_very_many_digits_finds_nothing(client: Client) -> None:
+    Team.objects.create(pk=7100, name="a")
+    assert keys(client, q="9" * 30) == keys(client, q="9" * 5000) == []
+
+
+def test_names_of_users_are_shown_and_searched_for_those_who_may_view_them(client: Client) -> None:
+    ada = get_user_model().objects.create_user("wilhelmina")
+    with realtime.actor(ada):
+        Team.objects.create(pk=7100, name="a")
+    entry = WalEntry.objects.get(pk_text="7100")
+    reader = get_user_model().objects.create_user("reader", is_staff=True)
+    reader.user_permissions.add(Permission.objects.get(codename="view_walentry"))
+    client.force_login(reader)
+    for text in (page(client, LIST), detail(client, entry)):
+        assert f">{ada.pk}<" in text and "wilhelmina" not in text
+    assert keys(client, q="wilhelmina") == []
+    assert keys(client, q=f"{ada.pk} zoo_team") == ["7100"]
+    reader.user_permissions.add(Permission.objects.get(codename="view_user"))
+    for text in (page(client, LIST), detail(client, entry)):
+        assert f"wilhelmina ({ada.pk})" in text
+    assert keys(client, q="wilhelmina") == ["7100"]
+
+
 def test_the_images_are_shown_over_several_lines_digit_for_digit(client: Client) -> None:
     Note.objects.create(title="<b>bold</b>", price="12.50")
     Note.objects.update(score=1)

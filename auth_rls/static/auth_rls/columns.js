@@ -10,12 +10,21 @@ document.addEventListener("DOMContentLoaded", () => {
   async function read() {
     const mine = ++asked;
     const query = new URLSearchParams({ permission: permission.value });
-    const answer = await fetch(`${shown.dataset.url}?${query}`, { credentials: "same-origin" });
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    let parts;
+    try {
+      const answer = await fetch(`${shown.dataset.url}?${query}`, { credentials: "same-origin" });
+      // The page for signing in, after the session has ended.
+      if (answer.redirected) throw new Error("You are signed out: sign in again in another tab.");
+      if (!answer.ok) throw new Error(`${answer.status} ${answer.statusText}`);
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      parts = page.body.childNodes;
+    } catch (error) {
+      parts = [String(error.message || error)];
+    }
     // Of two answers on the way, the one to the last question stays.
-    if (answer.ok && mine === asked) shown.replaceChildren(...page.body.childNodes);
+    if (mine === asked) shown.replaceChildren(...parts);
   }
 
   // select2 tells jQuery alone.
-  django.jQuery(permission).on("change", () => read().catch(console.error));
+  django.jQuery(permission).on("change", () => void read());
 });

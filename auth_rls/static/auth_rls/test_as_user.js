@@ -17,6 +17,8 @@ document.addEventListener("DOMContentLoaded", () => {
         body: new FormData(button.form),
         credentials: "same-origin",
       });
+      // The page for signing in, after the session has ended.
+      if (answer.redirected) throw new Error("You are signed out: sign in again in another tab.");
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       const result = page.getElementById("auth-rls-test-result");
       if (!result) throw new Error(`${answer.status} ${answer.statusText}`);

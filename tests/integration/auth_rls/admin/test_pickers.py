@@ -142,6 +142,14 @@ def test_answers_come_in_pages(admin: Client) -> None:
     assert admin.get(f"{LIST}rows/", {**query, "page": "-x"}).status_code == 200
 
 
+@pytest.mark.parametrize("page", ["1" + "0" * 30, "9" * 5000, "999999999"])
+def test_behind_the_last_page_nothing_is_offered(admin: Client, page: str) -> None:
+    Note.objects.create(title="note")
+    assert rows(admin, "note") != []
+    for what in ("rows", "users", "permissions"):
+        assert found(admin, what, permission="zoo.view_note", page=page) == []
+
+
 def test_rows_out_of_sight_are_not_offered() -> None:
     shown = Note.objects.create(title="public", is_public=True)
     hidden = Note.objects.create(title="hidden")
