@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 
+from django.apps import apps
 from django.conf import settings
 from django.urls import get_resolver
 
@@ -24,8 +25,11 @@ def prepare() -> None:
 
 def _load_urls() -> None:
     """Load the project's URLs and views. Django loads them for the first request, on the event
-    loop, where every socket waits for it."""
-    if not getattr(settings, "ROOT_URLCONF", None):
+    loop, where every socket waits for it.
+
+    Not where an app's `ready()` imports the routes: views may need what later apps set up.
+    """
+    if not apps.ready or not getattr(settings, "ROOT_URLCONF", None):
         return
     try:
         get_resolver().url_patterns  # noqa: B018  (a property that loads them)

@@ -22,6 +22,26 @@ import realtime_project.asgi
 print(realtime_project.asgi.application is not None)
 """
 
+EARLY_ROUTES = """
+import sys
+import types
+import django
+from django.apps import AppConfig
+from django.conf import settings
+
+class Early(AppConfig):
+    name, path = "early", "."
+
+    def ready(self):
+        import realtime.routing
+        print("realtime_project.urls" in sys.modules)
+
+early = sys.modules["early"] = types.ModuleType("early")
+early.Early = Early
+settings.INSTALLED_APPS = ["early.Early", *settings.INSTALLED_APPS]
+django.setup()
+"""
+
 # The first socket of plain uvicorn, whose client sends thousands of messages at once.
 FIRST_SOCKET = """
 import asyncio
@@ -79,6 +99,10 @@ def test_the_urls_are_loaded_before_the_first_request() -> None:
 
 def test_urls_that_cannot_be_loaded_are_no_reason_to_serve_no_sockets() -> None:
     assert printed(BROKEN_URLS) == "True"
+
+
+def test_urls_are_not_loaded_before_all_apps_are_ready() -> None:
+    assert printed(EARLY_ROUTES) == "False"
 
 
 def test_the_first_socket_of_plain_uvicorn_is_parsed_in_pieces() -> None:
