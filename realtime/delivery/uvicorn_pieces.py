@@ -13,6 +13,7 @@ from typing import Any
 
 from realtime.delivery.inbound import PIECE, payer_of, reading_share
 from realtime.delivery.inbound_bytes import SMALL_BYTES, holding_of
+from realtime.util.payer_queue import Payer
 
 Parse = Callable[[bytes], None]
 # The attribute of a protocol that holds what is not parsed yet.
@@ -52,7 +53,7 @@ async def parse_pieces(protocol: Any, parse: Parse) -> None:
     rest = vars(protocol).get(_REST)
     if rest is None:
         return
-    payer, share = payer_of(protocol.client, protocol), reading_share()
+    payer, share = _payer(protocol), reading_share()
 
     def parse_one() -> None:
         piece = bytes(rest[:PIECE])
@@ -89,7 +90,7 @@ def holds_too_much(protocol: Any) -> bool:
     if holding is None:
         if size <= SMALL_BYTES:
             return False
-        holding = holding_of(payer_of(protocol.client, protocol).account)
+        holding = holding_of(_payer(protocol).account)
         setattr(protocol, _HOLDING, holding)
     return not holding.set(size)
 
@@ -109,6 +110,14 @@ def release(event: Any) -> None:
     """Forget the payload of a frame that was taken. `websockets` keeps a connection's last frame
     until the next one is complete."""
     event.data = b""
+
+
+def _payer(protocol: Any) -> Payer:
+    """Who pays for what the connection reads. Behind a proxy the scope has the client's address,
+    which `--proxy-headers` puts there when the application is called; the protocol keeps the
+    proxy's. Nothing of a client is counted before that call but the head of its handshake."""
+    scope = vars(protocol).get("scope") or {}
+    return payer_of(scope.get("client") or protocol.client, protocol)
 
 
 def _held(protocol: Any) -> int:

@@ -22,6 +22,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import CloseCode
 
+from realtime.delivery.client_frames import bound_frames
 from realtime.delivery.direct_outbox import DirectOutbox
 from realtime.delivery.frame import SharedFrame
 from realtime.process.hub import hub
@@ -250,6 +251,47 @@ async def test_nor_does_a_socket_that_was_served(ws: Any, granted: Any) -> None:
                 await auntil(lambda consumer=consumer: consumer() is None)
             finally:
                 gc.enable()
+
+
+@pytest.mark.parametrize("ws", [FanoutProtocol, "websockets-sansio"])
+async def test_clients_behind_a_proxy_do_not_share_what_one_address_may_hold(ws: Any) -> None:
+    """Each of them holds a message that is not complete, together more than an address may."""
+    holding, go_on = asyncio.Semaphore(0), asyncio.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        bound_frames(send, 1_048_576)
+        await receive()
+        await send({"type": "websocket.accept"})
+        size = len((await receive()).get("text") or "")
+        await send({"type": "websocket.send", "text": str(size)})
+        await receive()
+
+    async def one(address: str, number: int) -> Any:
+        headers = {"X-Forwarded-For": f"192.0.2.{number}"}
+        async with client(address, additional_headers=headers, compression=None) as link:
+
+            async def parts() -> AsyncIterator[str]:
+                yield "x" * 1_000_000
+                # The answer to a ping shows that the part has been read.
+                await (await link.ping())
+                holding.release()
+                await go_on.wait()
+                yield "x"
+
+            await link.send(parts())
+            return await receive(link)
+
+    async with (
+        serving(application, ws=ws, forwarded_allow_ips="*") as address,
+        asyncio.timeout(PATIENCE_SECONDS),
+    ):
+        clients = [asyncio.create_task(one(address, number)) for number in range(18)]
+        for _ in clients:
+            held = asyncio.create_task(holding.acquire())
+            await asyncio.wait([held, *clients], return_when=asyncio.FIRST_COMPLETED)
+            assert held.done()
+        go_on.set()
+        assert await asyncio.gather(*clients) == ["1000001"] * 18
 
 
 async def test_what_an_application_cannot_send_is_its_own_trouble() -> None:

@@ -35,7 +35,7 @@ def test_in_total_those_give_up_theirs_that_have_more_than_their_part() -> None:
 def test_what_is_given_back_is_there_for_others() -> None:
     ledger = InboundBytes(each=2 * LARGE, total=100 * LARGE)
     first, second = InboundHolding(ledger, "a"), InboundHolding(ledger, "a")
-    assert first.set(2 * LARGE) and not second.set(LARGE)
+    assert first.set(2 * LARGE) and not second.set(LARGE + 1)
     # A connection that gives up some of its bytes is not asked for the others.
     assert first.set(2 * LARGE - SMALL_BYTES)
     assert first.set(0) and second.set(2 * LARGE)
@@ -49,15 +49,61 @@ def test_what_is_small_is_not_counted() -> None:
     assert ledger.total == 0
 
 
-@given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 5)), max_size=200), st.integers(1, 20))
+def test_those_who_hold_much_close_nobody_of_their_address_who_holds_little() -> None:
+    ledger = InboundBytes()
+    hogs = [InboundHolding(ledger, "a") for _ in range(16)]
+    assert all(hog.set(1_048_575) for hog in hogs)
+    assert InboundHolding(ledger, "a").set(20_000)
+    # One more of them does not pass.
+    assert not InboundHolding(ledger, "a").set(1_048_575)
+
+
+def test_nor_does_an_address_that_fills_the_total() -> None:
+    ledger = InboundBytes(each=3 * LARGE, total=3 * LARGE)
+    hogs = [InboundHolding(ledger, "a") for _ in range(3)]
+    assert all(hog.set(LARGE) for hog in hogs)
+    assert InboundHolding(ledger, "b").set(LARGE)
+    assert InboundHolding(ledger, "a").set(LARGE // 2)
+    assert not InboundHolding(ledger, "a").set(LARGE)
+
+
+def harmonic(count: int) -> float:
+    return sum(1 / number for number in range(1, count + 1))
+
+
+EACH, TOTAL, MOST = 4 * LARGE, 6 * LARGE, 5 * LARGE
+STEPS = st.lists(st.tuples(st.integers(0, 19), st.integers(0, MOST)), max_size=200)
+
+
+@given(STEPS, st.integers(1, 20))
 def test_whoever_gives_up_what_is_refused_keeps_the_bounds(
     steps: list[tuple[int, int]], addresses: int
 ) -> None:
-    ledger = InboundBytes(each=20 * LARGE, total=30 * LARGE)
+    ledger = InboundBytes(each=EACH, total=TOTAL)
     holdings = [InboundHolding(ledger, str(number % addresses)) for number in range(20)]
     for number, size in steps:
-        if not holdings[number].set(size * LARGE):
+        if not holdings[number].set(size):
             holdings[number].set(0)
-    assert ledger.total <= 2 * 30 * LARGE
+        assert ledger.total <= TOTAL * (1 + harmonic(addresses) + harmonic(20))
+        if addresses == 1:
+            assert ledger.total <= MOST + EACH * harmonic(20)
     del holdings
     assert ledger.total == 0
+
+
+@given(STEPS, st.integers(1, 20))
+def test_whoever_holds_no_more_than_its_equal_part_is_never_refused(
+    steps: list[tuple[int, int]], addresses: int
+) -> None:
+    ledger = InboundBytes(each=EACH, total=TOTAL)
+    holdings = [InboundHolding(ledger, str(number % addresses)) for number in range(20)]
+    sizes = [0] * 20
+    for number, size in steps:
+        kept = holdings[number].set(size)
+        sizes[number] = size if size > SMALL_BYTES else 0
+        holding = sum(map(bool, sizes))
+        of_address = sum(map(bool, sizes[number % addresses :: addresses]))
+        assert kept or size * of_address > EACH or size * holding > TOTAL
+        if not kept:
+            holdings[number].set(0)
+            sizes[number] = 0

@@ -112,6 +112,16 @@ def test_parts_of_messages_of_one_address_are_bounded_together() -> None:
     assert not holds_too_much(late)
 
 
+def test_clients_behind_a_proxy_are_told_apart_by_the_address_in_the_scope() -> None:
+    many: list[Any] = [Protocol() for _ in range(30)]
+    for number, one in enumerate(many):
+        one.scope = {"client": one.client}
+        # As middleware does when the application is called.
+        one.scope["client"] = (f"192.0.2.{number}", 0)
+        one.conn.reader.buffer += bytes(1_000_000)
+    assert not any(holds_too_much(one) for one in many)
+
+
 async def test_a_small_packet_is_parsed_at_once() -> None:
     one = Protocol()
     one.data_received(b"abc")
