@@ -61,9 +61,7 @@ async def messages(server: Server, seed: int, vsn: str) -> None:
     for _ in range(6):
         with contextlib.suppress(WebSocketException, OSError):
             address = server.address(query=f"apikey={ANON_KEY}&vsn={vsn}")
-            async with connect(
-                address, compression=None, proxy=None, max_queue=None
-            ) as client:
+            async with connect(address, compression=None, proxy=None, max_queue=None) as client:
                 for _ in range(60):
                     await client.send(scrambled(random, known))
 
