@@ -126,17 +126,11 @@ def _triggers(connection: BaseDatabaseWrapper) -> Problem | None:
     if not wrong:
         return None
 
-    def mend() -> None:
-        changed = triggers.reconcile(connection.alias)
-        if any(trigger.state is triggers.State.MISSING for trigger in changed):
-            # Writes without a trigger are not in the log.
-            begin_epoch(connection)
-
     tables = ", ".join(sorted({trigger.table for trigger in wrong}))
     return Problem(
         f"Capture triggers are missing, stale or left over: {tables}.",
         "They are made what they should be; where one was missing, a new epoch begins.",
-        mend,
+        lambda: triggers.restore(connection.alias),
     )
 
 

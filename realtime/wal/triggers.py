@@ -27,7 +27,7 @@ from realtime.wal.catalog import Catalog, State, Trigger
 from realtime.wal.head import begin_epoch, read_head
 from realtime.wal.vendor import UnknownVendor, supports, vendor_of
 
-__all__ = ["State", "Trigger", "UnknownVendor", "reconcile", "status", "uninstall"]
+__all__ = ["State", "Trigger", "UnknownVendor", "reconcile", "restore", "status", "uninstall"]
 
 logger = logging.getLogger(__name__)
 
@@ -120,8 +120,29 @@ def reconcile(using: str | None = None) -> list[Trigger]:
     return changes
 
 
+def restore(using: str | None = None) -> list[Trigger]:
+    """`reconcile`, and begin a new epoch where a table of which the log may have entries lacked a
+    trigger: writes without one are not in the log, so clients must read their rows again. Returns
+    the changed triggers. In a database thread."""
+    return _restore(using, _known_tables(using))
+
+
+def _restore(using: str | None, known: Collection[str]) -> list[Trigger]:
+    changes = reconcile(using)
+    if any(trigger.state is State.MISSING and trigger.table in known for trigger in changes):
+        begin_epoch(_connection(using))
+    return changes
+
+
+def _restore_published(using: str | None) -> list[Trigger]:
+    """`restore` after a change of policies. Tables that are not published come and go with the
+    policies that read them, so a trigger that they lacked tells of no lost write."""
+    shown = {label(entry.schema, entry.table) for entry in published.published()}
+    return _restore(using, _known_tables(using) & shown)
+
+
 def uninstall(using: str | None = None) -> list[str]:
-    """Drop every capture trigger; returns their names. Until the next `reconcile`, writes go
+    """Drop every capture trigger; returns their names. Until the next `restore`, writes go
     on uncaptured."""
     connection = _connection(using)
     return vendor_of(connection).catalog(connection).remove()
@@ -259,30 +280,28 @@ def after_migrations(using: str, **kwargs: Any) -> None:
     """Receiver of post_migrate: install the wanted triggers."""
     if not _concerns(using):
         return
-    known = _known_tables(using)
-    missing = {t.table for t in reconcile(using) if t.state is State.MISSING}
-    if missing & known:
-        # Writes without a trigger are not in the log: clients must read their rows again.
-        begin_epoch(connections[using])
+    restore(using)
 
 
-def _known_tables(using: str) -> set[str]:
+def _known_tables(using: str | None) -> set[str]:
     """The tables of which the log may have entries already."""
     from realtime.models import WalRelation
 
     if not log_exists(using):
         return set()
-    names = WalRelation.objects.using(using).values_list("schema_name", "table_name")
+    names = WalRelation.objects.using(_connection(using).alias).values_list(
+        "schema_name", "table_name"
+    )
     return {label(schema, table) for schema, table in names.distinct()}
 
 
 def follow_policies(using: str) -> None:
-    """`reconcile` for a server process that has noticed a change of policies. A failure is logged;
+    """`restore` for a server process that has noticed a change of policies. A failure is logged;
     without its triggers, a table that decides access counts as it was last read."""
     if not supports(connections[using]):
         return
     try:
-        reconcile(using)
+        _restore_published(using)
     except DatabaseError as error:
         logger.error(
             "triggers cannot be reconciled with the policies: %s",
@@ -296,5 +315,5 @@ def _policy_changed(using: str, **kwargs: Any) -> None:
     raised in the save."""
     if supports(connections[settings.DATABASE]):
         transaction.on_commit(
-            functools.partial(reconcile, settings.DATABASE), using=using, robust=True
+            functools.partial(_restore_published, settings.DATABASE), using=using, robust=True
         )

@@ -39,7 +39,7 @@ class Command(BaseCommand):
     def _install(self, using: str, verbosity: int) -> None:
         if not install.log_exists(using):
             raise CommandError("The tables of the log do not exist yet; run `migrate` first.")
-        changes = install.reconcile(using)
+        changes = install.restore(using)
         if verbosity > 1:
             self._print(changes)
         if verbosity:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from io import StringIO
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.core.management import call_command
 from django.db import connection
 
 import realtime
@@ -21,6 +23,7 @@ from realtime.event_log import sequencer
 from realtime.models import WalEntry
 from realtime.process.hub import hub
 from realtime.wal import published, triggers
+from tests.support.live_sets import MINE
 from tests.support.socket_client import Client, closed, db
 from tests.support.tokens import token
 from tests.support.waiting import auntil
@@ -416,3 +419,46 @@ async def test_a_user_who_may_not_ask_any_more_joins_nothing(
     await settle()
     await client.push("realtime:after", "phx_join", {"config": {"private": private}, **own})
     assert await closed(client) == 4401
+
+
+# --- captures that were away --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["install", "repair", "policy"])
+async def test_writes_without_triggers_are_told_when_the_triggers_come_back(
+    connect: Any, granted: Any, way: str
+) -> None:
+    """A membership that ended meanwhile shows no row, and a cursor from before is not valid."""
+    await db(granted, "view_note", using={"team__in": MINE})
+
+    def prepare() -> tuple[User, Team, Member]:
+        user = User.objects.create_user("ada")
+        team = Team.objects.create(name="hers")
+        return user, team, Member.objects.create(user=user, team=team)
+
+    user, team, member = await db(prepare)
+    client = await connect(token=token(user.pk))
+    await client.listen()
+    await db(Note.objects.create, title="before", team=team)
+    cursor = f"{hub().position.epoch}:{(await client.change())['seq']}"
+
+    def away() -> None:
+        triggers.uninstall()
+        member.delete()
+        Note.objects.create(title="lost", team=team)
+        match way:
+            case "install":
+                call_command("realtime_triggers", "install", verbosity=0)
+            case "repair":
+                call_command("realtime_repair", stdout=StringIO())
+            case _:
+                Policy.objects.get().save()
+
+    await db(away)
+    await client.until(lambda f: f[3] == "system" and f[4]["message"] == "resync required")
+    await db(Note.objects.create, title="secret", team=team)
+    await settle()
+    assert await everything(client) == []
+    late = await connect(token=token(user.pk))
+    await late.join(postgres_changes=[{**TABLE, "since": cursor}])
+    await late.until(lambda f: f[3] == "system" and f[4]["message"] == "resync required")
