@@ -13,13 +13,13 @@ from typing import Any
 import django
 from django.conf import settings
 
-from tests.support import redis
+from tests.support.layers import layers
 
 settings.configure(
     SECRET_KEY="a benchmark's",
     ALLOWED_HOSTS=["*"],
     INSTALLED_APPS=["channels"],
-    CHANNEL_LAYERS=redis.layers(
+    CHANNEL_LAYERS=layers(
         os.environ.get("BENCHMARK_LAYER", "memory"), os.environ.get("REDIS_URL", "")
     ),
 )

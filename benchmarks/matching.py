@@ -109,7 +109,7 @@ def by_membership(count: int) -> float:
         select = Select("Member", "team", Test("user", "exact", user), kind=Kind.INT)
         # In strides, so that every team has as many members and no two users the same teams.
         stride = max(teams // TEAMS_EACH, 1)
-        mine = {(user + n * stride) % teams: 1 for n in range(TEAMS_EACH)}
+        mine: dict[object, int] = {(user + n * stride) % teams: 1 for n in range(TEAMS_EACH)}
         lookups.add(select, mine, True)
         predicates.append((TRUE, Test("team", "in", select)))
     manager = manager_of(predicates, lookups.members)
