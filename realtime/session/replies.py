@@ -97,9 +97,11 @@ class Replies:
         *,
         working: bool,
         hints: Mapping[str, str] = MappingProxyType({}),
+        subject: str | None = None,
     ) -> list[Effect]:
         """The `system` messages about a channel's bindings: one error per problem, then the success
-        if some binding is `working`. `hints` has by its message what goes with one of them."""
+        if some binding is `working`. `hints` has by its message what goes with one of them;
+        `subject` is the mark of another subject of the channel, told with the success."""
         extension = "postgres_changes"
         effects: list[Effect] = []
         for problem in problems:
@@ -109,6 +111,8 @@ class Replies:
         if working:
             message = errors.SUBSCRIBED
             more = {"hint": hints[message]} if message in hints else {}
+            if subject is not None:
+                more["subject"] = subject
             effects.append(self.system(channel.name, channel, "ok", extension, message, **more))
         return effects
 

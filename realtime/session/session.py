@@ -261,6 +261,7 @@ class Session:
         expires_at: float | None,
         at: Position,
         rights: TopicRights,
+        subject: str,
         replayed: Sequence[str | bytes] = (),
         presence: bytes = b"{}",
         hints: Mapping[str, str] = MappingProxyType({}),
@@ -269,8 +270,8 @@ class Session:
 
         `problems` are the texts of bindings that can never deliver, and `hints` by these texts what
         may help; `replayed` are frames of stored broadcasts; `presence` is the payload of
-        `presence_state`, which is sent only to a channel that shows presence and may see it. Call
-        `release` afterwards.
+        `presence_state`, which is sent only to a channel that shows presence and may see it;
+        `subject` is the mark of the channel's subject. Call `release` afterwards.
         """
         if self.channels.get(channel.topic) is not channel:
             return [Leave(channel)]
@@ -282,7 +283,12 @@ class Session:
         channel.expires_at = expires_at
         channel.rights = rights
         config = channel.config
-        response = {"postgres_changes": config.echoes, "epoch": at.epoch, "seq": at.seq}
+        response = {
+            "postgres_changes": config.echoes,
+            "epoch": at.epoch,
+            "seq": at.seq,
+            "subject": subject,
+        }
         # The echoes may be large, and are needed only once.
         channel.config = replace(config, echoes=())
         effects: list[Effect] = [self._replies.join_reply(channel, "ok", response)]
@@ -302,10 +308,13 @@ class Session:
         *,
         working: bool,
         hints: Mapping[str, str] = MappingProxyType({}),
+        subject: str | None = None,
     ) -> list[Effect]:
         channel.follows = working
         channel.is_told_of_waiting = errors.SUBSCRIBED in hints and self.waiting() is not None
-        return self._replies.subscribed(channel, problems, working=working, hints=hints)
+        return self._replies.subscribed(
+            channel, problems, working=working, hints=hints, subject=subject
+        )
 
     def release(self, channel: Channel, most: int | None = None) -> list[Effect]:
         """Handle the messages that waited for the channel's join, or for its token: the first
@@ -369,16 +378,17 @@ class Session:
         *,
         problems: Sequence[str],
         expires_at: float | None,
+        subject: str,
         hints: Mapping[str, str] = MappingProxyType({}),
     ) -> list[Effect]:
-        """The channel is subscribed again, as the subject of another token. Call `release`
-        afterwards, unless yet another one has come."""
+        """The channel is subscribed again, as the subject of another token, whose mark is
+        `subject`. Call `release` afterwards, unless yet another one has come."""
         if self.channels.get(channel.topic) is not channel:
             return [Leave(channel)]
         channel.expires_at = expires_at
         bindings = len(channel.config.bindings)
         working = bindings > len(problems)
-        return self._subscribed(channel, problems, working=working, hints=hints)
+        return self._subscribed(channel, problems, working=working, hints=hints, subject=subject)
 
     def resubscribed(self, channel: Channel) -> list[Effect]:
         """The rows that the channel's subject may see have changed."""

@@ -25,6 +25,7 @@ from realtime.session.effects import Renew
 from realtime.socket import credentials
 from realtime.socket.channel_subscriber import ChannelSubscriber, Socket
 from realtime.socket.handshake import Admitted
+from realtime.socket.subject_mark import subject_mark
 from realtime.socket.topic_handler import TopicHandler
 from realtime.subscriptions.request import Request, Revoked
 from realtime.subscriptions.subscriber import Subscribed
@@ -168,6 +169,7 @@ class Joiner:
                 rights=rights,
                 replayed=list(replayed.values()),
                 presence=presence,
+                subject=subject_mark(admission.request.subject),
             )
         )
         subscriber.answered(frozenset(replayed))
@@ -221,6 +223,7 @@ class Joiner:
                 problems=problems,
                 expires_at=subject.expires_at,
                 hints=self._hints(subscribed),
+                subject=subject_mark(subject),
             )
         )
         self._socket.set_timer()

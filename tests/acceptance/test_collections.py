@@ -147,6 +147,28 @@ async def test_a_set_of_the_one_before_is_gone_with_the_token(world: World) -> N
         assert all(batch["rows"] for batch in kept.batches[seen:])
 
 
+async def test_a_set_of_the_one_before_is_never_live_after_another_came_back(
+    fresh: Callable[..., World],
+) -> None:
+    world = fresh()
+    me, other = world.orm.user("before"), world.orm.user("after")
+    world.orm.note(owner=me, title="mine", score=5)
+    world.orm.note(owner=other, title="theirs", score=5)
+    async with kept_collections(world.server, token(me), "zoo_note", **MANY) as kept:
+        mine = world.orm.visible_rows(me, COLUMNS, score__gte=3)
+        await kept.until_both_have(mine)
+        world.server.kill()
+        await kept.until(lambda: kept.of("client")[-1]["status"] == "errored")
+        seen = len(kept.batches)
+        kept.say(f"token {token(other)}")
+        await kept.until(lambda: kept.answers)
+        world.server.start()
+        theirs = world.orm.visible_rows(other, COLUMNS, score__gte=3)
+        await kept.until_both_have(theirs)
+        live = [batch["rows"] for batch in kept.batches[seen:] if batch["status"] == "live"]
+        assert all([row["title"] for row in rows] == ["theirs"] for rows in live)
+
+
 async def test_rows_are_read_again_when_the_log_begins_anew(fresh: Callable[..., World]) -> None:
     world = fresh()
     me = world.orm.user("me")

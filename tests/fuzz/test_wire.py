@@ -110,6 +110,7 @@ def answer(session: Session, effects: list[Effect], problem: bool) -> None:
                     expires_at=None,
                     at=AT,
                     rights=ALL,
+                    subject="s",
                 )
                 readable(session.version, made)
             case Renew(channel, token):

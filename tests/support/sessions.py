@@ -47,7 +47,9 @@ def joined(session: Session, **kwargs: Any) -> tuple[Channel, list[Effect]]:
 
 
 def answer(session: Session, channel: Channel, problems: Sequence[str] = ()) -> list[Effect]:
-    return session.joined(channel, problems=problems, expires_at=None, at=AT, rights=ALL)
+    return session.joined(
+        channel, problems=problems, expires_at=None, at=AT, rights=ALL, subject="s"
+    )
 
 
 def said(ref: str, event: str = "broadcast", **payload: Any) -> str:

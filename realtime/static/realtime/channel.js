@@ -74,6 +74,8 @@ export class Channel {
   #progress = null;
   #since = null;
   #wasJoined = false;
+  // Whether changes are lost with the next join, whatever it asks for.
+  #beginsAnew = false;
   #refetches = 0;
   #refetching = null;
   #onStatus = () => {};
@@ -278,6 +280,7 @@ export class Channel {
     const token = this.#link.token();
     if (this.#state === "joined" && token !== null) {
       this.#joinToken = token;
+      this.#progress.tokenSent();
       this.#push("access_token", { access_token: token });
     } else if (this.#state === "shut") {
       this.#state = "waiting";
@@ -362,6 +365,10 @@ export class Channel {
       this.#retry("the server granted other changes than were asked for");
       return;
     }
+    if (this.#progress.isOfAnother(this.#asked, response ?? {})) {
+      this.#beginAnew();
+      return;
+    }
     asked.forEach((binding, index) => (binding.id = granted[index].id));
     this.#state = "joined";
     this.#flows = asked.length === 0;
@@ -373,18 +380,30 @@ export class Channel {
     if (this.#link.token() !== this.#joinToken) this._tokenChanged();
     this.#tracking.again();
     // Joined again without a position to resume at: changes in between are lost.
-    const isGap = this.#wasJoined && asked.length > 0 && this.#asked.every(({ since }) => since == null);
+    const isGap =
+      this.#beginsAnew ||
+      (this.#wasJoined && asked.length > 0 && this.#asked.every(({ since }) => since == null));
     this.#wasJoined = true;
+    this.#beginsAnew = false;
     if (isGap && this.#options.resume !== false) this.#resync();
     else this.#settle();
   }
 
+  /** The position is of no use: joins without it, and the page reads its rows again. */
+  #beginAnew() {
+    this.#push("phx_leave", {});
+    this.#progress = null;
+    this.#beginsAnew = true;
+    this.#join();
+  }
+
   /** A message of the server about the channel: a replay, a snapshot, an error. */
-  #system({ extension, message, status, seq, hint }) {
+  #system({ extension, message, status, seq, hint, subject }) {
     if (status === "error") {
       this.#refusal(hint ? `${message} (${hint})` : String(message), extension);
     } else if (extension === "postgres_changes") {
       if (hint) this.#complaints.add(hint);
+      if (subject !== undefined) this.#progress.tokenTaken(subject);
       this.#flows = true;
       this.#settle();
     } else if (extension === "resume" && message === "resync required") {

@@ -15,6 +15,11 @@ export class Progress {
   #places;
   #oneFrameEach;
   #pending = new Set();
+  #wasJoined = false;
+  // Whose rows the page has, as the server marks them; null while that is not known. Another token
+  // may be of somebody else until the server has said whose it is.
+  #subject = null;
+  #subjectBefore = null;
 
   /**
    * @param {object[]} configs The channel's bindings of changes, in order.
@@ -61,12 +66,38 @@ export class Progress {
   }
 
   /**
+   * Whether the server would resume for somebody else than those whose rows the page has: it cannot
+   * know what the page shows, so the rows that only the former may see would stay.
+   *
+   * @param {object[]} asked The result of `ask`.
+   * @param {{subject?: string}} reply
+   */
+  isOfAnother(asked, { subject = null }) {
+    return this.#wasJoined && subject !== this.#subject && asked.some(({ since }) => since != null);
+  }
+
+  /** Another token is sent: whose it is, the server has to say. */
+  tokenSent() {
+    this.#subjectBefore ??= this.#subject;
+    this.#subject = null;
+  }
+
+  /** The server has taken a token, which is of this subject. */
+  tokenTaken(subject) {
+    this.#subject = subject === this.#subjectBefore ? subject : null;
+    this.#subjectBefore = this.#subject;
+  }
+
+  /**
    * The join was granted.
    *
    * @param {object[]} asked The result of `ask`.
-   * @param {{epoch?: string, seq?: number}} head The head in the reply.
+   * @param {{epoch?: string, seq?: number, subject?: string}} reply The head, and whose rows come.
    */
-  joined(asked, { epoch = null, seq = null }) {
+  joined(asked, { epoch = null, seq = null, subject = null }) {
+    this.#wasJoined = true;
+    this.#subject = subject;
+    this.#subjectBefore = null;
     this.#joinEpoch = epoch;
     for (const place of this.#places) place.had = new Set(place.rows);
     this.#pending.clear();

@@ -55,6 +55,44 @@ test("what was missed is replayed from where the collection was, and shown when 
   }
 });
 
+test("after a sign-out the rows of the former are never live: the set begins anew", () => {
+  mock.timers.enable({ apis: ["setTimeout"] });
+  mock.method(console, "error", () => {});
+  const { Socket, client } = opened();
+  const insert = { schema: "public", table: "task", type: "INSERT", columns: [], errors: null };
+  try {
+    const tasks = client.collection("task", { topic: "room" });
+    const live = [];
+    tasks.subscribe(({ status }) => status === "live" && live.push(tasks.rows.map(({ id }) => id)));
+    Socket.last.grant({ subject: "ada" });
+    Socket.last.tell("snapshot", "snapshot begins", { seq: 10 });
+    Socket.last.change([1], { ...insert, seq: 10, snapshot: true, record: { id: 1 } });
+    Socket.last.tell("snapshot", "snapshot complete", { seq: 10, count: 1 });
+    mock.timers.tick(0);
+    Socket.last.drop(4401, "Token has been revoked");
+    mock.timers.tick(1000);
+    Socket.last.accept();
+    assert.equal(Socket.last.asked()[0].since, "e1:10");
+    Socket.last.grant({ subject: "anon", head: { epoch: "e1", seq: 12 } });
+    mock.timers.tick(0);
+    assert.equal(tasks.status, "joining");
+    assert.equal(Socket.last.asked()[0].since, undefined);
+    Socket.last.grant({ subject: "anon", firstId: 2, head: { epoch: "e1", seq: 12 } });
+    mock.timers.tick(0);
+    assert.equal(tasks.status, "catching up");
+    Socket.last.tell("snapshot", "snapshot begins", { seq: 12 });
+    Socket.last.change([2], { ...insert, seq: 12, snapshot: true, record: { id: 2 } });
+    Socket.last.tell("snapshot", "snapshot complete", { seq: 12, count: 1 });
+    mock.timers.tick(0);
+    assert.equal(tasks.status, "live");
+    assert.deepEqual(live, [[1], [2]]);
+  } finally {
+    client.close();
+    mock.restoreAll();
+    mock.timers.reset();
+  }
+});
+
 test("the client closed while all rows were to be read again: the collection is closed, too", () => {
   mock.timers.enable({ apis: ["setTimeout"] });
   const { Socket, client } = opened();

@@ -576,3 +576,105 @@ test("changes that are lost to a page that cannot read its rows again are a line
   assert.equal(said(), 1);
   lines.mock.restore();
 });
+
+/**
+ * A page that is live at e1:10 with the rows of Ada, and whose connection comes back: `before` it is
+ * lost and while it is `away` things happen.
+ */
+function back({ before = () => {}, away = () => {}, code = 1006, ...asked } = {}) {
+  let calls = 0;
+  const made = page([TASKS], { onResync: () => { calls += 1; }, ...asked });
+  Socket.last.grant({ subject: "ada" });
+  before();
+  Socket.last.drop(code, "");
+  away();
+  mock.timers.tick(1000);
+  Socket.last.accept();
+  return { ...made, resyncs: () => calls };
+}
+
+test("a rejoin as somebody else does not go on where the former was: the page reads its rows again", () => {
+  const { channel, statuses, seqs, resyncs } = back({ code: 4401 });
+  const [former] = Socket.last.join();
+  assert.deepEqual(since(), ["e1:10"]);
+  Socket.last.grant({ subject: "anon", head: { epoch: "e1", seq: 20 }, confirm: false });
+  assert.equal(Socket.last.of("phx_leave").at(-1)[0], former);
+  assert.deepEqual(since(), [undefined]);
+  Socket.last.change([1], change(15));
+  assert.equal(channel.status, "joining");
+  assert.equal(channel.cursor, null);
+  Socket.last.grant({ subject: "anon", firstId: 2, head: { epoch: "e1", seq: 20 } });
+  Socket.last.change([2], change(21));
+  assert.deepEqual(statuses, ["joining", "live", "errored", "joining", "resynced", "live"]);
+  assert.equal(resyncs(), 1);
+  assert.deepEqual(seqs(), [21]);
+  // From here on it goes on where it was, as whom it is now.
+  reconnect();
+  assert.deepEqual(since(), ["e1:21"]);
+  Socket.last.grant({ subject: "anon", head: { epoch: "e1", seq: 22 } });
+  assert.equal(channel.status, "catching up");
+});
+
+test("a binding with a place of its own begins anew there as somebody else, and the page reads again", () => {
+  let calls = 0;
+  const { channel } = page([{ ...TASKS, since: 3 }], { onResync: () => { calls += 1; } });
+  Socket.last.grant({ subject: "ada" });
+  Socket.last.tell(...CAUGHT_UP, { seq: 10 });
+  reconnect().grant({ subject: "bob", head: { epoch: "e1", seq: 20 }, confirm: false });
+  assert.deepEqual(since(), [3]);
+  Socket.last.grant({ subject: "bob", head: { epoch: "e1", seq: 20 } });
+  Socket.last.tell(...CAUGHT_UP, { seq: 20 });
+  assert.equal(calls, 1);
+  assert.equal(channel.status, "live");
+});
+
+test("a token that was renewed while the connection was lost goes on where the channel was", () => {
+  const { channel, resyncs } = back({ away: () => client.setToken("renewed") });
+  Socket.last.grant({ subject: "ada", head: { epoch: "e1", seq: 12 } });
+  Socket.last.tell(...CAUGHT_UP, { seq: 12 });
+  assert.equal(channel.status, "live");
+  assert.equal(Socket.last.of("phx_join").length, 1);
+  assert.equal(resyncs(), 0);
+});
+
+test("a token that was sent is somebody else's until the server has said whose it is", () => {
+  const { resyncs } = back({ before: () => client.setToken("another") });
+  Socket.last.grant({ subject: "ada", head: { epoch: "e1", seq: 12 }, confirm: false });
+  assert.deepEqual(since(), [undefined]);
+  Socket.last.grant({ subject: "ada", head: { epoch: "e1", seq: 12 } });
+  assert.equal(resyncs(), 1);
+});
+
+for (const [whose, subject, joins] of [["the same user", "ada", 1], ["another user", "bob", 2]]) {
+  test(`a token in band that the server says is of ${whose}`, () => {
+    back({
+      before: () => {
+        client.setToken("another");
+        Socket.last.tell("postgres_changes", "Subscribed to PostgreSQL", { subject });
+      },
+    });
+    Socket.last.grant({ subject, head: { epoch: "e1", seq: 12 }, confirm: false });
+    assert.equal(Socket.last.of("phx_join").length, joins);
+  });
+}
+
+test("two tokens in band, there and back: what the one between could see is read again", () => {
+  back({
+    before: () => {
+      for (const subject of ["bob", "ada"]) {
+        client.setToken(subject);
+        Socket.last.tell("postgres_changes", "Subscribed to PostgreSQL", { subject });
+      }
+    },
+  });
+  Socket.last.grant({ subject: "ada", head: { epoch: "e1", seq: 12 }, confirm: false });
+  assert.equal(Socket.last.of("phx_join").length, 2);
+});
+
+test("a cursor that the page kept begins the first join, whoever it is", () => {
+  const { channel } = page([TASKS], { since: "e1:5" });
+  Socket.last.grant({ subject: "ada" });
+  Socket.last.tell(...CAUGHT_UP, { seq: 10 });
+  assert.equal(channel.status, "live");
+  assert.equal(Socket.last.of("phx_join").length, 1);
+});

@@ -75,13 +75,13 @@ export function fakeWebSocket() {
     }
 
     /**
-     * Answers the latest join as the server does: each binding echoed, with an id, and the head;
-     * `{}` is the head of a server that keeps no log.
+     * Answers the latest join as the server does: each binding echoed, with an id, the head, and the
+     * mark of the subject; `{}` is the head of a server that keeps no log.
      */
-    grant({ topic = "realtime:room", firstId = 1, head = { epoch: "e1", seq: 10 }, confirm = true } = {}) {
+    grant({ topic = "realtime:room", firstId = 1, head = { epoch: "e1", seq: 10 }, confirm = true, subject } = {}) {
       const [joinRef, ref, , , payload] = this.join(topic);
       const bindings = payload.config.postgres_changes.map((b, i) => ({ id: firstId + i, ...b }));
-      const response = { postgres_changes: bindings, ...head };
+      const response = { postgres_changes: bindings, ...head, subject };
       this.receive(joinRef, ref, topic, "phx_reply", { status: "ok", response });
       if (confirm && bindings.length) this.tell("postgres_changes", "Subscribed to PostgreSQL", {}, topic);
       return joinRef;

@@ -5,7 +5,7 @@
  * Options: `url` (of the server, http), `path` (of its WebSocket), `key`, `token`, `table`,
  * `collection` (its options). After each batch a line of JSON comes out: which of the two, its
  * status, and its rows. Commands come in, one a line: `cut` loses the connections, `token <jwt>`
- * changes the token, `close` ends both.
+ * changes the token and is answered by a line, `close` ends both.
  */
 
 import readline from "node:readline";
@@ -55,6 +55,7 @@ const commands = {
     jwt = value;
     client.setToken(value);
     supabase.realtime.setAuth();
+    tell({ token: value });
   },
   close: () => {
     for (const collection of Object.values(kept)) collection.close();

@@ -17,10 +17,11 @@ Batch = dict[str, Any]
 
 
 class Kept:
-    """What the two tell after each batch, in order."""
+    """What the two tell after each batch, in order, and what answers commands."""
 
     def __init__(self, process: Process) -> None:
         self.batches: list[Batch] = []
+        self.answers: list[dict[str, Any]] = []
         self._process = process
         self._news = asyncio.Condition()
         self._reader = asyncio.create_task(self._read())
@@ -29,7 +30,8 @@ class Kept:
         assert self._process.stdout
         async for line in self._process.stdout:
             async with self._news:
-                self.batches.append(json.loads(line))
+                told = json.loads(line)
+                (self.batches if "by" in told else self.answers).append(told)
                 self._news.notify_all()
 
     def of(self, by: str) -> list[Batch]:

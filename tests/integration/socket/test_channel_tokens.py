@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from typing import Any
 
 import pytest
@@ -124,4 +126,50 @@ async def test_an_expired_token_ends_its_channel_and_a_fresh_one_rejoins() -> No
     assert error[2] == "realtime:room"
     assert "Token has expired" in client.unread[0][4]["message"]
     assert (await client.join(access_token=token(1)))["status"] == "ok"
+    await client.close()
+
+
+async def test_a_join_is_answered_with_a_mark_of_its_subject() -> None:
+    ada, bob = await user("ada"), await user("bob")
+    client = await Client(token=token(ada.pk)).connect()
+    now = int(time.time())
+
+    async def mark(shown: str | None = None) -> str:
+        reply = await client.join(access_token=shown)
+        return str(reply["response"]["subject"])
+
+    of_ada = await mark()
+    assert re.fullmatch("[0-9a-f]{16}", of_ada)
+    renewed = token(ada.pk, ttl=7200, iat=now - 10, nbf=now - 10, jti="another")
+    assert await mark(renewed) == of_ada
+    others = [
+        token(bob.pk),
+        token(ada.pk, role="anon"),
+        token(ada.pk, role="service_role"),
+        token(ada.pk, team={"id": 7}),
+        token(ada.pk, team={"id": 8}),
+        token(ada.pk, team={"id": "8"}),
+        token(None, role="anon"),
+    ]
+    assert len({of_ada, *[await mark(one) for one in others]}) == 1 + len(others)
+    assert await mark(token(ada.pk, team={"id": 7, "name": "x"})) == await mark(
+        token(ada.pk, team={"name": "x", "id": 7})
+    )
+    await client.close()
+
+
+async def test_a_token_in_band_is_confirmed_with_the_mark_of_its_subject(granted: Any) -> None:
+    ada, bob = await user("ada"), await user("bob")
+    await db(granted, "view_note", using={"owner": "$user.id"})
+    client = await Client(token=token(ada.pk)).connect()
+    of_ada = (await client.listen())["subject"]
+    for shown, is_ada in (
+        (token(ada.pk, ttl=7200), True),
+        (token(bob.pk), False),
+        (token(ada.pk, ttl=9000), True),
+    ):
+        await client.push("realtime:room", "access_token", {"access_token": shown})
+        message = (await client.receive())[4]
+        assert message["message"] == "Subscribed to PostgreSQL"
+        assert (message["subject"] == of_ada) is is_ada
     await client.close()

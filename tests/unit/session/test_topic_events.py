@@ -53,6 +53,7 @@ def joined(
         expires_at=None,
         at=AT,
         rights=rights,
+        subject="s",
         presence=state,
     )
     return join.channel, effects
@@ -182,7 +183,9 @@ def joined_as(version: Version, session: Session) -> tuple[Channel, list[Effect]
     config = {"config": {"presence": {"enabled": True, "key": "me"}}}
     (join,) = session.receive(envelope(version, "phx_join", config, "6"), 0.0)
     assert isinstance(join, Join)
-    effects = session.joined(join.channel, problems=[], expires_at=None, at=AT, rights=ALL)
+    effects = session.joined(
+        join.channel, problems=[], expires_at=None, at=AT, rights=ALL, subject="s"
+    )
     return join.channel, effects
 
 
@@ -283,7 +286,7 @@ def test_each_channel_has_a_presence_limit_of_its_own() -> None:
     frame = ["8", "8", "realtime:other", "phx_join", {"config": {"presence": {"enabled": True}}}]
     (join,) = session.receive(json.dumps(frame), 0.0)
     assert isinstance(join, Join)
-    session.joined(join.channel, problems=[], expires_at=None, at=AT, rights=ALL)
+    session.joined(join.channel, problems=[], expires_at=None, at=AT, rights=ALL, subject="s")
     payload = {"event": "track", "payload": {}}
     effects = session.receive(json.dumps(["8", "9", "realtime:other", "presence", payload]), 0.0)
     assert isinstance(effects[0], Track)

@@ -29,6 +29,7 @@ def test_a_join_is_answered_before_anything_else_is_pushed() -> None:
     assert all(type(item["id"]) is int for item in echoed)
     assert reply[4]["response"]["seq"] == 41
     assert reply[4]["response"]["epoch"] == "e1"
+    assert reply[4]["response"]["subject"] == "s"
     assert presence == ["6", None, "realtime:room", "presence_state", {}]
     assert system[3:] == [
         "system",
@@ -51,7 +52,7 @@ def test_a_binding_that_can_never_deliver_is_told_while_the_join_succeeds() -> N
     session = make()
     (join,) = of(Join, session.receive(join_frame(postgres_changes=[{"table": "t"}]), 0.0))
     effects = session.joined(
-        join.channel, problems=["no such table"], expires_at=None, at=AT, rights=ALL
+        join.channel, problems=["no such table"], expires_at=None, at=AT, rights=ALL, subject="s"
     )
     reply, system = frames(effects)
     assert reply[4]["status"] == "ok"
@@ -122,7 +123,9 @@ def test_a_join_that_was_left_meanwhile_is_undone() -> None:
     session = make()
     (join,) = of(Join, session.receive(join_frame(), 0.0))
     session.receive(text(["6", "7", "realtime:room", "phx_leave", {}]), 0.0)
-    effects = session.joined(join.channel, problems=[], expires_at=None, at=AT, rights=ALL)
+    effects = session.joined(
+        join.channel, problems=[], expires_at=None, at=AT, rights=ALL, subject="s"
+    )
     assert effects == [Leave(join.channel)]
     assert session.refused(join.channel, "late") == []
 

@@ -64,7 +64,9 @@ def test_a_client_that_was_told_by_its_join_is_not_told_again() -> None:
     changes = [{"event": "*", "schema": "public", "table": "t"}]
     (join,) = of(Join, session.receive(join_frame(postgres_changes=changes), 0.0))
     hints = {SUBSCRIBED: "nobody numbers"}
-    session.joined(join.channel, problems=(), expires_at=None, at=AT, rights=ALL, hints=hints)
+    session.joined(
+        join.channel, problems=(), expires_at=None, at=AT, rights=ALL, subject="s", hints=hints
+    )
     heartbeat = text([None, "11", "phoenix", "heartbeat", {}])
     assert len(frames(session.receive(heartbeat, 0.0))) == 1
     # A binding that delivers nothing waits for nothing.

@@ -80,7 +80,7 @@ def test_a_socket_holds_no_more_than_so_many_bytes_of_messages_and_joins() -> No
 
 
 def renewed(session: Session, channel: Channel) -> list[Effect]:
-    return session.renewed(channel, problems=[], expires_at=None)
+    return session.renewed(channel, problems=[], expires_at=None, subject="s")
 
 
 def token_frame(ref: str, token: str) -> str:

@@ -17,7 +17,7 @@ from tests.support.sessions import AT, frames, join_frame, joined, make, of, tex
 def test_an_expired_token_ends_its_channel_with_an_error_so_that_clients_rejoin() -> None:
     session = make()
     (join,) = of(Join, session.receive(join_frame(), 0.0))
-    session.joined(join.channel, problems=[], expires_at=1_000.0, at=AT, rights=ALL)
+    session.joined(join.channel, problems=[], expires_at=1_000.0, at=AT, rights=ALL, subject="s")
     assert session.due_in(1.0, 990.0) == 10.0
     assert session.tick(2.0, 999.0) == []
     effects = session.tick(3.0, 1_003.2)
@@ -33,7 +33,7 @@ def test_a_new_token_renews_the_channel_without_a_reply() -> None:
     frame = text(["6", "7", "realtime:room", "access_token", {"access_token": "new"}])
     assert session.receive(frame, 0.0) == [Renew(channel, "new")]
     assert session.receive(frame, 0.0) == []
-    (system,) = frames(session.renewed(channel, problems=[], expires_at=5.0)) or [None]
+    (system,) = frames(session.renewed(channel, problems=[], expires_at=5.0, subject="s")) or [None]
     assert system is None
 
 
