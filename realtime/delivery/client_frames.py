@@ -2,8 +2,8 @@
 
 Pings, pongs and fragments in number, messages in bytes before they are complete, and pieces for
 what is parsed at a time. Neither server has an interface for all of this; where their objects are
-not as expected, nothing is changed. `FanoutProtocol` bounds its clients itself, with the same
-functions.
+not as expected, nothing is changed, and a line of the log says so. `FanoutProtocol` bounds its
+clients itself, with the same functions.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import Any, cast
 
 from realtime.delivery import daphne_pieces
+from realtime.delivery.expected import is_expected
 from realtime.delivery.frame_budget import FrameBudget
 from realtime.delivery.request_heads import limit_daphne_heads, limit_request_heads
 from realtime.delivery.server_adapter import UVICORN, protocol_of_daphne, protocol_of_uvicorn
@@ -42,6 +43,35 @@ _AUTOBAHN = (
     "maxMessagePayloadSize",
     "sendCloseFrame",
 )
+# The methods of uvicorn's class of protocols that are replaced.
+_UVICORN_METHODS = (
+    "data_received",
+    "handle_bytes",
+    "handle_connect",
+    "handle_cont",
+    "handle_parser_exception",
+    "handle_ping",
+    "handle_pong",
+    "handle_text",
+    "receive",
+    "send_receive_event_to_app",
+)
+# What is used of one of its protocols, and of the connection of `websockets` in it.
+_UVICORN_STATE = (
+    "client",
+    "close_sent",
+    "close_timer",
+    "conn",
+    "curr_msg_data_type",
+    "frames",
+    "loop",
+    "queue",
+    "read_paused",
+    "transport",
+)
+_WEBSOCKETS = ("close_sent", "data_to_send", "fail", "parser_exc", "reader")
+# What clients may do where any of these is missing.
+_UNBOUNDED = "send pings, pongs, fragments and messages that are not complete"
 # The attribute of a socket of uvicorn whose client's frames are bounded.
 _BUDGET = "_rowcast_budget"
 # The attribute that says whether what its client sends is parsed in pieces.
@@ -57,7 +87,7 @@ def bound_frames(send: Any, message_bytes: int | None) -> None:
     Excess closes the socket with 4429 or 4413. `FanoutProtocol` does this itself.
     """
     of_uvicorn, of_daphne = protocol_of_uvicorn(send), protocol_of_daphne(send)
-    if hasattr(of_uvicorn, "conn"):
+    if of_uvicorn is not None:
         _bound_uvicorn(of_uvicorn, message_bytes)
     elif of_daphne is not None:
         _bound_daphne(of_daphne, message_bytes)
@@ -69,30 +99,43 @@ def bound_first_connections() -> None:
     if "uvicorn" not in sys.modules:
         return
     limit_request_heads()
-    module, name = UVICORN
+    name, protocols = UVICORN
     try:
-        protocols = getattr(import_module(module), name)
+        module = import_module(name)
     except ImportError:
         # uvicorn works without `websockets` too, with other protocols or none.
         return
-    _bound_uvicorn_class(protocols)
+    if is_expected(module, (protocols,), _UNBOUNDED):
+        _bound_uvicorn_class(getattr(module, protocols))
 
 
 def _bound_uvicorn(protocol: Any, message_bytes: int | None) -> None:
     limit_request_heads()
-    _bound_uvicorn_class(cast(Any, type(protocol)))
+    if not _bound_uvicorn_class(cast(Any, type(protocol))) or not _is_known(protocol):
+        return
     if message_bytes is not None:
         protocol.conn.max_message_size = message_bytes
     setattr(protocol, _BUDGET, FrameBudget())
 
 
+def _is_known(protocol: Any) -> bool:
+    """Whether a protocol of uvicorn has what is used of it."""
+    return (
+        is_expected(protocol, _UVICORN_STATE, _UNBOUNDED)
+        and is_expected(protocol.conn, _WEBSOCKETS, _UNBOUNDED)
+        and is_expected(protocol.conn.reader, ("buffer",), _UNBOUNDED)
+    )
+
+
 @functools.cache
-def _bound_uvicorn_class(protocols: Any) -> None:
+def _bound_uvicorn_class(protocols: Any) -> bool:
     """Make this class of protocols obey the budget that a socket may have, and parse in pieces what
-    clients send.
+    clients send. False if the class is not as expected; nothing is changed then.
 
     Once for the class: functions for each socket would cost it kilobytes.
     """
+    if not is_expected(protocols, _UVICORN_METHODS, _UNBOUNDED):
+        return False
 
     def bounded(name: str, allowed: Callable[[FrameBudget, float], bool]) -> None:
         handle = getattr(protocols, name)
@@ -126,7 +169,7 @@ def _bound_uvicorn_class(protocols: Any) -> None:
     def bounded_connect(self: Any, event: Any) -> None:
         # Not for a socket that was there before: its application has the method of before. A class
         # made of this one, as `FanoutProtocol` is, has bounds of its own.
-        setattr(self, _IN_PIECES, type(self) is protocols)
+        setattr(self, _IN_PIECES, type(self) is protocols and _is_known(self))
         connect(self, event)
 
     def bounded_data_received(self: Any, data: bytes) -> None:
@@ -165,6 +208,7 @@ def _bound_uvicorn_class(protocols: Any) -> None:
         released(name)
     replaced("handle_parser_exception", end_uvicorn)
     replaced("send_receive_event_to_app", deliver_uvicorn)
+    return True
 
 
 def deliver_uvicorn(protocol: Any) -> None:
@@ -229,7 +273,7 @@ def _close_frame(code: int, reason: str) -> bytes:
 
 def _bound_daphne(protocol: Any, message_bytes: int | None) -> None:
     limit_daphne_heads(getattr(getattr(protocol, "server", None), "http_factory", None))
-    if not all(hasattr(protocol, name) for name in _AUTOBAHN):
+    if not is_expected(protocol, _AUTOBAHN, _UNBOUNDED):
         return
     if message_bytes is not None:
         protocol.maxMessagePayloadSize = protocol.maxFramePayloadSize = message_bytes

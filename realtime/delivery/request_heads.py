@@ -3,7 +3,7 @@
 The head of a WebSocket's handshake is one of them. uvicorn waits for a head without end, daphne as
 long as a byte comes now and then. With httptools, uvicorn also takes a head of any size; with h11
 it has a limit of its own, and so has daphne. Neither has a setting or an interface for this; where
-their objects are not as expected, nothing is changed.
+their objects are not as expected, nothing is changed, and a line of the log says so.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+from realtime.delivery.expected import is_expected
+
 #: Seconds that a client may take for the head of a request.
 HEAD_SECONDS = 10.0
 #: Bytes of a head. h11's limit is the same.
 HEAD_BYTES = 65_536
 
-_PROTOCOLS = (
-    ("uvicorn.protocols.http.httptools_impl", "HttpToolsProtocol"),
-    ("uvicorn.protocols.http.h11_impl", "H11Protocol"),
-)
+_HTTPTOOLS = ("uvicorn.protocols.http.httptools_impl", "HttpToolsProtocol")
+_PROTOCOLS = (_HTTPTOOLS, ("uvicorn.protocols.http.h11_impl", "H11Protocol"))
+# What is used of uvicorn's protocols, and of httptools'.
+_STATE = ("connections", "cycle", "loop", "timeout_keep_alive_task")
+_CALLED_BY_HTTPTOOLS = ("data_received", "on_headers_complete", "on_message_begin")
 # The attribute that holds the size of a head that is not complete.
 _HEAD = "_rowcast_head"
 # Stands for a request that is being served, or for the pause that uvicorn itself limits.
@@ -33,14 +36,19 @@ _BUSY = object()
 def limit_request_heads() -> None:
     """Limit the heads of all connections that uvicorn takes from now on. A second call does
     nothing."""
-    for module, name in _PROTOCOLS:
+    for name, protocols in _PROTOCOLS:
         try:
-            protocol = getattr(import_module(module), name)
+            module = import_module(name)
         except ImportError:
             # One of the two is optional.
             continue
+        if not is_expected(module, (protocols,), "take time for heads of requests"):
+            continue
+        protocol = getattr(module, protocols)
         limit_heads_of(protocol, HEAD_SECONDS)
-        if hasattr(protocol, "on_headers_complete"):
+        if (name, protocols) == _HTTPTOOLS and is_expected(
+            protocol, _CALLED_BY_HTTPTOOLS, "send large heads of requests"
+        ):
             limit_head_bytes_of(protocol, HEAD_BYTES)
 
 
@@ -77,7 +85,8 @@ def limit_heads_of(protocol: Any, seconds: float) -> None:
 
     def timed(self: Any, transport: Any) -> None:
         connection_made(self, transport)
-        self.loop.call_later(seconds, _end_if_waiting, weakref.ref(self), None, seconds)
+        if is_expected(self, _STATE, "take time for heads of requests"):
+            self.loop.call_later(seconds, _end_if_waiting, weakref.ref(self), None, seconds)
 
     protocol.connection_made = timed
 
