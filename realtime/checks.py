@@ -169,7 +169,7 @@ def check_static_files(**kwargs: Any) -> list[CheckMessage]:
     return [
         Warning(
             "Under uvicorn nothing serves static files, so pages do not find realtime/client.js.",
-            hint='In asgi.py write "http": ASGIStaticFilesHandler(http), of '
+            hint="In asgi.py write 'if settings.DEBUG: http = ASGIStaticFilesHandler(http)', of "
             "django.contrib.staticfiles.handlers, or serve them by WhiteNoise.",
             id="realtime.W014",
         )
