@@ -87,9 +87,15 @@ make_clients() {
     if in_ci; then
       system_install nodejs npm
     else
-      note "NO NODE: the tests with the official JavaScript clients are SKIPPED"
+      note "NO NODE: the tests with the official JavaScript clients, and of the tutorial, are SKIPPED"
       return
     fi
+  fi
+  # A system may bring an older one along, as Debian 12 does.
+  if ! wrong=$("$VENV/bin/python" -m tests.support.node); then
+    ! in_ci || fail "$wrong"
+    note "$wrong; the tests with the official JavaScript clients, and of the tutorial, are SKIPPED"
+    return
   fi
   install_packages "$CLIENTS"
   install_packages "$CLIENT_VERSIONS/node"

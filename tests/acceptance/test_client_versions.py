@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 from asyncio.subprocess import PIPE
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +29,7 @@ from tests.acceptance.support.client_versions import (
 )
 from tests.acceptance.support.server import ANON_KEY, PATIENCE
 from tests.acceptance.support.worlds import World
+from tests.support import node
 from tests.support.tokens import token
 
 
@@ -118,8 +118,10 @@ def runs(world: World) -> Runs:
 async def test_versions_of_the_javascript_clients_work_as_they_are(
     world: World, runs: Runs
 ) -> None:
-    if not shutil.which("node") or not (FOLDER / "node" / "node_modules").is_dir():
-        missing("node or its packages are not there; scripts/test installs them")
+    if reason := node.missing():
+        missing(reason)
+    if not (FOLDER / "node" / "node_modules").is_dir():
+        missing("the packages of Node.js are not there; scripts/test installs them")
     plan, expected = [], {}
     for alias, version in javascript().items():
         name = f"{alias.rpartition('-')[0]} {version}"

@@ -10,6 +10,7 @@ import pytest
 
 from tests.hosts.support import build_wheel
 from tests.support import postgres
+from tests.support.at_hand import without
 from tests.support.postgres import Postgres
 
 # Projects of their own, whose tests run in them.
@@ -32,7 +33,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
 @pytest.fixture(scope="session")
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     if reason := postgres.missing():
-        pytest.skip(reason)
+        without(reason)
     server = Postgres(tmp_path_factory.mktemp("postgresql"))
     server.start()
     yield server

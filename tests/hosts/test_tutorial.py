@@ -3,8 +3,8 @@ environment, with the built wheel and a browser."""
 
 from __future__ import annotations
 
-import os
-import shutil
+import itertools
+import random
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,9 @@ import pytest
 
 from tests.acceptance.support.devtools import Browser, find_browser
 from tests.hosts.walk import Walk
+from tests.support import node
 from tests.support import redis as redises
+from tests.support.at_hand import without
 from tests.support.pages import DOCS
 from tests.support.postgres import Postgres
 from tests.support.redis import Redis
@@ -23,19 +25,27 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
 TUTORIAL = DOCS / "tutorial"
 
 
-def without(reason: str) -> None:
-    """Skip, but where everything has to be at hand."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
+# Below the ports that systems give to whoever asks for any: those of other tests.
+PORTS = range(20_000, 30_000)
+# As many workers of one run have ports of their own.
+WORKERS = 50
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+def free_ports(count: int, worker: str) -> list[int]:
+    """Ports that nothing listens at. They are used minutes later, so nobody else may be given them
+    meanwhile: not another worker (such as "gw3"), and hardly another run on this machine."""
+    number = int(worker.removeprefix("gw")) + 1 if worker.startswith("gw") else 0
+    ours = list(PORTS[number % WORKERS :: WORKERS])
+    random.shuffle(ours)
+    return list(itertools.islice(filter(_is_free, ours), count))
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +63,6 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     program = find_browser()
     if program is None:
         without("no Chromium: the tutorial is not followed")
-    assert program is not None
     opened = Browser(program, tmp_path_factory.mktemp("browser"))
     yield opened
     opened.close()
@@ -66,8 +75,9 @@ def walk(
     postgresql: Postgres,
     redis: Redis,
     tmp_path_factory: pytest.TempPathFactory,
+    worker_id: str,
 ) -> Iterator[Walk]:
-    first, second, vite = free_ports(3)
+    first, second, vite = free_ports(3, worker_id)
     instead = {
         "redis://127.0.0.1:6379/0": redis.url,
         "8000": str(first),
@@ -89,8 +99,8 @@ PAGES = sorted(TUTORIAL.glob("[0-9]-*.md"))
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_tutorial_is_followed_to_the_end_of_the_page(page: Path, walk: Walk) -> None:
-    if shutil.which("npm") is None:
-        without("no Node.js: the tutorial is not followed")
+    if reason := node.missing():
+        without(f"the tutorial is not followed: {reason}")
     # A page goes on where the one before it ended.
     for each in PAGES[: PAGES.index(page) + 1]:
         walk.follow(each)

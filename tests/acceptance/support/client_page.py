@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 from asyncio.subprocess import Process
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.acceptance.support.server import PATIENCE
+from tests.support.at_hand import without
+from tests.support.node import missing
 
 TESTS = Path(__file__).resolve().parent.parent / "client_js"
 
@@ -23,12 +22,10 @@ Line = dict[str, Any]
 
 def node() -> str:
     """The path of `node`. Without one the test is skipped, and in CI it fails."""
+    if reason := missing():
+        without(f"client.js is NOT tested: {reason}")
     found = shutil.which("node")
-    if found is None:
-        message = "client.js is NOT tested: there is no `node` (20 or newer) on the PATH"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+    assert found is not None
     return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.support.server import ANON_KEY, PATIENCE, Server
+from tests.support import node
 
 FOLDER = Path(__file__).resolve().parent.parent / "node"
 
@@ -28,8 +28,8 @@ LIBRARIES = [
 
 def missing() -> str | None:
     """Why the clients cannot run here, or None when they can."""
-    if not shutil.which("node"):
-        return "node is not installed"
+    if reason := node.missing():
+        return reason
     if not (FOLDER / "node_modules").is_dir():
         return "the clients are not installed; scripts/test does that"
     return None

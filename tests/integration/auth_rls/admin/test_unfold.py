@@ -1,4 +1,4 @@
-"""The admin's pages under django-unfold, where that is installed. It is no dependency."""
+"""The admin's pages under django-unfold, which is a dependency of the tests alone."""
 
 from __future__ import annotations
 
@@ -6,10 +6,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
-
-pytest.importorskip("unfold")
 
 SETTINGS = """
 from tests.settings import *
