@@ -40,7 +40,7 @@ from realtime.topics.listeners import TopicListeners
 from realtime.topics.presence.tracker import PresenceTracker
 from realtime.topics.stored import broadcast_of, user_to_disconnect
 from realtime.util.counters import Counters
-from realtime.util.database_threads import DATABASE_ERRORS
+from realtime.util.database_threads import passes
 from realtime.util.fair_queue import FairQueue
 from realtime.util.outage_log import OutageLog
 from realtime.util.time_slice import TimeSlice
@@ -216,11 +216,12 @@ class Dispatcher:
                 # In alternation, so that a flood of changes does not delay broadcasts, nor the
                 # other way round.
                 self._deliver_broadcasts()
-            except DATABASE_ERRORS as error:
-                # The position stays; the monitor finds the head ahead of it and tries again.
-                self._outage.failed(error)
-            except Exception:
-                logger.exception("a message failed", extra={"action": "message_failed"})
+            except Exception as error:
+                if passes(error):
+                    # The position stays; the monitor finds the head ahead of it and tries again.
+                    self._outage.failed(error)
+                else:
+                    logger.exception("a message failed", extra={"action": "message_failed"})
             await asyncio.sleep(0)
 
     def _behind(self, head: Head) -> None:
@@ -276,9 +277,9 @@ class Dispatcher:
     async def _process(self, events: Sequence[DatabaseEvent]) -> None:
         try:
             await self._deliver_all(events)
-        except DATABASE_ERRORS:
-            raise
-        except Exception:
+        except Exception as error:
+            if passes(error):
+                raise
             # A change of permissions that cannot be read could not be followed later either.
             logger.exception("permissions cannot be followed", extra={"action": "message_failed"})
             why = f"change {self.log.seq + 1} or one before it cannot be followed"

@@ -13,6 +13,7 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from realtime.event_log.event import DatabaseEvent, to_event
+from realtime.util.database_threads import NotYetStored
 from realtime.util.utf8 import repaired_or_none
 from realtime.wal.entry import Relation, WalRow
 from realtime.wal.vendor import vendor_of
@@ -100,7 +101,7 @@ _MOST_LATER = 10_000
 _decode_relation = msgspec.json.Decoder(Relation).decode
 
 
-class UnknownRelation(LookupError):
+class UnknownRelation(NotYetStored):
     """An entry names a relation that is not kept or is damaged, so it cannot be read."""
 
 

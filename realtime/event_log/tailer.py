@@ -24,7 +24,7 @@ from realtime.event_log.sequencer import Look, Sequencer
 from realtime.event_log.table import BATCH, UnknownRelation, read_rows, relations
 from realtime.event_log.taken_ids import TakenIds
 from realtime.util.backoff import Backoff
-from realtime.util.database_threads import DATABASE_ERRORS, unpooled
+from realtime.util.database_threads import passes, unpooled
 from realtime.util.outage_log import OutageLog
 from realtime.wal.head import Head, begin_epoch, renew_epoch
 from realtime.wal.vendor import vendor_of
@@ -134,7 +134,7 @@ class Tailer:
                     busy = _BUSY_LOOKS if changed and self._poll() else max(busy - 1, 0)
                 except Exception as error:
                     # Whatever it is: without the loop nothing is numbered any more.
-                    if self._outage.problem is None and not isinstance(error, DATABASE_ERRORS):
+                    if self._outage.problem is None and not passes(error):
                         logger.exception("tailing failed", extra={"action": "tail_failing"})
                     self._outage.failed(error)
                     detector.forget()

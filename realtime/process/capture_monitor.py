@@ -59,9 +59,10 @@ class CaptureMonitor:
             self._changed(changed)
 
     def _find(self) -> Mapping[str, str]:
-        before, self._marks = self._marks, triggers.marks(self._alias)
-        unchanged = before == self._marks and not self._lacking
+        marks = triggers.marks(self._alias)
+        unchanged = marks == self._marks and not self._lacking
         lacking = set() if unchanged else triggers.uncaptured(self._alias)
         found = obstacles.look(self._alias, lacking & self._lacking)
-        self._lacking = lacking
+        # Kept only now: a look that failed half-way is to be made again as a whole.
+        self._marks, self._lacking = marks, lacking
         return found

@@ -394,13 +394,15 @@ class Session:
         """The rows that the channel's subject may see have changed."""
         if self.channels.get(channel.topic) is not channel or channel.phase is not Phase.JOINED:
             return []
+        channel.follows = True
         return self._replies.subscribed(channel, (), working=True)
 
-    def binding_ended(self, channel: Channel, problem: str) -> list[Effect]:
-        """A binding of the channel delivers nothing any more."""
+    def binding_ended(self, channel: Channel, problem: str, *, working: bool) -> list[Effect]:
+        """A binding of the channel delivers nothing any more; `working` if another one does."""
         if self.channels.get(channel.topic) is not channel:
             return []
-        return self._subscribed(channel, (problem,), working=False)
+        channel.follows = working
+        return self._replies.subscribed(channel, (problem,), working=False)
 
     def resync(self, channel: Channel, at: Position) -> list[Effect]:
         """Events are lost to this channel: its client must read its rows again."""

@@ -162,9 +162,10 @@ class ChannelSubscriber:
         """The rights of the channel's subject on its private topic, from here on."""
         self._socket.permit(self._channel, rights)
 
-    def binding_ended(self, problem: str) -> None:
-        """A binding of the channel delivers nothing any more."""
-        self._socket.perform(self._socket.session.binding_ended(self._channel, problem))
+    def binding_ended(self, problem: str, *, working: bool) -> None:
+        """A binding of the channel delivers nothing any more; `working` if another one does."""
+        session = self._socket.session
+        self._socket.perform(session.binding_ended(self._channel, problem, working=working))
 
     def revoked(self) -> None:
         """The channel's user was deactivated or deleted."""

@@ -222,9 +222,10 @@ class Channels:
             self._redirect(subscriber, channel, channel.replay)
         else:
             self._subscribe(subscriber, channel)
+        working = bool(channel.plan.subscriptions)
         for binding in request.bindings:
             if binding.id in ids and binding.error is not None:
-                subscriber.binding_ended(binding.error)
+                subscriber.binding_ended(binding.error, working=working)
 
     def _replace(
         self, subscriber: Subscriber, channel: _Channel, request: Request, plan: Plan

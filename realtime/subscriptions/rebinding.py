@@ -20,7 +20,6 @@ from auth_rls.access.snapshot import PolicySnapshot
 from auth_rls.predicates.predicate import Select
 from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.position import Position
-from realtime.event_log.table import UnknownRelation
 from realtime.subscriptions.access_watch import EVERYBODY, AccessWatch, RebindScope
 from realtime.subscriptions.channels import Channels
 from realtime.subscriptions.live_sets import LiveSetStore
@@ -28,7 +27,7 @@ from realtime.subscriptions.planner import Plan, Planner, Planners
 from realtime.subscriptions.request import Request
 from realtime.subscriptions.subscriber import Subscriber
 from realtime.util.backoff import Backoff
-from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
+from realtime.util.database_threads import in_database_thread, passes
 from realtime.util.outage_log import OutageLog
 from realtime.util.time_slice import SLICE_SECONDS, TimeSlice
 from realtime.wal.snapshots import one_snapshot
@@ -203,7 +202,7 @@ class Rebinding:
             ended, returned = _differences(channels.plan_of(subscriber), plan)
             changed = channels.bind(subscriber, request, plan)
             for problem in ended:
-                subscriber.binding_ended(problem)
+                subscriber.binding_ended(problem, working=bool(plan.subscriptions))
             if changed and plan.subscriptions:
                 subscriber.resubscribed()
             if returned:
@@ -226,8 +225,6 @@ class Rebinding:
             try:
                 planner = Planner() if at is None else self._watch.planner_at(at)
                 return _replan(planner, asked, scope, subscribers)
-            except DATABASE_ERRORS:
-                raise
             except PastUnknown as error:
                 logger.warning(
                     "permissions at %s cannot be known, and deny: %s",
@@ -235,7 +232,9 @@ class Rebinding:
                     error,
                     extra={"action": "past_unknown"},
                 )
-            except Exception:
+            except Exception as error:
+                if passes(error):
+                    raise
                 # Tried again it would fail again, and nobody would get anything any more.
                 logger.exception(
                     "permissions at %s cannot be computed, and deny",
@@ -270,7 +269,7 @@ class Rebinding:
             try:
                 done = await work()
             except Exception as error:
-                if self._outage.problem is None and not _passes(error):
+                if self._outage.problem is None and not passes(error):
                     logger.exception("rebinding failed", extra={"action": "rebind_failed"})
                 self._outage.failed(error)
                 await asyncio.sleep(backoff.next())
@@ -306,13 +305,6 @@ def _differences(before: Plan, plan: Plan) -> tuple[list[str], bool]:
     return ended, not tables <= known
 
 
-def _passes(error: Exception) -> bool:
-    """Whether it is an error of the database, which another attempt may not meet."""
-    if isinstance(error, LookupError):
-        return isinstance(error, UnknownRelation)
-    return isinstance(error, DATABASE_ERRORS)
-
-
 def _replan(
     planner: Planner,
     asked: Mapping[Subscriber, tuple[Request, Plan]],
@@ -324,7 +316,7 @@ def _replan(
     try:
         return _plan_together(planner, asked, scope, subscribers)
     except Exception as error:
-        if isinstance(error, PastUnknown) or _passes(error):
+        if isinstance(error, PastUnknown) or passes(error):
             raise
         if len(asked) <= 1:
             logger.exception("a channel cannot be planned", extra={"action": "plan_failed"})

@@ -27,8 +27,21 @@ THREADS = 4
 FEW = THREADS // 2
 FEW_SECONDS = 10.0
 _CLOSE_SECONDS = 10.0
-# The errors of a database that does not answer, is locked or is half migrated.
+# The errors of a database that does not answer, is locked or is half migrated. A LookupError may
+# also be a fault of code: where work is tried again, ask `passes`.
 DATABASE_ERRORS = (DatabaseError, InterfaceError, LookupError, OSError)
+
+
+class NotYetStored(LookupError):
+    """The database lacks what it is to hold, and may get it: it is half migrated or restored."""
+
+
+def passes(error: Exception) -> bool:
+    """Whether it is an error of the database, which another attempt may not meet."""
+    if isinstance(error, LookupError):
+        return isinstance(error, NotYetStored)
+    return isinstance(error, DATABASE_ERRORS)
+
 
 _few: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
     weakref.WeakKeyDictionary()

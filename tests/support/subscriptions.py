@@ -86,7 +86,7 @@ class FakeSubscriber:
     def permitted(self, rights: TopicRights) -> None:
         self.notices.append("permitted")
 
-    def binding_ended(self, problem: str) -> None:
+    def binding_ended(self, problem: str, *, working: bool) -> None:
         self.notices.append(f"ended: {problem}")
 
     def revoked(self) -> None:

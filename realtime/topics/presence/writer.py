@@ -20,7 +20,7 @@ from auth_rls.sql.failures import public_reason
 from realtime.topics.presence.store import PresenceRow, ProcessExpired, write
 from realtime.topics.presence.tracker import PresenceTracker
 from realtime.util.backoff import Backoff
-from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
+from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread, passes
 from realtime.util.outage_log import OutageLog
 
 logger = logging.getLogger("realtime.presence")
@@ -243,8 +243,7 @@ def _is_refusal(error: Exception) -> bool:
     """Whether a row can never be written as it is. That is any error but one that passes, such as
     that of a database which does not answer: a row that cannot be written for a reason of its own
     must not keep the writer from the others."""
-    passes = isinstance(error, (ProcessExpired, *DATABASE_ERRORS))
-    return isinstance(error, DataError) or not passes
+    return isinstance(error, DataError) or not (isinstance(error, ProcessExpired) or passes(error))
 
 
 def _at(row: PresenceRow, version: int) -> PresenceRow:

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 
+from auth_rls.sets.live_set import Change, LiveSets, Shifts
 from realtime.models import Message, WalEntry
+from tests.support.live_sets import MINE
 from tests.support.socket_client import Client, db
-from tests.zoo.models import Note
+from tests.support.tokens import token
+from tests.zoo.models import Member, Note, Team
 
 pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
 
@@ -67,4 +70,36 @@ async def test_a_change_of_a_user_that_cannot_be_read_is_a_resync_of_all_and_the
     assert told[4]["message"] == "resync required"
     await db(Note.objects.create, title="a")
     assert (await client.change())["record"]["title"] == "a"
+    await client.close()
+
+
+@pytest.mark.parametrize("error", [KeyError, IndexError, TypeError])
+async def test_a_change_of_rights_at_which_code_fails_is_a_resync_and_not_skipped(
+    granted: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    await db(granted, "view_note", using={"team__in": MINE})
+
+    def prepare() -> tuple[User, Team, Member]:
+        user, team = User.objects.create_user("ada"), Team.objects.create(name="t")
+        return user, team, Member.objects.create(user=user, team=team)
+
+    user, team, member = await db(prepare)
+    client = await Client(token=token(user.pk)).connect()
+    await client.listen()
+    await db(Note.objects.create, title="before", team=team)
+    await client.change()
+    apply, fails = LiveSets.apply, [error("a fault")]
+
+    def fails_once(sets: LiveSets, change: Change) -> Shifts:
+        if fails:
+            raise fails.pop()
+        return apply(sets, change)
+
+    monkeypatch.setattr(LiveSets, "apply", fails_once)
+    await db(member.delete)
+    await client.until(lambda f: f[3] == "system" and f[4]["message"] == "resync required")
+    await db(Note.objects.create, title="secret", team=team)
+    await db(Member.objects.create, user=user, team=team)
+    await db(Note.objects.create, title="after", team=team)
+    assert (await client.change())["record"]["title"] == "after"
     await client.close()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
 
 import pytest
-from django.db import connection, models
+from django.db import OperationalError, connection, models
 
 from realtime import publish
 from realtime.process.capture_monitor import CaptureMonitor
@@ -119,6 +119,23 @@ async def test_subscribers_of_a_whole_schema_are_told_of_one_table(
     assert (await client.change())["record"]["id"] == note.pk
     await db(made, TABLE)
     await works_again(client)
+
+
+async def test_subscribers_are_told_of_lost_triggers_after_a_look_that_failed(
+    thing: Any, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await listening(connect)
+    await looks()
+    await db(lose_triggers)
+
+    def fail(alias: str) -> set[str]:
+        raise OperationalError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(triggers, "uncaptured", fail)
+        await looks()
+    await looks(2)
+    assert "its triggers are missing" in (await told(client))[1]
 
 
 async def test_subscribers_are_told_of_lost_triggers_and_joins_are_refused(

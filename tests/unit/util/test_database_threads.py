@@ -6,13 +6,16 @@ import asyncio
 import threading
 
 import pytest
+from django.db import OperationalError
 
+from realtime.event_log.table import UnknownRelation
 from realtime.util.database_threads import (
     FEW,
     close_connections,
     finish_in_database_thread,
     in_database_thread,
     in_few_database_threads,
+    passes,
 )
 
 
@@ -74,3 +77,21 @@ async def test_work_that_nobody_waits_for_any_more_keeps_its_place_until_it_ends
     assert not late.done()
     release.set()
     assert await late == "late"
+
+
+@pytest.mark.parametrize(
+    ("error", "is_passing"),
+    [
+        (OperationalError("away"), True),
+        (ConnectionRefusedError(), True),
+        (UnknownRelation("restored"), True),
+        (KeyError("a fault"), False),
+        (IndexError("a fault"), False),
+        (LookupError("no such model"), False),
+        (TypeError("a fault"), False),
+    ],
+)
+def test_errors_of_a_database_pass_and_those_of_code_do_not(
+    error: Exception, is_passing: bool
+) -> None:
+    assert passes(error) is is_passing

@@ -70,8 +70,31 @@ def test_a_client_that_was_told_by_its_join_is_not_told_again() -> None:
     heartbeat = text([None, "11", "phoenix", "heartbeat", {}])
     assert len(frames(session.receive(heartbeat, 0.0))) == 1
     # A binding that delivers nothing waits for nothing.
-    session.binding_ended(join.channel, "ended")
+    session.binding_ended(join.channel, "ended", working=False)
     assert len(frames(session.receive(heartbeat, 0.0))) == 1
+
+
+def test_a_channel_of_which_one_binding_ended_or_came_back_is_told_of_waiting() -> None:
+    hint: str | None = None
+    session = make()
+    session.waiting = lambda: hint
+    changes = [{"event": "*", "schema": "public", "table": table} for table in ("t", "u")]
+    channel, _ = joined(session, postgres_changes=changes)
+    heartbeat = text([None, "11", "phoenix", "heartbeat", {}])
+
+    def told() -> bool:
+        nonlocal hint
+        hint = None
+        session.receive(heartbeat, 0.0)
+        hint = "nobody numbers"
+        return len(frames(session.receive(heartbeat, 0.0))) == 2
+
+    session.binding_ended(channel, "ended", working=True)
+    assert told()
+    session.binding_ended(channel, "ended too", working=False)
+    assert not told()
+    session.resubscribed(channel)
+    assert told()
 
 
 def test_a_heartbeat_without_ref_is_answered_without_ref() -> None:
