@@ -37,9 +37,16 @@ _HOLDERS = _set(
     "secret security seed session share shared signing sms ssh ssl sso stripe tls unlock "
     "validation verification verify webhook"
 )
-_HELD = _set(
-    "answer answers code codes digest hash hashes header key keys link nonce pem phrase pin salt "
-    "seed verifier word"
+_HELD = _set("code codes digest hash hashes key keys nonce pem phrase pin salt seed verifier")
+# Held by some of them alone: see `_PAIRS`.
+_HELD_ELSEWHERE = _set("answer answers header link word")
+# Holders whose numbered codes are names of a kind: `device_code`, an integer.
+_THINGS = _set("client code device key license session share shared stripe webhook")
+_ANSWERS = ("answer", "answers")
+_LINKS = _set(
+    "access activation auth authentication authorization confirm confirmation invitation invite "
+    "login magic master oauth private recovery refresh reset sso unlock validation verification "
+    "verify webhook"
 )
 _PAIRS = frozenset(
     {
@@ -49,12 +56,23 @@ _PAIRS = frozenset(
         ("connection", "string"),
         ("database", "url"),
         ("session", "id"),
-        ("one", "time"),
+        ("auth", "header"),
+        ("authentication", "header"),
+        ("authorization", "header"),
+        *((whose, "word") for whose in ("master", "pass", "security")),
+        *(
+            (whose, what)
+            for whose in ("auth", "recovery", "reset", "security")
+            for what in _ANSWERS
+        ),
+        *((whose, "link") for whose in _LINKS),
         *((whose, "pass") for whose in ("admin", "db", "ftp", "root", "smtp", "user", "wifi")),
     }
 )
 # Pairs whose words say something harmless together.
-_HARMLESS_PAIRS = frozenset({("device", "link"), ("key", "code"), ("key", "link"), ("key", "word")})
+_HARMLESS_PAIRS = frozenset({("key", "code")})
+# A name that ends so tells of a secret's rules, its maker, a moment or a number.
+_ABOUT = _set("at by count policy")
 # What such a word ends with where it is written without a space: `csrftoken`, `newpassword`.
 _ENDINGS = ("passwd", "password", "passphrase", "secret", "token")
 _GLUED = ("access", "api", "auth", "client", "pass", "private", "pw", "pwd", "secret", "signing")
@@ -112,6 +130,9 @@ def _by_name(field: models.Field[Any, Any]) -> bool:
         return False
     if kind is Kind.INT:
         return any(words and (words[-1] in _NUMBERS or _is_code(words)) for words in names)
+    if kind is Kind.UUID:
+        # The key of a model of sessions, such as visits or games; Django's own are texts.
+        names = [words[:-1] if words[-2:] == ["session", "id"] else words for words in names]
     return any(_says_secret(words, _words(field.model.__name__)) for words in names)
 
 
@@ -136,7 +157,13 @@ def _kind(field: models.Field[Any, Any]) -> Kind | None:
 
 
 def _says_secret(words: list[str], model: list[str]) -> bool:
+    if words and words[-1] in _ABOUT:
+        return False
     if any(word in _SECRETS or _is_glued(word) for word in words):
+        return True
+    if any(
+        words[n : n + 2] == ["one", "time"] and _held(words[n + 2 :]) for n in range(len(words))
+    ):
         return True
     if any(_is_pair(*pair) for pair in itertools.pairwise(words)):
         return True
@@ -160,11 +187,20 @@ def _is_glued(word: str) -> bool:
     """Whether several words that say a secret are written as one: `authkey`, `pwhash`."""
     if word.endswith(_ENDINGS):
         return True
-    return any(word.startswith(start) and word.removeprefix(start) in _HELD for start in _GLUED)
+    return any(word.startswith(start) and _held([word.removeprefix(start)]) for start in _GLUED)
+
+
+def _held(words: list[str]) -> bool:
+    """Whether the first word, after one that says a secret, says so too."""
+    return bool(words) and (words[0] in _HELD or words[0] in _HELD_ELSEWHERE)
 
 
 def _is_code(words: list[str]) -> bool:
-    return len(words) > 1 and words[-1] in ("code", "pin") and words[-2] in _HOLDERS
+    if len(words) < 2:
+        return False
+    return (words[-1] == "pin" and words[-2] in _HOLDERS) or (
+        words[-1] == "code" and words[-2] in _HOLDERS - _THINGS
+    )
 
 
 def _words(name: str) -> list[str]:

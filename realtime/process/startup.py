@@ -13,14 +13,17 @@ from django.conf import settings
 from django.urls import get_resolver
 
 from realtime.delivery.client_frames import bound_first_connections
+from realtime.wal import published
 
 logger = logging.getLogger("realtime.startup")
 
 
 def prepare() -> None:
-    """Bound what clients may send from the first connection on, and load the project's URLs."""
+    """Bound what clients may send from the first connection on, load the project's URLs, and log
+    which published models are not captured."""
     bound_first_connections()
     _load_urls()
+    _tell_of_mistakes()
 
 
 def _load_urls() -> None:
@@ -38,3 +41,18 @@ def _load_urls() -> None:
         logger.warning(
             "%s was not loaded: %s", settings.ROOT_URLCONF, error, extra={"action": "urls_failed"}
         )
+
+
+def _tell_of_mistakes() -> None:
+    """A server may be started without the system checks, which say the same."""
+    for entry in published.declared() if apps.ready else ():
+        problem = published.problem(entry)
+        if problem is not None:
+            logger.error(
+                "%s is not captured: %s (%s) %s",
+                entry.model._meta.label,
+                problem.message,
+                problem.id,
+                problem.hint,
+                extra={"action": "not_captured"},
+            )

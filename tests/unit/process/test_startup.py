@@ -42,6 +42,21 @@ settings.INSTALLED_APPS = ["early.Early", *settings.INSTALLED_APPS]
 django.setup()
 """
 
+PUBLISHED_WITH_SECRETS = """
+import io
+import logging
+import django
+django.setup()
+from django.contrib.auth.models import User
+from realtime import publish
+publish(User)
+told = io.StringIO()
+logging.getLogger("realtime").addHandler(logging.StreamHandler(told))
+import realtime_project.asgi
+import realtime.routing
+print(told.getvalue())
+"""
+
 # The first socket of plain uvicorn, whose client sends thousands of messages at once.
 FIRST_SOCKET = """
 import asyncio
@@ -103,6 +118,12 @@ def test_urls_that_cannot_be_loaded_are_no_reason_to_serve_no_sockets() -> None:
 
 def test_urls_are_not_loaded_before_all_apps_are_ready() -> None:
     assert printed(EARLY_ROUTES) == "False"
+
+
+def test_a_published_model_that_is_not_captured_is_logged_once_with_what_to_do() -> None:
+    (line,) = printed(PUBLISHED_WITH_SECRETS).splitlines()
+    assert line.startswith("auth.User is not captured: ")
+    assert "realtime.E006" in line and "exclude=['password']" in line
 
 
 def test_the_first_socket_of_plain_uvicorn_is_parsed_in_pieces() -> None:

@@ -39,6 +39,8 @@ def secrets(model: type[models.Model]) -> list[str]:
         *("authkey", "csrftoken", "newpassword", "pwhash", "accesskey", "secretanswer"),
         *("pass", "db_pass", "pass_hash", "session_id", "cookie", "authorization", "key_hash"),
         *("seed_phrase", "private_pem", "rsa_key", "psk", "connection_string", "database_url"),
+        *("auth_header", "reset_link", "invite_link", "secret_word", "secret_answer"),
+        *("secret_header", "one_time_link", "one_time_key", "login_one_time_code"),
         *("one_time_code", "sms_code", "mfa_code", "device_code", "code_verifier", "passwort"),
     ],
 )
@@ -67,6 +69,8 @@ def test_a_text_named_like_a_secret_is_one(name: str) -> None:
             "device_link",
             "passenger",
         ),
+        *("cookie_policy", "password_policy", "encrypted_by", "token_at", "one_time", "key_answer"),
+        *("client_header", "license_header", "code_link", "share_link", "session_link"),
         *("private_note", "shared_with", "public_key", "keynote", "pinned", "compass", "content"),
     ],
 )
@@ -85,9 +89,13 @@ def test_a_text_of_another_name_is_none(name: str) -> None:
         ("token_price", models.DecimalField(max_digits=9, decimal_places=2)),
         ("otp_attempts", models.IntegerField()),
         ("postal_code", models.IntegerField()),
+        ("device_code", models.IntegerField()),
+        ("license_code", models.BigIntegerField()),
+        ("session_id", models.UUIDField()),
+        ("game_session_id", models.UUIDField()),
     ],
 )
-def test_a_number_of_something_a_moment_and_a_truth_value_are_no_secrets(
+def test_numbers_of_something_moments_keys_and_truth_values_are_no_secrets(
     name: str, field: models.Field[Any, Any]
 ) -> None:
     assert secrets(model_with(**{name: field})) == []
