@@ -106,8 +106,8 @@ def check_asgi_module(**kwargs: Any) -> list[CheckMessage]:
     if early is not None:
         found.append(
             Warning(
-                f"{path} imports {early} before Django is set up: uvicorn and daphne cannot load "
-                "it (AppRegistryNotReady).",
+                f"{path} imports {early} before Django is set up: uvicorn and daphne may not "
+                "be able to load it (AppRegistryNotReady).",
                 hint="Call get_asgi_application() first, and import what needs models below it.",
                 id="realtime.W015",
             )

@@ -196,8 +196,9 @@ class Postgresql:
             if sequence is not None:
                 # Another process may have moved it on meanwhile, and drawn ids.
                 cursor.execute(
-                    "SELECT setval(%s, GREATEST(last_value,"
-                    f" (SELECT MAX(id) FROM realtime_wal))) FROM {sequence}",
+                    "SELECT setval(%s, GREATEST(last_value, most)) FROM"
+                    f" (SELECT MAX(id) AS most FROM realtime_wal) AS log, {sequence}"
+                    " WHERE most > last_value - (NOT is_called)::int",
                     [sequence],
                 )
 

@@ -22,6 +22,11 @@ LOAD = "http = get_asgi_application()"
         (("import desk", "from . import desk", "from .desk import models", LOAD), None),
         ((f"if True:\n    {LOAD}", EARLY), None),
         (("application = Router({'http': get_asgi_application()})", EARLY), None),
+        (("from desk import consumers, env", LOAD), "desk.consumers"),
+        (("from desk.chat.models import Room", LOAD), "desk.chat.models"),
+        (("from desk.env import load", "import desk.settings.asgi", "load()", LOAD), None),
+        (("from desk.views import get_asgi_application", LOAD), None),
+        (("from desk.apps import DeskConfig", LOAD), None),
         ((), None),
     ],
 )
