@@ -25,9 +25,9 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
 TUTORIAL = DOCS / "tutorial"
 
 
-# Below the ports that systems give to whoever asks for any: those of other tests.
+# Other tests ask the system for any free port, and it gives ports above these.
 PORTS = range(20_000, 30_000)
-# As many workers of one run have ports of their own.
+# Each worker of a run has its own part of these ports, for at most so many workers.
 WORKERS = 50
 
 

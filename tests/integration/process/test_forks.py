@@ -32,7 +32,7 @@ from tests.zoo.models import Note
 
 {parent}
 for number in (1, 2):
-    # Django's own connections are the business of whoever forks.
+    # Django does not renew its connections after a fork; the program that forks has to close them.
     connections.close_all()
     child = os.fork()
     if not child:

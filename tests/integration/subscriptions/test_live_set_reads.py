@@ -16,7 +16,7 @@ from realtime.subscriptions.request import Request
 from realtime.subscriptions.set_reader import SetReader
 from tests.support.live_sets import ROOMS, listening, policies, started
 from tests.support.socket_client import db
-from tests.support.subscriptions import FakeSubscriber, bindings
+from tests.support.subscriptions import FakeSubscriber, Server, bindings
 from tests.support.waiting import PATIENCE_SECONDS
 from tests.zoo.models import Member, Note
 
@@ -42,14 +42,22 @@ class Gate:
         monkeypatch.setattr(SetReader, "read", late)
 
 
+async def joining_held_up(
+    server: Server, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Gate, asyncio.Task[FakeSubscriber]]:
+    """A join that has read its set and waits for the gate."""
+    gate = Gate(monkeypatch)
+    joining = asyncio.create_task(listening(server, subject))
+    await asyncio.to_thread(gate.reached.wait)
+    return gate, joining
+
+
 async def test_what_came_by_while_a_set_was_read_is_in_it(
     people: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     team, ada, _ = people
     server = await started()
-    gate = Gate(monkeypatch)
-    joining = asyncio.create_task(listening(server, ada))
-    await asyncio.to_thread(gate.reached.wait)
+    gate, joining = await joining_held_up(server, ada, monkeypatch)
     await db(Member.objects.create, user=ada.user, team=team)
     await db(Note.objects.create, title="a", team=team)
     await server.feed()
@@ -68,9 +76,7 @@ async def test_a_nested_set_whose_inner_one_moved_while_it_was_read_is_read_once
     team, ada, _ = people
     await db(policies, {"title__in": ROOMS})
     server = await started()
-    gate = Gate(monkeypatch)
-    joining = asyncio.create_task(listening(server, ada))
-    await asyncio.to_thread(gate.reached.wait)
+    gate, joining = await joining_held_up(server, ada, monkeypatch)
     await db(Member.objects.create, user=ada.user, team=team)
     await server.feed()
     gate.open.set()
@@ -86,9 +92,7 @@ async def test_a_set_that_was_read_for_a_place_the_log_has_left_is_read_once_mor
 ) -> None:
     team, ada, _ = people
     server = await started()
-    gate = Gate(monkeypatch)
-    joining = asyncio.create_task(listening(server, ada))
-    await asyncio.to_thread(gate.reached.wait)
+    gate, joining = await joining_held_up(server, ada, monkeypatch)
     await db(Member.objects.create, user=ada.user, team=team)
     await db(lambda: sequencer.number(connections["default"], 10_000))
     head = await server.reader.head()
@@ -106,9 +110,7 @@ async def test_a_join_that_is_given_up_while_its_set_is_read_leaves_nothing_behi
 ) -> None:
     _, ada, _ = people
     server = await started()
-    gate = Gate(monkeypatch)
-    joining = asyncio.create_task(listening(server, ada))
-    await asyncio.to_thread(gate.reached.wait)
+    gate, joining = await joining_held_up(server, ada, monkeypatch)
     joining.cancel()
     await asyncio.wait({joining})
     gate.open.set()

@@ -76,7 +76,7 @@ STEPS = st.lists(st.tuples(st.integers(0, 19), st.integers(0, MOST)), max_size=2
 
 
 @given(STEPS, st.integers(1, 20))
-def test_whoever_gives_up_what_is_refused_keeps_the_bounds(
+def test_the_bounds_hold_if_what_is_refused_is_given_up(
     steps: list[tuple[int, int]], addresses: int
 ) -> None:
     ledger = InboundBytes(each=EACH, total=TOTAL)
@@ -92,7 +92,7 @@ def test_whoever_gives_up_what_is_refused_keeps_the_bounds(
 
 
 @given(STEPS, st.integers(1, 20))
-def test_whoever_holds_no_more_than_its_equal_part_is_never_refused(
+def test_a_holder_of_no_more_than_its_equal_part_is_never_refused(
     steps: list[tuple[int, int]], addresses: int
 ) -> None:
     ledger = InboundBytes(each=EACH, total=TOTAL)

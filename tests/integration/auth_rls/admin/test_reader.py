@@ -296,8 +296,8 @@ def test_an_editor_does_not_count_by_the_secrets_of_a_model_in_the_settings(
 def test_a_secret_of_a_user_is_not_read_by_comparing_it_with_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whoever may view users does not see their secrets, nor may learn them by rows of their own
-    that a policy compares with them."""
+    """The right to view users does not show their secrets. A policy that compares a secret with
+    rows of one's own must not tell it either."""
     monkeypatch.setattr(reach, "is_secret", lambda field: field.name == "last_name")
     user("ada", last_name="s3cret")
     Note.objects.create(title="s")
