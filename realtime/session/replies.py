@@ -5,14 +5,14 @@ Pure. The session decides what is sent; `protocol` decides how either serializer
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from realtime.event_log.position import Position
-from realtime.protocol import errors, serializer
+from realtime.protocol import serializer
 from realtime.protocol.errors import WireError
 from realtime.protocol.serializer import ClientMessage, Version
 from realtime.session.channel import Channel
@@ -89,32 +89,6 @@ class Replies:
         """`phx_close` or `phx_error`."""
         # Clients ignore these unless they carry the ref of the join.
         return self._frame(channel.join_ref, channel.join_ref, channel.topic, event, {})
-
-    def subscribed(
-        self,
-        channel: Channel,
-        problems: Sequence[str],
-        *,
-        working: bool,
-        hints: Mapping[str, str] = MappingProxyType({}),
-        subject: str | None = None,
-    ) -> list[Effect]:
-        """The `system` messages about a channel's bindings: one error per problem, then the success
-        if some binding is `working`. `hints` has by its message what goes with one of them;
-        `subject` is the mark of another subject of the channel, told with the success."""
-        extension = "postgres_changes"
-        effects: list[Effect] = []
-        for problem in problems:
-            effects.append(Note("binding_refused", f"{channel.topic}: {problem}"))
-            more = {"hint": hints[problem]} if problem in hints else {}
-            effects.append(self.system(channel.name, channel, "error", extension, problem, **more))
-        if working:
-            message = errors.SUBSCRIBED
-            more = {"hint": hints[message]} if message in hints else {}
-            if subject is not None:
-                more["subject"] = subject
-            effects.append(self.system(channel.name, channel, "ok", extension, message, **more))
-        return effects
 
     def fail(self, message: ClientMessage, response: Mapping[str, Any]) -> list[Effect]:
         """The error reply to a message, if the message has a ref to reply to."""

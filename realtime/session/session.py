@@ -9,7 +9,7 @@ are in seconds: `now` is monotonic, for limits and silence; `wall` is since 1970
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from types import MappingProxyType
 
 import msgspec
@@ -22,6 +22,7 @@ from realtime.protocol.errors import CloseCode, WireError
 from realtime.protocol.join import JoinConfig, parse_join, token_in
 from realtime.protocol.legacy_topic import binding_of
 from realtime.protocol.serializer import PREFIX, ClientMessage, FrameError, Version
+from realtime.session.binding_notices import BindingNotices
 from realtime.session.channel import Channel, Phase
 from realtime.session.effects import Close, Effect, Join, Leave, Note, Renew, Send
 from realtime.session.quotas import Quota, QuotaChain, Rates
@@ -59,19 +60,22 @@ class Session:
     last_seen: float
     channels: dict[str, Channel] = field(default_factory=dict)
     closing: bool = False
-    waiting: Callable[[], str | None] = _nothing
+    waiting: InitVar[Callable[[], str | None]] = _nothing
     shared: Sequence[Quota] = ()
     private_only: bool = False
     schemas: Collection[str] = ("public",)
     #: Broadcasts and presence events of the client.
     topic_events: TopicEvents = field(init=False)
+    #: What the client is told of the bindings of its channels.
+    notices: BindingNotices = field(init=False)
     _quotas: QuotaChain = field(init=False)
     _replies: Replies = field(init=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, waiting: Callable[[], str | None]) -> None:
         self._replies = Replies(self.version)
         self._quotas = QuotaChain(Quota(Rates.of(self.limits)), *self.shared)
         self.topic_events = TopicEvents(self._replies, self._quotas, self.limits)
+        self.notices = BindingNotices(self._replies, waiting)
 
     # --- from the client ------------------------------------------------------------------------
 
@@ -142,21 +146,10 @@ class Session:
         at = self.position()
         # No position is given while a channel was not sent everything up to it.
         response = {} if at is None or self._joining() else {"epoch": at.epoch, "seq": at.seq}
-        return [self._replies.reply(message, "ok", response), *self._waiting_hints()]
-
-    def _waiting_hints(self) -> list[Effect]:
-        """To each channel that follows changes, once, that they wait: it joined before they did."""
-        hint = self.waiting()
-        if hint is None:
-            for channel in self.channels.values():
-                channel.is_told_of_waiting = False
-            return []
-        effects: list[Effect] = []
-        for channel in self.channels.values():
-            if channel.follows and not channel.is_told_of_waiting:
-                hints = {errors.SUBSCRIBED: hint}
-                effects += self._subscribed(channel, (), working=True, hints=hints)
-        return effects
+        return [
+            self._replies.reply(message, "ok", response),
+            *self.notices.of_waiting(self.channels.values()),
+        ]
 
     def _joining(self) -> bool:
         return any(
@@ -273,7 +266,7 @@ class Session:
         `presence_state`, which is sent only to a channel that shows presence and may see it;
         `subject` is the mark of the channel's subject. Call `release` afterwards.
         """
-        if self.channels.get(channel.topic) is not channel:
+        if channel.phase is Phase.GONE:
             return [Leave(channel)]
         if problems and _waits(channel.config):
             # The reply to a join that waits says whether its bindings work.
@@ -297,24 +290,7 @@ class Session:
         if config.replication_ready:
             text = errors.REPLICATION_READY
             effects.append(self._replies.system(channel.name, channel, "ok", "system", text))
-        return effects + self._subscribed(
-            channel, problems, working=len(config.bindings) > len(problems), hints=hints
-        )
-
-    def _subscribed(
-        self,
-        channel: Channel,
-        problems: Sequence[str],
-        *,
-        working: bool,
-        hints: Mapping[str, str] = MappingProxyType({}),
-        subject: str | None = None,
-    ) -> list[Effect]:
-        channel.follows = working
-        channel.is_told_of_waiting = errors.SUBSCRIBED in hints and self.waiting() is not None
-        return self._replies.subscribed(
-            channel, problems, working=working, hints=hints, subject=subject
-        )
+        return effects + self.notices.subscribed(channel, problems, hints)
 
     def release(self, channel: Channel, most: int | None = None) -> list[Effect]:
         """Handle the messages that waited for the channel's join, or for its token: the first
@@ -323,14 +299,14 @@ class Session:
         channel.renewing = False
         pending, channel.pending = channel.pending, []
         for index, (message, then, size) in enumerate(pending):
-            joined = self.channels.get(channel.topic) is channel
-            if joined and most is not None and index >= most:
+            gone = channel.phase is Phase.GONE
+            if not gone and most is not None and index >= most:
                 channel.pending.append((message, then, size))
                 continue
             channel.size -= size
-            if not joined and message.event == "phx_leave":
+            if gone and message.event == "phx_leave":
                 effects.append(self._replies.reply(message, "ok", {}))
-            elif not joined:
+            elif gone:
                 effects += self.topic_events.unmatched(channel, message)
             elif message.event == "phx_leave":
                 effects += self._leave(message, then)
@@ -341,7 +317,7 @@ class Session:
     def refused(self, channel: Channel, reason: str, limit: str = "") -> list[Effect]:
         """The join is refused, for `reason`. `limit` is "<key of LIMITS>/<scope>" if that is the
         limit behind it."""
-        if self.channels.get(channel.topic) is not channel:
+        if channel.phase is Phase.GONE:
             return []
         return [
             *self._drop(channel),
@@ -352,7 +328,7 @@ class Session:
 
     def presence(self, channel: Channel, state: bytes) -> list[Effect]:
         """Send `state` as `presence_state` to a channel that shows presence and may see it."""
-        if self.channels.get(channel.topic) is not channel:
+        if channel.phase is Phase.GONE:
             return []
         if not (channel.shows_presence and channel.rights.view):
             return []
@@ -361,7 +337,7 @@ class Session:
 
     def permitted(self, channel: Channel, rights: TopicRights) -> list[Effect]:
         """The rights of the channel's subject on its private topic have changed."""
-        if self.channels.get(channel.topic) is not channel or channel.phase is not Phase.JOINED:
+        if channel.phase is not Phase.JOINED:
             return []
         saw = channel.shows_presence and channel.rights.view
         channel.rights = rights
@@ -383,55 +359,14 @@ class Session:
     ) -> list[Effect]:
         """The channel is subscribed again, as the subject of another token, whose mark is
         `subject`. Call `release` afterwards, unless yet another one has come."""
-        if self.channels.get(channel.topic) is not channel:
+        if channel.phase is Phase.GONE:
             return [Leave(channel)]
         channel.expires_at = expires_at
-        bindings = len(channel.config.bindings)
-        working = bindings > len(problems)
-        return self._subscribed(channel, problems, working=working, hints=hints, subject=subject)
-
-    def resubscribed(self, channel: Channel) -> list[Effect]:
-        """The rows that the channel's subject may see have changed."""
-        if self.channels.get(channel.topic) is not channel or channel.phase is not Phase.JOINED:
-            return []
-        channel.follows = True
-        return self._replies.subscribed(channel, (), working=True)
-
-    def binding_ended(self, channel: Channel, problem: str, *, working: bool) -> list[Effect]:
-        """A binding of the channel delivers nothing any more; `working` if another one does."""
-        if self.channels.get(channel.topic) is not channel:
-            return []
-        channel.follows = working
-        return self._replies.subscribed(channel, (problem,), working=False)
-
-    def resync(self, channel: Channel, at: Position) -> list[Effect]:
-        """Events are lost to this channel: its client must read its rows again."""
-        if self.channels.get(channel.topic) is not channel or not channel.config.bindings:
-            return []
-        return [self._replies.system_at(channel, "resume", "resync required", at)]
-
-    def caught_up(self, channel: Channel, at: Position) -> list[Effect]:
-        """The channel was sent everything since its cursors."""
-        if self.channels.get(channel.topic) is not channel:
-            return []
-        return [self._replies.system_at(channel, "resume", "caught up", at)]
-
-    def snapshot_begins(self, channel: Channel, at: Position) -> list[Effect]:
-        """The rows of the channel's snapshots follow."""
-        if self.channels.get(channel.topic) is not channel:
-            return []
-        return [self._replies.system_at(channel, "snapshot", "snapshot begins", at)]
-
-    def snapshot(self, channel: Channel, at: Position, count: int, complete: bool) -> list[Effect]:
-        """The channel was sent `count` rows of its snapshots; not all of them unless `complete`."""
-        if self.channels.get(channel.topic) is not channel:
-            return []
-        message = "snapshot complete" if complete else "snapshot truncated"
-        return [self._replies.system_at(channel, "snapshot", message, at, count=count)]
+        return self.notices.subscribed(channel, problems, hints, subject)
 
     def ended(self, channel: Channel, message: str) -> list[Effect]:
         """End the channel by phx_error: clients rejoin it, with the token they then have."""
-        if self.channels.get(channel.topic) is not channel:
+        if channel.phase is Phase.GONE:
             return []
         if channel.phase is Phase.JOINING:
             return self.refused(channel, message)

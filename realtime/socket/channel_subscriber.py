@@ -140,23 +140,24 @@ class ChannelSubscriber:
 
     def resubscribed(self) -> None:
         """The rows that the channel's subject may see have changed."""
-        self._socket.perform(self._socket.session.resubscribed(self._channel))
+        self._socket.perform(self._socket.session.notices.resubscribed(self._channel))
 
     def caught_up(self, at: Position) -> None:
         """Everything since the channel's cursors was delivered."""
-        self._socket.perform(self._socket.session.caught_up(self._channel, at))
+        self._socket.perform(self._socket.session.notices.caught_up(self._channel, at))
 
     def snapshot_begins(self, at: Position) -> None:
         """The rows of the channel's snapshots, as of this position, follow."""
-        self._socket.perform(self._socket.session.snapshot_begins(self._channel, at))
+        self._socket.perform(self._socket.session.notices.snapshot_begins(self._channel, at))
 
     def snapshot(self, at: Position, count: int, complete: bool) -> None:
         """The rows of the channel's snapshots were delivered."""
-        self._socket.perform(self._socket.session.snapshot(self._channel, at, count, complete))
+        notices = self._socket.session.notices
+        self._socket.perform(notices.snapshot(self._channel, at, count, complete))
 
     def resync(self, at: Position) -> None:
         """Events are lost to the channel."""
-        self._socket.perform(self._socket.session.resync(self._channel, at))
+        self._socket.perform(self._socket.session.notices.resync(self._channel, at))
 
     def permitted(self, rights: TopicRights) -> None:
         """The rights of the channel's subject on its private topic, from here on."""
@@ -164,8 +165,8 @@ class ChannelSubscriber:
 
     def binding_ended(self, problem: str, *, working: bool) -> None:
         """A binding of the channel delivers nothing any more; `working` if another one does."""
-        session = self._socket.session
-        self._socket.perform(session.binding_ended(self._channel, problem, working=working))
+        notices = self._socket.session.notices
+        self._socket.perform(notices.binding_ended(self._channel, problem, working=working))
 
     def revoked(self) -> None:
         """The channel's user was deactivated or deleted."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from realtime.client_limits import Limits
@@ -21,8 +21,20 @@ from realtime.topics.rights import ALL
 AT = Position("e1", 41)
 
 
-def make(version: Version = Version.V2, private_only: bool = False, **limits: Any) -> Session:
-    return Session(version, Limits(**limits), lambda: AT, last_seen=0.0, private_only=private_only)
+def make(
+    version: Version = Version.V2,
+    private_only: bool = False,
+    waiting: Callable[[], str | None] = lambda: None,
+    **limits: Any,
+) -> Session:
+    return Session(
+        version,
+        Limits(**limits),
+        lambda: AT,
+        last_seen=0.0,
+        private_only=private_only,
+        waiting=waiting,
+    )
 
 
 def text(frame: list[Any]) -> str:

@@ -38,8 +38,7 @@ def test_a_heartbeat_names_no_place_that_the_socket_has_not_been_served_up_to() 
 
 def test_a_heartbeat_tells_channels_that_follow_changes_once_that_these_wait() -> None:
     hint: str | None = None
-    session = make()
-    session.waiting = lambda: hint
+    session = make(waiting=lambda: hint)
     changes = [{"event": "*", "schema": "public", "table": "t"}]
     _channel, told = joined(session, postgres_changes=changes)
     assert "hint" not in json.dumps(frames(told))
@@ -59,8 +58,7 @@ def test_a_heartbeat_tells_channels_that_follow_changes_once_that_these_wait() -
 
 
 def test_a_client_that_was_told_by_its_join_is_not_told_again() -> None:
-    session = make()
-    session.waiting = lambda: "nobody numbers"
+    session = make(waiting=lambda: "nobody numbers")
     changes = [{"event": "*", "schema": "public", "table": "t"}]
     (join,) = of(Join, session.receive(join_frame(postgres_changes=changes), 0.0))
     hints = {SUBSCRIBED: "nobody numbers"}
@@ -70,14 +68,13 @@ def test_a_client_that_was_told_by_its_join_is_not_told_again() -> None:
     heartbeat = text([None, "11", "phoenix", "heartbeat", {}])
     assert len(frames(session.receive(heartbeat, 0.0))) == 1
     # A binding that delivers nothing waits for nothing.
-    session.binding_ended(join.channel, "ended", working=False)
+    session.notices.binding_ended(join.channel, "ended", working=False)
     assert len(frames(session.receive(heartbeat, 0.0))) == 1
 
 
 def test_a_channel_of_which_one_binding_ended_or_came_back_is_told_of_waiting() -> None:
     hint: str | None = None
-    session = make()
-    session.waiting = lambda: hint
+    session = make(waiting=lambda: hint)
     changes = [{"event": "*", "schema": "public", "table": table} for table in ("t", "u")]
     channel, _ = joined(session, postgres_changes=changes)
     heartbeat = text([None, "11", "phoenix", "heartbeat", {}])
@@ -89,11 +86,11 @@ def test_a_channel_of_which_one_binding_ended_or_came_back_is_told_of_waiting() 
         hint = "nobody numbers"
         return len(frames(session.receive(heartbeat, 0.0))) == 2
 
-    session.binding_ended(channel, "ended", working=True)
+    session.notices.binding_ended(channel, "ended", working=True)
     assert told()
-    session.binding_ended(channel, "ended too", working=False)
+    session.notices.binding_ended(channel, "ended too", working=False)
     assert not told()
-    session.resubscribed(channel)
+    session.notices.resubscribed(channel)
     assert told()
 
 
@@ -144,22 +141,26 @@ def test_the_end_of_a_replay_and_of_a_snapshot_are_told_with_their_place() -> No
     session = make()
     channel, _ = joined(session, postgres_changes=[{"table": "t", "schema": "public"}])
     told = {"status": "ok", "channel": "room", "seq": 41}
-    (system,) = frames(session.caught_up(channel, AT))
+    (system,) = frames(session.notices.caught_up(channel, AT))
     assert system[4] == {**told, "extension": "resume", "message": "caught up"}
-    (system,) = frames(session.snapshot_begins(channel, AT))
+    (system,) = frames(session.notices.snapshot_begins(channel, AT))
     assert system[4] == {**told, "extension": "snapshot", "message": "snapshot begins"}
     for complete, message in ((True, "snapshot complete"), (False, "snapshot truncated")):
-        (system,) = frames(session.snapshot(channel, AT, 7, complete))
+        (system,) = frames(session.notices.snapshot(channel, AT, 7, complete))
         assert system[4] == {**told, "extension": "snapshot", "message": message, "count": 7}
     session.receive(text(["6", "9", "realtime:room", "phx_leave", {}]), 0.0)
-    assert session.caught_up(channel, AT) == session.snapshot(channel, AT, 7, True) == []
+    assert (
+        session.notices.caught_up(channel, AT)
+        == session.notices.snapshot(channel, AT, 7, True)
+        == []
+    )
 
 
 def test_a_resync_is_told_to_channels_that_listen_to_changes_only() -> None:
     session = make()
     with_changes, _ = joined(session, postgres_changes=[{"table": "t", "schema": "public"}])
     without, _ = joined(session, topic="realtime:b", ref="8")
-    (system,) = frames(session.resync(with_changes, AT))
+    (system,) = frames(session.notices.resync(with_changes, AT))
     assert system[4] == {
         "status": "ok",
         "extension": "resume",
@@ -167,7 +168,7 @@ def test_a_resync_is_told_to_channels_that_listen_to_changes_only() -> None:
         "channel": "room",
         "seq": 41,
     }
-    assert session.resync(without, AT) == []
+    assert session.notices.resync(without, AT) == []
 
 
 def test_a_server_that_stops_tells_each_joined_channel_and_closes_with_1012() -> None:
