@@ -28,6 +28,7 @@ class RealtimeConfig(AppConfig):
         from auth_rls.subjects.disconnect import disconnected
         from realtime import checks, redaction  # noqa: F401  (checks register themselves)
         from realtime.models import Message, PresenceMember, RandomId
+        from realtime.ops import static_files
         from realtime.process import worker_server
         from realtime.subscriptions import explain_door
         from realtime.wal import actor_capture, fixtures, published, triggers
@@ -45,6 +46,7 @@ class RealtimeConfig(AppConfig):
         fixtures.connect(self)
         disconnected.connect(_disconnect, dispatch_uid="realtime.disconnect")
         worker_server.install()
+        static_files.connect()
         # Clients put tokens into the query string, and servers log it.
         redaction.install()
 

@@ -19,7 +19,6 @@ from django.core.handlers.asgi import ASGIHandler
 from django.db import DatabaseError, connections
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Model
-from django.urls import resolve
 from django.utils.module_loading import import_string
 
 from auth_rls.access.snapshot import PolicySnapshot
@@ -28,7 +27,7 @@ from auth_rls.sql.primary import primary
 from realtime import conf
 from realtime.bus.layers import idle_timeout, layer_problem
 from realtime.conf import settings
-from realtime.ops import asgi_module
+from realtime.ops import asgi_module, static_files
 from realtime.socket.origin import OriginRule
 from realtime.wal import published, triggers
 from realtime.wal.obstacles import ABSENT, deciding_elsewhere
@@ -138,7 +137,7 @@ def check_collected_files(**kwargs: Any) -> list[CheckMessage]:
     if django_settings.DEBUG or not apps.is_installed("django.contrib.staticfiles"):
         return []
     elsewhere = "://" in (django_settings.STATIC_URL or "")
-    if django_settings.STATIC_ROOT or elsewhere or _by_middleware() or _by_route():
+    if django_settings.STATIC_ROOT or elsewhere or static_files.is_served():
         return []
     return [
         Warning(
@@ -153,7 +152,7 @@ def check_collected_files(**kwargs: Any) -> list[CheckMessage]:
 @register()
 def check_static_files(**kwargs: Any) -> list[CheckMessage]:
     """W014 a development server that serves no static files: uvicorn, where daphne is not there to
-    serve them by `runserver`."""
+    serve them by `runserver`. Where both may run, the log says so once it happens."""
     wanted = apps.is_installed("django.contrib.staticfiles") and not apps.is_installed("daphne")
     if not (django_settings.DEBUG and wanted):
         return []
@@ -164,30 +163,15 @@ def check_static_files(**kwargs: Any) -> list[CheckMessage]:
     http = getattr(application, "application_mapping", {}).get("http", application)
     # An application that another one wraps cannot be inspected.
     plain = isinstance(http, ASGIHandler) and not isinstance(http, StaticFilesHandlerMixin)
-    if not plain or _by_middleware() or _by_route():
+    if not plain or static_files.is_served():
         return []
     return [
         Warning(
             "Under uvicorn nothing serves static files, so pages do not find realtime/client.js.",
-            hint="In asgi.py write 'if settings.DEBUG: http = ASGIStaticFilesHandler(http)', of "
-            "django.contrib.staticfiles.handlers, or serve them by WhiteNoise.",
+            hint=static_files.HINT,
             id="realtime.W014",
         )
     ]
-
-
-def _by_middleware() -> bool:
-    """Whether WhiteNoise, or something of its name, serves static files."""
-    return any("whitenoise" in path.lower() for path in django_settings.MIDDLEWARE)
-
-
-def _by_route() -> bool:
-    """Whether a route leads to static files, as `staticfiles_urlpatterns` makes one."""
-    path = f"/{(django_settings.STATIC_URL or '').lstrip('/')}realtime/client.js"
-    try:
-        return resolve(path).func.__module__.endswith(("staticfiles.views", "django.views.static"))
-    except Exception:
-        return False
 
 
 @register()

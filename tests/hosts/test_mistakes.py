@@ -18,6 +18,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -168,9 +170,9 @@ def test_a_model_without_a_policy_and_one_for_holders_that_nobody_is_are_told_by
 
 
 class Running:
-    """`runserver` on settings of which the tailer is external and does not run."""
+    """`runserver`, or uvicorn, on settings of which the tailer is external and does not run."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, name: str = "runserver") -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             self.port = taken.getsockname()[1]
         lines = (
@@ -178,10 +180,14 @@ class Running:
             'AUTH_RLS = {"JWT_KEY": "a-key-of-the-project-that-is-long-enough"}'
         )
         settings = project.settings("external", lines)
-        self._log = project.folder / "server.log"
+        commands = {
+            "runserver": ["manage.py", "runserver", "--noreload", str(self.port), settings],
+            "uvicorn": ["-m", "uvicorn", "--port", str(self.port), "helpdesk.asgi:application"],
+        }
+        self._log = project.folder / f"{name}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "manage.py", "runserver", "--noreload", str(self.port), settings],
+                [sys.executable, *commands[name]],
                 cwd=project.folder,
                 env=project.environment,
                 stdin=subprocess.DEVNULL,
@@ -248,6 +254,33 @@ def test_a_token_of_another_key_is_told_in_the_answer_and_in_the_log(server: Run
 def test_another_origin_is_told_to_the_page_and_in_the_log(server: Running) -> None:
     assert server.refusal("", "http://other.example") == (4403, "Origin is not allowed")
     wait_for(lambda: "http://other.example" in server.log, "the log")
+
+
+MODULE = "/static/realtime/client.js"
+
+
+def test_a_server_without_static_files_is_told_in_its_log(
+    project: Project, server: Running
+) -> None:
+    """The project has daphne as an app, so that no check can speak of it."""
+    assert status_of(server, MODULE) == 200
+    assert "realtime.W014" not in server.log
+    under_uvicorn = Running(project, "uvicorn")
+    try:
+        assert [status_of(under_uvicorn, MODULE) for _ in range(2)] == [404, 404]
+        wait_for(lambda: "serves no static files (realtime.W014)" in under_uvicorn.log, "the log")
+        assert under_uvicorn.log.count("realtime.W014") == 1
+    finally:
+        under_uvicorn.close()
+
+
+def status_of(server: Running, path: str) -> int:
+    try:
+        with urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=PATIENCE) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        with error:
+            return error.code
 
 
 @pytest.fixture(scope="module")
