@@ -9,7 +9,6 @@ import itertools
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 from tests.acceptance.support.base_databases import BaseDatabase, base_database
 from tests.acceptance.support.deployment import DeploymentOrm, Program
 from tests.acceptance.support.server import ROOT, copy_database, environment
+from tests.support.python import run
 from tests.support.waiting import until
 
 KILLED_SECONDS = 5.0
@@ -61,14 +61,8 @@ class Scene:
         return leader, standby
 
     def once(self, *options: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "manage.py", "tail_wal", "--once", "--skip-checks", *options],
-            cwd=ROOT,
-            env=self.env,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        command = ["manage.py", "tail_wal", "--once", "--skip-checks", *options]
+        return run(command, cwd=ROOT, env=self.env, timeout=60)
 
     def numbered(self, count: int) -> None:
         """Returns when so many notes have their number and nothing is left."""

@@ -18,7 +18,7 @@ from tests.acceptance.support.deployment import Deployment, Program, deployed
 from tests.acceptance.support.final_checks import check_follower, check_log, until_numbered
 from tests.acceptance.support.raw_client import RawClient
 from tests.acceptance.support.resuming_client import TABLE, Follower
-from tests.acceptance.support.server import PATIENCE, SERVICE_KEY, free_port
+from tests.acceptance.support.server import PATIENCE, SERVICE_KEY, Server, free_port
 from tests.acceptance.support.worlds import create_usual_policies
 from tests.support.redis import Redis
 from tests.support.tokens import token
@@ -107,11 +107,8 @@ async def test_a_policy_switched_off_silences_every_server(deploy: Any) -> None:
 # --- a graceful stop ----------------------------------------------------------------------------
 
 
-async def until_ended(pid: int) -> None:
-    """Returns when this child of ours has ended."""
-    await auntil(
-        lambda: os.waitpid(pid, os.WNOHANG)[0], "the end of the process", patience=PATIENCE
-    )
+async def until_ended(server: Server) -> None:
+    await auntil(lambda: not server.running, "the end of the process", patience=PATIENCE)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -160,7 +157,7 @@ async def test_a_stopping_server_takes_nobody_in(deploy: Any, kind: str) -> None
     assert set(await asyncio.gather(*first)) == {1012}
     for peer in peers:
         await peer.close()
-    await until_ended(server.pid)
+    await until_ended(server)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -201,7 +198,7 @@ async def test_who_is_in_a_hurry_need_not_wait(deploy: Any, kind: str) -> None:
     peers = [await RawClient.open(server) for _ in range(20)]
     # What Ctrl-C sends; the server's own way to end, as if we were not there.
     os.kill(server.pid, signal.SIGINT)
-    await until_ended(server.pid)
+    await until_ended(server)
     assert "stopping" not in server.log
     for peer in peers:
         await peer.until_closed()
@@ -217,7 +214,7 @@ async def test_a_second_signal_does_not_wait_for_the_first(deploy: Any, kind: st
     closing = [asyncio.create_task(peer.until_closed()) for peer in peers]
     await asyncio.wait(closing, return_when=asyncio.FIRST_COMPLETED)
     os.kill(server.pid, signal.SIGTERM)
-    await until_ended(server.pid)
+    await until_ended(server)
     told = sum(task.result() == 1012 for task in closing if task.done())
     if kind == "daphne":
         # Its own way to end has no close frame.

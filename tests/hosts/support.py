@@ -18,6 +18,7 @@ import psycopg
 from tests.acceptance.support.raw_client import RawClient
 from tests.acceptance.support.server import PATIENCE, Server
 from tests.support.postgres import Postgres
+from tests.support.python import Python
 from tests.support.tokens import SECRET_KEY, token
 
 HERE = Path(__file__).resolve().parent
@@ -97,7 +98,7 @@ class Host:
             "PYTHONWARNINGS": "default",
         }
         self.server = HostServer(folder, kind, self.environment)
-        self._commands: subprocess.Popen[str] | None = None
+        self._commands: Python | None = None
 
     def prepare(self) -> None:
         """Make its tables, with what it has before Django, and ask the checks."""
@@ -122,13 +123,12 @@ class Host:
     def do(self, name: str, *arguments: Any) -> Any:
         """Call a function of `commands.Host` in a process of the host."""
         if self._commands is None:
-            self._commands = subprocess.Popen(
-                [sys.executable, "commands.py"],
+            self._commands = Python(
+                ["commands.py"],
                 cwd=self.folder,
                 env=self.environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                text=True,
             )
         process = self._commands
         assert process.stdin is not None and process.stdout is not None
@@ -147,4 +147,4 @@ class Host:
     def close(self) -> None:
         self.server.kill()
         if self._commands is not None:
-            self._commands.communicate(timeout=PATIENCE)
+            self._commands.end(PATIENCE)

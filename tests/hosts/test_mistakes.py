@@ -14,7 +14,6 @@ import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from websockets.sync.client import connect
 from tests.acceptance.support.devtools import Browser, Page, find_browser, wait_for
 from tests.support.at_hand import without
 from tests.support.pages import DOCS, blocks
+from tests.support.python import Python, run
 from tests.support.tokens import token
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
@@ -58,16 +58,12 @@ class Project:
 
     def run(self, *command: str) -> tuple[int, str]:
         """The code and the output of a Python program."""
-        done = subprocess.run(
-            [sys.executable, *command],
+        done = run(
+            command,
             cwd=self.folder,
             env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
             timeout=PATIENCE,
+            stderr=subprocess.STDOUT,
         )
         return done.returncode, done.stdout
 
@@ -186,11 +182,10 @@ class Running:
         }
         self._log = project.folder / f"{name}.log"
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, *commands[name]],
+            self._process = Python(
+                commands[name],
                 cwd=project.folder,
                 env=project.environment,
-                stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )

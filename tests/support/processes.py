@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from urllib.parse import quote
 
 from django.db import connection
 
+from tests.support.python import Python
 from tests.support.tokens import SECRET_KEY
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 class Program:
     """A running `manage.py` command and what it has said."""
 
-    process: subprocess.Popen[bytes]
+    process: Python
     log: Path
 
     @property
@@ -35,8 +35,8 @@ def managing(folder: Path, *command: str, redis: str = "", layer: str = "") -> I
     """`manage.py <command>`, killed at the end if it still runs. `layer`: core or pubsub."""
     log = folder / f"{command[0]}.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "manage.py", *command],
+        process = Python(
+            ["manage.py", *command],
             cwd=ROOT,
             env={**environment(redis), "ROWCAST_LAYER": layer},
             stdout=output,

@@ -9,14 +9,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.support.server import PATIENCE, ROOT, environment
+from tests.acceptance.support.server import environment, migrate
 from tests.support import postgres
 from tests.support.postgres import Postgres
 
@@ -35,16 +33,7 @@ class BaseDatabase:
         self._sql(f"CREATE DATABASE {_TEMPLATE}")
         env = environment(self._folder / "unused.sqlite3")
         env["DATABASE_URL"] = self.postgres.url_of(_TEMPLATE)
-        done = subprocess.run(
-            [sys.executable, "manage.py", "migrate", "--run-syncdb", "--verbosity", "0"],
-            cwd=ROOT,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=2 * PATIENCE,
-        )
-        if done.returncode:
-            raise RuntimeError(f"migrate failed:\n{done.stdout}{done.stderr}")
+        migrate(env)
 
     def database(self) -> str:
         """The URL of a new database, migrated and empty."""

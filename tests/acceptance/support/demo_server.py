@@ -6,12 +6,12 @@ import os
 import socket
 import sqlite3
 import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
 from tests.acceptance.support.devtools import wait_for
-from tests.acceptance.support.server import ROOT, free_port
+from tests.acceptance.support.server import PATIENCE, ROOT, free_port
+from tests.support.python import Python, run
 
 
 class DemoServer:
@@ -25,31 +25,23 @@ class DemoServer:
             "DJANGO_DEBUG": "1",
             "SQLITE_PATH": str(database),
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Python | None = None
         self.port = free_port()
         self.url = f"http://localhost:{self.port}"
         self.manage("migrate", "--verbosity", "0")
-        self._loader = subprocess.Popen(
-            [sys.executable, "-m", "tests.acceptance.support.demo_loader"],
+        self._loader = Python(
+            ["-m", "tests.acceptance.support.demo_loader"],
             cwd=ROOT,
             env=self._environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
         )
         self.load()
 
     def manage(self, *arguments: str) -> str:
-        run = subprocess.run(
-            [sys.executable, "manage.py", *arguments],
-            cwd=ROOT,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert run.returncode == 0, run.stderr
-        return run.stdout
+        done = run(["manage.py", *arguments], cwd=ROOT, env=self._environment, timeout=PATIENCE)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def load(self) -> None:
         """Load the demo afresh, as `load_demo --reset` does."""
@@ -64,9 +56,9 @@ class DemoServer:
             connection.execute(statement, values)
 
     def start(self) -> None:
-        self._process = subprocess.Popen(
+        self._process = Python(
             [
-                *(sys.executable, "-m", "daphne", "--verbosity", "0"),
+                *("-m", "daphne", "--verbosity", "0"),
                 *("--bind", "127.0.0.1", "--port", str(self.port)),
                 "realtime_project.asgi:application",
             ],
@@ -88,7 +80,7 @@ class DemoServer:
     def close(self) -> None:
         """Nothing of it is left."""
         self.stop()
-        self._loader.communicate(timeout=20)
+        self._loader.end(PATIENCE)
 
     def stop(self) -> None:
         if self._process is not None:

@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 from tests.acceptance.support.orm_process import OrmProcess
 from tests.acceptance.support.server import PATIENCE, ROOT, Server
+from tests.support.python import Python
 from tests.support.redis import Redis
 from tests.support.tokens import SECRET_KEY
 from tests.support.waiting import until
@@ -33,10 +33,10 @@ class Program:
         self, name: str, command: Sequence[str], env: dict[str, str], folder: Path
     ) -> None:
         self.name = name
-        self._command = [sys.executable, *command]
+        self._command = command
         self._env = env
         self.log_path = folder / f"{name}.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Python | None = None
 
     @property
     def log(self) -> str:
@@ -55,7 +55,7 @@ class Program:
 
     def start(self) -> None:
         with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = Python(
                 self._command,
                 cwd=ROOT,
                 env=self._env,
@@ -100,7 +100,7 @@ class Program:
             process.stdin.close()
         return self._wait(process)
 
-    def _wait(self, process: subprocess.Popen[bytes]) -> int:
+    def _wait(self, process: Python) -> int:
         self._process = None
         try:
             return process.wait(PATIENCE)

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.support.server import ROOT, environment
+from tests.acceptance.support.server import PATIENCE, ROOT, environment
+from tests.support.python import Python
 
 
 class OrmProcess:
@@ -25,13 +26,12 @@ class OrmProcess:
         self._start(environment(database))
 
     def _start(self, env: Mapping[str, str]) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.acceptance.support.orm_process"],
+        self._process = Python(
+            ["-m", "tests.acceptance.support.orm_process"],
             cwd=ROOT,
             env={**env, "ROWCAST_SERVES": "nothing"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
         )
 
     def __getattr__(self, function: str) -> Callable[..., Any]:
@@ -58,10 +58,10 @@ class OrmProcess:
     def kill(self) -> None:
         """Kills the process, in the middle of a function if one runs."""
         self._process.kill()
-        self._process.communicate(timeout=30)
+        self._process.end(PATIENCE)
 
     def close(self) -> None:
-        self._process.communicate(timeout=30)
+        self._process.end(PATIENCE)
 
 
 def _serve() -> None:

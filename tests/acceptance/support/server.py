@@ -14,12 +14,12 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.support.python import Python, run
 from tests.support.tokens import SECRET_KEY
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -63,17 +63,16 @@ def environment(database: Path, realtime: Mapping[str, Any] | None = None) -> di
 
 def make_database(path: Path) -> Path:
     """A migrated, empty database in one file that can be copied."""
-    done = subprocess.run(
-        [sys.executable, "manage.py", "migrate", "--run-syncdb", "--verbosity", "0"],
-        cwd=ROOT,
-        env=environment(path),
-        capture_output=True,
-        text=True,
-        timeout=2 * PATIENCE,
-    )
+    migrate(environment(path))
+    return path
+
+
+def migrate(env: Mapping[str, str]) -> None:
+    """Migrates the database that this environment names. Raises RuntimeError with what was said."""
+    command = ["manage.py", "migrate", "--run-syncdb", "--verbosity", "0"]
+    done = run(command, cwd=ROOT, env=env, timeout=2 * PATIENCE)
     if done.returncode:
         raise RuntimeError(f"migrate failed:\n{done.stdout}{done.stderr}")
-    return path
 
 
 def copy_database(template: Path, path: Path) -> Path:
@@ -105,7 +104,7 @@ class Server:
         self.port = free_port()
         self.log_path = database.with_suffix(".log")
         self._environment = environment(database, realtime)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Python | None = None
 
     @property
     def origin(self) -> str:
@@ -123,11 +122,10 @@ class Server:
         """Returns when the server answers. Raises RuntimeError, with its log, when it does not."""
         command = [part.format(port=self.port) for part in COMMANDS[self.kind]]
         with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, *command, self.application],
+            self._process = Python(
+                [*command, self.application],
                 cwd=self.folder,
                 env=self._environment,
-                stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )

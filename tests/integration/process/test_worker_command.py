@@ -28,6 +28,7 @@ from realtime.util.database_threads import close_connections
 from tests.support import redis as redises
 from tests.support.layers import layers
 from tests.support.processes import ROOT, environment, managing
+from tests.support.python import Python
 from tests.support.redis import LIBRARY_SECONDS, Redis, redis_goes
 from tests.support.socket_client import db
 from tests.support.vendors import about_no_database
@@ -265,7 +266,7 @@ def _said_on_sigterm(source: str) -> str:
     return said
 
 
-async def _wake(process: subprocess.Popen[bytes]) -> None:
+async def _wake(process: Python) -> None:
     leader = Maintenance("default")
 
     async def woken() -> list[str]:
