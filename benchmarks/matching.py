@@ -81,8 +81,9 @@ def checked(manager: Any, matches: int) -> Callable[[Any], None]:
     def run(event: Any) -> None:
         deliveries = manager.match(event)
         assert len(deliveries) == matches
+        made = frames.ChangeFrames(event)
         for delivery in deliveries:
-            frames.of_change(event, delivery)
+            made.of(delivery)
 
     return run
 

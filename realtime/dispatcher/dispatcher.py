@@ -320,9 +320,12 @@ class Dispatcher:
         deliveries: list[Delivery[Subscriber]] = []
         for _ in self._channels.matching(event, deliveries):
             await self._time_slice.pause()
-        self.counters.matched += bool(deliveries)
+        if not deliveries:
+            return
+        self.counters.matched += 1
+        made = frames.ChangeFrames(event)
         for delivery in deliveries:
-            self._deliver(event, delivery)
+            self._deliver(made, delivery)
 
     def _lost(self, event: DatabaseEvent) -> None:
         """Tell the channels on the table of a change that cannot be delivered to read their rows
@@ -353,9 +356,9 @@ class Dispatcher:
         self._unbound.clear()
         self.users_changed(None if scope.everybody else scope.users)
 
-    def _deliver(self, event: DatabaseEvent, delivery: Delivery[Subscriber]) -> None:
+    def _deliver(self, made: frames.ChangeFrames, delivery: Delivery[Subscriber]) -> None:
         try:
-            frame = SharedFrame(frames.of_change(event, delivery))
+            frame = SharedFrame(made.of(delivery))
         except Exception:
             # Only this audience is concerned; it has to read its rows again.
             logger.exception("a change cannot be encoded", extra={"action": "encoding_failed"})

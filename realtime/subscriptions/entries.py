@@ -20,43 +20,58 @@ from auth_rls.predicates.index import Index, index_keys, keys_decide
 from auth_rls.predicates.predicate import TRUE, Predicate, Select
 from auth_rls.predicates.simplify import simplify
 from realtime.event_log.event import DatabaseEvent
-from realtime.subscriptions.judgement import FilterJudgement, MembersOf, RowMatcher
+from realtime.subscriptions.judgement import MembersOf, RowMatcher, judgement_of
 
 if TYPE_CHECKING:
     from realtime.subscriptions.index import Audience, Subscription
 
 Recipient = TypeVar("Recipient")
 
+# Shared by all entries without a meter, which nobody pays for.
+_NOBODY: Counter[object] = Counter()
+
 
 class Sight(NamedTuple):
-    """Which images of an event the policies show."""
+    """Which images of an event the policies show. There is one object for each of the four cases,
+    since thousands of groups may be judged for an event."""
 
     old: bool
     new: bool
 
 
 NOTHING = Sight(False, False)
+_OLD, _NEW, _BOTH = Sight(True, False), Sight(False, True), Sight(True, True)
 
 
 class Entry(Generic[Recipient]):
     """Every subscription on a table with one filter and the same policies, all live or none."""
 
-    __slots__ = ("_decided", "filter", "group", "judgement", "keys", "subjects", "subscribers")
+    __slots__ = (
+        "_decided",
+        "_everything",
+        "filter",
+        "group",
+        "judgement",
+        "keys",
+        "subjects",
+        "subscribers",
+    )
 
     def __init__(
         self, group: RuleGroup[Recipient], filter_: Predicate, members_of: MembersOf
     ) -> None:
         self.group = group
         self.filter = filter_
-        self.judgement = FilterJudgement(filter_, members_of)
+        self.judgement = judgement_of(filter_, members_of)
         self.keys = index_keys(filter_)
         # Whether the index finds the entry exactly on the rows that match, so that it need not be
         # evaluated.
         self._decided = keys_decide(filter_)
+        self._everything = filter_ == TRUE
         # A dict as an ordered set: frames leave in the order of joining.
         self.subscribers: dict[tuple[Audience[Recipient], Subscription], None] = {}
         #: The subjects that pay its costs, each with the number of channels. Metered entries only.
-        self.subjects: Counter[object] = Counter()
+        self.subjects: Counter[object] = _NOBODY if self.judgement.meter is None else Counter()
 
     def wants(self, row: Mapping[str, Any]) -> bool:
         """Whether the filter lets the row through. The policies must show it. Raises TooCostly."""
@@ -64,13 +79,25 @@ class Entry(Generic[Recipient]):
 
     def wants_found(self, row: Mapping[str, Any]) -> bool:
         """`wants` for an entry that `candidates` has found by this row alone."""
-        return (self._decided and self.group.indexed) or self.judgement.passes(row)
+        return (
+            self._everything or (self._decided and self.group.indexed) or self.judgement.passes(row)
+        )
 
 
 class RuleGroup(Generic[Recipient]):
-    """Every entry of a table with the same bound policies."""
+    """Every entry of a table with the same bound policies. Most groups have one entry, because the
+    policies are those of one subject, so one entry takes neither a dict nor an index."""
 
-    __slots__ = ("_decided", "_index", "_members_of", "_shows", "by_filter", "keys", "rules")
+    __slots__ = (
+        "_by_filter",
+        "_decided",
+        "_index",
+        "_members_of",
+        "_only",
+        "_shows",
+        "keys",
+        "rules",
+    )
 
     def __init__(self, rules: Predicate, members_of: MembersOf) -> None:
         simple = simplify(rules)
@@ -79,9 +106,19 @@ class RuleGroup(Generic[Recipient]):
         self.keys = index_keys(simple)
         self._decided = keys_decide(simple)
         self._shows: RowMatcher | None = None if rules == TRUE else matcher(rules, members_of)
-        self.by_filter: dict[Predicate, Entry[Recipient]] = {}
-        # None for a single entry.
+        self._only: Entry[Recipient] | None = None
+        # Both None until there is a second entry.
+        self._by_filter: dict[Predicate, Entry[Recipient]] | None = None
         self._index: Index[Entry[Recipient]] | None = None
+
+    def __len__(self) -> int:
+        return self._only is not None if self._by_filter is None else len(self._by_filter)
+
+    def __iter__(self) -> Iterator[Entry[Recipient]]:
+        if self._by_filter is not None:
+            yield from self._by_filter.values()
+        elif self._only is not None:
+            yield self._only
 
     @property
     def indexed(self) -> bool:
@@ -90,38 +127,54 @@ class RuleGroup(Generic[Recipient]):
 
     def entry(self, filter_: Predicate) -> Entry[Recipient]:
         """The entry of this filter, made if there is none."""
-        found = self.by_filter.get(filter_)
-        if found is not None:
-            return found
-        found = self.by_filter[filter_] = Entry(self, filter_, self._members_of)
-        if self._index is not None:
-            self._index.add(found, found.keys)
-        elif len(self.by_filter) > 1:
+        by_filter, only = self._by_filter, self._only
+        if by_filter is None:
+            if only is not None and only.filter == filter_:
+                return only
+            made = Entry(self, filter_, self._members_of)
+            if only is None:
+                self._only = made
+                return made
+            self._only = None
+            by_filter = self._by_filter = {}
             self._index = Index(self._members_of)
-            for each in self.by_filter.values():
-                self._index.add(each, each.keys)
-        return found
+            self._add(only)
+        elif (found := by_filter.get(filter_)) is not None:
+            return found
+        else:
+            made = Entry(self, filter_, self._members_of)
+        self._add(made)
+        return made
+
+    def _add(self, entry: Entry[Recipient]) -> None:
+        assert self._by_filter is not None and self._index is not None
+        self._by_filter[entry.filter] = entry
+        self._index.add(entry, entry.keys)
 
     def discard(self, entry: Entry[Recipient]) -> None:
         """Remove an entry of this group."""
-        del self.by_filter[entry.filter]
-        if self._index is not None:
-            self._index.discard(entry, entry.keys)
+        if self._by_filter is None or self._index is None:
+            self._only = None
+            return
+        del self._by_filter[entry.filter]
+        self._index.discard(entry, entry.keys)
 
     def sight(self, event: DatabaseEvent) -> Sight:
         """Which images of an event the policies show to a live subscription. Raises what a policy
         that cannot be evaluated raises."""
-        return Sight(self._shown(event.old), self._shown(event.new))
+        if self._shown(event.old):
+            return _BOTH if self._shown(event.new) else _OLD
+        return _NEW if self._shown(event.new) else NOTHING
 
     def sight_found(self, event: DatabaseEvent) -> Sight:
         """`sight` for a group that was found by the one row that counts. The old image is judged
         only if the policies show the new one."""
-        image = event.old if event.op == "DELETE" else event.new
-        if not self._decided and not self._shown(image):
+        old, deletes = event.old, event.op == "DELETE"
+        if not self._decided and not self._shown(old if deletes else event.new):
             return NOTHING
-        if event.op == "DELETE":
-            return Sight(True, False)
-        return Sight(self._shown(event.old), True)
+        if deletes:
+            return _OLD
+        return _BOTH if old is not None and self._shown(old) else _NEW
 
     def _shown(self, row: Mapping[str, Any] | None) -> bool:
         return row is not None and (self._shows is None or self._shows(row) is True)
@@ -130,7 +183,7 @@ class RuleGroup(Generic[Recipient]):
         """The entries whose filters may let one of these rows through. The policies must show
         them."""
         if self._index is None:
-            return tuple(self.by_filter.values())
+            return () if self._only is None else (self._only,)
         return self._index.candidates(*rows)
 
 
@@ -145,14 +198,14 @@ class Entries(Generic[Recipient]):
         self._index: Index[RuleGroup[Recipient]] = Index(members_of)
 
     def __len__(self) -> int:
-        return sum(len(group.by_filter) for group in self._groups.values())
+        return sum(map(len, self._groups.values()))
 
     def __bool__(self) -> bool:
         return bool(self._groups)
 
     def __iter__(self) -> Iterator[Entry[Recipient]]:
         for group in self._groups.values():
-            yield from group.by_filter.values()
+            yield from group
 
     def entry(self, subscription: Subscription) -> Entry[Recipient]:
         """The entry of this subscription, made if there is none."""
@@ -167,7 +220,7 @@ class Entries(Generic[Recipient]):
         """Remove an entry, which has no subscribers any more."""
         group = entry.group
         group.discard(entry)
-        if not group.by_filter:
+        if not group:
             del self._groups[group.rules]
             self._index.discard(group, group.keys)
 

@@ -16,11 +16,26 @@ from realtime.subscriptions.subscriber import Subscriber
 Member = TypeVar("Member")
 
 
-def of_change(event: DatabaseEvent, delivery: Delivery[Member]) -> str:
-    """The frame of one event for one audience."""
-    data = change_payload.data(event, delivery.select, delivery.show_old, op=delivery.op)
-    key = delivery.audience.key
-    return key.frame.encode(Version(key.version), key.topic, delivery.op, delivery.ids, data)
+class ChangeFrames:
+    """The frames of one event. Audiences that see the same of it share its data object, which is
+    encoded once."""
+
+    __slots__ = ("_data", "_event")
+
+    def __init__(self, event: DatabaseEvent) -> None:
+        self._event = event
+        # By columns, whether the old image is shown, and operation.
+        self._data: dict[tuple[tuple[str, ...] | None, bool, str], bytes] = {}
+
+    def of(self, delivery: Delivery[Member]) -> str:
+        """The frame for one audience. Raises what encoding the row raises."""
+        select, show_old, op = seen = delivery.select, delivery.show_old, delivery.op
+        data = self._data.get(seen)
+        if data is None:
+            data = change_payload.data(self._event, select, show_old, op=op)
+            self._data[seen] = data
+        key = delivery.audience.key
+        return key.frame.encode(Version(key.version), key.topic, op, delivery.ids, data)
 
 
 def of_row(

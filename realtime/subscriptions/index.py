@@ -311,43 +311,46 @@ class SubscriptionIndex(Generic[Recipient]):
         costs: _Costs,
     ) -> Generator[None, None, None]:
         judge = _live_hits if live else _hits
-        work = 0
-        for group in groups:
-            self.evaluated += 1
-            work += _STEPS_PER_ENTRY
-            sight = self._sight(group, event, live)
-            for entry in () if sight == NOTHING else _candidates(group, event, sight, live):
-                self.evaluated += 1
-                judgement = entry.judgement
-                meter, weight = judgement.meter, judgement.weight
-                if meter is not None:
-                    meter.left = STEPS_PER_EVENT
-                try:
-                    if meter is not None and costs.free <= 0:
-                        hits += self._charged(entry, event, sight, judge, meter, costs.spent)
-                    else:
-                        hits += judge(entry, event, sight)
-                except TooCostly:
-                    self._too_costly(entry)
-                except Exception as error:
-                    self._failed(entry, error)
-                work += _STEPS_PER_ENTRY + weight
-                if meter is not None:
-                    steps = STEPS_PER_EVENT - meter.left
-                    work += steps
-                    costs.free -= steps
+        work = evaluated = 0
+        try:
+            for group in groups:
+                evaluated += 1
+                work += _STEPS_PER_ENTRY
+                sight = self._sight(group, event, live)
+                for entry in () if sight is NOTHING else _candidates(group, event, sight, live):
+                    evaluated += 1
+                    judgement = entry.judgement
+                    meter = judgement.meter
+                    work += _STEPS_PER_ENTRY + judgement.weight
+                    if meter is not None:
+                        meter.left = STEPS_PER_EVENT
+                    try:
+                        if meter is not None and costs.free <= 0:
+                            hits += self._charged(entry, event, sight, judge, meter, costs.spent)
+                        else:
+                            hits += judge(entry, event, sight)
+                    except TooCostly:
+                        self._too_costly(entry)
+                    except Exception as error:
+                        self._failed(entry, error)
+                    if meter is not None:
+                        steps = STEPS_PER_EVENT - meter.left
+                        work += steps
+                        costs.free -= steps
+                    if work >= _STRIDE:
+                        work = 0
+                        yield
                 if work >= _STRIDE:
                     work = 0
                     yield
-            if work >= _STRIDE:
-                work = 0
-                yield
+        finally:
+            self.evaluated += evaluated
 
     def _sight(self, group: RuleGroup[Recipient], event: DatabaseEvent, live: bool) -> Sight:
         try:
             return group.sight(event) if live else group.sight_found(event)
         except Exception as error:
-            for entry in group.by_filter.values():
+            for entry in group:
                 self._failed(entry, error)
                 break
             return NOTHING

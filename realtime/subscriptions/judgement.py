@@ -87,6 +87,15 @@ def _everything(row: Mapping[str, Any]) -> bool:
     return True
 
 
+# It has no state: nothing is compiled and nothing is charged. Most subscriptions have no filter.
+_OF_NO_FILTER = FilterJudgement(TRUE)
+
+
+def judgement_of(filter_: Predicate, members_of: MembersOf | None = None) -> FilterJudgement:
+    """The judgement of a filter, for one entry."""
+    return _OF_NO_FILTER if filter_ == TRUE else FilterJudgement(filter_, members_of)
+
+
 class Judgement(FilterJudgement):
     """The policies and the filter of a subscription together. `shows` is the verdict of the
     policies alone."""

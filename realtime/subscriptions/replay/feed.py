@@ -64,8 +64,9 @@ class Feed:
                 if event.old is None and event.new is None:
                     raise HistoryLost(f"{event.op} of {relation.table}")
                 self._check_decidable(event, plan, begun)
+                made = frames.ChangeFrames(event)
                 for delivery in self._index.match(event):
-                    size += self._put(frames.of_change(event, delivery))
+                    size += self._put(made.of(delivery))
             if size > _CHUNK_BYTES or self.too_costly or time.perf_counter() > until:
                 return event.seq
         return events[-1].seq

@@ -178,6 +178,27 @@ def test_setting_again_replaces_and_says_whether_anything_changed() -> None:
     assert found(subscriptions, event("INSERT", new=row(id=1, owner=1))) == set()
 
 
+def test_filters_come_and_go_under_the_same_policies() -> None:
+    subscriptions, _ = manager()
+    for id_ in (None, 1, 2, 3):
+        filter_ = TRUE if id_ is None else Test("id", "exact", id_)
+        subscriptions.set(f"{id_}", key(subscription(rls=owner(1), filter=filter_)))
+
+    def found_by(id_: int) -> set[str]:
+        return found(subscriptions, event("INSERT", new=row(id=id_, owner=1)))
+
+    assert [found_by(id_) for id_ in (1, 2, 9)] == [{"None", "1"}, {"None", "2"}, {"None"}]
+    subscriptions.remove("None")
+    subscriptions.remove("1")
+    subscriptions.remove("3")
+    assert [found_by(id_) for id_ in (1, 2, 9)] == [set(), {"2"}, set()]
+    subscriptions.remove("2")
+    assert subscriptions.entries == 0
+    subscriptions.set("1", key(subscription(rls=owner(1), filter=Test("id", "exact", 1))))
+    assert [found_by(id_) for id_ in (1, 2)] == [{"1"}, set()]
+    assert subscriptions.entries == 1
+
+
 def test_a_predicate_that_cannot_be_evaluated_denies_its_own_subscribers_only() -> None:
     subscriptions, failures = manager()
     broken = Test("title", "gt", 5)  # text compared with a number: no such thing

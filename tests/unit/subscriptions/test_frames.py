@@ -1,0 +1,118 @@
+"""Frames of a change: encoded once, and to each audience only what it may see."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from auth_rls.predicates.kinds import Kind
+from auth_rls.predicates.predicate import TRUE, Predicate, Test
+from realtime.event_log.event import DatabaseEvent, RowImage
+from realtime.protocol.change_frame import ChangeFrame
+from realtime.subscriptions.frames import ChangeFrames
+from realtime.subscriptions.index import AudienceKey, Subscription, SubscriptionIndex
+from realtime.wal.entry import ColumnInfo, Relation
+
+KINDS = {"id": Kind.INT, "owner": Kind.INT, "title": Kind.TEXT}
+RELATION = Relation(
+    id="r1",
+    schema="public",
+    table="t",
+    columns=tuple(ColumnInfo(name, kind.value, kind) for name, kind in KINDS.items()),
+    key=("id",),
+)
+
+
+def row(**values: Any) -> RowImage:
+    return RowImage(json.dumps(values).encode(), KINDS)
+
+
+def key(
+    topic: str,
+    *,
+    version: str = "2.0.0",
+    frame: ChangeFrame = ChangeFrame.BINDINGS,
+    id_: int = 1,
+    rls: Predicate = TRUE,
+    select: tuple[str, ...] | None = None,
+    live: bool = False,
+) -> AudienceKey:
+    item = Subscription(id_, "public", "t", "*", TRUE, rls, select=select, live=live)
+    return AudienceKey(topic, version, (item,), frame)
+
+
+def sent(event: DatabaseEvent, *keys: AudienceKey) -> dict[str, Any]:
+    """By topic, the frame that its audience gets of an event."""
+
+    def failed(_: Subscription, error: Exception) -> None:
+        raise error
+
+    index: SubscriptionIndex[str] = SubscriptionIndex(failed)
+    for each in keys:
+        index.set(each.topic, each)
+    made = ChangeFrames(event)
+    return {d.audience.key.topic: json.loads(made.of(d)) for d in index.match(event)}
+
+
+def update(before: int, after: int) -> DatabaseEvent:
+    old, new = row(id=1, owner=before, title="a"), row(id=1, owner=after, title="b")
+    return DatabaseEvent(7, 1, RELATION, "UPDATE", old, new)
+
+
+def test_audiences_of_one_event_get_the_same_data_with_their_own_topics_and_ids() -> None:
+    found = sent(
+        update(1, 1),
+        key("realtime:a"),
+        key("realtime:b", id_=5),
+        key("realtime:c", version="1.0.0"),
+        key("realtime:d", frame=ChangeFrame.BARE),
+    )
+    data = found["realtime:a"][4]["data"]
+    assert data["record"] == {"id": 1, "owner": 1, "title": "b"}
+    assert data["old_record"] == {"id": 1, "owner": 1, "title": "a"}
+    assert found["realtime:a"][:4] == [None, None, "realtime:a", "postgres_changes"]
+    assert found["realtime:b"] == [
+        None,
+        None,
+        "realtime:b",
+        "postgres_changes",
+        {"ids": [5], "data": data},
+    ]
+    assert found["realtime:c"]["payload"] == {"ids": [1], "data": data}
+    assert found["realtime:d"] == [None, None, "realtime:d", "UPDATE", data]
+
+
+def test_an_audience_that_may_not_see_the_old_row_gets_nothing_of_it_whoever_comes_first() -> None:
+    sees = key("realtime:sees")
+    hidden = key("realtime:hidden", rls=Test("owner", "exact", 2))
+    for keys in ((sees, hidden), (hidden, sees)):
+        found = sent(update(1, 2), *keys)
+        assert found["realtime:sees"][4]["data"]["old_record"]["owner"] == 1
+        assert found["realtime:hidden"][4]["data"]["old_record"] == {}
+
+
+def test_an_audience_gets_the_columns_that_it_asked_for_whoever_comes_first() -> None:
+    everything = key("realtime:all")
+    titles = key("realtime:titles", select=("title",))
+    for keys in ((everything, titles), (titles, everything)):
+        found = sent(update(1, 1), *keys)
+        assert found["realtime:all"][4]["data"]["record"] == {"id": 1, "owner": 1, "title": "b"}
+        assert found["realtime:titles"][4]["data"]["record"] == {"id": 1, "title": "b"}
+
+
+def test_a_change_that_is_something_else_to_a_live_set_has_its_own_data() -> None:
+    found = sent(
+        update(1, 2),
+        key("realtime:plain"),
+        key("realtime:left", rls=Test("owner", "exact", 1), live=True),
+        key("realtime:came", rls=Test("owner", "exact", 2), live=True),
+    )
+    data = {topic: frame[4]["data"] for topic, frame in found.items()}
+    assert {topic: each["type"] for topic, each in data.items()} == {
+        "realtime:plain": "UPDATE",
+        "realtime:left": "DELETE",
+        "realtime:came": "INSERT",
+    }
+    assert data["realtime:left"]["old_record"] == {"id": 1}
+    assert "record" not in data["realtime:left"]
+    assert "old_record" not in data["realtime:came"]
