@@ -166,7 +166,9 @@ class Index(Generic[Item]):
                     for followers in members[value]:
                         found.update(followers)
         # Items without keys are not in `found`. They may be many, so no dict is made of them.
-        return (*found, *self._scanned) if self._scanned else found
+        if not self._scanned:
+            return found
+        return (*found, *self._scanned) if found else tuple(self._scanned)
 
 
 _T = TypeVar("_T")

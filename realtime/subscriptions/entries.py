@@ -186,33 +186,36 @@ class RuleGroup(Generic[Recipient]):
             return () if self._only is None else (self._only,)
         return self._index.candidates(*rows)
 
+    def live_candidates(self, event: DatabaseEvent, sight: Sight) -> Iterable[Entry[Recipient]]:
+        """The live entries whose filters may let one of the images through that the policies
+        show."""
+        return self.candidates(event.new if sight.new else None, event.old if sight.old else None)
+
 
 class Entries(Generic[Recipient]):
     """The entries of one table, live or not."""
 
-    __slots__ = ("_groups", "_index", "_members_of")
+    __slots__ = ("_index", "_members_of", "groups")
 
     def __init__(self, members_of: MembersOf) -> None:
         self._members_of = members_of
-        self._groups: dict[Predicate, RuleGroup[Recipient]] = {}
+        #: By policies. To be read only.
+        self.groups: dict[Predicate, RuleGroup[Recipient]] = {}
         self._index: Index[RuleGroup[Recipient]] = Index(members_of)
 
     def __len__(self) -> int:
-        return sum(map(len, self._groups.values()))
-
-    def __bool__(self) -> bool:
-        return bool(self._groups)
+        return sum(map(len, self.groups.values()))
 
     def __iter__(self) -> Iterator[Entry[Recipient]]:
-        for group in self._groups.values():
+        for group in self.groups.values():
             yield from group
 
     def entry(self, subscription: Subscription) -> Entry[Recipient]:
         """The entry of this subscription, made if there is none."""
-        group = self._groups.get(subscription.rls)
+        group = self.groups.get(subscription.rls)
         if group is None:
             group = RuleGroup(subscription.rls, self._members_of)
-            self._groups[subscription.rls] = group
+            self.groups[subscription.rls] = group
             self._index.add(group, group.keys)
         return group.entry(subscription.filter)
 
@@ -221,7 +224,7 @@ class Entries(Generic[Recipient]):
         group = entry.group
         group.discard(entry)
         if not group:
-            del self._groups[group.rules]
+            del self.groups[group.rules]
             self._index.discard(group, group.keys)
 
     def candidates(self, *rows: Mapping[str, Any] | None) -> Iterable[RuleGroup[Recipient]]:

@@ -23,7 +23,7 @@ from auth_rls.predicates.evaluate import Meter, TooCostly
 from auth_rls.predicates.predicate import Predicate, Select
 from auth_rls.sets.live_set import SetDelta
 from realtime.delivery.recipients import Recipients
-from realtime.event_log.event import DatabaseEvent
+from realtime.event_log.event import DatabaseEvent, RowImage
 from realtime.protocol.change_frame import ChangeFrame
 from realtime.subscriptions.change_payload import renamed, unchanged
 from realtime.subscriptions.entries import NOTHING, Entries, Entry, RuleGroup, Sight
@@ -251,7 +251,7 @@ class SubscriptionIndex(Generic[Recipient]):
             entry.subscribers.pop((audience, subscription), None)
             if not entry.subscribers:
                 entries.discard(entry)
-            if not table.plain and not table.live:
+            if not table.plain.groups and not table.live.groups:
                 del self._tables[table_key]
         # Audience and entry refer to each other.
         audience.metered = ()
@@ -287,18 +287,19 @@ class SubscriptionIndex(Generic[Recipient]):
     ) -> Generator[None, None, None]:
         """`match` in steps, which appends to `found` at the last one. Between two steps channels
         may be removed, but `set` must not be called."""
-        table = self._tables.get((event.relation.schema, event.relation.table))
-        if table is None or not event.relation.published:
+        relation = event.relation
+        table = self._tables.get((relation.schema, relation.table))
+        if table is None or not relation.published:
             return
         hits: list[_Hit[Recipient]] = []
         costs = _Costs()
         image = event.old if event.op == "DELETE" else event.new
-        if table.plain and image is not None and not unchanged(event):
+        if table.plain.groups and image is not None and not unchanged(event):
             groups = table.plain.candidates(image)
-            yield from self._each(groups, event, False, hits, costs)
-        if table.live:
+            yield from self._each(groups, event, image, False, hits, costs)
+        if table.live.groups:
             groups = table.live.candidates(event.new, event.old)
-            yield from self._each(groups, event, True, hits, costs)
+            yield from self._each(groups, event, image, True, hits, costs)
         if hits:
             found += _group(hits)
 
@@ -306,6 +307,7 @@ class SubscriptionIndex(Generic[Recipient]):
         self,
         groups: Iterable[RuleGroup[Recipient]],
         event: DatabaseEvent,
+        image: RowImage | None,
         live: bool,
         hits: list[_Hit[Recipient]],
         costs: _Costs,
@@ -316,8 +318,17 @@ class SubscriptionIndex(Generic[Recipient]):
             for group in groups:
                 evaluated += 1
                 work += _STEPS_PER_ENTRY
-                sight = self._sight(group, event, live)
-                for entry in () if sight is NOTHING else _candidates(group, event, sight, live):
+                entries: Iterable[Entry[Recipient]] = ()
+                try:
+                    sight = group.sight(event) if live else group.sight_found(event)
+                    if sight is not NOTHING:
+                        # The entries whose filters may let through a row that the policies show.
+                        entries = (
+                            group.live_candidates(event, sight) if live else group.candidates(image)
+                        )
+                except Exception as error:
+                    self._group_failed(group, error)
+                for entry in entries:
                     evaluated += 1
                     judgement = entry.judgement
                     meter = judgement.meter
@@ -346,14 +357,10 @@ class SubscriptionIndex(Generic[Recipient]):
         finally:
             self.evaluated += evaluated
 
-    def _sight(self, group: RuleGroup[Recipient], event: DatabaseEvent, live: bool) -> Sight:
-        try:
-            return group.sight(event) if live else group.sight_found(event)
-        except Exception as error:
-            for entry in group:
-                self._failed(entry, error)
-                break
-            return NOTHING
+    def _group_failed(self, group: RuleGroup[Recipient], error: Exception) -> None:
+        for entry in group:
+            self._failed(entry, error)
+            break
 
     def _charged(
         self,
@@ -411,15 +418,6 @@ class SubscriptionIndex(Generic[Recipient]):
 # Audience, subscription, whether the frame shows the old image, and the op.
 _Hit = tuple[Audience[Recipient], Subscription, bool, str]
 _Judge = Callable[[Entry[Recipient], DatabaseEvent, Sight], Iterable[_Hit[Recipient]]]
-
-
-def _candidates(
-    group: RuleGroup[Recipient], event: DatabaseEvent, sight: Sight, live: bool
-) -> Iterable[Entry[Recipient]]:
-    """The entries whose filters may let through a row that the policies show."""
-    if live:
-        return group.candidates(event.new if sight.new else None, event.old if sight.old else None)
-    return group.candidates(event.old if event.op == "DELETE" else event.new)
 
 
 def _hits(entry: Entry[Recipient], event: DatabaseEvent, sight: Sight) -> list[_Hit[Recipient]]:
