@@ -9,6 +9,8 @@ VENV=${VENV:-.venv}
 PYTHON=${PYTHON:-python3}
 DJANGO=${DJANGO:-}
 CLIENTS=tests/acceptance/node
+# What the how-to of front ends is built with.
+FRONT_ENDS=tests/hosts/front_ends
 # Where the official Python client is installed; the tests look there too.
 CLIENT_VENV=${CLIENT_VENV:-.venv-python-client}
 # Where older and newer versions of it are installed.
@@ -87,18 +89,19 @@ make_clients() {
     if in_ci; then
       system_install nodejs npm
     else
-      note "NO NODE: the tests with the official JavaScript clients, and of the tutorial, are SKIPPED"
+      note "NO NODE: the tests with the official JavaScript clients, of the tutorial and of front ends, are SKIPPED"
       return
     fi
   fi
   # A system may bring an older one along, as Debian 12 does.
   if ! wrong=$("$VENV/bin/python" -m tests.support.node); then
     ! in_ci || fail "$wrong"
-    note "$wrong; the tests with the official JavaScript clients, and of the tutorial, are SKIPPED"
+    note "$wrong; the tests with the official JavaScript clients, of the tutorial and of front ends, are SKIPPED"
     return
   fi
   install_packages "$CLIENTS"
   install_packages "$CLIENT_VERSIONS/node"
+  install_packages "$FRONT_ENDS"
 }
 
 # The official Python client, apart from Rowcast, because both have a module named `realtime`.

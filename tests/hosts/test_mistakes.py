@@ -9,11 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
-import socket
 import sqlite3
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,65 +21,16 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from tests.acceptance.support.devtools import Browser, Page, find_browser, wait_for
+from tests.hosts.helpdesk import PATIENCE, Project, Server
 from tests.support.at_hand import without
-from tests.support.pages import DOCS, blocks
-from tests.support.python import Python, run
 from tests.support.tokens import token
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
-PATIENCE = 120.0
-AT_THE_END = ", at the end"
-
-
-class Project:
-    """The tutorial's project after its first page, with other settings by name."""
-
-    def __init__(self, folder: Path, installed: Path) -> None:
-        self.folder = folder
-        self.environment = {
-            **{name: value for name, value in os.environ.items() if name[:6] != "PYTEST"},
-            "PYTHONPATH": os.pathsep.join([str(folder), str(installed)]),
-            "PYTHONUNBUFFERED": "1",
-        }
-        # Each process of the tutorial finds them by manage.py.
-        self.environment.pop("DJANGO_SETTINGS_MODULE", None)
-        self.run("-m", "django", "startproject", "helpdesk", ".")
-        self.run("manage.py", "startapp", "desk")
-        for block in blocks(DOCS / "tutorial" / "1-live-page.md", "python", "html"):
-            path = folder / block.title.removesuffix(AT_THE_END)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            before = path.read_text() + "\n" if block.title.endswith(AT_THE_END) else ""
-            path.write_text(before + block.text)
-        self.run("manage.py", "makemigrations", "desk")
-
-    def run(self, *command: str) -> tuple[int, str]:
-        """The code and the output of a Python program."""
-        done = run(
-            command,
-            cwd=self.folder,
-            env=self.environment,
-            timeout=PATIENCE,
-            stderr=subprocess.STDOUT,
-        )
-        return done.returncode, done.stdout
-
-    def settings(self, name: str, lines: str) -> str:
-        """Settings that differ from the project's by these lines, as the option of a command."""
-        text = f"from helpdesk.settings import *\n{lines}\n"
-        (self.folder / f"{name}.py").write_text(text)
-        return f"--settings={name}"
-
-    def check(self, name: str, lines: str, *options: str) -> str:
-        return self.run("manage.py", "check", *options, self.settings(name, lines))[1]
 
 
 @pytest.fixture(scope="module")
 def project(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    made = Project(tmp_path_factory.mktemp("helpdesk"), installed)
-    code, said = made.run("manage.py", "migrate")
-    assert code == 0, said
-    made.run("manage.py", "shell", "-c", (made.folder / "people.py").read_text())
-    return made
+    return Project.migrated(tmp_path_factory.mktemp("helpdesk"), installed)
 
 
 def test_the_project_of_the_tutorial_has_no_mistake_and_needs_no_channel_layer(
@@ -165,50 +112,15 @@ def test_a_model_without_a_policy_and_one_for_holders_that_nobody_is_are_told_by
         policies.write_text(text)
 
 
-class Running:
-    """`runserver`, or uvicorn, on settings of which the tailer is external and does not run."""
+class Running(Server):
+    """A server on settings of which the tailer is external and does not run."""
 
     def __init__(self, project: Project, name: str = "runserver") -> None:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            self.port = taken.getsockname()[1]
         lines = (
             'REALTIME = {"TAILER": "external", "API_KEYS": {"sb_publishable_web": "anon"}}\n'
             'AUTH_RLS = {"JWT_KEY": "a-key-of-the-project-that-is-long-enough"}'
         )
-        settings = project.settings("external", lines)
-        commands = {
-            "runserver": ["manage.py", "runserver", "--noreload", str(self.port), settings],
-            "uvicorn": ["-m", "uvicorn", "--port", str(self.port), "helpdesk.asgi:application"],
-        }
-        self._log = project.folder / f"{name}.log"
-        with self._log.open("wb") as log:
-            self._process = Python(
-                commands[name],
-                cwd=project.folder,
-                env=project.environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        wait_for(self._answers, "the server", PATIENCE)
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text()
-
-    def _answers(self) -> bool:
-        assert self._process.poll() is None, self.log
-        with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            return True
-        return False
-
-    def close(self) -> None:
-        self._process.send_signal(signal.SIGINT)
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        super().__init__(project, name, project.settings("external", lines))
 
     def refusal(self, key: str, origin: str | None = None) -> tuple[int, str]:
         """The status and the error of a refused handshake; to a page the close code and reason."""
