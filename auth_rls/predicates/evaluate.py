@@ -173,10 +173,10 @@ def _pattern(column: str, language: Language, value: str, meter: Meter | None) -
         if pattern is None:
             pattern = language.make(value)
         if meter is not None:
-            steps = pattern.steps(found)
-            if steps > meter.left:
+            left = meter.left - pattern.steps(found)
+            if left < 0:
                 raise TooCostly
-            meter.left -= steps
+            meter.left = left
         return pattern.test(found)
 
     return match

@@ -57,7 +57,9 @@ class Pattern:
 
     def steps(self, text: str) -> int:
         """The most instructions that the test of this text runs."""
-        size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+        size = len(text)
+        if not text.isascii():
+            size = len(text.encode("utf-8", "surrogatepass"))
         return size * self.program // self._scale + 1
 
 

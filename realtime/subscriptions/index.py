@@ -333,13 +333,17 @@ class SubscriptionIndex(Generic[Recipient]):
                     judgement = entry.judgement
                     meter = judgement.meter
                     work += _STEPS_PER_ENTRY + judgement.weight
-                    if meter is not None:
-                        meter.left = STEPS_PER_EVENT
                     try:
-                        if meter is not None and costs.free <= 0:
-                            hits += self._charged(entry, event, sight, judge, meter, costs.spent)
-                        else:
+                        if meter is None:
                             hits += judge(entry, event, sight)
+                        else:
+                            meter.left = STEPS_PER_EVENT
+                            if costs.free > 0:
+                                hits += judge(entry, event, sight)
+                            else:
+                                hits += self._charged(
+                                    entry, event, sight, judge, meter, costs.spent
+                                )
                     except TooCostly:
                         self._too_costly(entry)
                     except Exception as error:
@@ -420,10 +424,12 @@ _Hit = tuple[Audience[Recipient], Subscription, bool, str]
 _Judge = Callable[[Entry[Recipient], DatabaseEvent, Sight], Iterable[_Hit[Recipient]]]
 
 
-def _hits(entry: Entry[Recipient], event: DatabaseEvent, sight: Sight) -> list[_Hit[Recipient]]:
+def _hits(
+    entry: Entry[Recipient], event: DatabaseEvent, sight: Sight
+) -> Iterable[_Hit[Recipient]]:
     image = event.old if event.op == "DELETE" else event.new
     if image is None or not entry.wants_found(image):
-        return []
+        return ()
     return [
         (audience, subscription, sight.old, event.op)
         for audience, subscription in entry.subscribers
