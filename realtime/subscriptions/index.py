@@ -424,9 +424,7 @@ _Hit = tuple[Audience[Recipient], Subscription, bool, str]
 _Judge = Callable[[Entry[Recipient], DatabaseEvent, Sight], Iterable[_Hit[Recipient]]]
 
 
-def _hits(
-    entry: Entry[Recipient], event: DatabaseEvent, sight: Sight
-) -> Iterable[_Hit[Recipient]]:
+def _hits(entry: Entry[Recipient], event: DatabaseEvent, sight: Sight) -> Iterable[_Hit[Recipient]]:
     image = event.old if event.op == "DELETE" else event.new
     if image is None or not entry.wants_found(image):
         return ()

@@ -5,6 +5,8 @@ import Django, Twisted and other libraries. So one process, the starter, has imp
 of it becomes the program that is asked for, with its own arguments, environment, folder, streams
 and signals. Nothing of this project is imported before: a copy meets settings and code as a new
 interpreter does. Programs whose interpreter has options (`-c`, `-W error`) are started without it.
+What is measured begins as a new interpreter (`start_anew`): a copy shares memory, and no collection
+looks at what it began with.
 
 Run as a program this is the starter of one process of the tests. When that ends, by whatever
 cause, what the starter has started is killed.
@@ -101,6 +103,13 @@ _LIBRARIES = (
     "zoneinfo",
 )
 _LENGTH = 8
+_anew = False
+
+
+def start_anew() -> None:
+    """From here on programs of this process begin as new interpreters, for measurements."""
+    global _anew
+    _anew = True
 
 
 class Python:
@@ -157,6 +166,7 @@ class Python:
                 "arguments": self.args,
                 "cwd": str(cwd),
                 "env": dict(env),
+                "anew": _anew,
                 # A program that a shell starts in the background inherits this.
                 "ignores_interrupts": signal.getsignal(signal.SIGINT) is signal.SIG_IGN,
             }
@@ -336,6 +346,8 @@ def _become(request: dict[str, Any], path: list[str]) -> None:
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
+    if request["anew"]:
+        os.execv(sys.executable, [sys.executable, "-u", *request["arguments"]])
     sys.warnoptions[:] = filter(None, env.get("PYTHONWARNINGS", "").split(","))
     for option in sys.warnoptions:
         warnings.simplefilter(option)  # type: ignore[arg-type]
