@@ -151,6 +151,14 @@ class Index(Generic[Item]):
             for member in added:
                 _insert(self._by_member, column, member, followers)
 
+    def file_again(self) -> None:
+        """File the items under the present members of their sets, whatever `follow` was told."""
+        self._by_member = {}
+        for select, columns in self._followers.items():
+            for column, followers in columns.items():
+                for member in self._members_of(select):
+                    _insert(self._by_member, column, member, followers)
+
     def candidates(self, *rows: Mapping[str, Any] | None) -> Iterable[Item]:
         """The items whose predicates may be true on one of these rows, each once."""
         found: dict[Item, None] = {}

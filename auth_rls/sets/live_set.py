@@ -97,6 +97,7 @@ class LiveSet:
         before, after = self._value(old), self._value(new)
         if before == after:
             return _NONE
+        self._frozen = None
         added = removed = False
         if before is not None:
             left = self.counts.get(before, 0) - 1
@@ -113,18 +114,18 @@ class LiveSet:
             added = not had
         if not added and not removed:
             return _NONE
-        self._frozen = None
         return SetDelta(
             frozenset((after,)) if added else frozenset(),
             frozenset((before,)) if removed else frozenset(),
         )
 
     def replace(self, counts: Mapping[object, int], exact: bool) -> SetDelta:
-        """Replace all values."""
-        before = self.values
+        """Replace all values. The difference is that from what is counted, also where an earlier
+        call was broken off."""
+        before = frozenset(self.counts)
+        self._frozen = None
         self.counts.clear()
         self.counts.update(counts)
-        self._frozen = None
         self.exact = exact
         return SetDelta(self.values - before, before - self.values)
 
@@ -252,6 +253,12 @@ class LiveSets:
         if shift:
             self._follow(select, shift)
         return shift
+
+    def file_again(self) -> None:
+        """Find the live sets by the present values of those that they select from: after an `apply`
+        or a `replace` that was broken off."""
+        for table in self._tables.values():
+            table.index.file_again()
 
     def rewind(self, live_sets: Collection[LiveSet], changes: Sequence[Change]) -> None:
         """Undo changes that these sets' values include, given in log order. The sets that they

@@ -67,6 +67,8 @@ _INBOX = InboxLimits()
 _STEADY = Rhythm()
 _TIMING = MonitorTiming()
 _UNBOUNDED = ReplayBounds()
+# Between two attempts to bind every channel anew.
+_DOUBT_SECONDS = 1.0
 
 
 class Dispatcher:
@@ -114,6 +116,9 @@ class Dispatcher:
         self._before: Position | None = None
         # Changes of permissions for which channels were not bound anew yet.
         self._unbound: list[DatabaseEvent] = []
+        # Why the rights that are bound may not be true any more. Nothing is delivered until every
+        # channel was bound anew.
+        self._doubt: str | None = None
         # Tables of which nothing comes any more, or something again, by `db_table`.
         self._recaptured: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -201,18 +206,20 @@ class Dispatcher:
 
     async def _run(self) -> None:
         while True:
-            if not self._inbox and not self._broadcasts and not self._recaptured:
+            idle = not self._inbox and not self._broadcasts and not self._recaptured
+            if idle and self._doubt is None:
                 self._news.clear()
                 await self._news.wait()
             try:
+                if self._doubt is not None:
+                    await self._resync(await self.reader.head(), self._doubt)
                 if self._inbox:
                     batch = self._inbox.popleft()
                     self._waiting_rows -= batch.weight
                     await self._take(batch)
                     self._outage.worked()
                 if self._recaptured:
-                    tables, self._recaptured = self._recaptured, set()
-                    await self._rebinding.rebind_tables(tables, self.log.position)
+                    await self._follow_capture()
                 # In alternation, so that a flood of changes does not delay broadcasts, nor the
                 # other way round.
                 self._deliver_broadcasts()
@@ -222,11 +229,21 @@ class Dispatcher:
                     self._outage.failed(error)
                 else:
                     logger.exception("a message failed", extra={"action": "message_failed"})
+                if self._doubt is not None:
+                    await asyncio.sleep(_DOUBT_SECONDS)
             await asyncio.sleep(0)
 
     def _behind(self, head: Head) -> None:
         # For a batch without entries the log is read.
         self.receive(Batch(head.epoch, head.seq, [], []))
+
+    async def _follow_capture(self) -> None:
+        tables, self._recaptured = self._recaptured, set()
+        try:
+            await self._rebinding.rebind_tables(tables, self.log.position)
+        except Exception:
+            self._doubt = "a table that is captured no more, or again, cannot be followed"
+            raise
 
     async def _take(self, batch: Batch) -> None:
         if batch.epoch != self.log.epoch:
@@ -271,6 +288,7 @@ class Dispatcher:
         self.log.start(head)
         for subscriber in self._channels:
             subscriber.resync(self.log.position)
+        self._doubt = None
         self.presence.reload()
         self.users_changed(None)
 
@@ -278,12 +296,14 @@ class Dispatcher:
         try:
             await self._deliver_all(events)
         except Exception as error:
-            if passes(error):
+            if passes(error) and self._doubt is None:
                 raise
-            # A change of permissions that cannot be read could not be followed later either.
+            # A change of permissions that cannot be read could not be followed later either, and
+            # one that was followed in part must not pass for followed when it comes again.
             logger.exception("permissions cannot be followed", extra={"action": "message_failed"})
-            why = f"change {self.log.seq + 1} or one before it cannot be followed"
-            await self._resync(await self.reader.head(), why)
+            if self._doubt is None:
+                self._doubt = f"change {self.log.seq + 1} or one before it cannot be followed"
+            await self._resync(await self.reader.head(), self._doubt)
 
     async def _deliver_all(self, events: Sequence[DatabaseEvent]) -> None:
         self._time_slice.begin()
@@ -302,6 +322,8 @@ class Dispatcher:
                     self._internal[event.relation.table](event)
                 except Exception:
                     logger.exception("a message failed", extra={"action": "message_failed"})
+                    if event.relation.table == PresenceMember._meta.db_table:
+                        self.presence.reload()
                 continue
             with self._channels.frozen():
                 self._before = before
@@ -343,7 +365,11 @@ class Dispatcher:
                 await self._rebind()
         else:
             await self._rebind()
-        await self._rebinding.shift(event)
+        try:
+            await self._rebinding.shift(event)
+        except Exception:
+            self._doubt = f"change {event.seq} has moved some sets and not others"
+            raise
 
     async def _rebind(self) -> None:
         """Bind the channels that pending changes of permissions concern, as of the last change.

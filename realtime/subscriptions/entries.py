@@ -176,6 +176,11 @@ class RuleGroup(Generic[Recipient]):
             return _OLD
         return _BOTH if old is not None and self._shown(old) else _NEW
 
+    def file_again(self) -> None:
+        """Find the entries by the present values of the sets."""
+        if self._index is not None:
+            self._index.file_again()
+
     def _shown(self, row: Mapping[str, Any] | None) -> bool:
         return row is not None and (self._shows is None or self._shows(row) is True)
 
@@ -234,3 +239,9 @@ class Entries(Generic[Recipient]):
     def follow(self, select: Select, added: Iterable[object], removed: Iterable[object]) -> None:
         """The set behind a select has gained and lost these members."""
         self._index.follow(select, added, removed)
+
+    def file_again(self) -> None:
+        """Find all entries by the present values of the sets."""
+        self._index.file_again()
+        for group in self.groups.values():
+            group.file_again()

@@ -275,6 +275,13 @@ class SubscriptionIndex(Generic[Recipient]):
             for entries in (table.plain, table.live):
                 entries.follow(select, shift.added, shift.removed)
 
+    def file_again(self) -> None:
+        """Match events by the present values of the sets, whatever `follow` was told: after a shift
+        that was broken off."""
+        for table in self._tables.values():
+            for entries in (table.plain, table.live):
+                entries.file_again()
+
     def match(self, event: DatabaseEvent) -> list[Delivery[Recipient]]:
         """The deliveries of this event. A predicate that is unknown does not match."""
         found: list[Delivery[Recipient]] = []

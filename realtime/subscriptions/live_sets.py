@@ -183,6 +183,10 @@ class LiveSetStore:
         self._ahead = at
         self._void()
 
+    def file_again(self) -> None:
+        """Find the sets by their present values: after a move that was broken off."""
+        self._live_sets.file_again()
+
     async def read_again(
         self,
         selects: Collection[Select] | None = None,

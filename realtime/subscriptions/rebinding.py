@@ -112,8 +112,10 @@ class Rebinding:
             await self.rebind(RebindScope(), entitled, self._sets.position)
 
     async def restart(self, at: Position) -> None:
-        """Bind every channel and read every set anew, as of another position of the log."""
+        """Bind every channel and read every set anew, as of another position of the log. What was
+        done before, and perhaps broken off, does not count."""
         self._sets.restart(at)
+        self._file_again()
         await self.rebind(RebindScope(everybody=True, capture_gap=True))
 
     async def rebind(
@@ -248,8 +250,23 @@ class Rebinding:
     async def _read_again(self, selects: Collection[Select] | None) -> set[Subscriber]:
         """Read these sets anew, or all. Returns the channels whose rights on a topic may have
         changed."""
-        await self._insist(lambda: self._sets.read_again(selects, self._channels.follow))
+
+        async def read() -> None:
+            try:
+                await self._sets.read_again(selects, self._channels.follow)
+            except Exception:
+                # Sets that were replaced already would show no difference next time.
+                self._file_again()
+                raise
+
+        await self._insist(read)
         return await self._apply_shifts()
+
+    def _file_again(self) -> None:
+        """Bring every index to the sets as they are. Nothing is awaited, so nobody asks an index
+        that has followed some sets and not others."""
+        self._sets.file_again()
+        self._channels.index.file_again()
 
     async def _apply_shifts(self) -> set[Subscriber]:
         """Bring each channel whose sets have shifted to the new sets. Returns the channels whose

@@ -9,7 +9,9 @@ import pytest
 from django.contrib.auth.models import User
 
 from auth_rls.sets.live_set import Change, LiveSets, Shifts
+from realtime.event_log.position import Position
 from realtime.models import Message, WalEntry
+from realtime.subscriptions.rebinding import Rebinding
 from tests.support.live_sets import MINE
 from tests.support.socket_client import Client, db
 from tests.support.tokens import token
@@ -96,6 +98,44 @@ async def test_a_change_of_rights_at_which_code_fails_is_a_resync_and_not_skippe
         return apply(sets, change)
 
     monkeypatch.setattr(LiveSets, "apply", fails_once)
+    await db(member.delete)
+    await client.until(lambda f: f[3] == "system" and f[4]["message"] == "resync required")
+    await db(Note.objects.create, title="secret", team=team)
+    await db(Member.objects.create, user=user, team=team)
+    await db(Note.objects.create, title="after", team=team)
+    assert (await client.change())["record"]["title"] == "after"
+    await client.close()
+
+
+async def test_sets_that_moved_before_code_failed_show_no_row_after_the_resync(
+    granted: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await db(granted, "view_note", using={"team__in": MINE})
+
+    def prepare() -> tuple[User, Team, Member]:
+        user, team = User.objects.create_user("ada"), Team.objects.create(name="t")
+        return user, team, Member.objects.create(user=user, team=team)
+
+    user, team, member = await db(prepare)
+    client = await Client(token=token(user.pk)).connect()
+    await client.listen()
+    apply, restart, fails = LiveSets.apply, Rebinding.restart, [1, 1]
+
+    def fails_after(sets: LiveSets, change: Change) -> Shifts:
+        shifts = apply(sets, change)
+        if len(fails) == 2:
+            fails.pop()
+            raise OSError("a fault that looks like one of the database")
+        return shifts
+
+    async def fails_once(rebinding: Rebinding, at: Position) -> None:
+        if fails:
+            fails.pop()
+            raise KeyError("a fault of the first attempt")
+        await restart(rebinding, at)
+
+    monkeypatch.setattr(LiveSets, "apply", fails_after)
+    monkeypatch.setattr(Rebinding, "restart", fails_once)
     await db(member.delete)
     await client.until(lambda f: f[3] == "system" and f[4]["message"] == "resync required")
     await db(Note.objects.create, title="secret", team=team)
