@@ -146,11 +146,12 @@ class Subject:
         )
 
     @classmethod
-    def from_verified(cls, token: tokens.VerifiedToken) -> Subject:
-        """As `from_token`, for a token whose signature and claims have been checked."""
+    def from_verified(cls, token: tokens.VerifiedToken, *, unlisted: bool = False) -> Subject:
+        """As `from_token`, for a token whose signature and claims have been checked. `unlisted`:
+        the project's list of refused tokens was asked, and does not have it."""
         settings = conf.current()
-        if denylist.in_use() and any(denylist.denied([token.claims])):
-            raise tokens.InvalidToken("Token has been revoked")
+        if not unlisted and denylist.in_use() and any(denylist.denied([token.claims])):
+            raise tokens.RevokedToken
         named = _named(token.claims, settings)
         try:
             frozen = Claims(token.claims)

@@ -45,6 +45,12 @@ class ExpiredToken(InvalidToken):
         return "Token has expired"
 
 
+class RevokedToken(InvalidToken):
+    """The project's list of refused tokens has the token, or does not answer."""
+
+    default_reason = "Token has been revoked"
+
+
 class MalformedToken(TokenError):
     """The text is not a JWT."""
 

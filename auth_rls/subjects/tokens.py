@@ -29,6 +29,7 @@ from auth_rls.subjects.claims import claim_at, same_json
 from auth_rls.subjects.token_errors import ExpiredToken as ExpiredToken
 from auth_rls.subjects.token_errors import InvalidToken as InvalidToken
 from auth_rls.subjects.token_errors import MalformedToken as MalformedToken
+from auth_rls.subjects.token_errors import RevokedToken as RevokedToken
 from auth_rls.subjects.token_errors import SignatureRefused as SignatureRefused
 from auth_rls.subjects.token_errors import SignerUnavailable as SignerUnavailable
 from auth_rls.subjects.token_errors import TokenError as TokenError

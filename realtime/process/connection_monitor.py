@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from itertools import islice
 
@@ -18,7 +18,8 @@ from auth_rls.access import authority
 from auth_rls.subjects import denylist, sessions
 from auth_rls.subjects.sessions import SessionProof
 from auth_rls.subjects.subject import Subject
-from realtime.util.database_threads import in_few_database_threads
+from realtime.process import token_list
+from realtime.util.database_threads import in_database_thread, in_few_database_threads
 from realtime.util.outage_log import OutageLog
 
 logger = logging.getLogger("realtime.connections")
@@ -53,16 +54,32 @@ class ConnectionMonitor:
         self._tokens: dict[Monitored, None] = {}
         # Ids of users that must be read again; None for all users.
         self._changed: set[str] | None = set()
-        self._due = asyncio.Event()
-        # While sessions cannot be read, connections stay and joins are refused.
-        self._outage = OutageLog(
+        self._users_due = asyncio.Event()
+        self._sessions_due = asyncio.Event()
+        self._tokens_due = asyncio.Event()
+        # While users or sessions cannot be read, connections stay and joins are refused.
+        self._users_outage = OutageLog(
+            logger,
+            failing="users cannot be read: %s",
+            failing_action="users_failed",
+            works="users can be read again",
+            works_action="users_work",
+        )
+        self._sessions_outage = OutageLog(
             logger,
             failing="sessions cannot be read: %s",
             failing_action="sessions_failed",
             works="sessions can be read again",
             works_action="sessions_work",
         )
-        self._task: asyncio.Task[None] | None = None
+        self._tokens_outage = OutageLog(
+            logger,
+            failing="tokens cannot be checked: %s",
+            failing_action="tokens_failed",
+            works="tokens can be checked again",
+            works_action="tokens_work",
+        )
+        self._tasks: list[asyncio.Task[None]] = []
 
     def put(self, owner: object, monitored: Monitored) -> None:
         """Monitor a connection or a channel by this credential, in place of an earlier one."""
@@ -78,11 +95,13 @@ class ConnectionMonitor:
             self._of_user.setdefault(str(monitored.subject.user_id), {})[monitored] = None
         if monitored.session is not None:
             self._sessions[monitored] = None
-            self._due.set()
+            self._sessions_due.set()
         elif monitored.subject.expires_at is not None:
+            if not self._tokens:
+                self._tokens_due.set()
             self._tokens[monitored] = None
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="rowcast-connections")
+        if not self._tasks:
+            self._start()
 
     def discard(self, owner: object) -> None:
         """Monitor a connection or a channel no longer."""
@@ -100,10 +119,10 @@ class ConnectionMonitor:
 
     async def stop(self) -> None:
         """Stop monitoring."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
 
     def end_of_user(self, user_id: str) -> None:
         """End every connection of this user id."""
@@ -118,30 +137,50 @@ class ConnectionMonitor:
         elif self._changed is not None:
             self._changed.update(name for name in names if name in self._of_user)
         if self._changed is None or self._changed:
-            self._due.set()
+            self._users_due.set()
 
     # --- looking --------------------------------------------------------------------------------
 
-    async def _run(self) -> None:
+    def _start(self) -> None:
+        # Each by itself: they are read from different places, and while one of these fails or does
+        # not answer, the others still end connections.
+        looks = (
+            self._watch(self._look_at_users, self._users_due, lambda: False, self._users_outage),
+            self._watch(
+                self._look_at_sessions,
+                self._sessions_due,
+                lambda: bool(self._sessions),
+                self._sessions_outage,
+            ),
+            self._watch(
+                self._look_at_tokens,
+                self._tokens_due,
+                lambda: bool(self._tokens) and denylist.in_use(),
+                self._tokens_outage,
+            ),
+        )
+        self._tasks = [asyncio.create_task(look, name="rowcast-connections") for look in looks]
+
+    async def _watch(
+        self,
+        look: Callable[[], Awaitable[None]],
+        due: asyncio.Event,
+        periodic: Callable[[], bool],
+        outage: OutageLog,
+    ) -> None:
+        """Look when it is due, and once in each period while `periodic` says so."""
         while True:
-            period = self.period_seconds if self._sessions or denylist.in_use() else None
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._due.wait(), period)
-            self._due.clear()
-            failure: Exception | None = None
-            # Each by itself: they are read from different places, and while one of these does not
-            # answer, the others still end connections.
-            for look in (self._look_at_users, self._look_at_sessions, self._look_at_tokens):
-                try:
-                    await look()
-                except Exception as error:
-                    failure = error
-            if failure is None:
-                self._outage.worked()
-            else:
-                self._outage.failed(failure)
-                self._due.set()
+                await asyncio.wait_for(due.wait(), self.period_seconds if periodic() else None)
+            due.clear()
+            try:
+                await look()
+            except Exception as error:
+                outage.failed(error)
+                due.set()
                 await asyncio.sleep(self.period_seconds)
+            else:
+                outage.worked()
 
     async def _look_at_users(self) -> None:
         changed, self._changed = self._changed, set()
@@ -150,7 +189,7 @@ class ConnectionMonitor:
         if not monitored:
             return
         try:
-            renewed = await in_few_database_threads(
+            renewed = await in_database_thread(
                 authority.renew_all, [each.subject for each in monitored]
             )
         except BaseException:
@@ -173,14 +212,10 @@ class ConnectionMonitor:
             self._end(each, "session ended")
 
     async def _look_at_tokens(self) -> None:
-        if not denylist.in_use():
-            return
         monitored = list(self._tokens)
         if not monitored:
             return
-        refused = await in_few_database_threads(
-            denylist.denied, [each.subject.claims for each in monitored]
-        )
+        refused = await token_list.denied([each.subject.claims for each in monitored])
         for each, over in zip(monitored, refused, strict=True):
             if over:
                 self._end(each, "token revoked")

@@ -16,10 +16,11 @@ from urllib.parse import parse_qsl
 from django.conf import settings
 from django.http import parse_cookie
 
-from auth_rls.subjects import denylist, tokens
+from auth_rls.subjects import tokens
 from auth_rls.subjects.sessions import SessionProof, proof, session_user
 from auth_rls.subjects.subject import Subject
-from auth_rls.subjects.token_errors import TokenError
+from auth_rls.subjects.token_errors import RevokedToken, TokenError
+from realtime.process import token_list
 from realtime.util.database_threads import in_database_thread, in_few_database_threads
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -140,9 +141,9 @@ async def identify_in_band(value: str, *, api_keys: Mapping[str, str]) -> Subjec
         raise UnknownKey
     await tokens.keys_loaded(value)
     verified = tokens.verified(value)
-    # The project's list of denied tokens may wait for more than the database.
-    in_thread = in_few_database_threads if denylist.in_use() else in_database_thread
-    return await in_thread(Subject.from_verified, verified)
+    if any(await token_list.denied([verified.claims])):
+        raise RevokedToken
+    return await in_database_thread(Subject.from_verified, verified, unlisted=True)
 
 
 def _of_session(cookies: Mapping[str, str]) -> Identified | None:

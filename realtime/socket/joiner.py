@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from auth_rls.subjects import denylist
 from auth_rls.subjects.sessions import user_of_session
 from auth_rls.subjects.subject import Subject
 from auth_rls.subjects.token_errors import ExpiredToken, TokenError
+from realtime.process import token_list
 from realtime.process.connection_monitor import Monitored
 from realtime.process.hub import Hub
 from realtime.protocol.errors import SUBSCRIBED, WireError
@@ -251,8 +251,7 @@ class Joiner:
             if user is None or user.pk != self._admitted.session.user_key:
                 raise Revoked
             return Subject.from_user(user), read
-        by_token = subject.expires_at is not None and denylist.in_use()
-        if by_token and any(await in_few_database_threads(denylist.denied, [subject.claims])):
+        if subject.expires_at is not None and any(await token_list.denied([subject.claims])):
             raise Revoked
         return subject, self._admitted_at
 

@@ -73,6 +73,11 @@ def work_elsewhere(run: Callable[[Callable[[], Any]], Awaitable[Any]] | None) ->
         _elsewhere[loop] = run
 
 
+def works_elsewhere(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether `work_elsewhere` holds for this loop."""
+    return loop in _elsewhere
+
+
 def _run(call: Callable[[], T]) -> Awaitable[T]:
     loop = asyncio.get_running_loop()
     run = _elsewhere.get(loop)
@@ -85,10 +90,9 @@ async def in_database_thread(function: Callable[P, T], *args: P.args, **kwargs: 
 
 
 async def in_few_database_threads(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """`in_database_thread` for work that may wait for more than the database: caches with sessions,
-    and the project's own code. At most half of the threads do such work at a time, so that the
-    others go on if it hangs. Raises TimeoutError after ten seconds; the thread then stays busy
-    until the work ends.
+    """`in_database_thread` for work that may wait for more than the database: caches with sessions.
+    At most half of the threads do such work at a time, so that the others go on if it hangs.
+    Raises TimeoutError after ten seconds; the thread then stays busy until the work ends.
     """
     loop = asyncio.get_running_loop()
     if loop in _elsewhere:

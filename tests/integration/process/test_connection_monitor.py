@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -16,10 +18,13 @@ from django.utils import timezone
 
 from auth_rls import Subject, disconnect, token_denylist
 from auth_rls.subjects import denylist, sessions
+from realtime.process import token_list
 from realtime.process.hub import hub
 from realtime.protocol.errors import CloseCode
+from realtime.util.hook_threads import THREADS, in_hook_thread
 from tests.support.socket_client import Client, closed, db
 from tests.support.tokens import token
+from tests.support.waiting import auntil
 
 pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
 
@@ -248,6 +253,54 @@ async def test_a_denied_token_joins_nothing_more(denied: set[str], watch_rarely:
 async def test_a_list_that_fails_refuses(denied: set[str]) -> None:
     denied.add("broken")
     assert await Client(token=token("ada")).refusal() == GONE
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A list of tokens that hangs while the event is clear."""
+    answers = threading.Event()
+    answers.set()
+
+    @token_denylist
+    def check(tokens: Sequence[Mapping[str, Any]]) -> list[bool]:
+        answers.wait(60)
+        return [False] * len(tokens)
+
+    async def hurried(seconds: float, function: Any, *tokens: Any) -> Any:
+        return await in_hook_thread(seconds / 25, function, *tokens)
+
+    monkeypatch.setattr(token_list, "in_hook_thread", hurried)
+    yield answers
+    answers.set()
+    denylist.forget(check)
+
+
+async def test_a_list_that_hangs_refuses_and_ends_sockets_and_delays_nobody_else(
+    hanging: threading.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "auth_rls.denylist")
+    ada = await user()
+    browser = await logged_in(ada)
+    by_session = await Client(headers=cookie(browser)).connect()
+    by_token = await Client(token=token("bob")).connect()
+    by_channel = await Client().connect()
+    assert (await by_channel.join(access_token=token("bob")))["status"] == "ok"
+    hanging.clear()
+    assert await closed(by_token) == GONE
+    assert await closed(by_channel) == GONE
+    # More of them than there are threads.
+    for _ in range(2 * THREADS):
+        assert await Client(token=token("bob")).refusal() == GONE
+    refused = await (other := await Client().connect()).join(access_token=token("bob"))
+    assert refused["response"]["reason"] == "InvalidJWTToken: Token has been revoked"
+    await other.close()
+    assert (await by_session.join())["status"] == "ok"
+    await db(browser.logout)
+    assert await closed(by_session) == GONE
+    hanging.set()
+    await auntil(lambda: "the token denylist works again" in caplog.text)
+    await (await Client(token=token("bob")).connect()).close()
+    assert caplog.text.count("it has not answered for 5 seconds") == 1
 
 
 async def test_a_denied_token_ends_its_sockets_while_sessions_cannot_be_read(
