@@ -9,7 +9,7 @@ from __future__ import annotations
 from realtime.client_limits import Limits
 from realtime.protocol.errors import WireError
 from realtime.protocol.serializer import BinaryBroadcast, ClientMessage, Encoding
-from realtime.session.channel import Channel, Phase
+from realtime.session.channel import Channel
 from realtime.session.effects import Effect, Send, SendBroadcast, SubscribePresence, Track
 from realtime.session.quotas import QuotaChain
 from realtime.session.replies import Replies
@@ -107,9 +107,8 @@ class TopicEvents:
         return self._refuse(effect.channel, effect.message, error, detail=detail)
 
     def tracked(self, effect: Track, problem: str | None = None) -> list[Effect]:
-        """The difference was delivered in this process, or `problem` says why it was not stored."""
-        if effect.channel.phase is Phase.GONE:
-            return []
+        """The difference was delivered in this process, or `problem` says why it was not stored.
+        Also a channel that has left meanwhile is answered, by the ref of its message."""
         if problem is not None:
             return self._replies.refuse(effect.message, WireError.TRACK_NOT_STORED, detail=problem)
         return [] if effect.message.ref is None else [self._replies.reply(effect.message, "ok", {})]

@@ -28,6 +28,9 @@ from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
 
 logger = logging.getLogger(__name__)
 
+# What a database that is away, or refuses a value, raises.
+_EXPECTED = (ValueError, *DATABASE_ERRORS)
+
 
 class TopicHandler:
     """Handles the topics of `socket`; `subscribers` are those of its joined channels.
@@ -91,6 +94,7 @@ class TopicHandler:
         channel = effect.channel
         subscriber = self._subscribers.get(channel)
         if subscriber is None:
+            self._left(effect)
             return
         awaits_state = channel.shows_presence and channel.rights.view
         if awaits_state and not self._hub.dispatcher.presence.receives(subscriber):
@@ -101,10 +105,23 @@ class TopicHandler:
             self._track(effect, subscriber)
 
     async def _track_later(self, effect: Track) -> None:
-        await self.subscribe_presence(effect.channel)
+        try:
+            await self.subscribe_presence(effect.channel)
+        except Exception as error:
+            # The failure ends the channel.
+            topic_events = self._socket.session.topic_events
+            self._socket.perform(topic_events.tracked(effect, _why(error)))
+            raise
         subscriber = self._subscribers.get(effect.channel)
-        if subscriber is not None:
+        if subscriber is None:
+            self._left(effect)
+        else:
             self._track(effect, subscriber)
+
+    def _left(self, effect: Track) -> None:
+        """Answer a message of a channel that has left before the message took effect."""
+        topic_events = self._socket.session.topic_events
+        self._socket.perform(topic_events.unmatched(effect.channel, effect.message))
 
     def _track(self, effect: Track, subscriber: ChannelSubscriber) -> None:
         channel, socket = effect.channel, self._socket
@@ -158,11 +175,18 @@ class TopicHandler:
             subscriber.skip(broadcast.id)
         try:
             await in_database_thread(store, broadcast)
-        except (ValueError, *DATABASE_ERRORS) as error:
+        except Exception as error:
             subscriber.forget(broadcast.id)
             logger.warning(
                 "broadcast not stored: %s", error, extra={"action": "broadcast_not_stored"}
             )
-            self._socket.perform(topic_events.not_stored(effect, public_reason(error)))
+            self._socket.perform(topic_events.not_stored(effect, _why(error)))
+            if not isinstance(error, _EXPECTED):
+                raise
         else:
             self._socket.perform(topic_events.relayed(effect, True, broadcast.id))
+
+
+def _why(error: Exception) -> str:
+    """What a client is told of a failure: of a fault of code nothing that the code said."""
+    return public_reason(error) if isinstance(error, _EXPECTED) else "the server has failed"

@@ -45,6 +45,17 @@ def read(alias: str, topic: str, private: bool) -> list[PresenceMeta]:
     ]
 
 
+def versions(alias: str, ids: Collection[str]) -> dict[str, int]:
+    """The versions of these members; those that are not present are left out. Raises what the
+    database raises."""
+    found: dict[str, int] = {}
+    wanted = sorted(ids)
+    for start in range(0, len(wanted), _BATCH):
+        rows = PresenceMember.objects.using(alias).filter(pk__in=wanted[start : start + _BATCH])
+        found.update(rows.values_list("pk", "version"))
+    return found
+
+
 def online(alias: str, topic: str, private: bool) -> dict[str, list[dict[str, Any]]]:
     """The metas of a topic's members, by key. Members of a process whose lease has expired are
     left out. Raises what the database raises."""

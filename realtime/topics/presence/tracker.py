@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from operator import attrgetter
+from typing import ParamSpec, TypeVar
 
 from realtime.delivery.frame import SharedFrame
 from realtime.delivery.recipients import Recipients
@@ -20,11 +21,14 @@ from realtime.protocol.serializer import Version
 from realtime.topics.frames import of_presence
 from realtime.topics.listeners import Listener
 from realtime.topics.presence.state import PresenceMeta, PresenceState
-from realtime.topics.presence.store import read
+from realtime.topics.presence.store import read, versions
 from realtime.util.backoff import Backoff
 from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
 
 logger = logging.getLogger("realtime.presence")
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Callback = Callable[[], None]
 _sink_of = attrgetter("outlet")
@@ -70,6 +74,9 @@ class PresenceTracker:
         self._changed: dict[tuple[str, bool], None] = {}
         # By member: callbacks, each with the version it waits for (None: until it is gone).
         self._expected: dict[str, list[tuple[int | None, Callback]]] = {}
+        # Finds those of them whose change was missed; and whether more may have been missed since.
+        self._settling: asyncio.Task[None] | None = None
+        self._unsettled = False
 
     def __len__(self) -> int:
         """The number of topics that are loaded here."""
@@ -170,16 +177,24 @@ class PresenceTracker:
                 loaded.timer = loop.call_later(due - now, self._send, key, loaded)
 
     def reload(self) -> None:
-        """Read every topic again, because changes were missed."""
+        """Read every topic again, because changes were missed; then answer those who wait for
+        changes that will not come."""
         for key, loaded in self._topics.items():
             loaded.missed = True
             if loaded.loading is None:
                 task = asyncio.create_task(self._reload(key, loaded), name="rowcast-presence")
                 loaded.loading = task
 
+        if self._expected and self._settling is None:
+            self._settling = asyncio.create_task(self._settle(), name="rowcast-presence")
+        self._unsettled = True
+
     async def stop(self) -> None:
         """Stop reading and sending."""
         tasks = []
+        if self._settling is not None:
+            self._settling.cancel()
+            tasks.append(self._settling)
         for loaded in self._topics.values():
             if loaded.timer is not None:
                 loaded.timer.cancel()
@@ -227,6 +242,39 @@ class PresenceTracker:
             del self._expected[member]
         return due
 
+    async def _settle(self) -> None:
+        """Call those whose change was missed, once the members were sent as they are now. What is
+        not in the table yet comes by the log."""
+        try:
+            while self._unsettled:
+                self._unsettled = False
+                loading = [each.loading for each in self._topics.values() if each.loading]
+                await asyncio.gather(*map(asyncio.shield, loading), return_exceptions=True)
+                members = list(self._expected)
+                found = await _insist(in_database_thread, versions, self._alias, members)
+                for member in members:
+                    for callback in self._stored(member, found.get(member)):
+                        callback()
+        finally:
+            self._settling = None
+
+    def _stored(self, member: str, version: int | None) -> list[Callback]:
+        """As `_due`, for a member that the table has in this version, or does not have: perhaps
+        because it was not written yet."""
+        waiting = self._expected.pop(member, [])
+        reached = 0
+        for place, (expected, _) in enumerate(waiting, 1):
+            if version is None:
+                stored = expected is None
+            else:
+                stored = expected is not None and expected <= version
+            if stored:
+                # And those before it, whose change it has replaced.
+                reached = place
+        if waiting[reached:]:
+            self._expected[member] = waiting[reached:]
+        return [callback for _, callback in waiting[:reached]]
+
     # --- reading --------------------------------------------------------------------------------
 
     async def _load(self, key: tuple[str, bool], loaded: _Topic) -> None:
@@ -242,19 +290,7 @@ class PresenceTracker:
         self._replace(key, loaded, entries)
 
     async def _reload(self, key: tuple[str, bool], loaded: _Topic) -> None:
-        backoff = Backoff(_RETRY_FIRST, _RETRY_MOST)
-        while True:
-            try:
-                entries = await self._read(key, loaded)
-            except Exception as error:
-                level = logging.DEBUG if isinstance(error, DATABASE_ERRORS) else logging.ERROR
-                logger.log(
-                    level, "presence not read: %s", error, extra={"action": "presence_unread"}
-                )
-                await asyncio.sleep(backoff.next())
-                continue
-            self._replace(key, loaded, entries)
-            return
+        self._replace(key, loaded, await _insist(self._read, key, loaded))
 
     async def _read(self, key: tuple[str, bool], loaded: _Topic) -> list[PresenceMeta]:
         """The rows of a topic, read again if changes were missed meanwhile, which the first read
@@ -295,3 +331,15 @@ def _apply(members: PresenceState, event: DatabaseEvent) -> None:
         members.put(PresenceMeta(row["id"], row["version"], row["key"], row.text("meta"), user_id))
     elif event.old is not None:
         members.remove(event.old["id"])
+
+
+async def _insist(read: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What `read` returns, tried again until it succeeds."""
+    backoff = Backoff(_RETRY_FIRST, _RETRY_MOST)
+    while True:
+        try:
+            return await read(*args, **kwargs)
+        except Exception as error:
+            level = logging.DEBUG if isinstance(error, DATABASE_ERRORS) else logging.ERROR
+            logger.log(level, "presence not read: %s", error, extra={"action": "presence_unread"})
+            await asyncio.sleep(backoff.next())

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
 
 import msgspec
 from django.db.utils import DataError, IntegrityError
@@ -42,7 +42,8 @@ class _Tracked:
     row: PresenceRow | None = None
     # The row in the table; None after the lease of the process expired.
     written: PresenceRow | None = None
-    waiting: list[Done] = field(default_factory=list)
+    # The calls that wait, those for one version together.
+    waiting: list[list[Done]] = field(default_factory=list)
 
 
 class PresenceWriter:
@@ -89,9 +90,10 @@ class PresenceWriter:
             and tracked.row.entry.meta == row.entry.meta
             and tracked.row.user_id == row.user_id
         ):
-            # Nothing changes, but earlier calls must be answered first.
+            # Nothing changes. The call that made it so is answered first; its change may be here
+            # already, and come no second time.
             if tracked.waiting:
-                self._expect(tracked, done)
+                tracked.waiting[-1].append(done)
             else:
                 done(None)
             return
@@ -214,20 +216,22 @@ class PresenceWriter:
             self._channels.pop(tracked.id, None)
 
     def _expect(self, tracked: _Tracked, done: Done) -> None:
-        tracked.waiting.append(done)
+        waiting = [done]
+        tracked.waiting.append(waiting)
         version = None if tracked.row is None else tracked.row.entry.version
 
         def then() -> None:
-            if done in tracked.waiting:
-                tracked.waiting.remove(done)
-                done(None)
+            if any(each is waiting for each in tracked.waiting):
+                tracked.waiting = [each for each in tracked.waiting if each is not waiting]
+                for each in waiting:
+                    each(None)
 
         self._tracker.expect(tracked.id, version, then)
 
     def _answer(self, tracked: _Tracked, problem: str | None) -> None:
         self._tracker.forget(tracked.id)
         waiting, tracked.waiting = tracked.waiting, []
-        for done in waiting:
+        for done in chain.from_iterable(waiting):
             done(problem)
 
     def _mark(self, tracked: _Tracked) -> None:

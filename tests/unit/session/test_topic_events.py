@@ -303,11 +303,13 @@ def test_a_presence_that_cannot_be_stored_is_answered_with_why() -> None:
     )
 
 
-def test_what_comes_of_a_channel_that_is_gone_is_told_nobody() -> None:
+def test_a_channel_that_has_left_is_answered_what_it_asked_and_told_nothing_else() -> None:
     session = make()
     channel, _ = joined(session, presence={"enabled": True})
     (effect,) = track(session, {})
     assert isinstance(effect, Track)
     session.receive(json.dumps(["6", "9", "realtime:room", "phx_leave", {}]), 0.0)
-    assert session.topic_events.tracked(effect) == session.presence(channel, b"{}") == []
+    (reply,) = frames(session.topic_events.tracked(effect))
+    assert reply[3:] == ["phx_reply", {"status": "ok", "response": {}}]
+    assert session.presence(channel, b"{}") == []
     assert session.permitted(channel, ALL) == []

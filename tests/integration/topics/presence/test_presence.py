@@ -9,18 +9,24 @@ from functools import partial
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 from django.test import override_settings
 
 import realtime
+from realtime.event_log.event import DatabaseEvent
 from realtime.models import PresenceMember, Process
 from realtime.process import registry
 from realtime.process.heartbeat import HeartbeatTiming
 from realtime.process.hub import hub
+from realtime.session.channel import Channel
+from realtime.socket.topic_handler import TopicHandler
 from realtime.topics.presence import tracker
 from realtime.topics.presence.state import PresenceMeta
 from realtime.topics.presence.store import PresenceRow
+from realtime.topics.presence.tracker import PresenceTracker
+from realtime.wal import head
 from tests.support.socket_client import Client, db
+from tests.support.subscriptions import FakeSubscriber
 from tests.support.tokens import token
 from tests.support.waiting import auntil
 
@@ -257,6 +263,67 @@ async def test_a_crowd_that_comes_at_once_is_told_in_few_frames(here: Any) -> No
         seen |= set((await diff(watcher))["joins"])
         frames += 1
     assert frames < 30
+
+
+async def test_the_same_again_is_answered_while_the_first_waits_for_a_crowd(here: Any) -> None:
+    presence = hub().dispatcher.presence
+    presence.seconds_per_listener = 0.1
+    async with presence.loaded("room", False):
+        for number in range(60):
+            presence.join(FakeSubscriber(str(number)), "room", False)
+    ann, _ = await here("ann")
+    first = await track(ann, {"n": 1})
+    await auntil(lambda: hub().counters.presence)
+    again = await track(ann, {"n": 1})
+    for ref in (first, again):
+        assert (await ann.reply(ref))["status"] == "ok"
+
+
+def _begin_epoch() -> None:
+    head.begin_epoch(connection)
+
+
+@pytest.mark.parametrize("missed", ["in a resync", "by a fault of code"])
+async def test_a_track_whose_change_was_missed_is_answered(
+    here: Any, monkeypatch: pytest.MonkeyPatch, missed: str
+) -> None:
+    ann, _ = await here("ann")
+    bob, _ = await here("bob")
+    taken: list[DatabaseEvent] = []
+
+    def misses(self: PresenceTracker, event: DatabaseEvent) -> None:
+        taken.append(event)
+        monkeypatch.undo()
+        if missed == "by a fault of code":
+            raise TypeError
+
+    monkeypatch.setattr(PresenceTracker, "take", misses)
+    ref = await track(ann, {"n": 1})
+    await auntil(lambda: taken, "the change of the table")
+    if missed == "in a resync":
+        await db(_begin_epoch)
+        # The next change tells the process of the new epoch.
+        await db(realtime.broadcast, "room", "e", {}, durable=True)
+    assert (await ann.reply(ref))["status"] == "ok"
+    assert metas((await diff(bob))["joins"], "ann") == [{"n": 1}]
+
+
+async def test_a_track_is_answered_where_its_channel_left_or_failed_meanwhile(
+    here: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, _ = await here("ann")
+    ref = await track(ann, {"n": 1})
+    await ann.push(TOPIC, "phx_leave", {}, join_ref="1")
+    assert (await ann.reply(ref))["status"] == "ok"
+
+    async def fails(handler: TopicHandler, channel: Channel) -> None:
+        raise RuntimeError("with a secret")
+
+    monkeypatch.setattr(TopicHandler, "subscribe_presence", fails)
+    await ann.join()
+    ref = await track(ann, {"n": 2})
+    response = (await ann.reply(ref))["response"]
+    assert response["reason"] == "Presence could not be stored: the server has failed"
 
 
 async def test_a_topic_has_no_more_members_than_the_limit() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -62,3 +64,42 @@ async def test_changes_that_were_missed_while_a_topic_is_read_are_in_its_state(
 async def _state(presence: PresenceTracker) -> Any:
     async with presence.loaded("room", False):
         return json.loads(presence.join(FakeSubscriber("another"), "room", False))
+
+
+@pytest.mark.parametrize(
+    ("waiting", "stored", "called"),
+    [
+        ([1], 1, [1]),
+        ([1, 2], 2, [1, 2]),
+        ([1, 3], 2, [1]),
+        ([1, None], None, [1, None]),
+        ([None, 2], 2, [None, 2]),
+        # Not written yet, or not deleted yet: that comes by the log.
+        ([1], None, []),
+        ([None], 1, []),
+    ],
+)
+async def test_who_waits_for_a_change_that_was_missed_is_called_once_the_table_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+    waiting: list[int | None],
+    stored: int | None,
+    called: list[int | None],
+) -> None:
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def versions(alias: str, members: Sequence[str]) -> dict[str, int]:
+        loop.call_soon_threadsafe(asked.set)
+        return {} if stored is None else dict.fromkeys(members, stored)
+
+    monkeypatch.setattr(tracker, "versions", versions)
+    presence = PresenceTracker("default")
+    found: list[int | None] = []
+    for version in waiting:
+        presence.expect("one", version, partial(found.append, version))
+    presence.reload()
+    await asked.wait()
+    await auntil(lambda: len(found) == len(called), "every call that is due")
+    assert found == called
+    await presence.stop()
+    await close_connections()
