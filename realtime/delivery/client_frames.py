@@ -19,7 +19,11 @@ from typing import Any, cast
 from realtime.delivery import daphne_pieces
 from realtime.delivery.expected import is_expected
 from realtime.delivery.frame_budget import FrameBudget
-from realtime.delivery.request_heads import limit_daphne_heads, limit_request_heads
+from realtime.delivery.request_heads import (
+    limit_daphne_heads,
+    limit_first_daphne_heads,
+    limit_request_heads,
+)
 from realtime.delivery.server_adapter import UVICORN, protocol_of_daphne, protocol_of_uvicorn
 from realtime.delivery.uvicorn_pieces import (
     forget_unread,
@@ -94,8 +98,9 @@ def bound_frames(send: Any, message_bytes: int | None) -> None:
 
 
 def bound_first_connections() -> None:
-    """Bound what clients may send from the first connection on, in a process of uvicorn. Without
-    this, `bound_frames` does so from the second one on. Called before the server listens."""
+    """Bound what clients may send from the first connection on. Without this, `bound_frames` does
+    so from the second one on. Called before the server listens."""
+    limit_first_daphne_heads()
     if "uvicorn" not in sys.modules:
         return
     limit_request_heads()

@@ -2,19 +2,23 @@
 
 The head of a WebSocket's handshake is one of them. uvicorn waits for a head without end, daphne as
 long as a byte comes now and then. With httptools, uvicorn also takes a head of any size; with h11
-it has a limit of its own, and so has daphne. Neither has a setting or an interface for this; where
-their objects are not as expected, nothing is changed, and a line of the log says so.
+it has a limit of its own, and so has daphne. Bodies are limited in `request_bodies`, and under
+daphne, which has them on disk beyond 100 KB, in time alone and here. Neither server has a setting
+or an interface for this; where their objects are not as expected, nothing is changed, and a line of
+the log says so.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import weakref
 from functools import cache
 from importlib import import_module
 from typing import Any
 
 from realtime.delivery.expected import is_expected
+from realtime.delivery.request_bodies import BODY_SECONDS, BYTES_PER_SECOND, limit_bodies_of
 
 #: Seconds that a client may take for the head of a request.
 HEAD_SECONDS = 10.0
@@ -28,14 +32,17 @@ _STATE = ("connections", "cycle", "loop", "timeout_keep_alive_task")
 _CALLED_BY_HTTPTOOLS = ("data_received", "on_headers_complete", "on_message_begin")
 # The attribute that holds the size of a head that is not complete.
 _HEAD = "_rowcast_head"
+# The class of daphne's factories of connections, and its attribute where they are all limited.
+_FACTORY = "HTTPFactory"
+_LIMITED = "rowcast_limited"
 # Stands for a request that is being served, or for the pause that uvicorn itself limits.
 _BUSY = object()
 
 
 @cache
 def limit_request_heads() -> None:
-    """Limit the heads of all connections that uvicorn takes from now on. A second call does
-    nothing."""
+    """Limit the heads and bodies of all connections that uvicorn takes from now on. A second call
+    does nothing."""
     for name, protocols in _PROTOCOLS:
         try:
             module = import_module(name)
@@ -50,6 +57,7 @@ def limit_request_heads() -> None:
             protocol, _CALLED_BY_HTTPTOOLS, "send large heads of requests"
         ):
             limit_head_bytes_of(protocol, HEAD_BYTES)
+        limit_bodies_of(protocol)
 
 
 def limit_head_bytes_of(protocol: Any, most: int) -> None:
@@ -108,10 +116,33 @@ def _end_if_waiting(connection: weakref.ref[Any], earlier: object, seconds: floa
     protocol.loop.call_later(seconds, _end_if_waiting, connection, cycle, seconds)
 
 
-def limit_daphne_heads(factory: Any, seconds: float = HEAD_SECONDS) -> None:
-    """Limit the heads of all connections that this factory of daphne's makes from now on. May be
-    called again."""
-    if factory is None or "buildProtocol" in vars(factory):
+@cache
+def limit_first_daphne_heads(seconds: float = HEAD_SECONDS) -> None:
+    """Limit the heads and bodies of all connections that daphne takes in this process. Called
+    before it listens; a second call does nothing."""
+    module = sys.modules.get("daphne.http_protocol")
+    if module is None or not is_expected(module, (_FACTORY,), "take time for heads of requests"):
+        return
+    factories = getattr(module, _FACTORY)
+    build = factories.buildProtocol
+
+    def timed(self: Any, address: Any) -> Any:
+        protocol = build(self, address)
+        # Those of which `limit_daphne_heads` was told before.
+        if "buildProtocol" not in vars(self):
+            _Connection.limit(protocol, seconds, BODY_SECONDS)
+        return protocol
+
+    factories.buildProtocol = timed
+    setattr(factories, _LIMITED, True)
+
+
+def limit_daphne_heads(
+    factory: Any, seconds: float = HEAD_SECONDS, body_seconds: float = BODY_SECONDS
+) -> None:
+    """Limit the heads and bodies of all connections that this factory of daphne's makes from now
+    on. May be called again; does nothing after `limit_first_daphne_heads`."""
+    if factory is None or "buildProtocol" in vars(factory) or hasattr(factory, _LIMITED):
         return
     build = type(factory).buildProtocol
     here = weakref.ref(factory)
@@ -119,27 +150,36 @@ def limit_daphne_heads(factory: Any, seconds: float = HEAD_SECONDS) -> None:
     def timed(address: Any) -> Any:
         found = here()
         protocol = None if found is None else build(found, address)
-        channel = getattr(protocol, "_channel", protocol)
-        if hasattr(channel, "allHeadersReceived") and hasattr(channel, "requests"):
-            _Heads(protocol, channel, seconds)
+        _Connection.limit(protocol, seconds, body_seconds)
         return protocol
 
     factory.buildProtocol = timed
 
 
-class _Heads:
-    """The heads of one HTTP connection of daphne."""
+class _Connection:
+    """The heads and bodies of one HTTP connection of daphne."""
 
-    def __init__(self, protocol: Any, channel: Any, seconds: float) -> None:
+    @classmethod
+    def limit(cls, protocol: Any, seconds: float, body_seconds: float) -> None:
+        """Limit the heads and bodies of this connection, if it is as expected."""
+        channel = getattr(protocol, "_channel", protocol)
+        if hasattr(channel, "allHeadersReceived") and hasattr(channel, "requests"):
+            cls(protocol, channel, seconds, body_seconds)
+
+    def __init__(self, protocol: Any, channel: Any, seconds: float, body_seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._protocol, self._channel = weakref.ref(protocol), weakref.ref(channel)
         self._seconds = seconds
+        self._most_body_seconds = body_seconds
         self._last = self._loop.time()
+        # How long the last request's body was seen incomplete.
+        self._body_seconds = 0.0
         channel.allHeadersReceived = self._complete
         self._loop.call_later(seconds, self._look)
 
     def _complete(self) -> None:
         self._last = self._loop.time()
+        self._body_seconds = 0.0
         channel = self._channel()
         if channel is not None:
             type(channel).allHeadersReceived(channel)
@@ -152,7 +192,18 @@ class _Heads:
             return
         # A request has no content before its head is complete.
         waiting = all(request.content is None for request in channel.requests)
-        if waiting and self._loop.time() - self._last >= self._seconds:
+        late = waiting and self._loop.time() - self._last >= self._seconds
+        if late or self._has_slow_body(channel):
             transport.abortConnection()
         else:
             self._loop.call_later(self._seconds, self._look)
+
+    def _has_slow_body(self, channel: Any) -> bool:
+        """Whether the last request's body has taken longer than it may, by the looks at it."""
+        request = channel.requests[-1] if channel.requests else None
+        content = getattr(request, "content", None)
+        # The decoder of a body is there until the body is complete.
+        if content is None or getattr(channel, "_transferDecoder", None) is None:
+            return False
+        self._body_seconds += self._seconds
+        return self._body_seconds > self._most_body_seconds + content.tell() / BYTES_PER_SECOND

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from realtime.delivery.request_heads import (
     limit_daphne_heads,
+    limit_first_daphne_heads,
     limit_head_bytes_of,
     limit_heads_of,
 )
@@ -93,6 +98,11 @@ class Channel:
         self.heads += 1
         self.requests[-1].content = object()
 
+    def has_come(self, body: bytes, *, complete: bool) -> None:
+        self.requests[-1].content = BytesIO(body)
+        self.requests[-1].content.seek(len(body))
+        self._transferDecoder = None if complete else object()
+
 
 class Factory:
     def buildProtocol(self, address: Any) -> Channel:
@@ -102,7 +112,7 @@ class Factory:
 def accepted() -> Any:
     factory = Factory()
     for _ in range(3):
-        limit_daphne_heads(factory, SECONDS)
+        limit_daphne_heads(factory, SECONDS, SECONDS)
     return factory.buildProtocol(None)
 
 
@@ -164,3 +174,27 @@ def test_a_head_without_end_is_closed_by_its_size() -> None:
     for _ in range(3):
         one.data_received(b"x: " + b"y" * 500)
     assert one.transport.aborted
+
+
+async def test_daphne_s_connections_are_limited_before_any_of_them_is_a_websocket(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class First(Factory):
+        pass
+
+    monkeypatch.setitem(sys.modules, "daphne.http_protocol", SimpleNamespace(HTTPFactory=First))
+    limit_first_daphne_heads(SECONDS)
+    factory = First()
+    limit_daphne_heads(factory, 3_600)
+    assert not await lives(factory.buildProtocol(None))
+
+
+async def test_daphne_keeps_no_body_that_does_not_come_to_its_end() -> None:
+    slow, fast, complete = accepted(), accepted(), accepted()
+    for one, come in ((slow, b""), (fast, b"x" * 10_000), (complete, b"")):
+        one.requests.append(SimpleNamespace(content=None))
+        one.allHeadersReceived()
+        one.has_come(come, complete=one is complete)
+    await asyncio.wait_for(slow.ended.wait(), 60)
+    assert await lives(fast)
+    assert await lives(complete)

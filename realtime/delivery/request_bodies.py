@@ -1,0 +1,129 @@
+"""Limits for the bodies of HTTP requests, under uvicorn.
+
+uvicorn waits for a body without end, and Django keeps one in memory up to
+`FILE_UPLOAD_MAX_MEMORY_SIZE`, beyond that on disk. Here a body has to arrive at some rate, and what
+bodies that are not complete have in memory is bounded for an address and for the process, as
+messages of WebSockets are (`inbound_bytes`). A body that an application does not read is not its
+client's fault: the time does not count.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from django.conf import settings
+
+from realtime.delivery.expected import is_expected
+from realtime.delivery.inbound import payer_of
+from realtime.delivery.inbound_bytes import SMALL_BYTES, InboundBytes, InboundHolding
+
+#: Seconds that a client may take for a body, and the bytes that give it another second.
+BODY_SECONDS = 30.0
+BYTES_PER_SECOND = 500
+#: Bytes of incomplete bodies in memory, for an address and for a process.
+ADDRESS_BYTES = 33_554_432
+TOTAL_BYTES = 134_217_728
+# How often a body is looked at. One that is not complete by the first look is slow, and counts as
+# the smallest holding however little of it has come: its connection and its request take room too.
+_LOOK_SECONDS = 5.0
+
+_UNBOUNDED = "take time and memory for bodies of requests"
+# What is used of uvicorn's protocols, and of a request in one.
+_STATE = ("client", "cycle", "flow", "loop", "transport")
+_CYCLE = ("body", "more_body", "response_complete", "scope")
+# The attribute of a protocol that holds its incomplete body.
+_BODY = "_rowcast_body"
+
+
+def limit_bodies_of(
+    protocol: Any,
+    seconds: float = BODY_SECONDS,
+    look_seconds: float = _LOOK_SECONDS,
+    address_bytes: int = ADDRESS_BYTES,
+) -> None:
+    """Close each connection of this class of uvicorn's protocols whose body takes longer than
+    `seconds` and `BYTES_PER_SECOND` allow, or has too much in memory."""
+    ledger = InboundBytes(address_bytes, TOTAL_BYTES)
+    data_received = protocol.data_received
+
+    def counted(self: Any, data: bytes) -> None:
+        data_received(self, data)
+        body: _Body | None = vars(self).get(_BODY)
+        cycle = self.cycle
+        if cycle is None or not cycle.more_body or cycle.response_complete:
+            if body is not None:
+                body.end()
+                delattr(self, _BODY)
+        elif body is not None and body.cycle is cycle:
+            body.grow(len(data))
+        elif is_expected(self, _STATE, _UNBOUNDED) and is_expected(cycle, _CYCLE, _UNBOUNDED):
+            if body is not None:
+                body.end()
+            setattr(self, _BODY, _Body(self, ledger, seconds, look_seconds))
+
+    protocol.data_received = counted
+
+
+class _Body:
+    """The body of one request, until it is complete."""
+
+    def __init__(
+        self, protocol: Any, ledger: InboundBytes, seconds: float, look_seconds: float
+    ) -> None:
+        self.cycle = protocol.cycle
+        self._protocol = weakref.ref(protocol)
+        self._ledger = ledger
+        self._loop = protocol.loop
+        self._seconds = seconds
+        self._look_seconds = look_seconds
+        self._began = self._loop.time()
+        self._slow = False
+        self._holding: InboundHolding | None = None
+        self._size = 0
+        self._timer = self._loop.call_later(look_seconds, self._look)
+        self.grow(len(self.cycle.body))
+
+    def end(self) -> None:
+        """The body is complete, or its connection is gone."""
+        self._timer.cancel()
+        self._holding = None
+
+    def grow(self, size: int) -> None:
+        """So many bytes more have come."""
+        self._size += size
+        # Beyond, it is on disk.
+        held = self._size if self._size <= settings.FILE_UPLOAD_MAX_MEMORY_SIZE else 0
+        if self._slow:
+            held = max(held, SMALL_BYTES + 1)
+        if self._holding is None:
+            if held <= SMALL_BYTES:
+                return
+            # Behind a proxy the request has the client's address.
+            client = self.cycle.scope.get("client")
+            self._holding = InboundHolding(self._ledger, payer_of(client, self).account)
+        if not self._holding.set(held):
+            self._close()
+
+    def _look(self) -> None:
+        protocol = self._protocol()
+        if protocol is None or protocol.transport.is_closing():
+            self.end()
+            return
+        self._timer = self._loop.call_later(self._look_seconds, self._look)
+        if protocol.flow.read_paused:
+            # The application does not read.
+            self._began += self._look_seconds
+            return
+        self._slow = True
+        allowed = self._seconds + self._size / BYTES_PER_SECOND
+        if self._loop.time() - self._began > allowed:
+            self._close()
+        else:
+            self.grow(0)
+
+    def _close(self) -> None:
+        protocol = self._protocol()
+        self.end()
+        if protocol is not None:
+            protocol.transport.abort()
