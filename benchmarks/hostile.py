@@ -50,6 +50,9 @@ MOST_MEGABYTES = 250.0
 LEVEL_MEGABYTES = 50.0
 LEVEL_SECONDS = 50.0
 SAMPLE_SECONDS = 1.0
+# Events in the server's memory. The default of 10,000 takes some ten minutes to come together, and
+# memory rises as long; this takes a minute.
+RING_SIZE = 1_000
 # Characters of the server's log.
 _LOG_SHOWN = 3_000
 
@@ -349,7 +352,7 @@ def main() -> None:
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="rowcast-hostile-"))
             stack.enter_context(url_of(arguments.database, folder))
-            settings = {}
+            settings: dict[str, Any] = {"RING_SIZE": RING_SIZE}
             if arguments.redis:
                 stack.enter_context(layer_on_redis(Path(folder)))
                 settings["TAILER"] = "embedded"
