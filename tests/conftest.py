@@ -13,7 +13,9 @@ from realtime.event_log import sequencer
 
 # As the plugin of the wheel gives it, which is not installed here.
 from realtime.testing.plugin import pytest_runtest_call, realtime_client  # noqa: F401
+from tests.acceptance.support.devtools import Browser, find_browser
 from tests.support import redis as redises
+from tests.support.at_hand import without
 from tests.support.log import empty_log
 from tests.support.redis import Redis
 
@@ -75,6 +77,16 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
     """A Redis of the module's own."""
     with redises.running(tmp_path_factory.mktemp("redis")) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    program = find_browser()
+    if program is None:
+        without("no page is looked at: there is no Chromium on the PATH")
+    opened = Browser(program, tmp_path_factory.mktemp("browser"))
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

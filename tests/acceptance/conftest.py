@@ -7,7 +7,6 @@ test's own, to kill, to flood, or to edit policies in.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,11 @@ from tests.acceptance.support import node_client
 from tests.acceptance.support.base_databases import BaseDatabase, base_database
 from tests.acceptance.support.demo_people import Person, Seating
 from tests.acceptance.support.demo_server import DemoServer
-from tests.acceptance.support.devtools import Browser, find_browser
+from tests.acceptance.support.devtools import Browser
 from tests.acceptance.support.node_client import Node
 from tests.acceptance.support.server import make_database
 from tests.acceptance.support.worlds import World, make_world
+from tests.support.at_hand import without
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -85,17 +85,15 @@ def fresh(
 @pytest.fixture
 async def node() -> AsyncIterator[Node]:
     if reason := node_client.missing():
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    started = await Node.start()
+        without(reason)
+    started = await Node.of_the_official_clients()
     try:
         yield started
     finally:
         await started.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BaseDatabase]:
     with base_database(tmp_path_factory.mktemp("ground")) as made:
         yield made
@@ -107,19 +105,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoServer]:
     server.start()
     yield server
     server.close()
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    executable = find_browser()
-    if executable is None:
-        message = "the demo page is NOT tested: there is no Chromium on the PATH"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    browser = Browser(executable, tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
 
 
 @pytest.fixture

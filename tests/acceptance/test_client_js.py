@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import subprocess
-from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -40,14 +38,7 @@ async def page(
         "bindings": bindings or [NOTES],
         **options,
     }
-    # Node 20 has a WebSocket of its own behind this flag; later ones have it anyway.
-    process = await asyncio.create_subprocess_exec(
-        *(node(), "--experimental-websocket", str(TESTS / "page.mjs"), json.dumps(told)),
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=DEVNULL,
-    )
-    opened = Page(process)
+    opened = await Page.opened("page.mjs", told)
     try:
         yield opened
     finally:

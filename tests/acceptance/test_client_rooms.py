@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
-from tests.acceptance.support.client_page import TESTS, Line, Page, node
+from tests.acceptance.support.client_page import Page
+from tests.acceptance.support.line_program import Line
 from tests.acceptance.support.server import Server
 from tests.acceptance.support.worlds import World
 from tests.support.tokens import token
@@ -20,13 +19,8 @@ from tests.support.tokens import token
 class Room(Page):
     """A page in a room. It does what it is told, and `lines` is all that it heard."""
 
-    def __init__(self, process: Process) -> None:
-        super().__init__(process)
-        self._input = process.stdin
-
     def begin(self, method: str, *args: Any) -> None:
-        assert self._input
-        self._input.write(json.dumps([method, *args]).encode() + b"\n")
+        self.say(json.dumps([method, *args]))
 
     async def do(self, method: str, *args: Any) -> Line:
         """Calls a method of the channel and waits until its promise is settled."""
@@ -60,13 +54,7 @@ async def room(server: Server, user: int, name: str, **options: Any) -> AsyncIte
         "name": name,
         "channel": options,
     }
-    process = await asyncio.create_subprocess_exec(
-        *(node(), "--experimental-websocket", str(TESTS / "room.mjs"), json.dumps(told)),
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=DEVNULL,
-    )
-    entered = Room(process)
+    entered = await Room.opened("room.mjs", told)
     try:
         yield entered
     finally:

@@ -5,7 +5,6 @@ What they do on a server that the test plays is in `client_js/collection_behavio
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable
 from random import Random
@@ -16,6 +15,7 @@ import pytest
 from tests.acceptance.support import node_client
 from tests.acceptance.support.kept_collections import Kept, kept_collections
 from tests.acceptance.support.worlds import World
+from tests.support.at_hand import without
 from tests.support.tokens import token
 
 COLUMNS = ["id", "owner_id", "title", "is_public", "score"]
@@ -25,9 +25,7 @@ MANY = {"filter": "score=gte.3", "order": "id"}
 @pytest.fixture(autouse=True)
 def clients() -> None:
     if reason := node_client.missing():
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        without(reason)
 
 
 def test_rows_js_and_the_types_do_what_their_documentation_says() -> None:
@@ -158,10 +156,10 @@ async def test_a_set_of_the_one_before_is_never_live_after_another_came_back(
         mine = world.orm.visible_rows(me, COLUMNS, score__gte=3)
         await kept.until_both_have(mine)
         world.server.kill()
-        await kept.until(lambda: kept.of("client")[-1]["status"] == "errored")
+        await kept.first(lambda: kept.of("client")[-1]["status"] == "errored")
         seen = len(kept.batches)
         kept.say(f"token {token(other)}")
-        await kept.until(lambda: kept.answers)
+        await kept.first(lambda: kept.answers)
         world.server.start()
         theirs = world.orm.visible_rows(other, COLUMNS, score__gte=3)
         await kept.until_both_have(theirs)
@@ -178,7 +176,7 @@ async def test_rows_are_read_again_when_the_log_begins_anew(fresh: Callable[...,
         seen = len(kept.batches)
         world.orm.new_epoch()
         for by in ("client", "supabase"):
-            await kept.until(
+            await kept.first(
                 lambda by=by: any(
                     batch.get("by") == by and batch["status"] == "catching up"
                     for batch in kept.batches[seen:]
@@ -192,7 +190,7 @@ async def test_rows_are_read_again_when_the_log_begins_anew(fresh: Callable[...,
 async def test_a_table_that_is_not_published_is_an_error_with_a_hint(world: World) -> None:
     async with kept_collections(world.server, token(1), "zoo_notes") as kept:
         for by in ("client", "supabase"):
-            await kept.until(
+            await kept.first(
                 lambda by=by: any(
                     batch["status"] == "errored" and "zoo_note'" in (batch["error"] or "")
                     for batch in kept.of(by)

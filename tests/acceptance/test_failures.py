@@ -44,6 +44,7 @@ STEADY = 30
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BaseDatabase]:
+    """A server of the module's own, which its tests stop and crash."""
     with base_database(tmp_path_factory.mktemp("ground")) as made:
         yield made
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
-from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pytest
 from tests.acceptance.support.node_client import Node
 from tests.acceptance.support.server import ANON_KEY, ROOT
 from tests.acceptance.support.worlds import World
+from tests.support.at_hand import without
 from tests.support.tokens import token
 
 FOLDER = Path(__file__).resolve().parent / "python"
@@ -31,13 +30,8 @@ async def python() -> AsyncIterator[Node]:
     """The client's process; it speaks as the one in Node.js does."""
     if not interpreter().exists():
         reason = "the Python client is not installed; scripts/test does that"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    process = await asyncio.create_subprocess_exec(
-        interpreter(), "driver.py", cwd=FOLDER, stdin=PIPE, stdout=PIPE, limit=2**24
-    )
-    started = Node(process)
+        without(reason)
+    started = await Node.start(interpreter(), "driver.py", cwd=FOLDER, stderr=None)
     try:
         yield started
     finally:

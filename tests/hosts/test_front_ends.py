@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.support.devtools import Browser, Page, find_browser
+from tests.acceptance.support.devtools import Browser, Page
 from tests.hosts.helpdesk import PATIENCE, Project, Server
 from tests.support import node
 from tests.support.at_hand import without
@@ -156,19 +156,15 @@ def project(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Projec
 
 
 @pytest.fixture(scope="module")
-def person(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+def person(project: Project, browser: Browser) -> Iterator[Page]:
     """Ada, signed in."""
-    program = find_browser()
-    if program is None:
-        without("no Chromium: the front ends are not looked at")
     server = Server(project)
-    browser = Browser(program, tmp_path_factory.mktemp("browser"))
     page = browser.new_page()
     page.go(f"{server.url}/accounts/login/")
     page.run(SIGN_IN)
     page.wait("!document.querySelector('#login-form')")
     yield page
-    browser.close()
+    page.close()
     server.close()
 
 

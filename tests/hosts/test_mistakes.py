@@ -20,9 +20,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from tests.acceptance.support.devtools import Browser, Page, find_browser, wait_for
+from tests.acceptance.support.devtools import Browser, Page, wait_for
 from tests.hosts.helpdesk import PATIENCE, Project, Server
-from tests.support.at_hand import without
 from tests.support.tokens import token
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
@@ -191,15 +190,11 @@ def status_of(server: Running, path: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def page(server: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    program = find_browser()
-    if program is None:
-        without("no Chromium: what pages are told is not looked at")
-    browser = Browser(program, tmp_path_factory.mktemp("browser"))
+def page(server: Running, browser: Browser) -> Iterator[Page]:
     opened = browser.new_page()
     opened.go(f"http://127.0.0.1:{server.port}/accounts/login/")
     yield opened
-    browser.close()
+    opened.close()
 
 
 # Follows a table, and says what the page was told until the first state that lasts.

@@ -12,10 +12,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.acceptance.support.devtools import Browser, find_browser
+from tests.acceptance.support.devtools import Browser
 from tests.hosts.walk import Walk
 from tests.support import node
-from tests.support import redis as redises
 from tests.support.at_hand import without
 from tests.support.pages import DOCS
 from tests.support.postgres import Postgres
@@ -46,26 +45,6 @@ def _is_free(port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    if reason := redises.missing():
-        without(reason)
-    server = Redis(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    program = find_browser()
-    if program is None:
-        without("no Chromium: the tutorial is not followed")
-    opened = Browser(program, tmp_path_factory.mktemp("browser"))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture(scope="module")

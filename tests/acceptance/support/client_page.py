@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
-from asyncio.subprocess import Process
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from tests.acceptance.support.server import PATIENCE
+from tests.acceptance.support.line_program import Line, LineProgram
 from tests.support.at_hand import without
 from tests.support.node import missing
 
 TESTS = Path(__file__).resolve().parent.parent / "client_js"
-
-
-Line = dict[str, Any]
 
 
 def node() -> str:
@@ -29,35 +24,21 @@ def node() -> str:
     return found
 
 
-class Page:
+class Page(LineProgram):
     """A page that client.js keeps subscribed. `lines` are what its callbacks got, in order."""
 
-    def __init__(self, process: Process) -> None:
-        self.lines: list[Line] = []
-        self._process = process
-        self._news = asyncio.Condition()
-        self._reader = asyncio.create_task(self._read())
-
-    async def _read(self) -> None:
-        assert self._process.stdout
-        async for line in self._process.stdout:
-            async with self._news:
-                self.lines.append(json.loads(line))
-                self._news.notify_all()
+    @classmethod
+    async def opened(cls, script: str, told: dict[str, Any]) -> Self:
+        """The page that this script of `client_js` makes of what it is told."""
+        # Node 20 has a WebSocket of its own behind this flag; later ones have it anyway.
+        flag = "--experimental-websocket"
+        return await cls.start(node(), flag, TESTS / script, json.dumps(told))
 
     async def until(self, wanted: Callable[[Line], bool], start: int = 0) -> Line:
         """The first line from number `start` on that is wanted."""
-
-        def found() -> Line | None:
-            return next((line for line in self.lines[start:] if wanted(line)), None)
-
-        try:
-            async with asyncio.timeout(PATIENCE), self._news:
-                while (line := found()) is None:
-                    await self._news.wait()
-                return line
-        except TimeoutError:
-            raise AssertionError(f"it never came; last: {self.lines[-8:]}") from None
+        return await self.first(
+            lambda: next((line for line in self.lines[start:] if wanted(line)), None)
+        )
 
     async def until_status(self, status: str, start: int = 0) -> Line:
         return await self.until(lambda line: line.get("status") == status, start)
@@ -76,9 +57,3 @@ class Page:
     @property
     def statuses(self) -> list[str]:
         return [line["status"] for line in self.lines if "status" in line]
-
-    async def close(self) -> None:
-        assert self._process.stdin
-        self._process.stdin.close()
-        await self._reader
-        await self._process.wait()

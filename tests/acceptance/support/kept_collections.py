@@ -2,60 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
+from tests.acceptance.support.line_program import Line, LineProgram
 from tests.acceptance.support.node_client import FOLDER
-from tests.acceptance.support.server import ANON_KEY, PATIENCE, Server
+from tests.acceptance.support.server import ANON_KEY, Server
 
 Row = dict[str, Any]
 Batch = dict[str, Any]
 
 
-class Kept:
+class Kept(LineProgram):
     """What the two tell after each batch, in order, and what answers commands."""
 
-    def __init__(self, process: Process) -> None:
-        self.batches: list[Batch] = []
-        self.answers: list[dict[str, Any]] = []
-        self._process = process
-        self._news = asyncio.Condition()
-        self._reader = asyncio.create_task(self._read())
+    @property
+    def batches(self) -> list[Batch]:
+        return [line for line in self.lines if "by" in line]
 
-    async def _read(self) -> None:
-        assert self._process.stdout
-        async for line in self._process.stdout:
-            async with self._news:
-                told = json.loads(line)
-                (self.batches if "by" in told else self.answers).append(told)
-                self._news.notify_all()
+    @property
+    def answers(self) -> list[Line]:
+        return [line for line in self.lines if "by" not in line]
 
     def of(self, by: str) -> list[Batch]:
-        return [batch for batch in self.batches if batch.get("by") == by]
-
-    def say(self, command: str) -> None:
-        assert self._process.stdin
-        self._process.stdin.write(f"{command}\n".encode())
-
-    async def until(self, wanted: Callable[[], object]) -> None:
-        """Waits until something is so."""
-        try:
-            async with asyncio.timeout(PATIENCE), self._news:
-                while not wanted():
-                    await self._news.wait()
-        except TimeoutError:
-            latest = {by: (self.of(by) or [None])[-1] for by in ("client", "supabase")}
-            raise AssertionError(f"it never came; latest: {json.dumps(latest)}") from None
+        return [line for line in self.lines if line.get("by") == by]
 
     async def until_both_have(self, rows: list[Row]) -> None:
         """Waits until both are live with exactly these rows, of which the columns given count."""
-        await self.until(
-            lambda: all(self._has(by, rows) for by in ("client", "supabase")),
-        )
+        await self.first(lambda: all(self._has(by, rows) for by in ("client", "supabase")))
 
     def _has(self, by: str, rows: list[Row]) -> bool:
         batches = self.of(by)
@@ -65,12 +41,6 @@ class Kept:
         return len(kept) == len(rows) and all(
             row.items() <= cells.items() for row, cells in zip(rows, kept, strict=True)
         )
-
-    async def close(self) -> None:
-        assert self._process.stdin
-        self._process.stdin.close()
-        await self._reader
-        await self._process.wait()
 
 
 @contextlib.asynccontextmanager
@@ -85,15 +55,7 @@ async def kept_collections(
         "table": table,
         "collection": options,
     }
-    process = await asyncio.create_subprocess_exec(
-        *("node", "collections.mjs", json.dumps(told)),
-        cwd=FOLDER,
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=DEVNULL,
-        limit=2**24,
-    )
-    kept = Kept(process)
+    kept = await Kept.start("node", "collections.mjs", json.dumps(told), cwd=FOLDER)
     try:
         yield kept
     finally:

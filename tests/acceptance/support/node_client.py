@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import Process
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
+from tests.acceptance.support.line_program import LineProgram
 from tests.acceptance.support.server import ANON_KEY, PATIENCE, Server
 from tests.support import node
 
@@ -35,46 +35,26 @@ def missing() -> str | None:
     return None
 
 
-class Node:
-    """One Node process with any number of clients in it. `events` are what they sent and got."""
+class Node(LineProgram):
+    """A driver with any number of clients in it. `events` are what they sent and got."""
 
     def __init__(self, process: Process) -> None:
-        self.events: list[Event] = []
-        self._process = process
+        super().__init__(process)
         self._commands = 0
-        self._news = asyncio.Condition()
-        self._reader = asyncio.create_task(self._read())
 
     @classmethod
-    async def start(cls) -> Node:
-        process = await asyncio.create_subprocess_exec(
-            "node", "driver.mjs", cwd=FOLDER, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, limit=2**24
-        )
-        return cls(process)
+    async def of_the_official_clients(cls) -> Self:
+        return await cls.start("node", "driver.mjs", cwd=FOLDER)
 
-    async def close(self) -> None:
-        assert self._process.stdin
-        self._process.stdin.close()
-        await self._reader
-        await self._process.wait()
-
-    async def _read(self) -> None:
-        assert self._process.stdout
-        async for line in self._process.stdout:
-            async with self._news:
-                self.events.append(json.loads(line))
-                self._news.notify_all()
-        async with self._news:
-            self.events.append({"event": "ended"})
-            self._news.notify_all()
+    @property
+    def events(self) -> list[Event]:
+        return self.lines
 
     async def do(self, command: str, **options: Any) -> Any:
         """Carries out a command of the driver and returns its value."""
         self._commands += 1
         number = self._commands
-        assert self._process.stdin
-        line = json.dumps({"id": number, "command": command, **options})
-        self._process.stdin.write(line.encode() + b"\n")
+        self.say(json.dumps({"id": number, "command": command, **options}))
         answer = await self.until(lambda e: e["event"] == "answer" and e["id"] == number)
         assert "error" not in answer, answer["error"]
         return answer["value"]
@@ -90,18 +70,12 @@ class Node:
             while seen < len(self.events):
                 event = self.events[seen]
                 seen += 1
-                assert event["event"] not in ("failure", "ended"), event
+                assert event["event"] != "failure", event
                 if wanted(event):
                     return event
             return None
 
-        try:
-            async with asyncio.timeout(patience), self._news:
-                while (event := found()) is None:
-                    await self._news.wait()
-                return event
-        except TimeoutError:
-            raise AssertionError(f"it never came; last: {self.events[-8:]}") from None
+        return await self.first(found, patience)
 
     # Shorthands
 
