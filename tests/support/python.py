@@ -4,9 +4,9 @@ A run starts hundreds of servers, tailers and commands, and most of the work of 
 import Django, Twisted and other libraries. So one process, the starter, has imported them. A copy
 of it becomes the program that is asked for, with its own arguments, environment, folder, streams
 and signals. Nothing of this project is imported before: a copy meets settings and code as a new
-interpreter does. Programs whose interpreter has options (`-c`, `-W error`) are started without it.
-What is measured begins as a new interpreter (`start_anew`): a copy shares memory, and no collection
-looks at what it began with.
+interpreter does. What needs options of the interpreter, or replaces what libraries import, is
+started without it. What is measured begins as a new interpreter (`start_anew`): a copy shares
+memory, and no collection looks at what it began with.
 
 Run as a program this is the starter of one process of the tests. When that ends, by whatever
 cause, what the starter has started is killed.
@@ -33,6 +33,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 
 # What servers and commands import, as far as that needs no settings and opens nothing.
@@ -115,9 +116,9 @@ def start_anew() -> None:
 class Python:
     """A Python program that runs; as `subprocess.Popen`, of which it has what tests use.
 
-    `arguments` begin with the path of a program, or with `-m` and a module. Streams are files or
-    what `subprocess` calls PIPE, DEVNULL and STDOUT; by default the standard input is empty. Pipes
-    carry text. What the program prints is not buffered.
+    `arguments` begin with the path of a program, or `-m` and a module, or `-c` and its text.
+    Streams are files or what `subprocess` calls PIPE, DEVNULL and STDOUT; by default the standard
+    input is empty. Pipes carry text. What the program prints is not buffered.
     """
 
     def __init__(
@@ -358,6 +359,12 @@ def _become(request: dict[str, Any], path: list[str]) -> None:
         sys.argv = [module, *rest]
         sys.path[:] = [cwd, *also, *path]
         runpy.run_module(module, run_name="__main__", alter_sys=True)
+    elif first == "-c":
+        text, *rest = rest
+        sys.argv = ["-c", *rest]
+        sys.path[:] = [cwd, *also, *path]
+        sys.modules["__main__"] = ModuleType("__main__")
+        exec(compile(text, "<string>", "exec"), vars(sys.modules["__main__"]))
     else:
         program = os.path.join(cwd, first)
         sys.argv = [first, *rest]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from realtime.models import WalEntry
-from tests.support import redis
+from tests.support import python, redis
 from tests.support.processes import ROOT, environment
 from tests.support.waiting import PATIENCE_SECONDS
 
@@ -51,12 +49,10 @@ for number in (1, 2):
 def run(parent: str, child: str, after: str = "", layer: str = "") -> list[str]:
     """The lines that parent and children print."""
     indented = "\n".join(f"            {line}" for line in child.strip().splitlines())
-    program = subprocess.run(
-        [sys.executable, "-u", "-c", _FORKED.format(parent=parent, child=indented, after=after)],
+    program = python.run(
+        ["-c", _FORKED.format(parent=parent, child=indented, after=after)],
         cwd=ROOT,
         env={**environment(layer), "ROWCAST_LAYER": "core"},
-        capture_output=True,
-        text=True,
         timeout=PATIENCE_SECONDS,
     )
     assert program.returncode == 0, program.stdout + program.stderr

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+from pathlib import Path
 
+from tests.support import python
 from tests.support.tokens import SECRET_KEY
+from tests.support.waiting import PATIENCE_SECONDS
 
 URLS = """
 import sys
@@ -102,9 +103,8 @@ def printed(program: str) -> str:
         "DJANGO_SETTINGS_MODULE": "tests.settings_server",
         "DJANGO_SECRET_KEY": SECRET_KEY,
     }
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
-    )
+    done = python.run(["-c", program], cwd=Path.cwd(), env=environment, timeout=PATIENCE_SECONDS)
+    assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
