@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from realtime.event_log.position import Position
 from realtime.protocol import errors
+from realtime.protocol.table_key import TableKey
 from realtime.session.channel import Channel, Phase
 from realtime.session.effects import Effect, Note, Send
 from realtime.session.replies import Replies
@@ -89,11 +90,14 @@ class BindingNotices:
             return []
         return [self._replies.system_at(channel, "resume", "caught up", at)]
 
-    def snapshot_begins(self, channel: Channel, at: Position) -> list[Effect]:
-        """The rows of the channel's snapshots follow."""
+    def snapshot_begins(
+        self, channel: Channel, at: Position, keys: Sequence[TableKey] = ()
+    ) -> list[Effect]:
+        """The rows of the channel's snapshots follow; `keys` are those of their tables."""
         if channel.phase is Phase.GONE:
             return []
-        return [self._replies.system_at(channel, "snapshot", "snapshot begins", at)]
+        more = {"keys": keys} if keys else {}
+        return [self._replies.system_at(channel, "snapshot", "snapshot begins", at, **more)]
 
     def snapshot(self, channel: Channel, at: Position, count: int, complete: bool) -> list[Effect]:
         """The channel was sent `count` rows of its snapshots; not all of them unless `complete`."""

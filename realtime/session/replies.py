@@ -72,7 +72,7 @@ class Replies:
         return self.push(channel, "system", payload)
 
     def system_at(
-        self, channel: Channel, extension: str, message: str, at: Position, **more: int
+        self, channel: Channel, extension: str, message: str, at: Position, **more: object
     ) -> Send:
         """A `system` message that names a position in the log."""
         payload = {

@@ -6,12 +6,13 @@ Also owns `Socket`, the part of a connection that subscribers, joins and topics 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from realtime.delivery.outbox import Outbox, Outgoing, Sink
 from realtime.event_log.position import Position
 from realtime.protocol.errors import CloseCode
+from realtime.protocol.table_key import TableKey
 from realtime.session.channel import Channel
 from realtime.session.effects import Effect
 from realtime.session.session import Session
@@ -146,9 +147,11 @@ class ChannelSubscriber:
         """Everything since the channel's cursors was delivered."""
         self._socket.perform(self._socket.session.notices.caught_up(self._channel, at))
 
-    def snapshot_begins(self, at: Position) -> None:
-        """The rows of the channel's snapshots, as of this position, follow."""
-        self._socket.perform(self._socket.session.notices.snapshot_begins(self._channel, at))
+    def snapshot_begins(self, at: Position, keys: Sequence[TableKey]) -> None:
+        """The rows of the channel's snapshots, as of this position, follow; `keys` are those of
+        their tables."""
+        notices = self._socket.session.notices
+        self._socket.perform(notices.snapshot_begins(self._channel, at, keys))
 
     def snapshot(self, at: Position, count: int, complete: bool) -> None:
         """The rows of the channel's snapshots were delivered."""

@@ -143,6 +143,15 @@ def shape_of(model: type[models.Model]) -> tuple[ColumnInfo, ...]:
     return tuple(shapes.info(column) for column in _shown(entry))
 
 
+def key_of(schema: str, table: str) -> tuple[str, ...]:
+    """The columns of the primary key of a published table, which are always among those that
+    subscribers may see. Empty for a table that is not published."""
+    for entry in published():
+        if (entry.schema, entry.table) == (schema, table):
+            return shapes.key_of(entry.model)
+    return ()
+
+
 def published_columns(model: type[models.Model]) -> frozenset[str] | None:
     """The names of a model's published columns; None for a model that is not published, or cannot
     be. Asks no database."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ from realtime.event_log.ring import EventLog
 from realtime.protocol.change_frame import ChangeFrame
 from realtime.protocol.join import Binding, parse_join
 from realtime.protocol.serializer import Version
+from realtime.protocol.table_key import TableKey
 from realtime.subscriptions.access_watch import AccessWatch
 from realtime.subscriptions.index import Delivery
 from realtime.subscriptions.manager import SubscriptionManager
@@ -71,7 +72,7 @@ class FakeSubscriber:
     def caught_up(self, at: Position) -> None:
         self.notices.append(f"caught up {at.seq}")
 
-    def snapshot_begins(self, at: Position) -> None:
+    def snapshot_begins(self, at: Position, keys: Sequence[TableKey]) -> None:
         return None
 
     def snapshot(self, at: Position, count: int, complete: bool) -> None:

@@ -100,6 +100,8 @@ export interface SystemMessage {
   hint?: string;
   seq?: number;
   count?: number;
+  /** Of "snapshot begins": the primary keys of the tables that the bindings name. */
+  keys?: { schema: string; table: string; columns: string[] }[];
 }
 
 /** A topic on a connection. */

@@ -37,7 +37,7 @@ export interface CollectionOptions<R extends object = Row> {
   schema?: string;
   /** The columns to get; the primary key always comes. */
   select?: readonly string[];
-  /** The columns of the primary key. Default "id". */
+  /** The columns of the primary key. Default: those that the server names. */
   key?: string | readonly string[];
   /** A column, or several, each with "-" before it to begin with the largest; or a comparison. */
   order?: string | readonly string[] | ((a: R, b: R) => number);

@@ -9,7 +9,8 @@ import { RowSet } from "./rowset.js";
  * @property {string} [filter] As in a binding of changes: "status=eq.open". Default: every row.
  * @property {string} [schema] Default "public".
  * @property {string[]} [select] The columns to get; the primary key always comes.
- * @property {string|string[]} [key] The columns of the primary key. Default "id".
+ * @property {string|string[]} [key] The columns of the primary key. Default: those that the server
+ *   names, and "id" until then.
  * @property {string|string[]|((a: object, b: object) => number)} [order] A column, several, each
  *   with "-" before it to begin with the largest, or a comparison of two rows. NULL comes last, and
  *   equals in the order of their keys. Default: as the rows came.
@@ -82,7 +83,7 @@ export class Collection {
     this.getStatus = this.getStatus.bind(this);
     this.#close = open({
       status: (status, error = null) => this.#setStatus(status, error),
-      begin: () => this.#begin(),
+      begin: (key) => this.#begin(key),
       change: (change) => this.#changed(change),
       end: (isComplete) => this.#end(isComplete),
     });
@@ -122,8 +123,8 @@ export class Collection {
   }
 
   /**
-   * @param {any} key The primary key; of several columns an array in the order of the option `key`,
-   *   or an object that has them. A number and its text are the same key.
+   * @param {any} key The primary key; of several columns an array in the order of the key, or
+   *   an object that has them. A number and its text are the same key.
    * @returns {object|undefined} The row.
    */
   get(key) {
@@ -195,9 +196,9 @@ export class Collection {
     else if (this.#close !== null) this.#flush();
   }
 
-  #begin() {
+  #begin(key = null) {
     this.#fault = null;
-    this.#rows.begin();
+    this.#rows.begin(key);
   }
 
   #changed(change) {
@@ -265,7 +266,8 @@ export class Collection {
  *
  * @typedef {object} Feed
  * @property {(status: CollectionStatus, error?: ?Error) => void} status
- * @property {() => void} begin A snapshot begins.
+ * @property {(key?: ?string[]) => void} begin A snapshot begins; the columns of the table's key, where
+ *   the server names them.
  * @property {(change: {eventType: string, new: object, old: object}) => void} change A row of a
  *   snapshot, or a change of a live set.
  * @property {(isComplete: boolean) => void} end The snapshot ends.

@@ -26,6 +26,20 @@ export function bindingOf(table, options) {
   return binding;
 }
 
+/**
+ * The columns of the primary key of a binding's table, as the server names them where a snapshot
+ * begins; null from a server that does not.
+ *
+ * @param {any} keys
+ * @param {{schema: string, table: string}} binding
+ * @returns {?string[]}
+ */
+export function keyNamed(keys, { schema, table }) {
+  if (!Array.isArray(keys)) return null;
+  const columns = keys.find((key) => key?.schema === schema && key.table === table)?.columns;
+  return Array.isArray(columns) && columns.length > 0 ? columns.map(String) : null;
+}
+
 /** Pages that share a topic would get each other's broadcasts. */
 export function topicOf(table, { topic }) {
   return topic ?? `rows:${table}:${randomKey()}`;
@@ -74,10 +88,10 @@ export function followChannel(open, binding, feed, backoff) {
     feed.status(status === "resynced" ? "catching up" : status, error);
   }
 
-  function heard({ extension, status, message }) {
+  function heard({ extension, status, message, keys }) {
     if (status === "error") return;
     if (extension === "snapshot" && message === "snapshot begins") {
-      feed.begin();
+      feed.begin(keyNamed(keys, binding));
     } else if (extension === "snapshot") {
       backoff.reset();
       feed.end(message === "snapshot complete");

@@ -14,7 +14,7 @@
 import { Backoff } from "./backoff.js";
 import { Collection } from "./collection.js";
 import { Complaints } from "./complaints.js";
-import { bindingOf, topicOf } from "./following.js";
+import { bindingOf, keyNamed, topicOf } from "./following.js";
 import { Silence, SILENCE_MS } from "./silence.js";
 
 export { Collection };
@@ -166,7 +166,7 @@ function follow(open, binding, feed) {
     feed.change(change);
   }
 
-  function heard({ extension, status, message, hint }) {
+  function heard({ extension, status, message, hint, keys }) {
     if (status === "error") {
       problem = hint ? `${message} (${hint})` : String(message);
       complaints.add(problem);
@@ -179,7 +179,7 @@ function follow(open, binding, feed) {
     } else if (extension === "snapshot") {
       isComplete = message !== "snapshot begins";
       if (isComplete) feed.end(message === "snapshot complete");
-      else feed.begin();
+      else feed.begin(keyNamed(keys, binding));
       settle();
     } else if (extension === "resume" && message === "resync required") {
       lost();

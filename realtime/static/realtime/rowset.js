@@ -15,6 +15,7 @@ export class KeyError extends Error {}
 
 export class RowSet {
   #columns;
+  #isKeyGiven;
   #compare;
   #ordering;
   // Entries by the text of their key. An entry is never changed, only replaced.
@@ -29,13 +30,15 @@ export class RowSet {
 
   /**
    * @param {object} [options]
-   * @param {string|string[]} [options.key] The columns of the primary key.
+   * @param {string|string[]} [options.key] The columns of the primary key. Without them those that
+   *   `begin` names, and until then "id".
    * @param {string|string[]|((a: object, b: object) => number)} [options.order] As `orderOf` takes it.
    * @param {object[]} [options.initial] Rows to begin with.
    * @throws {KeyError} when a row to begin with lacks its key.
    */
-  constructor({ key = "id", order = null, initial = [] } = {}) {
-    this.#columns = [key].flat();
+  constructor({ key = null, order = null, initial = [] } = {}) {
+    this.#isKeyGiven = key !== null;
+    this.#columns = [key ?? "id"].flat();
     this.#compare = orderOf(order);
     this.#ordering = typeof order === "function" ? [] : columnsOf(order).map(({ name }) => name);
     for (const row of initial) this.#note(row);
@@ -69,15 +72,20 @@ export class RowSet {
   }
 
   /**
-   * @param {any} key The value of the key's column; of several an array in the order of the option
-   *   `key`, or an object that has them. A number and its text are the same key.
+   * @param {any} key The value of the key's column; of several an array in the order of the
+   *   key, or an object that has them. A number and its text are the same key.
    */
   get(key) {
     return this.#entries.get(this.#textOf(this.#valuesOf(key)))?.row;
   }
 
-  /** A snapshot begins. One that was not completed counts for nothing. */
-  begin() {
+  /**
+   * A snapshot begins. One that was not completed counts for nothing.
+   *
+   * @param {?string[]} [key] The columns of the table's primary key, if the server names them.
+   */
+  begin(key = null) {
+    if (key !== null && !this.#isKeyGiven) this.#keyBy(key);
     this.#noted.clear();
     this.#phase = "snapshot";
   }
@@ -147,6 +155,22 @@ export class RowSet {
     this.#phase = "changes";
     if (changes.length) this.#rows = null;
     return changes;
+  }
+
+  /** The rows that are here are found by these columns from now on. */
+  #keyBy(columns) {
+    if (equal(columns, this.#columns)) return;
+    this.#columns = [...columns];
+    const before = [...this.#entries];
+    this.#entries.clear();
+    for (const [text, entry] of before) {
+      // A row that lacks them is shown until the snapshot is, and goes then.
+      const isKeyed = columns.every((name) => (entry.row[name] ?? null) !== null);
+      const now = isKeyed ? this.#entryOf(entry.row) : { ...entry, text: `without a key: ${text}` };
+      this.#entries.set(now.text, now);
+    }
+    this.#sorted = [];
+    this.#unsorted = new Map(this.#entries);
   }
 
   #remove(text) {

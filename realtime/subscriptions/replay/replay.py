@@ -18,7 +18,8 @@ from auth_rls.predicates.predicate import Predicate
 from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.position import Position
 from realtime.event_log.read_holds import holds
-from realtime.protocol.join import Binding
+from realtime.protocol.join import ANY, Binding
+from realtime.protocol.table_key import TableKey
 from realtime.subscriptions.index import Subscription
 from realtime.subscriptions.judgement import FilterTooCostly
 from realtime.subscriptions.planner import Plan
@@ -33,6 +34,7 @@ from realtime.subscriptions.replay.snapshot import (
 )
 from realtime.subscriptions.request import Request
 from realtime.subscriptions.subscriber import Subscriber
+from realtime.wal import published
 
 logger = logging.getLogger("realtime.replay")
 
@@ -384,7 +386,7 @@ class Replay:
         if found is None:
             return
         with self._context.snapshots.unsent.keeping(self.request.payer, found.size):
-            self.subscriber.snapshot_begins(at)
+            self.subscriber.snapshot_begins(at, self._keys_of(wanted))
             count, complete = await self._send_rows(found, at)
         self._snapshots = {}
         self._starts |= dict.fromkeys(wanted, at.seq)
@@ -395,6 +397,17 @@ class Replay:
         if not complete and most in wanted.values():
             counters.limits["snapshot_rows/channel"] += 1
         self.subscriber.snapshot(at, count, complete)
+
+    def _keys_of(self, ids: Collection[int]) -> list[TableKey]:
+        """The primary keys of the tables that these bindings name and that work. A binding on many
+        tables names none of them, and does not learn which there are."""
+        named = {b.id for b in self.request.bindings if b.table != ANY and b.schema != ANY}
+        tables = {
+            (item.schema, item.table): None
+            for item in self.plan.subscriptions
+            if item.id in ids and item.id in named
+        }
+        return [TableKey(*each, published.key_of(*each)) for each in tables]
 
     async def _read_snapshots(
         self, wanted: Mapping[int, int | None], at: Position

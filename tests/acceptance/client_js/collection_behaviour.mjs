@@ -45,8 +45,8 @@ export function collectionBehaviour(name, setUp) {
       Socket.last.change([1], { schema: "public", table: "task", type, columns: [], errors: null, ...images, ...more });
     }
 
-    function sendSnapshot(cells, { message = "snapshot complete", seq = 10 } = {}) {
-      Socket.last.tell("snapshot", "snapshot begins", { seq });
+    function sendSnapshot(cells, { message = "snapshot complete", seq = 10, keys } = {}) {
+      Socket.last.tell("snapshot", "snapshot begins", { seq, keys });
       for (const one of cells) row("INSERT", one, { seq, snapshot: true });
       Socket.last.tell("snapshot", message, { seq, count: cells.length });
     }
@@ -183,6 +183,32 @@ export function collectionBehaviour(name, setUp) {
       await pass();
       assert.deepEqual(collection.rows, [{ a: 1, b: 2 }]);
       assert.deepEqual(collection.get([1, 2]), { a: 1, b: 2 });
+    });
+
+    test("a key that the server names, and of several columns in its order", async () => {
+      const { collection } = await joining();
+      Socket.last.grant();
+      await pass();
+      const keys = [
+        { schema: "public", table: "other", columns: ["c"] },
+        { schema: "public", table: "task", columns: ["b", "a"] },
+      ];
+      sendSnapshot([{ a: 1, b: 1 }, { a: 1, b: 2 }], { keys });
+      await pass();
+      assert.equal(collection.status, "live");
+      assert.deepEqual(collection.get([2, 1]), { a: 1, b: 2 });
+      row("DELETE", { a: 1, b: 1 }, { seq: 11 });
+      await pass();
+      assert.deepEqual(collection.rows, [{ a: 1, b: 2 }]);
+    });
+
+    test("a key that the page names is kept, whatever the server says", async () => {
+      const { collection } = await joining({ key: "code" });
+      Socket.last.grant();
+      await pass();
+      sendSnapshot([{ id: 1, code: "x" }], { keys: [{ schema: "public", table: "task", columns: ["id"] }] });
+      await pass();
+      assert.deepEqual(collection.get("x"), { id: 1, code: "x" });
     });
 
     test("rows that went while the connection was lost vanish, and the set is never empty meanwhile", async () => {

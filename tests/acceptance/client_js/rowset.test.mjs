@@ -122,6 +122,30 @@ test("a key of several columns is an array, or an object that has them", () => {
   assert.deepEqual(set.commit()[0].key, [1, 2]);
 });
 
+test("rows that are here are found by the key that a snapshot names", () => {
+  const set = setOf([{ id: 1, code: "a" }, { id: 2, code: "b" }, { id: 3 }], { order: "id" });
+  const same = set.get(1);
+  set.begin(["code"]);
+  assert.deepEqual(ids(set), [1, 2, 3]);
+  assert.equal(set.get("a"), same);
+  set.put({ id: 1, code: "a" });
+  set.put({ id: 4, code: "c" });
+  set.end();
+  const changes = set.commit();
+  assert.deepEqual(
+    changes.map(({ before, after }) => [before?.id, after?.id]),
+    [[2, undefined], [3, undefined], [undefined, 4]],
+  );
+  assert.deepEqual(ids(set), [1, 4]);
+  assert.equal(set.get("a"), same);
+});
+
+test("a key that was given is kept", () => {
+  const set = setOf([{ id: 1, code: "a" }], { key: "code" });
+  set.begin(["id"]);
+  assert.deepEqual(set.get("a"), { id: 1, code: "a" });
+});
+
 test("a row under another key is another row", () => {
   const set = setOf([{ id: 1 }]);
   set.drop({ id: 1 });

@@ -35,7 +35,7 @@ from tests.support.specimens import BYTES, FULL
 from tests.support.tokens import token
 from tests.support.vendors import on_sqlite
 from tests.support.waiting import auntil
-from tests.zoo.models import Note, Specimen
+from tests.zoo.models import Note, Seat, Specimen
 
 pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
 
@@ -85,6 +85,24 @@ async def test_the_rows_that_a_limit_leaves_out_take_no_memory(granted: Any) -> 
         assert tracemalloc.get_traced_memory()[1] < size * count / 2
     finally:
         tracemalloc.stop()
+
+
+async def test_its_beginning_names_the_primary_key_which_each_row_has(granted: Any) -> None:
+    await db(granted, "view_seat", using=True)
+    await db(Seat.objects.create, hall=1, number=7)
+    client = await opened(table="zoo_seat", select=["taken"])
+    begins = await client.until(lambda f: f[3] == "system" and f[4]["extension"] == "snapshot")
+    key = {"schema": "public", "table": "zoo_seat", "columns": ["hall", "number"]}
+    assert begins[4]["keys"] == [key]
+    row = await client.until(lambda f: f[3] == "postgres_changes")
+    assert row[4]["data"]["record"] == {"hall": 1, "number": 7, "taken": False}
+
+
+async def test_its_beginning_names_no_table_that_the_client_has_not_named(granted: Any) -> None:
+    await db(granted, "view_note", using=True)
+    client = await opened(table="*")
+    begins = await client.until(lambda f: f[3] == "system" and f[4]["extension"] == "snapshot")
+    assert "keys" not in begins[4]
 
 
 async def test_the_rows_come_as_inserts_then_a_word_that_these_were_all_then_changes(

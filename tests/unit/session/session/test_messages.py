@@ -8,6 +8,7 @@ import pytest
 
 from realtime.protocol.errors import SUBSCRIBED, CloseCode
 from realtime.protocol.serializer import Version
+from realtime.protocol.table_key import TableKey
 from realtime.session.effects import (
     Close,
     Join,
@@ -145,6 +146,9 @@ def test_the_end_of_a_replay_and_of_a_snapshot_are_told_with_their_place() -> No
     assert system[4] == {**told, "extension": "resume", "message": "caught up"}
     (system,) = frames(session.notices.snapshot_begins(channel, AT))
     assert system[4] == {**told, "extension": "snapshot", "message": "snapshot begins"}
+    key = TableKey("public", "t", ("a", "b"))
+    (system,) = frames(session.notices.snapshot_begins(channel, AT, [key]))
+    assert system[4]["keys"] == [{"schema": "public", "table": "t", "columns": ["a", "b"]}]
     for complete, message in ((True, "snapshot complete"), (False, "snapshot truncated")):
         (system,) = frames(session.notices.snapshot(channel, AT, 7, complete))
         assert system[4] == {**told, "extension": "snapshot", "message": message, "count": 7}
