@@ -389,6 +389,11 @@ export class Channel {
     else this.#settle();
   }
 
+  /** Whether rows stay on the page that only another user may see: of a live set they are taken back. */
+  #keepsRows() {
+    return this.#changeBindings().some(({ config }) => !config.live);
+  }
+
   /** The position is of no use: joins without it, and the page reads its rows again. */
   #beginAnew() {
     this.#push("phx_leave", {});
@@ -403,7 +408,11 @@ export class Channel {
       this.#refusal(hint ? `${message} (${hint})` : String(message), extension);
     } else if (extension === "postgres_changes") {
       if (hint) this.#complaints.add(hint);
-      if (subject !== undefined) this.#progress.tokenTaken(subject);
+      if (subject !== undefined && this.#progress.tokenTaken(subject) && this.#keepsRows()) {
+        this.#replies.end("the channel joins again, as another user");
+        this.#beginAnew();
+        return;
+      }
       this.#flows = true;
       this.#settle();
     } else if (extension === "resume" && message === "resync required") {

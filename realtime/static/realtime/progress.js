@@ -82,10 +82,16 @@ export class Progress {
     this.#subject = null;
   }
 
-  /** The server has taken a token, which is of this subject. */
+  /**
+   * The server has taken a token, which is of this subject.
+   *
+   * @returns {boolean} Whether it is another subject than that whose rows the page has.
+   */
   tokenTaken(subject) {
-    this.#subject = subject === this.#subjectBefore ? subject : null;
+    const isAnother = subject !== this.#subjectBefore;
+    this.#subject = isAnother ? null : subject;
     this.#subjectBefore = this.#subject;
+    return isAnother;
   }
 
   /**

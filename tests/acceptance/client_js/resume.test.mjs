@@ -645,30 +645,55 @@ test("a token that was sent is somebody else's until the server has said whose i
   assert.equal(resyncs(), 1);
 });
 
-for (const [whose, subject, joins] of [["the same user", "ada", 1], ["another user", "bob", 2]]) {
-  test(`a token in band that the server says is of ${whose}`, () => {
-    back({
-      before: () => {
-        client.setToken("another");
-        Socket.last.tell("postgres_changes", "Subscribed to PostgreSQL", { subject });
-      },
-    });
-    Socket.last.grant({ subject, head: { epoch: "e1", seq: 12 }, confirm: false });
-    assert.equal(Socket.last.of("phx_join").length, joins);
-  });
-}
+const taken = (subject) => {
+  client.setToken(subject);
+  Socket.last.tell("postgres_changes", "Subscribed to PostgreSQL", { subject });
+};
+
+test("a token in band of the same user goes on where the channel was", () => {
+  const { statuses } = back({ before: () => taken("ada") });
+  assert.deepEqual(since(), ["e1:10"]);
+  Socket.last.grant({ subject: "ada", head: { epoch: "e1", seq: 12 }, confirm: false });
+  assert.equal(Socket.last.of("phx_join").length, 1);
+  assert.deepEqual(statuses.slice(0, 3), ["joining", "live", "errored"]);
+});
+
+test("a token in band of another user: the page is not live until it has read its rows again", () => {
+  let calls = 0;
+  const { channel, statuses, seqs } = page([TASKS], { onResync: () => { calls += 1; } });
+  Socket.last.grant({ subject: "ada" });
+  const [former] = Socket.last.join();
+  taken("bob");
+  assert.equal(Socket.last.of("phx_leave").at(-1)[0], former);
+  assert.equal(Socket.last.of("phx_join").at(-1)[4].access_token, "bob");
+  assert.deepEqual(since(), [undefined]);
+  assert.equal(channel.cursor, null);
+  Socket.last.grant({ subject: "bob", firstId: 2, head: { epoch: "e1", seq: 20 } });
+  Socket.last.change([2], change(21));
+  assert.deepEqual(statuses, ["joining", "live", "joining", "resynced", "live"]);
+  assert.equal(calls, 1);
+  assert.deepEqual(seqs(), [21]);
+});
+
+test("a token in band of another user, and live sets alone: the server takes back what they may not see", () => {
+  const { statuses } = page([{ ...TASKS, live: true }]);
+  Socket.last.grant({ subject: "ada" });
+  taken("bob");
+  assert.equal(Socket.last.of("phx_join").length, 1);
+  assert.deepEqual(statuses, ["joining", "live"]);
+});
 
 test("two tokens in band, there and back: what the one between could see is read again", () => {
-  back({
+  const { resyncs } = back({
     before: () => {
-      for (const subject of ["bob", "ada"]) {
-        client.setToken(subject);
-        Socket.last.tell("postgres_changes", "Subscribed to PostgreSQL", { subject });
-      }
+      taken("bob");
+      Socket.last.grant({ subject: "bob", firstId: 2 });
+      taken("ada");
     },
   });
-  Socket.last.grant({ subject: "ada", head: { epoch: "e1", seq: 12 }, confirm: false });
-  assert.equal(Socket.last.of("phx_join").length, 2);
+  assert.deepEqual(since(), [undefined]);
+  Socket.last.grant({ subject: "ada", head: { epoch: "e1", seq: 12 } });
+  assert.equal(resyncs(), 2);
 });
 
 test("a cursor that the page kept begins the first join, whoever it is", () => {
