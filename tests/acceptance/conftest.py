@@ -94,8 +94,8 @@ async def node() -> AsyncIterator[Node]:
 
 
 @pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BaseDatabase]:
-    with base_database(tmp_path_factory.mktemp("ground")) as made:
+def base() -> Iterator[BaseDatabase]:
+    with base_database() as made:
         yield made
 
 

@@ -43,9 +43,9 @@ STEADY = 30
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BaseDatabase]:
+def base() -> Iterator[BaseDatabase]:
     """A server of the module's own, which its tests stop and crash."""
-    with base_database(tmp_path_factory.mktemp("ground")) as made:
+    with base_database() as made:
         yield made
 
 

@@ -29,8 +29,8 @@ HANDED_OVER_SECONDS = 2.0
 
 
 @pytest.fixture(scope="module")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BaseDatabase]:
-    with base_database(tmp_path_factory.mktemp("leaders")) as made:
+def postgresql() -> Iterator[BaseDatabase]:
+    with base_database() as made:
         yield made
 
 

@@ -12,6 +12,7 @@ input ends. So no server outlives who started it, even one that was killed.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 PATIENCE = 60.0
@@ -133,6 +135,19 @@ class Postgres:
     def _answers(self, folder: Path) -> bool:
         ready = [str(folder / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run(ready, check=False).returncode == 0
+
+
+@contextlib.contextmanager
+def running() -> Iterator[Postgres]:
+    """A started server, gone at the end. Its folder is none of pytest's: whenever a run of pytest
+    begins, it closes its folders to other users, and as root the server runs as another user."""
+    with tempfile.TemporaryDirectory(prefix="rowcast-postgres-") as folder:
+        server = Postgres(Path(folder))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
 
 
 def for_this_run() -> str:

@@ -23,15 +23,13 @@ _numbers = itertools.count(1)
 class BaseDatabase:
     """A PostgreSQL server with a migrated, empty database to copy."""
 
-    def __init__(self, postgres: Postgres, folder: Path) -> None:
+    def __init__(self, postgres: Postgres) -> None:
         self.postgres = postgres
-        self._folder = folder
 
     def prepare(self) -> None:
         self._sql(f"CREATE DATABASE {_TEMPLATE}")
-        env = environment(self._folder / "unused.sqlite3")
-        env["DATABASE_URL"] = self.postgres.url_of(_TEMPLATE)
-        migrate(env)
+        unused = Path("unused.sqlite3")
+        migrate({**environment(unused), "DATABASE_URL": self.postgres.url_of(_TEMPLATE)})
 
     def database(self) -> str:
         """The URL of a new database, migrated and empty."""
@@ -47,15 +45,11 @@ class BaseDatabase:
 
 
 @contextlib.contextmanager
-def base_database(folder: Path) -> Iterator[BaseDatabase]:
+def base_database() -> Iterator[BaseDatabase]:
     """Skips the test where there is no PostgreSQL; fails it in CI."""
     if reason := postgres.missing():
         without(reason)
-    server = Postgres(folder)
-    server.start()
-    try:
-        made = BaseDatabase(server, folder)
+    with postgres.running() as server:
+        made = BaseDatabase(server)
         made.prepare()
         yield made
-    finally:
-        server.stop()
