@@ -12,7 +12,7 @@ from typing import Any
 
 from django.apps import apps
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import Q
 from django.db.models.expressions import Expression, Subquery
 
 from auth_rls.predicates.operators import operator_of
@@ -133,7 +133,7 @@ def _comparison(
         raise ValueError(f"{predicate.column}__{predicate.op} is not bound to a subject")
     if operator_of(predicate.op).sql is None:
         raise ValueError(f"operator {predicate.op!r} has no exact SQL")
-    return _Comparison(F(column.attname), column, predicate.op, value, positive)
+    return _Comparison(_Cell(column.field), column, predicate.op, value, positive)
 
 
 def _membership(column: Column, select: Select, positive: bool) -> _Condition:
@@ -144,15 +144,30 @@ def _membership(column: Column, select: Select, positive: bool) -> _Condition:
     except KeyError:
         raise ValueError(f"there is no column {select.column!r} in {select.model}") from None
     # A NULL in the set would make every "not in it" unknown.
-    present = _Comparison(F(inner.attname), inner, "isnull", False, True)
+    present = _Comparison(_Cell(inner.field), inner, "isnull", False, True)
     # Not a manager's queryset: with a manager that hides rows the doors would differ.
     rows: models.QuerySet[Any] = models.QuerySet(model=source).order_by()
     chosen = _Connective("AND", present, _node(select.where, columns, True))
     values = rows.filter(Q(chosen)).values_list(
-        _Member(F(inner.attname), column, inner, select.prefix)
+        _Member(_Cell(inner.field), column, inner, select.prefix)
     )
     weight = chosen.weight + _SUBQUERY
-    return _Membership(F(column.attname), column, Subquery(values), weight, positive)
+    return _Membership(_Cell(column.field), column, Subquery(values), weight, positive)
+
+
+class _Cell(Expression):
+    """A column of the queryset's own table. Not F(), which prefers an annotation of the same name:
+    a policy would judge what the annotation says, such as the greatest owner of many rows."""
+
+    def __init__(self, field: models.Field[Any, Any]) -> None:
+        super().__init__()
+        self.stored = field
+
+    def resolve_expression(self, query: Any = None, *args: Any, **kwargs: Any) -> Any:
+        own = query.get_meta().concrete_model
+        if own is not self.stored.model._meta.concrete_model:
+            raise ValueError(f"{self.stored} is no column of the table of {own._meta.label}")
+        return self.stored.get_col(query.get_initial_alias())
 
 
 class _Condition(Expression):
@@ -242,7 +257,7 @@ def _joined(word: str, parts: list[str]) -> str:
 class _Comparison(_Condition):
     weight = 8
 
-    def __init__(self, operand: F, column: Column, op: str, value: Any, positive: bool) -> None:
+    def __init__(self, operand: _Cell, column: Column, op: str, value: Any, positive: bool) -> None:
         super().__init__(operand)
         self.positive = positive
         self.column = column
@@ -259,7 +274,7 @@ class _Comparison(_Condition):
 
 class _Membership(_Condition):
     def __init__(
-        self, operand: F, column: Column, values: Subquery, weight: int, positive: bool
+        self, operand: _Cell, column: Column, values: Subquery, weight: int, positive: bool
     ) -> None:
         super().__init__(operand, values)
         self.positive = positive
@@ -282,7 +297,7 @@ class _Member(Expression):
     # The value is never read by Python, so any output field serves.
     output_field = models.TextField()
 
-    def __init__(self, value: F, outer: Column, inner: Column, prefix: str) -> None:
+    def __init__(self, value: _Cell, outer: Column, inner: Column, prefix: str) -> None:
         super().__init__()
         self.value = value
         self.outer = outer
