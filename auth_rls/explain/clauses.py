@@ -277,7 +277,7 @@ class _Reporter:
         """The clause for a value of the subject, which is compared like a column's."""
         bound = bind(node, self.value_of)
         verdict = bound.value if isinstance(bound, Const) else None
-        name = reference(node.ref)
+        name = str(node.ref)
         found = self.value_of(node.ref)
         row = {} if found is MISSING else {name: found}
         test = Test(name, node.op, node.value)
@@ -296,9 +296,9 @@ class _Reporter:
         if isinstance(value, Select):
             source = describe(Test(test.column, "in", value)).removeprefix(f"{test.column} is ")
         elif isinstance(value, Ref):
-            source = reference(value)
+            source = str(value)
         elif isinstance(value, tuple):
-            source = ", ".join(reference(item) for item in value if isinstance(item, Ref))
+            source = ", ".join(str(item) for item in value if isinstance(item, Ref))
         size, contains = None, None
         if test.op == "in":
             known = _members(bound)
@@ -328,11 +328,6 @@ class _Reporter:
             return describe_value(value)
         bound = bind(Test(test.column, "exact", value), self.value_of)
         return describe_value(bound.value if isinstance(bound, Test) else None)
-
-
-def reference(ref: Ref) -> str:
-    """A reference as it is written in policies."""
-    return "$" + ".".join((ref.source, *ref.path))
 
 
 def _members(bound: Predicate) -> frozenset[object] | None:

@@ -22,7 +22,7 @@ from auth_rls.export.json_casts import FITS
 from auth_rls.export.quoting import SCHEMA, Function, digest, identifier, literal, shortened
 from auth_rls.export.subject_functions import Users, of_user
 from auth_rls.policy.rules import PolicyRule
-from auth_rls.predicates.kinds import INT_MAX, INT_MIN, Kind
+from auth_rls.predicates.kinds import INT_MAX, INT_MIN, OPAQUE, Kind
 from auth_rls.predicates.predicate import (
     TRUE,
     All,
@@ -235,40 +235,42 @@ class Renderer:
         predicate is true; where SQL cannot express the predicate it is unknown or false."""
         return self._node(predicate, table, 0)
 
-    def _node(self, predicate: Predicate, table: Table, level: int) -> str:
-        """`level` is the number of selects around the node."""
+    def _node(
+        self, predicate: Predicate, table: Table, level: int, *, positive: bool = True
+    ) -> str:
+        """`level` is the number of selects around the node. `positive`: it is under no NOT, so it
+        may be false instead of unknown."""
         if isinstance(predicate, Const):
             if predicate.value is None:
                 return SQL_UNKNOWN
             return SQL_TRUE if predicate.value else SQL_FALSE
         if isinstance(predicate, Not):
-            return f"(NOT {self._node(predicate.part, table, level)})"
-        if isinstance(predicate, Test):
+            return f"(NOT {self._node(predicate.part, table, level, positive=False)})"
+        if isinstance(predicate, Test | RefTest):
             try:
-                return f"({self._test(predicate, table, level)})"
+                if isinstance(predicate, RefTest):
+                    return self._ref_node(predicate)
+                return f"({self._test(predicate, table, level, positive)})"
             except Inexpressible as reason:
                 if level:
                     raise
+                name = predicate.column if isinstance(predicate, Test) else str(predicate.ref)
                 self.notes.append(
-                    f"{self._about}: {predicate.column}__{predicate.op}: {reason}; "
+                    f"{self._about}: {name}__{predicate.op}: {reason}; "
                     "in SQL this is unknown and lets nobody in"
                 )
                 return SQL_UNKNOWN
-        if isinstance(predicate, RefTest):
-            return self._ref_node(predicate)
         if not predicate.parts:
             return SQL_TRUE if isinstance(predicate, All) else SQL_FALSE
         word = " AND " if isinstance(predicate, All) else " OR "
-        return f"({word.join(self._node(part, table, level) for part in predicate.parts)})"
+        parts = (self._node(part, table, level, positive=positive) for part in predicate.parts)
+        return f"({word.join(parts)})"
 
     def _ref_node(self, test: RefTest) -> str:
         """A comparison of a value of the subject, which no row changes."""
         ref, value = test.ref, test.value
         if test.op == "isnull":
-            if ref.source == "user" and self._user_column(ref) is not None:
-                null = f"{self._scalar(ref).sql} IS NULL"
-            else:
-                null = f"coalesce(json_typeof({self._json(ref)}), 'null') = 'null'"
+            null = self._is_missing(ref)
             return f"({null})" if value else f"(NOT ({null}))"
         if isinstance(value, Ref):
             value = self._list(value) if test.op == "in" else self._scalar(value)
@@ -279,7 +281,17 @@ class Renderer:
         operand = f"({self._scalar(ref).sql})::{type_name(ref.kind)}"
         return f"({_inline(sql, params, operand)})"
 
-    def _test(self, test: Test, table: Table, level: int) -> str:
+    def _is_missing(self, ref: Ref) -> str:
+        """Whether the subject has no such value: true or false, never unknown."""
+        column = self._user_column(ref) if ref.source == "user" else None
+        if column is None:
+            return f"coalesce(json_typeof({self._json(ref)}), 'null') = 'null'"
+        if column.kind not in OPAQUE:
+            return f"{self._scalar(ref).sql} IS NULL"
+        present = _DIALECT.is_null(column, False, f"u.{identifier(column.name)}")
+        return f"(SELECT {self._of_user(column, present, 'boolean')}) IS NOT TRUE"
+
+    def _test(self, test: Test, table: Table, level: int, positive: bool) -> str:
         column, value = table.columns[test.column], test.value
         operand = _cell(test.column, level)
         if isinstance(value, Select):
@@ -292,7 +304,7 @@ class Renderer:
         elif isinstance(value, tuple):
             value = tuple(self._scalar(v) if isinstance(v, Ref) else v for v in value)
         try:
-            sql, params = _DIALECT.compare(column, test.op, value, _COLUMN)
+            sql, params = _DIALECT.compare(column, test.op, value, _COLUMN, positive=positive)
         except ValueError as error:
             raise Inexpressible(str(error)) from None
         return _inline(sql, params, operand)

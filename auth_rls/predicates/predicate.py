@@ -56,6 +56,10 @@ class Ref:
     path: tuple[str, ...] = ()
     kind: Kind = Kind.TEXT
 
+    def __str__(self) -> str:
+        """As it is written in policies."""
+        return "$" + ".".join((self.source, *self.path))
+
 
 @dataclass(frozen=True, slots=True)
 class Select:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from auth_rls.predicates import patterns
 from auth_rls.predicates.fit import Fit
 from auth_rls.predicates.kinds import Kind
+from auth_rls.predicates.operators import operator_of
 from auth_rls.sql.dialects import postgresql_types
 from auth_rls.sql.dialects.base import Dialect, Sql, StoredType
 
@@ -36,12 +37,44 @@ class Postgresql(Dialect):
     def nullable(self, column: Column, sql: str) -> str:
         return f"NULLIF({sql}, 'null'::jsonb)" if column.kind is Kind.JSON else sql
 
+    def compare(
+        self, column: Column, op: str, value: Any, sql: str, *, positive: bool = False
+    ) -> Sql:
+        plain = self._plain(column, op, value, sql) if positive else None
+        return super().compare(column, op, value, sql) if plain is None else plain
+
+    def _plain(self, column: Column, op: str, value: Any, sql: str) -> Sql | None:
+        """The comparison with the column itself, so that its index is used, where values that are
+        not known may make it false instead of unknown. Literals are known values, and so is what
+        equals one."""
+        known = is_known(column.kind, sql)
+        if known is None:
+            return None
+        sign = operator_of(op).sign
+        if sign:
+            literal, params = self.literal(column, value)
+            text = f"{sql} {sign} {literal}"
+            return (text if sign == "=" else f"({text} AND {known})"), params
+        if op == "range":
+            (low, first), (high, second) = (self.literal(column, end) for end in value)
+            return f"{sql} BETWEEN {low} AND {high}", [*first, *second]
+        if op == "in" and value:
+            return self.in_list(column, value, sql)
+        return (f"{sql} IS NULL", []) if op == "isnull" and value else None
+
+    def membership(
+        self, column: Column, sql: str, subquery: str, params: list[Any], *, positive: bool = False
+    ) -> Sql:
+        if positive and is_known(column.kind, sql) is not None:
+            return f"{sql} IN {subquery}", params
+        return super().membership(column, sql, subquery, params)
+
     def is_null(self, column: Column, value: bool, sql: str) -> str:
-        plain = super().is_null(column, value, sql)
-        if column.kind in (Kind.FLOAT, Kind.DECIMAL):
-            # A NaN is left out of the row, so this test is unknown for it too.
-            return f"CASE WHEN {sql} = 'NaN' THEN NULL ELSE {plain} END"
-        return plain
+        return _unless_unknown(column, sql, super().is_null(column, value, sql))
+
+    def is_distinct(self, column: Column, sql: str, operand: str, literal: str) -> str:
+        differs = super().is_distinct(column, sql, operand, literal)
+        return _unless_unknown(column, sql, differs)
 
     def is_bool(self, column: Column, sql: str, value: bool) -> str:
         return f"{sql} IS {str(value).upper()}"
@@ -52,10 +85,8 @@ class Postgresql(Dialect):
             # it out there keeps the column's index in use.
             text = self.as_text(column, sql)
             return f'{text} COLLATE "C"' if ordered or column.collated else text
-        if column.kind in (Kind.FLOAT, Kind.DECIMAL):
-            # NaN is no value: it is left out of the row.
-            return f"NULLIF({sql}, 'NaN'::{type_name(column.kind)})"
-        return sql
+        known = is_known(column.kind, sql)
+        return sql if known is None else f"CASE WHEN {known} THEN {sql} END"
 
     def literal(self, column: Column, value: Any, *, up: bool | None = False) -> Sql:
         return f"%s::{type_name(column.kind)}", [_printed(column.kind, value)]
@@ -110,6 +141,33 @@ _TYPES = {
     Kind.INTERVAL: "interval",
     Kind.INET: "inet",
 }
+
+
+# The values that the stream reads. Others, such as an infinite date, have no form in Python; they
+# are left out of the row, and every comparison with them is unknown.
+_KNOWN = {
+    Kind.FLOAT: "{0} <> 'NaN'",
+    Kind.DECIMAL: "{0} <> 'NaN'",
+    Kind.DATE: "{0} BETWEEN '0001-01-01' AND '9999-12-31'",
+    Kind.TIME: "{0} < '24:00'",
+    Kind.DATETIME: "{0} BETWEEN '0001-01-01 00:00Z' AND '9999-12-31 23:59:59.999999Z'",
+    Kind.INTERVAL: "{0} BETWEEN '-999999999 days' AND '999999999 days 23:59:59.999999'",
+    # An address with a mask names a network.
+    Kind.INET: "masklen({0}) = CASE family({0}) WHEN 4 THEN 32 ELSE 128 END",
+}
+
+
+def is_known(kind: Kind, sql: str) -> str | None:
+    """The condition that the column holds a value that the stream reads, NULL for NULL. None for a
+    kind of which it reads every value."""
+    template = _KNOWN.get(kind)
+    return None if template is None else template.format(sql)
+
+
+def _unless_unknown(column: Column, sql: str, test: str) -> str:
+    """A test that decides about NULL, unknown for values that the stream does not read."""
+    known = is_known(column.kind, sql)
+    return test if known is None else f"CASE WHEN NOT {known} THEN NULL ELSE {test} END"
 
 
 def type_name(kind: Kind) -> str:
