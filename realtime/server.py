@@ -143,9 +143,13 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         receive_pieces(self, super().data_received, data)
-        if holds_too_much(self):
-            self._fail(CloseCode.TOO_MANY)
-            forget_unread(self)
+        if holds_too_much(self, FanoutProtocol.close_for_others):
+            self.close_for_others()
+
+    def close_for_others(self) -> None:
+        """Close the socket because others of its client's address need the memory that it has."""
+        self._fail(CloseCode.TOO_MANY)
+        forget_unread(self)
 
     async def receive(self) -> Any:
         await parse_pieces(self, super().data_received)

@@ -180,9 +180,8 @@ def _bound_uvicorn_class(protocols: Any) -> bool:
     def bounded_data_received(self: Any, data: bytes) -> None:
         if vars(self).get(_IN_PIECES):
             receive_pieces(self, functools.partial(data_received, self), data)
-            if _BUDGET in vars(self) and holds_too_much(self):
-                fail_uvicorn(self, int(CloseCode.TOO_MANY), CloseCode.TOO_MANY.meaning)
-                forget_unread(self)
+            if _BUDGET in vars(self) and holds_too_much(self, _close_for_others):
+                _close_for_others(self)
         else:
             data_received(self, data)
 
@@ -214,6 +213,12 @@ def _bound_uvicorn_class(protocols: Any) -> bool:
     replaced("handle_parser_exception", end_uvicorn)
     replaced("send_receive_event_to_app", deliver_uvicorn)
     return True
+
+
+def _close_for_others(protocol: Any) -> None:
+    """Close a socket of uvicorn because others of its address need the memory that it has."""
+    fail_uvicorn(protocol, int(CloseCode.TOO_MANY), CloseCode.TOO_MANY.meaning)
+    forget_unread(protocol)
 
 
 def deliver_uvicorn(protocol: Any) -> None:

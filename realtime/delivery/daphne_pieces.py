@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from realtime.delivery.inbound import payer_of, reading_share
-from realtime.delivery.inbound_bytes import holding_of
+from realtime.delivery.inbound_bytes import holding_of, weakly
 
 # autobahn takes some tens of microseconds for a message.
 _PIECE = 1_024
@@ -43,7 +43,16 @@ def parse_in_pieces(protocol: Any, too_much: Callable[[Any], None]) -> None:
     # A function of the protocol that refers to it would be a circle.
     here = weakref.ref(protocol)
     rest = bytearray()
-    holding = holding_of(payer_of(getattr(protocol, "client_addr", None), protocol).account)
+
+    def close_for_others(found: Any) -> None:
+        if _goes_on(found):
+            too_much(found)
+        # Nothing more is parsed.
+        found.message_data = found.frame_data = None
+        rest.clear()
+
+    account = payer_of(getattr(protocol, "client_addr", None), protocol).account
+    holding = holding_of(account, weakly(protocol, close_for_others))
 
     def count(found: Any) -> None:
         # autobahn has the frames of a message in one list, and the parts of a frame in another,
@@ -51,10 +60,7 @@ def parse_in_pieces(protocol: Any, too_much: Callable[[Any], None]) -> None:
         begun = getattr(found, "message_data", None) or getattr(found, "frame_data", None)
         announced = found.message_data_total_length if begun else 0
         if not holding.set(max(announced, len(rest))) and _goes_on(found):
-            too_much(found)
-            # For others of the address. Nothing more is parsed.
-            found.message_data = found.frame_data = None
-            rest.clear()
+            close_for_others(found)
             holding.set(0)
 
     def data_received(data: bytes) -> None:

@@ -5,15 +5,18 @@ bounded together, and those of all addresses. What is small is not counted: it i
 connection costs anyway.
 
 No connection is refused that holds no more than its equal part of a limit, so that one client
-cannot close another one's connection by what it holds itself. What was allowed is not taken back
-while others come. So a limit may be exceeded: of n holdings the last has 1/n of it, those before
-it 1/(n-1), 1/(n-2) and so on, which is together the limit times ln(n). Holdings are more than
-`SMALL_BYTES`, and so there are at most `limit / SMALL_BYTES` of them beyond it.
+cannot close another one's connection by what it holds itself. Those who come later make the part of
+each smaller: then the largest holding gives way, which has more than its part, and so on until the
+limit is kept.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import weakref
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 ADDRESS_BYTES = 16_777_216
 TOTAL_BYTES = 67_108_864
@@ -38,6 +41,8 @@ class InboundBytes:
         self._most = total
         self._total = self._holdings = 0
         self._accounts: dict[str, _Account] = {}
+        # The holdings that can give way.
+        self._yielding: dict[str, weakref.WeakSet[InboundHolding]] = {}
 
     @property
     def total(self) -> int:
@@ -55,6 +60,30 @@ class InboundBytes:
             self._accounts[account] = found
         else:
             self._accounts.pop(account, None)
+            self._yielding.pop(account, None)
+
+    def may_yield(self, account: str, holding: InboundHolding) -> None:
+        """This holding of the account holds something, and can give way."""
+        self._yielding.setdefault(account, weakref.WeakSet()).add(holding)
+
+    def relieve(self, account: str) -> None:
+        """Let the largest holdings give way until the account and the total are within their
+        limits, or nothing is left that can."""
+        while self._accounts.get(account, _EMPTY).size > self._each:
+            if not self._largest_gives_way(account):
+                break
+        while self._total > self._most:
+            largest = max(self._accounts, key=lambda name: self._accounts[name].size)
+            if not self._largest_gives_way(largest):
+                break
+
+    def _largest_gives_way(self, account: str) -> bool:
+        holdings = [each for each in self._yielding.get(account, ()) if each.size]
+        # The only holding of an account may fill it.
+        if len(holdings) < 2:
+            return False
+        max(holdings, key=lambda each: each.size).give_way()
+        return True
 
     def allows(self, account: str, own: int) -> bool:
         """Whether one of the account's connections may keep its `own` bytes.
@@ -75,33 +104,66 @@ class InboundBytes:
 
 
 class InboundHolding:
-    """What one connection has in memory. It counts until the object is gone."""
+    """What one connection has in memory. It counts until the object is gone. `give_way`, if given,
+    closes the connection and forgets what it has; it must not refer to the object."""
 
-    __slots__ = ("_account", "_ledger", "_size")
+    __slots__ = ("__weakref__", "_account", "_give_way", "_ledger", "size")
 
-    def __init__(self, ledger: InboundBytes, account: str) -> None:
+    def __init__(
+        self, ledger: InboundBytes, account: str, give_way: Callable[[], None] | None = None
+    ) -> None:
         self._ledger = ledger
         self._account = account
-        self._size = 0
+        self._give_way = give_way
+        #: The bytes that count.
+        self.size = 0
 
     def set(self, size: int) -> bool:
         """The connection has so many bytes now. False if it has to give them up: they are more than
-        before, and too many."""
+        before, and too many. Others may have to give way to it."""
         size = size if size > SMALL_BYTES else 0
-        if size == self._size:
+        if size == self.size:
             return True
-        grown = size > self._size
-        self._ledger.change(self._account, self._size, size)
-        self._size = size
-        return not grown or self._ledger.allows(self._account, size)
+        grown = size > self.size
+        self._count(size)
+        if not grown:
+            return True
+        if not self._ledger.allows(self._account, size):
+            return False
+        if self._give_way is not None:
+            self._ledger.may_yield(self._account, self)
+        self._ledger.relieve(self._account)
+        return self.size == size
+
+    def give_way(self) -> None:
+        """Close the connection for others, and count nothing of it."""
+        self._count(0)
+        if self._give_way is not None:
+            self._give_way()
+
+    def _count(self, size: int) -> None:
+        before, self.size = self.size, size
+        self._ledger.change(self._account, before, size)
 
     def __del__(self) -> None:
-        self._ledger.change(self._account, self._size, 0)
+        self._ledger.change(self._account, self.size, 0)
+
+
+def weakly(owner: T, close: Callable[[T], object]) -> Callable[[], None]:
+    """A function that calls `close` with an owner that it does not keep alive."""
+    here = weakref.ref(owner)
+
+    def call() -> None:
+        found = here()
+        if found is not None:
+            close(found)
+
+    return call
 
 
 _of_process = InboundBytes()
 
 
-def holding_of(account: str) -> InboundHolding:
+def holding_of(account: str, give_way: Callable[[], None]) -> InboundHolding:
     """A holding that counts for this process."""
-    return InboundHolding(_of_process, account)
+    return InboundHolding(_of_process, account, give_way)

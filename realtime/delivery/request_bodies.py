@@ -16,7 +16,7 @@ from django.conf import settings
 
 from realtime.delivery.expected import is_expected
 from realtime.delivery.inbound import payer_of
-from realtime.delivery.inbound_bytes import SMALL_BYTES, InboundBytes, InboundHolding
+from realtime.delivery.inbound_bytes import SMALL_BYTES, InboundBytes, InboundHolding, weakly
 
 #: Seconds that a client may take for a body, and the bytes that give it another second.
 BODY_SECONDS = 30.0
@@ -101,9 +101,10 @@ class _Body:
                 return
             # Behind a proxy the request has the client's address.
             client = self.cycle.scope.get("client")
-            self._holding = InboundHolding(self._ledger, payer_of(client, self).account)
+            account = payer_of(client, self).account
+            self._holding = InboundHolding(self._ledger, account, weakly(self, _Body.close))
         if not self._holding.set(held):
-            self._close()
+            self.close()
 
     def _look(self) -> None:
         protocol = self._protocol()
@@ -118,11 +119,12 @@ class _Body:
         self._slow = True
         allowed = self._seconds + self._size / BYTES_PER_SECOND
         if self._loop.time() - self._began > allowed:
-            self._close()
+            self.close()
         else:
             self.grow(0)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close the connection of this body."""
         protocol = self._protocol()
         self.end()
         if protocol is not None:

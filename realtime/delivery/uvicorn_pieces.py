@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from realtime.delivery.inbound import PIECE, payer_of, reading_share
-from realtime.delivery.inbound_bytes import SMALL_BYTES, holding_of
+from realtime.delivery.inbound_bytes import SMALL_BYTES, holding_of, weakly
 from realtime.util.payer_queue import Payer
 
 Parse = Callable[[bytes], None]
@@ -83,14 +83,15 @@ def hold_reading(protocol: Any) -> None:
         protocol.transport.pause_reading()
 
 
-def holds_too_much(protocol: Any) -> bool:
+def holds_too_much(protocol: Any, close: Callable[[Any], object]) -> bool:
     """Whether the connection has to be closed, for what it has in memory of its client's messages.
-    Called when bytes have come."""
+    Called when bytes have come. `close` closes it later, where others of its address need room, and
+    calls `forget_unread`."""
     size, holding = _held(protocol), vars(protocol).get(_HOLDING)
     if holding is None:
         if size <= SMALL_BYTES:
             return False
-        holding = holding_of(_payer(protocol).account)
+        holding = holding_of(_payer(protocol).account, weakly(protocol, close))
         setattr(protocol, _HOLDING, holding)
     return not holding.set(size)
 

@@ -25,7 +25,7 @@ from realtime.client_limits import Limits
 from realtime.delivery.asgi_outbox import AsgiOutbox
 from realtime.delivery.client_frames import bound_frames
 from realtime.delivery.inbound import reading_share
-from realtime.delivery.inbound_bytes import InboundHolding, holding_of
+from realtime.delivery.inbound_bytes import InboundHolding, holding_of, weakly
 from realtime.delivery.outbox import Outbox
 from realtime.delivery.server_adapter import adapter_of, is_gone, send_close
 from realtime.event_log.position import Position
@@ -189,12 +189,16 @@ class Connection:
                 continue
             # Much was read since other tasks ran, of this socket or of others.
             if waiting is None:
-                waiting = holding_of(payer.account)
+                waiting = holding_of(payer.account, weakly(self, Connection.close_for_others))
             if waiting.set(sys.getsizeof(data)):
                 await share.run(payer, partial(self._receive, data))
                 waiting.set(0)
             else:
-                self.perform(self.session.close(CloseCode.TOO_MANY))
+                self.close_for_others()
+
+    def close_for_others(self) -> None:
+        """End the socket because others of its address need the memory that it has."""
+        self.close(CloseCode.TOO_MANY)
 
     def _receive(self, data: str | bytes) -> None:
         if not self._end.reached:

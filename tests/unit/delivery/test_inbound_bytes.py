@@ -6,7 +6,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.delivery.inbound_bytes import SMALL_BYTES, InboundBytes, InboundHolding
+from realtime.delivery.inbound_bytes import SMALL_BYTES, InboundBytes, InboundHolding, weakly
 
 LARGE = 10 * SMALL_BYTES
 
@@ -65,6 +65,53 @@ def test_nor_does_an_address_that_fills_the_total() -> None:
     assert InboundHolding(ledger, "b").set(LARGE)
     assert InboundHolding(ledger, "a").set(LARGE // 2)
     assert not InboundHolding(ledger, "a").set(LARGE)
+
+
+class Client:
+    """A connection that is closed where others need room."""
+
+    def __init__(self, ledger: InboundBytes, account: str) -> None:
+        self.closed = False
+        self.holding = InboundHolding(ledger, account, weakly(self, Client.close))
+
+    def close(self) -> None:
+        self.closed = True
+
+    def has(self, size: int) -> None:
+        if not self.closed and not self.holding.set(size):
+            self.close()
+            self.holding.set(0)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 39), st.integers(0, 5 * LARGE)), max_size=200),
+    st.integers(1, 20),
+)
+def test_the_largest_give_way_to_those_who_come_later_until_the_limits_are_kept(
+    steps: list[tuple[int, int]], addresses: int
+) -> None:
+    each, total = 6 * LARGE, 9 * LARGE
+    ledger = InboundBytes(each=each, total=total)
+    clients = [Client(ledger, str(number % addresses)) for number in range(40)]
+    for number, size in steps:
+        clients[number].has(size)
+        held = [client.holding.size for client in clients]
+        assert all(sum(held[first::addresses]) <= each for first in range(addresses))
+        # Where every address has one holding, each may be one message.
+        assert ledger.total == sum(held) <= max(total, addresses * 5 * LARGE)
+
+
+def test_a_hundred_connections_of_an_address_have_together_what_one_may_have() -> None:
+    ledger = InboundBytes(each=100 * LARGE, total=1_000 * LARGE)
+    other = Client(ledger, "b")
+    other.has(LARGE)
+    hogs = [Client(ledger, "a") for _ in range(1_000)]
+    for count, hog in enumerate(hogs, 1):
+        hog.has(100 * LARGE // count)
+    assert ledger.total <= 101 * LARGE
+    modest = Client(ledger, "a")
+    modest.has(SMALL_BYTES + 1)
+    assert not modest.closed and not other.closed
 
 
 def harmonic(count: int) -> float:

@@ -100,7 +100,7 @@ def test_parts_of_messages_of_one_address_are_bounded_together() -> None:
     many: list[Any] = [Protocol() for _ in range(30)]
     for one in many:
         one.conn.reader.buffer += bytes(1_000_000)
-    refused = [holds_too_much(one) for one in many]
+    refused = [holds_too_much(one, forget_unread) for one in many]
     assert not any(refused[:10]) and all(refused[20:])
     # What is forgotten, or gone, does not count.
     for one in many[20:]:
@@ -109,7 +109,7 @@ def test_parts_of_messages_of_one_address_are_bounded_together() -> None:
     many = many[10:20]
     late: Any = Protocol()
     late.frames.append(bytes(1_000_000))
-    assert not holds_too_much(late)
+    assert not holds_too_much(late, forget_unread)
 
 
 def test_clients_behind_a_proxy_are_told_apart_by_the_address_in_the_scope() -> None:
@@ -119,7 +119,7 @@ def test_clients_behind_a_proxy_are_told_apart_by_the_address_in_the_scope() -> 
         # As middleware does when the application is called.
         one.scope["client"] = (f"192.0.2.{number}", 0)
         one.conn.reader.buffer += bytes(1_000_000)
-    assert not any(holds_too_much(one) for one in many)
+    assert not any(holds_too_much(one, forget_unread) for one in many)
 
 
 async def test_a_small_packet_is_parsed_at_once() -> None:
