@@ -18,7 +18,8 @@ from realtime.delivery.expected import is_expected
 from realtime.delivery.inbound import payer_of
 from realtime.delivery.inbound_bytes import SMALL_BYTES, InboundBytes, InboundHolding, weakly
 
-#: Seconds that a client may take for a body, and the bytes that give it another second.
+#: Seconds that a client may take for a body, or send nothing of one; and the bytes that give it
+#: another second.
 BODY_SECONDS = 30.0
 BYTES_PER_SECOND = 500
 #: Bytes of incomplete bodies in memory, for an address and for a process.
@@ -77,7 +78,7 @@ class _Body:
         self._loop = protocol.loop
         self._seconds = seconds
         self._look_seconds = look_seconds
-        self._began = self._loop.time()
+        self._began = self._last = self._loop.time()
         self._slow = False
         self._holding: InboundHolding | None = None
         self._size = 0
@@ -92,6 +93,8 @@ class _Body:
     def grow(self, size: int) -> None:
         """So many bytes more have come."""
         self._size += size
+        if size:
+            self._last = self._loop.time()
         # Beyond, it is on disk.
         held = self._size if self._size <= settings.FILE_UPLOAD_MAX_MEMORY_SIZE else 0
         if self._slow:
@@ -115,10 +118,12 @@ class _Body:
         if protocol.flow.read_paused:
             # The application does not read.
             self._began += self._look_seconds
+            self._last += self._look_seconds
             return
         self._slow = True
+        now = self._loop.time()
         allowed = self._seconds + self._size / BYTES_PER_SECOND
-        if self._loop.time() - self._began > allowed:
+        if now - self._began > allowed or now - self._last > self._seconds:
             self.close()
         else:
             self.grow(0)

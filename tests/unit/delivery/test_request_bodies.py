@@ -3,7 +3,9 @@ memory."""
 
 from __future__ import annotations
 
-import asyncio
+import heapq
+from collections.abc import Callable
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,19 +14,41 @@ from django.test import override_settings
 
 from realtime.delivery.request_bodies import limit_bodies_of
 
-SECONDS = 0.02
-LOOK_SECONDS = 0.01
+
+class Loop:
+    """An event loop whose time is moved by hand."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._numbers = count()
+        self._timers: list[tuple[float, int, Callable[[], None], list[bool]]] = []
+
+    def time(self) -> float:
+        return self._now
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Any:
+        cancelled: list[bool] = []
+        heapq.heappush(self._timers, (self._now + seconds, next(self._numbers), call, cancelled))
+        return SimpleNamespace(cancel=lambda: cancelled.append(True))
+
+    def go_on(self, seconds: float) -> None:
+        until = self._now + seconds
+        while self._timers and self._timers[0][0] <= until:
+            self._now, _, call, cancelled = heapq.heappop(self._timers)
+            if not cancelled:
+                call()
+        self._now = until
 
 
 class Http:
     """The part of uvicorn's HTTP protocols that is used, in the middle of a request."""
 
-    def __init__(self, address: str) -> None:
-        self.loop = asyncio.get_running_loop()
+    def __init__(self, loop: Loop, address: str = "10.0.0.1") -> None:
+        self.loop = loop
         self.client = ("127.0.0.1", 1)
+        self.closed = False
         self.flow = SimpleNamespace(read_paused=False)
-        self.ended = asyncio.Event()
-        self.transport = SimpleNamespace(abort=self.ended.set, is_closing=self.ended.is_set)
+        self.transport = SimpleNamespace(abort=self._abort, is_closing=lambda: self.closed)
         self.cycle: Any = SimpleNamespace(
             body=bytearray(),
             more_body=True,
@@ -32,8 +56,15 @@ class Http:
             scope={"client": (address, 1)},
         )
 
+    def _abort(self) -> None:
+        self.closed = True
+
     def data_received(self, data: bytes) -> None:
         self.cycle.body += data
+
+    def end_body(self) -> None:
+        self.cycle.more_body = False
+        self.data_received(b"x")
 
 
 @pytest.fixture
@@ -41,77 +72,82 @@ def limited() -> type[Http]:
     class Limited(Http):
         pass
 
-    limit_bodies_of(Limited, SECONDS, LOOK_SECONDS, 100_000)
+    limit_bodies_of(Limited, address_bytes=100_000)
     return Limited
 
 
-async def lives(one: Http) -> bool:
-    try:
-        await asyncio.wait_for(one.ended.wait(), 10 * SECONDS)
-    except TimeoutError:
-        return True
-    return False
-
-
-async def test_a_body_that_does_not_come_to_its_end_is_closed(limited: type[Http]) -> None:
-    one = limited("10.0.0.1")
-    one.data_received(b"x")
-    await asyncio.wait_for(one.ended.wait(), 60)
-
-
-async def test_a_body_that_comes_fast_enough_takes_its_time(limited: type[Http]) -> None:
-    one = limited("10.0.0.1")
-    one.data_received(b"x" * 10_000)
-    assert await lives(one)
-
-
-async def test_a_complete_body_and_one_that_is_not_read_are_left_alone(
+def test_a_body_that_comes_too_slowly_is_closed_and_one_that_comes_steadily_is_not(
     limited: type[Http],
 ) -> None:
-    complete, unread = limited("10.0.0.1"), limited("10.0.0.1")
+    loop = Loop()
+    dribbling, steady = limited(loop), limited(loop)
+    for _ in range(100):
+        dribbling.data_received(b"x")
+        steady.data_received(b"x" * 500)
+        loop.go_on(1)
+    assert dribbling.closed and not steady.closed
+
+
+def test_a_body_that_stops_coming_is_closed_however_much_has_come(limited: type[Http]) -> None:
+    loop = Loop()
+    one = limited(loop)
+    one.data_received(b"x" * 100_000)
+    loop.go_on(29)
+    assert not one.closed
+    loop.go_on(10)
+    assert one.closed
+
+
+def test_a_complete_body_and_one_that_is_not_read_are_left_alone(limited: type[Http]) -> None:
+    loop = Loop()
+    complete, unread = limited(loop), limited(loop)
     for one in (complete, unread):
         one.data_received(b"x")
-    complete.cycle.more_body = False
-    complete.data_received(b"x")
+    complete.end_body()
     unread.flow.read_paused = True
-    assert await lives(complete)
-    assert await lives(unread)
+    loop.go_on(1_000)
+    assert not complete.closed and not unread.closed
+    unread.flow.read_paused = False
+    loop.go_on(100)
+    assert unread.closed
 
 
-async def test_those_that_have_more_than_their_part_of_an_address_are_closed_and_no_other(
+def test_the_bodies_of_an_address_are_bounded_together_and_small_ones_stay(
     limited: type[Http],
 ) -> None:
-    small = limited("10.0.0.1")
-    large = [limited("10.0.0.1") for _ in range(6)]
-    other = limited("10.0.0.2")
+    loop = Loop()
+    small, other = limited(loop), limited(loop, "10.0.0.2")
+    large = [limited(loop) for _ in range(6)]
     for one in (small, *large, other):
         one.data_received(b"x" * 1_000)
     for one in (*large, other):
         one.data_received(b"x" * 29_000)
-    closed = [one.ended.is_set() for one in large]
-    assert closed == [False] * 3 + [True] * 3
+    assert sum(not one.closed for one in large) == 3
     small.data_received(b"x" * 1_000)
-    assert not small.ended.is_set() and not other.ended.is_set()
+    assert not small.closed and not other.closed
     # What is complete makes room.
-    for one in large[:3]:
-        one.cycle.more_body = False
-        one.data_received(b"x")
-    last = limited("10.0.0.1")
+    for one in large:
+        if not one.closed:
+            one.end_body()
+    last = limited(loop)
     last.data_received(b"x" * 90_000)
-    assert not last.ended.is_set()
+    assert not last.closed
 
 
-async def test_slow_bodies_count_however_little_has_come_of_them(limited: type[Http]) -> None:
-    many = [limited("10.0.0.1") for _ in range(20)]
+def test_slow_bodies_count_however_little_has_come_of_them(limited: type[Http]) -> None:
+    loop = Loop()
+    many = [limited(loop) for _ in range(20)]
     for one in many:
         one.data_received(b"x" * 10_000)
-    await asyncio.wait_for(many[-1].ended.wait(), 60)
-    assert sum(one.ended.is_set() for one in many) < 20
+    assert not any(one.closed for one in many)
+    loop.go_on(10)
+    assert 0 < sum(not one.closed for one in many) <= 6
 
 
 @override_settings(FILE_UPLOAD_MAX_MEMORY_SIZE=20_000)
-async def test_what_django_has_on_disk_does_not_count(limited: type[Http]) -> None:
-    many = [limited("10.0.0.1") for _ in range(10)]
+def test_what_django_has_on_disk_does_not_count(limited: type[Http]) -> None:
+    loop = Loop()
+    many = [limited(loop) for _ in range(10)]
     for one in many:
         one.data_received(b"x" * 90_000)
-    assert not any(one.ended.is_set() for one in many)
+    assert not any(one.closed for one in many)
