@@ -213,7 +213,10 @@ class PresenceTracker:
         return min(count * self.seconds_per_listener, _LONGEST_WAIT)
 
     def _send(self, key: tuple[str, bool], loaded: _Topic) -> None:
-        loaded.timer = None
+        if loaded.timer is not None:
+            # What it was set for is sent here, after a read that took its place.
+            loaded.timer.cancel()
+            loaded.timer = None
         loaded.sent_at = asyncio.get_running_loop().time()
         diff = loaded.members.diff()
         if diff is not None:

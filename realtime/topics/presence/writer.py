@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import chain, count
+from itertools import count
 
 import msgspec
 from django.db.utils import DataError, IntegrityError
@@ -34,6 +34,14 @@ _MOST = 1_000
 Done = Callable[[str | None], None]
 
 
+@dataclass(eq=False, slots=True)
+class _Calls:
+    """The calls that wait for one version of a channel's row; None: until the row is gone."""
+
+    version: int | None
+    done: list[Done]
+
+
 @dataclass(slots=True)
 class _Tracked:
     """A channel that is present, or was (`row` is None)."""
@@ -42,8 +50,8 @@ class _Tracked:
     row: PresenceRow | None = None
     # The row in the table; None after the lease of the process expired.
     written: PresenceRow | None = None
-    # The calls that wait, those for one version together.
-    waiting: list[list[Done]] = field(default_factory=list)
+    # In the order they came.
+    waiting: list[_Calls] = field(default_factory=list)
 
 
 class PresenceWriter:
@@ -93,7 +101,7 @@ class PresenceWriter:
             # Nothing changes. The call that made it so is answered first; its change may be here
             # already, and come no second time.
             if tracked.waiting:
-                tracked.waiting[-1].append(done)
+                tracked.waiting[-1].done.append(done)
             else:
                 done(None)
             return
@@ -162,6 +170,8 @@ class PresenceWriter:
     # --- writing --------------------------------------------------------------------------------
 
     async def _write(self, batch: list[_Tracked]) -> None:
+        # Of one channel: if it fails, its row may be another one by then.
+        row = batch[0].row
         try:
             await self._store(batch)
         except Exception as error:
@@ -169,7 +179,7 @@ class PresenceWriter:
                 raise
             # The database refuses a value, such as a NUL, and does not say of which row.
             if len(batch) == 1:
-                self._refuse(batch[0], error)
+                self._refuse(batch[0], row, error)
                 return
             for tracked in batch:
                 await self._write([tracked])
@@ -195,44 +205,50 @@ class PresenceWriter:
             return
         for tracked in batch:
             if tracked.id in refused:
-                self._refuse(tracked, ValueError(f"the topic has {self._most} members already"))
+                full = ValueError(f"the topic has {self._most} members already")
+                self._refuse(tracked, wanted[tracked.id], full)
                 continue
             was_written = tracked.written is not None
             tracked.written = wanted[tracked.id]
             if tracked.row is None and tracked.written is None:
                 if not was_written:
                     # Tracked and untracked before it was written.
-                    self._answer(tracked, None)
+                    self._answer(tracked)
                 if tracked.id not in self._dirty:
                     self._channels.pop(tracked.id, None)
 
-    def _refuse(self, tracked: _Tracked, error: Exception) -> None:
+    def _refuse(self, tracked: _Tracked, row: PresenceRow | None, error: Exception) -> None:
+        """This row of a channel cannot be stored. Calls that came after it are not concerned."""
         logger.info("presence refused: %s", error, extra={"action": "presence_refused"})
-        tracked.row = tracked.written
-        # Later calls that wait already are answered by this refusal too.
-        self._dirty.pop(tracked.id, None)
-        self._answer(tracked, public_reason(error))
-        if tracked.row is None:
-            self._channels.pop(tracked.id, None)
+        answered, tracked.waiting = _up_to(tracked.waiting, row)
+        self._tracker.forget(tracked.id)
+        for calls in tracked.waiting:
+            self._expect_in_log(tracked, calls)
+        if row is not None and tracked.row is row:
+            tracked.row = tracked.written
+            self._dirty.pop(tracked.id, None)
+            if tracked.row is None:
+                self._channels.pop(tracked.id, None)
+        _call(answered, public_reason(error))
 
     def _expect(self, tracked: _Tracked, done: Done) -> None:
-        waiting = [done]
-        tracked.waiting.append(waiting)
-        version = None if tracked.row is None else tracked.row.entry.version
+        calls = _Calls(None if tracked.row is None else tracked.row.entry.version, [done])
+        tracked.waiting.append(calls)
+        self._expect_in_log(tracked, calls)
 
+    def _expect_in_log(self, tracked: _Tracked, calls: _Calls) -> None:
         def then() -> None:
-            if any(each is waiting for each in tracked.waiting):
-                tracked.waiting = [each for each in tracked.waiting if each is not waiting]
-                for each in waiting:
-                    each(None)
+            if calls in tracked.waiting:
+                tracked.waiting.remove(calls)
+                _call([calls], None)
 
-        self._tracker.expect(tracked.id, version, then)
+        self._tracker.expect(tracked.id, calls.version, then)
 
-    def _answer(self, tracked: _Tracked, problem: str | None) -> None:
+    def _answer(self, tracked: _Tracked) -> None:
+        """Answer all calls of a channel that was never written and is not present any more."""
         self._tracker.forget(tracked.id)
         waiting, tracked.waiting = tracked.waiting, []
-        for done in chain.from_iterable(waiting):
-            done(problem)
+        _call(waiting, None)
 
     def _mark(self, tracked: _Tracked) -> None:
         self._dirty[tracked.id] = None
@@ -240,7 +256,9 @@ class PresenceWriter:
 
     def _again(self, batch: list[_Tracked]) -> None:
         for tracked in batch:
-            self._mark(tracked)
+            # Others of the batch may have been refused or deleted before it failed.
+            if self._channels.get(tracked.id) is tracked:
+                self._mark(tracked)
 
 
 def _is_refusal(error: Exception) -> bool:
@@ -248,6 +266,22 @@ def _is_refusal(error: Exception) -> bool:
     that of a database which does not answer: a row that cannot be written for a reason of its own
     must not keep the writer from the others."""
     return isinstance(error, DataError) or not (isinstance(error, ProcessExpired) or passes(error))
+
+
+def _up_to(waiting: list[_Calls], row: PresenceRow | None) -> tuple[list[_Calls], list[_Calls]]:
+    """The calls up to the last one that waits for this row or an earlier one, and the others."""
+    version = None if row is None else row.entry.version
+    count = 0
+    for number, calls in enumerate(waiting, start=1):
+        if version is None or (calls.version is not None and calls.version <= version):
+            count = number
+    return waiting[:count], waiting[count:]
+
+
+def _call(waiting: list[_Calls], problem: str | None) -> None:
+    for calls in waiting:
+        for done in calls.done:
+            done(problem)
 
 
 def _at(row: PresenceRow, version: int) -> PresenceRow:
