@@ -256,14 +256,15 @@ class Session:
         rights: TopicRights,
         subject: str,
         replayed: Sequence[str | bytes] = (),
-        presence: bytes = b"{}",
+        presence: bytes | None = b"{}",
         hints: Mapping[str, str] = MappingProxyType({}),
     ) -> list[Effect]:
         """The channel is subscribed from `at` on.
 
         `problems` are the texts of bindings that can never deliver, and `hints` by these texts what
         may help; `replayed` are frames of stored broadcasts; `presence` is the payload of
-        `presence_state`, which is sent only to a channel that shows presence and may see it;
+        `presence_state`, which is sent only to a channel that shows presence and may see it, and
+        None where it follows later;
         `subject` is the mark of the channel's subject. Call `release` afterwards.
         """
         if channel.phase is Phase.GONE:
@@ -286,7 +287,8 @@ class Session:
         channel.config = replace(config, echoes=())
         effects: list[Effect] = [self._replies.join_reply(channel, "ok", response)]
         effects += map(Send, replayed)
-        effects += self.presence(channel, presence)
+        if presence is not None:
+            effects += self.presence(channel, presence)
         if config.replication_ready:
             text = errors.REPLICATION_READY
             effects.append(self._replies.system(channel.name, channel, "ok", "system", text))

@@ -53,7 +53,7 @@ class TopicEvents:
                 error = WireError.EVENT_NAME_TOO_LONG
                 return self._refuse(channel, message, error, most=LONGEST_EVENT)
         if not channel.rights.send:
-            return self._refuse(channel, message, WireError.WRITE_UNAUTHORIZED, topic=channel.name)
+            return self._write_refused(channel, message)
         limit = self._limits.payload_bytes
         if limit is not None and len(body) > limit:
             return self._refuse(channel, message, WireError.PAYLOAD_TOO_LARGE)
@@ -77,7 +77,7 @@ class TopicEvents:
                 return self._replies.over(message, WireError.TOO_MANY_PRESENCE_MESSAGES, scope)
             return [Track(channel, None, message)]
         if not channel.rights.track:
-            return self._replies.refuse(message, WireError.TRACK_UNAUTHORIZED, topic=channel.name)
+            return self._track_refused(channel, message)
         meta = rules.check_track(channel.key, message.raw, self._limits.presence_meta_bytes)
         if isinstance(meta, rules.Refused):
             return self._replies.refuse(message, meta.error, **meta.fields)
@@ -101,6 +101,10 @@ class TopicEvents:
             return []
         return [self._replies.reply(effect.message, "ok", {"id": stored} if stored else {})]
 
+    def write_refused(self, effect: SendBroadcast) -> list[Effect]:
+        """A broadcast was not relayed, because the channel may not send any more."""
+        return self._write_refused(effect.channel, effect.message)
+
     def not_stored(self, effect: SendBroadcast, detail: str) -> list[Effect]:
         """A broadcast could not be stored, and was not relayed."""
         error = WireError.BROADCAST_NOT_STORED
@@ -113,6 +117,10 @@ class TopicEvents:
             return self._replies.refuse(effect.message, WireError.TRACK_NOT_STORED, detail=problem)
         return [] if effect.message.ref is None else [self._replies.reply(effect.message, "ok", {})]
 
+    def track_refused(self, effect: Track) -> list[Effect]:
+        """A meta was not stored, because the channel may not be present any more."""
+        return self._track_refused(effect.channel, effect.message)
+
     def too_many(self, channel: Channel, message: ClientMessage) -> list[Effect]:
         """Too many messages wait for the channel's join to be answered."""
         return self._over(channel, message, "connection")
@@ -121,6 +129,12 @@ class TopicEvents:
         """The channel that a message was for is not joined any more, or was not to be joined."""
         effects = self._replies.fail(message, WireError.UNMATCHED_TOPIC.response())
         return self._if_asked(channel, message, effects)
+
+    def _write_refused(self, channel: Channel, message: ClientMessage) -> list[Effect]:
+        return self._refuse(channel, message, WireError.WRITE_UNAUTHORIZED, topic=channel.name)
+
+    def _track_refused(self, channel: Channel, message: ClientMessage) -> list[Effect]:
+        return self._replies.refuse(message, WireError.TRACK_UNAUTHORIZED, topic=channel.name)
 
     def _refuse(
         self, channel: Channel, message: ClientMessage, error: WireError, **fields: object

@@ -14,7 +14,7 @@ from realtime.event_log.position import Position
 from realtime.protocol.errors import CloseCode
 from realtime.protocol.table_key import TableKey
 from realtime.session.channel import Channel
-from realtime.session.effects import Effect
+from realtime.session.effects import Effect, Track
 from realtime.session.session import Session
 from realtime.topics.rights import TopicRights
 
@@ -63,6 +63,7 @@ class ChannelSubscriber:
         "_renewal",
         "_skipped",
         "_socket",
+        "_storing",
         "broadcast_outlet",
         "change_frame",
         "id",
@@ -70,6 +71,7 @@ class ChannelSubscriber:
         "topic",
         "user_id",
         "version",
+        "waiting_tracks",
     )
 
     def __init__(
@@ -91,6 +93,9 @@ class ChannelSubscriber:
         # Stored broadcasts that are not delivered when they come from the log, the oldest first.
         self._skipped: dict[str, None] = {}
         self._renewal: asyncio.Lock | None = None
+        self._storing: asyncio.Lock | None = None
+        #: Presence messages that wait for the channel's `presence_state`, in order.
+        self.waiting_tracks: list[Track] = []
 
     @property
     def connection(self) -> object:
@@ -102,6 +107,12 @@ class ChannelSubscriber:
         if self._renewal is None:
             self._renewal = asyncio.Lock()
         return self._renewal
+
+    def storing(self) -> asyncio.Lock:
+        """Held while a broadcast of the channel is stored: they are stored in order."""
+        if self._storing is None:
+            self._storing = asyncio.Lock()
+        return self._storing
 
     def hear(self, frame: Outgoing, id_: str) -> None:
         """Queue a stored broadcast, unless it is to be skipped."""
@@ -126,9 +137,12 @@ class ChannelSubscriber:
         """No stored broadcast will come any more."""
         self._skipped.clear()
 
-    def answered(self, replayed: frozenset[str]) -> None:
-        """The join is answered, and these stored broadcasts were sent with the reply."""
+    def answered(self, replayed: frozenset[str], *, may_receive: bool = True) -> None:
+        """The join is answered, and these stored broadcasts were sent with the reply. Without
+        `may_receive` the broadcasts that came before the reply are dropped."""
         pending, self.broadcast_outlet = self.broadcast_outlet, self.outlet
+        if not may_receive:
+            return
         for id_ in replayed:
             self.skip(id_)
         if isinstance(pending, PendingBroadcasts):

@@ -152,13 +152,15 @@ class Joiner:
         subscribed: Subscribed,
         replayed: Mapping[str, str | bytes],
     ) -> None:
-        rights = admission.rights
-        presence = b"{}"
-        if channel.shows_presence and rights.view and subscribed.rights.view:
+        rights = subscribed.rights
+        if not rights.receive:
+            # They were collected by a right that the subject has lost since.
+            replayed = {}
+        presence = None
+        if channel.shows_presence and admission.rights.view and rights.view:
             presence = self._hub.dispatcher.presence.join(
                 subscriber, channel.name, channel.config.private
             )
-        self._hub.counters.joins += 1
         self._perform(
             self._session.joined(
                 channel,
@@ -172,9 +174,13 @@ class Joiner:
                 subject=subject_mark(admission.request.subject),
             )
         )
-        subscriber.answered(frozenset(replayed))
-        if subscribed.rights != rights:
-            self._topics.permit(channel, subscribed.rights)
+        if channel.phase is Phase.GONE:
+            # A join that waits for its bindings is refused for one that cannot deliver.
+            return
+        self._hub.counters.joins += 1
+        subscriber.answered(frozenset(replayed), may_receive=rights.receive)
+        if rights != admission.rights:
+            self._topics.permit(channel, rights)
         self._socket.set_timer()
         if channel.token is None or channel.token == admission.token:
             self._perform(self._session.release(channel))

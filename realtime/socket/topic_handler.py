@@ -97,26 +97,32 @@ class TopicHandler:
             self._left(effect)
             return
         awaits_state = channel.shows_presence and channel.rights.view
-        if awaits_state and not self._hub.dispatcher.presence.receives(subscriber):
-            # Its `presence_state` is still being read and must be sent first, without the channel
-            # itself, which then comes by a diff. Tasks that wait for it go on in order.
-            self._socket.start(partial(self._track_later, effect), channel)
-        else:
+        received = self._hub.dispatcher.presence.receives(subscriber)
+        if not subscriber.waiting_tracks and (received or not awaits_state):
             self._track(effect, subscriber)
+            return
+        # Its `presence_state` is still being read and must be sent first, without the channel
+        # itself, which then comes by a diff.
+        subscriber.waiting_tracks.append(effect)
+        if len(subscriber.waiting_tracks) == 1:
+            self._socket.start(partial(self._track_waiting, channel, subscriber), channel)
 
-    async def _track_later(self, effect: Track) -> None:
+    async def _track_waiting(self, channel: Channel, subscriber: ChannelSubscriber) -> None:
         try:
-            await self.subscribe_presence(effect.channel)
+            await self.subscribe_presence(channel)
         except Exception as error:
             # The failure ends the channel.
-            topic_events = self._socket.session.topic_events
-            self._socket.perform(topic_events.tracked(effect, _why(error)))
+            effects, subscriber.waiting_tracks = subscriber.waiting_tracks, []
+            for effect in effects:
+                topic_events = self._socket.session.topic_events
+                self._socket.perform(topic_events.tracked(effect, _why(error)))
             raise
-        subscriber = self._subscribers.get(effect.channel)
-        if subscriber is None:
-            self._left(effect)
-        else:
-            self._track(effect, subscriber)
+        effects, subscriber.waiting_tracks = subscriber.waiting_tracks, []
+        for effect in effects:
+            if self._subscribers.get(channel) is subscriber:
+                self._track(effect, subscriber)
+            else:
+                self._left(effect)
 
     def _left(self, effect: Track) -> None:
         """Answer a message of a channel that has left before the message took effect."""
@@ -131,6 +137,10 @@ class TopicHandler:
 
         if effect.meta is None:
             self._hub.presence.untrack(subscriber.id, done)
+            return
+        if not channel.rights.track:
+            # The right was lost while the message waited.
+            socket.perform(socket.session.topic_events.track_refused(effect))
             return
         self._hub.presence.track(
             PresenceRow(
@@ -169,7 +179,17 @@ class TopicHandler:
     async def _store(
         self, effect: SendBroadcast, subscriber: ChannelSubscriber, broadcast: Broadcast
     ) -> None:
+        async with subscriber.storing():
+            await self._store_now(effect, subscriber, broadcast)
+
+    async def _store_now(
+        self, effect: SendBroadcast, subscriber: ChannelSubscriber, broadcast: Broadcast
+    ) -> None:
         topic_events = self._socket.session.topic_events
+        if not effect.channel.rights.send:
+            # The right was lost while the broadcast waited for earlier ones.
+            self._socket.perform(topic_events.write_refused(effect))
+            return
         broadcast = msgspec.structs.replace(broadcast, id=str(uuid.uuid4()))
         if not effect.channel.config.broadcast_self and effect.channel.rights.receive:
             subscriber.skip(broadcast.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,9 +13,12 @@ from django.db import connection
 from django.test import override_settings
 
 from auth_rls.models import Policy
-from realtime.models import Topic
+from realtime.models import PresenceMember, Topic
+from realtime.topics.presence import tracker
+from tests.support.live_client import everything_handed_out
 from tests.support.socket_client import Client, closed, db
 from tests.support.tokens import token
+from tests.support.waiting import PATIENCE_SECONDS, auntil
 from tests.zoo.models import Member, Team
 
 pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
@@ -192,6 +196,30 @@ async def test_losing_the_right_to_be_present_takes_the_presence(connect: Any, a
     diff = await client.until(lambda f: f[3] == "presence_diff" and "me" in f[4]["leaves"])
     assert diff[4]["joins"] == {}
     assert (await track(client))["status"] == "error"
+
+
+async def test_a_right_to_be_present_that_is_lost_while_the_state_is_read_does_not_count(
+    connect: Any, allow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await db(allow, "view_presence")
+    may_track = await db(allow, "track_presence")
+    client = await joined(await connect(), presence={"enabled": False, "key": "me"})
+    real, reads, go = tracker.read, [0], threading.Event()
+
+    def read_late(*arguments: Any) -> Any:
+        reads[0] += 1
+        assert go.wait(PATIENCE_SECONDS)
+        return real(*arguments)
+
+    monkeypatch.setattr(tracker, "read", read_late)
+    ref = await client.push(TOPIC, "presence", {"event": "track", "payload": {"n": 1}})
+    await auntil(lambda: reads[0] == 1, "the read of the state")
+    may_track.enabled = False
+    await db(may_track.save)
+    await everything_handed_out()
+    go.set()
+    assert "do not have permissions to track" in (await client.reply(ref))["response"]["reason"]
+    assert not await db(PresenceMember.objects.exists)
 
 
 async def test_gaining_the_right_to_see_brings_the_state(connect: Any, allow: Any) -> None:

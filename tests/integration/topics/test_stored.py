@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from typing import Any
@@ -12,9 +13,11 @@ from django.db import OperationalError, connection, transaction
 import realtime
 from realtime.models import Message
 from realtime.protocol.serializer import binary_broadcast
+from tests.support.live_client import everything_handed_out
 from tests.support.socket_client import Client, db
 from tests.support.tokens import token
 from tests.support.topics import TOPIC, allow, heard, sent
+from tests.support.waiting import PATIENCE_SECONDS, auntil
 from tests.zoo.models import Note
 
 pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
@@ -167,6 +170,39 @@ async def test_a_message_that_is_replayed_does_not_come_again_live(
     assert await client.silent()
 
 
+async def test_a_subject_that_lost_its_right_while_it_joined_gets_no_stored_broadcast(
+    listen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_receive = await db(allow, "receive_broadcast")
+    await db(allow, "view_presence")
+    await listen()
+    await db(lambda: realtime.broadcast("room", "e", {"n": 1}, private=True, durable=True))
+    from realtime.socket import topic_handler
+
+    real, reads, go = topic_handler.stored, [0], threading.Event()
+
+    def read_late(*arguments: Any) -> Any:
+        found = real(*arguments)
+        reads[0] += 1
+        assert go.wait(PATIENCE_SECONDS)
+        return found
+
+    monkeypatch.setattr(topic_handler, "stored", read_late)
+    client = await Client().connect()
+    config = {"private": True, "broadcast": {"replay": {"since": 0}}}
+    ref = await client.push(TOPIC, "phx_join", {"config": config})
+    await auntil(lambda: reads[0] == 1, "the read of stored broadcasts")
+    # Comes while the join waits, and is not sent with its reply either.
+    await db(lambda: realtime.broadcast("room", "e", {"n": 2}, private=True, durable=True))
+    may_receive.enabled = False
+    await db(may_receive.save)
+    await everything_handed_out()
+    go.set()
+    assert (await client.reply(ref))["status"] == "ok"
+    assert await client.silent()
+    await client.close()
+
+
 def persisted(ref: bytes, payload: bytes, encoding: int = 1) -> bytes:
     """A kind 3 frame whose metadata asks for storage."""
     meta = b'{"persist":true}'
@@ -187,6 +223,35 @@ async def test_a_client_may_store_what_it_sends_and_does_not_hear_itself(listen:
     await db(lambda: realtime.broadcast("room", "after", 2, private=True))
     assert (await heard(sender))["event"] == "after"
     assert str(await db(lambda: Message.objects.get().id)) == told["meta"]["id"]
+
+
+async def test_broadcasts_of_a_channel_are_stored_in_the_order_they_came(
+    listen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for action in ("receive_broadcast", "send_broadcast"):
+        await db(allow, action)
+    config = {"private": True, "broadcast": {"ack": True}}
+    sender, other = await listen(config=config), await listen(config=config)
+    from realtime.socket import topic_handler
+
+    real, running, together, go = topic_handler.store, [0], [0], threading.Event()
+
+    def store_late(broadcast: Any) -> None:
+        running[0] += 1
+        together[0] = max(together[0], running[0])
+        assert go.wait(PATIENCE_SECONDS)
+        real(broadcast)
+        running[0] -= 1
+
+    monkeypatch.setattr(topic_handler, "store", store_late)
+    for number in range(1, 4):
+        await sender.raw.send_to(bytes_data=persisted(b"%d" % number, b'{"n":%d}' % number))
+    await sender.reply(await sender.push("phoenix", "heartbeat", {}))
+    # Behind them in the queue of the threads.
+    await db(lambda: None)
+    go.set()
+    assert [(await heard(other))["payload"]["n"] for _ in range(3)] == [1, 2, 3]
+    assert together == [1]
 
 
 async def test_a_database_that_fails_tells_a_client_nothing_of_itself(
