@@ -263,10 +263,12 @@ class Joiner:
 
     def _monitor(self, subscriber: ChannelSubscriber, subject: Subject) -> None:
         # By the token of the channel. The credential of the connection is monitored beside it.
-        if subject.expires_at is not None:
-            self._hub.connection_monitor.put(
-                subscriber, Monitored(subject, None, subscriber.revoked)
-            )
+        monitor = self._hub.connection_monitor
+        if subject.expires_at is None:
+            # Nothing about a key can end, and a token that it replaced does not count any more.
+            monitor.discard(subscriber)
+        else:
+            monitor.put(subscriber, Monitored(subject, None, subscriber.revoked))
 
     def _request(self, channel: Channel, subject: Subject, read: int) -> Request:
         private = channel.name if channel.config.private else None

@@ -105,7 +105,8 @@ class SubscriptionManager:
         raises; nothing changes then.
         """
         if not request.bindings and request.private is None and request.subject.user is None:
-            # No change of permissions can concern it.
+            # No change of permissions can concern it, nor one that was about an earlier subject.
+            self.channels.remove(subscriber)
             return Subscribed(self._log.position, ())
         # Retains the sets of the plan until the subscriber does.
         work = object()

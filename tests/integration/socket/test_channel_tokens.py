@@ -8,8 +8,11 @@ import time
 from typing import Any
 
 import pytest
+from django.test import override_settings
 
-from tests.support.socket_client import Client, db
+from realtime.protocol.errors import CloseCode
+from tests.support.live_client import everything_handed_out
+from tests.support.socket_client import Client, closed, db
 from tests.support.socket_users import user
 from tests.support.tokens import token
 from tests.support.topics import allow
@@ -173,3 +176,26 @@ async def test_a_token_in_band_is_confirmed_with_the_mark_of_its_subject(granted
         assert message["message"] == "Subscribed to PostgreSQL"
         assert (message["subject"] == of_ada) is is_ada
     await client.close()
+
+
+@pytest.mark.parametrize("changes", [False, True], ids=["topic", "changes"])
+async def test_a_channel_that_took_a_key_does_not_end_with_the_user_before(changes: bool) -> None:
+    ada = await user("ada")
+    with override_settings(REALTIME={"API_KEYS": {"the key": "anon"}}):
+        client = await Client().connect()
+        if changes:
+            await client.listen(access_token=token(ada.pk))
+        else:
+            await client.join(access_token=token(ada.pk))
+        await client.push("realtime:room", "access_token", {"access_token": "the key"})
+        # Answered once the key counts.
+        message = {"type": "presence", "event": "untrack"}
+        await client.reply(await client.push("realtime:room", "presence", message))
+        other = await Client(token=token(ada.pk)).connect()
+        ada.is_active = False
+        await db(ada.save)
+        await everything_handed_out()
+        assert await closed(other) == CloseCode.TOKEN_REFUSED
+        ref = await client.push("phoenix", "heartbeat", {})
+        assert (await client.reply(ref))["status"] == "ok"
+        await client.close()
