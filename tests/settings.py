@@ -35,3 +35,5 @@ else:
     _NAME = os.path.join(tempfile.mkdtemp(prefix="rowcast-tests-"), "db.sqlite3")
     DATABASES = {"default": sqlite(_NAME)}
     DATABASES["default"]["TEST"] = {"NAME": _NAME.replace("db.", "test.")}
+    # What a crash of the machine loses is no matter, and a connection that closes need not wait.
+    DATABASES["default"]["OPTIONS"]["init_command"] += "PRAGMA synchronous=OFF;"
