@@ -1,4 +1,5 @@
-"""Bytes that clients have sent and the application has not dealt with, in the memory of a process.
+"""Bytes that clients have sent and that stay in the memory of a process: messages that the
+application has not dealt with, and joins.
 
 Pure. A limit for one message bounds a connection only. Here the connections of an address are
 bounded together, and those of all addresses. What is small is not counted: it is no more than a
@@ -162,8 +163,14 @@ def weakly(owner: T, close: Callable[[T], object]) -> Callable[[], None]:
 
 
 _of_process = InboundBytes()
+_joins = InboundBytes(2 * ADDRESS_BYTES, 2 * TOTAL_BYTES)
 
 
 def holding_of(account: str, give_way: Callable[[], None]) -> InboundHolding:
     """A holding that counts for this process."""
     return InboundHolding(_of_process, account, give_way)
+
+
+def join_holding_of(account: str, give_way: Callable[[], None]) -> InboundHolding:
+    """As `holding_of`, for the joins of a connection's channels, which stay as long as these."""
+    return InboundHolding(_joins, account, give_way)

@@ -136,9 +136,14 @@ class Session:
         channel.size += size
         return []
 
+    @property
+    def size(self) -> int:
+        """Bytes of the joins of this socket's channels, and of the messages that wait for joins."""
+        return sum(one.size for one in self.channels.values())
+
     def _has_room(self, size: int) -> bool:
         """Whether joins and pending messages of this socket may take so many bytes more."""
-        return size + sum(one.size for one in self.channels.values()) <= MOST_BYTES
+        return size + self.size <= MOST_BYTES
 
     def _phoenix(self, message: ClientMessage) -> list[Effect]:
         if message.event != "heartbeat":

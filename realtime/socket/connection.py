@@ -25,7 +25,13 @@ from realtime.client_limits import Limits
 from realtime.delivery.asgi_outbox import AsgiOutbox
 from realtime.delivery.client_frames import bound_frames
 from realtime.delivery.inbound import reading_share
-from realtime.delivery.inbound_bytes import InboundHolding, holding_of, weakly
+from realtime.delivery.inbound_bytes import (
+    SMALL_BYTES,
+    InboundHolding,
+    holding_of,
+    join_holding_of,
+    weakly,
+)
 from realtime.delivery.outbox import Outbox
 from realtime.delivery.server_adapter import adapter_of, is_gone, send_close
 from realtime.event_log.position import Position
@@ -125,6 +131,8 @@ class Connection:
         self._logged: set[str] = set()
         self._code: CloseCode | None = None
         self._timer: asyncio.TimerHandle | None = None
+        # What the joins of its channels have in memory, where that is much.
+        self._joins: InboundHolding | None = None
         self._end = _End()
         self.session = Session(
             version=admission.admitted.version,
@@ -196,6 +204,16 @@ class Connection:
             else:
                 self.close_for_others()
 
+    def _count_joins(self) -> None:
+        size = self.session.size
+        if self._joins is None:
+            if size <= SMALL_BYTES:
+                return
+            account = Payer(self._admission.address, str(id(self))).account
+            self._joins = join_holding_of(account, weakly(self, Connection.close_for_others))
+        if not self._joins.set(size):
+            self.close_for_others()
+
     def close_for_others(self) -> None:
         """End the socket because others of its address need the memory that it has."""
         self.close(CloseCode.TOO_MANY)
@@ -250,10 +268,12 @@ class Connection:
                     self.start(partial(self._joiner.join, channel), channel)
                     if channel.join_until is not None:
                         self.set_timer()
+                    self._count_joins()
                 case Leave(channel):
                     subscriber = self._subscribers.pop(channel, None)
                     if subscriber is not None:
                         self._hub.remove(subscriber)
+                    self._count_joins()
                 case Renew(channel, token):
                     self.start(partial(self._joiner.renew, channel, token), channel)
                 case SendBroadcast():
