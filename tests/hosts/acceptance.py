@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 from tests.acceptance.support.raw_client import Frame, RawClient
@@ -13,6 +15,15 @@ from tests.hosts.support import Host
 
 async def accept(host: Host) -> None:
     """Raises AssertionError where the host does not get what the documentation says."""
+    async with AsyncExitStack() as clients:
+
+        async def connect(sub: str | None = None) -> RawClient:
+            return await clients.enter_async_context(await host.connect(sub))
+
+        await _accept(host, connect)
+
+
+async def _accept(host: Host, connect: Callable[..., Awaitable[RawClient]]) -> None:
     # Publish and migrate: tables, triggers, no complaint of the checks.
     host.prepare()
     host.do("policy")
@@ -22,8 +33,8 @@ async def accept(host: Host) -> None:
     _look_at_pages(host)
 
     # Join and change: what is one's own comes, whatever made the change.
-    client = await host.connect(ada)
-    stranger = await host.connect()
+    client = await connect(ada)
+    stranger = await connect()
     await _join(client, table)
     await _join(stranger, table)
     host.do("ticket", ada, "first")
@@ -40,7 +51,7 @@ async def accept(host: Host) -> None:
 
     # Resume: what came meanwhile comes once, and nothing that was there before.
     host.do("rename", "third", "fourth")
-    client = await host.connect(ada)
+    client = await connect(ada)
     await _join(client, table, since=_cursor(seen))
     await _until(client, "fourth")
     assert "first" not in _titles(client)
@@ -53,7 +64,7 @@ async def accept(host: Host) -> None:
     host.server.stop()
     host.do("rename", "fourth", "fifth")
     host.server.start()
-    client = await host.connect(ada)
+    client = await connect(ada)
     await _join(client, table, since=_cursor(seen))
     await _until(client, "fifth")
     assert "hidden" not in _titles(client)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import compileall
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -145,6 +147,22 @@ class Host:
         return await RawClient.open(self.server, key=None if sub is None else token(sub))
 
     def close(self) -> None:
-        self.server.kill()
-        if self._commands is not None:
-            self._commands.end(PATIENCE)
+        """Nothing of it is left, whatever fails. Raises AssertionError where its commands do not
+        end well."""
+        commands, self._commands = self._commands, None
+        try:
+            self.server.kill()
+        finally:
+            if commands is not None:
+                self._end(commands)
+
+    def _end(self, commands: Python) -> None:
+        try:
+            code = commands.end(2 * PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the commands of {self.name} did not end") from None
+        finally:
+            # They lead a group, with all that they start.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(commands.pid, signal.SIGKILL)
+        assert code == 0, f"the commands of {self.name} ended with {code}"

@@ -208,12 +208,17 @@ class Python:
         self.send_signal(signal.SIGKILL)
 
     def end(self, timeout: float) -> int:
-        """Close its pipes and wait for its end: the exit code."""
+        """Close its pipes and wait for its end: the exit code. Kills it after so many seconds, and
+        raises subprocess.TimeoutExpired then."""
         if self.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self.stdin.close()
         try:
             return self.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self.wait()
+            raise
         finally:
             if self.stdout is not None:
                 self.stdout.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import traceback
 from typing import Any
@@ -20,6 +21,7 @@ from django.apps import apps  # noqa: E402
 from django.contrib.auth import get_user_model  # noqa: E402
 from django.contrib.auth.models import Permission  # noqa: E402
 from django.core.management import call_command  # noqa: E402
+from programs import end  # noqa: E402
 
 from auth_rls.models import Policy  # noqa: E402
 
@@ -83,6 +85,15 @@ class Host:
 
 
 def main() -> None:
+    # What is started here can be killed as one group.
+    os.setsid()
+    try:
+        answer_all()
+    finally:
+        end()
+
+
+def answer_all() -> None:
     try:
         from host import host
     except ImportError:

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-import atexit
 import socket
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import programs
 from commands import Host as Usual
 
 PATIENCE = 60
@@ -23,13 +21,8 @@ class Host(Usual):
         with closing(socket.socket()) as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        command = ["-m", "gunicorn", "-k", "gevent", "-w", "1", "-b", f"127.0.0.1:{self.port}"]
-        gunicorn = subprocess.Popen(
-            [sys.executable, *command, "--log-level", "warning", "wsgi:application"],
-            stdout=subprocess.DEVNULL,
-        )
-        atexit.register(gunicorn.wait, PATIENCE)
-        atexit.register(gunicorn.terminate)
+        options = ["-k", "gevent", "-w", "1", "-b", f"127.0.0.1:{self.port}"]
+        programs.start("-m", "gunicorn", *options, "--log-level", "warning", "wsgi:application")
 
     def rename(self, old: str, new: str) -> None:
         deadline = time.monotonic() + PATIENCE
