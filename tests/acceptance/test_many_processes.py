@@ -18,8 +18,9 @@ from tests.acceptance.support.deployment import Deployment, Program, deployed
 from tests.acceptance.support.final_checks import check_follower, check_log, until_numbered
 from tests.acceptance.support.raw_client import RawClient
 from tests.acceptance.support.resuming_client import TABLE, Follower
-from tests.acceptance.support.server import PATIENCE, SERVICE_KEY, Server, free_port
+from tests.acceptance.support.server import PATIENCE, SERVICE_KEY, Server
 from tests.acceptance.support.worlds import create_usual_policies
+from tests.support.ports import free_port
 from tests.support.redis import Redis
 from tests.support.tokens import token
 from tests.support.waiting import auntil

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.acceptance.support.devtools import wait_for
 from tests.support.pages import DOCS, Block, blocks
+from tests.support.ports import free_port
 from tests.support.python import Python, run
 
 PATIENCE = 120.0  # seconds for one command, or for a server to answer
@@ -77,8 +78,7 @@ class Server:
 
     def __init__(self, project: Project, name: str = "runserver", *options: str) -> None:
         """`options` are those of `runserver`, such as its settings. Returns when it answers."""
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            self.port = taken.getsockname()[1]
+        self.port = free_port()
         commands = {
             "runserver": ["manage.py", "runserver", "--noreload", str(self.port), *options],
             "uvicorn": ["-m", "uvicorn", "--port", str(self.port), "helpdesk.asgi:application"],

@@ -3,9 +3,6 @@ environment, with the built wheel and a browser."""
 
 from __future__ import annotations
 
-import itertools
-import random
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,34 +14,12 @@ from tests.hosts.walk import Walk
 from tests.support import node
 from tests.support.at_hand import without
 from tests.support.pages import DOCS
+from tests.support.ports import free_port
 from tests.support.postgres import Postgres
 from tests.support.redis import Redis
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
 TUTORIAL = DOCS / "tutorial"
-
-
-# Other tests ask the system for any free port, and it gives ports above these.
-PORTS = range(20_000, 30_000)
-# Each worker of a run has its own part of these ports, for at most so many workers.
-WORKERS = 50
-
-
-def free_ports(count: int, worker: str) -> list[int]:
-    """Ports that nothing listens at. They are used minutes later, so nobody else may be given them
-    meanwhile: not another worker (such as "gw3"), and hardly another run on this machine."""
-    number = int(worker.removeprefix("gw")) + 1 if worker.startswith("gw") else 0
-    ours = list(PORTS[number % WORKERS :: WORKERS])
-    random.shuffle(ours)
-    return list(itertools.islice(filter(_is_free, ours), count))
-
-
-def _is_free(port: int) -> bool:
-    try:
-        socket.create_server(("127.0.0.1", port)).close()
-    except OSError:
-        return False
-    return True
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +29,8 @@ def walk(
     postgresql: Postgres,
     redis: Redis,
     tmp_path_factory: pytest.TempPathFactory,
-    worker_id: str,
 ) -> Iterator[Walk]:
-    first, second, vite = free_ports(3, worker_id)
+    first, second, vite = free_port(), free_port(), free_port()
     instead = {
         "redis://127.0.0.1:6379/0": redis.url,
         "8000": str(first),

@@ -8,9 +8,10 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 # Fewer sessions than a server has connections, so that they must be shared.
@@ -40,7 +41,7 @@ def transaction_pooler(folder: Path, server: int) -> Iterator[int]:
     """A pooler before the PostgreSQL at port `server`; yields its own port."""
     path = program()
     assert path is not None, "no pgbouncer on PATH"
-    port = _free_port()
+    port = free_port()
     folder.mkdir()
     config = folder / "pgbouncer.ini"
     config.write_text(_CONFIG.format(server=server, port=port, sessions=SESSIONS, folder=folder))
@@ -66,9 +67,3 @@ def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:
     except OSError:
         return False
     return True
-
-
-def _free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -17,7 +17,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -66,7 +65,10 @@ class Postgres:
         self._log = folder / "postgres.log"
         self._folder = folder
         self._guardian: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        # Not where this runs as a program: the tests are no package there.
+        from tests.support.ports import free_port
+
+        self.port = free_port()
 
     @property
     def url(self) -> str:
@@ -200,12 +202,6 @@ def _run(command: list[str], owner: str | None) -> None:
     )
     if done.returncode:
         raise RuntimeError(f"{command[0]} failed:\n{done.stdout}{done.stderr}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _guard(owner: str | None, command: list[str]) -> int:

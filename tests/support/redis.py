@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.at_hand import without
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 PATIENCE = 60.0
@@ -53,7 +54,7 @@ class Redis:
         self._process: subprocess.Popen[bytes] | None = None
         parts = urlsplit(GIVEN)
         self._host = parts.hostname or "127.0.0.1"
-        self.port = (parts.port or 6379) if GIVEN else _free_port()
+        self.port = (parts.port or 6379) if GIVEN else free_port()
 
     @property
     def url(self) -> str:
@@ -144,12 +145,6 @@ class Redis:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(PATIENCE)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -10,7 +10,8 @@ from contextlib import closing
 from pathlib import Path
 
 from tests.acceptance.support.devtools import wait_for
-from tests.acceptance.support.server import PATIENCE, ROOT, free_port
+from tests.acceptance.support.server import PATIENCE, ROOT
+from tests.support.ports import free_port
 from tests.support.python import Python, run
 
 

@@ -12,13 +12,13 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.support.ports import free_port
 from tests.support.python import Python, run
 from tests.support.tokens import SECRET_KEY
 
@@ -82,12 +82,6 @@ def copy_database(template: Path, path: Path) -> Path:
         if source.exists():
             shutil.copy(source, f"{path}{suffix}")
     return path
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Server:
