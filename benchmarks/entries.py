@@ -88,11 +88,17 @@ def check(count: int) -> None:
 
     assert LogHead.objects.get().seq == count
     with connection.cursor() as cursor:
-        cursor.execute("SELECT id, txid FROM realtime_wal ORDER BY seq")
+        cursor.execute(
+            "SELECT w.id, w.txid FROM realtime_wal AS w"
+            " JOIN realtime_wal_number AS n ON n.entry_id = w.id ORDER BY n.seq"
+        )
         rows = cursor.fetchall()
-        cursor.execute("SELECT COUNT(DISTINCT seq), MIN(seq), MAX(seq) FROM realtime_wal")
+        cursor.execute("SELECT COUNT(DISTINCT seq), MIN(seq), MAX(seq) FROM realtime_wal_number")
         assert cursor.fetchone() == (count, 1, count)
-        cursor.execute("SELECT COUNT(*) FROM realtime_wal WHERE commit_us < captured_us")
+        cursor.execute(
+            "SELECT COUNT(*) FROM realtime_wal AS w JOIN realtime_wal_number AS n"
+            " ON n.entry_id = w.id WHERE n.commit_us < w.captured_us"
+        )
         assert cursor.fetchone() == (0,)
     if not on_postgresql():
         assert [id_ for id_, _ in rows] == sorted(id_ for id_, _ in rows)

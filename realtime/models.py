@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Q
+from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -55,8 +55,22 @@ class WalRelation(models.Model):
         return f"{self.schema_name}.{self.table_name} {self.id[:8]}"
 
 
+class NumberedEntries(models.Manager["Any"]):
+    """Entries with the columns of their number, `seq` and `commit_us`, which are None for entries
+    that have none yet."""
+
+    def get_queryset(self) -> models.QuerySet[Any]:
+        entries = super().get_queryset()
+        return entries.annotate(seq=F("number__seq"), commit_us=F("number__commit_us"))
+
+
 class WalEntry(models.Model):
-    """One committed change of one row. `seq` and `commit_us` are set by the sequencer."""
+    """One committed change of one row. Rows are inserted and deleted, never updated: its number is
+    a row of `WalNumber`."""
+
+    # Read by `objects` together with the entry.
+    seq: int | None = None
+    commit_us: int | None = None
 
     class Op(models.TextChoices):
         INSERT = "INSERT"
@@ -65,10 +79,6 @@ class WalEntry(models.Model):
         TRUNCATE = "TRUNCATE"
 
     id = models.BigAutoField(primary_key=True)
-    seq = models.BigIntegerField(null=True, unique=True)
-    commit_us = models.BigIntegerField(
-        null=True, help_text="Microseconds since 1970, unique and rising with seq"
-    )
     table_name = models.CharField(max_length=255)
     op = models.CharField(max_length=8, choices=Op.choices)
     pk_text = models.TextField(verbose_name="row key", null=True)
@@ -84,18 +94,12 @@ class WalEntry(models.Model):
     )
 
     in_fixtures = NotInFixtures()
-    objects = models.Manager()
+    objects = NumberedEntries()
 
     class Meta:
         db_table = "realtime_wal"
         verbose_name = "WAL entry"
         verbose_name_plural = "WAL entries"
-        indexes = [
-            # By transaction: see realtime.wal.postgresql.visibility.
-            models.Index(
-                fields=["txid", "id"], condition=Q(seq__isnull=True), name="realtime_wal_backlog"
-            ),
-        ]
 
     def __str__(self) -> str:
         return f"{self.seq or 'unnumbered'} {self.op} {self.table_name} {self.pk_text}"
@@ -103,6 +107,31 @@ class WalEntry(models.Model):
     @property
     def commit_timestamp(self) -> datetime | None:
         return None if self.commit_us is None else _EPOCH + timedelta(microseconds=self.commit_us)
+
+
+class WalNumber(models.Model):
+    """The number of an entry, inserted by the sequencer. It is deleted with its entry, whoever
+    deletes that (see `realtime.wal.vendor.Vendor.bind_numbers`)."""
+
+    seq = models.BigIntegerField(primary_key=True)
+    # Without a foreign key in the database, whose check would lock the entry, that is, write to it.
+    entry = models.OneToOneField(
+        WalEntry, models.DO_NOTHING, db_constraint=False, related_name="number"
+    )
+    commit_us = models.BigIntegerField(
+        help_text="Microseconds since 1970, unique and rising with seq"
+    )
+
+    in_fixtures = NotInFixtures()
+    objects = models.Manager()
+
+    class Meta:
+        db_table = "realtime_wal_number"
+        verbose_name = "number of a WAL entry"
+        verbose_name_plural = "numbers of WAL entries"
+
+    def __str__(self) -> str:
+        return str(self.seq)
 
 
 class LogHead(models.Model):
@@ -132,6 +161,11 @@ class LogHead(models.Model):
         default="",
         blank=True,
         help_text="Which transaction wrote the row, and where: a restored row has another one's",
+    )
+    seen = models.TextField(
+        db_default="",
+        blank=True,
+        help_text="A snapshot of the database all of whose entries have numbers, or nothing",
     )
 
     in_fixtures = NotInFixtures()

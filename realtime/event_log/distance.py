@@ -18,8 +18,9 @@ _BLOCK = 1_000
 _BLOCKS_KEPT = 10_000
 _NOT_COUNTED = (PresenceMember._meta.db_table, Message._meta.db_table)
 _COUNT = """
-SELECT seq / %s AS block, COUNT(*) FROM realtime_wal
-WHERE seq > %s AND seq <= %s AND table_name NOT IN (%s, %s) GROUP BY 1
+SELECT n.seq / %s AS block, COUNT(*)
+FROM realtime_wal_number AS n JOIN realtime_wal AS w ON w.id = n.entry_id
+WHERE n.seq > %s AND n.seq <= %s AND w.table_name NOT IN (%s, %s) GROUP BY 1
 """
 
 

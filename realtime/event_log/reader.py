@@ -21,6 +21,7 @@ from realtime.event_log.table import relations as known_relations
 from realtime.util.database_threads import in_database_thread
 from realtime.util.fair_share import FairShare
 from realtime.util.payer_queue import NOBODY, Payer
+from realtime.wal.backlog import unnumbered
 from realtime.wal.entry import Relation, WalRow
 from realtime.wal.head import Head, read_head
 
@@ -35,7 +36,7 @@ _MOST_COUNTED = 10_000
 # One statement: two could both miss entries that are numbered between them.
 _COMMITTED = """
 SELECT seq + (SELECT COUNT(*) FROM (
-    SELECT 1 FROM realtime_wal WHERE seq IS NULL LIMIT %s
+    SELECT 1 FROM ({unnumbered}) AS w LIMIT %s
 ) AS waiting) FROM realtime_head WHERE id = 1
 """
 
@@ -77,8 +78,11 @@ class LogReader:
         not."""
 
         def read() -> int:
-            with connections[self.alias].cursor() as cursor:
-                cursor.execute(_COMMITTED, [_MOST_COUNTED])
+            connection = connections[self.alias]
+            entries, parameters = unnumbered(connection, "1")
+            with connection.cursor() as cursor:
+                sql = _COMMITTED.format(unnumbered=entries)
+                cursor.execute(sql, [*parameters, _MOST_COUNTED])
                 row = cursor.fetchone()
                 return 0 if row is None else int(row[0])
 

@@ -13,10 +13,14 @@ from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from realtime.event_log.table import backlog
-from realtime.models import WalEntry, WalRelation
+from realtime.models import WalEntry, WalNumber, WalRelation
 from realtime.wal import triggers
+from realtime.wal.backlog import unnumbered
 from realtime.wal.head import begin_epoch, disown, find_head, find_row, read_head
 from realtime.wal.vendor import vendor_of
+
+# Numbers whose entries are there.
+_KEPT = "realtime_wal_number AS n JOIN realtime_wal AS w ON w.id = n.entry_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ def problems(alias: str) -> list[Problem]:
     connection = connections[alias]
     return [
         problem
-        for look in (_head, _behind, _gap, _unreadable, _ids, _triggers)
+        for look in (_head, _behind, _gap, _overlooked, _unreadable, _ids, _triggers)
         if (problem := look(connection)) is not None
     ]
 
@@ -80,6 +84,32 @@ def _gap(connection: BaseDatabaseWrapper) -> Problem | None:
     )
 
 
+def _overlooked(connection: BaseDatabaseWrapper) -> Problem | None:
+    entries, parameters = unnumbered(connection, "w.id")
+    overlooked = (
+        "FROM realtime_wal WHERE NOT EXISTS"
+        " (SELECT 1 FROM realtime_wal_number AS n WHERE n.entry_id = realtime_wal.id)"
+        f" AND id NOT IN ({entries})"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT COUNT(*) {overlooked}", parameters)
+        (count,) = cursor.fetchone()
+    if not count:
+        return None
+
+    def mend() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"DELETE {overlooked}", parameters)
+        begin_epoch(connection)
+
+    return Problem(
+        f"{count:,} entries have no number and never get one: they were restored without it, and "
+        "others were numbered since.",
+        "They are deleted, a new epoch begins, and clients read their rows again.",
+        mend,
+    )
+
+
 def _unreadable(connection: BaseDatabaseWrapper) -> Problem | None:
     entries = WalEntry.objects.using(connection.alias)
     known = set(WalRelation.objects.using(connection.alias).values_list("pk", flat=True))
@@ -94,7 +124,7 @@ def _unreadable(connection: BaseDatabaseWrapper) -> Problem | None:
             last = numbered.order_by("-seq").values_list("seq", flat=True).first()
             entries.filter(relation_id__in=lost, seq=None).delete()
             if last is not None:
-                entries.filter(seq__lte=last).delete()
+                _delete_upto(connection, last)
         begin_epoch(connection)
 
     return Problem(
@@ -142,7 +172,7 @@ def waiting(alias: str) -> int:
 def _last_before_gap(connection: BaseDatabaseWrapper, head: int | None) -> int | None:
     """The last seq before the last gap between numbers; None where there is none."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT MIN(seq), MAX(seq), COUNT(seq) FROM realtime_wal")
+        cursor.execute(f"SELECT MIN(seq), MAX(seq), COUNT(seq) FROM {_KEPT}")
         first, last, count = cursor.fetchone()
         if first is None or head is None:
             return None
@@ -152,8 +182,9 @@ def _last_before_gap(connection: BaseDatabaseWrapper, head: int | None) -> int |
         if last - first + 1 == count:
             return None
         cursor.execute(
-            "SELECT MAX(seq) FROM realtime_wal AS w WHERE seq < %s AND NOT EXISTS"
-            " (SELECT 1 FROM realtime_wal AS next WHERE next.seq = w.seq + 1)",
+            f"SELECT MAX(seq) FROM {_KEPT} WHERE seq < %s AND NOT EXISTS"
+            " (SELECT 1 FROM realtime_wal_number AS m JOIN realtime_wal AS v ON v.id = m.entry_id"
+            " WHERE m.seq = n.seq + 1)",
             [last],
         )
         (found,) = cursor.fetchone()
@@ -162,10 +193,13 @@ def _last_before_gap(connection: BaseDatabaseWrapper, head: int | None) -> int |
 
 def _delete_upto(connection: BaseDatabaseWrapper, last: int) -> None:
     WalEntry.objects.using(connection.alias).filter(seq__lte=last).delete()
+    # Numbers whose entries were gone before.
+    numbers = WalNumber.objects.using(connection.alias)
+    numbers.exclude(entry__in=WalEntry.objects.using(connection.alias).values("pk")).delete()
 
 
 def _bound(connection: BaseDatabaseWrapper, what: str) -> int | None:
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {what} FROM realtime_wal")
+        cursor.execute(f"SELECT {what} FROM realtime_wal_number")
         (value,) = cursor.fetchone()
     return None if value is None else int(value)

@@ -1,10 +1,10 @@
 """Numbers WAL entries: gapless, whole transactions together, every row's history in order.
 
 Ids of the WAL table are drawn before their transaction commits, so they are not commit order and
-cannot serve as a cursor. Here a single statement numbers what one snapshot shows. Transactions are
-ordered by their largest id: if one transaction waited for another (they wrote the same row), it
-drew its last id after the other had committed, so its entries are numbered later. Entries that
-become visible afterwards are numbered afterwards, and hold up no others.
+cannot serve as a cursor. Here a single statement inserts the numbers of what one snapshot shows.
+Transactions are ordered by their largest id: if one transaction waited for another (they wrote the
+same row), it drew its last id after the other had committed, so its entries are numbered later.
+Entries that become visible afterwards are numbered afterwards, and hold up no others.
 
 The head row is locked first, so one sequencer numbers at a time; a second one waits and then sees
 only what is left, since on PostgreSQL (READ COMMITTED) every statement has a snapshot of its own.
@@ -13,7 +13,6 @@ Never reads business tables; never deletes.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +23,11 @@ from realtime.event_log import leadership, numbering_sql
 from realtime.event_log.leadership import Claim, Deposed, LeaseState
 from realtime.event_log.table import BATCH
 from realtime.wal.clock import now_us_sql
-from realtime.wal.head import Head, HeadRow, disown, find_head, read_head
+from realtime.wal.head import Head, HeadRow, disown, find_head, find_row, read_head
 from realtime.wal.vendor import Numbering, vendor_of
 
-# A vendor's numbering remembers a shortcut, so the whole backlog is read now and then, but for at
-# most this part of the time.
-_EVERYTHING_SECONDS = 10.0
-_EVERYTHING_SHARE = 0.05
+# Of a snapshot in the head row, in characters: it names every transaction that was running.
+_SEEN_MOST = 1_000
 
 
 def number(connection: BaseDatabaseWrapper, limit: int = BATCH) -> int:
@@ -56,31 +53,27 @@ class Sequencer:
     """Reads the state of the log and numbers entries, on one database.
 
     `numbering` finds the entries; by default it is made by the vendor of the first connection that
-    is used. It remembers a shortcut, which may be dropped at any time. `everything_seconds`: after
-    how many seconds, at the latest, a look reads the whole backlog again.
+    is used. It remembers a snapshot all of whose entries are numbered, and begins with that of the
+    head row.
     """
 
-    def __init__(
-        self,
-        everything_seconds: float = _EVERYTHING_SECONDS,
-        numbering: Numbering | None = None,
-    ) -> None:
+    def __init__(self, numbering: Numbering | None = None) -> None:
         self._numbering = numbering
-        self._everything_seconds = everything_seconds
-        self._everything_at = 0.0 if numbering is None else time.monotonic() + everything_seconds
+        self._epoch = ""
+        # The snapshot of a head row that proved to be another server's.
+        self._distrusted = ""
 
     def forget(self) -> None:
-        """Read the whole backlog at the next look. For a new connection, which may be to another
-        server."""
+        """Begin at the next look with the snapshot in the head row. For a new connection, which
+        may be to another server."""
         if self._numbering is not None:
             self._numbering.forget()
 
     def look(self, connection: BaseDatabaseWrapper) -> Look:
         """The committed state of the log, read by one statement."""
         numbering = self._numbering_on(connection)
-        if time.monotonic() >= self._everything_at:
-            numbering.forget()
-        everything = numbering.looks_at_everything
+        if numbering.looks_at_everything:
+            self._begin(connection, numbering)
         waiting, parameters = numbering.waiting()
         sql = numbering_sql.LOOK.format(
             now=now_us_sql(connection),
@@ -88,26 +81,28 @@ class Sequencer:
             waiting=waiting,
             writer=vendor_of(connection).head_writer,
         )
-        began = time.monotonic()
         with connection.cursor() as cursor:
             cursor.execute(sql, parameters)
             row = cursor.fetchone()
         if row is None:
             read_head(connection)
             return self.look(connection)
-        if everything:
-            ended = time.monotonic()
-            pause = max(self._everything_seconds, (ended - began) / _EVERYTHING_SHARE)
-            self._everything_at = ended + pause
-        found = HeadRow(Head(*row[:4]), row[9], row[10])
+        found = HeadRow(Head(*row[:4]), *row[9:])
         if not found.is_own(connection):
             disown(connection, found.head)
             numbering.forget()
             return self.look(connection)
+        if self._epoch not in ("", found.head.epoch):
+            # The log may have been replaced, and another sequencer has noticed.
+            numbering.forget()
+            self._epoch = found.head.epoch
+            return self.look(connection)
+        self._epoch = found.head.epoch
         look = Look(found.head, LeaseState(Claim(row[4], row[5]), row[6]), bool(row[8]))
         if row[7] is not None:
             if numbering.went_back(row[7]):
                 numbering.forget()
+                self._distrusted = found.seen
                 return self.look(connection)
             if not look.waiting:
                 numbering.remember(row[7])
@@ -140,6 +135,8 @@ class Sequencer:
             # A leader has just looked. Without a claim, the log may have been replaced since.
             head = read_head(connection)
             vendor.remember(connection, head.epoch, head.seq)
+        if numbering.looks_at_everything:
+            self._begin(connection, numbering)
         # Before the transaction: inside one, PostgreSQL cannot stamp the row.
         stamp = vendor.stamp(connection)
         with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
@@ -148,12 +145,14 @@ class Sequencer:
                 raise _HeadBehind
             ranked, parameters = numbering.ranked()
             sql = numbering_sql.NUMBER.format(ranked=ranked)
-            cursor.execute(sql, [seq, commit_us, commit_us, *parameters, limit])
+            cursor.execute(sql, [*parameters, limit, seq, commit_us, commit_us])
             count = int(cursor.rowcount)
             if count:
                 lease = "lease_until_us" if claim is None else leadership.renewal(connection)
                 sql = numbering_sql.ADVANCE.format(lease=lease, stamp=stamp, mine=where)
-                cursor.execute(sql, [count, count, *mine, count])
+                seen = snapshot if snapshot is not None and count < limit else ""
+                seen = seen if len(seen) <= _SEEN_MOST else ""
+                cursor.execute(sql, [count, seen, seen, count, *mine, count])
                 if cursor.rowcount == 0:
                     raise OperationalError("entries were deleted while they were being numbered")
         if snapshot is not None and count < limit:
@@ -163,6 +162,13 @@ class Sequencer:
             if now is not None:
                 vendor.remember(connection, now.epoch, now.seq)
         return count
+
+    def _begin(self, connection: BaseDatabaseWrapper, numbering: Numbering) -> None:
+        """Remember the snapshot of the head row, if this log wrote it."""
+        row = find_row(connection)
+        seen = "" if row is None else row.known_snapshot(connection)
+        if seen not in ("", self._distrusted):
+            numbering.remember(seen)
 
     def _numbering_on(self, connection: BaseDatabaseWrapper) -> Numbering:
         if self._numbering is None:

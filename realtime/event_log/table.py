@@ -15,6 +15,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from realtime.event_log.event import DatabaseEvent, to_event
 from realtime.util.database_threads import NotYetStored
 from realtime.util.utf8 import repaired_or_none
+from realtime.wal.backlog import count, unnumbered
 from realtime.wal.entry import Relation, WalRow
 from realtime.wal.vendor import vendor_of
 
@@ -26,22 +27,21 @@ _FIRST_STEP = 8
 
 
 _READ = """
-SELECT seq, commit_us, relation_id, op, {old}, {new}
-FROM realtime_wal WHERE seq > %s AND seq <= %s ORDER BY seq LIMIT %s
+SELECT n.seq, n.commit_us, w.relation_id, w.op, {old}, {new}
+FROM realtime_wal_number AS n JOIN realtime_wal AS w ON w.id = n.entry_id
+WHERE n.seq > %s AND n.seq <= %s ORDER BY n.seq LIMIT %s
 """
 
 
 def backlog(connection: BaseDatabaseWrapper) -> int:
     """How many committed entries are not numbered yet."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT COUNT(*) FROM realtime_wal WHERE seq IS NULL")
-        return int(cursor.fetchone()[0])
+    return count(connection)
 
 
 def oldest_seq(connection: BaseDatabaseWrapper) -> int | None:
     """The lowest seq that is kept; None where no numbered entry is."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT MIN(seq) FROM realtime_wal")
+        cursor.execute("SELECT MIN(seq) FROM realtime_wal_number")
         found = cursor.fetchone()[0]
     return None if found is None else int(found)
 
@@ -51,7 +51,7 @@ def read_entries(
 ) -> list[WalRow]:
     """Numbered entries with after < seq <= upto, in order, at most `limit` of them."""
     vendor = vendor_of(connection)
-    sql = _READ.format(old=vendor.as_bytes("old"), new=vendor.as_bytes("new"))
+    sql = _READ.format(old=vendor.as_bytes("w.old"), new=vendor.as_bytes("w.new"))
     with connection.cursor() as cursor:
         cursor.execute(sql, [after, upto, limit])
         return [_entry(row) for row in cursor]
@@ -68,12 +68,12 @@ def seq_at(connection: BaseDatabaseWrapper, commit_us: int) -> int | None:
     commit_us rises with seq, so the search halves the seq range instead of needing an index.
     """
     with connection.cursor() as cursor:
-        cursor.execute("SELECT MIN(seq), MAX(seq) FROM realtime_wal")
+        cursor.execute("SELECT MIN(seq), MAX(seq) FROM realtime_wal_number")
         low, high = cursor.fetchone()
         found = None
         while low is not None and low <= high:
             middle = (low + high) // 2
-            cursor.execute("SELECT commit_us FROM realtime_wal WHERE seq = %s", [middle])
+            cursor.execute("SELECT commit_us FROM realtime_wal_number WHERE seq = %s", [middle])
             row = cursor.fetchone()
             if row is not None and row[0] > commit_us:
                 high = middle - 1
@@ -179,8 +179,10 @@ def _without_gap(rows: list[WalRow]) -> list[WalRow]:
 
 
 _CAPTURED = """
-SELECT COALESCE(seq, 0), COALESCE(commit_us, captured_us), relation_id, op, {old}, {new}, actor
-FROM realtime_wal WHERE id > %s ORDER BY seq IS NULL, seq, id
+SELECT COALESCE(n.seq, 0), COALESCE(n.commit_us, w.captured_us), w.relation_id, w.op, {old}, {new},
+    w.actor
+FROM realtime_wal AS w LEFT JOIN realtime_wal_number AS n ON n.entry_id = w.id
+WHERE w.id > %s ORDER BY n.seq IS NULL, n.seq, w.id
 """
 
 
@@ -197,7 +199,7 @@ def read_captured(alias: str, after: int) -> list[tuple[WalRow, str | None]]:
     last, with seq 0. Raises UnknownRelation."""
     connection = connections[alias]
     as_bytes = vendor_of(connection).as_bytes
-    sql = _CAPTURED.format(old=as_bytes("old"), new=as_bytes("new"))
+    sql = _CAPTURED.format(old=as_bytes("w.old"), new=as_bytes("w.new"))
     with connection.cursor() as cursor:
         cursor.execute(sql, [after])
         found = [(_entry(row), row[6]) for row in cursor]
@@ -206,8 +208,13 @@ def read_captured(alias: str, after: int) -> list[tuple[WalRow, str | None]]:
 
 
 _LATER = """
-SELECT COALESCE(seq, 0), COALESCE(commit_us, 0), relation_id, op, {old}, {new} FROM realtime_wal
-WHERE table_name IN ({tables}) AND {which} ORDER BY {order} LIMIT %s
+SELECT n.seq, n.commit_us, w.relation_id, w.op, {old}, {new}
+FROM realtime_wal_number AS n JOIN realtime_wal AS w ON w.id = n.entry_id
+WHERE n.seq > %s AND w.table_name IN ({tables}) ORDER BY n.seq LIMIT %s
+"""
+_UNNUMBERED = """
+SELECT 0, 0, w.relation_id, w.op, {old}, {new} FROM ({unnumbered}) AS w
+WHERE w.table_name IN ({tables}) ORDER BY w.id LIMIT %s
 """
 
 
@@ -221,20 +228,19 @@ def read_later(
     """
     connection = connections[alias]
     as_bytes = vendor_of(connection).as_bytes
-    marks = ", ".join(["%s"] * len(tables))
-    rows: list[WalRow] = []
+    parts = {
+        "old": as_bytes("w.old"),
+        "new": as_bytes("w.new"),
+        "tables": ", ".join(["%s"] * len(tables)),
+    }
+    entries, parameters = unnumbered(connection)
     with connection.cursor() as cursor:
         # What is numbered between the two is read twice rather than not at all.
-        for which, order, parameters in (("seq IS NULL", "id", []), ("seq > %s", "seq", [after])):
-            sql = _LATER.format(
-                old=as_bytes("old"),
-                new=as_bytes("new"),
-                tables=marks,
-                which=which,
-                order=order,
-            )
-            cursor.execute(sql, [*tables, *parameters, limit + 1])
-            rows = [*map(_entry, cursor), *rows]
+        sql = _UNNUMBERED.format(unnumbered=entries, **parts)
+        cursor.execute(sql, [*parameters, *tables, limit + 1])
+        waiting = [_entry(row) for row in cursor]
+        cursor.execute(_LATER.format(**parts), [after, *tables, limit + 1])
+        rows = [*map(_entry, cursor), *waiting]
     if len(rows) > limit:
         raise OverflowError(f"more than {limit} changes to read at once")
     relations.load(alias, {row.relation_id for row in rows})

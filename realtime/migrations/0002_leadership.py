@@ -1,13 +1,5 @@
 from django.db import migrations, models
 
-from realtime.wal.vendor import supports, vendor_of
-
-
-def tune_log(apps, schema_editor):
-    if supports(schema_editor.connection):
-        for statement in vendor_of(schema_editor.connection).tune_log:
-            schema_editor.execute(statement)
-
 
 class Migration(migrations.Migration):
     dependencies = [
@@ -46,5 +38,4 @@ class Migration(migrations.Migration):
                 name="realtime_wal_backlog",
             ),
         ),
-        migrations.RunPython(tune_log, migrations.RunPython.noop),
     ]

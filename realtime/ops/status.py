@@ -18,6 +18,7 @@ from realtime.event_log.leadership import LeaseState
 from realtime.models import Process
 from realtime.process import registry
 from realtime.wal import clock
+from realtime.wal.backlog import count, unnumbered
 from realtime.wal.head import Head, find_head
 from realtime.wal.vendor import vendor_of
 
@@ -99,21 +100,16 @@ def read_numbering(alias: str, most: int | None = None) -> Numbering:
     connection = connections[alias]
     head = find_head(connection) or Head(epoch="", seq=0)
     lease = leadership.find_lease(connection)
+    entries, parameters = unnumbered(connection, "w.id, w.captured_us")
     with connection.cursor() as cursor:
-        # The lowest id is about the oldest entry, and an index finds it.
+        # The lowest id is about the oldest entry.
         cursor.execute(
-            f"SELECT {clock.now_us_sql(connection)} - captured_us FROM realtime_wal"
-            " WHERE seq IS NULL ORDER BY id LIMIT 1"
+            f"SELECT {clock.now_us_sql(connection)} - captured_us FROM ({entries}) AS w"
+            " ORDER BY id LIMIT 1",
+            parameters,
         )
         oldest = cursor.fetchone()
-        backlog = 0
-        if oldest is not None:
-            limit = "" if most is None else f" LIMIT {int(most)}"
-            cursor.execute(
-                "SELECT COUNT(*) FROM "
-                f"(SELECT 1 FROM realtime_wal WHERE seq IS NULL{limit}) AS backlog"
-            )
-            backlog = int(cursor.fetchone()[0])
+    backlog = 0 if oldest is None else count(connection, most)
     lag_ms = 0 if oldest is None else max(0, int(oldest[0]) // 1000)
     leads = lease is not None and _leads(connection, lease, lag_ms)
     return Numbering(
@@ -161,7 +157,7 @@ def _process_status(row: Process) -> ProcessStatus:
 
 def _stored(connection: BaseDatabaseWrapper) -> Stored:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT MIN(seq), MAX(seq) FROM realtime_wal")
+        cursor.execute("SELECT MIN(seq), MAX(seq) FROM realtime_wal_number")
         first, last = cursor.fetchone()
     size = vendor_of(connection).log_bytes(connection)
     # Numbers have no gaps, so no count is needed.

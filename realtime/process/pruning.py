@@ -19,7 +19,7 @@ from django.db.models.functions import Now
 
 from realtime import conf
 from realtime.event_log.table import seq_at
-from realtime.models import Message, WalEntry, WalRelation
+from realtime.models import Message, WalEntry, WalNumber, WalRelation
 from realtime.process import registry
 from realtime.wal import clock
 from realtime.wal.vendor import vendor_of
@@ -105,8 +105,8 @@ def survey(alias: str, older_than: timedelta | None = None) -> Pruned:
     unused = _unused_relations(connections[alias])
     count = 0
     if first is not None and first <= last:
-        entries = WalEntry.objects.using(alias).filter(seq__gte=first, seq__lte=last)
-        count = entries.count()
+        numbers = WalNumber.objects.using(alias).filter(seq__gte=first, seq__lte=last)
+        count = numbers.count()
     messages = _old_messages(connections[alias], older_than).count()
     return Pruned(count, count, held_at, len(unused), messages)
 
@@ -161,7 +161,7 @@ def _range(
     age = retention() if older_than is None else older_than
     before_us = clock.now_us(connection) - age // timedelta(microseconds=1)
     with connection.cursor() as cursor:
-        cursor.execute("SELECT MIN(seq) FROM realtime_wal")
+        cursor.execute("SELECT MIN(seq) FROM realtime_wal_number")
         (first,) = cursor.fetchone()
     last = seq_at(connection, before_us)
     if first is None or last is None:
@@ -176,7 +176,12 @@ def _delete(connection: BaseDatabaseWrapper, first: int, upto: int) -> int:
     with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
         if not vendor_of(connection).lock_pruning(connection):
             raise AnotherPrunes("another process prunes the log at the moment")
-        cursor.execute("DELETE FROM realtime_wal WHERE seq >= %s AND seq <= %s", [first, upto])
+        # Their numbers go with them.
+        cursor.execute(
+            "DELETE FROM realtime_wal WHERE id IN"
+            " (SELECT entry_id FROM realtime_wal_number WHERE seq >= %s AND seq <= %s)",
+            [first, upto],
+        )
         return int(cursor.rowcount)
 
 
@@ -216,5 +221,5 @@ def _unused_relations(connection: BaseDatabaseWrapper) -> list[str]:
         for id_ in ids
         if not any(id_ in text for text in texts)
         # Entries in an old shape are at the beginning of the log.
-        and not entries.filter(relation_id=id_).order_by("seq").values("pk")[:1].exists()
+        and not entries.filter(relation_id=id_).order_by("pk").values("pk")[:1].exists()
     ]

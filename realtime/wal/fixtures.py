@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db import models
+from django.db import connections, models
+from django.db.models.expressions import RawSQL
 from django.db.models.signals import post_save, pre_save
 
 # Keys that no row has, and that triggers use for no row meanwhile.
@@ -17,9 +18,17 @@ _ASIDE = "fixture:"
 
 def connect(sender: Any) -> None:
     """Ignore rows of these models in fixtures."""
-    from realtime.models import LogHead, Message, PresenceMember, Process, WalEntry, WalRelation
+    from realtime import models as own
 
-    for model in (LogHead, Message, PresenceMember, Process, WalEntry, WalRelation):
+    for model in (
+        own.LogHead,
+        own.Message,
+        own.PresenceMember,
+        own.Process,
+        own.WalEntry,
+        own.WalNumber,
+        own.WalRelation,
+    ):
         for signal, receiver in ((pre_save, _put_aside), (post_save, _remove)):
             signal.connect(receiver, sender=model, dispatch_uid="realtime.wal.fixtures")
 
@@ -37,14 +46,15 @@ def _put_aside(instance: models.Model, raw: bool, **kwargs: Any) -> None:
     else:
         instance.pk = -abs(int(instance.pk or 0)) - 1
     for field in instance._meta.concrete_fields:
-        if field.unique and not field.primary_key and field.null:
-            setattr(instance, field.attname, None)
+        if field.unique and not field.primary_key:
+            setattr(instance, field.attname, None if field.null else instance.pk)
 
 
 def _remove(
     sender: type[models.Model], instance: models.Model, raw: bool, using: str, **kwargs: Any
 ) -> None:
     from realtime.models import Message, PresenceMember, WalEntry
+    from realtime.wal.backlog import unnumbered
 
     if not raw:
         return
@@ -52,5 +62,9 @@ def _remove(
     sender._base_manager.using(using).filter(pk=instance.pk).delete()
     if sender in (Message, PresenceMember):
         # Delete the entries of its INSERT and its DELETE, too.
-        entries = WalEntry.objects.using(using)
-        entries.filter(table_name=sender._meta.db_table, pk_text=key, seq=None).delete()
+        entries, parameters = unnumbered(connections[using], "w.id")
+        new = RawSQL(entries, parameters)
+        theirs = WalEntry.objects.using(using).filter(
+            table_name=sender._meta.db_table, pk_text=key, pk__in=new
+        )
+        theirs.delete()

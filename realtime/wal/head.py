@@ -33,11 +33,17 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class HeadRow:
-    """The head row with the marks of its writer: see `Vendor.stamp` and `Vendor.head_writer`."""
+    """The head row with the marks of its writer: see `Vendor.stamp` and `Vendor.head_writer`.
+    `seen`: a snapshot of the database all of whose entries have numbers, or ""; see `Numbering`."""
 
     head: Head
     stamp: str
     writer: str
+    seen: str
+
+    def known_snapshot(self, connection: BaseDatabaseWrapper) -> str:
+        """`seen`, if it is certain that this log wrote the row; else ""."""
+        return self.seen if self.seen and self.stamp and self.is_own(connection) else ""
 
     def is_own(self, connection: BaseDatabaseWrapper) -> bool:
         """Whether clients' cursors can be trusted (see `Vendor.is_own`)."""
@@ -52,11 +58,11 @@ def find_row(connection: BaseDatabaseWrapper) -> HeadRow | None:
     writer = vendor_of(connection).head_writer
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT epoch, seq, commit_us, epoch_us, stamp, {writer}"
+            f"SELECT epoch, seq, commit_us, epoch_us, stamp, {writer}, seen"
             " FROM realtime_head WHERE id = 1"
         )
         row = cursor.fetchone()
-    return None if row is None else HeadRow(Head(*row[:4]), row[4], row[5])
+    return None if row is None else HeadRow(Head(*row[:4]), *row[4:])
 
 
 def find_head(connection: BaseDatabaseWrapper) -> Head | None:
@@ -73,9 +79,9 @@ def read_head(connection: BaseDatabaseWrapper) -> Head:
         with connection.cursor() as cursor:
             cursor.execute(
                 "INSERT INTO realtime_head (id, epoch, seq, commit_us, term, leader,"
-                " lease_until_us, epoch_us, stamp) "
-                "SELECT 1, %s, COALESCE(MAX(seq), 0), COALESCE(MAX(commit_us), 0), 0, '', 0, 0, '' "
-                "FROM realtime_wal WHERE 1 = 1 ON CONFLICT (id) DO NOTHING",
+                " lease_until_us, epoch_us, stamp, seen) SELECT 1, %s, COALESCE(MAX(seq), 0),"
+                " COALESCE(MAX(commit_us), 0), 0, '', 0, 0, '', ''"
+                " FROM realtime_wal_number WHERE 1 = 1 ON CONFLICT (id) DO NOTHING",
                 [uuid.uuid4().hex],
             )
         row = find_row(connection)
@@ -119,11 +125,11 @@ def _begin(connection: BaseDatabaseWrapper, where: str, parameters: list[Any]) -
     commit_us = (
         "(SELECT CASE WHEN m > %s THEN m ELSE %s END FROM (SELECT CASE WHEN realtime_head.commit_us"
         " > COALESCE(MAX(w.commit_us), 0) THEN realtime_head.commit_us"
-        " ELSE COALESCE(MAX(w.commit_us), 0) END AS m FROM realtime_wal AS w) AS most)"
+        " ELSE COALESCE(MAX(w.commit_us), 0) END AS m FROM realtime_wal_number AS w) AS most)"
     )
     seq = (
         "(SELECT CASE WHEN realtime_head.seq >= COALESCE(MAX(w.seq), 0) THEN realtime_head.seq"
-        " ELSE MAX(w.seq) END FROM realtime_wal AS w)"
+        " ELSE MAX(w.seq) END FROM realtime_wal_number AS w)"
     )
     vendor = vendor_of(connection)
     # Before the transaction: inside one, PostgreSQL cannot stamp the row.
@@ -131,7 +137,7 @@ def _begin(connection: BaseDatabaseWrapper, where: str, parameters: list[Any]) -
     with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE realtime_head SET epoch = %s, seq = {seq}, commit_us = {commit_us},"
-            f" epoch_us = {commit_us}, stamp = {stamp} WHERE id = 1 {where}",
+            f" epoch_us = {commit_us}, stamp = {stamp}, seen = '' WHERE id = 1 {where}",
             [epoch, now_us, now_us, now_us, now_us, *parameters],
         )
         if not cursor.rowcount:

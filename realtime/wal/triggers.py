@@ -157,10 +157,10 @@ def _connection(using: str | None) -> BaseDatabaseWrapper:
 def log_exists(using: str | None = None) -> bool:
     """Whether the tables of the log have been migrated, up to the last column that triggers
     write."""
-    from realtime.models import LogHead, WalEntry, WalRelation
+    from realtime.models import LogHead, WalEntry, WalNumber, WalRelation
 
     connection = _connection(using)
-    needed = {model._meta.db_table for model in (LogHead, WalEntry, WalRelation)}
+    needed = {model._meta.db_table for model in (LogHead, WalEntry, WalNumber, WalRelation)}
     if not needed <= set(connection.introspection.table_names()):
         return False
     # A trigger that names a column which is still to come would fail every write.
@@ -280,6 +280,11 @@ def after_migrations(using: str, **kwargs: Any) -> None:
     """Receiver of post_migrate: install the wanted triggers."""
     if not _concerns(using):
         return
+    connection = connections[using]
+    if not vendor_of(connection).triggers_survive_migrations and log_exists(using):
+        with connection.cursor() as cursor:
+            for statement in vendor_of(connection).bind_numbers:
+                cursor.execute(statement)
     restore(using)
 
 

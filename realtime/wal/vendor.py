@@ -55,9 +55,10 @@ class ChangeDetector(Protocol):
 
 
 class Numbering(Protocol):
-    """Finds the entries that have no number yet, for one sequencer and its connection.
+    """Finds the entries that have no number yet.
 
-    It may remember a shortcut, which `forget` drops at any time.
+    It may remember a snapshot of the database all of whose entries have numbers, so that a look
+    reads newer ones only. `forget` drops it at any time.
     """
 
     @property
@@ -68,11 +69,11 @@ class Numbering(Protocol):
 
     @property
     def looks_at_everything(self) -> bool:
-        """Whether the next look reads the whole backlog."""
+        """Whether the next look reads the whole log, because nothing is remembered."""
         ...
 
     def forget(self) -> None:
-        """Read the whole backlog at the next look."""
+        """Read the whole log at the next look."""
         ...
 
     def went_back(self, snapshot: str) -> bool:
@@ -81,6 +82,10 @@ class Numbering(Protocol):
 
     def remember(self, snapshot: str) -> None:
         """Every entry that this snapshot shows has a number."""
+        ...
+
+    def unnumbered(self, columns: str) -> Query:
+        """A SELECT of these columns of the entries `w` without a number, in no order."""
         ...
 
     def waiting(self) -> Query:
@@ -248,8 +253,20 @@ class Vendor(Protocol):
         ...
 
     @property
-    def tune_log(self) -> tuple[str, ...]:
-        """Statements that a migration runs once on the log's table."""
+    def index_log(self) -> tuple[str, ...]:
+        """Statements that make the indexes of the log's table that models cannot describe. They
+        run outside of a transaction and may run again."""
+        ...
+
+    @property
+    def bind_numbers(self) -> tuple[str, ...]:
+        """Statements that make triggers by which an entry's number is deleted with the entry. They
+        may run again; where Django remakes the log's table, they run after each migration."""
+        ...
+
+    @property
+    def unbind_numbers(self) -> tuple[str, ...]:
+        """Statements that drop those triggers."""
         ...
 
 

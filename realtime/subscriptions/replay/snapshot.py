@@ -241,7 +241,8 @@ class _Snapshot:
         """The commit time of this event, or of the last one kept before it, in microseconds."""
         with connections[self.alias].cursor() as cursor:
             cursor.execute(
-                "SELECT commit_us FROM realtime_wal WHERE seq <= %s ORDER BY seq DESC LIMIT 1",
+                "SELECT commit_us FROM realtime_wal_number WHERE seq <= %s"
+                " ORDER BY seq DESC LIMIT 1",
                 [seq],
             )
             row = cursor.fetchone()

@@ -1,5 +1,4 @@
-"""Change detection on PostgreSQL: always yes, because looking at the backlog, a partial index, is
-cheap."""
+"""Change detection on PostgreSQL: always yes, because a look at what is new is cheap."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from realtime.wal.vendor import Query
 _STANDSTILL_MS = 2_000
 
 # A transaction is numbered whole: if its first entry is within the batch. So a batch ends between
-# transactions. No part is joined with another: the planner misjudges how many entries wait, and
-# would choose nested loops.
+# transactions. No part of the ranking is joined with another: the planner misjudges how many
+# entries wait, and would choose nested loops.
 _RANKED = """
 WITH backlog AS (
     SELECT id, captured_us, tx, MAX(id) OVER (PARTITION BY tx) AS last_id FROM ({backlog}) AS b
@@ -31,7 +31,7 @@ _COLUMNS = "w.id, w.captured_us, COALESCE(w.txid, -w.id) AS tx"
 
 # A lock and not an update: an open transaction would keep every old version of the row.
 _LOCK = f"""
-SELECT seq, commit_us, {visibility.SNAPSHOT}, (SELECT MAX(seq) FROM realtime_wal)
+SELECT seq, commit_us, {visibility.SNAPSHOT}, (SELECT MAX(seq) FROM realtime_wal_number)
 FROM realtime_head
 WHERE id = 1{{mine}}
   AND set_config('idle_in_transaction_session_timeout', '{_STANDSTILL_MS}', true) IS NOT NULL
@@ -60,6 +60,9 @@ class PostgresqlNumbering:
 
     def remember(self, snapshot: str) -> None:
         self._seen = visibility.parse(snapshot)
+
+    def unnumbered(self, columns: str) -> Query:
+        return visibility.rows(columns, self._seen)
 
     def waiting(self) -> Query:
         return visibility.any_row(self._seen)

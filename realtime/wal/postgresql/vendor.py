@@ -12,7 +12,7 @@ from django.db import DatabaseError, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from realtime.wal.entry import Relation
-from realtime.wal.postgresql import triggers
+from realtime.wal.postgresql import numbers, triggers
 from realtime.wal.postgresql.actor import PostgresqlActorWrapper
 from realtime.wal.postgresql.catalog import PostgresqlCatalog
 from realtime.wal.postgresql.change_detector import AlwaysChanged
@@ -79,9 +79,14 @@ class Postgresql:
     now_us = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"
     begin_snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
     random_uuid = "gen_random_uuid()"
-    # The number of entries without a number changes many times a second. By statistics of one
-    # moment the planner would read the whole log to find the next few.
-    tune_log: tuple[str, ...] = ("ALTER TABLE realtime_wal ALTER COLUMN seq SET STATISTICS 0",)
+    # By transaction: see `visibility`. Writers go on meanwhile; what is left of an attempt that was
+    # interrupted is of no use.
+    index_log: tuple[str, ...] = (
+        "DROP INDEX CONCURRENTLY IF EXISTS realtime_wal_txid",
+        "CREATE INDEX CONCURRENTLY realtime_wal_txid ON realtime_wal (txid)",
+    )
+    bind_numbers: tuple[str, ...] = numbers.BIND
+    unbind_numbers: tuple[str, ...] = numbers.UNBIND
 
     def catalog(self, connection: BaseDatabaseWrapper) -> PostgresqlCatalog:
         return PostgresqlCatalog(connection)
@@ -204,7 +209,10 @@ class Postgresql:
 
     def log_bytes(self, connection: BaseDatabaseWrapper) -> int | None:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_total_relation_size('realtime_wal')")
+            cursor.execute(
+                "SELECT pg_total_relation_size('realtime_wal')"
+                " + pg_total_relation_size('realtime_wal_number')"
+            )
             return int(cursor.fetchone()[0])
 
 

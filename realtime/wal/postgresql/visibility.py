@@ -1,14 +1,22 @@
 """Finds the entries without a number on PostgreSQL, at a cost that depends on new entries only.
 
-An open transaction anywhere on the server keeps dead rows alive, and its own rows are in the index
-before they are visible. A search of the backlog from its beginning reads both at every look: after
-an hour of one idle transaction a look takes seconds. So a sequencer remembers a database snapshot
-all of whose entries are numbered. Entries that become visible later belong to a transaction that
-was running in this snapshot, or to a newer one; transactions that still run are skipped unread.
+An entry is never updated, so nothing in it and in no index of it says whether it has a number. But
+a sequencer knows a database snapshot all of whose entries are numbered; the head row keeps one for
+those that begin. Entries that become visible later belong to a transaction that was running in
+this snapshot, or to a newer one, so they are few and an index on the transaction finds them;
+transactions that still run are skipped unread. Of these entries, those without a number are new: an
+older snapshot than necessary costs time and is as right. The ids of transactions are those of 64
+bits, which do not come round, and those of top-level transactions, also for what a savepoint or a
+prepared transaction wrote.
 
 The fragments below decide within one statement and by its snapshot. If one statement found a
 transaction finished and the next one read it, a transaction that depends on it could be numbered
-first. The caller looks at everything from time to time.
+first.
+
+Ids of transactions in rows that were restored from another server mean nothing here. The head row
+that came with them is not this log's (`Vendor.is_own`), so an epoch begins, no snapshot is known,
+and all entries are compared with all numbers once. Later looks do not read such rows either: an
+entry that can be seen has the id of a transaction that is over, or of the reader's own.
 """
 
 from __future__ import annotations
@@ -17,16 +25,23 @@ from dataclasses import dataclass
 
 SNAPSHOT = "pg_current_snapshot()::text"
 
-# Each condition is its own range of the index on (txid, id). Parameters: `Visibility.parameters`.
+# Above the id of every transaction of which the statement sees rows.
+_NEWEST = (
+    "GREATEST(pg_snapshot_xmax(pg_current_snapshot())::text::bigint,"
+    " pg_current_xact_id_if_assigned()::text::bigint + 1)"
+)
+# Each condition is its own range of the index on txid. Parameters: `Visibility.parameters`.
 _CONDITIONS = (
-    "w.txid >= %s::bigint",
+    f"w.txid >= %s::bigint AND w.txid < {_NEWEST}",
     "w.txid IN (SELECT tx FROM unnest(%s::bigint[]) AS tx"
     " WHERE pg_visible_in_snapshot(tx::text::xid8, pg_current_snapshot()))",
     "w.txid IS NULL",
 )
-_NEW = "SELECT {columns} FROM realtime_wal AS w WHERE w.seq IS NULL AND {condition}"
-
-EVERYTHING = "SELECT {columns} FROM realtime_wal AS w WHERE w.seq IS NULL"
+EVERYTHING = (
+    "SELECT {columns} FROM realtime_wal AS w WHERE"
+    " NOT EXISTS (SELECT 1 FROM realtime_wal_number AS n WHERE n.entry_id = w.id)"
+)
+_NEW = EVERYTHING + " AND {condition}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +74,7 @@ def rows(columns: str, seen: Visibility | None) -> tuple[str, list[int | list[in
 def any_row(seen: Visibility | None) -> tuple[str, list[int | list[int]]]:
     """SQL and parameters for whether there is any such entry."""
     if seen is None:
-        # In the order of the index, so that the planner uses the index.
-        everything = "SELECT 1 FROM realtime_wal WHERE seq IS NULL ORDER BY txid, id LIMIT 1"
-        return f"(({everything}) IS NOT NULL)", []
+        return f"EXISTS ({EVERYTHING.format(columns='1')})", []
     parts = (
         f"EXISTS ({_NEW.format(columns='1', condition=condition)})" for condition in _CONDITIONS
     )

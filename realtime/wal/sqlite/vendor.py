@@ -46,7 +46,12 @@ class Sqlite:
     now_us = triggers.NOW_US
     begin_snapshot = "BEGIN DEFERRED"
     random_uuid = _RANDOM_UUID
-    tune_log: tuple[str, ...] = ()
+    index_log: tuple[str, ...] = ()
+    bind_numbers: tuple[str, ...] = (
+        "CREATE TRIGGER IF NOT EXISTS realtime_wal_deleted AFTER DELETE ON realtime_wal"
+        " BEGIN DELETE FROM realtime_wal_number WHERE entry_id = OLD.id; END",
+    )
+    unbind_numbers: tuple[str, ...] = ("DROP TRIGGER IF EXISTS realtime_wal_deleted",)
 
     def catalog(self, connection: BaseDatabaseWrapper) -> SqliteCatalog:
         return SqliteCatalog(connection)

@@ -39,8 +39,9 @@ class Entry:
 def read_log(orm: OrmProcess) -> list[Entry]:
     """The changes of notes, in order."""
     rows = orm.sql(
-        "SELECT seq, commit_us, op, pk_text, old, new FROM realtime_wal "
-        "WHERE table_name IN ('zoo_note', 'public.zoo_note') AND seq IS NOT NULL ORDER BY seq"
+        "SELECT n.seq, n.commit_us, w.op, w.pk_text, w.old, w.new FROM realtime_wal_number AS n"
+        " JOIN realtime_wal AS w ON w.id = n.entry_id"
+        " WHERE w.table_name IN ('zoo_note', 'public.zoo_note') ORDER BY n.seq"
     )
 
     def image(value: Any) -> Row | None:

@@ -249,7 +249,10 @@ async def test_a_log_that_lost_its_end_begins_a_new_epoch_and_clients_are_told(
 
         def lose_the_end() -> None:
             with connection.cursor() as cursor:
-                cursor.execute("DELETE FROM realtime_wal WHERE seq > 2")
+                cursor.execute(
+                    "DELETE FROM realtime_wal WHERE id IN"
+                    " (SELECT entry_id FROM realtime_wal_number WHERE seq > 2)"
+                )
                 cursor.execute("UPDATE realtime_head SET seq = 2")
 
         await db(lose_the_end)

@@ -107,6 +107,16 @@ def test_entries_that_are_missing_right_before_the_head_are_a_gap_too() -> None:
     check_sound()
 
 
+def test_entries_that_were_restored_without_their_numbers_are_mended() -> None:
+    write(3)
+    before = read_head(connection)
+    # One in the middle: behind the last one it would only wait.
+    sql("DELETE FROM realtime_wal_number WHERE seq = 2")
+    assert "1 entries have no number and never get one" in run()
+    assert read_head(connection).epoch != before.epoch
+    check_sound()
+
+
 def test_entries_without_their_relation_are_passed_by_a_tailer_and_mended() -> None:
     write(2)
     epoch = read_head(connection).epoch
@@ -148,6 +158,7 @@ def test_ids_that_are_taken_are_passed_over() -> None:
     sql("SELECT setval(pg_get_serial_sequence('realtime_wal', 'id'), 1, false)")
     most = max(WalEntry.objects.values_list("id", flat=True))
     sql("UPDATE realtime_wal SET id = id - %s", most - 3)
+    sql("UPDATE realtime_wal_number SET entry_id = entry_id - %s", most - 3)
     assert "New entries would get ids that are taken" in run()
     check_sound()
     write(1)

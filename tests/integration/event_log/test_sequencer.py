@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError, connection, connections, transaction
+from django.test.utils import CaptureQueriesContext
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.django import TransactionTestCase
@@ -16,7 +17,7 @@ from hypothesis.extra.django import TransactionTestCase
 from realtime.event_log import sequencer
 from realtime.event_log.event import to_event
 from realtime.event_log.table import Relations, read_rows, seq_at
-from realtime.models import WalEntry
+from realtime.models import WalEntry, WalNumber
 from realtime.wal.clock import now_us
 from realtime.wal.entry import Relation
 from realtime.wal.head import begin_epoch, read_head, renew_epoch
@@ -137,6 +138,7 @@ def test_timestamps_rise_whatever_the_clocks_say_and_never_precede_the_capture(
     assert read_head(connection).commit_us == stamps[-1]
 
 
+@several_writers
 def test_a_late_entry_is_numbered_late_and_holds_nobody_up() -> None:
     early = entry(id=10)
     late = entry(id=12)
@@ -144,6 +146,100 @@ def test_a_late_entry_is_numbered_late_and_holds_nobody_up() -> None:
     straggler = entry(id=11)  # its id was drawn before, its transaction committed after
     sequencer.number(connection)
     assert [id_ for _, id_ in numbered()] == [early.id, late.id, straggler.id]
+
+
+@pytest.mark.skipif(POSTGRESQL, reason="PostgreSQL draws ids before the commit, in any order")
+def test_ids_rise_on_sqlite_whatever_was_deleted_or_rolled_back() -> None:
+    ids = [entry().id for _ in range(3)]
+    sequencer.number(connection)
+    with pytest.raises(RuntimeError), transaction.atomic():
+        entry()
+        raise RuntimeError
+    WalEntry.objects.all().delete()
+    ids.append(entry().id)
+    assert ids == sorted(set(ids))
+    assert sequencer.number(connection) == 1
+    assert numbered() == [(4, ids[-1])]
+
+
+def test_numbering_writes_to_no_entry() -> None:
+    Note.objects.bulk_create([Note(title=str(n)) for n in range(5)])
+    before = versions()
+    sequencer.number(connection)
+    assert [seq for seq, _ in numbered()] == [1, 2, 3, 4, 5]
+    assert versions() == before
+
+
+def versions() -> list[Any]:
+    """The entries as the table has them; on PostgreSQL with who wrote this version, and where."""
+    version = "xmin::text, ctid::text, *" if POSTGRESQL else "*"
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {version} FROM realtime_wal ORDER BY id")
+        return list(cursor.fetchall())
+
+
+def test_a_number_goes_with_its_entry_whoever_deletes_it() -> None:
+    Note.objects.bulk_create([Note(title=str(n)) for n in range(4)])
+    sequencer.number(connection)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "DELETE FROM realtime_wal WHERE id IN (SELECT entry_id FROM realtime_wal_number"
+            " WHERE seq <= 2)"
+        )
+    assert list(WalNumber.objects.values_list("seq", flat=True).order_by("seq")) == [3, 4]
+
+
+def test_a_log_that_was_emptied_by_hand_numbers_ids_that_come_again() -> None:
+    Note.objects.bulk_create([Note(title=str(n)) for n in range(4)])
+    sequencer.number(connection)
+    with connection.cursor() as cursor:
+        if POSTGRESQL:
+            cursor.execute("TRUNCATE realtime_wal RESTART IDENTITY")
+        else:
+            cursor.execute("DELETE FROM realtime_wal")
+            cursor.execute("DELETE FROM sqlite_sequence WHERE name = 'realtime_wal'")
+    assert not WalNumber.objects.exists()
+    Note.objects.create(title="after")
+    assert WalEntry.objects.get().id == 1
+    assert sequencer.number(connection) == 1
+    assert [seq for seq, _ in numbered()] == [5]
+
+
+@several_writers
+def test_entries_of_another_server_are_numbered_once_and_not_looked_at_again() -> None:
+    """As after a restore: their transactions have ids that are still to come here."""
+    own = sequencer.Sequencer()
+    Note.objects.create(title="own")
+    assert own.number(connection) == 1
+    foreign = [entry(txid=2**50 + n).id for n in range(3)]
+    assert not own.look(connection).waiting
+    with connection.cursor() as cursor:
+        # A restored head row names its own writer, which is another than the row's.
+        cursor.execute("UPDATE realtime_head SET stamp = '1:2.3.4'")
+    before = read_head(connection)
+    restored = sequencer.Sequencer()
+    assert restored.look(connection).waiting
+    assert restored.number(connection) == 3
+    assert [id_ for _, id_ in numbered()][1:] == foreign
+    assert read_head(connection).epoch == before.epoch
+    Note.objects.create(title="later")
+    with CaptureQueriesContext(connection) as captured:
+        assert restored.look(connection).waiting
+    assert "w.txid <" in captured[-1]["sql"]
+    assert restored.number(connection) == 1
+    assert not sequencer.Sequencer().look(connection).waiting
+
+
+@several_writers
+def test_a_new_sequencer_begins_where_the_last_one_stood() -> None:
+    Note.objects.bulk_create([Note(title=str(n)) for n in range(3)])
+    assert sequencer.number(connection) == 3
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_snapshot_xmax(seen::pg_snapshot)::text FROM realtime_head")
+        (following,) = cursor.fetchone()
+    with CaptureQueriesContext(connection) as captured:
+        assert not sequencer.Sequencer().look(connection).waiting
+    assert f"w.txid >= {following}" in captured[-1]["sql"].replace("'", "")
 
 
 def test_a_crash_before_the_commit_leaves_everything_as_it_was() -> None:

@@ -15,7 +15,7 @@ from realtime.event_log import sequencer
 from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.reader import LogReader
 from realtime.event_log.ring import EventLog
-from realtime.models import Process, WalEntry
+from realtime.models import Process, WalEntry, WalNumber
 from realtime.process import registry, worker
 from realtime.process.heartbeat import HeartbeatTiming
 from realtime.process.hub import hub
@@ -232,7 +232,7 @@ async def test_a_worker_that_ends_has_no_row(layer: str) -> None:
 
 def write_old(count: int) -> None:
     write(count)
-    WalEntry.objects.update(commit_us=1)
+    WalNumber.objects.update(commit_us=1)
 
 
 async def nothing_kept() -> None:

@@ -18,7 +18,7 @@ from django.test import override_settings
 
 from realtime.bus.mailbox import Mailbox
 from realtime.event_log import sequencer
-from realtime.models import Process, WalEntry
+from realtime.models import Process, WalEntry, WalNumber
 from realtime.process import registry
 from realtime.process.maintenance import Maintenance
 from realtime.process.registry import Report
@@ -53,7 +53,7 @@ def write(count: int, body: str = "") -> None:
 
 def write_old(count: int) -> None:
     write(count)
-    WalEntry.objects.update(commit_us=1)
+    WalNumber.objects.update(commit_us=1)
 
 
 def test_runworker_does_its_work_and_ends_cleanly_on_sigterm(redis: Redis, tmp_path: Path) -> None:
