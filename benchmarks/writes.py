@@ -8,6 +8,8 @@ of capture is larger than on a disk):
   run, in alternation; see benchmarks/capture.py.
 * numbering (PostgreSQL): changes per second, compared with a plain UPDATE; see
   benchmarks/numbering.py.
+* database WAL (PostgreSQL): bytes of PostgreSQL's own write-ahead log for each change, by what
+  happens to it; see benchmarks/database_wal.py.
 * arrival: milliseconds from before the write to the frame, at some rates of change, with many
   sockets that get a share of the changes each; see benchmarks/arrival.py.
 * idle: percent of a core that a server with those sockets uses while no row is written, with its
@@ -30,14 +32,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import arrival, numbering
+from benchmarks import arrival, database_wal, numbering
 from benchmarks.capture import CAPTURED, PLAIN, capture
-from benchmarks.chart import Panel, groups, spans
+from benchmarks.chart import Panel, bars, groups, spans
 from benchmarks.databases import VENDORS, url_of
 from benchmarks.report import Comparison, add_options, conclude, ratios, say, spread, table
 from tests.acceptance.support.server import environment, make_database, running
 
-PARTS = ("capture", "numbering", "arrival", "idle")
+PARTS = ("capture", "numbering", "wal", "arrival", "idle")
 TAILING, NOT_TAILING = "with its tailer", "without one"
 QUANTILES = ("p50", "p95", "p99")
 
@@ -63,6 +65,13 @@ def measure_numbering(arguments: argparse.Namespace) -> dict[str, list[float]]:
         rounds=arguments.rounds, entries=arguments.entries, batch=1_000, open=False, really=True
     )
     return numbering.measure(options)["changes_per_second"]
+
+
+def measure_wal(arguments: argparse.Namespace) -> dict[str, list[float]]:
+    import django
+
+    django.setup()
+    return database_wal.measure(arguments.rounds, arguments.entries)
 
 
 async def measure_server(database: Path, arguments: argparse.Namespace) -> Found:
@@ -101,6 +110,8 @@ def measure(vendor: str, arguments: argparse.Namespace) -> Found:
             found["capture"] = measure_capture(arguments)
         if "numbering" in arguments.only and vendor == "postgresql":
             found["numbering"] = measure_numbering(arguments)
+        if "wal" in arguments.only and vendor == "postgresql":
+            found["wal"] = measure_wal(arguments)
         from django.apps import apps
         from django.db import connections
 
@@ -123,6 +134,8 @@ def tables(found: Found, vendor: str) -> None:
     told(["µs a row, plain", CAPTURED], rows)
     numbered = found.get("numbering", {})
     told(["changes a second"], [[name, spread(rates)] for name, rates in numbered.items()])
+    written = found.get("wal", {})
+    told(["bytes a change"], [[name, spread(sizes)] for name, sizes in written.items()])
     rows = []
     for rate, rounds in found.get("arrival", {}).items():
         quantiles = [spread([one[key] for one in rounds], 1) for key in QUANTILES]
@@ -157,6 +170,10 @@ def drawn(results: Mapping[str, Found], sockets: int) -> list[Panel]:
             }
             title = f"What capture costs a writer, {VENDORS[vendor]}"
             panels.append(groups(title, deeds, "microseconds a row", ours=CAPTURED))
+        if "wal" in found:
+            sizes = {name: middle(values) for name, values in found["wal"].items()}
+            title = f"Bytes that {VENDORS[vendor]} writes to its own log for a change"
+            panels.append(bars(title, sizes, "bytes", ours=database_wal.ALL))
     arrivals = {
         f"{VENDORS[vendor]}, {int(rate):,} a second": {
             key: middle([one[key] for one in rounds]) for key in QUANTILES
@@ -198,7 +215,9 @@ def main() -> None:
     parser.add_argument("--server", choices=("daphne", "uvicorn"), default="daphne")
     parser.add_argument("--single", type=int, default=300, help="rows of the single writes")
     parser.add_argument("--bulk", type=int, default=5_000, help="rows of the bulk writes")
-    parser.add_argument("--entries", type=int, default=100_000, help="changes to number")
+    parser.add_argument(
+        "--entries", type=int, default=100_000, help="changes to number, a multiple of 4,000"
+    )
     parser.add_argument("--sockets", type=int, default=1_000)
     parser.add_argument("--rates", nargs="+", type=int, default=(100, 500, 2_000))
     parser.add_argument(
