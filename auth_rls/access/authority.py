@@ -226,8 +226,8 @@ def columns_read(model: type[models.Model], *, snapshot: PolicySnapshot | None =
 
 
 def renew(subject: Subject) -> Subject | None:
-    """The subject with its user read again. None when the user is inactive, or has been deleted
-    since the subject was made."""
+    """The subject with its user read again. None when the user is inactive, or has been deleted or
+    hidden by its default manager since the subject was made."""
     return renew_all([subject])[0]
 
 
@@ -241,7 +241,8 @@ def renew_all(
     found: dict[Any, Any] = {}
     wanted = list({key for key in keys if key is not None})
     model = get_user_model()
-    manager = model._base_manager.using(primary(model))
+    # The default manager: a user whom it hides is refused by the handshake, too.
+    manager = model._default_manager.using(primary(model))
     for start in range(0, len(wanted), 500):
         found.update(manager.in_bulk(wanted[start : start + 500]))
     if snapshot is not None and snapshot.past is not None:

@@ -73,7 +73,9 @@ class Past:
             if pk not in keys:
                 continue
             if row is None:
-                # The user was created since, and had no permission then.
+                # The user was created since, and had no rights then.
+                if pk in found:
+                    found[pk] = _without_rights(found[pk])
                 continue
             user = copy.copy(found[pk]) if pk in found else model(pk=pk)
             for name, value in _values(model, row).items():
@@ -155,6 +157,13 @@ class Past:
 
     def _of(self, model: Any) -> Mapping[Any, Then]:
         return self._rows.get(model, {})
+
+
+def _without_rights(user: Any) -> Any:
+    bare = copy.copy(user)
+    if any(field.name == "is_superuser" for field in user._meta.concrete_fields):
+        bare.is_superuser = False
+    return bare
 
 
 def _made(model: Any, row: Mapping[str, Any]) -> Any:

@@ -21,7 +21,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.fields.proxy import OrderWrt
 from django.utils import timezone
 
-from auth_rls.predicates.kinds import OPAQUE, Kind, from_row
+from auth_rls.predicates.kinds import OPAQUE, Kind, from_image, from_row
 from auth_rls.sql.columns import Column, columns_of, value_field
 from auth_rls.sql.primary import primary
 from auth_rls.sql.stored_types import fit_of
@@ -129,7 +129,10 @@ def _of_kind(column: Column, value: Any) -> object:
     match column.kind:
         case Kind.BOOL | Kind.INT | Kind.FLOAT:
             return from_row(column.kind, value)
-        case Kind.TEXT | Kind.UUID | Kind.INET:
+        case Kind.TEXT:
+            # As of the stream: SQLite stores a text with NUL characters, and no door compares it.
+            return from_image(column.kind, str(value))
+        case Kind.UUID | Kind.INET:
             return from_row(column.kind, str(value))
         case Kind.DECIMAL if column.scale is not None:
             return _rounded(value, column.scale)

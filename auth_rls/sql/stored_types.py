@@ -56,12 +56,20 @@ def look(aliases: Iterable[str], seconds: float | None = None) -> None:
             # Django gives the same list until a model is added.
             if known_for is installed and (seconds is None or now - at < seconds):
                 continue
-            _read[alias] = now, installed
+            first = alias not in _known
+            if not first:
+                # Meanwhile others go by what is known. While nothing is, they read it, too.
+                _read[alias] = now, installed
         try:
-            _known[alias] = _fits(alias, installed)
+            found = _fits(alias, installed)
         except DatabaseError:
             with _lock:
                 _read.pop(alias, None)
+            continue
+        with _lock:
+            _known[alias] = found
+            if first:
+                _read[alias] = now, installed
 
 
 def forget(**kwargs: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, Group, User
+from django.db import models
 
 from auth_rls import Subject, permitted, visible
 from auth_rls.access.authority import columns_read, renew, renew_all, row_predicate, watched
@@ -432,6 +433,15 @@ def test_a_deleted_user_is_not_renewed() -> None:
     ada = user()
     subject = Subject.from_user(fresh(ada))
     ada.delete()
+    assert renew(subject) is None
+
+
+def test_a_user_whom_the_default_manager_hides_since_is_not_renewed(monkeypatch: Any) -> None:
+    subject = Subject.from_user(user())
+    hiding = models.Manager()
+    hiding.model = User
+    monkeypatch.setattr(hiding, "get_queryset", lambda: models.QuerySet(User).none())
+    monkeypatch.setitem(User._meta.__dict__, "default_manager", hiding)
     assert renew(subject) is None
 
 

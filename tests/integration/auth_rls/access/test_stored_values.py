@@ -96,6 +96,16 @@ def test_a_field_that_converts_is_judged_by_what_it_stores(ada: Any, client: API
     assert place.code == "BEE"
 
 
+def test_a_text_with_nul_is_unknown_before_it_is_stored_and_after(ada: Any) -> None:
+    """SQLite stores it, and the doors that read compare it with nothing."""
+    policy(with_check={"not": {"city": "x"}}, on="zoo.add_place")
+    place = Place(city="x\0")
+    assert "city" not in row_of(place)
+    assert not ada.has_perm("zoo.add_place", place)
+    with pytest.raises(PolicyDenied):
+        check_add(place, ada)
+
+
 def test_a_field_that_only_the_database_knows_is_judged_when_it_is_stored(
     ada: Any, client: APIClient
 ) -> None:
