@@ -24,8 +24,7 @@ from auth_rls.policy.definition import (
     PolicyProblem,
     Understood,
     codename_of,
-    denying,
-    understand,
+    in_force,
 )
 from auth_rls.policy.rules import PolicyRule
 from auth_rls.predicates.predicate import Select
@@ -157,15 +156,11 @@ def stored_definitions() -> list[Definition]:
 
 
 def _applied(definition: Definition) -> Understood | None:
-    try:
-        understood = understand(definition)
-    except PolicyProblem as problem:
+    understood, problem = in_force(definition)
+    if problem is None:
+        _logged.pop(definition.name, None)
+    else:
         _log_once(definition, problem)
-        try:
-            return denying(definition)
-        except PolicyProblem:
-            return None  # The model is not known, so there is nothing to deny.
-    _logged.pop(definition.name, None)
     return understood
 
 

@@ -25,10 +25,8 @@ from auth_rls.export.subject_functions import Holding, Users
 from auth_rls.policy.definition import (
     ACTIONS,
     Definition,
-    PolicyProblem,
     Understood,
-    denying,
-    understand,
+    in_force,
 )
 from auth_rls.policy.rules import PolicyRule
 from auth_rls.predicates.kinds import Kind
@@ -196,17 +194,13 @@ def _parent_rows(
 
 
 def _understood(definition: Definition, notes: list[str]) -> Understood | None:
-    try:
-        return understand(definition)
-    except PolicyProblem as problem:
+    understood, problem = in_force(definition)
+    if problem is not None:
         notes.append(
             f"policy {definition.name!r} cannot be used and denies: "
             f"{problem.field}: {problem.message}"
         )
-    try:
-        return denying(definition)
-    except PolicyProblem:
-        return None  # The model is not known, so there is nothing to deny.
+    return understood
 
 
 def _table(model: type[models.Model], locate: Locate) -> Table:

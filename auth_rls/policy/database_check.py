@@ -28,10 +28,10 @@ from auth_rls.predicates.predicate import (
     Const,
     Not,
     Predicate,
-    Ref,
     RefTest,
     Select,
     Test,
+    has_refs,
     tests,
 )
 from auth_rls.sql import stored_types
@@ -149,8 +149,6 @@ def _for_nobody(predicate: Predicate) -> Predicate:
         where = _for_nobody(value.where)
         selected = Select(value.model, value.column, where, value.prefix, value.kind)
         return Test(predicate.column, predicate.op, selected)
-    if isinstance(value, Ref) or (
-        isinstance(value, tuple) and any(isinstance(item, Ref) for item in value)
-    ):
+    if has_refs(value):
         return Test(predicate.column, "isnull", False)
     return predicate

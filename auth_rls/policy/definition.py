@@ -121,6 +121,18 @@ def denying(definition: Definition) -> Understood:
     return Understood(model, action, rule)
 
 
+def in_force(definition: Definition) -> tuple[Understood | None, PolicyProblem | None]:
+    """The policy as it is applied, and why it cannot be used, if it cannot. Then its denial is
+    applied; none where even the model is not known."""
+    try:
+        return understand(definition), None
+    except PolicyProblem as problem:
+        try:
+            return denying(definition), problem
+        except PolicyProblem:
+            return None, problem  # There is nothing to deny.
+
+
 def target(definition: Definition) -> tuple[type[models.Model], str]:
     """The model whose rows the permission is about, and the action. Raises PolicyProblem."""
     app_label, _, codename = definition.permission.partition(".")

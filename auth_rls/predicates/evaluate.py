@@ -23,10 +23,10 @@ from auth_rls.predicates.predicate import (
     Const,
     Not,
     Predicate,
-    Ref,
     RefTest,
     Select,
     Test,
+    has_refs,
 )
 
 Matcher = Callable[[Mapping[str, object]], "bool | None"]
@@ -114,9 +114,7 @@ def _any(parts: tuple[Matcher, ...]) -> Matcher:
 
 def _test(test: Test, meter: Meter | None) -> Matcher:
     column, op, value = test.column, test.op, test.value
-    if isinstance(value, Ref | Select) or (
-        isinstance(value, tuple) and any(isinstance(item, Ref) for item in value)
-    ):
+    if isinstance(value, Select) or has_refs(value):
         raise ValueError(f"{column}__{op} is not bound to a subject")
     operator = operator_of(op)
     if operator.pattern is not None:

@@ -100,6 +100,13 @@ class RefTest:
     value: Any
 
 
+def has_refs(value: object) -> bool:
+    """Whether a value of a Test, which is no Select, is or holds a Ref: binding replaces it."""
+    return isinstance(value, Ref) or (
+        isinstance(value, tuple) and any(isinstance(item, Ref) for item in value)
+    )
+
+
 Predicate: TypeAlias = Const | All | Any_ | Not | Test | RefTest
 
 TRUE = Const(True)

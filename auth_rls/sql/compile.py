@@ -24,10 +24,10 @@ from auth_rls.predicates.predicate import (
     Const,
     Not,
     Predicate,
-    Ref,
     RefTest,
     Select,
     Test,
+    has_refs,
 )
 from auth_rls.predicates.simplify import simplify
 from auth_rls.sql.columns import Column, columns_of
@@ -127,9 +127,7 @@ def _comparison(
     value = predicate.value
     if isinstance(value, Select):
         return _membership(column, value, positive)
-    if isinstance(value, Ref) or (
-        isinstance(value, tuple) and any(isinstance(item, Ref) for item in value)
-    ):
+    if has_refs(value):
         raise ValueError(f"{predicate.column}__{predicate.op} is not bound to a subject")
     if operator_of(predicate.op).sql is None:
         raise ValueError(f"operator {predicate.op!r} has no exact SQL")
