@@ -286,6 +286,7 @@ def _explanation(asked: Question, permission: str) -> Explanation:
 
 
 def stored_row(model: type[models.Model], pk: str) -> models.Model:
+    """The row with this primary key, as people write it. Raises ExplainError."""
     # No manager: policies also decide about rows that a manager hides.
     rows: models.QuerySet[models.Model] = models.QuerySet(model, using=primary(model))
     try:

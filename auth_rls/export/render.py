@@ -110,12 +110,12 @@ class _Dialect(Postgresql):
         if not any(isinstance(value, Raw) for value in values):
             # Sorted, so that equal policies give equal text.
             return super().in_list(column, sorted(values, key=repr), operand)
-        places, params = [], []
+        placeholders, params = [], []
         for value in values:
-            place, found = self.literal(column, value)
-            places.append(place)
+            placeholder, found = self.literal(column, value)
+            placeholders.append(placeholder)
             params += found
-        return f"{operand} = ANY(ARRAY[{', '.join(places)}])", params
+        return f"{operand} = ANY(ARRAY[{', '.join(placeholders)}])", params
 
     def folded_value(self, value: Any) -> Any:
         if isinstance(value, Raw):

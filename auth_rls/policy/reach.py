@@ -36,7 +36,7 @@ def open_columns(model: type[models.Model]) -> Columns | None:
     all but those that hold secrets. None for a model that is not open. A proxy counts as the model
     of its table."""
     model = model._meta.concrete_model or model
-    found = [named for ask in _publishers if (named := ask(model)) is not None]
+    found = [named for published in _publishers if (named := published(model)) is not None]
     if model._meta.label_lower in conf.current().policy_models:
         found.append(without_secrets(model))
     columns = frozenset(str(field.column) for field in model._meta.local_concrete_fields)

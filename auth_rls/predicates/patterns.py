@@ -163,9 +163,9 @@ class _Segment:
     length: int
     texts: tuple[tuple[int, str], ...]
 
-    def at(self, text: str, place: int) -> bool:
+    def at(self, text: str, index: int) -> bool:
         """Whether the segment matches at this index; the text must be long enough."""
-        return all(text.startswith(piece, place + offset) for offset, piece in self.texts)
+        return all(text.startswith(piece, index + offset) for offset, piece in self.texts)
 
     def find(self, text: str, start: int, end: int) -> int:
         """The first index from `start` to `end` at which the segment matches; -1 for none."""
@@ -175,18 +175,18 @@ class _Segment:
         last = end - self.length
         # Trying the indices at which the longest literal occurs is fast, unless there are many.
         patience = 16 + (end - start) // (16 * len(self.texts))
-        place = start
-        while place <= last:
-            found = text.find(piece, place + offset, last + offset + len(piece))
+        index = start
+        while index <= last:
+            found = text.find(piece, index + offset, last + offset + len(piece))
             if found < 0:
                 return -1
-            place = found - offset
-            if self.at(text, place):
-                return place
-            place += 1
+            index = found - offset
+            if self.at(text, index):
+                return index
+            index += 1
             patience -= 1
             if not patience:
-                return self._scan(text, place, end)
+                return self._scan(text, index, end)
         return -1
 
     def _scan(self, text: str, start: int, end: int) -> int:
@@ -201,10 +201,10 @@ class _Segment:
         wild = ((1 << self.length) - 1) & ~literal
         masks = {char: mask | wild for char, mask in masks.items()}
         reached, whole = 0, 1 << (self.length - 1)
-        for place in range(start, end):
-            reached = (reached << 1 | 1) & masks.get(text[place], wild)
+        for index in range(start, end):
+            reached = (reached << 1 | 1) & masks.get(text[index], wild)
             if reached & whole:
-                return place + 1 - self.length
+                return index + 1 - self.length
         return -1
 
 
@@ -242,12 +242,12 @@ def _in_order(segments: Sequence[_Segment]) -> TextTest:
         end = len(text) - tail.length
         if len(text) < shortest or not head.at(text, 0) or not tail.at(text, end):
             return False
-        place = head.length
+        index = head.length
         for segment in middle:
-            place = segment.find(text, place, end)
-            if place < 0:
+            index = segment.find(text, index, end)
+            if index < 0:
                 return False
-            place += segment.length
+            index += segment.length
         return True
 
     return test

@@ -65,10 +65,10 @@ def _flatten(
         return neutral
     if len(parts) == 1:
         return next(iter(parts))
-    return kind(tuple(sorted(parts, key=_place)))
+    return kind(tuple(sorted(parts, key=_sort_key)))
 
 
-def _place(predicate: Predicate) -> tuple[str, ...]:
+def _sort_key(predicate: Predicate) -> tuple[str, ...]:
     """The sort key of a part among its siblings; of a long list only the least value counts."""
     if isinstance(predicate, Test):
         value = predicate.value
@@ -79,7 +79,9 @@ def _place(predicate: Predicate) -> tuple[str, ...]:
         ref = predicate.ref
         return "reference", ref.source, *ref.path, predicate.op, repr(predicate.value)
     if isinstance(predicate, Not):
-        return "tnot", *_place(predicate.part)
+        return "tnot", *_sort_key(predicate.part)
     if isinstance(predicate, Const):
         return ("const",)
-    return type(predicate).__name__.lower(), *(" ".join(_place(part)) for part in predicate.parts)
+    return type(predicate).__name__.lower(), *(
+        " ".join(_sort_key(part)) for part in predicate.parts
+    )

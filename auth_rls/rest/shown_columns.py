@@ -40,8 +40,8 @@ def resolve(model: type[models.Model], names: Path) -> Target | None:
     name; after the column may come the transforms of a lookup."""
     relations: list[str] = []
     reached: list[type[models.Model]] = []
-    for place, name in enumerate(names):
-        related = _relation(model, name) if place + 1 < len(names) else None
+    for index, name in enumerate(names):
+        related = _relation(model, name) if index + 1 < len(names) else None
         if related is not None:
             relations.append(related[0])
             model = related[1]
@@ -50,7 +50,7 @@ def resolve(model: type[models.Model], names: Path) -> Target | None:
         column = _column(model, name)
         if column is None:
             return None
-        return Target(tuple(relations), column, tuple(reached), names[place + 1 :])
+        return Target(tuple(relations), column, tuple(reached), names[index + 1 :])
     return None
 
 

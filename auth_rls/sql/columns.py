@@ -103,14 +103,14 @@ def schema_of(model: type[models.Model]) -> TableSchema:
     relations = {
         name: (field.related_model._meta.label, str(field.target_field.name))
         for name, found in owners.items()
-        for field in _untyped(found)
+        for field in _fields_of(found)
         if field.remote_field is not None and name in columns
     }
     return TableSchema(model._meta.label, columns, relations=relations)
 
 
-def _untyped(columns: Iterable[Column]) -> Iterator[Any]:
-    """Their fields; the stubs do not know what a relation has."""
+def _fields_of(columns: Iterable[Column]) -> Iterator[Any]:
+    """Their fields, without the stubs' type, which lacks the attributes of a relation."""
     return (column.field for column in columns)
 
 

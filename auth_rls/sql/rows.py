@@ -71,7 +71,7 @@ def _set_when_saved(field: Any, instance: models.Model, adding: bool) -> bool:
         or (adding and field.primary_key and value is None)
         # A file that is not in its storage yet may get another name there.
         or (isinstance(value, File) and not getattr(value, "_committed", False))
-        or not _djangos(field, "pre_save")
+        or not _is_djangos(field, "pre_save")
     )
 
 
@@ -89,8 +89,8 @@ def _value(field: Any, instance: models.Model) -> Any:
 def canonical(column: Column, value: Any) -> object:
     """`value`, a Python value of the column's field, as predicates compare it; NULL is None.
 
-    Predicates compare what is stored, so a field that converts (`get_prep_value`) is asked for
-    the value that it stores.
+    Predicates compare what is stored: of a field that converts (`get_prep_value`), the value that
+    it stores.
 
     Raises ValueError, TypeError, ArithmeticError or ValidationError for what cannot be stored
     in the column, and for a field of which only the database knows what it stores.
@@ -112,15 +112,15 @@ def canonical(column: Column, value: Any) -> object:
 
 
 def canonical_in(column: Column, value: Any, connection: BaseDatabaseWrapper) -> object:
-    """As `canonical`, of a column in this database: a field that converts for a database in ways of
-    its own is asked for what it stores there. Raises what `canonical` raises, and what the field
+    """As `canonical`, of a column in this database: of a field that converts for a database in ways
+    of its own, the value that it stores there. Raises what `canonical` raises, and what the field
     does."""
     field: Any = value_field(column.field)
-    if column.kind in OPAQUE or all(_djangos(field, hook) for hook in _IN_DATABASE):
+    if column.kind in OPAQUE or all(_is_djangos(field, hook) for hook in _IN_DATABASE):
         return canonical(column, value)
     stored = field.get_db_prep_save(value, connection)
     plain: Any = getattr(models, field.get_internal_type())
-    return _of_kind(column, plain.to_python(_like(plain, field), stored))
+    return _of_kind(column, plain.to_python(_plain_field(plain, field), stored))
 
 
 def _of_kind(column: Column, value: Any) -> object:
@@ -147,7 +147,7 @@ def converts(field: models.Field[Any, Any]) -> bool:
     """Whether a field's values in Python are others than those in its column: it overrides how
     Django converts them."""
     source = value_field(field)
-    return not all(_djangos(source, hook) for hook in ("get_prep_value", *_IN_DATABASE))
+    return not all(_is_djangos(source, hook) for hook in ("get_prep_value", *_IN_DATABASE))
 
 
 def loaded(field: models.Field[Any, Any], value: Any) -> Any:
@@ -168,9 +168,9 @@ def stored_value(field: models.Field[Any, Any], value: Any) -> Any:
     Raises ValueError for a field that converts for a database in ways of its own, beside what
     Django's fields raise for a value that is none of theirs.
     """
-    if not all(_djangos(field, hook) for hook in _IN_DATABASE):
+    if not all(_is_djangos(field, hook) for hook in _IN_DATABASE):
         raise ValueError(f"{field.name}: only the database knows what is stored")
-    own = not _djangos(field, "get_prep_value")
+    own = not _is_djangos(field, "get_prep_value")
     try:
         value = field.to_python(value)
     except ValidationError:
@@ -184,14 +184,14 @@ def stored_value(field: models.Field[Any, Any], value: Any) -> Any:
         raise ValueError(f"{field.name}: the database computes this value")
     # As the field of Django's would read it that has such a column.
     plain: Any = getattr(models, field.get_internal_type())
-    return plain.to_python(_like(plain, field), stored)
+    return plain.to_python(_plain_field(plain, field), stored)
 
 
 # A field that overrides one of these can store anything.
 _IN_DATABASE: Final = ("get_db_prep_value", "get_db_prep_save")
 
 
-def _djangos(field: Any, hook: str) -> bool:
+def _is_djangos(field: Any, hook: str) -> bool:
     """Whether a field's class leaves a hook as Django has it."""
     kind: Any = type(field)
     return _unchanged(kind, hook)
@@ -202,7 +202,7 @@ def _unchanged(kind: Any, hook: str) -> bool:
     return str(getattr(kind, hook).__module__).partition(".")[0] == "django"
 
 
-def _like(plain: Any, field: models.Field[Any, Any]) -> Any:
+def _plain_field(plain: Any, field: models.Field[Any, Any]) -> Any:
     """A field of Django's with the options that decide how it reads values."""
     if plain is models.DecimalField:
         source: Any = field

@@ -6,7 +6,7 @@ policies and filters, by the schema that this module gives.
 
 Owns what is known of each database. It is read once for a process, and again after migrations; a
 server reads it again now and then (`look` with `seconds`). `look` runs in a database thread; the
-other functions ask no database.
+other functions make no query.
 """
 
 from __future__ import annotations

@@ -22,11 +22,12 @@ def claims_for(named: str | None, role: str, ttl: int) -> dict[str, Any]:
     put_claim(claims, settings.role_claim, role)
     if named:
         put_claim(claims, settings.user_id_claims[0], named)
-    return {**claims, **standing(ttl)}
+    return {**claims, **issuance(ttl)}
 
 
-def standing(ttl: int) -> dict[str, Any]:
-    """Who issued a token, for whom, and how long it is good."""
+def issuance(ttl: int) -> dict[str, Any]:
+    """The claims of who issues a token, for whom, and for how many seconds it is good: `iss` and
+    `aud` where the settings name any, `iat` and `exp`."""
     settings = conf.current()
     claims: dict[str, Any] = {}
     if settings.issuers:

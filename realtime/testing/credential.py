@@ -18,7 +18,7 @@ def token_for(who: Any) -> str | None:
     if isinstance(who, Subject):
         if who == Subject.anonymous():
             return None
-        claims = {**_plain(who.claims), **minting.standing(_SECONDS)}
+        claims = {**_plain(who.claims), **minting.issuance(_SECONDS)}
         return tokens.sign(claims)
     if asker_for(who).subject.role == ANON and not who.is_authenticated:
         return None
