@@ -27,6 +27,7 @@ from django.utils.translation import gettext_lazy as _
 from auth_rls.admin.pickers import PickInput, locate, name_of_users
 from auth_rls.admin.reader import Reader
 from auth_rls.documentation import page
+from auth_rls.explain.askers import Asker, asker, claims_from
 from auth_rls.explain.clauses import (
     WITHHELD,
     Applicability,
@@ -35,15 +36,12 @@ from auth_rls.explain.clauses import (
     PolicyReport,
     Verdict,
 )
+from auth_rls.explain.errors import ExplainError
 from auth_rls.explain.questions import (
     Answer,
-    Asker,
-    ExplainError,
     action_on,
     answer,
-    asker,
     candidates,
-    claims_from,
     has_row,
     key_text,
     outline,

@@ -23,7 +23,8 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from auth_rls.admin.reader import Reader
-from auth_rls.explain.questions import ExplainError, action_on, has_row, key_text, parsed_key
+from auth_rls.explain.errors import ExplainError
+from auth_rls.explain.questions import action_on, has_row, key_text, parsed_key
 from auth_rls.models import Policy
 from auth_rls.policy import reach
 from auth_rls.policy.database_check import apart

@@ -15,7 +15,7 @@ from auth_rls.access import audit_log
 from auth_rls.access.authority import new_row_predicate
 from auth_rls.access.querysets import permitted
 from auth_rls.access.snapshot import PolicySnapshot, stored_definitions
-from auth_rls.explain.questions import Asker
+from auth_rls.explain.askers import Asker
 from auth_rls.policy.declared import declared_policies
 from auth_rls.policy.definition import ACTIONS, Definition, target
 from auth_rls.sql.compile import condition

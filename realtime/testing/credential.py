@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from auth_rls import conf
-from auth_rls.explain.questions import asker_for
+from auth_rls.explain.askers import asker_for
 from auth_rls.subjects import minting, tokens
 from auth_rls.subjects.subject import ANON, Subject, user_id_of
 

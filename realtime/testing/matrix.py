@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db import models
 
-from auth_rls.explain import questions, report
+from auth_rls.explain import askers, report
 from auth_rls.subjects.subject import Subject
 from realtime.testing.visibility import answer
 
@@ -69,7 +69,7 @@ def _user_name(user: Any) -> str:
         if user.user is not None:
             return str(user.user.get_username())
         return user.role if user.user_id is None else f"{user.role} {user.user_id}"
-    return str(user.get_username()) or questions.asker_for(user).subject.role
+    return str(user.get_username()) or askers.asker_for(user).subject.role
 
 
 def _row_name(instance: models.Model) -> str:

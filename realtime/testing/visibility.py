@@ -7,7 +7,8 @@ from typing import Any
 from django.db import models
 
 from auth_rls.access.snapshot import permission_name
-from auth_rls.explain import questions, report
+from auth_rls.explain import askers, questions, report
+from auth_rls.explain.errors import ExplainError
 from auth_rls.explain.questions import Answer, Question
 from auth_rls.policy.definition import actions_of
 from auth_rls.sql.columns import concrete
@@ -40,7 +41,7 @@ def answer(user: Any, instance: models.Model, perm: str | None = None) -> Answer
     """The policies' verdict and that of every door. Raises SetupError."""
     model = concrete(type(instance))
     action = _action(model, perm)
-    who = questions.asker_for(user)
+    who = askers.asker_for(user)
     if action in ("view", "change", "delete"):
         if instance.pk is None:
             raise SetupError(
@@ -49,7 +50,7 @@ def answer(user: Any, instance: models.Model, perm: str | None = None) -> Answer
             )
         try:
             instance = questions.stored_row(model, questions.key_text(instance.pk))
-        except questions.ExplainError as error:
+        except ExplainError as error:
             raise SetupError(error.message) from None
     return questions.answer(who, Question(who.subject, who.user, action, instance, who.refused))
 

@@ -12,8 +12,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
-from auth_rls.explain import questions, report
-from auth_rls.explain.questions import Answer, ExplainError
+from auth_rls.explain import askers, questions, report
+from auth_rls.explain.errors import ExplainError
+from auth_rls.explain.questions import Answer
 from auth_rls.explain.text import as_json, lines
 from auth_rls.policy.definition import ACTIONS
 from auth_rls.sql.failures import first_line
@@ -77,9 +78,9 @@ class Command(BaseCommand):
 
 
 def _answer(options: dict[str, Any]) -> Answer:
-    who = questions.asker(
+    who = askers.asker(
         user=options["user"],
-        claims=None if options["claims"] is None else questions.claims_from(options["claims"]),
+        claims=None if options["claims"] is None else askers.claims_from(options["claims"]),
         role=options["role"],
         token=options["token"],
     )

@@ -17,7 +17,8 @@ from django.db import models
 from django.db.models import Q
 from django.test.utils import isolate_apps
 
-from auth_rls.explain.questions import answer, asker, question
+from auth_rls.explain.askers import asker
+from auth_rls.explain.questions import answer, question
 from auth_rls.models import Policy
 from auth_rls.policy.declared import declared_policies
 from auth_rls.policy.policy_set import PolicySet, ShapeError

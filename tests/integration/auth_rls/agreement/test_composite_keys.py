@@ -11,7 +11,9 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 
 from auth_rls import PolicyDenied, check_add, check_change, visible
-from auth_rls.explain.questions import ExplainError, answer, asker, question
+from auth_rls.explain.askers import asker
+from auth_rls.explain.errors import ExplainError
+from auth_rls.explain.questions import answer, question
 from tests.support.policies import permission, policy, user
 from tests.zoo.models import Seat
 

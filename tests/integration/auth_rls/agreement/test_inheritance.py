@@ -18,7 +18,8 @@ from rest_framework.test import APIClient
 
 from auth_rls import PolicyDenied, Subject, check_add, check_change, permitted, visible
 from auth_rls.access.authority import row_predicate
-from auth_rls.explain.questions import answer, asker, question
+from auth_rls.explain.askers import asker
+from auth_rls.explain.questions import answer, question
 from auth_rls.models import Policy
 from auth_rls.predicates.evaluate import matcher
 from auth_rls.rest import (

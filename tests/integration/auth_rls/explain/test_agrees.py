@@ -8,8 +8,9 @@ import pytest
 from django.db import transaction
 from hypothesis import HealthCheck, given, settings
 
+from auth_rls.explain.askers import Asker
 from auth_rls.explain.doors import Question
-from auth_rls.explain.questions import Asker, answer
+from auth_rls.explain.questions import answer
 from tests.support.note_worlds import CLAIMS, MEMBERS, NOTES, POLICIES, world
 from tests.zoo.models import Note
 

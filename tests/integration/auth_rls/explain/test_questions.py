@@ -14,7 +14,8 @@ from django.db.models import Q
 
 from auth_rls import Subject, declare_policy
 from auth_rls.explain import doors, questions
-from auth_rls.explain.questions import Answer, answer, asker, question
+from auth_rls.explain.askers import asker
+from auth_rls.explain.questions import Answer, answer, question
 from auth_rls.policy.declared import DECLARED
 from auth_rls.subjects import tokens
 from realtime.wal import published

@@ -10,7 +10,8 @@ import pytest
 from auth_rls import Subject, check_add, visible
 from auth_rls.access.authority import row_predicate
 from auth_rls.access.snapshot import PolicySnapshot
-from auth_rls.explain.questions import answer, asker, question
+from auth_rls.explain.askers import asker
+from auth_rls.explain.questions import answer, question
 from auth_rls.predicates.predicate import FALSE
 from tests.support.policies import policy, user
 from tests.zoo.models import Note
