@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.support.processes import ROOT
+from tests.support.python import run
 
 SETTINGS = """
 from tests.settings import *
@@ -47,14 +48,12 @@ for path, text in (
 
 def test_the_pages_are_there(tmp_path: Path) -> None:
     (tmp_path / "unfold_settings.py").write_text(SETTINGS)
-    paths = os.pathsep.join([str(tmp_path), os.getcwd()])
+    paths = os.pathsep.join([str(tmp_path), str(ROOT)])
     environment = {
         **os.environ,
         "PYTHONPATH": paths,
         "DJANGO_SETTINGS_MODULE": "unfold_settings",
         "ROWCAST_TEST_DATABASE": "",
     }
-    run = subprocess.run(
-        [sys.executable, "-c", PAGES], env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert run.returncode == 0, run.stderr
+    done = run(["-c", PAGES], cwd=ROOT, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
