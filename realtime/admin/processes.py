@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 
 from django.contrib import admin
@@ -13,6 +14,7 @@ from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
 from django.utils.translation import gettext_lazy as _
 
+from realtime.admin.documents import document
 from realtime.admin.read_only import ReadOnlyAdmin
 from realtime.models import Process
 
@@ -42,7 +44,7 @@ class ProcessAdmin(ReadOnlyAdmin):
         "channels",
         "subscriptions",
         "holding_seq",
-        "counters",
+        "counted",
         "id",
     )
 
@@ -83,6 +85,10 @@ class ProcessAdmin(ReadOnlyAdmin):
         return format_html(
             '{} <span class="realtime-note">{}</span>', str(process.position), behind
         )
+
+    @admin.display(description=_("counters"))
+    def counted(self, process: Process) -> SafeString:
+        return document(json.dumps(process.counters))
 
 
 def _now(process: Process) -> datetime:

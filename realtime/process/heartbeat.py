@@ -116,6 +116,7 @@ async def keep_row(
     try:
         while True:
             renew_now.clear()
+            written = None
             try:
                 written = report()
                 try:
@@ -132,6 +133,11 @@ async def keep_row(
                 # Without its row the process counts as dead, and its presence rows are deleted.
                 logger.exception("a renewal failed", extra={"action": "lease_failing"})
             await asyncio.sleep(timing.announce)
+            with contextlib.suppress(Exception):  # of a report, which the next renewal logs
+                # A tailer that began with the process takes the lead now, and is not to be shown as
+                # one that stands by.
+                if written is not None and report().leading is not written.leading:
+                    continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timing.renew - timing.announce):
                     await renew_now.wait()

@@ -184,6 +184,17 @@ async def test_a_hold_is_announced_at_once(pool: None) -> None:
     assert not await db(Process.objects.exists)
 
 
+async def test_a_lead_that_is_taken_right_after_the_start_is_shown_at_once(pool: None) -> None:
+    seldom = HeartbeatTiming(renew=3_600.0, announce=0.01)
+    leading = iter([False])
+    task = asyncio.create_task(
+        keep_row(registration(), lambda: Report(leading=next(leading, True)), timing=seldom)
+    )
+    await row_that(lambda row: row.leading)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 # --- a server -------------------------------------------------------------------------------------
 
 
