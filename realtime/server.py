@@ -10,12 +10,15 @@ context takeover only.
 Bounds what a client may cost below the application: pings, pongs and fragments in number, pongs
 that are not read, messages in size before they are complete, frames before the handshake is
 answered, and the time for the head of a request. The other limits and time-outs are uvicorn's.
+
+In a process with many sockets, most full garbage collections look at new objects alone, unless the
+host has set Python's collector by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, cast
 
 from uvicorn.config import Config
@@ -40,8 +43,12 @@ from realtime.delivery.uvicorn_pieces import (
     release,
 )
 from realtime.protocol.errors import CloseCode
+from realtime.util import full_collections
 
 EXTENSION = "rowcast.fanout"
+
+# From here on a full collection takes longer than an iteration of the event loop may.
+_MANY_SOCKETS = 1_000
 
 _DEFLATE = [
     ServerPerMessageDeflateFactory(
@@ -55,6 +62,10 @@ _DEFLATE = [
 ]
 
 limit_request_heads()
+
+
+def _many_in(connections: Collection[object]) -> Callable[[], bool]:
+    return lambda: len(connections) > _MANY_SOCKETS // 2
 
 
 class FanoutProtocol(WebSocketsSansIOProtocol):
@@ -74,6 +85,8 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
 
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
+        if len(self.connections) >= _MANY_SOCKETS:
+            full_collections.limit(_many_in(self.connections))
         if not self.close_sent:
             # The application runs in the next iteration of the loop at the earliest.
             self._offers = cast(dict[str, Any], self.scope["extensions"])

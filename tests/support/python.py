@@ -263,8 +263,8 @@ class _Starter:
                 env={**env, "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                # What ends the tests at a keyboard reaches it by the end of the link. Linux shares a
-                # processor between sessions, so what is measured stays in the session of its load.
+                # What ends the tests at a keyboard reaches it by the end of the link. Linux shares
+                # processors between sessions, so what is measured stays in that of its load.
                 start_new_session=not _anew,
             )
         atexit.register(self._end)

@@ -1,0 +1,160 @@
+"""Full collections: most look at new objects alone, and no garbage stays for ever."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from realtime.util import full_collections
+from realtime.util.full_collections import CollectionBounds, FullCollections, is_host_set
+
+ROOT = Path(__file__).parents[3]
+
+
+class Frozen:
+    """What was asked of the collector."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[str] = []
+        self.now = 0.0
+        for name in ("freeze", "unfreeze"):
+            monkeypatch.setattr(
+                full_collections.gc, name, lambda name=name: self.asked.append(name)
+            )
+
+    def collect(self, limited: FullCollections, *, took: float = 0.0, collected: int = 0) -> str:
+        """What the collection looks at: everything or new objects."""
+        self.asked.clear()
+        limited("start", {"generation": 2, "collected": 0})
+        everything = "unfreeze" in self.asked
+        self.now += took
+        limited("stop", {"generation": 2, "collected": collected})
+        return "everything" if everything else "new"
+
+
+@pytest.fixture
+def frozen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Frozen]:
+    yield Frozen(monkeypatch)
+
+
+def test_a_full_collection_looks_at_what_came_since_the_last_one(frozen: Frozen) -> None:
+    limited = FullCollections(lambda: True, clock=lambda: frozen.now)
+    for _ in range(3):
+        assert frozen.collect(limited) == "new"
+        assert frozen.asked == ["freeze"]
+    limited("start", {"generation": 1, "collected": 0})
+    limited("stop", {"generation": 1, "collected": 0})
+    assert frozen.asked == ["freeze"]
+
+
+def test_after_its_time_everything_is_looked_at(frozen: Frozen) -> None:
+    bounds = CollectionBounds(seconds=100)
+    limited = FullCollections(lambda: True, bounds, clock=lambda: frozen.now)
+    # The first one has everything, since nothing was frozen before.
+    assert frozen.collect(limited) == "new"
+    frozen.now = 99.0
+    assert frozen.collect(limited) == "new"
+    frozen.now = 100.0
+    assert frozen.collect(limited) == "everything"
+    assert frozen.asked[-1] == "freeze"
+    frozen.now = 199.0
+    assert frozen.collect(limited) == "new"
+    frozen.now = 200.0
+    assert frozen.collect(limited) == "everything"
+
+
+def test_many_new_objects_are_followed_by_a_look_at_everything(frozen: Frozen) -> None:
+    bounds = CollectionBounds(seconds=1e9, looking=0.3)
+    limited = FullCollections(lambda: True, bounds, clock=lambda: frozen.now)
+    # The first one has everything, since nothing was frozen before.
+    assert frozen.collect(limited, took=0.5) == "new"
+    assert [frozen.collect(limited, took=0.25) for _ in range(2)] == ["new", "new"]
+    assert frozen.collect(limited, took=1.0) == "everything"
+    # The more there is to look at, the more may come before that is done again.
+    assert [frozen.collect(limited, took=0.4) for _ in range(3)] == ["new"] * 3
+    assert frozen.collect(limited) == "everything"
+
+
+def test_a_process_whose_cycles_live_long_goes_back_to_what_python_does(frozen: Frozen) -> None:
+    bounds = CollectionBounds(seconds=10, garbage=100)
+    limited = FullCollections(lambda: True, bounds, clock=lambda: frozen.now)
+    limited.begin()
+    assert frozen.collect(limited) == "new"
+    frozen.now = 10.0
+    frozen.collect(limited, collected=101)
+    assert limited.ended
+    assert limited not in gc.callbacks
+    assert frozen.asked[-1] == "unfreeze"
+
+
+def test_when_most_sockets_are_gone_collections_are_those_of_python_again(frozen: Frozen) -> None:
+    many = True
+    limited = FullCollections(lambda: many, clock=lambda: frozen.now)
+    limited.begin()
+    assert frozen.collect(limited) == "new"
+    many = False
+    assert frozen.collect(limited) == "everything"
+    assert limited.ended
+    assert limited not in gc.callbacks
+
+
+def test_a_host_that_sets_the_collector_is_left_alone() -> None:
+    before = gc.get_threshold()
+    assert gc.isenabled()
+    try:
+        gc.set_threshold(50_000, 20, 100)
+        assert is_host_set()
+    finally:
+        gc.set_threshold(*before)
+    gc.disable()
+    try:
+        assert is_host_set()
+    finally:
+        gc.enable()
+
+
+@pytest.mark.skipif(not full_collections.is_generational(), reason="collections are incremental")
+def test_a_cycle_that_is_dropped_late_is_freed_by_the_next_look_at_everything() -> None:
+    program = """
+        import gc, weakref
+        from realtime.util.full_collections import CollectionBounds, FullCollections, is_host_set
+
+        class Node: ...
+
+        def cycle():
+            node = Node()
+            node.itself = node
+            return node
+
+        now = 0.0
+        assert not is_host_set()
+        limited = FullCollections(lambda: True, CollectionBounds(seconds=60), lambda: now)
+        limited.begin()
+        late = cycle()
+        gc.collect()
+        assert is_host_set()
+        late, gone = None, weakref.ref(late)
+        early = weakref.ref(cycle())
+        gc.collect()
+        assert early() is None and gone() is not None
+        now = 60.0
+        gc.collect()
+        assert gone() is None
+        limited.end()
+        assert not is_host_set()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
