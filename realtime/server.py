@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected
@@ -47,9 +47,6 @@ from realtime.util import full_collections
 
 EXTENSION = "rowcast.fanout"
 
-# From here on a full collection takes longer than an iteration of the event loop may.
-_MANY_SOCKETS = 1_000
-
 _DEFLATE = [
     ServerPerMessageDeflateFactory(
         server_no_context_takeover=True,
@@ -64,12 +61,15 @@ _DEFLATE = [
 limit_request_heads()
 
 
-def _many_in(connections: Collection[object]) -> Callable[[], bool]:
-    return lambda: len(connections) > _MANY_SOCKETS // 2
+def _more_than(few: int, connections: Collection[object]) -> Callable[[], bool]:
+    return lambda: len(connections) > few
 
 
 class FanoutProtocol(WebSocketsSansIOProtocol):
     """One connection."""
+
+    #: Connections of a process from which on a full collection takes longer than others may wait.
+    many_sockets: ClassVar[int] = 1_000
 
     _outbox: DirectOutbox | None = None
     _abort_timer: asyncio.TimerHandle | None = None
@@ -85,8 +85,8 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
 
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
-        if len(self.connections) >= _MANY_SOCKETS:
-            full_collections.limit(_many_in(self.connections))
+        if len(self.connections) >= self.many_sockets:
+            full_collections.limit(_more_than(self.many_sockets // 2, self.connections))
         if not self.close_sent:
             # The application runs in the next iteration of the loop at the earliest.
             self._offers = cast(dict[str, Any], self.scope["extensions"])
