@@ -39,18 +39,17 @@ def path_of(connection: BaseDatabaseWrapper) -> str | None:
 def read(path: str) -> Evidence | None:
     """The evidence beside this database file; None if there is none, or if it is damaged."""
     try:
-        text = _text(path)
-        # It may have been read in the middle of a write.
-        while text != (again := _text(path)):
-            text = again
+        descriptor = os.open(path + SUFFIX, os.O_RDONLY)
+        try:
+            text = os.pread(descriptor, _BYTES, 0)
+            # It may have been read in the middle of a write.
+            while text != (again := os.pread(descriptor, _BYTES, 0)):
+                text = again
+        finally:
+            os.close(descriptor)
         return Evidence(**json.loads(text))
     except (OSError, ValueError, TypeError):
         return None
-
-
-def _text(path: str) -> bytes:
-    with open(path + SUFFIX, "rb") as file:
-        return file.read(_BYTES)
 
 
 def write(path: str, epoch: str, seq: int) -> bool:
