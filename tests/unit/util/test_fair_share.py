@@ -6,6 +6,7 @@ import asyncio
 
 from realtime.util.fair_share import FairShare
 from realtime.util.payer_queue import Payer
+from tests.support.waiting import PATIENCE_SECONDS
 
 GREEDY, OTHER = Payer("192.0.2.1", "a"), Payer("192.0.2.2", "b")
 
@@ -53,7 +54,7 @@ async def test_one_address_never_holds_every_place() -> None:
     tasks = [asyncio.create_task(holding()) for _ in range(5)]
     await held.wait()
     done: list[str] = []
-    await asyncio.wait_for(worked(share, OTHER, done, "other", 1), 1)
+    await asyncio.wait_for(worked(share, OTHER, done, "other", 1), PATIENCE_SECONDS)
     assert done == ["other"]
     release.set()
     await asyncio.gather(*tasks)
@@ -90,7 +91,7 @@ async def test_a_request_that_is_given_up_leaves_its_place_to_the_next() -> None
         await asyncio.sleep(0)
     granted.cancel()
     await asyncio.wait({granted})
-    await asyncio.wait_for(worked(share, OTHER, done, "last", 1), 1)
+    await asyncio.wait_for(worked(share, OTHER, done, "last", 1), PATIENCE_SECONDS)
     assert done == ["after", "last"]
 
 

@@ -6,6 +6,7 @@ import asyncio
 
 from realtime.subscriptions.replay.unsent import UnsentRows
 from realtime.util.payer_queue import Payer
+from tests.support.waiting import PATIENCE_SECONDS
 
 ADA, BOB = Payer("192.0.2.1", "ada"), Payer("192.0.2.2", "bob")
 
@@ -19,7 +20,7 @@ async def test_an_address_at_its_bound_waits_and_others_do_not() -> None:
         waiting = asyncio.create_task(rows.room(ADA))
         await asyncio.sleep(0)
         assert rows.crowded and not waiting.done()
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, PATIENCE_SECONDS)
     assert not rows.crowded
 
 
@@ -29,7 +30,7 @@ async def test_at_the_bound_of_all_everybody_waits() -> None:
         waiting = asyncio.create_task(rows.room(BOB))
         await asyncio.sleep(0)
         assert not waiting.done()
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, PATIENCE_SECONDS)
 
 
 async def test_a_wait_that_is_given_up_is_forgotten() -> None:
