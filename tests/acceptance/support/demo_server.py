@@ -80,11 +80,13 @@ class DemoServer:
 
     def close(self) -> None:
         """Nothing of it is left."""
-        self.stop()
-        self._loader.end(PATIENCE)
+        try:
+            self.stop()
+        finally:
+            self._loader.end(PATIENCE)
 
     def stop(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(20)
-            self._process = None
+        process, self._process = self._process, None
+        if process is not None:
+            process.terminate()
+            process.end(PATIENCE)

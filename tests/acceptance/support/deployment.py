@@ -212,11 +212,9 @@ class Deployment:
 
     def end(self) -> None:
         """Nothing of it is left."""
-        for program in (*self.writers, *self.workers, *self.tailers):
-            program.kill()
-        for server in self.servers:
-            server.kill()
-        self.orm.kill()
+        with contextlib.ExitStack() as parts:
+            for part in (self.orm, *self.servers, *self.tailers, *self.workers, *self.writers):
+                parts.callback(part.kill)
 
     @property
     def logs(self) -> str:
