@@ -78,8 +78,9 @@ class Channels:
         self.running_replays = 0
         # The channels whose `shifted` is not None.
         self._shifted: dict[Subscriber, None] = {}
-        # Channels that are subscribed after the current event; None between two events.
-        self._waiting: dict[Subscriber, None] | None = None
+        # Channels that are subscribed after the current event, each with the plan by which it gets
+        # that event, or None if it is new; None between two events.
+        self._waiting: dict[Subscriber, Plan | None] | None = None
 
     def __contains__(self, subscriber: object) -> bool:
         return subscriber in self._channels
@@ -171,12 +172,22 @@ class Channels:
         self._replace(subscriber, channel, request, plan)
         if channel.replay is not None:
             self._redirect(subscriber, channel, channel.replay)
-        elif before.live != plan.live:
-            self._start(
-                subscriber, Replay.anew(subscriber, request, plan, self._context, lambda b: b.live)
-            )
+        elif self._waiting is not None:
+            # Out of the index, its bindings that go on would miss the current event.
+            self._wait(subscriber, plan, before)
         else:
+            self._go_on(subscriber, channel, before)
+
+    def _go_on(self, subscriber: Subscriber, channel: _Channel, before: Plan) -> None:
+        """Subscribe a live channel by its plan, in place of the plan before. Live bindings begin
+        anew if the subject sees other rows."""
+        if before.live == channel.plan.live:
             self._subscribe(subscriber, channel)
+            return
+        replay = Replay.anew(
+            subscriber, channel.request, channel.plan, self._context, lambda b: b.live
+        )
+        self._start(subscriber, replay)
 
     def bind(self, subscriber: Subscriber, request: Request, plan: Plan) -> bool:
         """Give a channel that is here a new plan. Returns whether its subscriptions changed."""
@@ -269,8 +280,12 @@ class Channels:
             yield
         finally:
             waiting, self._waiting = self._waiting, None
-            for subscriber in waiting:
-                self._subscribe(subscriber, self._channels[subscriber])
+            for subscriber, before in waiting.items():
+                channel = self._channels[subscriber]
+                if before is None:
+                    self._subscribe(subscriber, channel)
+                else:
+                    self._go_on(subscriber, channel, before)
             costly, self._costly = self._costly, {}
             for subscriber, ids in costly.items():
                 self.end(subscriber, ids)
@@ -279,15 +294,18 @@ class Channels:
         # A TRUNCATE names no rows: every channel that is subscribed to the table begins anew.
         schema, table = event.relation.schema, event.relation.table
 
-        def on_it(binding: Binding) -> bool:
-            return binding.covers(schema, table)
-
         for subscriber in tuple(self.index.on_table(schema, table)):
             channel = self._channels.get(subscriber)
             # A channel may have left meanwhile; a replay that began reads the table anyway.
             if channel is not None and channel.replay is None:
+                before = (self._waiting or {}).get(subscriber)
+                moved = before is not None and before.live != channel.plan.live
+
+                def concerned(binding: Binding, moved: bool = moved) -> bool:
+                    return binding.covers(schema, table) or (moved and binding.live)
+
                 replay = Replay.anew(
-                    subscriber, channel.request, channel.plan, self._context, on_it
+                    subscriber, channel.request, channel.plan, self._context, concerned
                 )
                 self._start(subscriber, replay)
             yield
@@ -357,10 +375,7 @@ class Channels:
     def _subscribe(self, subscriber: Subscriber, channel: _Channel) -> bool:
         plan = channel.plan
         if self._waiting is not None:
-            self._waiting[subscriber] = None
-            # The channel keeps its present sets until it is subscribed anew.
-            now = [item for item in self._sets.retained(subscriber) if item not in plan.selects]
-            self._sets.retain(subscriber, (*plan.selects, *now))
+            self._wait(subscriber, plan, None)
             return False
         if plan.subscriptions:
             frame = subscriber.change_frame
@@ -372,6 +387,14 @@ class Channels:
         # Last, because the index reads the sets of the subscriptions that it removes.
         self._sets.retain(subscriber, plan.selects)
         return changed
+
+    def _wait(self, subscriber: Subscriber, plan: Plan, before: Plan | None) -> None:
+        """Subscribe a channel by this plan after the current event."""
+        assert self._waiting is not None
+        self._waiting.setdefault(subscriber, before)
+        # The channel keeps its present sets until it is subscribed anew.
+        now = [item for item in self._sets.retained(subscriber) if item not in plan.selects]
+        self._sets.retain(subscriber, (*plan.selects, *now))
 
     def _leave(self, subscriber: Subscriber, channel: _Channel) -> None:
         """Remove a channel from the index, and end its replay."""

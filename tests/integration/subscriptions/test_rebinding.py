@@ -388,3 +388,28 @@ async def test_a_policy_reads_on_when_it_reads_as_much_as_before_and_is_understo
         assert not authority.reads_on(was | {"permission_id": 0}, was)
 
     await db(check)
+
+
+async def test_a_channel_that_takes_another_subject_while_a_change_is_matched_gets_the_change(
+    granted: Any,
+) -> None:
+    await db(granted, "view_note", using={"is_public": True})
+    server = await started()
+    subscriber = FakeSubscriber()
+    both = (*bindings(live=True, filter="title=eq.b"), *bindings())
+    await server.subscriptions.add(subscriber, Request(Subject.service(), both))
+    await db(Note.objects.create, title="a", is_public=True)
+    await db(lambda: sequencer.number(connections["default"], 10_000))
+    (event,) = await server.reader.from_table(server.log.seq, (await server.reader.head()).seq)
+    server.log.append(event)
+    with server.channels.frozen():
+        # A token takes effect while other tasks run in the middle of a long match.
+        await server.subscriptions.add(subscriber, Request(Subject.anonymous(), both))
+        server.deliver(event)
+    await auntil(lambda: not server.channels.replaying(subscriber))
+    assert subscriber.frames == ["live"]
+    # The rows of the live binding are read anew.
+    assert "resync" in subscriber.notices
+    await db(Note.objects.create, title="hidden")
+    await server.feed()
+    assert subscriber.frames == ["live"]
