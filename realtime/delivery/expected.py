@@ -21,12 +21,12 @@ def is_expected(thing: Any, names: Iterable[str], unbounded: str) -> bool:
     if missing:
         named = thing if hasattr(thing, "__name__") else type(thing)
         module = "" if named is thing and "." in named.__name__ else f"{named.__module__}."
-        _say(f"{module}{named.__name__}", missing, unbounded)
+        _warn(f"{module}{named.__name__}", missing, unbounded)
     return not missing
 
 
 @functools.cache
-def _say(owner: str, missing: str, unbounded: str) -> None:
+def _warn(owner: str, missing: str, unbounded: str) -> None:
     logger.warning(
         "%s has no %s, so clients may %s without bound. Install the version of %s that "
         "requirements.txt names.",

@@ -424,7 +424,7 @@ class Session:
                 due = min(due, channel.join_until - now)
         return max(due, 0.0)
 
-    # --- frames ---------------------------------------------------------------------------------
+    # --- ends -----------------------------------------------------------------------------------
 
     def _close(self, code: CloseCode, limit: str = "") -> list[Effect]:
         self.closing = True

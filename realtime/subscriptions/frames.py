@@ -13,7 +13,7 @@ from realtime.subscriptions import change_payload
 from realtime.subscriptions.index import Delivery
 from realtime.subscriptions.subscriber import Subscriber
 
-Member = TypeVar("Member")
+Recipient = TypeVar("Recipient")
 
 
 class ChangeFrames:
@@ -27,7 +27,7 @@ class ChangeFrames:
         # By columns, whether the old image is shown, and operation.
         self._data: dict[tuple[tuple[str, ...] | None, bool, str], bytes] = {}
 
-    def of(self, delivery: Delivery[Member]) -> str:
+    def of(self, delivery: Delivery[Recipient]) -> str:
         """The frame for one audience. Raises what encoding the row raises."""
         select, show_old, op = seen = delivery.select, delivery.show_old, delivery.op
         data = self._data.get(seen)

@@ -143,6 +143,6 @@ def _levels(selects: Iterable[Select]) -> list[list[Select]]:
     for select in selects:
         depth(select)
     levels: list[list[Select]] = [[] for _ in range(max(depths.values(), default=-1) + 1)]
-    for select, place in depths.items():
-        levels[place].append(select)
+    for select, level in depths.items():
+        levels[level].append(select)
     return levels

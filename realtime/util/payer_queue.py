@@ -76,7 +76,7 @@ class PayerQueue(Generic[T]):
 
     @property
     def waiting(self) -> bool:
-        """Whether an account waits for its turn. One whose work runs does not."""
+        """Whether an account with requests waits. One whose work runs does not."""
         return bool(self._waiting)
 
     def begin(self, payer: Payer) -> bool:
@@ -91,7 +91,7 @@ class PayerQueue(Generic[T]):
         return True
 
     def put(self, payer: Payer, request: T) -> None:
-        """Add a request, which waits for its turn."""
+        """Add a request, to be returned by `take`."""
         account = self._account_of(payer)
         account.requests.put(payer.name, request)
         if not account.running:

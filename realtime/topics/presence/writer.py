@@ -186,13 +186,13 @@ class PresenceWriter:
 
     async def _store(self, batch: list[_Tracked]) -> None:
         wanted = {tracked.id: tracked.row for tracked in batch}
-        new = [m.row for m in batch if m.row is not None and m.written is None]
+        new = [one.row for one in batch if one.row is not None and one.written is None]
         changed = [
-            m.row
-            for m in batch
-            if m.row is not None and m.written is not None and m.row != m.written
+            one.row
+            for one in batch
+            if one.row is not None and one.written is not None and one.row != one.written
         ]
-        gone = [m.id for m in batch if m.row is None and m.written is not None]
+        gone = [one.id for one in batch if one.row is None and one.written is not None]
         generation = self._generation
         refused: list[str] = []
         if new or changed or gone:
