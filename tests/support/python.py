@@ -299,21 +299,29 @@ def _starter() -> _Starter:
     return _Starter()
 
 
+def _ended_child() -> tuple[int, int] | None:
+    """The process id and the exit code of a child that has ended and was not given yet."""
+    with contextlib.suppress(ChildProcessError):
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid:
+            return pid, os.waitstatus_to_exitcode(status)
+    return None
+
+
 def _serve(link: socket.socket) -> dict[str, Any] | None:
     """Starts what is asked for. Returns the request in the process that is to be the program, and
     None when no more can come."""
     running: dict[int, int] = {}
 
     def reap(*_: object) -> None:
-        for pid in list(running):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                code = os.waitstatus_to_exitcode(status)
-                told = running.pop(pid)
-                # Nobody may be there to read it.
-                with contextlib.suppress(BrokenPipeError):
-                    os.write(told, str(code).encode())
-                os.close(told)
+        # Another end may interrupt this, and be served within it: so each is asked for once.
+        while ended := _ended_child():
+            pid, code = ended
+            told = running.pop(pid)
+            # Nobody may be there to read it.
+            with contextlib.suppress(BrokenPipeError):
+                os.write(told, str(code).encode())
+            os.close(told)
 
     signal.signal(signal.SIGCHLD, reap)
     while True:
