@@ -21,10 +21,10 @@ _checks: list[Check] = []
 def token_denylist(check: _Check) -> _Check:
     """Register a function that decides which tokens are refused; usable as a decorator.
 
-    It is called in a database thread with the claims of one or more tokens, whose signature and
-    expiry are valid, and returns as many booleans, true for a token that is refused. It is called
-    for each new token, and every second for the tokens of the open sockets of a server process, so
-    it should decide about many by one query. If it raises, returns fewer booleans, or has not
+    It is called with the claims of one or more tokens, whose signature and expiry are valid, and
+    returns as many booleans, true for a token that is refused. It is called for new tokens, many at
+    once when many come, and every second for the tokens of the open sockets of a server process,
+    so it should decide about many by one query. If it raises, returns fewer booleans, or has not
     returned after five seconds, all the tokens are refused, and sockets that came with them end.
     """
     if check not in _checks:
