@@ -10,7 +10,7 @@ from realtime.wal.vendor import supports, vendor_of
 # Numbers copied by one transaction.
 _STEP = 20_000
 _COPY = """
-INSERT INTO realtime_wal_number (seq, entry_id, commit_us)
+INSERT INTO realtime_wal_number_copy (seq, entry_id, commit_us)
 SELECT seq, id, commit_us FROM realtime_wal WHERE seq > %s AND seq <= %s
 ON CONFLICT DO NOTHING
 """

@@ -1,5 +1,6 @@
 """Takes the numbers out of the entries. Sequencers wait meanwhile; those of an older version fail
-then, and nothing is lost or numbered twice.
+then, and nothing is lost or numbered twice. Those of this version begin when it has ended, because
+the table of numbers gets its name here.
 
 Backwards, the numbers are written into the entries again.
 """
@@ -9,13 +10,13 @@ from django.db import migrations, models
 from realtime.wal.vendor import supports, vendor_of
 
 _COPY = """
-INSERT INTO realtime_wal_number (seq, entry_id, commit_us)
+INSERT INTO realtime_wal_number_copy (seq, entry_id, commit_us)
 SELECT seq, id, commit_us FROM realtime_wal
-WHERE seq > COALESCE((SELECT MAX(seq) FROM realtime_wal_number), -1)
+WHERE seq > COALESCE((SELECT MAX(seq) FROM realtime_wal_number_copy), -1)
 """
 _COPY_BACK = """
 UPDATE realtime_wal SET seq = n.seq, commit_us = n.commit_us
-FROM realtime_wal_number AS n WHERE n.entry_id = realtime_wal.id
+FROM realtime_wal_number_copy AS n WHERE n.entry_id = realtime_wal.id
 """
 
 
@@ -59,5 +60,6 @@ class Migration(migrations.Migration):
         migrations.RemoveIndex(model_name="walentry", name="realtime_wal_backlog"),
         migrations.RemoveField(model_name="walentry", name="seq"),
         migrations.RemoveField(model_name="walentry", name="commit_us"),
+        migrations.AlterModelTable(name="walnumber", table="realtime_wal_number"),
         migrations.RunPython(bind, unbind),
     ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from realtime.event_log import sequencer
@@ -79,12 +79,30 @@ def test_a_copy_that_was_interrupted_is_begun_again_and_what_came_meanwhile_come
     migrate("0010_walnumber")
     with connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO realtime_wal_number (seq, entry_id, commit_us)"
+            "INSERT INTO realtime_wal_number_copy (seq, entry_id, commit_us)"
             " SELECT seq, id, commit_us FROM realtime_wal WHERE seq <= 2"
         )
     migrate("0011_copy_numbers")
     with connection.cursor() as cursor:
         # A sequencer of the older version is at work until the next migration.
-        cursor.execute("DELETE FROM realtime_wal_number WHERE seq = 4")
+        cursor.execute("DELETE FROM realtime_wal_number_copy WHERE seq = 4")
     migrate()
     assert read_rows("default", 0, 10) == rows
+
+
+@pytest.mark.parametrize("stage", ["0010_walnumber", "0011_copy_numbers"])
+def test_a_sequencer_that_starts_before_the_numbers_are_copied_numbers_nothing(stage: str) -> None:
+    """As where servers of the new version start beside the migration."""
+    Note.objects.bulk_create([Note(title=str(n)) for n in range(4)])
+    sequencer.number(connection)
+    rows = read_rows("default", 0, 10)
+    make_old()
+    migrate(stage)
+    with pytest.raises(DatabaseError):
+        sequencer.Sequencer().look(connection)
+    with pytest.raises(DatabaseError):
+        sequencer.number(connection)
+    migrate()
+    assert read_rows("default", 0, 10) == rows
+    assert read_head(connection).seq == 4
+    assert sequencer.number(connection) == 0
