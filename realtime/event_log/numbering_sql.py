@@ -23,7 +23,7 @@ ORDER BY rank
 ADVANCE = """
 UPDATE realtime_head
 SET seq = seq + %s, lease_until_us = {lease}, stamp = {stamp},
-    seen = CASE WHEN %s = '' THEN seen ELSE %s END,
+    seen = CASE WHEN %s THEN seen ELSE %s END,
     commit_us = (
         SELECT n.commit_us FROM realtime_wal_number AS n WHERE n.seq = realtime_head.seq + %s
     )

@@ -26,9 +26,6 @@ from realtime.wal.clock import now_us_sql
 from realtime.wal.head import Head, HeadRow, disown, find_head, find_row, read_head
 from realtime.wal.vendor import Numbering, vendor_of
 
-# Of a snapshot in the head row, in characters: it names every transaction that was running.
-_SEEN_MOST = 1_000
-
 
 def number(connection: BaseDatabaseWrapper, limit: int = BATCH) -> int:
     """Number up to about `limit` entries, with or without the lead; how many were numbered."""
@@ -104,7 +101,8 @@ class Sequencer:
                 numbering.forget()
                 self._distrusted = found.seen
                 return self.look(connection)
-            if not look.waiting:
+            # It does not name the own transaction, which may go on to write.
+            if not look.waiting and not connection.in_atomic_block:
                 numbering.remember(row[7])
         return look
 
@@ -139,6 +137,8 @@ class Sequencer:
             self._begin(connection, numbering)
         # Before the transaction: inside one, PostgreSQL cannot stamp the row.
         stamp = vendor.stamp(connection)
+        inside = connection.in_atomic_block
+        known: str | None = None
         with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
             seq, commit_us, snapshot, most = self._lock(cursor, connection, where, mine)
             if most is not None and most > seq:
@@ -147,16 +147,20 @@ class Sequencer:
             sql = numbering_sql.NUMBER.format(ranked=ranked)
             cursor.execute(sql, [*parameters, limit, seq, commit_us, commit_us])
             count = int(cursor.rowcount)
+            # A snapshot does not name the reader's own transaction, which may go on to write.
+            if count < limit and not inside:
+                known = snapshot
             if count:
                 lease = "lease_until_us" if claim is None else leadership.renewal(connection)
                 sql = numbering_sql.ADVANCE.format(lease=lease, stamp=stamp, mine=where)
-                seen = snapshot if snapshot is not None and count < limit else ""
-                seen = seen if len(seen) <= _SEEN_MOST else ""
-                cursor.execute(sql, [count, seen, seen, count, *mine, count])
+                # A row without a stamp proves nothing, so no snapshot in it is kept, either.
+                seen = "" if known is None else numbering.shortened(known)
+                keep = known is None and not inside
+                cursor.execute(sql, [count, keep, seen, count, *mine, count])
                 if cursor.rowcount == 0:
                     raise OperationalError("entries were deleted while they were being numbered")
-        if snapshot is not None and count < limit:
-            numbering.remember(snapshot)
+        if known is not None:
+            numbering.remember(known)
         if count and not connection.in_atomic_block:
             now = find_head(connection)
             if now is not None:

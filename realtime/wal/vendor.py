@@ -84,6 +84,10 @@ class Numbering(Protocol):
         """Every entry that this snapshot shows has a number."""
         ...
 
+    def shortened(self, snapshot: str) -> str:
+        """A snapshot that shows nothing which this one does not, and is never long."""
+        ...
+
     def unnumbered(self, columns: str) -> Query:
         """A SELECT of these columns of the entries `w` without a number, in no order."""
         ...

@@ -61,6 +61,9 @@ class PostgresqlNumbering:
     def remember(self, snapshot: str) -> None:
         self._seen = visibility.parse(snapshot)
 
+    def shortened(self, snapshot: str) -> str:
+        return visibility.shortened(snapshot)
+
     def unnumbered(self, columns: str) -> Query:
         return visibility.rows(columns, self._seen)
 

@@ -44,6 +44,10 @@ EVERYTHING = (
 _NEW = EVERYTHING + " AND {condition}"
 
 
+# Running transactions that a shortened snapshot names.
+_RUNNING_MOST = 64
+
+
 @dataclass(frozen=True, slots=True)
 class Visibility:
     """A snapshot all of whose entries are numbered: the id of the next transaction, and the ids of
@@ -61,6 +65,16 @@ def parse(snapshot: str) -> Visibility:
     """What a `pg_snapshot` shows, from its text, "xmin:xmax:xid,xid"."""
     _, following, running = snapshot.split(":")
     return Visibility(int(following), tuple(map(int, running.split(","))) if running else ())
+
+
+def shortened(snapshot: str) -> str:
+    """The snapshot up to the first running transaction that is too many: it and all later ones
+    count as not seen."""
+    lowest, _, running = snapshot.split(":")
+    ids = running.split(",")
+    if len(ids) <= _RUNNING_MOST:
+        return snapshot
+    return f"{lowest}:{ids[_RUNNING_MOST]}:{','.join(ids[:_RUNNING_MOST])}"
 
 
 def rows(columns: str, seen: Visibility | None) -> tuple[str, list[int | list[int]]]:

@@ -41,6 +41,9 @@ class SqliteNumbering:
     def remember(self, snapshot: str) -> None:
         """Does nothing: the numbers themselves say what is new."""
 
+    def shortened(self, snapshot: str) -> str:
+        return snapshot
+
     def unnumbered(self, columns: str) -> Query:
         return _UNNUMBERED.format(columns=columns), []
 

@@ -389,3 +389,43 @@ def test_any_history_of_concurrent_writers_is_numbered_whole_and_in_order(seed: 
     assert backlog(connection) == 0
     assert WalEntry.objects.count() > ROWS + WRITERS * TRANSACTIONS / 2
     check_log()
+
+
+def test_what_a_transaction_writes_after_it_numbered_itself_is_numbered_too(sessions: Any) -> None:
+    """No snapshot of a transaction names that transaction."""
+    inside = Sequencer()
+    other = sessions()
+    with transaction.atomic():
+        Note.objects.create(title="a")
+        other(INSERT, "b")
+        other.commit()
+        assert sequencer.number(connection) == 2
+        assert not inside.look(connection).waiting
+        other(INSERT, "c")
+        other.commit()
+        Note.objects.create(title="d")
+        assert inside.look(connection).waiting
+    # One that ends after its first batch, so that the next begins with what the head row says.
+    assert sequencer.number(connection, limit=1) == 1
+    assert Sequencer().look(connection).waiting
+    assert sequencer.number(connection) == 1
+    assert titles() == ["a", "b", "c", "d"]
+
+
+def test_a_sequencer_begins_late_also_where_very_many_transactions_were_running(
+    sessions: Any,
+) -> None:
+    running = [sessions() for _ in range(70)]
+    for session in running:
+        session("SELECT pg_current_xact_id()")
+    Note.objects.create(title="a")
+    assert sequencer.number(connection) == 1
+    with CaptureQueriesContext(connection) as captured:
+        assert not Sequencer().look(connection).waiting
+    assert "w.txid >=" in captured[-1]["sql"]
+    running[0](INSERT, "b")
+    running[-1](INSERT, "c")
+    for session in (running[0], running[-1]):
+        session.commit()
+    assert sequencer.number(connection) == 2
+    assert titles() == ["a", "b", "c"]
