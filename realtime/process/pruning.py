@@ -182,7 +182,12 @@ def _delete(connection: BaseDatabaseWrapper, first: int, upto: int) -> int:
             " (SELECT entry_id FROM realtime_wal_number WHERE seq >= %s AND seq <= %s)",
             [first, upto],
         )
-        return int(cursor.rowcount)
+        deleted = int(cursor.rowcount)
+        # Those whose entries were deleted while they were being numbered, or without triggers.
+        cursor.execute(
+            "DELETE FROM realtime_wal_number WHERE seq >= %s AND seq <= %s", [first, upto]
+        )
+        return deleted
 
 
 def _old_messages(

@@ -15,7 +15,7 @@ from django.utils import timezone
 from realtime.event_log import sequencer
 from realtime.event_log.read_holds import holds
 from realtime.management.commands import prune_wal
-from realtime.models import Message, Process, WalEntry, WalRelation
+from realtime.models import Message, Process, WalEntry, WalNumber, WalRelation
 from realtime.process import pruning, registry
 from realtime.process.pruning import Pace
 from realtime.process.registry import Registration, Report
@@ -90,6 +90,16 @@ def test_numbers_go_on_after_everything_was_pruned() -> None:
     assert (after.epoch, after.seq) == (before.epoch, 6)
     assert after.commit_us > before.commit_us
     assert kept() == [5, 6]
+
+
+def test_numbers_whose_entries_are_gone_are_pruned_too() -> None:
+    write(3, hours_ago=25)
+    write(1)
+    number = WalNumber.objects.get(seq=1)
+    WalEntry.objects.filter(pk=number.entry_id).delete()
+    number.save(force_insert=True)
+    pruning.prune(timedelta(hours=2))
+    assert list(WalNumber.objects.values_list("seq", flat=True)) == kept() == [4]
 
 
 def test_an_entry_without_a_number_stays_however_old() -> None:
