@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 from tests.support import python
 
-python.start_anew()
+# So it is while the interpreter looks for the module that `-m` names. Tests import these modules
+# too, and what a process of the tests starts, begins as before.
+if sys.argv[0] == "-m":
+    python.start_anew()

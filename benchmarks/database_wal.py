@@ -32,7 +32,7 @@ def measure(rounds: int, count: int) -> dict[str, list[float]]:
             sequencer.number(connection, 1_000)
 
     def prune() -> None:
-        # Entries were captured in the seventies.
+        # `commit` writes times of 1970, so that every entry is old enough.
         assert pruning.prune(timedelta(0)).entries == count
 
     def vacuum() -> None:

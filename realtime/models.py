@@ -110,8 +110,8 @@ class WalEntry(models.Model):
 
 
 class WalNumber(models.Model):
-    """The number of an entry, inserted by the sequencer. It is deleted with its entry, whoever
-    deletes that (see `realtime.wal.vendor.Vendor.bind_numbers`)."""
+    """The number of an entry, inserted by the sequencer. It is deleted with its entry, also
+    by SQL (see `realtime.wal.vendor.Vendor.bind_numbers`)."""
 
     seq = models.BigIntegerField(primary_key=True)
     # Without a foreign key in the database, whose check would lock the entry, that is, write to it.

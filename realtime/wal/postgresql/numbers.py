@@ -9,8 +9,8 @@ from __future__ import annotations
 _FUNCTION = "realtime_wal_unnumber"
 _TRIGGERS = {"DELETE": "realtime_wal_deleted", "TRUNCATE": "realtime_wal_emptied"}
 
-# Whoever may delete entries needs no right on their numbers. The numbers are beside the log,
-# wherever that is.
+# A role that may delete entries needs no right on their numbers. The numbers are in the schema of
+# the log.
 _CREATE_FUNCTION = f"""
 CREATE OR REPLACE FUNCTION {_FUNCTION}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path TO pg_catalog, pg_temp AS $body$

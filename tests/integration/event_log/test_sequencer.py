@@ -178,7 +178,7 @@ def versions() -> list[Any]:
         return list(cursor.fetchall())
 
 
-def test_a_number_goes_with_its_entry_whoever_deletes_it() -> None:
+def test_a_number_goes_with_its_entry_also_if_sql_deletes_that() -> None:
     Note.objects.bulk_create([Note(title=str(n)) for n in range(4)])
     sequencer.number(connection)
     with connection.cursor() as cursor:

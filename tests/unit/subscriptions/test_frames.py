@@ -82,7 +82,7 @@ def test_audiences_of_one_event_get_the_same_data_with_their_own_topics_and_ids(
     assert found["realtime:d"] == [None, None, "realtime:d", "UPDATE", data]
 
 
-def test_an_audience_that_may_not_see_the_old_row_gets_nothing_of_it_whoever_comes_first() -> None:
+def test_an_audience_that_may_not_see_the_old_row_gets_nothing_of_it_in_any_order() -> None:
     sees = key("realtime:sees")
     hidden = key("realtime:hidden", rls=Test("owner", "exact", 2))
     for keys in ((sees, hidden), (hidden, sees)):
@@ -91,7 +91,7 @@ def test_an_audience_that_may_not_see_the_old_row_gets_nothing_of_it_whoever_com
         assert found["realtime:hidden"][4]["data"]["old_record"] == {}
 
 
-def test_an_audience_gets_the_columns_that_it_asked_for_whoever_comes_first() -> None:
+def test_an_audience_gets_the_columns_that_it_asked_for_in_any_order() -> None:
     everything = key("realtime:all")
     titles = key("realtime:titles", select=("title",))
     for keys in ((everything, titles), (titles, everything)):
