@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import django
 from django import forms
 from django.contrib import admin
 from django.contrib.auth import get_user_model
@@ -170,6 +171,7 @@ class ExplainPages:
             "title": _("Explain"),
             "form": form,
             "documentation": page("reference/policies#why-a-row-is-shown-or-not"),
+            "breadcrumbs_are_a_list": django.VERSION >= (6, 1),
             "answer": None if hidden else found,
             "row": reader.text_of(found.question.instance) if isinstance(found, Answer) else "",
             "hidden": hidden,

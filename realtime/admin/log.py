@@ -14,11 +14,14 @@ from django.db import connections, models
 from django.db.models import Func, Q, QuerySet
 from django.db.models.functions import Length
 from django.http import HttpRequest
+from django.utils.functional import lazy
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
 from auth_rls.access import authority
+from auth_rls.admin.pickers import name_of_users
 from auth_rls.admin.reader import Reader
 from realtime.admin.documents import MAX_DOCUMENT, changed, document, moment, short_moment
 from realtime.admin.read_only import ReadOnlyAdmin
@@ -144,9 +147,12 @@ class WalEntryAdmin(ReadOnlyAdmin):
     list_filter = (KindFilter, "op", TableFilter)
     list_per_page = 50
     search_fields = ("table_name", "pk_text", "seq", "actor")
-    search_help_text = _(
-        "A table, a row key, a seq, or an actor by key or, where you may view all users, by "
-        "username; several words must all fit."
+    search_help_text = format_lazy(
+        _(
+            "A table, a row key, a seq, or an actor by key or, where you may view all users, by "
+            "{name}; several words must all fit."
+        ),
+        name=lazy(name_of_users, str)(),
     )
     # Unnumbered entries are the newest; ids follow the log closely and are indexed.
     ordering = ("-id",)

@@ -22,8 +22,9 @@ from realtime.models import Process
 @admin.register(Process)
 class ProcessAdmin(ReadOnlyAdmin):
     about = _(
-        "Servers, tailers and workers that run now. One process numbers the log; the others that "
-        "could stand by. A process that ends takes its line with it."
+        "Servers, tailers and workers that run now; a server from its first WebSocket on. One "
+        "process numbers the log; the others that could stand by. A process that ends takes its "
+        "line with it."
     )
     list_display = ("where", "state", "seen", "connections", "channels", "subscriptions", "reached")
     list_display_links = ("where",)

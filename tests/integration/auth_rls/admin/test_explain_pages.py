@@ -85,6 +85,17 @@ def test_the_page_shows_verdict_clauses_and_doors(admin: Client) -> None:
         assert door in text
 
 
+def test_the_page_is_laid_out_as_the_other_pages_of_this_django(admin: Client) -> None:
+    """Django 6.1 made the breadcrumbs a list, and moved the tools beside the title."""
+    ours, list_ = (admin.get(url).content.decode() for url in (EXPLAIN, LIST))
+    for markup in ('<ol class="breadcrumbs">', '<div class="breadcrumbs">'):
+        assert (markup in ours) == (markup in list_)
+    assert ours.count('<ul class="object-tools">') == 1
+    content = 'id="content-main"'
+    tools = [page.index('class="object-tools"') < page.index(content) for page in (ours, list_)]
+    assert tools[0] == tools[1]
+
+
 def test_only_the_clauses_that_decide_are_marked(admin: Client) -> None:
     note = Note.objects.create(title="Soup")
     policy({"any": [{"is_public": True}, {"title": "Soup"}]})
