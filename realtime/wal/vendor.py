@@ -258,8 +258,8 @@ class Vendor(Protocol):
 
     @property
     def index_log(self) -> tuple[str, ...]:
-        """Statements that make the indexes of the log's table that models cannot describe. They
-        run outside of a transaction and may run again."""
+        """Statements that make the indexes of the log's table that models cannot describe, and tell
+        the planner about them. They run outside of a transaction and may run again."""
         ...
 
     @property

@@ -242,6 +242,22 @@ def test_a_new_sequencer_begins_where_the_last_one_stood() -> None:
     assert f"w.txid >= {following}" in captured[-1]["sql"].replace("'", "")
 
 
+@several_writers
+def test_a_look_reads_by_index_also_where_one_transaction_wrote_most_of_the_log() -> None:
+    Note.objects.bulk_create([Note(title=str(n)) for n in range(5_000)])
+    while sequencer.number(connection):
+        pass
+    own = sequencer.Sequencer()
+    own.number(connection)
+    with CaptureQueriesContext(connection) as captured:
+        own.look(connection)
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE realtime_wal, realtime_wal_number")
+        cursor.execute(f"EXPLAIN {captured[-1]['sql']}")
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert "Seq Scan on realtime_wal" not in plan, plan
+
+
 def test_a_crash_before_the_commit_leaves_everything_as_it_was() -> None:
     Note.objects.bulk_create([Note(title=str(n)) for n in range(3)])
     head = read_head(connection)
