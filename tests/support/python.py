@@ -391,8 +391,8 @@ def _main() -> None:
     path = sys.path[1:]
     sys.path[:] = path
     for library in _LIBRARIES:
-        # The other Django, or a machine without it, may lack one.
-        with contextlib.suppress(ImportError):
+        # The other Django, or a machine without it, may lack one. A program that needs it says so.
+        with contextlib.suppress(Exception):
             importlib.import_module(library)
     gc.collect()
     # Copies share these objects until they change them, which a collection would do.
