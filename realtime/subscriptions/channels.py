@@ -391,7 +391,9 @@ class Channels:
     def _wait(self, subscriber: Subscriber, plan: Plan, before: Plan | None) -> None:
         """Subscribe a channel by this plan after the current event."""
         assert self._waiting is not None
-        self._waiting.setdefault(subscriber, before)
+        if self._waiting.get(subscriber) is None:
+            # Also one that is new here, or whose replay has just ended, may take another subject.
+            self._waiting[subscriber] = before
         # The channel keeps its present sets until it is subscribed anew.
         now = [item for item in self._sets.retained(subscriber) if item not in plan.selects]
         self._sets.retain(subscriber, (*plan.selects, *now))

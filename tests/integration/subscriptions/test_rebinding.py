@@ -413,3 +413,20 @@ async def test_a_channel_that_takes_another_subject_while_a_change_is_matched_ge
     await db(Note.objects.create, title="hidden")
     await server.feed()
     assert subscriber.frames == ["live"]
+
+
+async def test_a_live_set_that_was_just_read_begins_anew_for_another_subject_of_the_channel(
+    granted: Any,
+) -> None:
+    await db(granted, "view_note", using={"is_public": True})
+    await db(Note.objects.create, title="hidden")
+    server = await started()
+    subscriber = FakeSubscriber()
+    asked = bindings(live=True, snapshot=True)
+    with server.channels.frozen():
+        await server.subscriptions.add(subscriber, Request(Subject.service(), asked))
+        await auntil(lambda: not server.channels.replaying(subscriber))
+        # The snapshot has ended, and the channel waits for the end of the event that is matched.
+        await server.subscriptions.add(subscriber, Request(Subject.anonymous(), asked))
+    await auntil(lambda: not server.channels.replaying(subscriber))
+    assert subscriber.notices == ["snapshot 1", "snapshot 0"]
