@@ -89,7 +89,7 @@ def _overlooked(connection: BaseDatabaseWrapper) -> Problem | None:
     overlooked = (
         "FROM realtime_wal WHERE NOT EXISTS"
         " (SELECT 1 FROM realtime_wal_number AS n WHERE n.entry_id = realtime_wal.id)"
-        f" AND id NOT IN ({entries})"
+        f" AND NOT EXISTS (SELECT 1 FROM ({entries}) AS b WHERE b.id = realtime_wal.id)"
     )
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT COUNT(*) {overlooked}", parameters)
