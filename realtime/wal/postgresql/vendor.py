@@ -71,6 +71,20 @@ def _same(one: str, other: str) -> bool:
     return one == other and (timeline == other_timeline or not (timeline and other_timeline))
 
 
+# Of this log: another one may have an index of this name in a schema further down the search path.
+_DROP_UNFINISHED = """
+DO $$ BEGIN
+    IF EXISTS (
+        SELECT 1 FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
+        WHERE i.indrelid = 'realtime_wal'::regclass AND c.relname = 'realtime_wal_txid'
+          AND NOT i.indisvalid
+    ) THEN
+        DROP INDEX realtime_wal_txid;
+    END IF;
+END $$
+"""
+
+
 class Postgresql:
     """See `realtime.wal.vendor.Vendor`."""
 
@@ -82,8 +96,8 @@ class Postgresql:
     # By transaction: see `visibility`. Writers go on meanwhile; what is left of an attempt that was
     # interrupted is of no use.
     index_log: tuple[str, ...] = (
-        "DROP INDEX CONCURRENTLY IF EXISTS realtime_wal_txid",
-        "CREATE INDEX CONCURRENTLY realtime_wal_txid ON realtime_wal (txid)",
+        _DROP_UNFINISHED,
+        "CREATE INDEX CONCURRENTLY IF NOT EXISTS realtime_wal_txid ON realtime_wal (txid)",
         # After a few large transactions the planner would take any transaction for a large part of
         # the log, and every look would read all of it.
         "ALTER TABLE realtime_wal ALTER COLUMN txid SET (n_distinct = -0.1)",

@@ -13,6 +13,7 @@ from django.db.migrations.executor import MigrationExecutor
 from realtime.event_log import sequencer
 from realtime.event_log.table import backlog, read_rows
 from realtime.wal.head import read_head
+from realtime.wal.vendor import vendor_of
 from tests.zoo.models import Note
 
 pytestmark = pytest.mark.usefixtures("wal")
@@ -106,3 +107,30 @@ def test_a_sequencer_that_starts_before_the_numbers_are_copied_numbers_nothing(s
     assert read_rows("default", 0, 10) == rows
     assert read_head(connection).seq == 4
     assert sequencer.number(connection) == 0
+
+
+@pytest.mark.skipif(not POSTGRESQL, reason="SQLite needs no such index, and has one schema")
+def test_the_index_of_another_log_further_down_the_search_path_stays() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE SCHEMA nearer")
+        try:
+            cursor.execute("CREATE TABLE nearer.realtime_wal (LIKE realtime_wal)")
+            cursor.execute("SET search_path TO nearer, public")
+            for statement in vendor_of(connection).index_log:
+                cursor.execute(statement)
+            # As an attempt that was interrupted leaves it.
+            cursor.execute(
+                "UPDATE pg_index SET indisvalid = false"
+                " WHERE indexrelid = 'nearer.realtime_wal_txid'::regclass"
+            )
+            for statement in vendor_of(connection).index_log:
+                cursor.execute(statement)
+            cursor.execute(
+                "SELECT n.nspname FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid"
+                " JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+                " WHERE c.relname = 'realtime_wal_txid' AND i.indisvalid ORDER BY 1"
+            )
+            assert cursor.fetchall() == [("nearer",), ("public",)]
+        finally:
+            cursor.execute("SET search_path TO DEFAULT")
+            cursor.execute("DROP SCHEMA nearer CASCADE")
