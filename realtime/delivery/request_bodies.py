@@ -31,6 +31,7 @@ _LOOK_SECONDS = 5.0
 
 _UNBOUNDED = "take time and memory for bodies of requests"
 # What is used of uvicorn's protocols, and of a request in one.
+_CALLED = ("data_received", "on_response_complete")
 _STATE = ("client", "cycle", "flow", "loop", "transport")
 _CYCLE = ("body", "more_body", "response_complete", "scope")
 # The attribute of a protocol that holds its incomplete body.
@@ -45,11 +46,22 @@ def limit_bodies_of(
 ) -> None:
     """Close each connection of this class of uvicorn's protocols whose body takes longer than
     `seconds` and `BYTES_PER_SECOND` allow, or has too much in memory."""
+    if not is_expected(protocol, _CALLED, _UNBOUNDED):
+        return
     ledger = InboundBytes(address_bytes, TOTAL_BYTES)
     data_received = protocol.data_received
+    response_complete = protocol.on_response_complete
 
     def counted(self: Any, data: bytes) -> None:
         data_received(self, data)
+        count(self, len(data))
+
+    def followed(self: Any) -> None:
+        # With h11 the next request of the same packet begins here, and perhaps nothing more comes.
+        response_complete(self)
+        count(self, 0)
+
+    def count(self: Any, size: int) -> None:
         body: _Body | None = vars(self).get(_BODY)
         cycle = self.cycle
         if cycle is None or not cycle.more_body or cycle.response_complete:
@@ -57,13 +69,13 @@ def limit_bodies_of(
                 body.end()
                 delattr(self, _BODY)
         elif body is not None and body.cycle is cycle:
-            body.grow(len(data))
+            body.grow(size)
         elif is_expected(self, _STATE, _UNBOUNDED) and is_expected(cycle, _CYCLE, _UNBOUNDED):
             if body is not None:
                 body.end()
             setattr(self, _BODY, _Body(self, ledger, seconds, look_seconds))
 
-    protocol.data_received = counted
+    protocol.data_received, protocol.on_response_complete = counted, followed
 
 
 class _Body:

@@ -62,6 +62,10 @@ class Http:
     def data_received(self, data: bytes) -> None:
         self.cycle.body += data
 
+    def on_response_complete(self) -> None:
+        """A request that came in the same packet begins."""
+        self.cycle = SimpleNamespace(**{**vars(self.cycle), "body": bytearray(b"x")})
+
     def end_body(self) -> None:
         self.cycle.more_body = False
         self.data_received(b"x")
@@ -151,3 +155,11 @@ def test_what_django_has_on_disk_does_not_count(limited: type[Http]) -> None:
     for one in many:
         one.data_received(b"x" * 90_000)
     assert not any(one.closed for one in many)
+
+
+def test_a_body_that_began_behind_another_request_and_stops_is_closed(limited: type[Http]) -> None:
+    loop = Loop()
+    one = limited(loop)
+    one.on_response_complete()
+    loop.go_on(40)
+    assert one.closed
