@@ -149,7 +149,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         single = make_database(folder / "single.sqlite3")
         with (
             running(single, "uvicorn", _FREE) as alone,
-            base_database(folder) as base,
+            base_database() as base,
             redises.running(folder) as redis,
             deployed(Deployment(folder, base.database(), redis, "pubsub", _FREE)) as world,
         ):

@@ -1,5 +1,5 @@
 /**
- * What a collection does, whoever feeds it: the same tests for client.js and for rows.js.
+ * What a collection does over any client: the same tests for client.js and for rows.js.
  *
  * `setUp(Socket)` makes a client on this stand-in of a WebSocket, whose connection opens. It
  * returns `collection(options)`, of the table "task" on the topic "room", and `end()`.

@@ -696,7 +696,7 @@ test("two tokens in band, there and back: what the one between could see is read
   assert.equal(resyncs(), 2);
 });
 
-test("a cursor that the page kept begins the first join, whoever it is", () => {
+test("a cursor that the page kept begins the first join of any user", () => {
   const { channel } = page([TASKS], { since: "e1:5" });
   Socket.last.grant({ subject: "ada" });
   Socket.last.tell(...CAUGHT_UP, { seq: 10 });
