@@ -1,5 +1,5 @@
 """Bytes that clients have sent and that stay in the memory of a process: messages that the
-application has not dealt with, and joins.
+application has not dealt with, and joins with what waits for them.
 
 Pure. A limit for one message bounds a connection only. Here the connections of an address are
 bounded together, and those of all addresses. What is small is not counted: it is no more than a
@@ -23,6 +23,9 @@ ADDRESS_BYTES = 16_777_216
 TOTAL_BYTES = 67_108_864
 #: Up to so many bytes of a connection are not counted.
 SMALL_BYTES = 16_384
+#: The same of joins. A page has ten to fifteen of them, each with a token of a kilobyte or more,
+#: for as long as it is open; and behind a proxy all pages may have one address.
+SMALL_JOIN_BYTES = 65_536
 
 
 class _Account(NamedTuple):
@@ -35,9 +38,17 @@ _EMPTY = _Account()
 
 
 class InboundBytes:
-    """The bytes of all connections, by account: the address, or the connection without one."""
+    """The bytes of all connections, by account: the address, or the connection without one.
 
-    def __init__(self, each: int = ADDRESS_BYTES, total: int = TOTAL_BYTES) -> None:
+    An account may have `each` bytes, all accounts `total`. A connection with at most `small` does
+    not count.
+    """
+
+    def __init__(
+        self, each: int = ADDRESS_BYTES, total: int = TOTAL_BYTES, small: int = SMALL_BYTES
+    ) -> None:
+        #: Up to so many bytes of a connection are not counted.
+        self.small = small
         self._each = each
         self._most = total
         self._total = self._holdings = 0
@@ -122,7 +133,7 @@ class InboundHolding:
     def set(self, size: int) -> bool:
         """The connection has so many bytes now. False if it has to give them up: they are more than
         before, and too many. Others may have to give way to it."""
-        size = size if size > SMALL_BYTES else 0
+        size = size if size > self._ledger.small else 0
         if size == self.size:
             return True
         grown = size > self.size
@@ -163,7 +174,7 @@ def weakly(owner: T, close: Callable[[T], object]) -> Callable[[], None]:
 
 
 _of_process = InboundBytes()
-_joins = InboundBytes(2 * ADDRESS_BYTES, 2 * TOTAL_BYTES)
+_joins = InboundBytes(2 * ADDRESS_BYTES, 2 * TOTAL_BYTES, SMALL_JOIN_BYTES)
 
 
 def holding_of(account: str, give_way: Callable[[], None]) -> InboundHolding:
@@ -172,5 +183,6 @@ def holding_of(account: str, give_way: Callable[[], None]) -> InboundHolding:
 
 
 def join_holding_of(account: str, give_way: Callable[[], None]) -> InboundHolding:
-    """As `holding_of`, for the joins of a connection's channels, which stay as long as these."""
+    """As `holding_of`, for the joins of a connection's channels, which stay as long as these, and
+    for the messages that wait for them."""
     return InboundHolding(_joins, account, give_way)

@@ -38,8 +38,10 @@ class Channel:
     pending: list[tuple[ClientMessage, float, int]] = field(default_factory=list)
     #: How many of them came before a token that came while the channel was joining.
     ahead_of_token: int | None = None
-    #: Bytes of its join and of its pending messages.
+    #: Bytes of its join, of its pending messages and of a later token.
     size: int = 0
+    #: Bytes of the last token that came after the join.
+    token_size: int = 0
     #: When the token expires, in seconds since 1970.
     expires_at: float | None = None
     rights: TopicRights = NONE

@@ -35,7 +35,7 @@ from realtime.util.token_bucket import Rate, TokenBucket
 SILENCE_SECONDS = 60.0
 PRESENCE_SECONDS = 30.0
 #: The most messages of a socket that wait for joins to be answered, and the most bytes of those
-#: messages and of the joins.
+#: messages, of the joins and of later tokens.
 MOST_PENDING = 200
 MOST_BYTES = 4_194_304
 
@@ -105,7 +105,7 @@ class Session:
         if message.event == "phx_join":
             return self._join(message, len(data), now)
         if message.event == "phx_leave":
-            return self._leave(message, now)
+            return self._leave(message, len(data), now)
         channel = self.channels.get(message.topic)
         if channel is None:
             return self._replies.fail(message, WireError.UNMATCHED_TOPIC.response())
@@ -130,7 +130,9 @@ class Session:
         order."""
         joining = [one for one in self.channels.values() if one.pending]
         count = sum(len(one.pending) for one in joining)
-        if count >= MOST_PENDING or not self._has_room(size):
+        # A leave waits only right behind another message, so there are no more of them.
+        full = count >= MOST_PENDING and message.event != "phx_leave"
+        if full or not self._has_room(size):
             return self.topic_events.too_many(channel, message)
         channel.pending.append((message, now, size))
         channel.size += size
@@ -138,7 +140,8 @@ class Session:
 
     @property
     def size(self) -> int:
-        """Bytes of the joins of this socket's channels, and of the messages that wait for joins."""
+        """Bytes of the joins of this socket's channels, of the messages that wait for joins or
+        tokens, and of later tokens. Their lengths as sent: many small values take more memory."""
         return sum(one.size for one in self.channels.values())
 
     def _has_room(self, size: int) -> bool:
@@ -220,15 +223,14 @@ class Session:
             return WireError.REPLAY_INVALID
         return None
 
-    def _leave(self, message: ClientMessage, now: float) -> list[Effect]:
+    def _leave(self, message: ClientMessage, size: int, now: float) -> list[Effect]:
         channel = self.channels.get(message.topic)
         reply = self._replies.reply(message, "ok", {})
         if channel is None:
             return [reply]
         if channel.pending and channel.pending[-1][0].event != "phx_leave":
             # Earlier messages have not taken effect yet.
-            channel.pending.append((message, now, 0))
-            return []
+            return self._defer(channel, message, size, now)
         if message.join_ref is not None and message.join_ref != channel.join_ref:
             # A late leave of an earlier join of this topic.
             return [reply]
@@ -241,6 +243,11 @@ class Session:
             return []
         if scope := self._quotas.renew(now):
             return self._replies.over(message, WireError.TOO_MANY_JOINS, scope)
+        more = len(token) - channel.token_size
+        if more > 0 and not self._has_room(more):
+            return self.topic_events.too_many(channel, message)
+        channel.size += more
+        channel.token_size += more
         channel.token = token
         if channel.phase is Phase.JOINING:
             if channel.ahead_of_token is None:
@@ -316,7 +323,7 @@ class Session:
             elif gone:
                 effects += self.topic_events.unmatched(channel, message)
             elif message.event == "phx_leave":
-                effects += self._leave(message, then)
+                effects += self._leave(message, size, then)
             else:
                 effects += self._push(channel, message, then)
         return effects

@@ -26,7 +26,7 @@ from realtime.delivery.asgi_outbox import AsgiOutbox
 from realtime.delivery.client_frames import bound_frames
 from realtime.delivery.inbound import reading_share
 from realtime.delivery.inbound_bytes import (
-    SMALL_BYTES,
+    SMALL_JOIN_BYTES,
     InboundHolding,
     holding_of,
     join_holding_of,
@@ -131,7 +131,7 @@ class Connection:
         self._logged: set[str] = set()
         self._code: CloseCode | None = None
         self._timer: asyncio.TimerHandle | None = None
-        # What the joins of its channels have in memory, where that is much.
+        # What its channels have in memory, where that is much.
         self._joins: InboundHolding | None = None
         self._end = _End()
         self.session = Session(
@@ -207,7 +207,7 @@ class Connection:
     def _count_joins(self) -> None:
         size = self.session.size
         if self._joins is None:
-            if size <= SMALL_BYTES:
+            if size <= SMALL_JOIN_BYTES:
                 return
             account = Payer(self._admission.address, str(id(self))).account
             self._joins = join_holding_of(account, weakly(self, Connection.close_for_others))
@@ -268,12 +268,10 @@ class Connection:
                     self.start(partial(self._joiner.join, channel), channel)
                     if channel.join_until is not None:
                         self.set_timer()
-                    self._count_joins()
                 case Leave(channel):
                     subscriber = self._subscribers.pop(channel, None)
                     if subscriber is not None:
                         self._hub.remove(subscriber)
-                    self._count_joins()
                 case Renew(channel, token):
                     self.start(partial(self._joiner.renew, channel, token), channel)
                 case SendBroadcast():
@@ -289,6 +287,8 @@ class Connection:
                     self.outbox.close()
                     # A client that reads nothing does not delay the end of its socket.
                     self._loop.call_later(_CLOSE_SECONDS, self._end)
+        # Messages that are kept, or kept no longer, have no effect of their own.
+        self._count_joins()
 
     def permit(self, channel: Channel, rights: TopicRights) -> None:
         """Apply the rights of the channel's subject on its private topic, from here on."""

@@ -49,6 +49,15 @@ def test_what_is_small_is_not_counted() -> None:
     assert ledger.total == 0
 
 
+def test_a_ledger_may_count_larger_connections_alone() -> None:
+    ledger = InboundBytes(each=0, total=0, small=LARGE)
+    assert InboundHolding(ledger, "a").set(LARGE)
+    assert ledger.total == 0
+    holding = InboundHolding(ledger, "a")
+    holding.set(LARGE + 1)
+    assert ledger.total == LARGE + 1
+
+
 def test_those_who_hold_much_close_nobody_of_their_address_who_holds_little() -> None:
     ledger = InboundBytes()
     hogs = [InboundHolding(ledger, "a") for _ in range(16)]

@@ -132,6 +132,44 @@ def test_what_has_waited_no_longer_counts_against_what_a_socket_holds() -> None:
         assert of(SendBroadcast, session.release(channel))
 
 
+def test_the_size_of_a_socket_counts_what_waits_until_it_is_dealt_with() -> None:
+    session = make()
+    channel = joining(session, broadcast={"ack": True})
+    before = session.size
+    message, leave = said("7", x="x" * 1_000), text(["6", "8", "realtime:room", "phx_leave", {}])
+    session.receive(message, 0.0)
+    assert session.size == before + len(message)
+    session.receive(leave, 0.0)
+    assert session.size == before + len(message) + len(leave)
+    session.refused(channel, "no")
+    assert session.size == 0
+
+
+def test_what_waits_for_a_token_counts_until_the_token_has_taken_effect() -> None:
+    session = make()
+    channel, _ = joined(session)
+    session.receive(token_frame("8", "new"), 0.0)
+    before = session.size
+    session.receive(said("9", x="x" * 1_000), 0.0)
+    assert session.size > before + 1_000
+    renewed(session, channel)
+    session.release(channel)
+    assert session.size == before
+
+
+def test_leaves_have_no_more_bytes_than_other_messages_that_wait() -> None:
+    session = make(frame_bytes=None, payload_bytes=None)
+    joining(session, broadcast={"ack": True})
+    session.receive(said("7"), 0.0)
+    leave = {"x": "x" * MOST_BYTES}
+    (reply,) = frames(session.receive(text(["6", "8", "realtime:room", "phx_leave", leave]), 0.0))
+    assert reply[4]["response"]["reason"].startswith("MessageRateLimitReached")
+    # Any number of messages leaves room for a small one.
+    for ref in range(MOST_PENDING):
+        session.receive(said(str(ref)), 0.0)
+    assert session.receive(text(["6", "8", "realtime:room", "phx_leave", {}]), 0.0) == []
+
+
 def test_a_heartbeat_is_answered_while_a_channel_is_joining() -> None:
     session = make()
     joining(session)

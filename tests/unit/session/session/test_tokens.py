@@ -6,10 +6,12 @@ import pytest
 
 from realtime.session.channel import Phase
 from realtime.session.effects import (
+    Effect,
     Join,
     Leave,
     Renew,
 )
+from realtime.session.session import MOST_BYTES
 from realtime.topics.rights import ALL
 from tests.support.sessions import AT, frames, join_frame, joined, make, of, text
 
@@ -52,6 +54,23 @@ def test_a_token_that_comes_while_joining_is_kept_for_after() -> None:
     assert session.receive(frame, 0.0) == []
     assert join.channel.token == "new"
     assert join.channel.phase is Phase.JOINING
+
+
+def test_the_size_of_a_socket_counts_the_last_token_that_came_after_a_join() -> None:
+    session = make(frame_bytes=None, payload_bytes=None)
+    (join,) = of(Join, session.receive(join_frame(), 0.0))
+    before = session.size
+
+    def renew(token: str) -> list[Effect]:
+        frame = ["6", "7", "realtime:room", "access_token", {"access_token": token}]
+        return session.receive(text(frame), 0.0)
+
+    for token in ("a" * 1_000, "b" * 10_000, "c" * 100):
+        assert renew(token) == []
+        assert session.size == before + len(token)
+    (reply,) = frames(renew("d" * MOST_BYTES))
+    assert reply[4]["response"]["reason"].startswith("MessageRateLimitReached")
+    assert join.channel.token == "c" * 100
 
 
 def test_new_tokens_without_end_are_refused_by_reply_and_change_nothing() -> None:
