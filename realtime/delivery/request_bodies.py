@@ -9,14 +9,19 @@ client's fault: the time does not count.
 
 from __future__ import annotations
 
+import logging
 import weakref
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.conf import settings
 
+from auth_rls.access.audit_log import RecordLimit
 from realtime.delivery.expected import is_expected
 from realtime.delivery.inbound import payer_of
 from realtime.delivery.inbound_bytes import SMALL_BYTES, InboundBytes, InboundHolding, weakly
+
+logger = logging.getLogger(__name__)
 
 #: Seconds that a client may take for a body, or send nothing of one; and the bytes that give it
 #: another second.
@@ -28,6 +33,12 @@ TOTAL_BYTES = 134_217_728
 # How often a body is looked at. One that is not complete by the first look is slow, and counts as
 # the smallest holding however little of it has come: its connection and its request take room too.
 _LOOK_SECONDS = 5.0
+
+# Lines in the log of each kind, in so many seconds.
+_WARNINGS = 5
+_WARNING_SECONDS = 60.0
+_TOO_SLOW = "it came too slowly"
+_TOO_MUCH = "bodies of its address that are not complete take too much memory"
 
 _UNBOUNDED = "take time and memory for bodies of requests"
 # What is used of uvicorn's protocols, and of a request in one.
@@ -48,7 +59,7 @@ def limit_bodies_of(
     `seconds` and `BYTES_PER_SECOND` allow, or has too much in memory."""
     if not is_expected(protocol, _CALLED, _UNBOUNDED):
         return
-    ledger = InboundBytes(address_bytes, TOTAL_BYTES)
+    bounds = _Bounds(seconds, look_seconds, InboundBytes(address_bytes, TOTAL_BYTES))
     data_received = protocol.data_received
     response_complete = protocol.on_response_complete
 
@@ -73,28 +84,34 @@ def limit_bodies_of(
         elif is_expected(self, _STATE, _UNBOUNDED) and is_expected(cycle, _CYCLE, _UNBOUNDED):
             if body is not None:
                 body.end()
-            setattr(self, _BODY, _Body(self, ledger, seconds, look_seconds))
+            setattr(self, _BODY, _Body(self, bounds))
 
     protocol.data_received, protocol.on_response_complete = counted, followed
+
+
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """The bounds for all bodies of one class of protocols."""
+
+    seconds: float
+    look_seconds: float
+    ledger: InboundBytes
+    warnings: RecordLimit = field(default_factory=lambda: RecordLimit(_WARNINGS, _WARNING_SECONDS))
 
 
 class _Body:
     """The body of one request, until it is complete."""
 
-    def __init__(
-        self, protocol: Any, ledger: InboundBytes, seconds: float, look_seconds: float
-    ) -> None:
+    def __init__(self, protocol: Any, bounds: _Bounds) -> None:
         self.cycle = protocol.cycle
         self._protocol = weakref.ref(protocol)
-        self._ledger = ledger
+        self._bounds = bounds
         self._loop = protocol.loop
-        self._seconds = seconds
-        self._look_seconds = look_seconds
         self._began = self._last = self._loop.time()
         self._slow = False
         self._holding: InboundHolding | None = None
         self._size = 0
-        self._timer = self._loop.call_later(look_seconds, self._look)
+        self._timer = self._loop.call_later(bounds.look_seconds, self._look)
         self.grow(len(self.cycle.body))
 
     def end(self) -> None:
@@ -117,32 +134,49 @@ class _Body:
             # Behind a proxy the request has the client's address.
             client = self.cycle.scope.get("client")
             account = payer_of(client, self).account
-            self._holding = InboundHolding(self._ledger, account, weakly(self, _Body.close))
+            self._holding = InboundHolding(self._bounds.ledger, account, weakly(self, _Body.close))
         if not self._holding.set(held):
-            self.close()
+            self.close(_TOO_MUCH)
 
     def _look(self) -> None:
         protocol = self._protocol()
         if protocol is None or protocol.transport.is_closing():
             self.end()
             return
-        self._timer = self._loop.call_later(self._look_seconds, self._look)
+        self._timer = self._loop.call_later(self._bounds.look_seconds, self._look)
         if protocol.flow.read_paused:
             # The application does not read.
-            self._began += self._look_seconds
-            self._last += self._look_seconds
+            self._began += self._bounds.look_seconds
+            self._last += self._bounds.look_seconds
             return
         self._slow = True
         now = self._loop.time()
-        allowed = self._seconds + self._size / BYTES_PER_SECOND
-        if now - self._began > allowed or now - self._last > self._seconds:
-            self.close()
+        allowed = self._bounds.seconds + self._size / BYTES_PER_SECOND
+        if now - self._began > allowed or now - self._last > self._bounds.seconds:
+            self.close(_TOO_SLOW)
         else:
             self.grow(0)
 
-    def close(self) -> None:
-        """Close the connection of this body."""
+    def close(self, why: str = _TOO_MUCH) -> None:
+        """Close the connection of this body. `why` is for the log."""
         protocol = self._protocol()
         self.end()
         if protocol is not None:
             protocol.transport.abort()
+            self._log(why)
+
+    def _log(self, why: str) -> None:
+        scope = self.cycle.scope
+        suppressed = self._bounds.warnings.admit(why, self._loop.time())
+        if suppressed is None:
+            return
+        more = f"; {suppressed} more since the last such line" if suppressed else ""
+        logger.warning(
+            "the body of a request of %s to %s was cut off after %d bytes: %s%s",
+            (scope.get("client") or ("a client",))[0],
+            scope.get("path", ""),
+            self._size,
+            why,
+            more,
+            extra={"action": "body_cut_off"},
+        )

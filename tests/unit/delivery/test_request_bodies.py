@@ -163,3 +163,17 @@ def test_a_body_that_began_behind_another_request_and_stops_is_closed(limited: t
     one.on_response_complete()
     loop.go_on(40)
     assert one.closed
+
+
+def test_the_log_says_which_body_was_cut_off_and_not_each_of_a_flood(
+    limited: type[Http], caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = Loop()
+    for number in range(20):
+        slow = limited(loop, f"10.0.0.{number}")
+        slow.cycle.scope["path"] = "/upload"
+        slow.data_received(b"x")
+    loop.go_on(60)
+    said = [record.getMessage() for record in caplog.records]
+    assert 0 < len(said) < 20
+    assert "10.0.0.0 to /upload was cut off after 1 bytes: it came too slowly" in said[0]
