@@ -201,6 +201,27 @@ def test_a_task_is_added_renamed_and_deleted(at_board: Seating) -> None:
     ada.sees("Count the big ladles", "nowhere")
 
 
+def test_a_title_is_edited_while_its_card_moves_and_while_the_answer_to_a_form_is_on_its_way(
+    at_board: Seating, demo: DemoServer
+) -> None:
+    (ben,) = at_board("ben")
+    ben.page.run(
+        "(() => { const form = document.querySelector('.add');"
+        "form.elements.title.value = 'Wash the ladles'; form.requestSubmit(); })()"
+    )
+    ben.choose(SOUP, "Edit title")
+    ben.page.run("document.querySelector('.card-edit').value = 'Taste the soup again'")
+    ben.page.wait("document.querySelector('.add').elements.title.value === ''")
+    for position, index in ((1e9, -1), (-1e9, 0)):
+        demo.sql("UPDATE demo_task SET position = ? WHERE title = ?", position, SOUP)
+        ben.page.wait(
+            "[...document.querySelectorAll('.column[data-status=todo] .card-title')]"
+            f".at({index}).textContent === '{SOUP}'"
+        )
+    ben.key("Enter")
+    ben.sees("Taste the soup again", "todo")
+
+
 def test_a_card_is_dragged_to_a_place_between_two_others(
     at_board: Seating,
 ) -> None:

@@ -158,11 +158,14 @@ export class Board {
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       const { title, team, is_public: open } = form.elements;
-      const added = await this.#actions.add(title.value, Number(team.value), open.checked);
-      if (!added) return;
+      const sent = title.value;
+      const added = await this.#actions.add(sent, Number(team.value), open.checked);
+      // The task may be on the board, and somebody at work on it, before the answer comes.
+      if (!added || title.value !== sent) return;
       title.value = "";
       open.checked = false;
-      title.focus();
+      const focused = document.activeElement;
+      if (focused === document.body || form.contains(focused)) title.focus();
     });
   }
 

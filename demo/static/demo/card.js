@@ -74,7 +74,8 @@ export function editTitle(card, save) {
       done(false);
     }
   });
-  field.addEventListener("blur", () => done(true));
+  // The field loses the focus for a moment when its card takes another place.
+  field.addEventListener("blur", () => setTimeout(() => document.activeElement === field || done(true)));
   title.hidden = true;
   card.draggable = false;
   title.after(field);

@@ -24,10 +24,13 @@ PAGE = Path(__file__).resolve().parents[4] / "docs" / "how-to" / "tokens.md"
 
 
 def recipes() -> dict[str, dict[str, Any]]:
-    """Name -> AUTH_RLS, as the page has them."""
+    """Name -> AUTH_RLS, as the page has them. A section about pages alone has no settings."""
     found = {}
     for section in PAGE.read_text().split("\n## ")[1:]:
-        (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+        blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+        if not blocks:
+            continue
+        (code,) = blocks
         names: dict[str, Any] = {}
         exec(code, names)
         found[section.partition("\n")[0]] = names["AUTH_RLS"]
