@@ -8,7 +8,7 @@ that is dropped after it was frozen would stay. So from time to time everything 
 after ten minutes, and when looking at new objects has taken as long as looking at everything. A
 process in which that finds much garbage goes back to Python's own way.
 
-Pure. Knows no sockets.
+Knows no sockets.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from tests.support.socket_client import Client, db
 from tests.support.tokens import token
 from tests.support.waiting import auntil
 
-pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("wal", "closing_hub")]
 
 # Of tables that are bounded in number: the ring of events, quotas, accounts of payers, and claims
 # of the last subjects, whose marks are kept.
