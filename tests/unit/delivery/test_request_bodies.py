@@ -169,8 +169,8 @@ def test_the_log_says_which_body_was_cut_off_and_not_each_of_a_flood(
     limited: type[Http], caplog: pytest.LogCaptureFixture
 ) -> None:
     loop = Loop()
-    for number in range(20):
-        slow = limited(loop, f"10.0.0.{number}")
+    connections = [limited(loop, f"10.0.0.{number}") for number in range(20)]
+    for slow in connections:
         slow.cycle.scope["path"] = "/upload"
         slow.data_received(b"x")
     loop.go_on(60)
