@@ -38,7 +38,8 @@ const commands = {
     clients.set(client, it)
     const options = { transport: recordingSocket(client), vsn }
     if (heartbeat) options.heartbeatIntervalMs = heartbeat
-    if (reconnect) options.reconnectAfterMs = () => reconnect
+    // It grows: a client that joins anew before each answer arrives never gets one that it takes.
+    if (reconnect) options.reconnectAfterMs = (tries) => Math.min(reconnect * 4 ** (tries - 1), 10_000)
     options.heartbeatCallback = (status) => emit({ event: 'heartbeat', client, status })
     const accessToken = callback ? async () => it.token : undefined
     if (library === 'supabase') {

@@ -57,6 +57,10 @@ const ask = (deed, ...values) =>
 
 // --- clients --------------------------------------------------------------------------------------
 
+// Milliseconds until a client connects again, and until it joins again where no answer has come. They
+// grow: a client that joins anew before each answer arrives never gets one that it takes.
+const backOff = (tries) => Math.min(50 * 4 ** (tries - 1), 10_000)
+
 // Old clients count their own messages and refuse some.
 const push = async (send) => {
   for (;;) {
@@ -113,7 +117,7 @@ const modern = async (run) => {
   const connect = (person, sockets) => {
     const options = {
       params: { apikey: run.key, eventsPerSecond: 1_000 },
-      reconnectAfterMs: () => 50,
+      reconnectAfterMs: backOff,
     }
     // Clients of two versions take a `transport` and then do not listen to it.
     if (!run.ownTransport) options.transport = recorder(sockets)
@@ -286,7 +290,7 @@ const legacy = async (run) => {
     persistSession: false,
     autoRefreshToken: false,
     headers: { Authorization: `Bearer ${me.token}` },
-    realtime: { transport: recorder(sockets), reconnectAfterMs: () => 50 },
+    realtime: { transport: recorder(sockets), reconnectAfterMs: backOff },
   })
   const subscribe = async (query) => {
     const statuses = []
