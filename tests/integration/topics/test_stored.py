@@ -13,7 +13,6 @@ from django.db import OperationalError, connection, transaction
 import realtime
 from realtime.models import Message
 from realtime.protocol.serializer import binary_broadcast
-from tests.support.live_client import everything_handed_out
 from tests.support.socket_client import Client, db
 from tests.support.tokens import token
 from tests.support.topics import TOPIC, allow, heard, sent
@@ -174,8 +173,9 @@ async def test_a_subject_that_lost_its_right_while_it_joined_gets_no_stored_broa
     listen: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     may_receive = await db(allow, "receive_broadcast")
+    may_send = await db(allow, "send_broadcast")
     await db(allow, "view_presence")
-    await listen()
+    other = await listen(config={"private": True, "broadcast": {"ack": True}})
     await db(lambda: realtime.broadcast("room", "e", {"n": 1}, private=True, durable=True))
     from realtime.socket import topic_handler
 
@@ -190,15 +190,23 @@ async def test_a_subject_that_lost_its_right_while_it_joined_gets_no_stored_broa
     monkeypatch.setattr(topic_handler, "stored", read_late)
     client = await Client().connect()
     config = {"private": True, "broadcast": {"replay": {"since": 0}}}
-    ref = await client.push(TOPIC, "phx_join", {"config": config})
+    join = await client.push(TOPIC, "phx_join", {"config": config})
     await auntil(lambda: reads[0] == 1, "the read of stored broadcasts")
     # Comes while the join waits, and is not sent with its reply either.
     await db(lambda: realtime.broadcast("room", "e", {"n": 2}, private=True, durable=True))
     may_receive.enabled = False
     await db(may_receive.save)
-    await everything_handed_out()
+    # Changes of rights are followed one after the other: the second shows that the first is done.
+    message = {"type": "broadcast", "event": "e", "payload": {}}
+    for status in ("error", "ok"):
+        may_send.enabled = status == "ok"
+        await db(may_send.save)
+        answer = None
+        while answer != status:
+            ref = await other.push(TOPIC, "broadcast", message)
+            answer = (await other.reply(ref))["status"]
     go.set()
-    assert (await client.reply(ref))["status"] == "ok"
+    assert (await client.reply(join))["status"] == "ok"
     assert await client.silent()
     await client.close()
 
