@@ -4,6 +4,9 @@ memory."""
 from __future__ import annotations
 
 import heapq
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import count
 from types import SimpleNamespace
@@ -177,3 +180,8 @@ def test_the_log_says_which_body_was_cut_off_and_not_each_of_a_flood(
     said = [record.getMessage() for record in caplog.records]
     assert 0 < len(said) < 20
     assert "10.0.0.0 to /upload was cut off after 1 bytes: it came too slowly" in said[0]
+
+
+def test_a_server_can_load_its_protocol_before_django_is_set_up() -> None:
+    env = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+    subprocess.run([sys.executable, "-c", "import realtime.server"], env=env, check=True)
