@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import logging
 import weakref
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 from django.conf import settings
 
+from auth_rls.access.record_limit import RecordLimit
 from realtime.delivery.expected import is_expected
 from realtime.delivery.inbound import payer_of
 from realtime.delivery.inbound_bytes import SMALL_BYTES, InboundBytes, InboundHolding, weakly
-
-if TYPE_CHECKING:
-    from auth_rls.access.audit_log import RecordLimit
 
 logger = logging.getLogger(__name__)
 
@@ -91,23 +89,14 @@ def limit_bodies_of(
     protocol.data_received, protocol.on_response_complete = counted, followed
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Bounds:
     """The bounds for all bodies of one class of protocols."""
 
     seconds: float
     look_seconds: float
     ledger: InboundBytes
-    warnings: RecordLimit | None = None
-
-    def suppressed(self, kind: str, now: float) -> int | None:
-        """As `RecordLimit.admit`."""
-        if self.warnings is None:
-            # A server loads this module before Django is set up.
-            from auth_rls.access.audit_log import RecordLimit
-
-            self.warnings = RecordLimit(_WARNINGS, _WARNING_SECONDS)
-        return self.warnings.admit(kind, now)
+    warnings: RecordLimit = field(default_factory=lambda: RecordLimit(_WARNINGS, _WARNING_SECONDS))
 
 
 class _Body:
@@ -178,7 +167,7 @@ class _Body:
 
     def _log(self, why: str) -> None:
         scope = self.cycle.scope
-        suppressed = self._bounds.suppressed(why, self._loop.time())
+        suppressed = self._bounds.warnings.admit(why, self._loop.time())
         if suppressed is None:
             return
         more = f"; {suppressed} more since the last such line" if suppressed else ""

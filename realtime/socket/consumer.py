@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from channels.consumer import AsyncConsumer
 from django.conf import settings as django_settings
 
-from auth_rls.access.audit_log import RecordLimit
+from auth_rls.access.record_limit import RecordLimit
 from realtime import conf
 from realtime.process.hub import Hub, hub
 from realtime.protocol.errors import CloseCode, WireError

@@ -75,17 +75,17 @@ async def test_a_change_of_a_user_that_cannot_be_read_is_a_resync_of_all_and_the
     await client.close()
 
 
+def membership() -> tuple[User, Team, Member]:
+    user, team = User.objects.create_user("ada"), Team.objects.create(name="t")
+    return user, team, Member.objects.create(user=user, team=team)
+
+
 @pytest.mark.parametrize("error", [KeyError, IndexError, TypeError])
 async def test_a_change_of_rights_at_which_code_fails_is_a_resync_and_not_skipped(
     granted: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     await db(granted, "view_note", using={"team__in": MINE})
-
-    def prepare() -> tuple[User, Team, Member]:
-        user, team = User.objects.create_user("ada"), Team.objects.create(name="t")
-        return user, team, Member.objects.create(user=user, team=team)
-
-    user, team, member = await db(prepare)
+    user, team, member = await db(membership)
     client = await Client(token=token(user.pk)).connect()
     await client.listen()
     await db(Note.objects.create, title="before", team=team)
@@ -111,12 +111,7 @@ async def test_sets_that_moved_before_code_failed_show_no_row_after_the_resync(
     granted: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await db(granted, "view_note", using={"team__in": MINE})
-
-    def prepare() -> tuple[User, Team, Member]:
-        user, team = User.objects.create_user("ada"), Team.objects.create(name="t")
-        return user, team, Member.objects.create(user=user, team=team)
-
-    user, team, member = await db(prepare)
+    user, team, member = await db(membership)
     client = await Client(token=token(user.pk)).connect()
     await client.listen()
     apply, restart, fails = LiveSets.apply, Rebinding.restart, [1, 1]

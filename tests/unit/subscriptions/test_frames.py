@@ -5,26 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from auth_rls.predicates.kinds import Kind
 from auth_rls.predicates.predicate import TRUE, Predicate, Test
-from realtime.event_log.event import DatabaseEvent, RowImage
+from realtime.event_log.event import DatabaseEvent
 from realtime.protocol.change_frame import ChangeFrame
 from realtime.subscriptions.frames import ChangeFrames
 from realtime.subscriptions.index import AudienceKey, Subscription, SubscriptionIndex
-from realtime.wal.entry import ColumnInfo, Relation
-
-KINDS = {"id": Kind.INT, "owner": Kind.INT, "title": Kind.TEXT}
-RELATION = Relation(
-    id="r1",
-    schema="public",
-    table="t",
-    columns=tuple(ColumnInfo(name, kind.value, kind) for name, kind in KINDS.items()),
-    key=("id",),
-)
-
-
-def row(**values: Any) -> RowImage:
-    return RowImage(json.dumps(values).encode(), KINDS)
+from tests.support.small_rows import RELATION, row
 
 
 def key(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -17,19 +16,7 @@ from auth_rls.sets.live_set import SetDelta
 from realtime.event_log.event import DatabaseEvent, RowImage
 from realtime.subscriptions.index import AudienceKey, Delivery, Subscription, SubscriptionIndex
 from realtime.wal.entry import ColumnInfo, Relation
-
-KINDS = {"id": Kind.INT, "owner": Kind.INT, "title": Kind.TEXT}
-RELATION = Relation(
-    id="r1",
-    schema="public",
-    table="t",
-    columns=tuple(ColumnInfo(name, kind.value, kind) for name, kind in KINDS.items()),
-    key=("id",),
-)
-
-
-def row(**values: Any) -> RowImage:
-    return RowImage(json.dumps(values).encode(), KINDS)
+from tests.support.small_rows import RELATION, row
 
 
 def event(

@@ -13,8 +13,8 @@ from django.test import Client
 
 from auth_rls import Subject, conf, visible
 from auth_rls.access import audit_log
-from auth_rls.access.audit_log import RecordLimit
 from auth_rls.access.authority import row_predicate
+from auth_rls.access.record_limit import RecordLimit
 from auth_rls.explain.askers import asker
 from auth_rls.explain.questions import answer, question
 from tests.support.policies import policy, user

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from auth_rls.access.audit_log import RecordLimit
+from auth_rls.access.record_limit import RecordLimit
 
 
 def test_so_many_are_admitted_in_a_period_and_no_more() -> None:
