@@ -25,6 +25,8 @@ from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
 logger = logging.getLogger("realtime.upkeep")
 
 PRUNE_SECONDS = 600.0
+# With a short retention, the runs in its course: entries are kept too long by a part of it only.
+_TIMES_IN_RETENTION = 4
 # A process that has just started has other work.
 _FIRST_SECONDS = 60.0
 
@@ -54,7 +56,7 @@ class Maintenance:
             self._due = now + self._first_seconds
         await self._send(WORKERS, {"type": "wake"})
         if now >= self._due:
-            self._due = now + PRUNE_SECONDS
+            self._due = now + prune_pause(pruning.retention())
             await self.prune()
 
     async def prune(self) -> None:
@@ -85,6 +87,11 @@ class Maintenance:
             logger.debug("not sent to %s: %s", channel, error, extra={"action": "errand_unsent"})
             return False
         return True
+
+
+def prune_pause(retention: timedelta) -> float:
+    """Seconds from one run to the next: PRUNE_SECONDS, or less where retention is short."""
+    return min(PRUNE_SECONDS, retention.total_seconds() / _TIMES_IN_RETENTION)
 
 
 async def prune_gently(alias: str, older_than: timedelta | None = None) -> Pruned | None:

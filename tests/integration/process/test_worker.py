@@ -272,3 +272,17 @@ async def test_pruning_is_not_due_at_once() -> None:
     await leader.beat(Report(leading=True))
     await leader.close()
     assert await db(WalEntry.objects.count) == 20
+
+
+async def test_a_log_that_is_kept_shortly_is_pruned_again_soon(settings: Any) -> None:
+    settings.REALTIME = {"RETENTION": {"minutes": 0.0001}}
+    leader = Maintenance("default", first_seconds=0.0)
+    for _ in range(2):
+        await db(write_old, 20)
+
+        async def pruned() -> bool:
+            await leader.beat(Report(leading=True))
+            return not await db(WalEntry.objects.exists)
+
+        await auntil(pruned, "pruning")
+    await leader.close()
