@@ -19,11 +19,11 @@ from auth_rls.sets.live_set import SetDelta
 from realtime.event_log.event import DatabaseEvent
 from realtime.protocol.join import Binding
 from realtime.subscriptions.failures import log_failure
+from realtime.subscriptions.filter_costs import Payers
 from realtime.subscriptions.filter_ledger import CONNECTION, FilterLedger, Owner
 from realtime.subscriptions.index import (
     AudienceKey,
     Delivery,
-    Payers,
     Subscription,
     SubscriptionIndex,
 )

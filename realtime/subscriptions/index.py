@@ -17,9 +17,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Generator, Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
-from auth_rls.predicates.evaluate import Meter, TooCostly
+from auth_rls.predicates.evaluate import TooCostly
 from auth_rls.predicates.predicate import Predicate, Select
 from auth_rls.sets.live_set import SetDelta
 from realtime.delivery.recipients import Recipients
@@ -27,19 +27,14 @@ from realtime.event_log.event import DatabaseEvent, RowImage
 from realtime.protocol.change_frame import ChangeFrame
 from realtime.subscriptions.change_payload import renamed, unchanged
 from realtime.subscriptions.entries import NOTHING, Entries, Entry, RuleGroup, Sight
-from realtime.subscriptions.judgement import (
-    STEPS_PER_CONNECTION,
-    STEPS_PER_EVENT,
-    STEPS_PER_SUBJECT,
-    MembersOf,
-)
+from realtime.subscriptions.filter_costs import NOBODY, EventCosts, FilterCosts, Payers
+from realtime.subscriptions.judgement import MembersOf
 
 Recipient = TypeVar("Recipient")
 
 # Steps of work after which other tasks may run, and the steps of an entry beside its filter.
 _STRIDE = 256_000
 _STEPS_PER_ENTRY = 1_000
-_MOST_PAYERS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,25 +114,6 @@ class _Table(Generic[Recipient]):
         return len(self.plain) + len(self.live)
 
 
-class Payers(NamedTuple):
-    """Who pays the costs of a channel's filters: its connection, and the subject of that, which may
-    be the connection itself."""
-
-    connection: object
-    subject: object
-
-
-class _Costs:
-    """The costs of filters on one event. The first steps are not charged, since they are cheap
-    together; `spent` is what each connection and subject has cost since."""
-
-    __slots__ = ("free", "spent")
-
-    def __init__(self) -> None:
-        self.free = STEPS_PER_EVENT
-        self.spent: dict[object, int] = {}
-
-
 def _no_sets(select: Select) -> Collection[object]:
     raise ValueError(f"the set of {select.model}.{select.column} is not known here")
 
@@ -162,11 +138,9 @@ class SubscriptionIndex(Generic[Recipient]):
         self._tables: dict[tuple[str, str], _Table[Recipient]] = {}
         self._audiences: dict[AudienceKey, Audience[Recipient]] = {}
         self._of: dict[Recipient, Audience[Recipient]] = {}
-        # Only for channels with metered entries.
-        self._payers: dict[Recipient, Payers] = {}
         self._on_failure = on_failure
         self._on_too_costly = on_too_costly
-        self._payers_of = payers_of
+        self._costs = FilterCosts(payers_of)
         #: How many evaluations of a predicate on an event there were.
         self.evaluated = 0
 
@@ -186,7 +160,7 @@ class SubscriptionIndex(Generic[Recipient]):
         """Subscribe a channel, in place of what it had. Returns whether that changed anything."""
         current = self._of.get(recipient)
         if current is not None and current.key == key:
-            self._pay(recipient, current)
+            self._costs.assign(recipient, current.metered)
             return False
         self.remove(recipient)
         audience = self._audiences.get(key)
@@ -194,7 +168,7 @@ class SubscriptionIndex(Generic[Recipient]):
             audience = self._audiences[key] = self._audience(key)
         audience.recipients.add(recipient)
         self._of[recipient] = audience
-        self._pay(recipient, audience)
+        self._costs.assign(recipient, audience.metered)
         return True
 
     def _audience(self, key: AudienceKey) -> Audience[Recipient]:
@@ -212,33 +186,12 @@ class SubscriptionIndex(Generic[Recipient]):
         audience.metered = tuple(metered)
         return audience
 
-    def _pay(self, recipient: Recipient, audience: Audience[Recipient]) -> None:
-        """Charge the costs of a channel to its present connection and subject."""
-        if self._payers_of is None or not audience.metered:
-            return
-        payers = self._payers_of(recipient)
-        if self._payers.get(recipient) == payers:
-            return
-        self._pay_no_more(recipient, audience)
-        self._payers[recipient] = payers
-        for entry in audience.metered:
-            entry.subjects[payers.subject] += 1
-
-    def _pay_no_more(self, recipient: Recipient, audience: Audience[Recipient]) -> None:
-        payers = self._payers.pop(recipient, None)
-        if payers is None:
-            return
-        for entry in audience.metered:
-            entry.subjects[payers.subject] -= 1
-            if not entry.subjects[payers.subject]:
-                del entry.subjects[payers.subject]
-
     def remove(self, recipient: Recipient) -> None:
         """Remove a channel, if it is there. Nothing matches it from here on (RT-S1)."""
         audience = self._of.pop(recipient, None)
         if audience is None:
             return
-        self._pay_no_more(recipient, audience)
+        self._costs.release(recipient, audience.metered)
         audience.recipients.discard(recipient)
         if audience.recipients:
             return
@@ -299,7 +252,7 @@ class SubscriptionIndex(Generic[Recipient]):
         if table is None or not relation.published:
             return
         hits: list[_Hit[Recipient]] = []
-        costs = _Costs()
+        costs = EventCosts()
         image = event.old if event.op == "DELETE" else event.new
         if table.plain.groups and image is not None and not unchanged(event):
             groups = table.plain.candidates(image)
@@ -317,7 +270,7 @@ class SubscriptionIndex(Generic[Recipient]):
         image: RowImage | None,
         live: bool,
         hits: list[_Hit[Recipient]],
-        costs: _Costs,
+        costs: EventCosts,
     ) -> Generator[None, None, None]:
         judge = _live_hits if live else _hits
         work = evaluated = 0
@@ -339,26 +292,18 @@ class SubscriptionIndex(Generic[Recipient]):
                     evaluated += 1
                     judgement = entry.judgement
                     meter = judgement.meter
+                    charged = NOBODY
                     work += _STEPS_PER_ENTRY + judgement.weight
                     try:
-                        if meter is None:
-                            hits += judge(entry, event, sight)
-                        else:
-                            meter.left = STEPS_PER_EVENT
-                            if costs.free > 0:
-                                hits += judge(entry, event, sight)
-                            else:
-                                hits += self._charged(
-                                    entry, event, sight, judge, meter, costs.spent
-                                )
+                        if meter is not None:
+                            charged = self._costs.begin(entry, meter, costs)
+                        hits += judge(entry, event, sight)
                     except TooCostly:
                         self._too_costly(entry)
                     except Exception as error:
                         self._failed(entry, error)
                     if meter is not None:
-                        steps = STEPS_PER_EVENT - meter.left
-                        work += steps
-                        costs.free -= steps
+                        work += self._costs.settle(meter, charged, costs)
                     if work >= _STRIDE:
                         work = 0
                         yield
@@ -372,44 +317,6 @@ class SubscriptionIndex(Generic[Recipient]):
         for entry in group:
             self._failed(entry, error)
             break
-
-    def _charged(
-        self,
-        entry: Entry[Recipient],
-        event: DatabaseEvent,
-        sight: Sight,
-        judge: _Judge[Recipient],
-        meter: Meter,
-        spent: dict[object, int],
-    ) -> Iterable[_Hit[Recipient]]:
-        """Judge an entry and charge its cost to the connections and subjects that have this filter.
-        `spent` is what each of them has cost on this event. A filter that many have is judged once
-        for all of them and not charged."""
-        subjects = entry.subjects
-        if not 0 < len(subjects) <= _MOST_PAYERS:
-            return judge(entry, event, sight)
-        connections = self._connections(entry)
-        if all(spent.get(one, 0) >= STEPS_PER_SUBJECT for one in subjects) or (
-            connections and all(spent.get(one, 0) >= STEPS_PER_CONNECTION for one in connections)
-        ):
-            raise TooCostly
-        try:
-            return judge(entry, event, sight)
-        finally:
-            steps = STEPS_PER_EVENT - meter.left
-            for payers in (frozenset(subjects), connections.difference(subjects)):
-                for payer in payers:
-                    spent[payer] = spent.get(payer, 0) + steps // len(payers)
-
-    def _connections(self, entry: Entry[Recipient]) -> frozenset[object]:
-        """The connections that have this filter; none where they are many, whose subjects pay."""
-        if entry.subjects.total() > _MOST_PAYERS:
-            return frozenset()
-        return frozenset(
-            self._payers[recipient].connection
-            for audience, _ in entry.subscribers
-            for recipient in audience.recipients
-        )
 
     def _failed(self, entry: Entry[Recipient], error: Exception) -> None:
         """Report a predicate that raised. Only its own subscribers miss the event (RT-S2)."""
