@@ -3,6 +3,7 @@ readable in light and in dark mode."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ _INK, _SOFT, _GRID = "#222", "#5c6670", "#e3e7ea"
 _OURS = "#0b7a75"
 # The colours differ in lightness too, for readers who do not see the hues.
 _OTHERS = ("#b4bcc4", "#d98324", "#3f51b5", "#8e3b46")
+_MORE = ("#7a9e1f", "#5c6670", "#c2478f", "#2a9fd6")
+# Names in a row of a legend, where there are many.
+_IN_LEGEND = 3
 
 Series = Mapping[str, float]
 
@@ -98,16 +102,7 @@ def lines(
     decades = _decades([x for x, _ in points])
     x_scale = _Scale(84, _WIDTH - 60, *decades, logarithmic=True)
     y_scale = _Scale(bottom, top, 0.0, max(y for _, y in points) * 1.1 or 1.0)
-    parts = _heading(title, colours.items())
-    for tick in y_scale.ticks():
-        y = y_scale.at(tick)
-        parts.append(f'<path d="M84 {y:.1f}H{_WIDTH - 60}" stroke="{_GRID}"/>')
-        parts.append(_text(76, y + 4, _tick(tick), anchor="end", colour=_SOFT))
-    middle = (top + bottom) / 2
-    parts.append(
-        f'<g transform="translate(22 {middle:g}) rotate(-90)">'
-        f"{_text(0, 0, up, anchor='middle', colour=_SOFT)}</g>"
-    )
+    parts = [*_heading(title, colours.items()), *_upwards(y_scale, up)]
     parts += _across(x_scale, top, bottom, across)
     for name, line in series.items():
         at = [(x_scale.at(x), y_scale.at(y)) for x, y in sorted(line.items())]
@@ -121,6 +116,32 @@ def lines(
             below = len(beside) > 1 and value == min(beside)
             y = y_scale.at(value) + (18 if below else -9)
             parts.append(_text(x_scale.at(x), y, number(value), anchor="middle"))
+    return Panel(title, bottom + _FOOT, tuple(parts))
+
+
+def course(
+    title: str, series: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str
+) -> Panel:
+    """A line for each series of points, over linear axes from zero. The last value of each is in
+    the legend."""
+    names = {name: f"{name} ({number(line[-1][1])})" for name, line in series.items() if line}
+    colours = dict(zip(names, itertools.cycle((_OURS, *_OTHERS[1:], *_MORE)), strict=False))
+    points = [point for line in series.values() for point in line]
+    top, bottom = _HEAD + 40.0, _HEAD + 250.0
+    # The legend has a row for each few of them.
+    rows = -(-len(names) // _IN_LEGEND)
+    top, bottom = top + 18 * (rows - 1), bottom + 18 * (rows - 1)
+    x_scale = _Scale(84, _WIDTH - 60, 0.0, max((x for x, _ in points), default=0.0) or 1.0)
+    y_scale = _Scale(bottom, top, 0.0, max((y for _, y in points), default=0.0) * 1.1 or 1.0)
+    parts = [_text(12, 26, title, size=16)]
+    for place, (name, told) in enumerate(names.items()):
+        x, y = 12 + 232 * (place % _IN_LEGEND), 40 + 18 * (place // _IN_LEGEND)
+        parts.append(f'<rect x="{x}" y="{y}" width="12" height="12" fill="{colours[name]}"/>')
+        parts.append(_text(x + 17, y + 11, told))
+    parts += [*_upwards(y_scale, up), *_across(x_scale, top, bottom, across)]
+    for name in names:
+        path = "L".join(f"{x_scale.at(x):.1f} {y_scale.at(y):.1f}" for x, y in series[name])
+        parts.append(f'<path d="M{path}" fill="none" stroke="{colours[name]}" stroke-width="1.5"/>')
     return Panel(title, bottom + _FOOT, tuple(parts))
 
 
@@ -199,6 +220,20 @@ def _heading(title: str, legend: Iterable[tuple[str, str]]) -> list[str]:
         parts.append(f'<rect x="{x:g}" y="40" width="12" height="12" fill="{colour}"/>')
         parts.append(_text(x + 17, 51, name))
         x += 36 + 7.2 * len(name)
+    return parts
+
+
+def _upwards(scale: _Scale, unit: str) -> list[str]:
+    parts = []
+    for tick in scale.ticks():
+        y = scale.at(tick)
+        parts.append(f'<path d="M84 {y:.1f}H{_WIDTH - 60}" stroke="{_GRID}"/>')
+        parts.append(_text(76, y + 4, _tick(tick), anchor="end", colour=_SOFT))
+    middle = (scale.start + scale.end) / 2
+    parts.append(
+        f'<g transform="translate(22 {middle:g}) rotate(-90)">'
+        f"{_text(0, 0, unit, anchor='middle', colour=_SOFT)}</g>"
+    )
     return parts
 
 

@@ -19,7 +19,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from benchmarks.arrival import quantiles
 from benchmarks.attackers import ATTACKS, TABLE, changes
 from benchmarks.databases import VENDORS, connected, layer_on_redis, url_of
-from benchmarks.programs import cpu_seconds, memory_kilobytes
-from benchmarks.report import say, table
+from benchmarks.programs import beside, cpu_seconds, memory_kilobytes
+from benchmarks.report import Promise, say, table, table_of_promises
 from tests.acceptance.support.orm_process import OrmProcess
 from tests.acceptance.support.server import (
     ANON_KEY,
@@ -55,15 +55,6 @@ SAMPLE_SECONDS = 1.0
 RING_SIZE = 1_000
 # Characters of the server's log.
 _LOG_SHOWN = 3_000
-
-
-@dataclass(frozen=True, slots=True)
-class Promise:
-    """What was to be, what was, and whether that is as promised."""
-
-    what: str
-    seen: str
-    kept: bool
 
 
 @dataclass
@@ -241,8 +232,8 @@ async def attacked(server: Server, seconds: float, names: Sequence[str] = ()) ->
     found = Found(seconds=seconds)
     used = cpu_seconds(server.pid)
     found.megabytes.append(memory_kilobytes(server.pid) / 1_024)
-    async with _started("benchmarks.idle", str(10 * seconds + PATIENCE)) as idle:
-        async with _started(
+    async with beside("benchmarks.idle", str(10 * seconds + PATIENCE)) as idle:
+        async with beside(
             "benchmarks.attackers", str(server.port), str(seconds), *names
         ) as attackers:
             sampling = asyncio.create_task(_sample(server, found))
@@ -273,25 +264,6 @@ async def _sample(server: Server, found: Found) -> None:
             found.megabytes.append(memory_kilobytes(server.pid) / 1_024)
 
 
-@contextlib.asynccontextmanager
-async def _started(module: str, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A program of ours, gone at the end whatever happened."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        module,
-        *arguments,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
 def open_to_anyone(database: Path) -> Path:
     """Let anyone see the public notes of this database."""
     orm = OrmProcess(database)
@@ -318,12 +290,7 @@ def report(kind: str, found: Found) -> bool:
     grown = " -> ".join(f"{size:.0f}" for size in shown)
     say(f"\nattacks: {counts}\nserver: {found.cpu:.0f} s of CPU, {grown} MB\n\n")
     promises = found.promises()
-    say(
-        table(
-            ["", "promise", "seen"],
-            [["PASS" if each.kept else "FAIL", each.what, each.seen] for each in promises],
-        )
-    )
+    say(table_of_promises(promises))
     kept = all(each.kept for each in promises)
     if not kept:
         say(f"\nThe end of the server's log:\n{found.log[-_LOG_SHOWN:]}\n")

@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import shutil
 import subprocess
+import sys
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -202,6 +205,25 @@ class Program:
     def end(self) -> None:
         self._process.kill()
         self._process.wait()
+
+
+@contextlib.asynccontextmanager
+async def beside(module: str, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A program of ours that runs beside the block, gone at the end whatever happened."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        module,
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 def memory_kilobytes(pid: int) -> int:

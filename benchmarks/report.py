@@ -60,6 +60,15 @@ class Comparison:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What was to be, what was, and whether that is as promised."""
+
+    what: str
+    seen: str
+    kept: bool
+
+
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
     """The ratio of each round, in which both were measured within the same minutes. A round in
     which one of them failed is left out."""
@@ -97,6 +106,12 @@ def table_of_ratios(comparisons: Sequence[Comparison]) -> str:
 
     head = ["times as much", "ours", "the other", "goal", "min / median / max"]
     return table(head, [row(one) for one in comparisons])
+
+
+def table_of_promises(promises: Sequence[Promise]) -> str:
+    """A table that says PASS or FAIL of each."""
+    rows = [["PASS" if each.kept else "FAIL", each.what, each.seen] for each in promises]
+    return table(["", "promise", "seen"], rows)
 
 
 def machine() -> dict[str, Any]:
@@ -145,8 +160,13 @@ def say(text: str) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser, *, rounds: int) -> None:
-    """Add the options of every benchmark."""
+    """Add the options of every benchmark of several rounds."""
     parser.add_argument("--rounds", type=_at_least_one, default=rounds)
+    add_files(parser)
+
+
+def add_files(parser: argparse.ArgumentParser) -> None:
+    """Add the options of what a benchmark writes beside what it says."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep every figure")
     parser.add_argument("--chart", type=Path, metavar="FILE.svg", help="draw them")
 

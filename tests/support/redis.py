@@ -65,6 +65,13 @@ class Redis:
         """Whether it may be stopped."""
         return not GIVEN
 
+    @property
+    def pid(self) -> int:
+        """Raises RuntimeError when it does not run, or is not ours."""
+        if self._process is None:
+            raise RuntimeError("this Redis is not running, or not ours")
+        return self._process.pid
+
     def start(self) -> None:
         """Returns when it answers. Raises RuntimeError when it does not."""
         if GIVEN:
@@ -129,9 +136,7 @@ class Redis:
             return False
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._process is None:
-            raise RuntimeError("this Redis is not running, or not ours")
-        self._process.send_signal(number)
+        os.kill(self.pid, number)
 
     def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None

@@ -14,6 +14,7 @@ import realtime
 from auth_rls import Subject, visible
 from auth_rls.models import Policy
 from realtime.models import LogHead, WalEntry
+from realtime.ops.status import read_numbering
 from tests.zoo.models import Note
 
 
@@ -146,6 +147,13 @@ def head() -> list[Any]:
 def backlog() -> int:
     """How many captured changes are not numbered yet."""
     return WalEntry.objects.filter(seq__isnull=True).count()
+
+
+def numbering() -> list[int]:
+    """How many captured changes wait for their numbers, and for how many milliseconds the oldest of
+    them does, as the health check says it."""
+    found = read_numbering("default")
+    return [found.backlog, found.lag_ms]
 
 
 def log(table: str = "zoo_note") -> list[list[Any]]:

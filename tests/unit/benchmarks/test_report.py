@@ -68,6 +68,28 @@ def test_lines_step_evenly_through_powers_of_ten() -> None:
     assert told | {"66.0", "67.0", "73.0", "70.0", "87.0"} <= set(texts)
 
 
+def test_a_course_is_a_line_for_each_series_over_an_even_axis() -> None:
+    series = {
+        "p99": [(0.0, 20.0), (10.0, 30.0), (20.0, 25.0)],
+        "p50": [(0.0, 5.0), (10.0, 6.0), (20.0, 5.5)],
+    }
+    root, texts = drawn(chart.course("Arrival", series, "minutes", "ms"))
+    assert {"Arrival", "minutes", "ms", "p99 (25.0)", "p50 (5.50)"} <= set(texts)
+    lines = [path for path in root.iter(f"{SVG}path") if path.get("fill") == "none"]
+    first, *_ = [line.get("d", "")[1:].split("L") for line in lines]
+    x = [float(point.split()[0]) for point in first]
+    assert len(lines) == 2 and x[1] - x[0] == pytest.approx(x[2] - x[1], abs=0.2)
+    y = [float(point.split()[1]) for point in first]
+    assert min(y) == y[1]
+
+
+def test_many_lines_of_a_course_have_a_colour_each() -> None:
+    series = {f"part {number}": [(0.0, 1.0), (1.0, float(number))] for number in range(7)}
+    root, _ = drawn(chart.course("Memory", series, "minutes", "MB"))
+    colours = [path.get("stroke") for path in root.iter(f"{SVG}path") if path.get("fill") == "none"]
+    assert len(set(colours)) == 7
+
+
 def test_panels_of_a_page_do_not_overlap() -> None:
     one = chart.bars("First", {"a": 1.0}, "x")
     two = chart.bars("Second", {"b": 2.0, "c": 3.0}, "y")
@@ -94,6 +116,13 @@ def test_a_table_of_ratios_names_both_the_goal_and_least_median_and_most() -> No
     assert cells(head)[1:] == ["ours", "the other", "goal", "min / median / max"]
     assert cells(first) == ["rate", "fast path", "C loop", "0.8", "0.70 / 0.80 / 0.90"]
     assert cells(second) == ["cost", "rebind", "one change", "", "90,000 / 100,000 / 110,000"]
+
+
+def test_promises_say_whether_they_were_kept() -> None:
+    promises = [report.Promise("none lost", "0", True), report.Promise("level", "grew", False)]
+    lines = report.table_of_promises(promises).splitlines()
+    assert "PASS" in lines[2] and "none lost" in lines[2]
+    assert "FAIL" in lines[3] and "grew" in lines[3]
 
 
 def test_ratios_go_round_by_round() -> None:
