@@ -8,11 +8,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.core.management import call_command
 
 from realtime.wal.head import read_head
+
+if TYPE_CHECKING:
+    from realtime.dispatcher.dispatcher import Dispatcher
 
 
 class FakeChannel:
@@ -114,19 +117,23 @@ async def sql(statement: str, *parameters: Any) -> None:
 
 
 async def joined(
-    feed: Feed, subjects: list[Any], filters: Callable[[int], str]
+    dispatcher: Dispatcher,
+    subjects: list[Any],
+    filters: Callable[[int], str],
+    table: str = "demo_message",
 ) -> list[FakeChannel]:
+    """A channel for each subject that listens to one table, by the filter of its number."""
     from realtime.protocol.join import parse_join
     from realtime.subscriptions.request import Request
 
     channels = [FakeChannel(number) for number in range(len(subjects))]
 
     async def join(channel: FakeChannel, subject: Any) -> None:
-        table = {"event": "*", "schema": "public", "table": "demo_message"}
-        table["filter"] = filters(int(channel.id))
-        bindings = parse_join({"config": {"postgres_changes": [table]}}).bindings
+        binding = {"event": "*", "schema": "public", "table": table}
+        binding["filter"] = filters(int(channel.id))
+        bindings = parse_join({"config": {"postgres_changes": [binding]}}).bindings
         asked = Request(subject, bindings)
-        answer: Any = await feed.dispatcher.subscriptions.add(channel, asked)  # type: ignore[arg-type]
+        answer: Any = await dispatcher.subscriptions.add(channel, asked)  # type: ignore[arg-type]
         assert answer.problems == (None,), answer
 
     for start in range(0, len(channels), 500):

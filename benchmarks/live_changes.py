@@ -84,7 +84,7 @@ async def memberships(count: int, rounds: int) -> dict[str, list[float]]:
     await feed.start()
     gc.collect()
     before, began = resident_mb(), time.perf_counter()
-    channels = await joined(feed, subjects, lambda number: "")
+    channels = await joined(feed.dispatcher, subjects, lambda number: "")
     joins = time.perf_counter() - began
     gc.collect()
     memory = resident_mb() - before
@@ -138,7 +138,7 @@ async def worst_case(count: int, rounds: int) -> dict[str, list[float]]:
     feed = Feed()
     await feed.start()
     channels = await joined(
-        feed, [Subject.service()] * count, lambda number: f"id=gt.{10**9 + number}"
+        feed.dispatcher, [Subject.service()] * count, lambda number: f"id=gt.{10**9 + number}"
     )
     # How long the heartbeat waited, and how much of that time the loop's thread worked.
     stalls: list[float] = []

@@ -104,7 +104,8 @@ class Dispatcher:
         self.users_changed: Callable[[Collection[str] | None], None] = _ignore
         #: Called with a user id whose connections are to end.
         self.disconnected: Callable[[str], None] = _ignore
-        self._inbox: deque[Batch] = deque()
+        # Each with its weight, which is not counted twice.
+        self._inbox: deque[tuple[Batch, int]] = deque()
         #: May be replaced while the dispatcher runs, except for those of broadcasts.
         self.inbox_limits = _INBOX
         self._broadcasts: FairQueue[Broadcast] = FairQueue(
@@ -184,16 +185,18 @@ class Dispatcher:
             self._news.set()
             return
         limits = self.inbox_limits
-        if message.rows and self._waiting_rows + message.weight > limits.rows:
+        weight = message.weight
+        if message.rows and self._waiting_rows + weight > limits.rows:
             # The position of the log without its entries.
             message = Batch(message.epoch, message.rows[-1].seq, [], [])
+            weight = 0
             self.counters.inbox_full += 1
         if len(self._inbox) >= limits.batches:
             self.counters.inbox_full += 1
             logger.info("inbox full: reading the log", extra={"action": "inbox_full"})
         else:
-            self._inbox.append(message)
-            self._waiting_rows += message.weight
+            self._inbox.append((message, weight))
+            self._waiting_rows += weight
         self._news.set()
 
     def capture_changed(self, tables: Collection[str]) -> None:
@@ -214,8 +217,8 @@ class Dispatcher:
                 if self._doubt is not None:
                     await self._resync(await self.reader.head(), self._doubt)
                 if self._inbox:
-                    batch = self._inbox.popleft()
-                    self._waiting_rows -= batch.weight
+                    batch, weight = self._inbox.popleft()
+                    self._waiting_rows -= weight
                     await self._take(batch)
                     self._outage.worked()
                 if self._recaptured:

@@ -22,51 +22,78 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _decode_values = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal).decode
 _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
+_MISSING: Any = object()
 
 
 class RowImage(Mapping[str, Any]):
-    """A row image: a mapping from column to a comparable value, decoded on first use.
+    """A row image: a mapping from column to a comparable value. The text is decoded when a value is
+    first read, and a value becomes comparable when it is: most changes are looked up by one column.
 
     A value that is not of its column's kind (a text in an integer column of SQLite) is left out, so
     that every predicate on it is unknown.
     """
 
-    __slots__ = ("_kinds", "_values", "raw")
+    __slots__ = ("_decoded", "_kinds", "_values", "raw")
 
     def __init__(self, raw: bytes, kinds: Mapping[str, Kind]) -> None:
         self.raw = raw
         self._kinds = kinds
+        # What the text says, and what of it was made comparable: one dict when that is all of it.
+        # Images are read in several threads, so neither is ever half of what it stands for.
+        self._decoded: dict[str, Any] | None = None
         self._values: dict[str, Any] | None = None
 
-    def _load(self) -> dict[str, Any]:
-        values = {}
-        for name, value in _decode_values(self.raw).items():
-            kind = self._kinds.get(name)
-            if kind is None:
-                continue
-            try:
-                values[name] = from_image(kind, value)
-            except ValueError:
-                continue
-        self._values = values
+    def _find(self, name: str) -> Any:
+        """A value that was not read before; _MISSING if there is none."""
+        decoded, values = self._decoded, self._values
+        if decoded is None or values is None:
+            values = self._values = {}
+            decoded = self._decoded = _decode_values(self.raw)
+        if decoded is values:
+            return values.get(name, _MISSING)
+        kind = self._kinds.get(name)
+        if kind is None or name not in decoded:
+            return _MISSING
+        try:
+            value = values[name] = from_image(kind, decoded[name])
+        except ValueError:
+            return _MISSING
+        return value
+
+    def _all(self) -> dict[str, Any]:
+        """Every value, in the order of the text."""
+        decoded, values = self._decoded, self._values
+        if decoded is None or values is None:
+            decoded = _decode_values(self.raw)
+        if decoded is not values:
+            found = {name: self.get(name, _MISSING) for name in decoded}
+            values = {name: value for name, value in found.items() if value is not _MISSING}
+            self._values = self._decoded = values
         return values
 
     @property
     def decoded(self) -> bool:
-        """Whether the image has been decoded yet."""
-        return self._values is not None
+        """Whether the text has been decoded yet."""
+        return self._decoded is not None
 
     def __getitem__(self, name: str) -> Any:
-        return (self._load() if self._values is None else self._values)[name]
+        value = self.get(name, _MISSING)
+        if value is _MISSING:
+            raise KeyError(name)
+        return value
 
     def get(self, name: str, default: Any = None) -> Any:
-        return (self._load() if self._values is None else self._values).get(name, default)
+        values = self._values
+        if values is not None and name in values:
+            return values[name]
+        value = self._find(name)
+        return default if value is _MISSING else value
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._load() if self._values is None else self._values)
+        return iter(self._all())
 
     def __len__(self) -> int:
-        return len(self._load() if self._values is None else self._values)
+        return len(self._all())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RowImage) and self.raw == other.raw
@@ -103,7 +130,8 @@ class DatabaseEvent(msgspec.Struct, frozen=True):
     @property
     def size(self) -> int:
         """Bytes of both images."""
-        return sum(len(row.raw) for row in (self.old, self.new) if row is not None)
+        old = 0 if self.old is None else len(self.old.raw)
+        return old if self.new is None else old + len(self.new.raw)
 
     @property
     def commit_timestamp(self) -> str:

@@ -60,4 +60,5 @@ class WalRow(msgspec.Struct, frozen=True, array_like=True):
     @property
     def size(self) -> int:
         """Bytes of both images."""
-        return len(self.old or b"") + len(self.new or b"")
+        old = 0 if self.old is None else len(self.old)
+        return old if self.new is None else old + len(self.new)
