@@ -13,7 +13,7 @@ from django.core.management import CommandError
 
 IMAGE = json.dumps({"id": 1, "title": "a title", "body": "x" * 160, "is_public": False})
 PER_TRANSACTION = 4
-_INSERT = "INSERT INTO realtime_wal (table_name, op, pk_text, new, relation_id, txid, captured_us)"
+_INSERT = "INSERT INTO realtime_wal (op, pk_text, new, relation_id, txid, captured_us)"
 BENCHMARK = "benchmark"
 
 
@@ -21,7 +21,7 @@ def empty(really: bool) -> None:
     from django.db import connection
 
     with connection.cursor() as cursor:
-        cursor.execute("SELECT COUNT(*) FROM realtime_wal WHERE table_name <> %s", [BENCHMARK])
+        cursor.execute("SELECT COUNT(*) FROM realtime_wal WHERE relation_id <> %s", [BENCHMARK])
         if cursor.fetchone()[0] and not really:
             raise CommandError("The log holds entries of others; --really deletes them.")
         truncate = "TRUNCATE realtime_wal" if on_postgresql() else "DELETE FROM realtime_wal"
@@ -50,9 +50,9 @@ def fill(count: int, start: int = 0) -> None:
     tx = f"2 * (n / {pair}) + MOD(n, 2) - 1000000000" if on_postgresql() else "NULL"
     with connection.cursor() as cursor:
         cursor.execute(
-            f"{_INSERT} SELECT %s, 'INSERT', CAST(n AS VARCHAR(20)), %s, 'benchmark', {tx},"
+            f"{_INSERT} SELECT 'INSERT', CAST(n AS VARCHAR(20)), %s, %s, {tx},"
             f" 1000000 + n FROM ({series}) AS numbers ORDER BY n",
-            [BENCHMARK, IMAGE, start, start + count - 1],
+            [IMAGE, BENCHMARK, start, start + count - 1],
         )
 
 
@@ -66,7 +66,7 @@ def commit(count: int, start: int) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             f"DO $do$ BEGIN FOR t IN 1..{count // PER_TRANSACTION} LOOP"
-            f" {_INSERT} SELECT '{BENCHMARK}', 'INSERT', n, '{IMAGE}', 'benchmark',"
+            f" {_INSERT} SELECT 'INSERT', n, '{IMAGE}', '{BENCHMARK}',"
             " pg_current_xact_id()::text::bigint, 1000000 + n"
             f" FROM generate_series(1, {PER_TRANSACTION}) AS n; COMMIT; END LOOP; END $do$"
         )

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import F
+from django.db.models import F, OuterRef, Subquery
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -56,21 +56,30 @@ class WalRelation(models.Model):
 
 
 class NumberedEntries(models.Manager["Any"]):
-    """Entries with the columns of their number, `seq` and `commit_us`, which are None for entries
-    that have none yet."""
+    """Entries with what stands elsewhere: `seq` and `commit_us` of their number, which are None for
+    entries that have none yet, and `table_name` of their relation."""
 
     def get_queryset(self) -> models.QuerySet[Any]:
-        entries = super().get_queryset()
-        return entries.annotate(seq=F("number__seq"), commit_us=F("number__commit_us"))
+        relation = WalRelation.objects.filter(pk=OuterRef("relation_id"))
+        return (
+            super()
+            .get_queryset()
+            .annotate(
+                seq=F("number__seq"),
+                commit_us=F("number__commit_us"),
+                table_name=Subquery(relation.values("table_name")),
+            )
+        )
 
 
 class WalEntry(models.Model):
     """One committed change of one row. Rows are inserted and deleted, never updated: its number is
-    a row of `WalNumber`."""
+    a row of `WalNumber`, and what it shares with others, such as its table, of `WalRelation`."""
 
-    # Read by `objects` together with the entry.
+    # Read by `objects` together with the entry. The table is None where its relation is lost.
     seq: int | None = None
     commit_us: int | None = None
+    table_name: str | None = None
 
     class Op(models.TextChoices):
         INSERT = "INSERT"
@@ -79,7 +88,6 @@ class WalEntry(models.Model):
         TRUNCATE = "TRUNCATE"
 
     id = models.BigAutoField(primary_key=True)
-    table_name = models.CharField(max_length=255)
     op = models.CharField(max_length=8, choices=Op.choices)
     pk_text = models.TextField(verbose_name="row key", null=True)
     old = models.TextField(null=True)

@@ -54,7 +54,7 @@ class TableFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         table = self.value()
-        return queryset if table is None else queryset.filter(table_name=table)
+        return queryset if table is None else queryset.filter(_of_tables(Q(table_name=table)))
 
 
 class KindFilter(admin.SimpleListFilter):
@@ -73,12 +73,18 @@ class KindFilter(admin.SimpleListFilter):
         yield from others
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        internal = Q(table_name__in=_internal_tables())
+        internal = _of_tables(Q(table_name__in=_internal_tables()))
         if self.value() == "internal":
             return queryset.filter(internal)
         # A table that was chosen is shown whatever it is.
         chosen = self.value() == "all" or TableFilter.parameter_name in request.GET
         return queryset if chosen else queryset.exclude(internal)
+
+
+def _of_tables(condition: Q) -> Q:
+    """Entries whose relation fits the condition. There are few relations."""
+    found = WalRelation.objects.filter(condition).values_list("pk", flat=True)
+    return Q(relation_id__in=list(found))
 
 
 def _internal_tables() -> frozenset[str]:
@@ -143,7 +149,7 @@ class WalEntryAdmin(ReadOnlyAdmin):
         "was sent. Entries of Rowcast's own tables are left out unless the filter shows them."
     )
     documentation = "reference/capture"
-    list_display = ("position", "at", "op", "table_name", "pk_text", "changes", "who")
+    list_display = ("position", "at", "op", "table", "pk_text", "changes", "who")
     list_filter = (KindFilter, "op", TableFilter)
     list_per_page = 50
     search_fields = ("table_name", "pk_text", "seq", "actor")
@@ -162,7 +168,7 @@ class WalEntryAdmin(ReadOnlyAdmin):
         "committed",
         "captured",
         "op",
-        "table_name",
+        "table",
         "pk_text",
         "who",
         "old_image",
@@ -180,7 +186,8 @@ class WalEntryAdmin(ReadOnlyAdmin):
     ) -> tuple[QuerySet[Any], bool]:
         for word in search_term.split():
             actors = _actors(word) if self._may_name(request) else [word]
-            fits = Q(pk_text=word) | Q(table_name__icontains=word) | Q(actor__in=actors)
+            fits = Q(pk_text=word) | Q(actor__in=actors)
+            fits |= _of_tables(Q(table_name__icontains=word))
             if word.isascii() and word.isdigit() and len(word) < 20 and int(word) < _BIGINT:
                 fits |= Q(seq=int(word))
             queryset = queryset.filter(fits)
@@ -209,6 +216,10 @@ class WalEntryAdmin(ReadOnlyAdmin):
     @admin.display(description="seq", ordering="seq")
     def position(self, entry: WalEntry) -> str:
         return str(_("not numbered yet")) if entry.seq is None else str(entry.seq)
+
+    @admin.display(description=_("table name"), ordering="table_name")
+    def table(self, entry: WalEntry) -> str:
+        return entry.table_name or "-"
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return _EntryChangeList

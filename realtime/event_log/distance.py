@@ -20,7 +20,9 @@ _NOT_COUNTED = (PresenceMember._meta.db_table, Message._meta.db_table)
 _COUNT = """
 SELECT n.seq / %s AS block, COUNT(*)
 FROM realtime_wal_number AS n JOIN realtime_wal AS w ON w.id = n.entry_id
-WHERE n.seq > %s AND n.seq <= %s AND w.table_name NOT IN (%s, %s) GROUP BY 1
+WHERE n.seq > %s AND n.seq <= %s AND w.relation_id NOT IN (
+    SELECT r.id FROM realtime_wal_relation AS r WHERE r.table_name IN (%s, %s)
+) GROUP BY 1
 """
 
 

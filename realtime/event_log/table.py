@@ -207,14 +207,15 @@ def read_captured(alias: str, after: int) -> list[tuple[WalRow, str | None]]:
     return found
 
 
+_RELATIONS = "SELECT r.id FROM realtime_wal_relation AS r WHERE r.table_name IN ({tables})"
 _LATER = """
 SELECT n.seq, n.commit_us, w.relation_id, w.op, {old}, {new}
 FROM realtime_wal_number AS n JOIN realtime_wal AS w ON w.id = n.entry_id
-WHERE n.seq > %s AND w.table_name IN ({tables}) ORDER BY n.seq LIMIT %s
+WHERE n.seq > %s AND w.relation_id IN ({relations}) ORDER BY n.seq LIMIT %s
 """
 _UNNUMBERED = """
 SELECT 0, 0, w.relation_id, w.op, {old}, {new} FROM ({unnumbered}) AS w
-WHERE w.table_name IN ({tables}) ORDER BY w.id LIMIT %s
+WHERE w.relation_id IN ({relations}) ORDER BY w.id LIMIT %s
 """
 
 
@@ -231,7 +232,7 @@ def read_later(
     parts = {
         "old": as_bytes("w.old"),
         "new": as_bytes("w.new"),
-        "tables": ", ".join(["%s"] * len(tables)),
+        "relations": _RELATIONS.format(tables=", ".join(["%s"] * len(tables))),
     }
     entries, parameters = unnumbered(connection)
     with connection.cursor() as cursor:

@@ -86,7 +86,8 @@ def capture(
         key=key,
         published=shown is not None,
     )
-    digest = hashlib.blake2b(_encode(relation), digest_size=16, salt=bytes([RENDERING]))
+    # Every entry has it, so it is short; there are at most thousands of relations.
+    digest = hashlib.blake2b(_encode(relation), digest_size=8, salt=bytes([RENDERING]))
     return Capture(
         model=model,
         relation=msgspec.structs.replace(relation, id=digest.hexdigest()),

@@ -155,19 +155,23 @@ def _connection(using: str | None) -> BaseDatabaseWrapper:
 
 
 def log_exists(using: str | None = None) -> bool:
-    """Whether the tables of the log have been migrated, up to the last column that triggers
-    write."""
+    """Whether the tables of the log have been migrated: they have the columns that triggers write,
+    and no other one that needs a value."""
     from realtime.models import LogHead, WalEntry, WalNumber, WalRelation
 
     connection = _connection(using)
     needed = {model._meta.db_table for model in (LogHead, WalEntry, WalNumber, WalRelation)}
     if not needed <= set(connection.introspection.table_names()):
         return False
-    # A trigger that names a column which is still to come would fail every write.
+    # A trigger that names a column which is still to come would fail every write, and so would one
+    # that leaves out a column of an older version.
     with connection.cursor() as cursor:
         table = WalEntry._meta.db_table
-        present = {c.name for c in connection.introspection.get_table_description(cursor, table)}
-    return {field.column for field in WalEntry._meta.concrete_fields} <= present
+        present = connection.introspection.get_table_description(cursor, table)
+    columns = {field.column for field in WalEntry._meta.concrete_fields}
+    return columns <= {column.name for column in present} and all(
+        column.name in columns or column.null_ok for column in present
+    )
 
 
 def _wanted(connection: BaseDatabaseWrapper, catalog: Catalog) -> list[Capture]:

@@ -34,7 +34,7 @@ _NAME_BYTES = 63
 _ROW = 1
 _TYPES = {"INSERT": 4, "UPDATE": 16, "DELETE": 8, "TRUNCATE": 32}
 _TXID = "pg_current_xact_id()::text::bigint"
-_COLUMNS = "(table_name, op, pk_text, old, new, relation_id, txid, captured_us, actor)"
+_COLUMNS = "(op, pk_text, old, new, relation_id, txid, captured_us, actor)"
 # The actor: a setting of the transaction, which any writer may leave unset.
 ACTOR_SETTING = "rowcast.actor"
 _ACTOR = f"(SELECT nullif(current_setting('{ACTOR_SETTING}', true), ''))"
@@ -280,10 +280,7 @@ END
         # As a subquery the transaction's id is asked for once, and by a statement that concerned
         # no row not at all: asking gives the transaction one.
         fixed = f"{quote_text(self.relation.id)}, (SELECT {_TXID}), rowcast.us, {_ACTOR}"
-        return (
-            f"INSERT INTO {self.wal} {_COLUMNS}"
-            f" SELECT {quote_text(self.relation.table)}, rowcast.op, {key}, {old}, {new}, {fixed}"
-        )
+        return f"INSERT INTO {self.wal} {_COLUMNS} SELECT rowcast.op, {key}, {old}, {new}, {fixed}"
 
     # --- the triggers -------------------------------------------------------------------------
 

@@ -264,8 +264,8 @@ def _trigger(
         f"CREATE TRIGGER {quote_name(name)} AFTER {op} ON {quote_name(relation.table)}"
         f" FOR EACH ROW{condition} BEGIN"
         f" INSERT INTO {quote_name(wal_table)}"
-        " (table_name, op, pk_text, old, new, relation_id, captured_us, actor)"
-        f" VALUES ({quote_text(relation.table)}, '{op}', {key}, {old}, {new},"
+        " (op, pk_text, old, new, relation_id, captured_us, actor)"
+        f" VALUES ('{op}', {key}, {old}, {new},"
         f" {quote_text(relation.id)}, {NOW_US}, {_ACTOR}); END"
     )
 

@@ -41,7 +41,8 @@ def read_log(orm: OrmProcess) -> list[Entry]:
     rows = orm.sql(
         "SELECT n.seq, n.commit_us, w.op, w.pk_text, w.old, w.new FROM realtime_wal_number AS n"
         " JOIN realtime_wal AS w ON w.id = n.entry_id"
-        " WHERE w.table_name IN ('zoo_note', 'public.zoo_note') ORDER BY n.seq"
+        " JOIN realtime_wal_relation AS r ON r.id = w.relation_id"
+        " WHERE r.table_name IN ('zoo_note', 'public.zoo_note') ORDER BY n.seq"
     )
 
     def image(value: Any) -> Row | None:

@@ -25,7 +25,6 @@ def damage(table: str, make: Callable[[], object]) -> None:
     make()
     entry = WalEntry.objects.filter(table_name=table).latest("id")
     WalEntry.objects.create(
-        table_name=table,
         op="INSERT",
         new='{"',
         relation_id=entry.relation_id,

@@ -34,7 +34,6 @@ several_writers = pytest.mark.skipif(
 
 def entry(**fields: Any) -> WalEntry:
     values = {
-        "table_name": "t",
         "op": "DELETE",
         "relation_id": "r",
         "captured_us": 1_000,

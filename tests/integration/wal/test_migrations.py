@@ -293,9 +293,9 @@ def test_the_log_s_own_table_can_be_remade() -> None:
 
     Team.objects.create(name="before")
     triggers.before_migrations("default", plan=["anything"])
-    old = WalEntry._meta.get_field("table_name")
+    old = WalEntry._meta.get_field("relation_id")
     new = models.CharField(max_length=300)
-    new.set_attributes_from_name("table_name")
+    new.set_attributes_from_name("relation_id")
     with connection.schema_editor() as editor:
         editor.alter_field(WalEntry, old, new)
     with connection.schema_editor() as editor:

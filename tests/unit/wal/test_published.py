@@ -245,7 +245,7 @@ def test_a_watched_table_is_captured_in_the_columns_that_decide_and_shown_to_nob
 
 def test_a_relation_is_named_by_what_it_captures() -> None:
     first, again = published.relation_for(Note, ()), published.relation_for(Note, ())
-    assert first == again and len(first.id) == 32
+    assert first == again and len(first.id) == 16
     publish(Note, exclude=["body"])
     narrower = published.relation_for(Note, ())
     hidden = published.relation_for(Note, ["body"])
