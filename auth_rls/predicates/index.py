@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
+from auth_rls.few import Few, Several, added, items, removed
 from auth_rls.predicates.predicate import (
     All,
     Any_,
@@ -101,9 +102,9 @@ class Index(Generic[Item]):
 
     def __init__(self, members_of: Callable[[Select], Collection[object]]) -> None:
         self._members_of = members_of
-        self._by_value: dict[str, dict[object, dict[Item, None]]] = {}
+        self._by_value: dict[str, dict[object, Few[Item]]] = {}
         self._followers: dict[Select, dict[str, _Followers[Item]]] = {}
-        self._by_member: dict[str, dict[object, dict[_Followers[Item], None]]] = {}
+        self._by_member: dict[str, dict[object, Few[_Followers[Item]]]] = {}
         self._scanned: dict[Item, None] = {}
 
     def add(self, item: Item, keys: Keys | None) -> None:
@@ -165,13 +166,18 @@ class Index(Generic[Item]):
         for column, values in self._by_value.items():
             for row in rows:
                 value = None if row is None else row.get(column)
-                if value is not None and value in values:
-                    found.update(values[value])
+                if value is None:
+                    continue
+                here = values.get(value)
+                if isinstance(here, Several):
+                    found.update(here)
+                elif here is not None:
+                    found[here] = None
         for column, members in self._by_member.items():
             for row in rows:
                 value = None if row is None else row.get(column)
-                if value is not None and value in members:
-                    for followers in members[value]:
+                if value is not None:
+                    for followers in items(members.get(value)):
                         found.update(followers)
         # Items without keys are not in `found`. They may be many, so no dict is made of them.
         if not self._scanned:
@@ -182,19 +188,17 @@ class Index(Generic[Item]):
 _T = TypeVar("_T")
 
 
-def _insert(
-    table: dict[str, dict[object, dict[_T, None]]], column: str, value: object, item: _T
-) -> None:
-    table.setdefault(column, {}).setdefault(value, {})[item] = None
+def _insert(table: dict[str, dict[object, Few[_T]]], column: str, value: object, item: _T) -> None:
+    values = table.setdefault(column, {})
+    values[value] = added(values.get(value), item)
 
 
-def _remove(
-    table: dict[str, dict[object, dict[_T, None]]], column: str, value: object, item: _T
-) -> None:
+def _remove(table: dict[str, dict[object, Few[_T]]], column: str, value: object, item: _T) -> None:
     values = table[column]
-    items = values[value]
-    del items[item]
-    if not items:
-        del values[value]
-        if not values:
-            del table[column]
+    left = removed(values[value], item)
+    if left is not None:
+        values[value] = left
+        return
+    del values[value]
+    if not values:
+        del table[column]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
+from auth_rls.few import Few, added, items, removed
 from realtime.delivery.frame import SharedFrame
 from realtime.delivery.outbox import Sink
 
@@ -33,32 +34,33 @@ class Recipients(Generic[R]):
 
     def __init__(self, sink_of: Callable[[R], Sink]) -> None:
         self._sink_of = sink_of
-        self._all: dict[R, None] = {}
-        # The recipients that are in no write group; the same dict as `_all` while there is none.
-        self._single = self._all
+        self._all: Few[R] = None
+        # Both None until there is a write group: then the group, and the recipients outside it.
         self._group: WriteGroup | None = None
+        self._single: dict[R, None] | None = None
 
     def __len__(self) -> int:
-        return len(self._all)
+        return len(items(self._all))
 
     def __iter__(self) -> Iterator[R]:
-        return iter(self._all)
+        return iter(items(self._all))
 
     def __contains__(self, recipient: object) -> bool:
-        return recipient in self._all
+        return recipient in items(self._all)
 
     def add(self, recipient: R) -> None:
         """The recipient gets every frame that is sent from here on."""
-        if recipient not in self._all:
-            self._all[recipient] = self._single[recipient] = None
+        if self._single is not None and recipient not in self:
+            self._single[recipient] = None
+        self._all = added(self._all, recipient)
 
     def discard(self, recipient: R) -> None:
         """The recipient gets no frame that is sent from here on. Does nothing for a recipient that
         was not added."""
-        if recipient not in self._all:
+        if recipient not in self:
             return
-        del self._all[recipient]
-        if self._group is None:
+        self._all = removed(self._all, recipient)
+        if self._group is None or self._single is None:
             return
         if recipient in self._single:
             del self._single[recipient]
@@ -68,13 +70,13 @@ class Recipients(Generic[R]):
     def send(self, frame: SharedFrame, without: R | None = None) -> None:
         """Hand a frame to every recipient but `without`. Does not wait."""
         sink_of = self._sink_of
-        if self._group is not None or len(self._all) >= _MANY:
+        if self._group is not None or len(self) >= _MANY:
             self._regroup()
-        for recipient in self._single:
+        for recipient in items(self._all) if self._single is None else self._single:
             if recipient is not without:
                 sink_of(recipient).put(frame)
-        if self._group is not None:
-            grouped = without in self._all and without not in self._single
+        if self._group is not None and self._single is not None:
+            grouped = without in self and without not in self._single
             other = self._direct_outbox(without) if without is not None and grouped else None
             self._group.scheduler.send(self._group, frame, other)
 
@@ -85,12 +87,12 @@ class Recipients(Generic[R]):
     def _regroup(self) -> None:
         """Move every recipient whose outbox can be written to directly to the write group."""
         sink_of = self._sink_of
-        for recipient in tuple(self._single):
+        for recipient in tuple(items(self._all) if self._single is None else self._single):
             scheduler: WriteScheduler | None = sink_of(recipient).direct
             if scheduler is None:
                 continue
-            if self._group is None:
-                self._single = dict(self._all)
+            if self._group is None or self._single is None:
+                self._single = dict.fromkeys(items(self._all))
                 self._group = scheduler.group(self._single)
             if self._group.add(self._direct_outbox(recipient), recipient):
                 del self._single[recipient]

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
+from auth_rls.few import Few, added, items, removed
 from auth_rls.predicates.predicate import Predicate, Select
 from auth_rls.sets.live_set import SetDelta
 from realtime.event_log.event import DatabaseEvent
@@ -73,7 +74,7 @@ class Channels:
         self._costly: dict[Subscriber, set[int]] = {}
         self._channels: dict[Subscriber, _Channel] = {}
         # Channels by the key of their subject's user, as text.
-        self._of_user: dict[str, dict[Subscriber, None]] = {}
+        self._of_user: dict[str, Few[Subscriber]] = {}
         #: How many channels are in a replay.
         self.running_replays = 0
         # The channels whose `shifted` is not None.
@@ -121,7 +122,7 @@ class Channels:
     def of_users(self, keys: Iterable[str]) -> Iterator[Subscriber]:
         """The channels of these users, given by their primary keys as text."""
         for key in keys:
-            yield from self._of_user.get(key, ())
+            yield from items(self._of_user.get(key))
 
     # --- coming and going -----------------------------------------------------------------------
 
@@ -247,14 +248,15 @@ class Channels:
 
     def _name(self, subscriber: Subscriber, request: Request) -> None:
         if request.subject.user_id is not None:
-            self._of_user.setdefault(str(request.subject.user_id), {})[subscriber] = None
+            key = str(request.subject.user_id)
+            self._of_user[key] = added(self._of_user.get(key), subscriber)
 
     def _unname(self, subscriber: Subscriber, request: Request) -> None:
         if request.subject.user_id is None:
             return
         key = str(request.subject.user_id)
-        del self._of_user[key][subscriber]
-        if not self._of_user[key]:
+        left = self._of_user[key] = removed(self._of_user[key], subscriber)
+        if left is None:
             del self._of_user[key]
 
     # --- events ---------------------------------------------------------------------------------

@@ -15,8 +15,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from auth_rls.few import Few
 from auth_rls.predicates.evaluate import matcher
-from auth_rls.predicates.index import Index, index_keys, keys_decide
+from auth_rls.predicates.index import Index, Keys, index_keys, keys_decide
 from auth_rls.predicates.predicate import TRUE, Predicate, Select
 from auth_rls.predicates.simplify import simplify
 from realtime.event_log.event import DatabaseEvent
@@ -52,7 +53,6 @@ class Entry(Generic[Recipient]):
         "filter",
         "group",
         "judgement",
-        "keys",
         "subjects",
         "subscribers",
     )
@@ -63,13 +63,12 @@ class Entry(Generic[Recipient]):
         self.group = group
         self.filter = filter_
         self.judgement = judgement_of(filter_, members_of)
-        self.keys = index_keys(filter_)
         # Whether the index finds the entry exactly on the rows that match, so that it need not be
         # evaluated.
         self._decided = keys_decide(filter_)
         self._everything = filter_ == TRUE
-        # A dict as an ordered set: frames leave in the order of joining.
-        self.subscribers: dict[tuple[Audience[Recipient], Subscription], None] = {}
+        # In the order of joining, in which frames leave.
+        self.subscribers: Few[tuple[Audience[Recipient], Subscription]] = None
         #: The subjects that pay its costs, each with the number of channels. Metered entries only.
         self.subjects: Counter[object] = _NOBODY if self.judgement.meter is None else Counter()
 
@@ -95,7 +94,6 @@ class RuleGroup(Generic[Recipient]):
         "_members_of",
         "_only",
         "_shows",
-        "keys",
         "rules",
     )
 
@@ -103,9 +101,12 @@ class RuleGroup(Generic[Recipient]):
         simple = simplify(rules)
         self._members_of = members_of
         self.rules = rules
-        self.keys = index_keys(simple)
         self._decided = keys_decide(simple)
-        self._shows: RowMatcher | None = None if rules == TRUE else matcher(rules, members_of)
+        # None for a group that its keys find, until it is judged: most groups never meet a row.
+        # Without keys all groups meet the same row, which should not wait for all to be compiled.
+        self._shows: RowMatcher | None = None
+        if index_keys(simple) is None:
+            self._compiled()
         self._only: Entry[Recipient] | None = None
         # Both None until there is a second entry.
         self._by_filter: dict[Predicate, Entry[Recipient]] | None = None
@@ -124,6 +125,12 @@ class RuleGroup(Generic[Recipient]):
     def indexed(self) -> bool:
         """Whether `candidates` finds entries by the values that they need."""
         return self._index is not None
+
+    @property
+    def keys(self) -> Keys | None:
+        """The values by which the group is found: see `index_keys`. They are computed, since they
+        take more memory than the group and are needed when it comes and goes."""
+        return index_keys(simplify(self.rules))
 
     def entry(self, filter_: Predicate) -> Entry[Recipient]:
         """The entry of this filter, made if there is none."""
@@ -149,7 +156,7 @@ class RuleGroup(Generic[Recipient]):
     def _add(self, entry: Entry[Recipient]) -> None:
         assert self._by_filter is not None and self._index is not None
         self._by_filter[entry.filter] = entry
-        self._index.add(entry, entry.keys)
+        self._index.add(entry, index_keys(entry.filter))
 
     def discard(self, entry: Entry[Recipient]) -> None:
         """Remove an entry of this group."""
@@ -157,7 +164,7 @@ class RuleGroup(Generic[Recipient]):
             self._only = None
             return
         del self._by_filter[entry.filter]
-        self._index.discard(entry, entry.keys)
+        self._index.discard(entry, index_keys(entry.filter))
 
     def sight(self, event: DatabaseEvent) -> Sight:
         """Which images of an event the policies show to a live subscription. Raises what a policy
@@ -182,7 +189,11 @@ class RuleGroup(Generic[Recipient]):
             self._index.file_again()
 
     def _shown(self, row: Mapping[str, Any] | None) -> bool:
-        return row is not None and (self._shows is None or self._shows(row) is True)
+        return row is not None and (self._shows or self._compiled())(row) is True
+
+    def _compiled(self) -> RowMatcher:
+        shows = self._shows = matcher(self.rules, self._members_of)
+        return shows
 
     def candidates(self, *rows: Mapping[str, Any] | None) -> Iterable[Entry[Recipient]]:
         """The entries whose filters may let one of these rows through. The policies must show

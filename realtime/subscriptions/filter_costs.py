@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeAlias, TypeVar
 
+from auth_rls.few import items
 from auth_rls.predicates.evaluate import Meter, TooCostly
 from realtime.subscriptions.judgement import (
     STEPS_PER_CONNECTION,
@@ -111,6 +112,6 @@ class FilterCosts(Generic[Recipient]):
             return frozenset()
         return frozenset(
             self._payers[recipient].connection
-            for audience, _ in entry.subscribers
+            for audience, _ in items(entry.subscribers)
             for recipient in audience.recipients
         )

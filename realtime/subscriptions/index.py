@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Generic, TypeVar
 
+from auth_rls.few import added, items, removed
 from auth_rls.predicates.evaluate import TooCostly
 from auth_rls.predicates.predicate import Predicate, Select
 from auth_rls.sets.live_set import SetDelta
@@ -71,14 +72,15 @@ class AudienceKey:
     frame: ChangeFrame = ChangeFrame.BINDINGS
 
 
+_sink_of = attrgetter("outlet")
+
+
 @dataclass(eq=False, slots=True)
 class Audience(Generic[Recipient]):
     """Channels that get the same frames."""
 
     key: AudienceKey
-    recipients: Recipients[Recipient] = field(
-        default_factory=lambda: Recipients(attrgetter("outlet"))
-    )
+    recipients: Recipients[Recipient] = field(default_factory=lambda: Recipients(_sink_of))
     #: The entries whose costs are charged.
     metered: tuple[Entry[Recipient], ...] = ()
 
@@ -180,7 +182,7 @@ class SubscriptionIndex(Generic[Recipient]):
             if table is None:
                 table = self._tables[table_key] = _Table(self._members_of)
             entry = table.entries(subscription).entry(subscription)
-            entry.subscribers[audience, subscription] = None
+            entry.subscribers = added(entry.subscribers, (audience, subscription))
             if entry.judgement.meter is not None:
                 metered.append(entry)
         audience.metered = tuple(metered)
@@ -201,8 +203,8 @@ class SubscriptionIndex(Generic[Recipient]):
             table = self._tables[table_key]
             entries = table.entries(subscription)
             entry = entries.entry(subscription)
-            entry.subscribers.pop((audience, subscription), None)
-            if not entry.subscribers:
+            entry.subscribers = removed(entry.subscribers, (audience, subscription))
+            if entry.subscribers is None:
                 entries.discard(entry)
             if not table.plain.groups and not table.live.groups:
                 del self._tables[table_key]
@@ -218,7 +220,7 @@ class SubscriptionIndex(Generic[Recipient]):
             recipient
             for entries in (found.plain, found.live)
             for entry in entries
-            for audience, _ in entry.subscribers
+            for audience, _ in items(entry.subscribers)
             for recipient in audience.recipients
         }
 
@@ -320,7 +322,7 @@ class SubscriptionIndex(Generic[Recipient]):
 
     def _failed(self, entry: Entry[Recipient], error: Exception) -> None:
         """Report a predicate that raised. Only its own subscribers miss the event (RT-S2)."""
-        for _, subscription in entry.subscribers:
+        for _, subscription in items(entry.subscribers):
             self._on_failure(subscription, error)
             break
 
@@ -328,7 +330,7 @@ class SubscriptionIndex(Generic[Recipient]):
         if self._on_too_costly is None:
             self._failed(entry, TooCostly("the filter costs too much"))
             return
-        for audience, subscription in entry.subscribers:
+        for audience, subscription in items(entry.subscribers):
             for recipient in audience.recipients:
                 self._on_too_costly(recipient, subscription)
 
@@ -344,7 +346,7 @@ def _hits(entry: Entry[Recipient], event: DatabaseEvent, sight: Sight) -> Iterab
         return ()
     return [
         (audience, subscription, sight.old, event.op)
-        for audience, subscription in entry.subscribers
+        for audience, subscription in items(entry.subscribers)
         if subscription.event in ("*", event.op)
     ]
 
@@ -365,7 +367,7 @@ def _live_hits(
     return [
         (audience, subscription, before, op)
         for op in ops
-        for audience, subscription in entry.subscribers
+        for audience, subscription in items(entry.subscribers)
     ]
 
 
