@@ -11,14 +11,14 @@ Bounds what a client may cost below the application: pings, pongs and fragments 
 that are not read, messages in size before they are complete, frames before the handshake is
 answered, and the time for the head of a request. The other limits and time-outs are uvicorn's.
 
-In a process with many sockets, most full garbage collections look at new objects alone, unless the
+Full garbage collections that take long are limited to new objects most of the time, unless the
 host has set Python's collector by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
 from uvicorn.config import Config
@@ -61,15 +61,12 @@ _DEFLATE = [
 limit_request_heads()
 
 
-def _more_than(few: int, connections: Collection[object]) -> Callable[[], bool]:
-    return lambda: len(connections) > few
-
-
 class FanoutProtocol(WebSocketsSansIOProtocol):
     """One connection."""
 
-    #: Connections of a process from which on a full collection takes longer than others may wait.
-    many_sockets: ClassVar[int] = 1_000
+    #: Connections of a process from which on full collections that take long are limited. Fewer are
+    #: in programs of another purpose, such as tests.
+    many_sockets: ClassVar[int] = 50
 
     _outbox: DirectOutbox | None = None
     _abort_timer: asyncio.TimerHandle | None = None
@@ -86,7 +83,7 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
         if len(self.connections) >= self.many_sockets:
-            full_collections.limit(_more_than(self.many_sockets // 2, self.connections))
+            full_collections.limit()
         if not self.close_sent:
             # The application runs in the next iteration of the loop at the earliest.
             self._offers = cast(dict[str, Any], self.scope["extensions"])

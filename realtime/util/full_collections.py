@@ -1,12 +1,13 @@
-"""Full garbage collections of a process with many sockets: most look only at new objects.
+"""Full garbage collections that take long: most look only at new objects.
 
-A full collection looks at every container of the process. With ten thousand sockets that stops the
-process for half a second, again and again while sockets come, and finds nothing: what a socket
-leaves behind is freed without it. So objects that a full collection has kept are frozen
-(`gc.freeze`), and the next one looks only at those that came since. A cycle of the host's own code
-that is dropped after it was frozen would stay. So from time to time everything is looked at again:
-after ten minutes, and when looking at new objects has taken as long as looking at everything. A
-process in which that finds much garbage goes back to Python's own way.
+A full collection looks at every container of the process. In a process with many objects it stops
+everything for a tenth of a second and more, again and again while sockets come and go, and finds
+little: what a socket leaves behind is freed without it. So once a full collection has taken long,
+the objects that it kept are frozen (`gc.freeze`), and the next one looks only at those that came
+since. A cycle that is dropped after it was frozen would stay. So from time to time everything is
+looked at again: after ten minutes, and when looking at new objects has taken as long as looking at
+everything; the sooner, the more garbage that finds. A process in which it still finds much goes
+back to Python's own way for ten minutes, and one in which it takes no longer long, at once.
 
 Knows no sockets.
 """
@@ -27,13 +28,20 @@ _USUAL = ((700, 10, 10), (2_000, 10, 0), (2_000, 10, 10))
 
 @dataclass(frozen=True, slots=True)
 class CollectionBounds:
-    """How long garbage may stay, at most `seconds`. `looking` is how many seconds of looking at new
-    objects are never too many. A look at everything that frees more than `garbage` objects is the
-    last: this process makes cycles that live long."""
+    """When full collections are limited, and how long garbage may stay.
 
+    `long` is how many seconds a full collection takes that is too long. Garbage stays at most
+    `seconds`; `looking` is how many seconds of looking at new objects are never too many. A look at
+    everything that frees more than `garbage` objects came too late: the next one comes in half the
+    time. `least` is the smallest part of the usual time; where that is too late, too, this process
+    makes cycles that live long.
+    """
+
+    long: float = 0.05
     seconds: float = 600.0
     looking: float = 0.3
-    garbage: int = 50_000
+    garbage: int = 20_000
+    least: float = 1 / 8
 
 
 _BOUNDS = CollectionBounds()
@@ -57,37 +65,34 @@ def is_generational() -> bool:
 
 
 class FullCollections:
-    """A callback in `gc.callbacks`. `many` says whether there are still many sockets; when there
-    are not, the next full collection looks at everything, and is the last that is changed."""
+    """A callback in `gc.callbacks`."""
 
     def __init__(
         self,
-        many: Callable[[], bool],
         bounds: CollectionBounds = _BOUNDS,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._many = many
         self._bounds = bounds
         self._clock = clock
-        self._due = clock() + bounds.seconds
+        #: Whether the next full collection looks at new objects alone.
+        self.limiting = False
+        # Part of the usual time until everything is looked at again.
+        self._part = 1.0
         # Seconds of the last look at everything, and of looks at new objects since.
         self._whole = self._looked = 0.0
-        self._everything = True
+        # When everything is looked at again, and until when nothing is limited.
+        self._due = self._unlimited_until = clock()
         self._began = 0.0
-        #: Whether full collections are Python's own again.
-        self.ended = False
-        #: Whether they stay so, because this process makes cycles that live long.
-        self.in_vain = False
 
     def begin(self) -> None:
-        """Limit full collections from the next one on."""
+        """Look at the time of full collections from the next one on."""
         gc.callbacks.append(self)
 
     def end(self) -> None:
         """Leave full collections to Python. The next one looks at everything."""
-        self.ended = True
         if self in gc.callbacks:
             gc.callbacks.remove(self)
+        self.limiting = False
         gc.unfreeze()
 
     def __call__(self, phase: str, info: dict[str, int]) -> None:
@@ -96,38 +101,44 @@ class FullCollections:
             return
         now = self._clock()
         if phase == "start":
-            enough = max(self._bounds.looking, self._whole)
-            if now >= self._due or self._looked >= enough or not self._many():
-                self._everything = True
+            if self.limiting and (now >= self._due or self._looked >= self._enough):
+                self.limiting = False
                 gc.unfreeze()
             self._began = now
-            return
-        took = now - self._began
-        if not self._everything:
-            self._looked += took
+        elif self.limiting:
+            self._looked += now - self._began
             gc.freeze()
-            return
-        self._everything = False
-        self._whole, self._looked = took, 0.0
-        self._due = now + self._bounds.seconds
-        self.in_vain = info["collected"] > self._bounds.garbage
-        if self.in_vain or not self._many():
-            self.end()
         else:
-            gc.freeze()
+            self._after_everything(now, info["collected"])
+
+    @property
+    def _enough(self) -> float:
+        return max(self._bounds.looking, self._whole) * self._part
+
+    def _after_everything(self, now: float, garbage: int) -> None:
+        was_limited, self._whole = self._whole > 0.0, now - self._began
+        if was_limited:
+            self._part = self._part / 2 if garbage > self._bounds.garbage else 1.0
+        if self._part < self._bounds.least:
+            self._part = 1.0
+            self._unlimited_until = now + self._bounds.seconds
+        if now < self._unlimited_until or self._whole < self._bounds.long:
+            self._whole = 0.0
+            return
+        self._looked = 0.0
+        self._due = now + self._bounds.seconds * self._part
+        self.limiting = True
+        gc.freeze()
 
 
 _limited: FullCollections | None = None
-_allowed: bool | None = None
 
 
-def limit(many: Callable[[], bool]) -> None:
-    """Limit the full collections of this process while `many` is true, unless the host has set the
-    collector, or this Python needs it not. Does nothing while they are limited."""
-    global _limited, _allowed
-    if _allowed is None:
-        _allowed = is_generational() and not is_host_set()
-    if not _allowed or (_limited is not None and (_limited.in_vain or not _limited.ended)):
-        return
-    _limited = FullCollections(many)
-    _limited.begin()
+def limit() -> None:
+    """Limit the full collections of this process that take long, unless the host has set the
+    collector, or this Python needs it not. Does nothing the second time."""
+    global _limited
+    if _limited is None:
+        _limited = FullCollections()
+        if is_generational() and not is_host_set():
+            _limited.begin()

@@ -17,6 +17,9 @@ from realtime.util.full_collections import CollectionBounds, FullCollections, is
 ROOT = Path(__file__).parents[3]
 
 
+LONG = 0.2
+
+
 class Frozen:
     """What was asked of the collector."""
 
@@ -28,11 +31,18 @@ class Frozen:
                 full_collections.gc, name, lambda name=name: self.asked.append(name)
             )
 
+    def limited(self, **bounds: float) -> FullCollections:
+        """Limited collections, of which one that took long has come."""
+        limited = FullCollections(CollectionBounds(**bounds), clock=lambda: self.now)
+        assert self.collect(limited, took=LONG) == "everything"
+        assert limited.limiting
+        return limited
+
     def collect(self, limited: FullCollections, *, took: float = 0.0, collected: int = 0) -> str:
         """What the collection looks at: everything or new objects."""
         self.asked.clear()
         limited("start", {"generation": 2, "collected": 0})
-        everything = "unfreeze" in self.asked
+        everything = not limited.limiting
         self.now += took
         limited("stop", {"generation": 2, "collected": collected})
         return "everything" if everything else "new"
@@ -43,8 +53,18 @@ def frozen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Frozen]:
     yield Frozen(monkeypatch)
 
 
-def test_a_full_collection_looks_at_what_came_since_the_last_one(frozen: Frozen) -> None:
-    limited = FullCollections(lambda: True, clock=lambda: frozen.now)
+def test_full_collections_that_take_no_long_time_are_left_to_python(frozen: Frozen) -> None:
+    limited = FullCollections(CollectionBounds(long=0.05), clock=lambda: frozen.now)
+    for _ in range(3):
+        assert frozen.collect(limited, took=0.04) == "everything"
+        assert not frozen.asked
+
+
+def test_after_one_that_took_long_each_looks_at_what_came_since_the_last_one(
+    frozen: Frozen,
+) -> None:
+    limited = frozen.limited()
+    assert frozen.asked == ["freeze"]
     for _ in range(3):
         assert frozen.collect(limited) == "new"
         assert frozen.asked == ["freeze"]
@@ -54,26 +74,20 @@ def test_a_full_collection_looks_at_what_came_since_the_last_one(frozen: Frozen)
 
 
 def test_after_its_time_everything_is_looked_at(frozen: Frozen) -> None:
-    bounds = CollectionBounds(seconds=100)
-    limited = FullCollections(lambda: True, bounds, clock=lambda: frozen.now)
-    # The first one has everything, since nothing was frozen before.
+    limited = frozen.limited(seconds=100)
+    frozen.now = LONG + 99.0
     assert frozen.collect(limited) == "new"
-    frozen.now = 99.0
+    frozen.now = LONG + 100.0
+    assert frozen.collect(limited, took=LONG) == "everything"
+    assert frozen.asked == ["unfreeze", "freeze"]
+    frozen.now += 99.0
     assert frozen.collect(limited) == "new"
-    frozen.now = 100.0
-    assert frozen.collect(limited) == "everything"
-    assert frozen.asked[-1] == "freeze"
-    frozen.now = 199.0
-    assert frozen.collect(limited) == "new"
-    frozen.now = 200.0
+    frozen.now += 1.0
     assert frozen.collect(limited) == "everything"
 
 
 def test_many_new_objects_are_followed_by_a_look_at_everything(frozen: Frozen) -> None:
-    bounds = CollectionBounds(seconds=1e9, looking=0.3)
-    limited = FullCollections(lambda: True, bounds, clock=lambda: frozen.now)
-    # The first one has everything, since nothing was frozen before.
-    assert frozen.collect(limited, took=0.5) == "new"
+    limited = frozen.limited(seconds=1e9, looking=0.3)
     assert [frozen.collect(limited, took=0.25) for _ in range(2)] == ["new", "new"]
     assert frozen.collect(limited, took=1.0) == "everything"
     # The more there is to look at, the more may come before that is done again.
@@ -81,27 +95,40 @@ def test_many_new_objects_are_followed_by_a_look_at_everything(frozen: Frozen) -
     assert frozen.collect(limited) == "everything"
 
 
-def test_a_process_whose_cycles_live_long_goes_back_to_what_python_does(frozen: Frozen) -> None:
-    bounds = CollectionBounds(seconds=10, garbage=100)
-    limited = FullCollections(lambda: True, bounds, clock=lambda: frozen.now)
-    limited.begin()
-    assert frozen.collect(limited) == "new"
-    frozen.now = 10.0
-    frozen.collect(limited, collected=101)
-    assert limited.ended
-    assert limited not in gc.callbacks
-    assert frozen.asked[-1] == "unfreeze"
+def test_where_everything_takes_no_long_time_any_more_nothing_is_limited(frozen: Frozen) -> None:
+    limited = frozen.limited(seconds=10)
+    frozen.now = 20.0
+    assert frozen.collect(limited, took=0.01) == "everything"
+    assert frozen.asked == ["unfreeze"]
+    assert frozen.collect(limited, took=0.01) == "everything"
 
 
-def test_when_most_sockets_are_gone_collections_are_those_of_python_again(frozen: Frozen) -> None:
-    many = True
-    limited = FullCollections(lambda: many, clock=lambda: frozen.now)
-    limited.begin()
+def test_the_more_garbage_everything_had_the_sooner_it_is_looked_at_again(frozen: Frozen) -> None:
+    limited = frozen.limited(seconds=80, looking=0.3, garbage=100)
+    frozen.now += 80.0
+    assert frozen.collect(limited, took=LONG, collected=101) == "everything"
+    frozen.now += 40.0
+    assert frozen.collect(limited, took=LONG, collected=101) == "everything"
+    assert frozen.collect(limited, took=0.1) == "new"
+    assert frozen.collect(limited, took=LONG, collected=100) == "everything"
+    # That was soon enough.
+    assert [frozen.collect(limited, took=0.1) for _ in range(3)] == ["new"] * 3
+
+
+def test_a_process_whose_cycles_live_long_goes_back_to_what_python_does_for_a_time(
+    frozen: Frozen,
+) -> None:
+    limited = frozen.limited(seconds=80, garbage=100)
+    for _ in range(4):
+        frozen.now += 80.0
+        assert frozen.collect(limited, took=LONG, collected=101) == "everything"
+    assert frozen.asked == ["unfreeze"]
+    frozen.now += 79.0
+    assert frozen.collect(limited, took=LONG) == "everything"
+    assert not frozen.asked
+    frozen.now += 1.0
+    assert frozen.collect(limited, took=LONG) == "everything"
     assert frozen.collect(limited) == "new"
-    many = False
-    assert frozen.collect(limited) == "everything"
-    assert limited.ended
-    assert limited not in gc.callbacks
 
 
 def test_a_host_that_sets_the_collector_is_left_alone() -> None:
@@ -134,7 +161,7 @@ def test_a_cycle_that_is_dropped_late_is_freed_by_the_next_look_at_everything() 
 
         now = 0.0
         assert not is_host_set()
-        limited = FullCollections(lambda: True, CollectionBounds(seconds=60), lambda: now)
+        limited = FullCollections(CollectionBounds(long=0.0, seconds=60), lambda: now)
         limited.begin()
         late = cycle()
         gc.collect()
