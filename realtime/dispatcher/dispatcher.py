@@ -351,6 +351,7 @@ class Dispatcher:
         made = frames.ChangeFrames(event)
         for delivery in deliveries:
             self._deliver(made, delivery)
+        self.counters.encoded += made.encoded
 
     def _lost(self, event: DatabaseEvent) -> None:
         """Tell the channels on the table of a change that cannot be delivered to read their rows
@@ -387,7 +388,7 @@ class Dispatcher:
 
     def _deliver(self, made: frames.ChangeFrames, delivery: Delivery[Subscriber]) -> None:
         try:
-            frame = SharedFrame(made.of(delivery))
+            frame = made.of(delivery)
         except Exception:
             # Only this audience is concerned; it has to read its rows again.
             logger.exception("a change cannot be encoded", extra={"action": "encoding_failed"})

@@ -93,7 +93,12 @@ class EventLog:
         if after + 1 < first:
             return None
         start = after + 1 - first
-        return list(islice(self._ring, start, None if most is None else start + most))
+        stop = len(self._ring) if most is None else min(start + most, len(self._ring))
+        # From the nearer end: to reach an event, all between it and the end are passed.
+        if start < len(self._ring) - stop:
+            return list(islice(self._ring, start, stop))
+        newest = islice(reversed(self._ring), len(self._ring) - stop, len(self._ring) - start)
+        return list(newest)[::-1]
 
     def on_tables(self, tables: frozenset[str], after: int) -> Sequence[DatabaseEvent] | None:
         """The events of these tables after this seq, or None if the ring does not reach back that

@@ -67,6 +67,7 @@ PROCESS = (
     _counted("realtime_deliveries_total", "delivered", "Change frames handed to sockets."),
     _counted("realtime_frames_sent_total", "frames_out", "Frames handed to sockets."),
     _counted("realtime_sent_bytes_total", "bytes_out", "The size of those frames."),
+    _counted("realtime_frames_encoded_total", "encoded", "Change frames made, one for all."),
     _counted("realtime_frames_received_total", "frames_in", "Messages of clients."),
     _counted("realtime_received_bytes_total", "bytes_in", "The size of those messages."),
     _counted("realtime_heals_total", "heals", "Times entries were missing and were read."),

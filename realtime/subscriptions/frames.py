@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from realtime.delivery.frame import SharedFrame
 from realtime.event_log.event import DatabaseEvent
+from realtime.protocol.change_frame import ChangeFrame
 from realtime.protocol.serializer import Version
 from realtime.subscriptions import change_payload
 from realtime.subscriptions.index import Delivery
@@ -16,26 +18,50 @@ from realtime.subscriptions.subscriber import Subscriber
 Recipient = TypeVar("Recipient")
 
 
-class ChangeFrames:
-    """The frames of one event. Audiences that see the same of it share its data object, which is
-    encoded once."""
+# Topic, version and kind of frame, operation, binding ids, columns, and whether the old image is
+# shown: all that the text of a frame depends on, beside the change.
+_Shape = tuple[str, str, ChangeFrame, str, tuple[int, ...], tuple[str, ...] | None, bool]
 
-    __slots__ = ("_data", "_event")
+
+class ChangeFrames:
+    """The frames of one event, each encoded once. Audiences that see the same of it and joined
+    alike share the frame, others that see the same share its data object."""
+
+    __slots__ = ("_data", "_event", "_shared", "size")
 
     def __init__(self, event: DatabaseEvent) -> None:
         self._event = event
         # By columns, whether the old image is shown, and operation.
         self._data: dict[tuple[tuple[str, ...] | None, bool, str], bytes] = {}
+        self._shared: dict[_Shape, SharedFrame] = {}
+        #: Characters of all frames.
+        self.size = 0
 
-    def of(self, delivery: Delivery[Recipient]) -> str:
-        """The frame for one audience. Raises what encoding the row raises."""
-        select, show_old, op = seen = delivery.select, delivery.show_old, delivery.op
+    @property
+    def encoded(self) -> int:
+        """How many frames there are."""
+        return len(self._shared)
+
+    def of(self, delivery: Delivery[Recipient]) -> SharedFrame:
+        """The frame for one audience: the same object for all that get the same text. Raises what
+        encoding the row raises."""
+        key, op, ids = delivery.audience.key, delivery.op, delivery.ids
+        select, show_old = delivery.select, delivery.show_old
+        shape = (key.topic, key.version, key.frame, op, ids, select, show_old)
+        frame = self._shared.get(shape)
+        if frame is None:
+            data = self._data_of(select, show_old, op)
+            text = key.frame.encode(Version(key.version), key.topic, op, ids, data)
+            frame = self._shared[shape] = SharedFrame(text)
+            self.size += len(text)
+        return frame
+
+    def _data_of(self, select: tuple[str, ...] | None, show_old: bool, op: str) -> bytes:
+        seen = select, show_old, op
         data = self._data.get(seen)
         if data is None:
-            data = change_payload.data(self._event, select, show_old, op=op)
-            self._data[seen] = data
-        key = delivery.audience.key
-        return key.frame.encode(Version(key.version), key.topic, op, delivery.ids, data)
+            data = self._data[seen] = change_payload.data(self._event, select, show_old, op=op)
+        return data
 
 
 def of_row(

@@ -24,6 +24,7 @@ from realtime.subscriptions.planner import Plan, Planners
 from realtime.subscriptions.rebinding import Rebinding, Rhythm
 from realtime.subscriptions.replay.bounds import ReplayBounds
 from realtime.subscriptions.replay.context import ReplayContext
+from realtime.subscriptions.replay.shared_changes import SharedChanges
 from realtime.subscriptions.replay.snapshot import SnapshotReader
 from realtime.subscriptions.replay.start import ReplayStart
 from realtime.subscriptions.request import Request, Revoked
@@ -70,6 +71,7 @@ class SubscriptionManager:
                 start=ReplayStart(log, reader, self._planners, bounds, counters),
                 snapshots=SnapshotReader(reader.alias, watch),
                 sets=self.sets,
+                changes=SharedChanges(counters),
                 bounds=bounds,
                 counters=counters,
             )

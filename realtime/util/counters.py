@@ -70,6 +70,8 @@ class Counters:
     delivered: int = 0
     #: The size of those frames; of a text in characters.
     bytes_out: int = 0
+    #: Frames of changes that were made, live or in a replay: one for all sockets that get it.
+    encoded: int = 0
     #: Messages of clients, and their size.
     frames_in: int = 0
     bytes_in: int = 0

@@ -1,4 +1,5 @@
-"""Slots for costly work, given first to the payers that have used least. On one event loop."""
+"""Slots for costly work elsewhere than on the event loop, given first to the payers that have used
+least. On one event loop."""
 
 from __future__ import annotations
 
@@ -23,23 +24,16 @@ class Slot:
 
 
 class FairShare:
-    """`slots` pieces of work at a time, and one of each address.
+    """`slots` pieces of work at a time, and one of each address."""
 
-    With `budget`, no work begins while work of that cost was done since other tasks of the event
-    loop last ran. That is for work on the loop itself, charged in seconds.
-    """
-
-    def __init__(self, slots: int, budget: float | None = None) -> None:
+    def __init__(self, slots: int) -> None:
         self._free = slots
-        self._budget = budget
         self._queue: PayerQueue[asyncio.Future[None]] = PayerQueue()
-        self._spent = 0.0
-        self._scheduled = False
 
     @asynccontextmanager
     async def slot(self, payer: Payer) -> AsyncIterator[Slot]:
         """Wait for a slot, which lasts until the end of the block."""
-        if self._open and self._queue.begin(payer):
+        if self._free > 0 and self._queue.begin(payer):
             self._free -= 1
         else:
             await self._wait(payer)
@@ -48,11 +42,6 @@ class FairShare:
             yield slot
         finally:
             self._leave(payer.account, slot.cost)
-
-    @property
-    def _open(self) -> bool:
-        """Whether work may begin."""
-        return self._free > 0 and (self._budget is None or self._spent < self._budget)
 
     async def _wait(self, payer: Payer) -> None:
         request: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -68,7 +57,7 @@ class FairShare:
             raise
 
     def _grant(self) -> None:
-        while self._open and (taken := self._queue.take()) is not None:
+        while self._free > 0 and (taken := self._queue.take()) is not None:
             account, request = taken
             if request.done():
                 # Cancelled, and not yet withdrawn.
@@ -80,18 +69,4 @@ class FairShare:
     def _leave(self, account: str, cost: float) -> None:
         self._free += 1
         self._queue.finish(account, cost)
-        if self._budget is not None:
-            self._spend(cost)
-        self._grant()
-
-    def _spend(self, cost: float) -> None:
-        self._spent += cost
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._begin_iteration)
-
-    def _begin_iteration(self) -> None:
-        """Begin a new budget: other tasks have run."""
-        self._scheduled = False
-        self._spent = 0.0
         self._grant()

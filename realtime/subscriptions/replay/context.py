@@ -11,11 +11,11 @@ from realtime.event_log.reader import LogReader
 from realtime.event_log.ring import EventLog
 from realtime.subscriptions.live_sets import LiveSetStore
 from realtime.subscriptions.replay.bounds import ReplayBounds
+from realtime.subscriptions.replay.shared_changes import SharedChanges
 from realtime.subscriptions.replay.snapshot import SnapshotReader
 from realtime.subscriptions.replay.start import ReplayStart
 from realtime.util.counters import Counters
-from realtime.util.fair_share import FairShare
-from realtime.util.time_slice import SLICE_SECONDS
+from realtime.util.loop_share import LoopShare
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,9 @@ class ReplayContext:
     snapshots: SnapshotReader
     #: The sets behind selects, at the position of the process.
     sets: LiveSetStore
+    #: What replays deliver of each change.
+    changes: SharedChanges
     bounds: ReplayBounds
     counters: Counters
-    #: Matching and framing on the event loop, charged in seconds.
-    loop: FairShare = field(default_factory=lambda: FairShare(1, SLICE_SECONDS))
+    #: Matching and framing on the event loop.
+    loop: LoopShare = field(default_factory=LoopShare)

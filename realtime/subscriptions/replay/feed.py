@@ -1,6 +1,6 @@
 """The delivery of a replay to its channel: events of the log, and rows of snapshots.
 
-Owns how they are matched and framed, and how long to wait for a client that takes no rows. The
+Owns how rows are framed, and how long to wait for a client that takes no rows. The
 replay decides which events and rows are delivered.
 """
 
@@ -14,10 +14,10 @@ from dataclasses import replace
 from auth_rls.predicates.predicate import columns
 from realtime.event_log.event import DatabaseEvent
 from realtime.subscriptions import frames
-from realtime.subscriptions.failures import log_failure
-from realtime.subscriptions.index import AudienceKey, Subscription, SubscriptionIndex
+from realtime.subscriptions.index import AudienceKey, Subscription
 from realtime.subscriptions.planner import Plan
 from realtime.subscriptions.replay.context import ReplayContext
+from realtime.subscriptions.replay.shared_changes import ReplayAudience
 from realtime.subscriptions.replay.snapshot import LiveKey, RowAt
 from realtime.subscriptions.subscriber import Subscriber
 from realtime.util.payer_queue import Payer
@@ -41,9 +41,11 @@ class Feed:
         #: Ids of bindings whose filters cost too much on the last event. The replay must end them
         #: before it delivers another event.
         self.too_costly: set[int] = set()
-        self._index = self._empty()
-        # The subscriptions and the values of sets that the index was made of.
-        self._indexed: object = None
+        #: Bytes of changes that were delivered since the replay last waited for the client.
+        self.untaken = 0
+        self._audience: ReplayAudience | None = None
+        # The subscriptions and the values of sets that the audience was made of.
+        self._followed: object = None
         self._tables: frozenset[tuple[str, str]] = frozenset()
         # Bytes of rows that were delivered, and seconds in which the client took none.
         self._delivered = 0
@@ -55,45 +57,54 @@ class Feed:
         """Deliver events to the bindings of `plan` that have begun. Stops after about as many bytes
         as a client is sent at once, at the end of a time slice, and after an event on which a
         filter costs too much. Returns the seq that was reached. Raises HistoryLost."""
-        self._follow(plan, begun)
+        audience = self._follow(plan, begun)
+        put = self._subscriber.outlet.put
+        live = any(item.live for item in plan.subscriptions)
         until = time.perf_counter() + SLICE_SECONDS
-        size = 0
-        for event in events:
-            relation = event.relation
-            if (relation.schema, relation.table) in self._tables:
-                if event.old is None and event.new is None:
-                    raise HistoryLost(f"{event.op} of {relation.table}")
-                self._check_decidable(event, plan, begun)
-                made = frames.ChangeFrames(event)
-                for delivery in self._index.match(event):
-                    size += self._put(made.of(delivery))
-            if size > _CHUNK_BYTES or self.too_costly or time.perf_counter() > until:
-                return event.seq
+        count = size = 0
+        try:
+            for event in events:
+                relation = event.relation
+                if (relation.schema, relation.table) in self._tables:
+                    if event.old is None and event.new is None:
+                        raise HistoryLost(f"{event.op} of {relation.table}")
+                    if live:
+                        self._check_decidable(event, plan, begun)
+                    found = audience.found(event)
+                    for frame in found.frames:
+                        put(frame)
+                    count += len(found.frames)
+                    size += found.size
+                    self.too_costly |= found.too_costly
+                if size > _CHUNK_BYTES or self.too_costly or time.perf_counter() > until:
+                    return event.seq
+        finally:
+            self._context.counters.frames_out += count
+            self._context.counters.bytes_out += size
+            self.untaken += size
         return events[-1].seq
 
-    def _empty(self) -> SubscriptionIndex[Subscriber]:
-        # The index refers to the set and not to the feed, which would be a reference cycle.
-        too_costly = self.too_costly
-        return SubscriptionIndex(log_failure, on_too_costly=lambda _, item: too_costly.add(item.id))
-
-    def _follow(self, plan: Plan, begun: frozenset[int]) -> None:
-        """Index the subscriptions that have begun, with the present values of their sets."""
-        sets = self._context.sets
-        wanted = (plan.subscriptions, begun, sets.values(plan.row_selects))
-        if wanted == self._indexed:
-            return
+    def _follow(self, plan: Plan, begun: frozenset[int]) -> ReplayAudience:
+        """The audience of the subscriptions that have begun, with the present values of their
+        sets."""
+        context = self._context
+        context.changes.begin(context.log.epoch)
+        selects = plan.row_selects
+        wanted = (plan.subscriptions, begun, context.sets.values(selects) if selects else ())
+        if self._audience is not None and wanted == self._followed:
+            return self._audience
         mine = tuple(
-            replace(item, rls=sets.resolve(item.rls))
+            replace(item, rls=context.sets.resolve(item.rls)) if selects else item
             for item in plan.subscriptions
             if item.id in begun
         )
-        self._index = self._empty()
         subscriber = self._subscriber
         key = AudienceKey(subscriber.topic, subscriber.version.value, mine, subscriber.change_frame)
-        self._index.set(subscriber, key)
-        self._indexed = wanted
+        self._audience = context.changes.audience(key)
+        self._followed = wanted
         self._tables = frozenset((item.schema, item.table) for item in mine)
         self._decidable.clear()
+        return self._audience
 
     def _check_decidable(self, event: DatabaseEvent, plan: Plan, begun: frozenset[int]) -> None:
         """Raise HistoryLost if an entry lacks a column that a live subscription reads now."""
@@ -123,10 +134,9 @@ class Feed:
         rest = iter(events)
         sent = 0
         while True:
-            async with self._context.loop.slot(payer) as slot:
-                began = time.perf_counter()
-                count, more = self._some_rows(rest, subscription, op, snapshot)
-                slot.charge(time.perf_counter() - began)
+            count, more = await self._context.loop.run(
+                payer, lambda: self._some_rows(rest, subscription, op, snapshot)
+            )
             sent += count
             if not more or not await self._taken():
                 return sent

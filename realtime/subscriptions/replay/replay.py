@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 
 from auth_rls.predicates.predicate import Predicate
 from realtime.event_log.event import DatabaseEvent
@@ -40,6 +40,10 @@ logger = logging.getLogger("realtime.replay")
 
 # Events that are delivered before the replay waits for the client again.
 _CHUNK = 500
+# Bytes that a channel is sent on arriving without another look at its client, as live changes are.
+_AT_ONCE_BYTES = 16_384
+# So long the events of a chunk that are left are kept for a client that takes none.
+_KEPT_SECONDS = 1.0
 # A snapshot waits so long for the numbering of changes committed before it was requested.
 _FRESH_SECONDS = 5.0
 # How long to wait for the log to move on, before a snapshot that cannot be read is tried again.
@@ -73,6 +77,8 @@ class Replay:
         self._client_verdicts: dict[LiveKey, Predicate] = {}
         self._resumes = False
         self._tries = _TRIES
+        # The live subscriptions of a plan, made once for each plan.
+        self._live_of: tuple[Plan, dict[LiveKey, Subscription]] | None = None
 
     @classmethod
     def from_cursors(
@@ -254,7 +260,7 @@ class Replay:
         """Take it that the client has the rows of these bindings by the present predicates."""
         ids = {binding.id for binding in bindings}
         self._client_verdicts |= {
-            p: self._now(item) for p, item in self.plan.live.items() if item.id in ids
+            p: self._now(item) for p, item in self._plan_live.items() if item.id in ids
         }
 
     def _now(self, item: Subscription) -> Predicate:
@@ -276,22 +282,31 @@ class Replay:
                 raise HistoryLost("the log began anew")
             ahead = [start for start in self._starts.values() if self._cursor < start]
             upto = min([*ahead, self._log.seq])
-            events = await self._context.reader.since(self._cursor, _CHUNK, upto, payer)
+            events = list(await self._context.reader.since(self._cursor, _CHUNK, upto, payer))
             if not events:
                 raise HistoryLost("the log does not reach back so far")
             while events and not self._unsettled():
-                async with self._context.loop.slot(payer) as slot:
-                    began = time.perf_counter()
-                    events = self._deliver(events)
-                    slot.charge(time.perf_counter() - began)
+                events = await self._context.loop.run(payer, partial(self._deliver, events))
                 if self._feed.too_costly:
                     return
-                await self.subscriber.writable()
-                await asyncio.sleep(0)
+                if events or self._feed.untaken > _AT_ONCE_BYTES:
+                    await self._taken(events)
         if self._epoch != self._log.epoch or self._cursor > self._log.seq:
             raise HistoryLost("the log began anew")
 
-    def _deliver(self, events: Sequence[DatabaseEvent]) -> Sequence[DatabaseEvent]:
+    async def _taken(self, rest: list[DatabaseEvent]) -> None:
+        """Wait until the client has taken most of what it was sent. The events that are left are
+        forgotten if that takes long, and read again: many slow clients would keep much of the log
+        in memory."""
+        forgets = asyncio.get_running_loop().call_later(_KEPT_SECONDS, rest.clear)
+        try:
+            await self.subscriber.writable()
+        finally:
+            forgets.cancel()
+        self._feed.untaken = 0
+        await asyncio.sleep(0)
+
+    def _deliver(self, events: list[DatabaseEvent]) -> list[DatabaseEvent]:
         """Deliver events until the feed stops. Returns the rest."""
         if self._epoch != self._log.epoch:
             raise HistoryLost("the log began anew")
@@ -305,16 +320,27 @@ class Replay:
 
     # --- permissions ----------------------------------------------------------------------------
 
+    @property
+    def _plan_live(self) -> dict[LiveKey, Subscription]:
+        """The live subscriptions of the plan."""
+        known, plan = self._live_of, self.plan
+        if known is None or known[0] is not plan:
+            known = self._live_of = plan, plan.live
+        return known[1]
+
     def _live(self) -> dict[LiveKey, Subscription]:
+        """Those that have begun."""
         return {
             key: item
-            for key, item in self.plan.live.items()
+            for key, item in self._plan_live.items()
             if self._starts.get(item.id, _NOT_BEGUN) <= self._cursor
         }
 
     def _unsettled(self) -> bool:
         """Whether the client has the rows of a live set by another predicate than the present
         one."""
+        if not self._plan_live:
+            return False
         return any(
             self._client_verdicts.get(p) != self._now(item) for p, item in self._live().items()
         )
@@ -381,7 +407,7 @@ class Replay:
     async def _send_snapshots(self) -> None:
         """Send the rows of the pending snapshots, if they can be read now."""
         wanted, at = dict(self._snapshots), Position(self._epoch, self._cursor)
-        verdicts = {p: self._now(item) for p, item in self.plan.live.items() if item.id in wanted}
+        verdicts = {p: self._now(item) for p, item in self._plan_live.items() if item.id in wanted}
         found = await self._read_snapshots(wanted, at)
         if found is None:
             return

@@ -37,7 +37,7 @@ def sent(event: DatabaseEvent, *keys: AudienceKey) -> dict[str, Any]:
     for each in keys:
         index.set(each.topic, each)
     made = ChangeFrames(event)
-    return {d.audience.key.topic: json.loads(made.of(d)) for d in index.match(event)}
+    return {d.audience.key.topic: json.loads(made.of(d).message) for d in index.match(event)}
 
 
 def update(before: int, after: int) -> DatabaseEvent:
@@ -102,3 +102,16 @@ def test_a_change_that_is_something_else_to_a_live_set_has_its_own_data() -> Non
     assert data["realtime:left"]["old_record"] == {"id": 1}
     assert "record" not in data["realtime:left"]
     assert "old_record" not in data["realtime:came"]
+
+
+def test_audiences_that_joined_alike_and_see_the_same_share_one_frame() -> None:
+    index: SubscriptionIndex[str] = SubscriptionIndex(lambda _, error: None)
+    seen = [Test("owner", "lt", 10 + n) for n in range(20)]
+    for number, rls in enumerate(seen):
+        index.set(str(number), key("realtime:room", rls=rls))
+    index.set("blind", key("realtime:room", rls=Test("owner", "exact", 1)))
+    event = update(2, 1)
+    made = ChangeFrames(event)
+    frames = [made.of(delivery) for delivery in index.match(event)]
+    assert len(frames) == 21
+    assert made.encoded == len({id(frame) for frame in frames}) == 2

@@ -95,30 +95,8 @@ async def test_a_request_that_is_given_up_leaves_its_place_to_the_next() -> None
     assert done == ["after", "last"]
 
 
-async def test_work_on_the_loop_lets_other_tasks_run_when_its_budget_is_spent() -> None:
-    share = FairShare(1, budget=1.0)
-    turns = 0
-    running = True
-
-    async def others() -> None:
-        nonlocal turns
-        while running:
-            turns += 1
-            await asyncio.sleep(0)
-
-    async def work() -> None:
-        async with share.slot(GREEDY) as slot:
-            slot.charge(1.0)
-
-    beside = asyncio.create_task(others())
-    await asyncio.gather(*(work() for _ in range(100)))
-    running = False
-    await beside
-    assert turns >= 100
-
-
 async def test_who_comes_and_goes_is_charged_and_passes_nobody_who_waits() -> None:
-    share = FairShare(1, budget=1.0)
+    share = FairShare(1)
     done: list[str] = []
 
     async def again_and_again() -> None:
