@@ -45,6 +45,8 @@ class Found:
     too_costly: frozenset[int]
 
 
+# The one recipient of the index of an audience.
+_REPLAYS = "replays"
 _NOTHING = Found((), 0, frozenset())
 
 
@@ -75,13 +77,13 @@ class ReplayAudience:
         # The index refers to the set and not to the audience, which would be a reference cycle.
         too_costly = self._too_costly
 
-        def costs_too_much(_: object, item: Subscription) -> None:
+        def costs_too_much(_: str, item: Subscription) -> None:
             too_costly.add(item.id)
 
-        self._index: SubscriptionIndex[object] = SubscriptionIndex(
+        self._index: SubscriptionIndex[str] = SubscriptionIndex(
             log_failure, on_too_costly=costs_too_much
         )
-        self._index.set(None, key)
+        self._index.set(_REPLAYS, key)
 
     def found(self, event: DatabaseEvent) -> Found:
         """What these channels get of a change. Raises what encoding the row raises."""
