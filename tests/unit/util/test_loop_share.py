@@ -102,12 +102,13 @@ async def test_work_whose_caller_was_cancelled_is_not_done() -> None:
     clock = Clock()
     done: list[str] = []
     share = LoopShare(1.0, clock)
-    await share.run(GREEDY, clock.work(1.0, done, "first"))
-    given_up = asyncio.create_task(share.run(GREEDY, clock.work(1.0, done, "given up")))
-    after = asyncio.create_task(share.run(GREEDY, clock.work(1.0, done, "after")))
-    # It begins to wait, and is given up before the next slice.
+    first, given_up, after = (
+        asyncio.create_task(share.run(GREEDY, clock.work(1.0, done, label)))
+        for label in ("first", "given up", "after")
+    )
+    # The first fills a slice. The second begins to wait, and is given up before the next slice.
     asyncio.get_running_loop().call_soon(given_up.cancel)
-    await after
+    await asyncio.gather(first, after)
     assert done == ["first", "after"]
     assert given_up.cancelled()
 
