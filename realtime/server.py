@@ -10,16 +10,13 @@ context takeover only.
 Bounds what a client may cost below the application: pings, pongs and fragments in number, pongs
 that are not read, messages in size before they are complete, frames before the handshake is
 answered, and the time for the head of a request. The other limits and time-outs are uvicorn's.
-
-Full garbage collections that take long are limited to new objects most of the time, unless the
-host has set Python's collector by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected
@@ -43,7 +40,6 @@ from realtime.delivery.uvicorn_pieces import (
     release,
 )
 from realtime.protocol.errors import CloseCode
-from realtime.util import full_collections
 
 EXTENSION = "rowcast.fanout"
 
@@ -64,10 +60,6 @@ limit_request_heads()
 class FanoutProtocol(WebSocketsSansIOProtocol):
     """One connection."""
 
-    #: Connections of a process from which on full collections that take long are limited. Fewer are
-    #: in programs of another purpose, such as tests.
-    many_sockets: ClassVar[int] = 50
-
     _outbox: DirectOutbox | None = None
     _abort_timer: asyncio.TimerHandle | None = None
 
@@ -82,8 +74,6 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
 
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
-        if len(self.connections) >= self.many_sockets:
-            full_collections.limit()
         if not self.close_sent:
             # The application runs in the next iteration of the loop at the earliest.
             self._offers = cast(dict[str, Any], self.scope["extensions"])

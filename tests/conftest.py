@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -43,6 +44,12 @@ _LONGEST = [
     "test_wire",
     "test_wire_limits",
 ]
+
+
+def pytest_configure() -> None:
+    """Leave the collector of the tests' own process to Python, which tests ask to look at
+    everything: objects that are frozen by the host say so."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -40,6 +40,7 @@ from realtime.session.quotas import QuotaChain, Quotas, Rates
 from realtime.subscriptions.replay.bounds import ReplayBounds
 from realtime.subscriptions.subscriber import Subscriber
 from realtime.topics.presence.writer import PresenceWriter
+from realtime.util import full_collections
 from realtime.util.counters import Counters
 from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
 
@@ -56,6 +57,9 @@ _SECONDS_PER_SOCKET = 0.01
 _CLOSE_SECONDS = 3.0
 _DRAIN_SECONDS = 9.0
 _LOOK_SECONDS = 0.02
+
+# Fewer are in programs of another purpose, such as tests, whose collector is left alone.
+MANY_CONNECTIONS = 50
 
 
 class Hub:
@@ -123,13 +127,18 @@ class Hub:
 
     def enter(self, address: str, total: int | None, per_address: int | None) -> str | None:
         """Count a connection. Returns the limit that it would exceed, in which case it is not
-        counted; else None."""
+        counted; else None.
+
+        From `MANY_CONNECTIONS` on, full garbage collections that take long are limited.
+        """
         if total is not None and self.connections >= total:
             return "connections/process"
         if address and per_address is not None and self.addresses[address] >= per_address:
             return "connections_per_address/address"
         self.connections += 1
         self.addresses[address] += 1
+        if self.connections == MANY_CONNECTIONS:
+            full_collections.limit()
         return None
 
     def leave(self, address: str) -> None:

@@ -27,7 +27,6 @@ from realtime.delivery.direct_outbox import DirectOutbox
 from realtime.delivery.frame import SharedFrame
 from realtime.process.hub import hub
 from realtime.server import EXTENSION, FanoutProtocol
-from realtime.util import full_collections
 from tests.support.socket_client import application as realtime_application
 from tests.support.socket_client import db
 from tests.support.waiting import PATIENCE_SECONDS, auntil
@@ -528,17 +527,3 @@ async def test_a_stopping_server_sends_what_waits_and_closes_with_1012() -> None
         line.put(SharedFrame("last words"))
     assert await receive(link) == "last words"
     assert await closed(link) == CloseCode.SERVICE_RESTART
-
-
-async def test_from_many_sockets_on_full_collections_are_limited(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class Few(FanoutProtocol):
-        many_sockets = 3
-
-    asked: list[int] = []
-    monkeypatch.setattr(full_collections, "limit", lambda: asked.append(1))
-    async with serving(Taking(), ws=Few) as address, client(address), client(address):
-        assert not asked
-        async with client(address):
-            assert asked
