@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -39,24 +40,22 @@ class Claims(Mapping[str, Any]):
     in Python, make different claims: a verdict cached for one must not be used for the other.
     """
 
-    __slots__ = ("_items", "_text")
+    # The JSON alone, since it takes a third of the memory of its values and few policies read them.
+    __slots__ = ("_text",)
 
     def __init__(self, claims: Mapping[str, Any] | None = None) -> None:
         """Copies `claims`, which hold JSON values only. Raises ValueError when they are nested
         deeper than 64 levels."""
-        self._items: dict[str, Any] = {
-            str(name): _frozen(value, 1) for name, value in (claims or {}).items()
-        }
-        self._text = _canonical(self._items)
+        self._text = _canonical(claims or {})
 
     def __getitem__(self, name: str) -> Any:
-        return self._items[name]
+        return _values_in(self._text)[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._items)
+        return iter(_values_in(self._text))
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(_values_in(self._text))
 
     def __hash__(self) -> int:
         return hash(self._text)
@@ -67,7 +66,7 @@ class Claims(Mapping[str, Any]):
         if not isinstance(other, Mapping):
             return NotImplemented
         try:
-            return self._text == _canonical(dict(other))
+            return self._text == _canonical(other)
         except (TypeError, ValueError, RecursionError):
             return False
 
@@ -75,21 +74,31 @@ class Claims(Mapping[str, Any]):
         return f"Claims({self._text})"
 
 
-def _canonical(items: dict[str, Any]) -> str:
-    return json.dumps(items, sort_keys=True, separators=(",", ":"), default=dict)
+def _canonical(claims: Mapping[str, Any]) -> str:
+    return json.dumps(_plain(claims, 0), sort_keys=True, separators=(",", ":"))
 
 
-def _frozen(value: Any, depth: int) -> Any:
+def _plain(value: Any, depth: int) -> Any:
+    """The value with every mapping as a dict of text keys."""
     if depth > tokens.MAX_CLAIM_DEPTH:
         raise ValueError(f"claims are nested deeper than {tokens.MAX_CLAIM_DEPTH} levels")
     if isinstance(value, Mapping):
-        nested = Claims()
-        nested._items = {str(name): _frozen(item, depth + 1) for name, item in value.items()}
-        nested._text = _canonical(nested._items)
-        return nested
+        return {str(name): _plain(item, depth + 1) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return tuple(_frozen(item, depth + 1) for item in value)
+        return [_plain(item, depth + 1) for item in value]
     return value
+
+
+@lru_cache(maxsize=64)
+def _values_in(text: str) -> Mapping[str, Any]:
+    """The claims in their JSON. Kept for those that were read last: a policy reads several."""
+    return {name: _frozen(value) for name, value in json.loads(text).items()}
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, dict):
+        return Claims(value)
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 @dataclass(frozen=True, slots=True)

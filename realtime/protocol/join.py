@@ -29,6 +29,7 @@ from realtime.protocol.filters import (
     read,
     unknown_column,
 )
+from realtime.util.interned import interned
 
 ANY = "*"
 MAX_BINDINGS = 100
@@ -52,6 +53,9 @@ _ID_BITS = 27
 # Characters of filters that are read with the join. Those of a longer join are read when it is
 # planned, which delays only that client.
 _READ_AT_ONCE = MAX_LENGTH
+# Joins beyond these have bindings of their own.
+_SHARED_BINDINGS = 4
+_SHARED_COLUMNS = 16
 _EVENTS = frozenset({"INSERT", "UPDATE", "DELETE"})
 _encode = msgspec.json.Encoder(decimal_format="number", order="sorted").encode
 
@@ -198,7 +202,7 @@ def parse_join(payload: Any, named: Mapping[str, Any] | None = None) -> JoinConf
     presence = _object(config.get("presence"))
     options = _object(config.get("postgres_changes_options"))
     sent = _items([named] if legacy else config.get("postgres_changes"))
-    bindings = _bindings(sent)
+    bindings = _shared(_bindings(sent))
     return JoinConfig(
         broadcast_self=_flag(broadcast.get("self")),
         broadcast_ack=_flag(broadcast.get("ack")),
@@ -255,6 +259,19 @@ def _bindings(items: list[dict[str, Any]]) -> tuple[Binding, ...]:
         unread = characters > _READ_AT_ONCE and len(filter_ or "") <= MAX_LENGTH
         found.append(_binding(item, index, taken, unread))
     return tuple(found)
+
+
+def _shared(bindings: tuple[Binding, ...]) -> tuple[Binding, ...]:
+    """The bindings as one object for all joins that ask for the same, unless they are large or of
+    one client alone."""
+    usual = len(bindings) <= _SHARED_BINDINGS and all(
+        binding.since is None
+        and not binding.filter
+        and binding.error is None
+        and len(binding.select or ()) <= _SHARED_COLUMNS
+        for binding in bindings
+    )
+    return interned(bindings) if usual else bindings
 
 
 def _binding(item: dict[str, Any], index: int, taken: dict[int, bytes], unread: bool) -> Binding:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from types import MappingProxyType
 
 from django.conf import settings
 from django.db.models import Model
@@ -35,6 +36,7 @@ from realtime.subscriptions.identity_tables import about_user, table_of
 from realtime.subscriptions.index import Subscription
 from realtime.subscriptions.judgement import RowMatcher
 from realtime.topics.rights import ALL, NONE, TopicRights
+from realtime.util.interned import interned
 from realtime.wal import obstacles
 from realtime.wal import published as registry
 from realtime.wal.published import Published
@@ -51,6 +53,8 @@ _WORK_SECONDS = 0.001
 _REST_SECONDS = 0.004
 # Actions that are judged at the time of a request; the stream does not follow their policies.
 _NOT_FOLLOWED = frozenset({"add", "change", "delete"})
+# Of most plans.
+_NO_HINTS: Mapping[str, str] = MappingProxyType({})
 # The key of the rules on topics, in a mapping of rules by table.
 _TOPICS = ""
 
@@ -68,7 +72,7 @@ class Plan:
     # By table, the rules that the verdicts were made of, to be compared with later ones.
     rules: Mapping[str, object] = field(default_factory=dict, compare=False)
     # For the text of a problem, a hint for the client.
-    hints: Mapping[str, str] = field(default_factory=dict, compare=False)
+    hints: Mapping[str, str] = field(default_factory=lambda: _NO_HINTS, compare=False)
     # Of bindings on a whole schema: what is said of its tables of which nothing can come.
     obstructed: tuple[str, ...] = field(default=(), compare=False)
     # What the filters occupy of the bounds on filters.
@@ -136,6 +140,7 @@ class Planner:
         )
         self._selects: dict[Subject, tuple[Select, ...]] = {}
         self._by_table: dict[str, object] = {}
+        self._shared_rules: dict[tuple[str, ...], Mapping[str, object]] = {}
 
     def watched(self) -> Mapping[type[Model], frozenset[str]]:
         """Every table that decides access, with the columns that do."""
@@ -165,7 +170,7 @@ class Planner:
         hints: dict[str, str] = {}
         filters: list[FilterUse] = []
         obstructed: list[str] = []
-        rules: dict[str, object] = {}
+        tables: dict[str, None] = {}
         relief = _LoopRelief()
         for binding in bindings:
             relief.give()
@@ -179,21 +184,21 @@ class Planner:
                 problems.append(None)
                 subscriptions += found
                 filters += (_use_of(binding, item) for item in found if binding.filter)
-                rules |= {item.table: self._rules(item.table) for item in found}
+                tables |= dict.fromkeys(item.table for item in found)
         if settings.DEBUG and subscriptions and not any(map(_may_show, subscriptions)):
             hints[SUBSCRIBED] = _nothing_shown(subject, subscriptions)
         rights = ALL
         selects: tuple[Select, ...] = ()
         if private is not None:
             rights, selects = self.rights(subject, private), self._topic_selects(subject)
-            rules[_TOPICS] = self._rules(_TOPICS)
+            tables[_TOPICS] = None
         return Plan(
             tuple(subscriptions),
-            tuple(problems),
+            interned(tuple(problems)) if not any(problems) else tuple(problems),
             rights,
             selects,
-            rules,
-            hints,
+            self._rules_on(tuple(tables)),
+            hints or _NO_HINTS,
             tuple(obstructed),
             tuple(filters),
         )
@@ -242,6 +247,14 @@ class Planner:
     def agrees(self, plan: Plan) -> bool:
         """Whether the plan was made of the policies that this planner knows."""
         return all(self._rules(table) == rules for table, rules in plan.rules.items())
+
+    def _rules_on(self, tables: tuple[str, ...]) -> Mapping[str, object]:
+        """The rules of these tables: one object for all plans with the same tables."""
+        found = self._shared_rules.get(tables)
+        if found is None:
+            found = {table: self._rules(table) for table in tables}
+            self._shared_rules[tables] = found
+        return found
 
     def _rules(self, table: str) -> object:
         if not self._by_table:
