@@ -18,7 +18,7 @@ from benchmarks.soak.samples import Sample
 PROCESS = Bound(share=0.10, amount=8.0)
 STORED = Bound(share=0.15, amount=4.0)
 DEAD = Bound(share=1.0, amount=20_000.0)
-LOG, DEAD_ROWS = "the log and all other tables, MB", "their dead rows"
+LOG, DEAD_ROWS = "the log and all other tables, MB", "dead rows in all of them"
 _MEMORY = "{}, MB"
 # Chart lines have at most so many points.
 _POINTS = 120
