@@ -9,7 +9,7 @@ thread, never on an event loop. Rules are combined by `policy.rules`; rows are m
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -43,7 +43,8 @@ from auth_rls.sql.columns import Column, columns_of, concrete
 from auth_rls.sql.inheritance import ParentLink, ancestors, descendants, parent_links
 from auth_rls.sql.primary import primary
 from auth_rls.sql.rows import canonical, converts, row_of
-from auth_rls.subjects.subject import ANON, Subject, field_value
+from auth_rls.subjects.subject import ANON, Subject
+from auth_rls.subjects.user_lookup import field_value
 
 Columns = frozenset[str]
 
@@ -237,21 +238,27 @@ def renew_all(
     """`renew` for many subjects, in their order, with one query for each 500 users; as of the
     snapshot's moment where that is an earlier one."""
     subjects = list(subjects)
-    keys = [_user_key(subject) for subject in subjects]
-    found: dict[Any, Any] = {}
+    keys = [user_key(subject) for subject in subjects]
     wanted = list({key for key in keys if key is not None})
+    found = users_with(wanted)
+    if snapshot is not None and snapshot.past is not None:
+        found = snapshot.past.users(found, wanted)
+    return [renewed(subject, found.get(key)) for subject, key in zip(subjects, keys, strict=True)]
+
+
+def users_with(keys: Sequence[Any]) -> dict[Any, Any]:
+    """The users with these primary keys, by key; one query for each 500."""
+    found: dict[Any, Any] = {}
     model = get_user_model()
     # The default manager: a user whom it hides is refused by the handshake, too.
     manager = model._default_manager.using(primary(model))
-    for start in range(0, len(wanted), 500):
-        found.update(manager.in_bulk(wanted[start : start + 500]))
-    if snapshot is not None and snapshot.past is not None:
-        found = snapshot.past.users(found, wanted)
-    return [_renewed(subject, found.get(key)) for subject, key in zip(subjects, keys, strict=True)]
+    for start in range(0, len(keys), 500):
+        found.update(manager.in_bulk(keys[start : start + 500]))
+    return found
 
 
-def _user_key(subject: Subject) -> Any:
-    """The primary key of the subject's user; None if its user id cannot be one."""
+def user_key(subject: Subject) -> Any:
+    """The primary key of the subject's user; None if its user id cannot be one. Makes no query."""
     if subject.user is not None:
         return subject.user.pk
     if subject.role == ANON or subject.user_id is None:
@@ -261,11 +268,15 @@ def _user_key(subject: Subject) -> Any:
     return key if str(key) == str(subject.user_id) else None
 
 
-def _renewed(subject: Subject, user: Any) -> Subject | None:
+def renewed(subject: Subject, user: Any) -> Subject | None:
+    """The subject with the user that its `user_key` has now, None for none. None as `renew` says.
+    Makes no query."""
     if user is None:
         return subject if subject.user is None else None
     if not getattr(user, "is_active", False):
         return None
+    if user is subject.user and user.pk == subject.user_id:
+        return subject
     return dataclasses.replace(subject, user=user, user_id=user.pk)
 
 

@@ -7,7 +7,7 @@ made for one piece of work and thrown away; it is never updated.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -124,6 +124,49 @@ class PolicySnapshot:
             holders = _holders(permission, batch, self.past)
             self._holds.update({(permission, pk): pk in holders for pk in batch})
 
+    def permissions(self, without: Collection[str] = ()) -> tuple[str, ...]:
+        """The permissions ("app.codename") that some rule depends on, apart from those of the
+        actions in `without`."""
+        found = {
+            permission_name(model, action): None
+            for model, action, rule in self
+            if rule.audience == "permission" and action not in without
+        }
+        return tuple(found)
+
+    def learn(self, held: Mapping[str, bool], user_key: Any) -> None:
+        """Take from the caller which permissions a user holds, instead of reading them."""
+        self._holds.update({(name, user_key): holds for name, holds in held.items()})
+
+    def known(self, permissions: Iterable[str], user_key: Any) -> tuple[bool | None, ...]:
+        """Of each of these permissions whether the user holds it; None where that was not read."""
+        return tuple(self._holds.get((name, user_key)) for name in permissions)
+
+
+def held_by(users: Mapping[Any, Any], permissions: Iterable[str]) -> dict[Any, dict[str, bool]]:
+    """By primary key, which of these permissions ("app.codename") each of these users holds,
+    directly or by group. One query for each permission and 500 users."""
+    found: dict[Any, dict[str, bool]] = {pk: {} for pk in users}
+    active = {pk: user for pk, user in users.items() if getattr(user, "is_active", False)}
+    keys = list(active)
+    for name in permissions:
+        for pk in users:
+            found[pk][name] = False
+        for start in range(0, len(keys), _BATCH):
+            for pk in _holders(name, {pk: active[pk] for pk in keys[start : start + _BATCH]}, None):
+                found[pk][name] = True
+    return found
+
+
+def knows_permissions(model: type[models.Model]) -> bool:
+    """Whether the user model has Django's own permissions."""
+    try:
+        model._meta.get_field("user_permissions")
+        model._meta.get_field("groups")
+    except FieldDoesNotExist:
+        return False
+    return True
+
 
 def permission_name(model: type[models.Model], action: str) -> str:
     """ "app.codename" of the permission for `action` on `model`."""
@@ -135,7 +178,7 @@ def nobody_holds(permissions: Iterable[str]) -> frozenset[str]:
     None of them while there are no users but superusers, who need none, or where the user model has
     permissions of its own kind. A query, and one for each permission."""
     model = get_user_model()
-    if not _knows_permissions(model):
+    if not knows_permissions(model):
         return frozenset()
     columns = {field.name for field in model._meta.concrete_fields}
     ordinary = {"is_active": True, "is_superuser": False}
@@ -181,7 +224,7 @@ def _log_once(definition: Definition, problem: PolicyProblem) -> None:
 def _holders(permission: str, users: dict[Any, Any], past: Past | None) -> set[Any]:
     """The primary keys among `users` whose user holds the permission, now or at that moment."""
     model = get_user_model()
-    if not _knows_permissions(model):
+    if not knows_permissions(model):
         # A user model without Django's permission fields decides by its own `has_perm`, if it has
         # one.
         return {
@@ -203,13 +246,3 @@ def _holding(users: models.QuerySet[Any], permission: str) -> models.QuerySet[An
         content_type__app_label=app_label, codename=codename
     )
     return users.filter(Q(user_permissions__in=meant) | Q(groups__permissions__in=meant))
-
-
-def _knows_permissions(model: type[models.Model]) -> bool:
-    """Whether the user model has Django's own permissions."""
-    try:
-        model._meta.get_field("user_permissions")
-        model._meta.get_field("groups")
-    except FieldDoesNotExist:
-        return False
-    return True

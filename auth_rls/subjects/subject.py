@@ -12,25 +12,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
-from uuid import UUID
 
 from django.contrib.auth import get_user_model
-from django.core.exceptions import ValidationError
-from django.core.validators import BaseValidator
 
 from auth_rls import conf
-from auth_rls.predicates.kinds import Kind, from_text
-from auth_rls.sql.primary import primary
-from auth_rls.sql.rows import converts, stored_value
 from auth_rls.subjects import denylist, tokens
 from auth_rls.subjects.claims import claim_at, put_claim
+from auth_rls.subjects.user_lookup import field_value, users_named
 
 ANON: Final = "anon"
 AUTHENTICATED: Final = "authenticated"
 SERVICE_ROLE: Final = "service_role"
-
-# How many users that match a user id claim are compared; more can only match by mistake.
-_MOST_ALIKE: Final = 10
 
 
 class Claims(Mapping[str, Any]):
@@ -158,17 +150,27 @@ class Subject:
     def from_verified(cls, token: tokens.VerifiedToken, *, unlisted: bool = False) -> Subject:
         """As `from_token`, for a token whose signature and claims have been checked. `unlisted`:
         the project's list of refused tokens was asked, and does not have it."""
-        settings = conf.current()
         if not unlisted and denylist.in_use() and any(denylist.denied([token.claims])):
             raise tokens.RevokedToken
+        named = user_named_by(token)
+        found = None if named is None else users_named([named])[named]
+        return cls.of_user_found(token, found)
+
+    @classmethod
+    def of_user_found(cls, token: tokens.VerifiedToken, found: Any) -> Subject:
+        """As `from_verified`, for the user that `users_named` has found for `user_named_by(token)`,
+        or the error; None where it names nobody. Makes no query."""
+        if isinstance(found, tokens.TokenError):
+            # Of several tokens, perhaps; each has a traceback of its own.
+            raise type(found)(found.reason)
+        settings = conf.current()
         named = _named(token.claims, settings)
         try:
             frozen = Claims(token.claims)
         except (ValueError, RecursionError):
             raise tokens.MalformedToken from None
-        # A user id of another issuer does not name a user of ours, unless a setting says so.
-        mapped = token.own or settings.maps_foreign_users
-        user = None if named is None or not mapped else _active_user(named, settings.user_field)
+        mapped = _mapped(token, settings)
+        user = found
         if user is not None:
             user_id = user.pk
         elif named is None or _may_name_another(named, mapped, settings):
@@ -228,6 +230,19 @@ def user_id_of(user: Any) -> str:
     return str(user.pk if field == "pk" else getattr(user, field))
 
 
+def user_named_by(token: tokens.VerifiedToken) -> str | None:
+    """What the token names its Django user by, by the setting USER_FIELD; None if it names none.
+    Raises InvalidToken for a user id claim that is neither text nor a whole number."""
+    settings = conf.current()
+    named = _named(token.claims, settings)
+    return named if _mapped(token, settings) else None
+
+
+def _mapped(token: tokens.VerifiedToken, settings: conf.AuthSettings) -> bool:
+    # A user id of another issuer does not name a user of ours, unless a setting says so.
+    return token.own or settings.maps_foreign_users
+
+
 def _named(claims: Mapping[str, Any], settings: conf.AuthSettings) -> str | None:
     """The first of the user id claims that is present, as text. None if all of them are absent,
     null or empty."""
@@ -249,75 +264,3 @@ def _may_name_another(named: str, mapped: bool, settings: conf.AuthSettings) -> 
     if mapped and settings.user_field == "pk":
         return False
     return field_value(get_user_model()._meta.pk, named) is not None
-
-
-def _active_user(named: str, field_name: str) -> Any:
-    """The active Django user whose USER_FIELD is `named`; None if there is none.
-
-    Raises InvalidToken for an inactive user and for a name that several users have.
-    """
-    model = get_user_model()
-    field: Any = model._meta.pk if field_name == "pk" else model._meta.get_field(field_name)
-    value = field_value(field, named)
-    if value is None:
-        return None
-    where = {field.name: value}
-    alias = primary(model)
-    # Some databases compare text without regard to case, so what they find is compared again.
-    found = [
-        user
-        for user in model._default_manager.using(alias).filter(**where)[:_MOST_ALIKE]
-        if getattr(user, field.attname) == value
-    ]
-    if len(found) > 1:
-        raise tokens.InvalidToken("The user of this token is not unique")
-    user = found[0] if found else None
-    # A default manager may hide users (soft deletion); a hidden user counts as inactive.
-    exists = user is not None or model._base_manager.using(alias).filter(**where).exists()
-    if exists and not getattr(user, "is_active", False):
-        raise tokens.InvalidToken("The user of this token is inactive")
-    return user
-
-
-def field_value(field: Any, named: str) -> Any:
-    """`named` as a value of a model's field; None if it cannot be one.
-
-    A value has one spelling: "7" is 7, and " 7" and "07" are no value.
-    """
-    while field.remote_field is not None:
-        field = field.target_field
-    if "\0" in named:
-        return None  # PostgreSQL takes no NUL in text
-    try:
-        value = field.to_python(named)
-        # The column cannot store the value. Other validators only restrict what may be written.
-        held = _held(field, value)
-        for validator in field.validators:
-            if isinstance(validator, BaseValidator):
-                validator(held)
-    except (ValidationError, ValueError, TypeError, OverflowError):
-        return None
-    # int() also reads " 7", "0_7" and digits of other scripts.
-    if isinstance(value, int) and str(value) != named:
-        return None
-    # UUID() reads more than policies take for a UUID.
-    if isinstance(value, UUID) and _uuid_text(named) != str(value):
-        return None
-    return value
-
-
-def _held(field: Any, value: Any) -> Any:
-    """The value as the column holds it, where that is known."""
-    if not converts(field):
-        return value
-    try:
-        return stored_value(field, value)
-    except ValueError:
-        return value
-
-
-def _uuid_text(named: str) -> object:
-    try:
-        return from_text(Kind.UUID, named)
-    except ValueError:
-        return None

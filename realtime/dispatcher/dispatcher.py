@@ -164,6 +164,7 @@ class Dispatcher:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._rebinding.end()
         await self.presence.stop()
         self._tasks = []
 
@@ -364,7 +365,7 @@ class Dispatcher:
         """Follow a change of a table that decides access."""
         if self.subscriptions.watch.binds(event):
             self._unbound.append(event)
-            self._rebinding.overtake()
+            self._rebinding.overtake(event)
             if event.relation.published:
                 await self._rebind()
         else:

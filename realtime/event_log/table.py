@@ -13,10 +13,12 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from realtime.event_log.event import DatabaseEvent, to_event
+from realtime.event_log.position import Position
 from realtime.util.database_threads import NotYetStored
 from realtime.util.utf8 import repaired_or_none
 from realtime.wal.backlog import count, unnumbered
 from realtime.wal.entry import Relation, WalRow
+from realtime.wal.head import find_head
 from realtime.wal.vendor import vendor_of
 
 BATCH = 1_000
@@ -246,3 +248,36 @@ def read_later(
         raise OverflowError(f"more than {limit} changes to read at once")
     relations.load(alias, {row.relation_id for row in rows})
     return rows
+
+
+_ANY_LATER = """
+SELECT EXISTS (SELECT 1 FROM realtime_wal_number AS n JOIN realtime_wal AS w ON w.id = n.entry_id
+WHERE n.seq > %s AND n.seq <= %s AND w.relation_id IN ({relations}))
+"""
+_ANY_UNNUMBERED = """
+SELECT COUNT(*), COALESCE(SUM(CASE WHEN b.relation_id IN ({relations}) THEN 1 ELSE 0 END), 0)
+FROM (SELECT w.relation_id FROM ({unnumbered}) AS w LIMIT %s) AS b
+"""
+
+
+def nothing_later(alias: str, tables: Collection[str], at: Position, most: int = BATCH) -> bool:
+    """Whether every committed change of these tables stands at or before this position. False where
+    that would take looking at more than `most` entries twice, and in another epoch. In a database
+    thread."""
+    connection = connections[alias]
+    entries, parameters = unnumbered(connection, "w.relation_id")
+    of_tables = _RELATIONS.format(tables=", ".join(["%s"] * len(tables)))
+    with connection.cursor() as cursor:
+        # What is numbered between the two is looked at twice rather than not at all.
+        sql = _ANY_UNNUMBERED.format(unnumbered=entries, relations=of_tables)
+        cursor.execute(sql, [*tables, *parameters, most + 1])
+        waiting, concerned = cursor.fetchone()
+        if waiting > most or concerned:
+            return False
+        head = find_head(connection)
+        if head is None or head.epoch != at.epoch or not at.seq <= head.seq <= at.seq + most:
+            return False
+        if head.seq == at.seq:
+            return True
+        cursor.execute(_ANY_LATER.format(relations=of_tables), [at.seq, head.seq, *tables])
+        return not cursor.fetchone()[0]

@@ -68,9 +68,10 @@ async def _serve(
 ) -> None:
     """Admit the socket and serve it, or refuse it."""
     settings = conf.current()
-    generation = here.dispatcher.subscriptions.rebinding.generation
+    subscriptions = here.dispatcher.subscriptions
+    generation = subscriptions.rebinding.generation
     try:
-        admitted = await admit(scope, settings)
+        admitted = await admit(scope, settings, subscriptions.users)
         if here.draining:
             raise Refusal(*_RESTARTING)
     except Refusal as refusal:

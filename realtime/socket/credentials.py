@@ -21,6 +21,7 @@ from auth_rls.subjects.sessions import SessionProof, proof, session_user
 from auth_rls.subjects.subject import Subject
 from auth_rls.subjects.token_errors import RevokedToken, TokenError
 from realtime.process import token_list
+from realtime.subscriptions.known_users import KnownUsers
 from realtime.util.database_threads import in_database_thread, in_few_database_threads
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -112,9 +113,14 @@ class Identified:
 
 
 async def identify(
-    credential: Credential, *, api_keys: Mapping[str, str], allow_anonymous: bool
+    credential: Credential,
+    *,
+    api_keys: Mapping[str, str],
+    allow_anonymous: bool,
+    users: KnownUsers | None = None,
 ) -> Identified:
-    """The subject that the credential of a handshake or a request stands for.
+    """The subject that the credential of a handshake or a request stands for. `users` looks up the
+    users of many tokens at once, and keeps those it may; without it each is read.
 
     Only tokens that are genuine, and sessions, are looked up in the database. Raises TokenError,
     whose `handshake_reason` is for the client, when the credential is refused, and what the
@@ -122,7 +128,8 @@ async def identify(
     """
     match credential.kind:
         case Kind.TOKEN:
-            return Identified(await identify_in_band(credential.value, api_keys=api_keys))
+            value = credential.value
+            return Identified(await identify_in_band(value, api_keys=api_keys, users=users))
         case Kind.SESSION:
             found = await in_few_database_threads(_of_session, credential.cookies)
             if found is not None:
@@ -132,7 +139,9 @@ async def identify(
     return Identified(Subject.anonymous())
 
 
-async def identify_in_band(value: str, *, api_keys: Mapping[str, str]) -> Subject:
+async def identify_in_band(
+    value: str, *, api_keys: Mapping[str, str], users: KnownUsers | None = None
+) -> Subject:
     """The subject that a token or key stands for, as a channel sends it. Raises as `identify`."""
     role = _role_of(value, api_keys)
     if role is not None:
@@ -143,6 +152,8 @@ async def identify_in_band(value: str, *, api_keys: Mapping[str, str]) -> Subjec
     verified = tokens.verified(value)
     if any(await token_list.denied([verified.claims])):
         raise RevokedToken
+    if users is not None:
+        return await users.of_token(verified)
     return await in_database_thread(Subject.from_verified, verified, unlisted=True)
 
 

@@ -23,6 +23,7 @@ from realtime.protocol.serializer import FrameError, Version, negotiate
 from realtime.socket import credentials
 from realtime.socket.credentials import Kind
 from realtime.socket.origin import OriginRule, is_secure, log_refusal
+from realtime.subscriptions.known_users import KnownUsers
 
 _SUBPROTOCOL = "phoenix"
 
@@ -47,8 +48,9 @@ class Admitted:
     subprotocol: str | None
 
 
-async def admit(scope: dict[str, Any], settings: Settings) -> Admitted:
-    """Admit a handshake. Raises Refusal, and what the database raises."""
+async def admit(scope: dict[str, Any], settings: Settings, users: KnownUsers) -> Admitted:
+    """Admit a handshake; `users` are those of the process. Raises Refusal, and what the database
+    raises."""
     headers = scope.get("headers", [])
     query = scope.get("query_string", b"")
     verdict = OriginRule.from_settings(settings.ALLOWED_ORIGINS).judge(
@@ -69,6 +71,7 @@ async def admit(scope: dict[str, Any], settings: Settings) -> Admitted:
             credential,
             api_keys=settings.API_KEYS,
             allow_anonymous=settings.ALLOW_ANONYMOUS,
+            users=users,
         )
     except TokenError as error:
         raise Refusal(401, CloseCode.TOKEN_REFUSED, error.handshake_reason) from None

@@ -247,7 +247,9 @@ class Joiner:
         """
         read = self._hub.dispatcher.subscriptions.rebinding.generation
         if token is not None and token != self._admitted.token:
-            subject = await credentials.identify_in_band(token, api_keys=self._api_keys)
+            subject = await credentials.identify_in_band(
+                token, api_keys=self._api_keys, users=self._hub.dispatcher.subscriptions.users
+            )
             return subject, read
         subject = self._admitted.subject
         if subject.expires_at is not None and subject.expires_at <= time.time():

@@ -6,13 +6,17 @@ types, which say what model a permission is about. Reads no row of them.
 
 from __future__ import annotations
 
+import inspect
+
 from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
-from django.db.models import Model
+from django.db.models import Manager, Model
+from django.db.models.query_utils import DeferredAttribute
 
+from auth_rls.access.snapshot import knows_permissions
 from auth_rls.predicates.kinds import Kind, from_text
 from auth_rls.sql.columns import Column, columns_of
 from auth_rls.sql.rows import canonical, converts, loaded
@@ -43,6 +47,31 @@ def user_keys() -> dict[str, str | None]:
         plain = column is not None and column.kind in _PLAIN_KEYS
         found[table_of(model._meta.label)] = column.name if plain and column else None
     return found
+
+
+def users_are_followed() -> bool:
+    """Whether the log tells every change of who a user is and what the user may do.
+
+    It does for Django's own users and those derived from them. A user model that decides by code of
+    its own, or by rows or columns that are not captured, may consult anything.
+    """
+    user = get_user_model()
+    concrete = user._meta.concrete_model or user
+    if concrete._meta.parents or not knows_permissions(user):
+        return False
+    columns = {field.name for field in user._meta.concrete_fields}
+    for name in ("is_active", "is_superuser"):
+        kept = inspect.getattr_static(user, name, False)
+        if not isinstance(kept, DeferredAttribute if name in columns else bool):
+            return False
+    made = (user.__init__, getattr(user.from_db, "__func__", None))
+    if made != (Model.__init__, Model.from_db.__func__):  # type: ignore[attr-defined]
+        return False
+    manager = user._default_manager
+    if type(manager).get_queryset is not Manager.get_queryset:
+        return False
+    related = {user._meta.get_field(name).related_model for name in ("groups", "user_permissions")}
+    return related == {Group, Permission}
 
 
 def about_user(subject: Subject, model: type[Model]) -> list[Dependence]:

@@ -10,17 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
 
+from auth_rls.access import authority
 from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.reader import LogReader
 from realtime.event_log.ring import EventLog
+from realtime.protocol.join import ANY
 from realtime.subscriptions.access_watch import AccessWatch
 from realtime.subscriptions.channels import Channels
+from realtime.subscriptions.known_users import KnownUsers
 from realtime.subscriptions.live_sets import LiveSetStore
-from realtime.subscriptions.planner import Plan, Planners
+from realtime.subscriptions.planner import Plan, Planner, Planners
 from realtime.subscriptions.rebinding import Rebinding, Rhythm
 from realtime.subscriptions.replay.bounds import ReplayBounds
 from realtime.subscriptions.replay.context import ReplayContext
@@ -36,8 +37,12 @@ from realtime.util.fair_share import FairShare
 
 logger = logging.getLogger("realtime.subscribers")
 
-T = TypeVar("T")
-
+# A join is planned by what was known to be true of its user so many seconds ago or later. Later
+# changes come by the log, and where nobody numbers it, users are read again after this time.
+_FRESH_SECONDS = 1.0
+# A plan of so many bindings, with so many characters of filters, is made on the event loop.
+_FEW_BINDINGS = 4
+_SHORT_FILTERS = 256
 _STEADY = Rhythm()
 _UNBOUNDED = ReplayBounds()
 
@@ -57,6 +62,8 @@ class SubscriptionManager:
     ) -> None:
         self._log = log
         self._planners = Planners()
+        #: The users of this process.
+        self.users = KnownUsers(reader.alias, log)
         # Long plans, one at a time: short ones find a thread, and the interpreter, free.
         self._long_plans = FairShare(1)
         counters = Counters() if counters is None else counters
@@ -76,7 +83,9 @@ class SubscriptionManager:
                 counters=counters,
             )
         )
-        self.rebinding = Rebinding(self.channels, self.sets, watch, self._planners, rhythm)
+        self.rebinding = Rebinding(
+            self.channels, self.sets, watch, self._planners, self.users, rhythm
+        )
 
     async def start(self) -> None:
         """Read which tables decide access. Raises what the database raises."""
@@ -130,27 +139,42 @@ class SubscriptionManager:
         process has received. The user of a long-lived socket may have changed since its
         handshake."""
 
-        def planned(known: bool) -> tuple[Request, Plan]:
-            planner = self._planners.get(since)
-            asked = request
-            if not known:
-                subject = planner.renew([request.subject])[request.subject]
-                if subject is None:
-                    raise Revoked
-                asked = replace(request, subject=subject)
-            return asked, asked.plan(planner)
-
         while True:
             before = self.rebinding.generation_of(request)
-            known = request.read == self.rebinding.generation
+            planner = self._planners.at_hand(since)
+            if planner is None:
+                planner = await self._planners.aget(since)
+                self.users.needs(planner.permissions)
+            asked = await self._with_user(planner, request, since)
             if any(binding.unread for binding in request.bindings):
                 async with self._long_plans.slot(request.payer) as slot:
-                    found, took = await in_database_thread(_timed, planned, known)
+                    plan, took = await in_database_thread(_timed, asked, planner)
                     slot.charge(took)
+            elif planner.knows(asked.subject) and _is_short(request):
+                plan = asked.plan(planner)
             else:
-                found = await in_database_thread(planned, known)
+                plan = await in_database_thread(asked.plan, planner)
             if before == self.rebinding.generation_of(request):
-                return found
+                return asked, plan
+
+    async def _with_user(self, planner: Planner, request: Request, since: float) -> Request:
+        """The request with its subject as it is now; the planner knows then which permissions it
+        holds, where that can be known."""
+        subject, users = request.subject, self.users
+        known = request.read == self.rebinding.generation
+        if known and not since and planner.knows(subject):
+            return request
+        since = max(since, time.monotonic() - _FRESH_SECONDS)
+        found = users.recall(subject, planner.permissions, since)
+        if found is None:
+            found = await users.know(subject, planner.permissions, since)
+        if not known:
+            renewed = authority.renewed(subject, found.user)
+            if renewed is None:
+                raise Revoked
+            subject = renewed
+        planner.learn(subject, found.held)
+        return request if subject is request.subject else replace(request, subject=subject)
 
     async def _planned(self, work: object, request: Request) -> tuple[Request, Plan]:
         """As `_asked`; `work` retains the sets that the plan needs."""
@@ -162,7 +186,15 @@ class SubscriptionManager:
                 return asked, plan
 
 
-def _timed(work: Callable[[bool], T], known: bool) -> tuple[T, float]:
-    """What `work` returns, and how many seconds it took, without waiting for a thread."""
+def _timed(request: Request, planner: Planner) -> tuple[Plan, float]:
+    """The plan, and how many seconds it took, without waiting for a thread."""
     began = time.monotonic()
-    return work(known), time.monotonic() - began
+    return request.plan(planner), time.monotonic() - began
+
+
+def _is_short(request: Request) -> bool:
+    """Whether planning takes less than a change of threads does."""
+    bindings = request.bindings
+    if len(bindings) > _FEW_BINDINGS or any(binding.table == ANY for binding in bindings):
+        return False
+    return sum(len(binding.filter) for binding in bindings) <= _SHORT_FILTERS

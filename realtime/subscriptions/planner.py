@@ -36,6 +36,8 @@ from realtime.subscriptions.identity_tables import about_user, table_of
 from realtime.subscriptions.index import Subscription
 from realtime.subscriptions.judgement import RowMatcher
 from realtime.topics.rights import ALL, NONE, TopicRights
+from realtime.util.database_threads import in_database_thread
+from realtime.util.gathering import Gathering
 from realtime.util.interned import interned
 from realtime.wal import obstacles
 from realtime.wal import published as registry
@@ -48,6 +50,8 @@ _SHARED_SECONDS = 1.0
 _TYPES_SECONDS = 60.0
 # Policies are read for refused joins at most once in this time.
 _REFUSALS_SECONDS = 0.25
+# Refused joins that wait for one reading.
+_WAITING = 1_000
 # How long a thread plans, and then leaves the interpreter to others. Most plans take less.
 _WORK_SECONDS = 0.001
 _REST_SECONDS = 0.004
@@ -57,6 +61,8 @@ _NOT_FOLLOWED = frozenset({"add", "change", "delete"})
 _NO_HINTS: Mapping[str, str] = MappingProxyType({})
 # The key of the rules on topics, in a mapping of rules by table.
 _TOPICS = ""
+# A subject, and which permissions its user holds, as far as that is known.
+_Asker = tuple[Subject, tuple[bool | None, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +139,16 @@ class Planner:
                 obstacles.APART,
                 extra={"action": "accounts_apart"},
             )
-        self._verdicts: dict[tuple[Subject, str], Predicate] = {}
-        self._judges: dict[tuple[Subject, str], RowMatcher] = {}
+        self._verdicts: dict[tuple[_Asker, str], Predicate] = {}
+        self._judges: dict[tuple[_Asker, str], RowMatcher] = {}
         self._topics_select = any(
             model is Topic and any(selects(rule.using)) for model, _, rule in self._snapshot
         )
-        self._selects: dict[Subject, tuple[Select, ...]] = {}
+        self._selects: dict[_Asker, tuple[Select, ...]] = {}
         self._by_table: dict[str, object] = {}
         self._shared_rules: dict[tuple[str, ...], Mapping[str, object]] = {}
+        #: The permissions ("app.codename") that plans depend on.
+        self.permissions = snapshot.permissions(_NOT_FOLLOWED)
 
     def watched(self) -> Mapping[type[Model], frozenset[str]]:
         """Every table that decides access, with the columns that do."""
@@ -152,6 +160,23 @@ class Planner:
         for model, action in {(model, action) for model, action, _ in self._snapshot}:
             if action not in _NOT_FOLLOWED:
                 self._snapshot.prefetch(subjects, model, action)
+
+    def learn(self, subject: Subject, held: Mapping[str, bool]) -> None:
+        """Take from the caller which permissions the subject's user holds."""
+        if subject.user is not None:
+            self._snapshot.learn(held, subject.user.pk)
+
+    def knows(self, subject: Subject) -> bool:
+        """Whether a plan for this subject makes no query."""
+        if subject.user is None or subject.bypasses_rls:
+            return True
+        return None not in self._snapshot.known(self.permissions, subject.user.pk)
+
+    def _asker(self, subject: Subject) -> _Asker:
+        held: tuple[bool | None, ...] = ()
+        if subject.user is not None:
+            held = self._snapshot.known(self.permissions, subject.user.pk)
+        return subject, held
 
     def renew(self, subjects: Iterable[Subject]) -> dict[Subject, Subject | None]:
         """Each subject as the database now has it; None if its user may no longer ask."""
@@ -216,7 +241,7 @@ class Planner:
         return not self._unfollowed or by_role
 
     def _allows(self, subject: Subject, action: str, row: Mapping[str, object]) -> bool:
-        key = (subject, action)
+        key = (self._asker(subject), action)
         judge = self._judges.get(key)
         if judge is None:
             predicate = authority.row_predicate(subject, Topic, action, snapshot=self._snapshot)
@@ -234,14 +259,15 @@ class Planner:
     def _topic_selects(self, subject: Subject) -> tuple[Select, ...]:
         if not self._topics_select:
             return ()
-        found = self._selects.get(subject)
+        asker = self._asker(subject)
+        found = self._selects.get(asker)
         if found is None:
             bound = (
                 authority.bound_predicate(subject, Topic, action, snapshot=self._snapshot)
                 for action in Topic.row_actions
             )
             found = tuple(dict.fromkeys(s for each in bound for s in direct_selects(each)))
-            self._selects[subject] = found
+            self._selects[asker] = found
         return found
 
     def agrees(self, plan: Plan) -> bool:
@@ -313,7 +339,7 @@ class Planner:
         )
 
     def _verdict(self, subject: Subject, published: Published) -> Predicate:
-        key = (subject, published.table)
+        key = (self._asker(subject), published.table)
         found = self._verdicts.get(key)
         if found is None:
             found = authority.bound_predicate(
@@ -391,31 +417,48 @@ class Planners:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._generation = 0
-        # The last planner and the generation that it was read in, as one value: `forget` is called
-        # while another thread reads.
-        self._shared: tuple[int, Planner] | None = None
-        # When the last one began to read, in monotonic seconds.
+        # The last planner, the generation that it was read in, and when it began to read, in
+        # monotonic seconds: as one value, because `forget` and `at_hand` are called while another
+        # thread reads.
+        self._shared: tuple[int, float, Planner] | None = None
         self._read_at = -_SHARED_SECONDS
+        self._reads: Gathering[float, Planner] = Gathering(self._read, _WAITING)
+
+    def at_hand(self, since: float = 0.0) -> Planner | None:
+        """As `get`, if nothing has to be read for it; else None. In any thread."""
+        shared = self._shared
+        if shared is None:
+            return None
+        generation, read_at, planner = shared
+        if generation != self._generation or since > read_at:
+            return None
+        return planner if read_at > time.monotonic() - _SHARED_SECONDS else None
+
+    async def aget(self, since: float = 0.0) -> Planner:
+        """As `get`, on an event loop. Those who wait at the same time share one reading."""
+        return self.at_hand(since) or await self._reads.answer(since)
+
+    async def _read(self, asked: Sequence[float]) -> Mapping[float, Planner]:
+        return dict.fromkeys(asked, await in_database_thread(self.get, max(asked)))
 
     def get(self, since: float = 0.0) -> Planner:
         """A planner that no change known to this process has overtaken, and that began to read at
         `since` (monotonic seconds) or later. In a database thread."""
         with self._lock:
-            generation, shared = self._generation, self._shared
-            now = time.monotonic()
-            fresh = since <= self._read_at > now - _SHARED_SECONDS
-            if shared is not None and shared[0] == generation and fresh:
-                return shared[1]
+            found = self.at_hand(since)
+            if found is not None:
+                return found
+            generation, now = self._generation, time.monotonic()
             planner = Planner()
             self._read_at = now
             # Never shared if a change has overtaken it meanwhile: the generation is another one.
-            self._shared = generation, planner
+            self._shared = generation, now, planner
             return planner
 
     def pause(self, since: float) -> float:
         """Seconds to wait before `get(since)`, so that those who wait share one reading."""
         shared = self._shared
-        if shared is not None and shared[0] == self._generation and since <= self._read_at:
+        if shared is not None and shared[0] == self._generation and since <= shared[1]:
             return 0.0
         return max(self._read_at + _REFUSALS_SECONDS - time.monotonic(), 0.0)
 

@@ -22,6 +22,7 @@ from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.position import Position
 from realtime.subscriptions.access_watch import EVERYBODY, AccessWatch, RebindScope
 from realtime.subscriptions.channels import Channels
+from realtime.subscriptions.known_users import KnownUsers
 from realtime.subscriptions.live_sets import LiveSetStore
 from realtime.subscriptions.planner import Plan, Planner, Planners
 from realtime.subscriptions.request import Request
@@ -59,12 +60,14 @@ class Rebinding:
         sets: LiveSetStore,
         watch: AccessWatch,
         planners: Planners,
+        users: KnownUsers,
         rhythm: Rhythm,
     ) -> None:
         self._channels = channels
         self._sets = sets
         self._watch = watch
         self._planners = planners
+        self._users = users
         self._planned_together = rhythm.planned_together
         self._time_slice = TimeSlice(rhythm.slice_seconds)
         self._outage = OutageLog(
@@ -85,12 +88,18 @@ class Rebinding:
         unnoticed, so they are read again."""
         self.generation += 1
         self._planners.forget()
+        self._users.follow()
 
-    def overtake(self) -> None:
-        """Permissions have changed, and `rebind` follows before another event is delivered. Plans
-        that were made before must not be used."""
+    def end(self) -> None:
+        """The log is not followed any more."""
+        self._users.unfollow()
+
+    def overtake(self, event: DatabaseEvent) -> None:
+        """This change is about permissions, and `rebind` follows before another event is delivered.
+        Plans that were made before must not be used, nor users that it concerns."""
         self.generation += 1
         self._planners.forget()
+        self._forget_users(self._watch.scope([event]))
 
     def generation_of(self, request: Request) -> tuple[int, int]:
         """A plan is valid only if this is the same before and after it is made."""
@@ -131,8 +140,12 @@ class Rebinding:
         # Nothing is awaited up to `found`: any other channel is planned in the new generation.
         self.generation += 1
         self._planners.forget()
+        self._forget_users(scope)
         found = self._concerned(scope, subscribers)
         await self._insist(lambda: in_database_thread(self._watch.look))
+        if scope.policies:
+            # Fields of users that policies newly read were perhaps not captured before.
+            self._users.forget(None)
         work = object()
         try:
             for start in range(0, len(found), self._planned_together):
@@ -155,6 +168,9 @@ class Rebinding:
         asks_for = self._channels.asks_for
         concerned = [channel for channel in self._channels if asks_for(channel, tables)]
         await self.rebind(RebindScope(), concerned, at)
+
+    def _forget_users(self, scope: RebindScope) -> None:
+        self._users.forget(None if scope.everybody or scope.policies else scope.users)
 
     def _concerned(
         self, scope: RebindScope, subscribers: Collection[Subscriber]

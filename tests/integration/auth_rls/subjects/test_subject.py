@@ -16,7 +16,8 @@ from django.db import models
 
 from auth_rls import Subject
 from auth_rls.subjects import tokens
-from auth_rls.subjects.subject import Claims, field_value
+from auth_rls.subjects.subject import Claims
+from auth_rls.subjects.user_lookup import field_value
 from tests.support.tokens import token
 
 pytestmark = pytest.mark.django_db

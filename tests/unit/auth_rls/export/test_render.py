@@ -18,7 +18,7 @@ from auth_rls.predicates.parse import parse
 from auth_rls.predicates.predicate import Not, Predicate, Ref, Select, Test
 from auth_rls.sql.columns import columns_of, model_named, schema_of
 from auth_rls.sql.dialects.base import UNKNOWN
-from auth_rls.subjects.subject import field_value
+from auth_rls.subjects.user_lookup import field_value
 from tests.zoo.models import Note
 
 USERS = Users(
