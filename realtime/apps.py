@@ -27,7 +27,7 @@ class RealtimeConfig(AppConfig):
         from auth_rls.policy import reach
         from auth_rls.subjects.disconnect import disconnected
         from realtime import checks, redaction  # noqa: F401  (checks register themselves)
-        from realtime.models import Message, PresenceMember, RandomId
+        from realtime.models import Message, RandomId
         from realtime.ops import static_files
         from realtime.process import worker_server
         from realtime.subscriptions import explain_door
@@ -38,7 +38,6 @@ class RealtimeConfig(AppConfig):
 
         # DELETE is not captured: a message that is deleted later has been sent already.
         published.follow(Message, ops=["INSERT"])
-        published.follow(PresenceMember)
         triggers.connect(self)
         explain_door.connect()
         reach.register(published.published_columns)

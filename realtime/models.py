@@ -343,3 +343,27 @@ class PresenceMember(models.Model):
 
     def __str__(self) -> str:
         return f"{self.key} in {self.topic}"
+
+
+class PresenceNumber(models.Model):
+    """The number of a process's last write to `PresenceMember`, set in the transaction of the rows.
+
+    Other processes compare it with what they know of the process. On PostgreSQL both tables are
+    unlogged, so a crash of the database empties both, and each process writes its members anew.
+    """
+
+    # Without a foreign key, which would keep servers of an older version from deleting a process.
+    process = models.CharField(primary_key=True, max_length=64)
+    number = models.BigIntegerField()
+
+    in_fixtures = NotInFixtures()
+    objects = models.Manager()
+
+    class Meta:
+        db_table = "realtime_presence_number"
+        verbose_name = "number of presence writes"
+        verbose_name_plural = "numbers of presence writes"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.number} of {self.process}"

@@ -27,6 +27,7 @@ from realtime.admin.documents import MAX_DOCUMENT, changed, document, moment, sh
 from realtime.admin.read_only import ReadOnlyAdmin
 from realtime.models import (
     LogHead,
+    PresenceMember,
     WalEntry,
     WalRelation,
 )
@@ -88,10 +89,11 @@ def _of_tables(condition: Q) -> Q:
 
 
 def _internal_tables() -> frozenset[str]:
-    """The tables that are captured for Rowcast itself: what decides access, presence, stored
-    broadcasts."""
+    """The tables that are captured for Rowcast itself: what decides access, and stored broadcasts.
+    Presence was, in older versions."""
     names = WalRelation.objects.values_list("table_name", flat=True).distinct()
     followed = {model._meta.db_table for model in published.followed()}
+    followed.add(PresenceMember._meta.db_table)
     deciding = {model._meta.db_table for model in authority.watched()}
     shown = {entry.model._meta.db_table for entry in published.published()}
     return frozenset(names) & (followed | deciding) - shown

@@ -2,7 +2,8 @@
 
 Each server process has one channel in the group `realtime.events`; sockets have none. The layer may
 lose, repeat, delay or reorder a message: every batch carries its position in the log, so the
-dispatcher notices and reads the log itself. Without a layer the bus reaches its own process only.
+dispatcher notices and reads the log itself, and changes of presence carry the number of their
+process, so that others read its members. Without a layer the bus reaches its own process only.
 
 A layer does not report that it has forgotten a group, or that it stopped listening after a
 reconnect. So a process that has received nothing for a while sends a probe; a process that does not
@@ -25,6 +26,7 @@ from channels.layers import InMemoryChannelLayer, get_channel_layer
 from realtime.bus.layers import let_go, own_layer
 from realtime.event_log.batch import Batch
 from realtime.topics.broadcast import BroadcastBatch
+from realtime.topics.presence.changes import PresenceChanges, PresenceEnded
 from realtime.util.counters import Counters
 from realtime.util.outage_log import OutageLog
 from realtime.util.tasks import cancelled
@@ -66,9 +68,9 @@ class LayerDown(ConnectionError):
     """The channel layer does not answer; the message was not sent."""
 
 
-Message = Batch | BroadcastBatch
+Message = Batch | BroadcastBatch | PresenceChanges | PresenceEnded
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Batch | BroadcastBatch | Probe).decode
+_decode = msgspec.msgpack.Decoder(Message | Probe).decode
 _PROBE = _encode(Probe())
 
 
@@ -88,13 +90,15 @@ class Bus:
     ) -> None:
         """`receive` is called with each message. `busy` returns whether received broadcasts wait in
         this process: if it is the only receiver, further broadcasts then stay in the sender's
-        queue, which has a bound. A batch of more than `most_bytes` is sent without its rows."""
+        queue, which has a bound. A batch of entries or of presence of more than `most_bytes` is
+        sent without its rows."""
         self._alias = alias
         if timing is not None:
             self.timing = timing
         self._most_bytes = most_bytes
         self._busy = busy
         self._layer: Any = own_layer(alias)
+        self._reaches = not (self._layer is None or isinstance(self._layer, InMemoryChannelLayer))
         self._receive = receive
         self.counters = Counters() if counters is None else counters
         self._outage = OutageLog(
@@ -119,6 +123,11 @@ class Bus:
     def healthy(self) -> bool:
         """Whether the layer works, as far as this process knows."""
         return self._outage.problem is None
+
+    @property
+    def brings_others(self) -> bool:
+        """Whether messages of other processes come, as far as this process knows."""
+        return self.healthy and self._reaches
 
     async def join(self) -> None:
         """Start receiving. Returns after the first probe came back, or the layer failed."""
@@ -154,6 +163,9 @@ class Bus:
         elif self._layer is None:
             self._deliver(message)
             return
+        elif isinstance(message, PresenceChanges | PresenceEnded) and self._is_alone():
+            # A process knows its own.
+            return
         # Not the layer's fault if it fails.
         body = self._encoded(message)
         try:
@@ -185,8 +197,11 @@ class Bus:
 
     def _encoded(self, message: Message) -> bytes:
         body = _encode(message)
-        if len(body) > self._most_bytes and isinstance(message, Batch) and message.rows:
-            return _encode(Batch(message.epoch, message.rows[-1].seq, [], []))
+        if len(body) > self._most_bytes:
+            if isinstance(message, Batch) and message.rows:
+                return _encode(Batch(message.epoch, message.rows[-1].seq, [], []))
+            if isinstance(message, PresenceChanges):
+                return _encode(message.bare)
         return body
 
     async def _send(self, body: bytes) -> None:

@@ -26,7 +26,6 @@ from realtime.event_log.position import Position
 from realtime.event_log.reader import LogReader
 from realtime.event_log.ring import EventLog
 from realtime.models import Message as StoredMessage
-from realtime.models import PresenceMember
 from realtime.subscriptions import frames
 from realtime.subscriptions.access_watch import AccessWatch
 from realtime.subscriptions.index import Delivery
@@ -37,6 +36,7 @@ from realtime.subscriptions.subscriber import Subscriber
 from realtime.topics.broadcast import Broadcast, BroadcastBatch
 from realtime.topics.frames import of_broadcast
 from realtime.topics.listeners import TopicListeners
+from realtime.topics.presence.changes import PresenceChanges, PresenceEnded
 from realtime.topics.presence.tracker import PresenceTracker
 from realtime.topics.stored import broadcast_of, user_to_disconnect
 from realtime.util.counters import Counters
@@ -80,10 +80,12 @@ class Dispatcher:
         ring_size: int,
         counters: Counters | None = None,
         *,
+        process: str = "",
         bounds: ReplayBounds = _UNBOUNDED,
         rhythm: Rhythm = _STEADY,
         timing: MonitorTiming = _TIMING,
     ) -> None:
+        """`process` is the id of this process."""
         self.counters = Counters() if counters is None else counters
         self.log = EventLog(ring_size)
         #: Reads the log here.
@@ -94,12 +96,8 @@ class Dispatcher:
         self._channels = self.subscriptions.channels
         self._rebinding = self.subscriptions.rebinding
         self.topics: TopicListeners[Subscriber] = TopicListeners()
-        self.presence = PresenceTracker(alias)
-        # Tables by which processes notify each other; their rows are delivered to no subscriber.
-        self._internal: dict[str, Callable[[DatabaseEvent], None]] = {
-            StoredMessage._meta.db_table: self._message,
-            PresenceMember._meta.db_table: self._member,
-        }
+        self.presence = PresenceTracker(alias, process, counters=self.counters)
+        self.presence.rights_at = self._rights_at
         #: Called with the ids of users that changed, or None for all users.
         self.users_changed: Callable[[Collection[str] | None], None] = _ignore
         #: Called with a user id whose connections are to end.
@@ -151,12 +149,15 @@ class Dispatcher:
     async def start(self, bus: Bus | None = None) -> None:
         """Begin at the head of the log. Raises what the database raises."""
         self.monitor.bus = bus
+        if bus is not None:
+            self.presence.fed = lambda: bus.brings_others
         head = await self.reader.head()
         await self.subscriptions.start()
         self.log.start(head)
         self._tasks = [
             asyncio.create_task(self._run(), name="rowcast-dispatcher"),
             asyncio.create_task(self.monitor.run(), name="rowcast-head-monitor"),
+            asyncio.create_task(self.presence.run(), name="rowcast-presence-monitor"),
         ]
 
     async def stop(self) -> None:
@@ -184,6 +185,9 @@ class Dispatcher:
                 if not self._broadcasts.put(broadcast.topic_key, broadcast):
                     self.counters.casts_refused += 1
             self._news.set()
+            return
+        if isinstance(message, PresenceChanges | PresenceEnded):
+            self._hear(message)
             return
         limits = self.inbox_limits
         weight = message.weight
@@ -321,13 +325,12 @@ class Dispatcher:
             before = self.log.position
             self.log.append(event)
             self.counters.events += 1
-            if not event.relation.published and event.relation.table in self._internal:
+            relation = event.relation
+            if relation.table == StoredMessage._meta.db_table and not relation.published:
                 try:
-                    self._internal[event.relation.table](event)
+                    self._message(event)
                 except Exception:
                     logger.exception("a message failed", extra={"action": "message_failed"})
-                    if event.relation.table == PresenceMember._meta.db_table:
-                        self.presence.reload()
                 continue
             with self._channels.frozen():
                 self._before = before
@@ -410,9 +413,20 @@ class Dispatcher:
         else:
             self.disconnected(user_id)
 
-    def _member(self, event: DatabaseEvent) -> None:
-        self.counters.presence += 1
-        self.presence.take(event)
+    def _hear(self, message: PresenceChanges | PresenceEnded) -> None:
+        try:
+            self.presence.hear(message)
+        except Exception:
+            logger.exception("a message failed", extra={"action": "message_failed"})
+            self.presence.reload()
+
+    def _rights_at(self) -> Position:
+        """The position up to which changes of permissions are followed."""
+        if self._doubt is not None:
+            return Position(self.log.epoch, -1)
+        if self._unbound:
+            return Position(self.log.epoch, self._unbound[0].seq - 1)
+        return self.log.position
 
     def _deliver_broadcasts(self) -> None:
         started = time.perf_counter()

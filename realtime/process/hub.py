@@ -8,6 +8,7 @@ start. A start that fails (no database yet) is tried again by the next join.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import threading
@@ -39,6 +40,7 @@ from realtime.process.shutdown import StopSignal
 from realtime.session.quotas import QuotaChain, Quotas, Rates
 from realtime.subscriptions.replay.bounds import ReplayBounds
 from realtime.subscriptions.subscriber import Subscriber
+from realtime.topics.presence.changes import PresenceEnded
 from realtime.topics.presence.writer import PresenceWriter
 from realtime.util import full_collections
 from realtime.util.counters import Counters
@@ -79,6 +81,7 @@ class Hub:
             self._alias,
             settings.RING_SIZE,
             self.counters,
+            process=self.id,
             bounds=ReplayBounds(settings.LIMITS.replay_events, settings.LIMITS.snapshot_rows),
         )
         self.bus = Bus(
@@ -109,7 +112,11 @@ class Hub:
         self._tailer: Tailer | None = None
         self._thread: threading.Thread | None = None
         self.presence = PresenceWriter(
-            self._alias, self.id, self.dispatcher.presence, settings.LIMITS.members_per_topic
+            self._alias,
+            self.id,
+            self.dispatcher.presence,
+            settings.LIMITS.members_per_topic,
+            self.bus.publish,
         )
         self._present: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -261,6 +268,9 @@ class Hub:
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
+        if self._keeper is not None:
+            with contextlib.suppress(Exception):  # others find out by themselves
+                await self.bus.publish(PresenceEnded(self.id))
         if self._tailer is not None and self._thread is not None:
             self._tailer.stop()
             await asyncio.to_thread(self._thread.join, _STOP_SECONDS)

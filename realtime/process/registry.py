@@ -23,7 +23,7 @@ from django.utils.autoreload import DJANGO_AUTORELOAD_ENV
 
 from realtime import __version__
 from realtime.event_log.read_holds import holds
-from realtime.models import PresenceMember, Process
+from realtime.models import PresenceMember, PresenceNumber, Process
 from realtime.util.database_threads import DATABASE_ERRORS
 from realtime.wal.head import find_head
 
@@ -92,6 +92,9 @@ class Registration:
         with transaction.atomic(using=self.alias):
             if rows.filter(pk=self.id).update(**figures):
                 return True
+            # A server of an older version deletes a process without its number.
+            registered = rows.values("pk")
+            PresenceNumber.objects.using(self.alias).exclude(pk__in=registered).delete()
             rows.create(
                 id=self.id,
                 kind=self.kind,
@@ -127,6 +130,7 @@ class Registration:
     def _delete(self, id_: str) -> None:
         # Its presence rows first.
         PresenceMember.objects.using(self.alias).filter(process=id_).delete()
+        PresenceNumber.objects.using(self.alias).filter(pk=id_).delete()
         Process.objects.using(self.alias).filter(pk=id_).delete()
 
     def _expire(self) -> None:

@@ -24,6 +24,7 @@ def connect(sender: Any) -> None:
         own.LogHead,
         own.Message,
         own.PresenceMember,
+        own.PresenceNumber,
         own.Process,
         own.WalEntry,
         own.WalNumber,
@@ -53,15 +54,15 @@ def _put_aside(instance: models.Model, raw: bool, **kwargs: Any) -> None:
 def _remove(
     sender: type[models.Model], instance: models.Model, raw: bool, using: str, **kwargs: Any
 ) -> None:
-    from realtime.models import Message, PresenceMember, WalEntry
+    from realtime.models import Message, WalEntry
     from realtime.wal.backlog import unnumbered
 
     if not raw:
         return
     key = str(instance.pk)
     sender._base_manager.using(using).filter(pk=instance.pk).delete()
-    if sender in (Message, PresenceMember):
-        # Delete the entries of its INSERT and its DELETE, too.
+    if sender is Message:
+        # Delete the entry of its INSERT, too.
         entries, parameters = unnumbered(connections[using], "w.id")
         new = RawSQL(entries, parameters)
         theirs = WalEntry.objects.using(using).filter(

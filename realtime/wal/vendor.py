@@ -273,6 +273,15 @@ class Vendor(Protocol):
         """Statements that drop those triggers."""
         ...
 
+    def forgets_in_a_crash(self, table: str) -> tuple[str, ...]:
+        """Statements after which the table (`db_table`) costs less to write and may be empty after
+        a crash of the database. None where there is no such thing."""
+        ...
+
+    def outlives_a_crash(self, table: str) -> tuple[str, ...]:
+        """Statements that undo those of `forgets_in_a_crash`."""
+        ...
+
 
 def vendor_of(connection: BaseDatabaseWrapper) -> Vendor:
     """The implementation for this connection. Raises UnknownVendor."""

@@ -1,6 +1,6 @@
 """Who is present in one topic: the current members, and the members last sent to clients.
 
-Pure. Metas come from the log and from the table, some of them twice; versions say which one is
+Pure. Metas come from messages and from the table, some of them twice; versions say which one is
 newer. The two sets are kept apart so that many changes become one `presence_diff`.
 """
 
@@ -38,13 +38,15 @@ _REF, _PREVIOUS, _USER = "phx_ref", "phx_ref_prev", "phx_user_id"
 
 class PresenceMeta(msgspec.Struct, frozen=True):
     """One member at one version. `meta` is a JSON object as text, without the server's names.
-    `user_id` is the user of a member of a private topic, or ""."""
+    `user_id` is the user of a member of a private topic, or "". `process` is the id of the process
+    that the member belongs to."""
 
     id: str
     version: int
     key: str
     meta: bytes
     user_id: str = ""
+    process: str = ""
 
     @property
     def ref(self) -> str:
@@ -89,18 +91,32 @@ class PresenceState:
         self._now[entry.id] = entry
         self._changed[entry.id] = None
 
-    def remove(self, id_: str) -> None:
-        """Remove a member; does nothing if it is not there."""
-        if self._now.pop(id_, None) is not None:
-            self._changed[id_] = None
+    def remove(self, id_: str, version: int | None = None) -> None:
+        """Remove a member; does nothing if it is not there, or has come again with a newer version
+        than this one."""
+        current = self._now.get(id_)
+        if current is None or (version is not None and current.version > version):
+            return
+        del self._now[id_]
+        self._changed[id_] = None
 
     def replace(self, entries: Iterable[PresenceMeta]) -> None:
         """Make these the only members."""
+        self._replace(list(self._now), entries)
+
+    def replace_of(self, process: str, entries: Iterable[PresenceMeta]) -> None:
+        """Make these the only members of a process."""
+        self._replace([id_ for id_, e in self._now.items() if e.process == process], entries)
+
+    def _replace(self, ids: Iterable[str], entries: Iterable[PresenceMeta]) -> None:
         fresh = {entry.id: entry for entry in entries}
-        for id_ in [id_ for id_ in self._now if id_ not in fresh]:
-            self.remove(id_)
+        for id_ in ids:
+            if id_ not in fresh:
+                self.remove(id_)
         for entry in fresh.values():
-            if self._now.get(entry.id) != entry:
+            current = self._now.get(entry.id)
+            # The text of a meta may be written in another way in the table.
+            if current is None or current.version != entry.version:
                 self._now[entry.id] = entry
                 self._changed[entry.id] = None
 

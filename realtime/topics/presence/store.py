@@ -1,27 +1,46 @@
-"""The table `realtime_presence`. Runs in a database thread.
+"""The tables `realtime_presence` and `realtime_presence_number`. Runs in a database thread.
 
-A row belongs to the process that wrote it and is deleted with that process. The log carries the
-changes of the table to every process.
+A row of presence belongs to the process that wrote it and is deleted with that process. The number
+of a process is written in the transaction of its rows, and read in the statement that reads them.
+After a crash of the database both tables may be empty.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from django.db import transaction
-from django.db.models import TextField
-from django.db.models.functions import Cast, Now
+from django.db import connections, transaction
+from django.db.models.functions import Now
 
-from realtime.models import PresenceMember
+from realtime.models import PresenceMember, PresenceNumber
+from realtime.topics.presence.changes import Key, Present
+from realtime.topics.presence.known import Table
 from realtime.topics.presence.state import PresenceMeta
+from realtime.wal.head import find_head
 
 _BATCH = 200
 
+# One statement, which sees one database snapshot. Its parts: members, processes, the head of the
+# log.
+_READ = """
+SELECT 2 AS part, process_id, version, id, topic, private, "key", CAST(meta AS text) AS meta,
+    user_id, since
+FROM realtime_presence WHERE {where}
+UNION ALL
+SELECT 1, p.id, n.number, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM realtime_process AS p LEFT JOIN realtime_presence_number AS n ON n.process = p.id
+UNION ALL
+SELECT 0, epoch, seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM realtime_head WHERE id = 1
+ORDER BY since, id
+"""
 
-class ProcessExpired(Exception):
-    """The lease of this process expired, and its rows were deleted."""
+
+class RowsMissing(Exception):
+    """Rows of this process were deleted: its lease expired, or the database has lost them."""
 
 
 class PresenceRow(msgspec.Struct, frozen=True):
@@ -32,28 +51,53 @@ class PresenceRow(msgspec.Struct, frozen=True):
     private: bool
     user_id: str | None = None
 
-
-def read(alias: str, topic: str, private: bool) -> list[PresenceMeta]:
-    """The members of a topic, in the order they came. Raises what the database raises."""
-    rows = PresenceMember.objects.using(alias).filter(topic=topic, private=private)
-    found = rows.order_by("since", "pk").annotate(text=Cast("meta", TextField()))
-    return [
-        PresenceMeta(id_, version, key, text.encode(), (user_id if private else None) or "")
-        for id_, version, key, text, user_id in found.values_list(
-            "pk", "version", "key", "text", "user_id"
+    @property
+    def present(self) -> Present:
+        """The row as other processes are told it: a public topic names no user."""
+        entry = self.entry
+        user_id = (self.user_id if self.private else None) or ""
+        return Present(
+            self.topic, self.private, entry.id, entry.version, entry.key, entry.meta, user_id
         )
-    ]
 
 
-def versions(alias: str, ids: Collection[str]) -> dict[str, int]:
-    """The versions of these members; those that are not present are left out. Raises what the
-    database raises."""
-    found: dict[str, int] = {}
-    wanted = sorted(ids)
-    for start in range(0, len(wanted), _BATCH):
-        rows = PresenceMember.objects.using(alias).filter(pk__in=wanted[start : start + _BATCH])
-        found.update(rows.values_list("pk", "version"))
-    return found
+@dataclass(frozen=True, slots=True)
+class Written:
+    """`refused` are the ids of new rows that were not inserted, because their topic is full.
+    `epoch` and `seq` say how far the log was numbered, if a row of a private topic was written."""
+
+    refused: Collection[str] = ()
+    epoch: str = ""
+    seq: int = 0
+
+
+def read(alias: str, topics: Collection[Key] = (), processes: Collection[str] = ()) -> Table:
+    """The members of these topics and of these processes, and the numbers of all processes, in one
+    database snapshot. Raises what the database raises."""
+    wanted = set(topics)
+    names = sorted({topic for topic, _ in wanted})
+    where, parameters = [], []
+    for column, values in (("topic", names), ("process_id", sorted(processes))):
+        if values:
+            where.append(f"{column} IN ({', '.join(['%s'] * len(values))})")
+            parameters += values
+    numbers: dict[str, int | None] = {}
+    rows: list[tuple[str, Present]] = []
+    epoch, seq = "", 0
+    with connections[alias].cursor() as cursor:
+        cursor.execute(_READ.format(where=" OR ".join(where) or "1 = 0"), parameters)
+        for part, name, number, id_, topic, private, key, meta, user_id, _ in cursor.fetchall():
+            if part == 2:
+                if name in processes or (topic, bool(private)) in wanted:
+                    user = (user_id if private else None) or ""
+                    row = Present(topic, bool(private), id_, number, key, meta.encode(), user)
+                    # One text for all members of a process.
+                    rows.append((sys.intern(name), row))
+            elif part == 1:
+                numbers[name] = number
+            else:
+                epoch, seq = name, number
+    return Table(numbers, rows, epoch, seq)
 
 
 def online(alias: str, topic: str, private: bool) -> dict[str, list[dict[str, Any]]]:
@@ -71,20 +115,32 @@ def online(alias: str, topic: str, private: bool) -> dict[str, list[dict[str, An
 def write(
     alias: str,
     process: str,
+    number: int,
     new: Collection[PresenceRow],
     changed: Collection[PresenceRow],
-    gone: Collection[str],
+    gone: Collection[PresenceRow],
     most: int | None = None,
-) -> list[str]:
-    """Insert, update and delete rows of a process, all or nothing. Returns the ids of new rows that
-    were not inserted, because their topic has `most` members.
+    whole: bool = False,
+) -> Written:
+    """Insert, update and delete rows of a process, all or nothing, and set its number. New rows of
+    topics that have `most` members are left out. With `whole`, the process has no other rows
+    afterwards.
 
-    Raises ProcessExpired when a row to change is missing, IntegrityError when the process has no
+    Raises RowsMissing when a row to change is missing, IntegrityError when the process has no
     row of its own, and whatever else the database raises.
     """
     table = PresenceMember.objects.using(alias)
+    epoch, seq = "", 0
     with transaction.atomic(using=alias):
-        ids = sorted(gone)
+        PresenceNumber.objects.using(alias).bulk_create(
+            [PresenceNumber(process=process, number=number)],
+            update_conflicts=True,
+            unique_fields=["process"],
+            update_fields=["number"],
+        )
+        if whole:
+            table.filter(process=process).delete()
+        ids = sorted(row.entry.id for row in gone)
         for start in range(0, len(ids), _BATCH):
             table.filter(pk__in=ids[start : start + _BATCH]).delete()
         refused = [] if most is None else _beyond(alias, new, most)
@@ -100,8 +156,12 @@ def write(
         if models and table.bulk_update(models, ["version", "meta", "user_id"], _BATCH) < len(
             models
         ):
-            raise ProcessExpired
-    return refused
+            raise RowsMissing
+        if any(row.private for row in (*new, *changed, *gone)):
+            head = find_head(connections[alias])
+            if head is not None:
+                epoch, seq = head.epoch, head.seq
+    return Written(refused, epoch, seq)
 
 
 def _beyond(alias: str, new: Collection[PresenceRow], most: int) -> list[str]:

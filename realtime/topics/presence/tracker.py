@@ -1,82 +1,102 @@
 """The presence of the topics that channels of this process listen to.
 
 A topic is read from the table for its first listener here and dropped with its last one; in between
-the log brings the changes. Never writes: `PresenceWriter` writes the changes of channels of this
-process, which come back through the log like those of other processes.
+messages on the bus bring the changes, and `known` says which of them were missed. Never writes:
+`PresenceWriter` writes the changes of channels of this process, and hands them over here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from operator import attrgetter
-from typing import ParamSpec, TypeVar
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 
-from realtime.delivery.frame import SharedFrame
-from realtime.delivery.recipients import Recipients
-from realtime.event_log.event import DatabaseEvent
-from realtime.protocol.serializer import Version
-from realtime.topics.frames import of_presence
+from realtime.event_log.position import Position
 from realtime.topics.listeners import Listener
-from realtime.topics.presence.state import PresenceMeta, PresenceState
-from realtime.topics.presence.store import read, versions
+from realtime.topics.presence.changes import Key, PresenceChanges, PresenceEnded
+from realtime.topics.presence.early import EarlyChanges, is_early
+from realtime.topics.presence.known import KnownPresence, Table
+from realtime.topics.presence.loaded_topic import Callback, LoadedTopic
+from realtime.topics.presence.store import read
 from realtime.util.backoff import Backoff
+from realtime.util.counters import Counters
 from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
+from realtime.util.tasks import cancelled
 
 logger = logging.getLogger("realtime.presence")
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-Callback = Callable[[], None]
-_sink_of = attrgetter("outlet")
-
 _RETRY_FIRST = 0.05
 _RETRY_MOST = 5.0
-# A diff costs one frame for each listener. From this many listeners on, the changes of up to a
-# second go into one diff: a thousand people who come at once then cost a few thousand frames
-# instead of a million.
-_MANY_LISTENERS = 50
+# Topics of one read.
+_TOPICS = 200
+# Between two reads of whole processes: where the bus loses much, they would follow each other.
+_PROCESSES_SECONDS = 0.1
+# Messages that wait while the table is read. Of those beyond, their processes are read instead.
+_MOST_HELD = 1_000
+# How long changes are collected for one diff, where many listen.
 _SECONDS_PER_LISTENER = 0.0005
-_LONGEST_WAIT = 1.0
 
 
-class _Topic:
-    """A topic that is loaded here."""
+@dataclass(frozen=True, slots=True)
+class LookTiming:
+    """Seconds between two looks at the numbers of all processes."""
 
-    def __init__(self) -> None:
-        self.members = PresenceState()
-        # Listeners of one protocol version receive the same frames.
-        self.listeners: dict[Version, Recipients[Listener]] = {}
-        # How many `with tracker.loaded(...)` blocks are running.
-        self.blocks = 0
-        self.loading: asyncio.Task[None] | None = None
-        # Changes that came while the table was being read; None when it is not being read.
-        self.meanwhile: list[DatabaseEvent] | None = None
-        # Whether changes were missed while the table was being read.
-        self.missed = False
-        self.sent_at = 0.0
-        self.timer: asyncio.TimerHandle | None = None
-        self.callbacks: list[Callback] = []
+    fed: float = 1.0
+    #: While the bus brings nothing of other processes, so that only the looks do.
+    alone: float = 0.25
+
+
+_TIMING = LookTiming()
 
 
 class PresenceTracker:
     """All methods are called on one event loop. `seconds_per_listener` sets how long the changes
     of a large topic are collected for one diff."""
 
-    def __init__(self, alias: str, seconds_per_listener: float = _SECONDS_PER_LISTENER) -> None:
+    def __init__(
+        self,
+        alias: str,
+        process: str = "",
+        *,
+        counters: Counters | None = None,
+        seconds_per_listener: float = _SECONDS_PER_LISTENER,
+        timing: LookTiming = _TIMING,
+    ) -> None:
+        """`process` is the id of this process."""
         self.seconds_per_listener = seconds_per_listener
+        self.timing = timing
+        #: Up to which position the rights of channels here are known; None where nobody asks.
+        self.rights_at: Callable[[], Position | None] = lambda: None
+        #: Whether the bus brings the changes of all other processes.
+        self.fed: Callable[[], bool] = lambda: True
+        #: Whether this process has members in the table.
+        self.has_members: Callable[[], bool] = lambda: False
+        #: Called when the table lacks writes of this process that had passed.
+        self.lost: Callable[[], None] = lambda: None
+        self._counters = Counters() if counters is None else counters
         self._alias = alias
-        self._topics: dict[tuple[str, bool], _Topic] = {}
-        self._topic_of: dict[Listener, tuple[str, bool]] = {}
-        self._changed: dict[tuple[str, bool], None] = {}
-        # By member: callbacks, each with the version it waits for (None: until it is gone).
-        self._expected: dict[str, list[tuple[int | None, Callback]]] = {}
-        # Finds those of them whose change was missed; and whether more may have been missed since.
-        self._settling: asyncio.Task[None] | None = None
-        self._unsettled = False
+        self._known = KnownPresence(process)
+        self._topics: dict[Key, LoadedTopic] = {}
+        self._topic_of: dict[Listener, Key] = {}
+        self._changed: dict[Key, None] = {}
+        # The number of the last write of this process that passed.
+        self._written = 0
+        # Topics to be read, whether a look is due, and what reads.
+        self._unread: dict[Key, None] = {}
+        self._look_due = False
+        self._wanted = asyncio.Event()
+        self._reading: asyncio.Task[None] | None = None
+        self._processes_due = 0.0
+        # Messages that came while the table is being read; None when it is not being read.
+        self._held: list[tuple[PresenceChanges, Collection[tuple[Key, Callback]]]] | None = None
+        # The processes of further messages.
+        self._unheld: set[str] = set()
+        # Those that wait until rights are known.
+        self._early: EarlyChanges[Collection[tuple[Key, Callback]]] = EarlyChanges()
 
     def __len__(self) -> int:
         """The number of topics that are loaded here."""
@@ -88,14 +108,14 @@ class PresenceTracker:
         key = (topic, private)
         loaded = self._topics.get(key)
         if loaded is None:
-            loaded = self._topics[key] = _Topic()
-            loaded.loading = asyncio.create_task(self._load(key, loaded), name="rowcast-presence")
-            # The blocks that wait get the exception. If all were cancelled, asyncio would log it.
-            loaded.loading.add_done_callback(lambda task: task.cancelled() or task.exception())
+            ready = asyncio.get_running_loop().create_future()
+            loaded = self._topics[key] = LoadedTopic(topic, ready)
+            self._unread[key] = None
+            self._read_soon()
         loaded.blocks += 1
         try:
-            if loaded.loading is not None:
-                await asyncio.shield(loaded.loading)
+            if loaded.ready is not None:
+                await asyncio.shield(loaded.ready)
             yield
         finally:
             loaded.blocks -= 1
@@ -107,11 +127,9 @@ class PresenceTracker:
         self.leave(listener)
         key = (topic, private)
         loaded = self._topics[key]
-        if listener.version not in loaded.listeners:
-            loaded.listeners[listener.version] = Recipients(_sink_of)
-        loaded.listeners[listener.version].add(listener)
+        loaded.join(listener)
         self._topic_of[listener] = key
-        return loaded.members.state()
+        return self._known.topics[key].state()
 
     def leave(self, listener: Listener) -> None:
         """Send no more diffs to this channel; does nothing if it receives none."""
@@ -119,230 +137,259 @@ class PresenceTracker:
         if key is None:
             return
         loaded = self._topics[key]
-        group = loaded.listeners[listener.version]
-        group.discard(listener)
-        if not group:
-            del loaded.listeners[listener.version]
+        loaded.leave(listener)
         self._drop_if_idle(key, loaded)
 
     def receives(self, listener: Listener) -> bool:
         """Whether this channel receives diffs."""
         return listener in self._topic_of
 
-    def expect(self, member: str, version: int | None, callback: Callback) -> None:
-        """Call `callback` once, after all listeners here were sent this version of a member, or,
-        for None, that the member has left."""
-        self._expected.setdefault(member, []).append((version, callback))
+    # --- changes --------------------------------------------------------------------------------
 
-    def forget(self, member: str) -> None:
-        """Drop the callbacks of this member."""
-        self._expected.pop(member, None)
-
-    def take(self, event: DatabaseEvent) -> None:
-        """Apply a change of the table, in the order of the log."""
-        row = event.new if event.new is not None else event.old
-        if row is None:
-            # A TRUNCATE emptied the table.
-            self.reload()
+    def hear(self, message: PresenceChanges | PresenceEnded) -> None:
+        """Take a message of the bus. Those of this process are skipped: see `wrote`."""
+        if message.process == self._known.process:
             return
-        key = (row["topic"], row["private"])
-        loaded = self._topics.get(key)
-        callbacks = self._due(row["id"], None if event.new is None else row["version"])
-        if loaded is None:
-            for callback in callbacks:
-                callback()
-            return
-        loaded.callbacks += callbacks
-        if loaded.meanwhile is not None:
-            loaded.meanwhile.append(event)
+        if isinstance(message, PresenceEnded):
+            self._look_soon()
+        elif self._held is None:
+            self._take(message)
+        elif len(self._held) < _MOST_HELD:
+            self._held.append((message, ()))
         else:
-            _apply(loaded.members, event)
-        self._changed[key] = None
+            self._unheld.add(message.process)
+
+    def wrote(self, message: PresenceChanges, done: Collection[tuple[Key, Callback]] = ()) -> None:
+        """Take what this process wrote. Each callback is called once all listeners of its topic
+        here were sent the change."""
+        self._written = message.number
+        if self._held is None:
+            self._take(message, done)
+        else:
+            self._held.append((message, done))
+
+    def after_sending(self, key: Key, callback: Callback) -> None:
+        """Call this behind the callbacks of the topic that wait for a diff."""
+        waiting = self._topics.get(key)
+        if waiting is not None and waiting.callbacks:
+            waiting.callbacks.append(callback)
+        else:
+            callback()
 
     def flush(self) -> None:
-        """Send the changes: at once, or a little later where a topic has many listeners."""
-        if not self._changed:
-            return
-        now = asyncio.get_running_loop().time()
-        changed, self._changed = self._changed, {}
-        for key in changed:
-            loaded = self._topics.get(key)
-            if loaded is None or loaded.meanwhile is not None or loaded.timer is not None:
-                continue
-            due = loaded.sent_at + self._interval(loaded)
-            if now >= due:
-                self._send(key, loaded)
-            else:
-                loop = asyncio.get_running_loop()
-                loaded.timer = loop.call_later(due - now, self._send, key, loaded)
+        """Send the changes: at once, or a little later where a topic has many listeners, or rights
+        on it are not known yet as of the change. To be called when more is known of rights."""
+        if self._held is None:
+            for message, done in self._early.due(self.rights_at()):
+                self._apply(message, done)
+        self._send_changed()
 
     def reload(self) -> None:
-        """Read every topic again, because changes were missed; then answer those who wait for
-        changes that will not come."""
+        """Read every topic again, because what is known here may not be true."""
         for key, loaded in self._topics.items():
-            loaded.missed = True
-            if loaded.loading is None:
-                task = asyncio.create_task(self._reload(key, loaded), name="rowcast-presence")
-                loaded.loading = task
+            self._unread[key] = None
+            if loaded.ready is None:
+                loaded.ready = asyncio.get_running_loop().create_future()
+        self._read_soon()
 
-        if self._expected and self._settling is None:
-            self._settling = asyncio.create_task(self._settle(), name="rowcast-presence")
-        self._unsettled = True
+    async def run(self) -> None:
+        """Look at the numbers of all processes now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(self.timing.fed if self.fed() else self.timing.alone)
+            if self._topics or self.has_members():
+                self._look_soon()
 
     async def stop(self) -> None:
         """Stop reading and sending."""
-        tasks = []
-        if self._settling is not None:
-            self._settling.cancel()
-            tasks.append(self._settling)
         for loaded in self._topics.values():
-            if loaded.timer is not None:
-                loaded.timer.cancel()
-            if loaded.loading is not None:
-                loaded.loading.cancel()
-                tasks.append(loaded.loading)
-        await asyncio.gather(*tasks, return_exceptions=True)
+            loaded.stop_waiting()
+            if loaded.ready is not None:
+                loaded.ready.cancel()
+        if self._reading is not None:
+            await cancelled([self._reading])
+
+    def _take(self, message: PresenceChanges, done: Collection[tuple[Key, Callback]] = ()) -> None:
+        if not self._early.put(message, done, self.rights_at()):
+            self._apply(message, done)
+            self._send_changed()
+
+    def _apply(self, message: PresenceChanges, done: Collection[tuple[Key, Callback]]) -> None:
+        self._counters.presence += message.weight
+        try:
+            touched = self._known.hear(message)
+            at = self.rights_at()
+            if at is not None and message.epoch not in ("", at.epoch):
+                self._touch_privately(touched, Position(message.epoch, message.seq))
+            else:
+                self._changed |= dict.fromkeys(touched)
+        except Exception:
+            logger.exception("a message failed", extra={"action": "message_failed"})
+            self.reload()
+        for key, callback in done:
+            loaded = self._topics.get(key)
+            if loaded is None or key not in self._known.topics:
+                callback()
+            else:
+                loaded.callbacks.append(callback)
+                self._changed[key] = None
+        if self._known.unread:
+            self._read_soon()
+
+    def _touch_privately(self, keys: Iterable[Key], after: Position) -> None:
+        """These topics have changed; of the private ones nothing is sent before rights are known as
+        of `after`."""
+        for key in keys:
+            self._changed[key] = None
+            if key[1] and after.epoch and key in self._topics:
+                self._topics[key].after = after
 
     # --- sending --------------------------------------------------------------------------------
 
-    def _interval(self, loaded: _Topic) -> float:
-        """Seconds between two diffs of a topic."""
-        count = sum(map(len, loaded.listeners.values()))
-        if count < _MANY_LISTENERS:
-            return 0.0
-        return min(count * self.seconds_per_listener, _LONGEST_WAIT)
+    def _send_changed(self) -> None:
+        changed, self._changed = self._changed, {}
+        for key in changed:
+            loaded = self._topics.get(key)
+            if loaded is not None:
+                send = partial(self._send_permitted, key, loaded)
+                loaded.send_soon(send, self.seconds_per_listener)
 
-    def _send(self, key: tuple[str, bool], loaded: _Topic) -> None:
-        if loaded.timer is not None:
-            # What it was set for is sent here, after a read that took its place.
-            loaded.timer.cancel()
-            loaded.timer = None
-        loaded.sent_at = asyncio.get_running_loop().time()
-        diff = loaded.members.diff()
-        if diff is not None:
-            topic = f"realtime:{key[0]}"
-            for version, listeners in loaded.listeners.items():
-                listeners.send(SharedFrame(of_presence(version, topic, diff)))
-        callbacks, loaded.callbacks = loaded.callbacks, []
-        for callback in callbacks:
-            callback()
+    def _send_permitted(self, key: Key, loaded: LoadedTopic) -> None:
+        """Send the changes of a topic, unless rights are not known yet as of there."""
+        at, after = self.rights_at(), loaded.after
+        if at and after and (at.epoch != after.epoch or is_early(after.epoch, after.seq, at)):
+            loaded.stop_waiting()
+            # The dispatcher calls `flush` behind what it has handed out.
+            self._changed[key] = None
+            return
+        loaded.after = None
+        self._send(key, loaded)
 
-    def _due(self, member: str, version: int | None) -> list[Callback]:
-        waiting = self._expected.get(member)
-        if waiting is None:
-            return []
-        # A member that has left has no version to wait for.
-        due: list[Callback] = []
-        left: list[tuple[int | None, Callback]] = []
-        for expected, callback in waiting:
-            if version is None or (expected is not None and expected <= version):
-                due.append(callback)
-            else:
-                left.append((expected, callback))
-        if left:
-            self._expected[member] = left
-        else:
-            del self._expected[member]
-        return due
-
-    async def _settle(self) -> None:
-        """Call those whose change was missed, once the members were sent as they are now. What is
-        not in the table yet comes by the log."""
-        try:
-            while self._unsettled:
-                self._unsettled = False
-                loading = [each.loading for each in self._topics.values() if each.loading]
-                await asyncio.gather(*map(asyncio.shield, loading), return_exceptions=True)
-                members = list(self._expected)
-                found = await _insist(in_database_thread, versions, self._alias, members)
-                for member in members:
-                    for callback in self._stored(member, found.get(member)):
-                        callback()
-        finally:
-            self._settling = None
-
-    def _stored(self, member: str, version: int | None) -> list[Callback]:
-        """As `_due`, for a member that the table has in this version, or does not have: perhaps
-        because it was not written yet."""
-        waiting = self._expected.pop(member, [])
-        reached = 0
-        for place, (expected, _) in enumerate(waiting, 1):
-            if version is None:
-                stored = expected is None
-            else:
-                stored = expected is not None and expected <= version
-            if stored:
-                # And those before it, whose change it has replaced.
-                reached = place
-        if waiting[reached:]:
-            self._expected[member] = waiting[reached:]
-        return [callback for _, callback in waiting[:reached]]
+    def _send(self, key: Key, loaded: LoadedTopic) -> None:
+        members = self._known.topics.get(key)
+        loaded.send(None if members is None else members.diff())
 
     # --- reading --------------------------------------------------------------------------------
 
-    async def _load(self, key: tuple[str, bool], loaded: _Topic) -> None:
+    def _look_soon(self) -> None:
+        self._look_due = True
+        self._read_soon()
+
+    def _read_soon(self) -> None:
+        self._wanted.set()
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read_all(), name="rowcast-presence")
+
+    async def _read_all(self) -> None:
+        """Read until nothing is to be read."""
+        backoff = Backoff(_RETRY_FIRST, _RETRY_MOST)
+        loop = asyncio.get_running_loop()
         try:
-            entries = await self._read(key, loaded)
-        except BaseException:
-            # The next `loaded` reads again.
-            if self._topics.get(key) is loaded:
-                del self._topics[key]
-            for callback in loaded.callbacks:
-                callback()
+            while self._unread or self._known.unread or self._look_due:
+                self._wanted.clear()
+                topics = list(islice(self._unread, _TOPICS))
+                wait = self._processes_due - loop.time()
+                if self._waits_for_rights():
+                    # Another read would have to wait for more of the log.
+                    wait = max(wait, _PROCESSES_SECONDS)
+                processes = set(self._known.unread) if wait <= 0 else set()
+                if not (topics or processes or self._look_due):
+                    await self._pause(wait)
+                    continue
+                try:
+                    await self._read(topics, processes)
+                except Exception as error:
+                    level = logging.DEBUG if isinstance(error, DATABASE_ERRORS) else logging.ERROR
+                    logger.log(
+                        level, "presence not read: %s", error, extra={"action": "presence_unread"}
+                    )
+                    self._failed(topics, error)
+                    await self._pause(backoff.next())
+                else:
+                    backoff.reset()
+                if processes:
+                    self._processes_due = loop.time() + _PROCESSES_SECONDS
+        finally:
+            self._reading = None
+
+    def _waits_for_rights(self) -> bool:
+        return any(key in self._topics and self._topics[key].after for key in self._changed)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not longer than until something else is to be read."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wanted.wait()
+
+    async def _read(self, topics: list[Key], processes: set[str]) -> None:
+        for key in topics:
+            self._unread.pop(key, None)
+        look, self._look_due = self._look_due, False
+        written = self._written
+        self._held = []
+        try:
+            table = await in_database_thread(read, self._alias, topics, processes)
+            # Those that nobody needs any more, and those that are to be read once more.
+            loading = [key for key in topics if key in self._topics and key not in self._unread]
+            self._take_table(table, loading, processes)
+            if look:
+                self._known.look(table, at_once=not self.fed())
+            own = self._known.process
+            if own in table.numbers and (table.numbers[own] or 0) < written:
+                self.lost()
+        except Exception:
+            self._look_due = self._look_due or look
             raise
-        self._replace(key, loaded, entries)
+        finally:
+            held, self._held = self._held, None
+            unheld, self._unheld = self._unheld, set()
+            for message, done in held:
+                self._take(message, done)
+            self._known.unread |= unheld
+            self.flush()
 
-    async def _reload(self, key: tuple[str, bool], loaded: _Topic) -> None:
-        self._replace(key, loaded, await _insist(self._read, key, loaded))
+    def _take_table(self, table: Table, topics: list[Key], processes: set[str]) -> None:
+        touched = self._known.take(table, topics, processes)
+        at = Position(table.epoch, table.seq)
+        for key in self._changed:
+            waiting = self._topics.get(key)
+            if waiting and waiting.after and waiting.after.epoch != at.epoch:
+                # A position of a former epoch, which nobody reaches any more.
+                waiting.after = at
+        # What is read for the first time goes to nobody.
+        first = [key for key in topics if not self._topics[key].has_listeners]
+        self._touch_privately(touched.difference(first), at)
+        for key in first:
+            self._send(key, self._topics[key])
+        self._send_changed()
+        for key in topics:
+            ready, self._topics[key].ready = self._topics[key].ready, None
+            if ready is not None and not ready.done():
+                ready.set_result(None)
 
-    async def _read(self, key: tuple[str, bool], loaded: _Topic) -> list[PresenceMeta]:
-        """The rows of a topic, read again if changes were missed meanwhile, which the first read
-        may not have seen."""
-        while True:
-            loaded.meanwhile = []
-            loaded.missed = False
-            entries = await in_database_thread(read, self._alias, *key)
-            if not loaded.missed:
-                return entries
+    def _failed(self, topics: list[Key], error: Exception) -> None:
+        """These topics could not be read: those who wait for the first read of one are told."""
+        for key in topics:
+            loaded = self._topics.get(key)
+            if loaded is None:
+                continue
+            if key in self._known.topics:
+                self._unread[key] = None
+                continue
+            self._unread.pop(key, None)
+            del self._topics[key]
+            if loaded.ready is not None and not loaded.ready.done():
+                loaded.ready.set_exception(error)
+                # The blocks that wait get the exception. If all were cancelled, asyncio would log
+                # it.
+                loaded.ready.exception()
 
-    def _replace(self, key: tuple[str, bool], loaded: _Topic, entries: list[PresenceMeta]) -> None:
-        # Changes in `meanwhile` that are older than the rows read are ignored by their version.
-        loaded.members.replace(entries)
-        meanwhile, loaded.meanwhile = loaded.meanwhile or [], None
-        for event in meanwhile:
-            _apply(loaded.members, event)
-        loaded.loading = None
-        self._send(key, loaded)
-
-    def _drop_if_idle(self, key: tuple[str, bool], loaded: _Topic) -> None:
-        if loaded.listeners or loaded.blocks or self._topics.get(key) is not loaded:
+    def _drop_if_idle(self, key: Key, loaded: LoadedTopic) -> None:
+        if loaded.has_listeners or loaded.blocks or self._topics.get(key) is not loaded:
             return
         del self._topics[key]
-        if loaded.timer is not None:
-            loaded.timer.cancel()
-        if loaded.loading is not None:
-            loaded.loading.cancel()
-        callbacks, loaded.callbacks = loaded.callbacks, []
-        for callback in callbacks:
-            callback()
-
-
-def _apply(members: PresenceState, event: DatabaseEvent) -> None:
-    row = event.new
-    if row is not None:
-        user_id = (row["user_id"] if row["private"] else None) or ""
-        members.put(PresenceMeta(row["id"], row["version"], row["key"], row.text("meta"), user_id))
-    elif event.old is not None:
-        members.remove(event.old["id"])
-
-
-async def _insist(read: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What `read` returns, tried again until it succeeds."""
-    backoff = Backoff(_RETRY_FIRST, _RETRY_MOST)
-    while True:
-        try:
-            return await read(*args, **kwargs)
-        except Exception as error:
-            level = logging.DEBUG if isinstance(error, DATABASE_ERRORS) else logging.ERROR
-            logger.log(level, "presence not read: %s", error, extra={"action": "presence_unread"})
-            await asyncio.sleep(backoff.next())
+        self._unread.pop(key, None)
+        self._known.drop(key)
+        loaded.stop_waiting()
+        if loaded.ready is not None:
+            loaded.ready.cancel()
+        loaded.call_back()

@@ -1,23 +1,26 @@
-"""Writes the presence of this process's channels, many rows at a time.
+"""Writes the presence of this process's channels, many rows at a time, and tells other processes.
 
 Only the last meta that a channel tracked is written; earlier ones that were not written yet are
 skipped. The rows reference the row of the process: they are written once it exists, and again after
-it was lost.
+it was lost, or after the table has lost them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 
 import msgspec
 from django.db.utils import DataError, IntegrityError
 
 from auth_rls.sql.failures import public_reason
-from realtime.topics.presence.store import PresenceRow, ProcessExpired, write
+from realtime.topics.presence.changes import Gone, Key, PresenceChanges
+from realtime.topics.presence.loaded_topic import Callback
+from realtime.topics.presence.store import PresenceRow, RowsMissing, write
 from realtime.topics.presence.tracker import PresenceTracker
 from realtime.util.backoff import Backoff
 from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread, passes
@@ -32,14 +35,7 @@ _RETRY_MOST = 5.0
 _MOST = 1_000
 
 Done = Callable[[str | None], None]
-
-
-@dataclass(eq=False, slots=True)
-class _Calls:
-    """The calls that wait for one version of a channel's row; None: until the row is gone."""
-
-    version: int | None
-    done: list[Done]
+Publish = Callable[[PresenceChanges], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -47,33 +43,47 @@ class _Tracked:
     """A channel that is present, or was (`row` is None)."""
 
     id: str
+    key: Key
     row: PresenceRow | None = None
     # The row in the table; None after the lease of the process expired.
     written: PresenceRow | None = None
-    # In the order they came.
-    waiting: list[_Calls] = field(default_factory=list)
+    # In the order they came: the calls that the next write answers, and those of the one that runs.
+    waiting: list[Done] = field(default_factory=list)
+    writing: list[Done] = field(default_factory=list)
 
 
 class PresenceWriter:
     """One per server process; all methods are called on its event loop.
 
-    A `done` callback is called with None once all listeners in this process were sent the change,
-    or with the reason why it cannot be stored.
+    A `done` callback is called with None once the change is stored and all listeners in this
+    process were sent it, or with the reason why it cannot be stored.
     """
 
     def __init__(
-        self, alias: str, process: str, tracker: PresenceTracker, most: int | None = None
+        self,
+        alias: str,
+        process: str,
+        tracker: PresenceTracker,
+        most: int | None = None,
+        publish: Publish | None = None,
     ) -> None:
-        """`most`: members that a topic may have, over all processes."""
+        """`most`: members that a topic may have, over all processes. `publish` sends to the other
+        processes."""
         self._most = most
         self._alias = alias
         self._process = process
         self._tracker = tracker
+        self._publish = publish
         self._channels: dict[str, _Tracked] = {}
         self._dirty: dict[str, None] = {}
         self._wake = asyncio.Event()
         self._registered = asyncio.Event()
         self._generation = 0
+        # Whether all rows are to be written, in place of what the table has of this process.
+        self._whole = False
+        # Of the last attempt to write. One that seemed to fail may have passed, so its number is
+        # not used again; other processes then find that they lack it.
+        self._number = 0
         # One counter for all channels: an id that is used again never repeats a version.
         self._versions = count(1)
         self._outage = OutageLog(
@@ -83,6 +93,8 @@ class PresenceWriter:
             works="presence can be written again",
             works_action="presence_works",
         )
+        tracker.has_members = lambda: bool(self._channels)
+        tracker.lost = self.lost
 
     def __len__(self) -> int:
         """The number of channels of this process that are present."""
@@ -92,21 +104,20 @@ class PresenceWriter:
         """Make a channel present with this row, in place of a former one. The version is set
         here."""
         id_ = row.entry.id
-        tracked = self._channels.setdefault(id_, _Tracked(id_))
+        tracked = self._channels.setdefault(id_, _Tracked(id_, (row.topic, row.private)))
         if (
             tracked.row is not None
             and tracked.row.entry.meta == row.entry.meta
             and tracked.row.user_id == row.user_id
         ):
-            # Nothing changes. The call that made it so is answered first; its change may be here
-            # already, and come no second time.
-            if tracked.waiting:
-                tracked.waiting[-1].done.append(done)
+            # Nothing changes. The call that made it so is answered first.
+            if calls := tracked.waiting or tracked.writing:
+                calls.append(done)
             else:
-                done(None)
+                self._tracker.after_sending(tracked.key, partial(done, None))
             return
         tracked.row = _at(row, next(self._versions))
-        self._expect(tracked, done)
+        tracked.waiting.append(done)
         self._mark(tracked)
 
     def assign(self, id_: str, user_id: str | None) -> None:
@@ -127,7 +138,7 @@ class PresenceWriter:
             return
         tracked.row = None
         if done is not None:
-            self._expect(tracked, done)
+            tracked.waiting.append(done)
         self._mark(tracked)
 
     def registered(self) -> None:
@@ -136,10 +147,24 @@ class PresenceWriter:
         for tracked in self._channels.values():
             tracked.written = None
             if tracked.row is not None:
-                # A new version: deletions of the former rows must not remove these.
+                # They were absent: who was told so is told that they come.
                 tracked.row = _at(tracked.row, next(self._versions))
                 self._mark(tracked)
+        if self._number:
+            self._whole = True
+            self._wake.set()
         self._registered.set()
+
+    def lost(self) -> None:
+        """The table has not all rows of this process: it was emptied, or restored from a backup.
+        They are written again as they are."""
+        if not self._whole:
+            logger.warning(
+                "the table of presence has lost members of this process: they are written again",
+                extra={"action": "presence_lost"},
+            )
+        self._whole = True
+        self._wake.set()
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -148,20 +173,28 @@ class PresenceWriter:
             await self._wake.wait()
             await self._registered.wait()
             await asyncio.sleep(_COLLECT_SECONDS)
-            batch = [self._channels[id_] for id_ in list(self._dirty)[:_MOST]]
+            generation = self._generation
+            whole, self._whole = self._whole, False
+            ids = list(self._channels) if whole else list(self._dirty)[:_MOST]
+            batch = [self._channels[id_] for id_ in ids]
             for tracked in batch:
-                del self._dirty[tracked.id]
+                self._dirty.pop(tracked.id, None)
             if not self._dirty:
                 self._wake.clear()
             try:
-                await self._write(batch)
-            except (IntegrityError, ProcessExpired):
-                # The lease expired. The next renewal makes a new row and calls `registered`.
-                self._registered.clear()
-                self._again(batch)
+                await self._write(batch, whole)
+            except IntegrityError:
+                # The lease expired. The next renewal makes a new row and calls `registered`, unless
+                # it has done so while this was being written.
+                if generation == self._generation:
+                    self._registered.clear()
+                self._again(batch, whole)
+            except RowsMissing:
+                # With the lease of the process, which the next write finds out, or with the table.
+                self._again(batch, True)
             except DATABASE_ERRORS as error:
                 self._outage.failed(error)
-                self._again(batch)
+                self._again(batch, whole)
                 await asyncio.sleep(backoff.next())
             else:
                 self._outage.worked()
@@ -169,119 +202,145 @@ class PresenceWriter:
 
     # --- writing --------------------------------------------------------------------------------
 
-    async def _write(self, batch: list[_Tracked]) -> None:
+    async def _write(self, batch: list[_Tracked], whole: bool = False) -> None:
         # Of one channel: if it fails, its row may be another one by then.
-        row = batch[0].row
+        row = batch[0].row if batch else None
         try:
-            await self._store(batch)
+            await self._store(batch, whole)
         except Exception as error:
-            if not _is_refusal(error):
+            if not batch or not _is_refusal(error):
                 raise
             # The database refuses a value, such as a NUL, and does not say of which row.
-            if len(batch) == 1:
+            if len(batch) == 1 and not whole:
                 self._refuse(batch[0], row, error)
                 return
+            if whole:
+                await self._store([], whole)
+                for tracked in batch:
+                    tracked.written = None
             for tracked in batch:
                 await self._write([tracked])
 
-    async def _store(self, batch: list[_Tracked]) -> None:
+    async def _store(self, batch: list[_Tracked], whole: bool) -> None:
         wanted = {tracked.id: tracked.row for tracked in batch}
-        new = [one.row for one in batch if one.row is not None and one.written is None]
-        changed = [
-            one.row
-            for one in batch
-            if one.row is not None and one.written is not None and one.row != one.written
-        ]
-        gone = [one.id for one in batch if one.row is None and one.written is not None]
+        for tracked in batch:
+            # Those that were being written when an attempt failed come first.
+            tracked.writing += tracked.waiting
+            tracked.waiting = []
+        new, changed, gone = [], [], []
+        for tracked in batch:
+            row, written = tracked.row, tracked.written
+            if row is not None and (whole or written is None):
+                new.append(row)
+            elif row is not None and row != written:
+                changed.append(row)
+            elif row is None and written is not None:
+                gone.append(written)
         generation = self._generation
-        refused: list[str] = []
-        if new or changed or gone:
-            refused = await in_database_thread(
-                write, self._alias, self._process, new, changed, gone, self._most
-            )
+        if not (new or changed or gone or whole):
+            for key, answer in self._passed(batch, wanted, ()):
+                self._tracker.after_sending(key, answer)
+            return
+        before = self._number
+        self._number = number = before + 1
+        outcome = await in_database_thread(
+            write,
+            self._alias,
+            self._process,
+            number,
+            new,
+            changed,
+            gone,
+            self._most,
+            whole,
+        )
         if generation != self._generation:
             # It is unknown whether the old row was deleted before or after this write.
-            self._again(batch)
+            self._again(batch, whole)
             return
+        message = PresenceChanges(
+            self._process,
+            before,
+            number,
+            [row.present for row in (*new, *changed) if row.entry.id not in outcome.refused],
+            [Gone(row.topic, row.private, row.entry.id, row.entry.version) for row in gone],
+            whole,
+            outcome.epoch,
+            outcome.seq,
+        )
+        self._hand_over(message, self._passed(batch, wanted, outcome.refused))
+        await self._tell(message)
+
+    def _passed(
+        self,
+        batch: list[_Tracked],
+        wanted: dict[str, PresenceRow | None],
+        refused: Collection[str],
+    ) -> list[tuple[Key, Callback]]:
+        """These rows are in the table. Returns the calls that are to be answered."""
+        answers: list[tuple[Key, Callback]] = []
         for tracked in batch:
             if tracked.id in refused:
+                tracked.written = None
                 full = ValueError(f"the topic has {self._most} members already")
                 self._refuse(tracked, wanted[tracked.id], full)
                 continue
-            was_written = tracked.written is not None
             tracked.written = wanted[tracked.id]
-            if tracked.row is None and tracked.written is None:
-                if not was_written:
-                    # Tracked and untracked before it was written.
-                    self._answer(tracked)
-                if tracked.id not in self._dirty:
-                    self._channels.pop(tracked.id, None)
+            calls, tracked.writing = tracked.writing, []
+            answers += [(tracked.key, partial(done, None)) for done in calls]
+            if tracked.row is None and tracked.written is None and tracked.id not in self._dirty:
+                self._channels.pop(tracked.id, None)
+        return answers
+
+    def _hand_over(self, message: PresenceChanges, answers: list[tuple[Key, Callback]]) -> None:
+        try:
+            self._tracker.wrote(message, answers)
+        except Exception:
+            logger.exception("a message failed", extra={"action": "message_failed"})
+            self._tracker.reload()
+            for _, answer in answers:
+                answer()
+
+    async def _tell(self, message: PresenceChanges) -> None:
+        if self._publish is None:
+            return
+        try:
+            await self._publish(message)
+        except Exception as error:
+            # The bus has logged the outage; other processes look at the table.
+            logger.debug("presence not sent: %s", error, extra={"action": "presence_unsent"})
 
     def _refuse(self, tracked: _Tracked, row: PresenceRow | None, error: Exception) -> None:
         """This row of a channel cannot be stored. Calls that came after it are not concerned."""
         logger.info("presence refused: %s", error, extra={"action": "presence_refused"})
-        answered, tracked.waiting = _up_to(tracked.waiting, row)
-        self._tracker.forget(tracked.id)
-        for calls in tracked.waiting:
-            self._expect_in_log(tracked, calls)
+        calls, tracked.writing = tracked.writing, []
         if row is not None and tracked.row is row:
             tracked.row = tracked.written
             self._dirty.pop(tracked.id, None)
             if tracked.row is None:
                 self._channels.pop(tracked.id, None)
-        _call(answered, public_reason(error))
-
-    def _expect(self, tracked: _Tracked, done: Done) -> None:
-        calls = _Calls(None if tracked.row is None else tracked.row.entry.version, [done])
-        tracked.waiting.append(calls)
-        self._expect_in_log(tracked, calls)
-
-    def _expect_in_log(self, tracked: _Tracked, calls: _Calls) -> None:
-        def then() -> None:
-            if calls in tracked.waiting:
-                tracked.waiting.remove(calls)
-                _call([calls], None)
-
-        self._tracker.expect(tracked.id, calls.version, then)
-
-    def _answer(self, tracked: _Tracked) -> None:
-        """Answer all calls of a channel that was never written and is not present any more."""
-        self._tracker.forget(tracked.id)
-        waiting, tracked.waiting = tracked.waiting, []
-        _call(waiting, None)
+        for done in calls:
+            done(public_reason(error))
 
     def _mark(self, tracked: _Tracked) -> None:
         self._dirty[tracked.id] = None
         self._wake.set()
 
-    def _again(self, batch: list[_Tracked]) -> None:
+    def _again(self, batch: list[_Tracked], whole: bool) -> None:
         for tracked in batch:
             # Others of the batch may have been refused or deleted before it failed.
             if self._channels.get(tracked.id) is tracked:
                 self._mark(tracked)
+        if whole:
+            self._whole = True
+            self._wake.set()
 
 
 def _is_refusal(error: Exception) -> bool:
     """Whether a row can never be written as it is. That is any error but one that passes, such as
     that of a database which does not answer: a row that cannot be written for a reason of its own
     must not keep the writer from the others."""
-    return isinstance(error, DataError) or not (isinstance(error, ProcessExpired) or passes(error))
-
-
-def _up_to(waiting: list[_Calls], row: PresenceRow | None) -> tuple[list[_Calls], list[_Calls]]:
-    """The calls up to the last one that waits for this row or an earlier one, and the others."""
-    version = None if row is None else row.entry.version
-    count = 0
-    for number, calls in enumerate(waiting, start=1):
-        if version is None or (calls.version is not None and calls.version <= version):
-            count = number
-    return waiting[:count], waiting[count:]
-
-
-def _call(waiting: list[_Calls], problem: str | None) -> None:
-    for calls in waiting:
-        for done in calls.done:
-            done(problem)
+    return isinstance(error, DataError) or not (isinstance(error, RowsMissing) or passes(error))
 
 
 def _at(row: PresenceRow, version: int) -> PresenceRow:

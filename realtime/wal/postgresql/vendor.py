@@ -232,6 +232,12 @@ class Postgresql:
             )
             return int(cursor.fetchone()[0])
 
+    def forgets_in_a_crash(self, table: str) -> tuple[str, ...]:
+        return (f'ALTER TABLE "{table}" SET UNLOGGED',)
+
+    def outlives_a_crash(self, table: str) -> tuple[str, ...]:
+        return (f'ALTER TABLE "{table}" SET LOGGED',)
+
 
 def _id_sequence(cursor: Any) -> str | None:
     """The sequence behind the ids of the log's table, as SQL."""

@@ -177,5 +177,11 @@ class Sqlite:
     def log_bytes(self, connection: BaseDatabaseWrapper) -> int | None:
         return None
 
+    def forgets_in_a_crash(self, table: str) -> tuple[str, ...]:
+        return ()
+
+    def outlives_a_crash(self, table: str) -> tuple[str, ...]:
+        return ()
+
 
 vendor: Vendor = Sqlite()

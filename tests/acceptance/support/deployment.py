@@ -169,7 +169,8 @@ class Deployment:
                 started.result()
         for tailer in self.tailers:
             tailer.until_says("Tailing")
-        self.leader()
+        if self.tailers:
+            self.leader()
 
     def work(self) -> Program:
         """Start a worker; returns when it is at work."""

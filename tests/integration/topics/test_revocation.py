@@ -13,9 +13,13 @@ from django.db import transaction
 
 import realtime
 from auth_rls.subjects import tokens
-from realtime.models import PresenceMember, Process, WalEntry
+from realtime.models import Process, WalEntry
 from realtime.process.hub import hub
 from realtime.process.registry import Registration, Report
+from realtime.topics.presence import store
+from realtime.topics.presence.changes import PresenceChanges
+from realtime.topics.presence.state import PresenceMeta
+from realtime.topics.presence.store import PresenceRow
 from tests.support.live_client import everything_handed_out
 from tests.support.revocations import KINDS, Kind, Scene, Writer
 from tests.support.socket_client import Client, db
@@ -44,9 +48,14 @@ class Broadcaster(Writer):
             for n in range(number, number + 5):
                 realtime.broadcast(f"team:{self.team}", "n", {"n": n}, private=True, durable=True)
 
-    @staticmethod
-    def number(new: dict[str, Any]) -> int:
-        return int(new["payload"]["n"])
+    def places(self) -> dict[int, int]:
+        """The seq of each broadcast."""
+        entries = WalEntry.objects.filter(table_name=self.table).values_list("seq", "new")
+        return {int(json.loads(new)["payload"]["n"]): seq for seq, new in entries}
+
+    def went_on(self, head: int) -> bool:
+        """Whether it has sent more for a while behind this position."""
+        return hub().position.seq >= head + 30
 
     @staticmethod
     def heard(frame: list[Any]) -> list[int]:
@@ -56,27 +65,32 @@ class Broadcaster(Writer):
 class Tracker(Writer):
     """A member of the team's topic on another server, who tracks again all the time."""
 
-    table = "realtime_presence"
+    def __init__(self, team: int) -> None:
+        super().__init__(team)
+        # How far the log was numbered when it tracked.
+        self.after: dict[int, int] = {}
+        self.loop = asyncio.get_running_loop()
+        self.receive = hub().dispatcher.receive
 
     def write(self, number: int) -> None:
-        with transaction.atomic():
-            for n in range(number, number + 5):
-                known = PresenceMember.objects.filter(pk="another-1")
-                if not known.update(version=n + 1, meta={"n": n}):
-                    Registration("default", "another", Process.Kind.SERVER).renew(Report())
-                    PresenceMember.objects.create(
-                        id="another-1",
-                        process_id="another",
-                        topic=f"team:{self.team}",
-                        private=True,
-                        key="fidget",
-                        version=n + 1,
-                        meta={"n": n},
-                    )
+        for n in range(number, number + 5):
+            if n == 0:
+                Registration("default", "another", Process.Kind.SERVER).renew(Report())
+            meta = PresenceMeta("another-1", n + 1, "fidget", b'{"n":%d}' % n)
+            row = PresenceRow(meta, f"team:{self.team}", True)
+            new, changed = ([row], []) if n == 0 else ([], [row])
+            written = store.write("default", "another", n + 1, new, changed, [])
+            self.after[n] = written.seq
+            message = PresenceChanges(
+                "another", n, n + 1, [row.present], [], False, written.epoch, written.seq
+            )
+            self.loop.call_soon_threadsafe(self.receive, message)
 
-    @staticmethod
-    def number(new: dict[str, Any]) -> int:
-        return int(new["meta"]["n"])
+    def places(self) -> dict[int, int]:
+        return dict(self.after)
+
+    def went_on(self, head: int) -> bool:
+        return sum(seq >= head for seq in self.places().values()) >= 30
 
     @staticmethod
     def heard(frame: list[Any]) -> list[int]:
@@ -138,17 +152,15 @@ async def test_from_where_a_right_ends_nothing_comes_on_a_private_topic(
         revoked = await db(lambda: later.earliest("id").pk)
         ended = await auntil(lambda: db(lambda: WalEntry.objects.get(pk=revoked).seq), "numbering")
         head = await db(realtime.head)
-        while hub().position.seq < head + 30:
+        while not writer.went_on(head):
             await hears(all_)
     finally:
         writer.over.set()
         await asyncio.to_thread(writer.join)
     await everything_handed_out()
-    entries = await db(
-        lambda: list(WalEntry.objects.filter(table_name=writes.table).values_list("seq", "new"))
-    )
-    seq_of = {writer.number(json.loads(new)): seq for seq, new in entries}
-    assert max(seq_of.values()) > ended > min(seq_of.values())
+    seq_of = await db(writer.places)
+    # A presence is behind the entry that it names.
+    assert max(seq_of.values()) >= ended > min(seq_of.values())
     frames = await until_now(ada)
     heard = [n for f in frames if isinstance(f, list) for n in writer.heard(f)]
     assert all(seq_of[n] < ended for n in heard)

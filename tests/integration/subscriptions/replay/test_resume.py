@@ -17,9 +17,8 @@ from auth_rls.models import Policy
 from realtime.event_log import sequencer
 from realtime.event_log.distance import Distances
 from realtime.event_log.sequencer import Head
-from realtime.models import Message, PresenceMember, Process, WalEntry
+from realtime.models import Message, WalEntry
 from realtime.process.hub import hub
-from realtime.process.registry import Registration, Report
 from realtime.subscriptions.replay.bounds import ReplayBounds
 from realtime.subscriptions.request import Request
 from realtime.wal.head import read_head
@@ -186,21 +185,10 @@ async def test_more_events_than_the_limit_are_a_resync(behind: int, told: str) -
 
 
 def flood(count: int) -> None:
-    """Presence entries: as many of each kind as somebody who tracks all the time leaves."""
-    Registration("default", "p", Process.Kind.SERVER).renew(Report())
-    process = Process.objects.get(pk="p")
-    rows = [
-        PresenceMember(
-            id=f"m{n}", process=process, topic="t", private=False, key="k", version=1, meta={}
-        )
-        for n in range(count)
-    ]
-    PresenceMember.objects.bulk_create(rows)
-    PresenceMember.objects.update(version=2)
-    PresenceMember.objects.all().delete()
-    process.delete()
-    for number in range(3):
-        Message.objects.create(topic="t", event="e", payload=number)
+    """Stored broadcasts: entries that any client may cause, and that concern no row."""
+    Message.objects.bulk_create(
+        [Message(topic="t", event="e", payload=number) for number in range(3 * count)]
+    )
 
 
 def number_everything() -> None:
@@ -208,7 +196,7 @@ def number_everything() -> None:
         pass
 
 
-async def test_a_flood_of_presence_puts_no_cursor_out_of_reach() -> None:
+async def test_a_flood_of_broadcasts_puts_no_cursor_out_of_reach() -> None:
     server = Server(bounds=ReplayBounds(events=10))
     await server.start()
     await notes(1)

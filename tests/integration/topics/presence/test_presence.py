@@ -1,4 +1,4 @@
-"""Who is present: from a socket through the table and the log to everybody who watches."""
+"""Who is present: from a socket through the table and the bus to everybody who watches."""
 
 from __future__ import annotations
 
@@ -13,17 +13,24 @@ from django.db import connection, transaction
 from django.test import override_settings
 
 import realtime
-from realtime.event_log.event import DatabaseEvent
-from realtime.models import PresenceMember, Process
+from realtime.models import (
+    Message,
+    PresenceMember,
+    PresenceNumber,
+    Process,
+    WalEntry,
+    WalRelation,
+)
 from realtime.process import registry
 from realtime.process.heartbeat import HeartbeatTiming
 from realtime.process.hub import hub
 from realtime.session.channel import Channel
 from realtime.socket.topic_handler import TopicHandler
-from realtime.topics.presence import tracker
+from realtime.topics.presence import store, tracker
+from realtime.topics.presence.changes import PresenceChanges
+from realtime.topics.presence.known import KnownPresence
 from realtime.topics.presence.state import PresenceMeta
 from realtime.topics.presence.store import PresenceRow
-from realtime.topics.presence.tracker import PresenceTracker
 from realtime.wal import head
 from tests.support.socket_client import Client, db
 from tests.support.subscriptions import FakeSubscriber
@@ -233,19 +240,22 @@ async def test_the_rows_of_a_process_that_is_taken_for_dead_go_and_come_again(he
     assert await db(realtime.presence, "room") == {"ann": [{"n": 1}]}
 
 
+def elsewhere(number: int, *keys: str, process: str = "another") -> None:
+    """Another process writes these members, each as its only one, and tells nobody."""
+    registry.Registration("default", process, Process.Kind.SERVER).renew(registry.Report())
+    rows = [
+        PresenceRow(PresenceMeta(f"{process}-{key}", number, key, b'{"n":1}'), "room", False)
+        for key in keys
+    ]
+    store.write("default", process, number, rows, [], [], whole=True)
+
+
 async def test_rows_that_another_process_writes_are_told_here(here: Any) -> None:
     ann, _ = await here("ann")
 
-    def elsewhere() -> None:
-        registry.Registration("default", "another", Process.Kind.SERVER).renew(registry.Report())
-        PresenceMember.objects.create(
-            id="another-1", process_id="another", topic="room", private=False, key="bob",
-            version=1, meta={"n": 1},
-        )  # fmt: skip
-
-    await db(elsewhere)
+    await db(elsewhere, 1, "bob")
     told = await diff(ann)
-    assert told["joins"]["bob"]["metas"] == [{"phx_ref": "another-1.1", "n": 1}]
+    assert told["joins"]["bob"]["metas"] == [{"phx_ref": "another-bob.1", "n": 1}]
     await db(registry.Registration("default", "another", Process.Kind.SERVER).leave)
     assert metas((await diff(ann))["leaves"], "bob") == [{"n": 1}]
 
@@ -289,15 +299,19 @@ async def test_a_track_whose_change_was_missed_is_answered(
 ) -> None:
     ann, _ = await here("ann")
     bob, _ = await here("bob")
-    taken: list[DatabaseEvent] = []
+    taken: list[PresenceChanges] = []
 
-    def misses(self: PresenceTracker, event: DatabaseEvent) -> None:
-        taken.append(event)
+    def misses(self: KnownPresence, message: PresenceChanges) -> set[Any]:
+        taken.append(message)
         monkeypatch.undo()
         if missed == "by a fault of code":
             raise TypeError
+        return set()
 
-    monkeypatch.setattr(PresenceTracker, "take", misses)
+    # An empty log begins no other epoch.
+    await db(realtime.broadcast, "room", "e", {}, durable=True)
+    await bob.until(lambda f: f[3] == "broadcast")
+    monkeypatch.setattr(KnownPresence, "hear", misses)
     ref = await track(ann, {"n": 1})
     await auntil(lambda: taken, "the change of the table")
     if missed == "in a resync":
@@ -385,6 +399,101 @@ async def test_a_topic_nobody_watches_is_not_kept(here: Any) -> None:
     await ann.reply(await ann.push(TOPIC, "phx_leave", {}, join_ref="1"))
     assert len(hub().dispatcher.presence) == 0
     await auntil(lambda: not len(hub().presence))
+
+
+async def test_a_flood_of_presence_moves_neither_the_head_nor_the_log(here: Any) -> None:
+    await here("ann")
+
+    def log() -> tuple[int, int]:
+        return realtime.head(), WalEntry.objects.count()
+
+    before = await db(log)
+    answers: list[str | None] = []
+    for turn in range(20):
+        for number in range(50):
+            meta = PresenceMeta(f"flood-{number}", 0, f"m{number}", b'{"turn":%d}' % turn)
+            hub().presence.track(PresenceRow(meta, "room", False), answers.append)
+        await auntil(lambda turn=turn: len(answers) == 50 * (turn + 1), "all answers")
+    assert await db(PresenceMember.objects.count) == 50
+    for number in range(50):
+        hub().presence.untrack(f"flood-{number}", answers.append)
+    await auntil(lambda: len(answers) == 1_050, "all answers")
+    assert set(answers) == {None}
+    assert await db(log) == before
+    assert hub().position.seq == before[0]
+
+
+def _left_by_an_older_version() -> None:
+    Message.objects.create(topic="else", event="e", payload={})
+    like = WalEntry.objects.filter(table_name="realtime_message").latest("id")
+    relation = WalRelation.objects.get(pk=like.relation_id)
+    names = ("realtime_message", "realtime_presence")
+    relation.pk, relation.table_name = "older", names[1]
+    relation.definition = relation.definition.replace(*names).replace(like.relation_id, "older")
+    relation.save(force_insert=True)
+    like.pk, like.relation_id = None, "older"
+    like.save(force_insert=True)
+
+
+async def test_entries_of_presence_that_an_older_version_left_are_passed_over(here: Any) -> None:
+    ann, _ = await here("ann")
+    await db(_left_by_an_older_version)
+    await db(realtime.broadcast, "room", "e", {}, durable=True)
+    assert (await ann.receive())[3] == "broadcast"
+    assert (await ann.reply(await track(ann, {"n": 1})))["status"] == "ok"
+
+
+async def test_members_that_the_database_has_lost_are_written_again_and_nobody_is_told(
+    here: Any,
+) -> None:
+    bob, _ = await here("bob")
+    ann, _ = await here("ann")
+    await ann.reply(await track(ann, {"n": 1}))
+    assert list((await diff(bob))["joins"]) == ["ann"]
+
+    # As after a crash of PostgreSQL, which empties unlogged tables.
+    @transaction.atomic
+    def lose() -> None:
+        PresenceMember.objects.all().delete()
+        PresenceNumber.objects.all().delete()
+
+    await db(lose)
+    await auntil(lambda: db(PresenceMember.objects.exists), "the member")
+    assert await db(realtime.presence, "room") == {"ann": [{"n": 1}]}
+    assert await bob.silent()
+
+
+async def test_a_table_that_went_back_is_put_right(here: Any) -> None:
+    ann, _ = await here("ann")
+    await ann.reply(await track(ann, {"n": 1}))
+    process = hub().id
+
+    @transaction.atomic
+    def restore() -> None:
+        PresenceNumber.objects.filter(pk=process).update(number=0)
+        PresenceMember.objects.create(
+            id="left", process_id=process, topic="room", private=False, key="gone", version=1,
+            meta={},
+        )  # fmt: skip
+
+    await db(restore)
+    await auntil(lambda: db(lambda: list(realtime.presence("room")) == ["ann"]), "the truth")
+
+
+async def test_members_of_a_process_that_loses_its_numbers_stay_until_it_has_ended(
+    here: Any,
+) -> None:
+    ann, _ = await here("ann")
+    await db(elsewhere, 1, "bob")
+    assert list((await diff(ann))["joins"]) == ["bob"]
+    await db(PresenceMember.objects.all().delete)
+    await db(PresenceNumber.objects.all().delete)
+    # Found by a look, after which bob is still there.
+    await db(partial(elsewhere, process="third"), 1, "cleo")
+    told = await diff(ann)
+    assert (list(told["joins"]), list(told["leaves"])) == (["cleo"], [])
+    await db(registry.Registration("default", "another", Process.Kind.SERVER).leave)
+    assert list((await diff(ann))["leaves"]) == ["bob"]
 
 
 async def test_v1_is_told_in_its_own_shape(here: Any) -> None:

@@ -13,7 +13,7 @@ from django.db.utils import OperationalError
 
 from realtime.topics.presence import writer
 from realtime.topics.presence.state import PresenceMeta
-from realtime.topics.presence.store import PresenceRow
+from realtime.topics.presence.store import PresenceRow, RowsMissing, Written
 from realtime.topics.presence.tracker import PresenceTracker
 from realtime.topics.presence.writer import PresenceWriter
 from realtime.util.database_threads import close_connections
@@ -35,22 +35,28 @@ class Table:
         self,
         alias: str,
         process: str,
+        number: int,
         new: Collection[PresenceRow],
         changed: Collection[PresenceRow],
-        gone: Collection[str],
+        gone: Collection[PresenceRow],
         most: int | None,
-    ) -> list[str]:
+        whole: bool,
+    ) -> Written:
         self.writes += 1
         assert self.go.wait(PATIENCE_SECONDS)
+        if any(row.entry.id not in self.members for row in changed):
+            raise RowsMissing
+        if whole:
+            self.members.clear()
         if self.writes >= self.down_from:
             raise OperationalError("down")
         rows = [*new, *changed]
         if any(b"bad" in row.entry.meta for row in rows):
             raise ValueError("a value that cannot be stored")
         self.members.update((row.entry.id, row.entry.meta) for row in rows)
-        for id_ in gone:
-            self.members.pop(id_, None)
-        return []
+        for one in gone:
+            self.members.pop(one.entry.id, None)
+        return Written()
 
 
 @pytest.fixture
@@ -121,5 +127,33 @@ async def test_a_presence_that_follows_a_refused_one_is_written(
     presence.track(row("one", b'{"n":2}'), problems.append)
     table.go.set()
     await auntil(lambda: table.members == {"one": b'{"n":2}'}, "the later row")
-    (problem,) = problems
-    assert problem is not None
+    await auntil(lambda: len(problems) == 2, "both answers")
+    assert problems[0] is not None
+    assert problems[1] is None
+
+
+async def test_a_change_of_a_row_that_the_table_has_lost_is_written_with_all_others(
+    table: Table, presence: PresenceWriter
+) -> None:
+    answers: list[str | None] = []
+    for id_ in ("one", "two"):
+        presence.track(row(id_), answers.append)
+    await auntil(lambda: len(answers) == 2, "both answers")
+    table.members.clear()
+    presence.track(row("one", b'{"n":2}'), answers.append)
+    await auntil(lambda: len(answers) == 3, "the answer")
+    assert table.members == {"one": b'{"n":2}', "two": b'{"n":1}'}
+    assert answers == [None] * 3
+
+
+async def test_a_process_that_is_registered_anew_writes_all_of_its_rows(
+    table: Table, presence: PresenceWriter
+) -> None:
+    answers: list[str | None] = []
+    for id_ in ("one", "two"):
+        presence.track(row(id_), answers.append)
+    await auntil(lambda: len(answers) == 2, "both answers")
+    presence.untrack("two")
+    table.members = {"three": b"{}"}
+    presence.registered()
+    await auntil(lambda: table.members == {"one": b'{"n":1}'}, "the rows")
