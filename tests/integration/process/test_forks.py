@@ -59,11 +59,13 @@ def run(parent: str, child: str, after: str = "", layer: str = "") -> list[str]:
     return program.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_database_threads_work_in_a_child_of_a_process_that_used_them(wal: Any) -> None:
     look = "print(asyncio.run(in_database_thread(Note.objects.count)))"
     assert run(look, look) == ["0", "0", "0"]
 
 
+@pytest.mark.slow
 def test_a_fetch_of_keys_that_the_parent_began_is_begun_anew_in_a_child(wal: Any) -> None:
     parent = """
 began, go, parent = threading.Event(), threading.Event(), os.getpid()
@@ -82,6 +84,7 @@ began.wait()
     assert run(parent, child, "go.set()") == ["True", "True"]
 
 
+@pytest.mark.slow
 def test_a_child_of_a_server_is_no_server_itself(wal: Any) -> None:
     parent = """
 loop = asyncio.new_event_loop()
@@ -100,6 +103,7 @@ asyncio.run_coroutine_threadsafe(end(), loop).result()
     assert said == ["True", "False", "False"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(redis.missing()), reason="needs a Redis server")
 def test_parent_and_children_broadcast_over_redis_in_turns(wal: Any, tmp_path: Path) -> None:
     parent = 'realtime.broadcast("room", "said", {"n": 0})'

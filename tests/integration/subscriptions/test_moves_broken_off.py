@@ -76,6 +76,7 @@ async def _all_listening(server: Server, people: list[Any]) -> list[FakeSubscrib
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["comes", "goes"])
 async def test_wherever_a_move_of_sets_breaks_off_a_resync_leaves_what_a_new_process_has(
     people: list[Any], change: str

@@ -218,9 +218,13 @@ async def test_a_right_to_be_present_that_is_lost_while_the_state_is_read_does_n
     for right in (may_track, may_send):
         right.enabled = False
         await db(right.save)
+
+    async def may_not_send() -> bool:
+        reply = await send(client)
+        return reply["status"] == "error" and "permissions" in reply["response"]["reason"]
+
     # The right that was taken last shows that the other is gone.
-    while (await send(client))["status"] == "ok":
-        pass
+    await auntil(may_not_send, "the loss of the right to send", every=0.05)
     go.set()
     assert "do not have permissions to track" in (await client.reply(ref))["response"]["reason"]
     assert not await db(PresenceMember.objects.exists)

@@ -33,6 +33,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_site_builds_strictly_with_every_page_and_a_search(site: Path) -> None:
     for page in (ROOT / "docs").rglob("*.md"):
         path = page.relative_to(ROOT / "docs")
@@ -42,6 +43,7 @@ def test_the_site_builds_strictly_with_every_page_and_a_search(site: Path) -> No
     assert (site / "search" / "search_index.json").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_a_page_loads_nothing_from_another_host(site: Path) -> None:
     loads = re.compile(r"<(?:script|img|iframe|link)\b[^>]*?(?:src|href)=\"?(?:https?:)?//[^\s>]*")
     for page in site.rglob("*.html"):
@@ -49,6 +51,7 @@ def test_a_page_loads_nothing_from_another_host(site: Path) -> None:
         assert found == [], page.name
 
 
+@pytest.mark.slow
 def test_llms_txt_names_every_page_of_the_navigation_and_is_up_to_date(site: Path) -> None:
     written = runpy.run_path(str(ROOT / "scripts" / "llms.py"))["text"]()
     assert (site / "llms.txt").read_text() == written, "run scripts/llms.py"

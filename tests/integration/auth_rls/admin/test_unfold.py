@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.support.processes import ROOT
 from tests.support.python import run
 
@@ -46,6 +48,7 @@ for path, text in (
 """
 
 
+@pytest.mark.slow
 def test_the_pages_are_there(tmp_path: Path) -> None:
     (tmp_path / "unfold_settings.py").write_text(SETTINGS)
     paths = os.pathsep.join([str(tmp_path), str(ROOT)])
