@@ -6,8 +6,8 @@ written at a fixed rate while they run, in windows of some seconds:
 
 * idle: no row; trickle: one row a second, so that the tailer looks as often as under load;
 * small: transactions of one row that no subscription matches; large: of many such rows;
-* matching: the large ones again, with rows that some subscriptions of every server match, each with
-  a frame of its own.
+* matching: with a fifth of the rows, which some subscriptions of every server match, each with a
+  frame of its own.
 
 From trickle, small and large follows what a batch costs, and what an event within it (see
 benchmarks/windows.py): CPU time of a server, of Redis, of the tailer and of PostgreSQL, and bytes
@@ -50,7 +50,11 @@ LAYERS = ("pubsub", "core")
 SETTLING = 2.0
 # Between two looks whether every server has everything.
 _LOOK = 0.05
-_STARTING = 120.0
+_CATCHING_UP = 120.0
+# Batches a second that all servers together get at most, so that one machine keeps up.
+_MOST_BATCHES = 400.0
+# The matching windows have fewer rows, because each makes many frames.
+_FEWER = 5
 # The counters, and by what a growth is multiplied to become microseconds or bytes.
 COUNTERS = {
     "server_us": 1e6,
@@ -143,6 +147,7 @@ class World:
             self.servers // processes + (n < self.servers % processes) for n in range(processes)
         ]
         self.subscription_kb = 0.0
+        self.servers_per_process = self.servers / processes
         for start in range(0, processes, 4):
             # A few at a time, so that each is ready while others begin.
             some = [ServerProcess(n, self._arguments, env) for n in counts[start : start + 4]]
@@ -199,18 +204,26 @@ class World:
         return rows / (time.monotonic() - began)
 
     def _until_all_have_all(self) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + _CATCHING_UP
         while True:
             done = [one for answer in self._answers() for one in answer["servers"]]
             if all(one["events"] >= self._written for one in done):
                 frames = self._matched * self._arguments.matches
-                wrong = [one for one in done if one["frames"] != frames]
-                if wrong or any(one["events"] != self._written for one in done):
-                    raise Failed(f"{self._written} changes, {frames} frames: {wrong or done}")
+                for one in done:
+                    if one["frames"] != frames or one["events"] != self._written:
+                        raise Failed(f"{self._written} changes, {frames} frames, and got {one}")
                 return
             if time.monotonic() > deadline:
-                raise Failed(f"{self._written} changes, and after {PATIENCE:g} s {done}")
+                fewest = min(one["events"] for one in done)
+                raise Failed(
+                    f"{self._written} changes, and after {_CATCHING_UP:g} s a server has {fewest}:"
+                    " the machine does not keep up; take fewer --servers or --transactions"
+                )
             time.sleep(_LOOK)
+
+    def row_bytes(self) -> float:
+        """The image of the newest row."""
+        return float(self._answers()[0]["servers"][0]["row_bytes"])
 
     def _answers(self) -> list[dict[str, Any]]:
         for process in self._processes:
@@ -266,13 +279,18 @@ def world(servers: int, folder: Path, layer: str, arguments: argparse.Namespace)
 
 def figures_of(world: World, arguments: argparse.Namespace) -> dict[str, float]:
     """The figures of one round."""
-    many, rate, seconds = arguments.rows, arguments.transactions, arguments.seconds
+    many, seconds = arguments.rows, arguments.seconds
+    # The same for every number of servers, because a batch costs more after a longer pause.
+    rate = min(arguments.transactions, _MOST_BATCHES / max(arguments.servers))
     idle = world.window(0, 0, UNMATCHED, seconds)
     trickle = world.window(1, 1, UNMATCHED, seconds)
     small = world.window(rate, 1, UNMATCHED, seconds)
     large = world.window(rate, many, UNMATCHED, seconds)
-    matching = world.window(rate, many, MATCHED, seconds)
-    found: dict[str, float] = {"subscription_kb": world.subscription_kb}
+    matching = world.window(rate, max(2, many // _FEWER), MATCHED, seconds)
+    found: dict[str, float] = {
+        "subscription_kb": world.subscription_kb,
+        "servers_per_process": world.servers_per_process,
+    }
     for name, unit in COUNTERS.items():
         of = share(name, trickle, small, large)
         # Of one server, where all of them were counted together.
@@ -288,6 +306,8 @@ def figures_of(world: World, arguments: argparse.Namespace) -> dict[str, float]:
         + unmatched.event / world.servers * matching.events
     )
     found["server_us_match"] = rest * 1e6 / (matching.events * arguments.matches)
+    found["frame_bytes"] = matching.grown["frame_bytes"] / matching.grown["frames"]
+    found["row_bytes"] = world.row_bytes()
     found["healed"] = sum(one.grown["healed"] for one in (trickle, small, large, matching))
     return found
 
@@ -368,8 +388,10 @@ def main() -> None:
     parser.add_argument("--layers", nargs="+", choices=LAYERS, default=list(LAYERS))
     parser.add_argument("--subscriptions", type=int, default=1_000, help="of each server")
     parser.add_argument("--matches", type=int, default=10, help="of each server, where some match")
-    parser.add_argument("--transactions", type=float, default=20.0, help="a second")
-    parser.add_argument("--rows", type=int, default=20, help="of a large transaction")
+    parser.add_argument(
+        "--transactions", type=float, default=20.0, help="a second, fewer with many servers"
+    )
+    parser.add_argument("--rows", type=int, default=50, help="of a large transaction")
     parser.add_argument("--bytes", type=int, default=100, help="of the text of a row")
     parser.add_argument("--catch-up", type=int, default=20_000, help="rows written at once")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each window")

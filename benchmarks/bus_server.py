@@ -1,8 +1,9 @@
 """What the bus costs a server process: dispatchers with subscriptions and without sockets.
 
-Run as a program, for `benchmarks.bus`: DISPATCHERS SUBSCRIPTIONS MATCHES. Each dispatcher has its
-own end of the bus and its own head monitor, as a server process has. It says as JSON what a
-subscription takes, and then for each line that it reads what it has done so far.
+Run as a program, for `benchmarks.bus`: DISPATCHERS SUBSCRIPTIONS MATCHES, of which the last is how
+many subscriptions get the rows that match. Each dispatcher has its own end of the bus and its own
+head monitor, as a server process has. It says as JSON what a subscription takes, and then for each
+line that it reads what it has done so far.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import gc
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import django
@@ -39,19 +41,17 @@ class BusServer:
         self._bus = Bus(settings.CHANNEL_LAYER, self.dispatcher.receive, counters)
         self._channels: list[FakeChannel] = []
 
-    async def start(self, subscriptions: int, matches: int) -> None:
-        """Join the bus, then subscribe so many channels, each with a filter of its own; the first
-        `matches` of them get the rows that match."""
-        from auth_rls import Subject
-
+    async def start(self) -> None:
+        """Join the bus."""
         await self._bus.join()
         await self.dispatcher.start(self._bus)
 
-        def filter_of(number: int) -> str:
-            return f"score=eq.{MATCHED if number < matches else number}"
+    async def subscribe(self, count: int, filter_of: Callable[[int], str]) -> None:
+        """Subscribe so many channels more, each with the filter of its number."""
+        from auth_rls import Subject
 
-        subjects = [Subject.service()] * subscriptions
-        self._channels = await joined(self.dispatcher, subjects, filter_of, TABLE)
+        subjects = [Subject.service()] * count
+        self._channels += await joined(self.dispatcher, subjects, filter_of, TABLE)
 
     async def stop(self) -> None:
         await self.dispatcher.stop()
@@ -60,11 +60,14 @@ class BusServer:
     @property
     def done(self) -> dict[str, int]:
         """Counts since the start."""
-        counters = self.dispatcher.counters
+        counters, log = self.dispatcher.counters, self.dispatcher.log
         return {
             "batches": counters.heard,
             "events": counters.events,
             "frames": sum(channel.frames for channel in self._channels),
+            "frame_bytes": sum(channel.bytes for channel in self._channels),
+            # Of the newest change.
+            "row_bytes": sum(event.size for event in log.since(log.seq - 1) or ()),
             "healed": counters.healed_events,
         }
 
@@ -74,12 +77,17 @@ async def serve(dispatchers: int, subscriptions: int, matches: int) -> None:
     from realtime.util.database_threads import close_connections
 
     servers = [BusServer() for _ in range(dispatchers)]
+    for server in servers:
+        await server.start()
+        await server.subscribe(matches, lambda number: f"score=eq.{MATCHED}")
+    # The first ones make what all others share.
+    others = subscriptions - matches
     gc.collect()
     before = resident_mb()
     for server in servers:
-        await server.start(subscriptions, matches)
+        await server.subscribe(others, lambda number: f"score=eq.{number}")
     gc.collect()
-    grown = (resident_mb() - before) * 1024 / max(1, dispatchers * subscriptions)
+    grown = (resident_mb() - before) * 1024 / max(1, dispatchers * others)
     # As FanoutProtocol does in a server with many sockets.
     gc.freeze()
     say({"subscription_kb": grown})

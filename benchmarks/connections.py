@@ -27,7 +27,14 @@ from pathlib import Path
 
 from benchmarks.chart import Panel, groups
 from benchmarks.contestants import HEARTBEAT, SHOWN, RunningServer, bare, join, ours
-from benchmarks.programs import Failed, Load, Unavailable, compile_c, memory_kilobytes
+from benchmarks.programs import (
+    Failed,
+    Load,
+    Unavailable,
+    compile_c,
+    cpu_seconds,
+    memory_kilobytes,
+)
 from benchmarks.pulse import Pulse
 from benchmarks.report import Comparison, add_options, conclude, ratios, say, spread, table
 from benchmarks.rounds import Round
@@ -40,6 +47,8 @@ GOALS = {"above_bare_kb": 30.0, "message_ms": 250.0, "herd_heartbeat_p99_ms": 10
 SAID = {
     "connect_s": ("connected and joined, s", 1),
     "bare_connect_s": ("a bare server: connected, s", 1),
+    "join_cpu_us": ("CPU of a connection with its join, µs", 0),
+    "process_mb": ("memory of the process before, MB", 0),
     "above_bare_kb": ("memory of a socket above a bare server's, KB", 1),
     "bare_memory_kb": ("a bare server's own, KB", 1),
     "message_ms": ("one message to all, ms", 0),
@@ -47,6 +56,7 @@ SAID = {
     "heartbeat_ms": ("heartbeat answered, median, ms", 1),
     "heartbeat_p99_ms": ("heartbeat answered, 99 %, ms", 1),
     "heartbeat_worst_ms": ("heartbeat answered, worst, ms", 1),
+    "heartbeat_cpu_us": ("CPU of a heartbeat, µs", 0),
     "rejoin_s": ("all gone and back in, s", 1),
     "resumed_s": ("and with what they missed, s", 1),
     "herd_heartbeat_p99_ms": ("meanwhile, another's heartbeat, 99 %, ms", 1),
@@ -63,6 +73,13 @@ def grown(running: RunningServer, load: Load, sockets: int) -> tuple[float, floa
     seconds = load.connect()
     time.sleep(_SETTLING)
     return seconds, (memory_kilobytes(running.pid) - before) / sockets
+
+
+def at_rest(running: RunningServer) -> float:
+    """CPU seconds of a second in which clients do nothing."""
+    used, began = cpu_seconds(running.pid), time.monotonic()
+    time.sleep(_SETTLING)
+    return (cpu_seconds(running.pid) - used) / (time.monotonic() - began)
 
 
 def alone(kind: str, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
@@ -84,9 +101,15 @@ def whole(kind: str, folder: Path, arguments: argparse.Namespace) -> dict[str, f
             # The first socket starts the hub, whose memory is not to be counted.
             first = Load(compile_c("load", folder.parent), running.endpoint, 1)
             first.connect()
+            process = memory_kilobytes(running.pid)
+            used = cpu_seconds(running.pid)
             seconds, kilobytes = grown(running, load, sockets)
+            joining = cpu_seconds(running.pid) - used
             first.close()
+            resting = at_rest(running)
+            used, began = cpu_seconds(running.pid), time.monotonic()
             median, high, worst = load.beat(arguments.heartbeat, HEARTBEAT)
+            beating = cpu_seconds(running.pid) - used - resting * (time.monotonic() - began)
             round_ = Round(running, load, arguments)
             messages = [took for took, _ in round_.broadcasts(arguments.messages)]
             rows = [took for took, _ in round_.rows(arguments.messages, 1)]
@@ -97,12 +120,15 @@ def whole(kind: str, folder: Path, arguments: argparse.Namespace) -> dict[str, f
             load.close()
     return {
         "connect_s": seconds,
+        "join_cpu_us": 1e6 * joining / sockets,
+        "process_mb": process / 1024,
         "memory_kb": kilobytes,
         "message_ms": 1_000 * statistics.median(messages),
         "row_ms": 1_000 * statistics.median(rows),
         "heartbeat_ms": median,
         "heartbeat_p99_ms": high,
         "heartbeat_worst_ms": worst,
+        "heartbeat_cpu_us": 1e6 * max(0.0, beating) / sockets,
         "rejoin_s": again,
         "resumed_s": resumed,
         "herd_heartbeat_p99_ms": high_back,

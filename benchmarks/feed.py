@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import TYPE_CHECKING, Any
 
 from django.core.management import call_command
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class FakeChannel:
-    """A channel that counts its frames."""
+    """A channel that counts its frames and their bytes."""
 
     def __init__(self, number: int) -> None:
         from realtime.protocol.change_frame import ChangeFrame
@@ -29,14 +29,15 @@ class FakeChannel:
         self.topic = f"realtime:{number}"
         self.version = Version.V2
         self.change_frame = ChangeFrame.BINDINGS
-        self.frames = 0
+        self.frames = self.bytes = 0
         # It takes its frames itself, each by itself.
         self.outlet, self.direct = self, None
         # A connection of its own.
         self.connection = self
 
-    def put(self, frame: object) -> None:
+    def put(self, frame: Sized) -> None:
         self.frames += 1
+        self.bytes += len(frame)
 
     async def writable(self) -> None:
         return

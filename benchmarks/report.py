@@ -188,6 +188,8 @@ def record(
         if name not in ("json", "chart") and value is not None
     }
     return {
+        # The module that was run: python -m benchmarks.NAME.
+        "benchmark": Path(sys.argv[0]).stem,
         "machine": machine(),
         "arguments": given,
         "results": results,
