@@ -282,9 +282,12 @@ def _binding(item: dict[str, Any], index: int, taken: dict[int, bytes], unread: 
     if schema is None:
         schema = ANY if table is None else "public"
     rest = [item.get(key) for key in ("select", "since", "snapshot", "live")]
-    parameters = (event, schema, table or ANY, filter_, *rest)
+    named = (event, schema, table or ANY, filter_)
+    # The id is that of the same binding without a place to begin at: clients that come back, each
+    # with its own cursor, get the same frames as those who joined without one.
+    wanted = binding_id(*named, rest[0], None, None, rest[3])
     return Binding(
-        id=free_id(taken, binding_id(*parameters), _encode(parameters)),
+        id=free_id(taken, wanted, _encode((*named, *rest))),
         event=event,
         schema=schema,
         table=table or ANY,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any, Generic, TypeVar
 
 from realtime.util.payer_queue import Payer, PayerQueue
@@ -20,27 +21,35 @@ T = TypeVar("T")
 class _Request(Generic[T]):
     """Work that waits, and the future of its result."""
 
-    __slots__ = ("result", "work")
+    __slots__ = ("_context", "_work", "result")
 
     def __init__(self, work: Callable[[], T]) -> None:
-        self.work = work
+        self._work = work
+        self._context = copy_context()
         self.result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
     def run(self) -> None:
+        """Do the work, unless nobody waits for it."""
+        if self.result.done():
+            return
         try:
-            done = self.work()
+            done = self._context.run(self._work)
         except Exception as error:
-            self.result.set_exception(error)
+            if not self.result.done():
+                self.result.set_exception(error)
         else:
-            self.result.set_result(done)
+            # The work may have cancelled the task that waits for it.
+            if not self.result.done():
+                self.result.set_result(done)
 
 
 class LoopShare:
-    """Work for about `seconds` in an iteration of the loop, measured by `clock`. A single piece of
-    work is not interrupted, so each should take less."""
+    """Work for about `seconds` in an iteration of the loop. A single piece of work is not
+    interrupted, so each should take less. The clock counts processor time as a rule, since waiting
+    for the processor is no fault of a payer's."""
 
     def __init__(
-        self, seconds: float = SLICE_SECONDS, clock: Callable[[], float] = time.perf_counter
+        self, seconds: float = SLICE_SECONDS, clock: Callable[[], float] = time.thread_time
     ) -> None:
         self._seconds = seconds
         self._clock = clock
@@ -48,6 +57,16 @@ class LoopShare:
         # Seconds of work since other tasks last ran.
         self._spent = 0.0
         self._scheduled = False
+
+    @property
+    def open(self) -> bool:
+        """Whether work may be done at once and without `run`, if `spend` is told of it."""
+        return self._spent < self._seconds and not self._queue.waiting
+
+    def spend(self, seconds: float) -> None:
+        """Work was done while the share was open. It is charged to nobody."""
+        self._spent += seconds
+        self._schedule()
 
     async def run(self, payer: Payer, work: Callable[[], T]) -> T:
         """The result of `work`, which is called at once or in a later slice and does not await.
@@ -72,8 +91,7 @@ class LoopShare:
 
     def _charge(self, account: str, seconds: float) -> None:
         self._queue.finish(account, seconds)
-        self._spent += seconds
-        self._schedule()
+        self.spend(seconds)
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -87,6 +105,5 @@ class LoopShare:
         while self._spent < self._seconds and (taken := self._queue.take()) is not None:
             account, request = taken
             began = self._clock()
-            if not request.result.done():
-                request.run()
+            request.run()
             self._charge(account, self._clock() - began)

@@ -30,6 +30,7 @@ from realtime.subscriptions.rebinding import Rhythm
 from realtime.subscriptions.replay.bounds import ReplayBounds
 from realtime.subscriptions.request import Request
 from realtime.topics.rights import TopicRights
+from realtime.util.counters import Counters
 from tests.support.socket_client import db
 from tests.support.waiting import auntil
 
@@ -122,10 +123,12 @@ class Server:
     ) -> None:
         self.log = EventLog(ring)
         self.reader = LogReader("default", self.log)
+        self.counters = Counters()
         self.subscriptions = SubscriptionManager(
             self.log,
             self.reader,
             AccessWatch("default"),
+            self.counters,
             bounds=bounds or ReplayBounds(),
             rhythm=rhythm or Rhythm(),
         )

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from realtime.delivery.inbound import ReadingShare, payer_of, reading_share
+from realtime.delivery.inbound import payer_of, reading_share
+from realtime.util.loop_share import LoopShare
 from realtime.util.payer_queue import Payer
 
 
@@ -19,7 +20,7 @@ def work(seconds: float, order: list[str], label: str) -> None:
 
 
 async def test_who_has_read_little_comes_before_those_who_read_much() -> None:
-    share, order = ReadingShare(), list[str]()
+    share, order = LoopShare(), list[str]()
 
     async def read(address: str, number: int) -> None:
         payer = Payer(address, str(number))
@@ -34,7 +35,7 @@ async def test_who_has_read_little_comes_before_those_who_read_much() -> None:
 
 
 async def test_who_comes_and_goes_passes_nobody_who_waits() -> None:
-    share, order = ReadingShare(), list[str]()
+    share, order = LoopShare(), list[str]()
 
     async def again_and_again() -> None:
         for _ in range(100):
@@ -49,7 +50,7 @@ async def test_who_comes_and_goes_passes_nobody_who_waits() -> None:
 
 
 async def test_much_small_work_is_done_in_one_iteration_of_the_loop() -> None:
-    share, order = ReadingShare(60.0), list[str]()
+    share, order = LoopShare(60.0), list[str]()
     waiting = [
         asyncio.create_task(share.run(Payer(f"a{n % 3}", str(n)), lambda: work(0, order, "x")))
         for n in range(100)
@@ -61,7 +62,7 @@ async def test_much_small_work_is_done_in_one_iteration_of_the_loop() -> None:
 
 
 async def test_within_the_budget_nobody_waits_and_beyond_it_all_do_for_one_iteration() -> None:
-    share = ReadingShare(1.0)
+    share = LoopShare(1.0)
     share.spend(0.5)
     assert share.open
     share.spend(0.5)
@@ -71,18 +72,21 @@ async def test_within_the_budget_nobody_waits_and_beyond_it_all_do_for_one_itera
 
 
 async def test_what_the_work_raises_is_raised_and_others_go_on() -> None:
-    share, order = ReadingShare(), list[str]()
+    share, order = LoopShare(), list[str]()
 
     def failing() -> None:
         raise ValueError("wrong")
 
     with pytest.raises(ValueError, match="wrong"):
         await share.run(Payer("a", "1"), failing)
+    # The first leaves no time in this iteration, so that the next one waits.
+    first = asyncio.create_task(share.run(Payer("a", "1"), lambda: work(0.006, order, "first")))
     given_up = asyncio.create_task(share.run(Payer("a", "1"), lambda: order.append("given up")))
     await asyncio.sleep(0)
     given_up.cancel()
     await share.run(Payer("a", "2"), lambda: order.append("after"))
-    assert order == ["after"]
+    await first
+    assert order == ["first", "after"]
 
 
 async def test_connections_without_an_address_are_each_by_itself() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from random import Random
 from typing import Any
 
 import pytest
@@ -125,6 +126,89 @@ async def test_replays_of_one_range_read_the_table_once() -> None:
         20 - number % 5 for number in range(40)
     ]
     assert len(reads) == 1
+
+
+@pytest.mark.parametrize("ring", [1, 1_000])
+async def test_a_missed_change_is_encoded_once_for_all_who_come_back_alike(ring: int) -> None:
+    server = Server(ring)
+    await server.start()
+    await notes(30)
+    await server.feed()
+    subscribers = [FakeSubscriber(str(number)) for number in range(40)]
+    await asyncio.gather(
+        *(
+            server.subscriptions.add(
+                subscriber,
+                Request(Subject.service(), bindings(since=server.log.seq - 10 - number)),
+            )
+            for number, subscriber in enumerate(subscribers[:20])
+        ),
+        *(
+            server.subscriptions.add(
+                subscriber, Request(Subject.service(), bindings(since=server.log.seq - 5))
+            )
+            for subscriber in subscribers[20:]
+        ),
+    )
+    await auntil(lambda: not any(map(server.channels.replaying, subscribers)))
+    assert [len(subscriber.frames) for subscriber in subscribers] == [
+        *(10 + number for number in range(20)),
+        *[5] * 20,
+    ]
+    assert server.counters.frames_out == sum(len(each.frames) for each in subscribers)
+    assert server.counters.encoded == 29
+
+
+async def test_subjects_who_come_back_at_once_get_each_what_it_would_get_alone(
+    people: list[Any],
+) -> None:
+    team, ada, bob = people
+    await db(lambda: Member.objects.create(team=team, user=ada.user))
+    server = Server()
+    await server.start()
+    begin = server.log.seq
+    await db(
+        Note.objects.bulk_create,
+        [Note(title="ab"[number % 2], team=team if number % 3 else None) for number in range(24)],
+    )
+    await server.feed()
+
+    def change() -> None:
+        for note in Note.objects.filter(title="a")[:6]:
+            note.team = None if note.team else team
+            note.save()
+        Note.objects.filter(title="b")[3].delete()
+
+    await db(change)
+    await server.feed()
+    choice = Random(7)
+    asked: list[tuple[Subject, dict[str, Any]]] = [
+        (
+            choice.choice([ada, bob, Subject.service(), Subject.anonymous()]),
+            {
+                "since": choice.randint(begin, server.log.seq),
+                **choice.choice([{}, {"filter": "title=eq.a"}, {"filter": "title=eq.b"}]),
+                **choice.choice([{}, {"event": "UPDATE"}, {"select": ["title"]}]),
+            },
+        )
+        for _ in range(60)
+    ]
+    subscribers = [FakeSubscriber(str(number)) for number in range(len(asked))]
+    await asyncio.gather(
+        *(
+            server.subscriptions.add(subscriber, Request(subject, bindings(**binding)))
+            for subscriber, (subject, binding) in zip(subscribers, asked, strict=True)
+        )
+    )
+    await auntil(lambda: not any(map(server.channels.replaying, subscribers)))
+    for subscriber, (subject, binding) in zip(subscribers, asked, strict=True):
+        alone = Server()
+        await alone.start()
+        single = await alone.resumed(subject=subject, **binding)
+        assert subscriber.frames == single.frames
+        assert subject.role != "anon" or not subscriber.frames
+    assert {len(subscriber.frames) for subscriber in subscribers} != {0}
+    assert server.counters.encoded < server.counters.frames_out
 
 
 async def test_a_block_of_the_log_that_was_read_serves_those_who_come_later_too() -> None:

@@ -99,6 +99,16 @@ def test_equal_bindings_share_an_id_and_others_do_not() -> None:
     assert len({first.id, other.id, live.id}) == 3
 
 
+def test_where_a_binding_begins_is_not_in_its_id_unless_a_channel_has_several() -> None:
+    plain = on_table()
+    for begins in ({"since": 5}, {"since": "e:7"}, {"snapshot": True}, {"snapshot": {"limit": 3}}):
+        assert on_table(**begins).id == plain.id
+    found = bindings(
+        *({"table": "t", "event": "*", **more} for more in ({"since": 5}, {"since": 6}, {}))
+    )
+    assert len({each.id for each in found}) == 3
+
+
 def test_an_id_is_the_same_in_every_process() -> None:
     assert binding_id("INSERT", "public", "t", None) == 22_297_173
 
