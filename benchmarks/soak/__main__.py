@@ -243,14 +243,18 @@ class Run:
     async def _watch(self, seconds: float) -> None:
         """Measure until so many seconds have passed; say a line now and then."""
         pause = min(10.0, max(2.0, seconds / 120))
-        last = await asyncio.to_thread(self._sample)
+        last = sample = await asyncio.to_thread(self._sample)
         written = received = 0
         self._took.clear()
-        while last.at < seconds:
-            await asyncio.sleep(min(pause, max(0.0, seconds - last.at)))
+        while sample.at < seconds:
+            await asyncio.sleep(min(pause, max(0.1, seconds - sample.at)))
             sample = await asyncio.to_thread(self._sample)
             self.samples.append(sample)
-            if sample.at - last.at < min(LINE_SECONDS, seconds) - pause / 2:
+            least = LINE_SECONDS - pause / 2
+            if sample.at >= seconds:
+                # The end has a line of its own, unless another one has just been.
+                least = LINE_SECONDS / 2 if self.minutes else 0.0
+            if sample.at - last.at < least:
                 continue
             took, self._took = self._took, []
             more = self._ledger.written - written, self.received - received
