@@ -314,6 +314,32 @@ class Message(models.Model):
         return f"{self.event} to {self.topic}"
 
 
+class PassingBroadcast(models.Model):
+    """A broadcast on its way to the servers, of a process that no channel layer connects with them.
+    See `realtime.topics.passing`."""
+
+    number = models.BigAutoField(primary_key=True)
+    mark = models.CharField(max_length=32, help_text="By which servers know that they have had it")
+    topic = models.TextField()
+    private = models.BooleanField()
+    event = models.TextField()
+    payload = models.BinaryField()
+    encoding = models.SmallIntegerField(help_text="1 for JSON, 0 for bytes")
+    user_id = models.TextField(blank=True)
+    sent_at = models.DateTimeField(db_default=Now())
+
+    in_fixtures = NotInFixtures()
+    objects = models.Manager()
+
+    class Meta:
+        db_table = "realtime_passing"
+        verbose_name = "passing broadcast"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.event} to {self.topic}"
+
+
 class PresenceMember(models.Model):
     """One presence in a topic: that of one channel of one socket, which a server process has.
 

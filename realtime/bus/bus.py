@@ -25,7 +25,7 @@ from channels.layers import InMemoryChannelLayer, get_channel_layer
 
 from realtime.bus.layers import let_go, own_layer
 from realtime.event_log.batch import Batch
-from realtime.topics.broadcast import BroadcastBatch
+from realtime.topics.broadcast import BroadcastBatch, PassingBatch
 from realtime.topics.presence.changes import PresenceChanges, PresenceEnded
 from realtime.util.counters import Counters
 from realtime.util.outage_log import OutageLog
@@ -68,7 +68,7 @@ class LayerDown(ConnectionError):
     """The channel layer does not answer; the message was not sent."""
 
 
-Message = Batch | BroadcastBatch | PresenceChanges | PresenceEnded
+Message = Batch | BroadcastBatch | PassingBatch | PresenceChanges | PresenceEnded
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Message | Probe).decode
 _PROBE = _encode(Probe())

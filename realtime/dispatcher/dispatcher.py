@@ -33,7 +33,7 @@ from realtime.subscriptions.manager import SubscriptionManager
 from realtime.subscriptions.rebinding import Rhythm
 from realtime.subscriptions.replay.bounds import ReplayBounds
 from realtime.subscriptions.subscriber import Subscriber
-from realtime.topics.broadcast import Broadcast, BroadcastBatch
+from realtime.topics.broadcast import Broadcast, BroadcastBatch, PassingBatch, RecentMarks
 from realtime.topics.frames import of_broadcast
 from realtime.topics.listeners import TopicListeners
 from realtime.topics.presence.changes import PresenceChanges, PresenceEnded
@@ -109,6 +109,7 @@ class Dispatcher:
         self._broadcasts: FairQueue[Broadcast] = FairQueue(
             _INBOX.broadcasts, _INBOX.broadcasts_of_topic
         )
+        self._marks = RecentMarks()
         self._news = asyncio.Event()
         self._waiting_rows = 0
         # While an event is being delivered, the position before it.
@@ -178,6 +179,8 @@ class Dispatcher:
     def receive(self, message: Message) -> None:
         """Take a message from the bus. When too many entries wait, the log is read instead; a
         broadcast is dropped when too many of its topic wait."""
+        if isinstance(message, PassingBatch):
+            message = self._marks.fresh(message, time.monotonic())
         if isinstance(message, BroadcastBatch):
             for broadcast in message.broadcasts:
                 if not self.topics.has_listeners(broadcast.topic, broadcast.private):

@@ -34,6 +34,6 @@ MINE = " AND term = %s AND leader = %s"
 
 LOOK = """
 SELECT epoch, seq, commit_us, epoch_us, term, leader, lease_until_us - {now}, {snapshot}, {waiting},
-    stamp, {writer}, seen
+    EXISTS (SELECT 1 FROM realtime_passing), stamp, {writer}, seen
 FROM realtime_head WHERE id = 1
 """

@@ -34,12 +34,13 @@ def number(connection: BaseDatabaseWrapper, limit: int = BATCH) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The state of the log at one moment: its head, the lease of its leader, and whether entries
-    wait for a number."""
+    """The state of the log at one moment: its head, the lease of its leader, whether entries
+    wait for a number, and whether there are passing broadcasts beside the log."""
 
     head: Head
     lease: LeaseState
     waiting: bool
+    passing: bool = False
 
 
 class _HeadBehind(Exception):
@@ -84,7 +85,7 @@ class Sequencer:
         if row is None:
             read_head(connection)
             return self.look(connection)
-        found = HeadRow(Head(*row[:4]), *row[9:])
+        found = HeadRow(Head(*row[:4]), *row[10:])
         if not found.is_own(connection):
             disown(connection, found.head)
             numbering.forget()
@@ -95,7 +96,7 @@ class Sequencer:
             self._epoch = found.head.epoch
             return self.look(connection)
         self._epoch = found.head.epoch
-        look = Look(found.head, LeaseState(Claim(row[4], row[5]), row[6]), bool(row[8]))
+        look = Look(found.head, LeaseState(Claim(row[4], row[5]), row[6]), *map(bool, row[8:10]))
         if row[7] is not None:
             if numbering.went_back(row[7]):
                 numbering.forget()

@@ -51,7 +51,9 @@ class Tailer:
 
     `publish` is called in order, from this thread, with each batch; what it raises is logged once
     per outage and otherwise ignored. `on_role` is called from this thread when the tailer begins to
-    lead or to stand by. `follow`: publish what others numbered also while standing by.
+    lead or to stand by. `follow`: publish what others numbered also while standing by. `passing`
+    is called from this thread while there are passing broadcasts, with whether this tailer leads;
+    it returns whether any was new.
     """
 
     def __init__(
@@ -62,11 +64,13 @@ class Tailer:
         *,
         follow: bool = True,
         on_role: Callable[[Role], None] | None = None,
+        passing: Callable[[BaseDatabaseWrapper, bool], bool] | None = None,
     ) -> None:
         self._alias = alias
         self._interval = interval
         self._publish = publish
         self._follow = follow
+        self._passing = passing
         self._stop = threading.Event()
         self._leadership = Leadership(on_role)
         self._sequencer = Sequencer()
@@ -180,6 +184,8 @@ class Tailer:
             if leading and not led and not self._follow:
                 # The last leader may have numbered entries and ended before publishing them.
                 self._send(Batch(look.head.epoch, look.head.seq, [], []))
+            if look.passing and self._passing is not None:
+                worked = self._passing(connection, leading) or worked
             # Entries wait for another leader: look again even if the file does not change.
             self._undecided = look.waiting and not leading
             if self._stop.is_set() or not look.waiting or not leading:

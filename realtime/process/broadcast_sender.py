@@ -3,7 +3,7 @@
 A server process has a `ServerSender`, which its hub starts and which also sends what clients
 broadcast. In any other process a background thread with its own event loop sends, so that the
 caller needs none. Where no layer reaches the servers (another process, with an in-memory layer), or
-threads are green and cannot have an event loop of their own, the broadcast goes through the log.
+threads are green and cannot have an event loop of their own, the broadcast goes through a table.
 
 `realtime.dispatcher.dispatcher` takes broadcasts from the bus, and gives them to sockets.
 """
@@ -22,7 +22,7 @@ from realtime import conf
 from realtime.bus.bus import Bus, LayerDown
 from realtime.bus.layers import reaches_others
 from realtime.topics.broadcast import Broadcast, BroadcastBatch, in_batches
-from realtime.topics.stored import store, store_async
+from realtime.topics.passing import put, put_async
 from realtime.util.counters import Counters
 from realtime.util.fair_queue import FairQueue
 from realtime.util.green_threads import green
@@ -44,7 +44,7 @@ async def send(*messages: Broadcast) -> None:
     and TooManyWaiting."""
     route = _route()
     if route is None:
-        await store_async(*messages, kept=False)
+        await put_async(*messages)
     elif (future := route(messages)) is not None:
         await asyncio.wait_for(asyncio.wrap_future(future), _SEND_SECONDS)
 
@@ -65,7 +65,7 @@ Future = Any  # concurrent.futures.Future[None]
 
 def _route() -> Callable[[Sequence[Broadcast]], Future | None] | None:
     """The function that sends broadcasts from this process; None if they must go through the
-    log."""
+    table."""
     server = server_sender()
     if server is not None:
         return server.put_from_any_thread
@@ -82,7 +82,7 @@ def send_now(message: Broadcast, *, quietly: bool) -> None:
     try:
         route = _route()
         if route is None:
-            store(message, kept=False)
+            put(message)
         elif (future := route([message])) is not None and not on_a_loop():
             future.result(_SEND_SECONDS)
     except Exception as error:

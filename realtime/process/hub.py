@@ -22,6 +22,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from auth_rls.subjects.subject import SERVICE_ROLE, Subject
 from realtime import conf
 from realtime.bus.bus import Bus
+from realtime.bus.layers import reaches_others
 from realtime.delivery.outbox import Outbox
 from realtime.dispatcher.dispatcher import Dispatcher
 from realtime.event_log import sequencer
@@ -40,6 +41,8 @@ from realtime.process.shutdown import StopSignal
 from realtime.session.quotas import QuotaChain, Quotas, Rates
 from realtime.subscriptions.replay.bounds import ReplayBounds
 from realtime.subscriptions.subscriber import Subscriber
+from realtime.topics.broadcast import PassingBatch
+from realtime.topics.passing import PassingReader
 from realtime.topics.presence.changes import PresenceEnded
 from realtime.topics.presence.writer import PresenceWriter
 from realtime.util import full_collections
@@ -49,6 +52,8 @@ from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
 logger = logging.getLogger("realtime.hub")
 
 _PUBLISH_SECONDS = 10.0
+# Between two looks at broadcasts of other processes, where no tailer looks for this one.
+_PASSING_SECONDS = 0.25
 _STOP_SECONDS = 10.0
 
 # A graceful stop. Clients reconnect about a second after they were closed, so the closes are
@@ -92,6 +97,9 @@ class Hub:
         )
         #: Sends the broadcasts of this process.
         self.broadcasts = ServerSender(self.bus, self.dispatcher.receive, self.counters)
+        self._shares = reaches_others(settings.CHANNEL_LAYER)
+        #: Broadcasts of processes that no layer connects with this one.
+        self._passing = PassingReader(self._publish, shared=self._shares)
         # Long ranges of the log are read by a worker where one runs.
         self.remote = RemoteReader(self.dispatcher.reader, self._alias, settings.CHANNEL_LAYER)
         self.dispatcher.reader.deep = self.remote.from_table
@@ -120,6 +128,7 @@ class Hub:
         )
         self._present: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self.numbering = NumberingMonitor(self._alias)
         #: Whether something comes of the tables that are subscribed to.
         self.capture = CaptureMonitor(
@@ -203,12 +212,15 @@ class Hub:
                 return
             # The bus first: batches that come while the head is read wait in the inbox.
             await self.bus.join()
-            if self.embedded:
-                await in_database_thread(self._number_backlog)
+            await in_database_thread(self._begin_log)
             await self.dispatcher.start(self.bus)
             self.broadcasts.start()
             if self.embedded:
                 self._start_tailer()
+            elif not self._shares:
+                # The tailer runs elsewhere, and nothing that it publishes comes here.
+                work = self._look_at_passing()
+                self._looking = asyncio.create_task(work, name="rowcast-passing")
             self._present = asyncio.create_task(self.presence.run(), name="rowcast-present")
             self._keeper = asyncio.create_task(
                 heartbeat.keep(
@@ -223,7 +235,11 @@ class Hub:
             self.loop_monitor.start()
             self._started = True
 
-    def _number_backlog(self) -> None:
+    def _begin_log(self) -> None:
+        if not self._shares:
+            self._passing.begin(connections[self._alias])
+        if not self.embedded:
+            return
         # Waiting entries were committed before any channel here subscribed. They are numbered now,
         # so that the first subscription begins after them and does not get them as new changes.
         while sequencer.number(connections[self._alias]):
@@ -264,7 +280,7 @@ class Hub:
             self._followed.cancel()
             await asyncio.gather(self._followed, return_exceptions=True)
         # The row last: its presence rows are deleted with it.
-        for task in (self._present, self._keeper):
+        for task in (self._looking, self._present, self._keeper):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
@@ -287,12 +303,25 @@ class Hub:
         self.presence.untrack(subscriber.id)
 
     def _start_tailer(self) -> None:
-        self._tailer = Tailer(self._alias, self._settings.POLL_INTERVAL, self._publish)
+        self._tailer = Tailer(
+            self._alias,
+            self._settings.POLL_INTERVAL,
+            self._publish,
+            passing=self._passing.look,
+        )
         # A daemon thread: numbering is a transaction, so a server need not wait for it to end.
         self._thread = threading.Thread(target=self._tailer.run, name="rowcast-tailer", daemon=True)
         self._thread.start()
 
-    def _publish(self, batch: Batch) -> None:
+    async def _look_at_passing(self) -> None:
+        while True:
+            with contextlib.suppress(*DATABASE_ERRORS):  # which the monitor of the head logs
+                await in_database_thread(
+                    lambda: self._passing.look(connections[self._alias], False)
+                )
+            await asyncio.sleep(_PASSING_SECONDS)
+
+    def _publish(self, batch: Batch | PassingBatch) -> None:
         # Waits, so that batches keep their order and a failure is noticed.
         future = asyncio.run_coroutine_threadsafe(self.bus.publish(batch), self._loop)
         future.result(_PUBLISH_SECONDS)

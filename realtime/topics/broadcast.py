@@ -55,6 +55,33 @@ class BroadcastBatch(msgspec.Struct, frozen=True, array_like=True, tag="casts"):
     broadcasts: list[Broadcast]
 
 
+class PassingBatch(msgspec.Struct, frozen=True, array_like=True, tag="passing"):
+    """Broadcasts of `realtime.topics.passing`, each with its mark: a batch may come twice."""
+
+    marks: list[str]
+    broadcasts: list[Broadcast]
+
+
+class RecentMarks:
+    """The marks that came lately. `seconds` after it came, a mark may be forgotten."""
+
+    def __init__(self, seconds: float = 300.0) -> None:
+        self._seconds = seconds
+        # In the order they came.
+        self._came: dict[str, float] = {}
+
+    def fresh(self, batch: PassingBatch, now: float) -> BroadcastBatch:
+        """The broadcasts of a batch that come for the first time. `now` is in seconds."""
+        while self._came and now - self._came[first := next(iter(self._came))] > self._seconds:
+            del self._came[first]
+        found = []
+        for mark, broadcast in zip(batch.marks, batch.broadcasts, strict=False):
+            if mark not in self._came:
+                self._came[mark] = now
+                found.append(broadcast)
+        return BroadcastBatch(found)
+
+
 def with_sender(payload: bytes, private: bool, user_id: str) -> bytes:
     """The payload of a text frame with the sender's `user_id` in its `meta` if the topic is
     private. Values that a client wrote under a name of the server are removed.

@@ -89,25 +89,23 @@ def _broadcast(topic: str, row: Mapping[str, Any]) -> Broadcast:
     )
 
 
-async def store_async(*messages: Broadcast, kept: bool = True) -> None:
+async def store_async(*messages: Broadcast) -> None:
     """`store` for async callers, in the thread that may have a transaction of theirs."""
-    await sync_to_async(store, thread_sensitive=True)(*messages, kept=kept)
+    await sync_to_async(store, thread_sensitive=True)(*messages)
 
 
-def store(*messages: Broadcast, kept: bool = True) -> None:
-    """Write broadcasts to the log, in the open transaction or in one of their own.
-
-    With `kept` False the rows are deleted at once, and only the log entries stay. Raises ValueError
-    for a message without a topic, and what the database raises.
-    """
+def store(*messages: Broadcast) -> None:
+    """Write broadcasts to the log, in the open transaction or in one of their own. Raises
+    ValueError for a message without a topic, and what the database raises."""
     if any(message.topic == _CONTROL for message in messages):
         raise ValueError("a broadcast has a topic")
     with transaction.atomic(using=conf.current().DATABASE):
         for message in messages:
-            _store(message, kept)
+            _store(message, kept=True)
 
 
 def _store(message: Broadcast, kept: bool) -> None:
+    """With `kept` False the row is deleted at once, and only its log entry stays."""
     alias = conf.current().DATABASE
     binary = message.encoding == Encoding.BINARY
     named = {"id": message.id} if message.id else {}

@@ -23,6 +23,7 @@ def connect(sender: Any) -> None:
     for model in (
         own.LogHead,
         own.Message,
+        own.PassingBroadcast,
         own.PresenceMember,
         own.PresenceNumber,
         own.Process,

@@ -28,7 +28,8 @@ def deploy(base: BaseDatabase, redis: Redis, tmp_path: Path) -> Iterator[Callabl
 
     def make(*kinds: str, layer: str = "pubsub", **realtime: Any) -> Deployment:
         made.append(Deployment(tmp_path, base.database(), redis, layer, realtime))
-        made[-1].start(*kinds)
+        # On an in-memory layer each server tails the log itself.
+        made[-1].start(*kinds, tailers=0 if layer == "memory" else 1)
         return made[-1]
 
     yield make
@@ -73,7 +74,7 @@ async def test_the_members_of_a_server_that_ends_leave_and_nobody_else(
         assert "goes" not in state.payload
 
 
-@pytest.mark.parametrize("layer", ["core", "pubsub"])
+@pytest.mark.parametrize("layer", ["core", "pubsub", "memory"])
 async def test_python_in_another_process_reaches_the_clients_of_every_server(
     deploy: Any, layer: str
 ) -> None:
@@ -94,6 +95,7 @@ async def test_python_in_another_process_reaches_the_clients_of_every_server(
                 for durable in (False, True)
             ]
             assert ["meta" in frame.payload for frame in heard] == [False, True]
+            assert sum(frame.event == "broadcast" for frame in peer.frames) == 2
     finally:
         for peer in peers:
             await peer.close()

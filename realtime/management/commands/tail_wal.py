@@ -23,6 +23,8 @@ from realtime.event_log.leadership import Role
 from realtime.event_log.sequencer import Look, Sequencer
 from realtime.event_log.tailer import Tailer
 from realtime.process import heartbeat
+from realtime.topics.broadcast import PassingBatch
+from realtime.topics.passing import PassingReader
 from realtime.util.database_threads import close_connections
 
 # Less than a lease, so that a leader keeps it although the layer does not answer.
@@ -71,13 +73,15 @@ class Command(BaseCommand):
             self._say_role(role)
             loop.call_soon_threadsafe(ready.set)
 
+        publish = _publisher(bus, loop)
         tailer = Tailer(
             settings.DATABASE,
             settings.POLL_INTERVAL,
-            _publisher(bus, loop),
+            publish,
             # The leader publishes for all servers; a standby would send every batch a second time.
             follow=False,
             on_role=on_role,
+            passing=PassingReader(publish, shared=True).look,
         )
         if settings.embedded and self._verbosity:
             self.stderr.write(
@@ -129,8 +133,8 @@ def _ignore(message: Message) -> None:
     """This process has no subscribers."""
 
 
-def _publisher(bus: Bus, loop: asyncio.AbstractEventLoop) -> Callable[[Batch], None]:
-    def publish(batch: Batch) -> None:
+def _publisher(bus: Bus, loop: asyncio.AbstractEventLoop) -> Callable[[Batch | PassingBatch], None]:
+    def publish(batch: Batch | PassingBatch) -> None:
         future = asyncio.run_coroutine_threadsafe(bus.publish(batch), loop)
         try:
             future.result(_PUBLISH_SECONDS)
