@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import arrival, database_wal, numbering
-from benchmarks.capture import CAPTURED, PLAIN, capture
+from benchmarks.capture import CAPTURED, PLAIN, capture, goal_of
 from benchmarks.chart import Panel, bars, groups, spans
 from benchmarks.databases import VENDORS, url_of
 from benchmarks.report import Comparison, add_options, conclude, ratios, say, spread, table
@@ -54,7 +54,7 @@ def measure_capture(arguments: argparse.Namespace) -> dict[str, dict[str, list[f
     import django
 
     django.setup()
-    return capture(arguments.rounds, arguments.single, arguments.bulk)
+    return capture(arguments.rounds, arguments.single, arguments.bulk, arguments.many)
 
 
 def measure_numbering(arguments: argparse.Namespace) -> dict[str, list[float]]:
@@ -148,7 +148,13 @@ def tables(found: Found, vendor: str) -> None:
 
 def compared(found: Found, vendor: str) -> list[Comparison]:
     comparisons = [
-        Comparison(f"time, {vendor}, {name}", CAPTURED, PLAIN, ratios(took[CAPTURED], took[PLAIN]))
+        Comparison(
+            f"time, {vendor}, {name}",
+            CAPTURED,
+            PLAIN,
+            ratios(took[CAPTURED], took[PLAIN]),
+            goal_of(name) if vendor == VENDORS["postgresql"] else None,
+        )
         for name, took in found.get("capture", {}).items()
     ]
     if "numbering" in found:
@@ -215,6 +221,7 @@ def main() -> None:
     parser.add_argument("--server", choices=("daphne", "uvicorn"), default="daphne")
     parser.add_argument("--single", type=int, default=300, help="rows of the single writes")
     parser.add_argument("--bulk", type=int, default=5_000, help="rows of the bulk writes")
+    parser.add_argument("--many", type=int, default=20_000, help="rows of the one INSERT of many")
     parser.add_argument(
         "--entries", type=int, default=100_000, help="changes to number, a multiple of 4,000"
     )

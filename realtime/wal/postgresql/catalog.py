@@ -57,8 +57,10 @@ SELECT wanted.name, n.nspname, c.relname,
     OR EXISTS (SELECT FROM pg_subscription_rel AS s WHERE s.srrelid = c.oid)
     OR EXISTS (
         SELECT FROM pg_trigger AS t
-        -- AFTER ROW, and neither a foreign key's nor ours
-        WHERE t.tgrelid = c.oid AND t.tgtype & 67 = 1 AND NOT t.tgisinternal
+        -- AFTER: for each row, or for statements that delete or update; neither a foreign key's
+        -- nor ours
+        WHERE t.tgrelid = c.oid AND t.tgtype & 66 = 0 AND t.tgtype & 25 <> 0
+        AND NOT t.tgisinternal
         AND NOT starts_with(t.tgname, '{postgresql.PREFIX}')
     ),
     ARRAY(SELECT a.attname::text FROM pg_attribute AS a
@@ -68,7 +70,10 @@ SELECT wanted.name, n.nspname, c.relname,
     ARRAY(SELECT CASE WHEN a.attgenerated = 'v' THEN pg_get_expr(d.adbin, d.adrelid) END
         FROM pg_attribute AS a
         LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
+    CASE WHEN c.relkind = 'r' AND NOT c.relispartition
+        AND NOT EXISTS (SELECT FROM pg_inherits AS i WHERE c.oid IN (i.inhrelid, i.inhparent))
+        THEN c.relnatts + 1 END
 FROM ({_PLACES}) AS wanted
 JOIN pg_class AS c ON c.oid = wanted.captured AND c.relkind IN ('r', 'p')
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -125,13 +130,15 @@ class Patience:
 @dataclass(frozen=True, slots=True)
 class _Table:
     """A table as the database has it. `types`: columns and their types, in order; `virtual`:
-    those that are computed when they are read, and how."""
+    those that are computed when they are read, and how; `next_column`: see `TriggerFunctionSql`.
+    """
 
     schema: str
     name: str
     level: Level
     types: Mapping[str, str]
     virtual: Mapping[str, str]
+    next_column: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +161,11 @@ class PostgresqlCatalog:
         quoted = [self._connection.ops.quote_name(table) for table in tables]
         with self._connection.cursor() as cursor:
             cursor.execute(_TABLES, [list(tables), quoted])
-            for name, schema, table, by_row, columns, types, how in cursor.fetchall():
+            for name, schema, table, by_row, columns, types, how, following in cursor.fetchall():
                 level = Level.ROW if by_row else Level.STATEMENT
                 known = dict(zip(columns, types, strict=True))
                 virtual = {c: sql for c, sql in zip(columns, how, strict=True) if sql is not None}
-                self._tables[name] = _Table(schema, table, level, known, virtual)
+                self._tables[name] = _Table(schema, table, level, known, virtual, following)
         return {name: table.types for name, table in self._tables.items()}
 
     def kinds(self, tables: Collection[str]) -> Mapping[str, str]:
@@ -289,6 +296,7 @@ class PostgresqlCatalog:
             zone=self._connection.timezone_name,
             level=table.level,
             home=table.schema,
+            next_column=table.next_column,
         )
 
     def _drop_function(self, name: str) -> tuple[str, ...]:

@@ -6,9 +6,14 @@ column where a missing one would fail the user's write: should the table have ch
 migration that is half done), the image is made from what the row has, until the next `reconcile`.
 
 INSERT has a statement trigger with a transition table, which takes less than half the time in bulk,
-wherever that is exact (see `Level`). UPDATE and DELETE have row triggers: only they see what an
-UPDATE made of which row, and the DELETE of a row before a new one of that key when a single
-statement does both.
+wherever that is exact (see `Level`). UPDATE and DELETE have row triggers: a statement may take away
+a row and make another one of its key, and only row triggers fire in the order of the changes.
+Statement triggers fire when their part of the statement has ended, which for a DELETE in WITH may
+be after the INSERT that reads from it, and a MERGE fires those of INSERT first. Row triggers fire
+before any statement trigger, so what leaves a key is in the log before what takes it.
+
+What a write costs is above all the parts of the expressions, which PostgreSQL prepares for each
+transaction anew. So a row is printed by one call of row_to_json() where it can be.
 """
 
 from __future__ import annotations
@@ -21,7 +26,15 @@ from dataclasses import dataclass, field
 
 from auth_rls.predicates.kinds import Kind
 from realtime.wal.entry import ColumnInfo, Relation
-from realtime.wal.postgresql.values import cell, concat, or_null, plain, quote_name, quote_text
+from realtime.wal.postgresql.values import (
+    as_json_value,
+    cell,
+    concat,
+    or_null,
+    plain,
+    quote_name,
+    quote_text,
+)
 
 # Triggers fire in the order of their names. Ours come first, so that what another trigger writes
 # about a row stands in the log after the change that set it off.
@@ -35,9 +48,10 @@ _ROW = 1
 _TYPES = {"INSERT": 4, "UPDATE": 16, "DELETE": 8, "TRUNCATE": 32}
 _TXID = "pg_current_xact_id()::text::bigint"
 _COLUMNS = "(op, pk_text, old, new, relation_id, txid, captured_us, actor)"
+_NOW_US = "(extract(epoch from clock_timestamp()) * 1000000)::bigint"
 # The actor: a setting of the transaction, which any writer may leave unset.
 ACTOR_SETTING = "rowcast.actor"
-_ACTOR = f"(SELECT nullif(current_setting('{ACTOR_SETTING}', true), ''))"
+_ACTOR = f"nullif(current_setting('{ACTOR_SETTING}', true), '')"
 
 
 class Level(enum.StrEnum):
@@ -45,9 +59,9 @@ class Level(enum.StrEnum):
 
     ROW where a statement trigger would not do: a partitioned table and whatever inherits (a write
     to a part fires no statement trigger of the whole), a table that a logical replication writes to
-    (it fires row triggers only), and a table with other AFTER ROW triggers: they run before any
-    statement trigger, so what they write about the same rows would stand in the log before the
-    INSERT itself.
+    (it fires row triggers only), and a table with other AFTER triggers, for each row or for
+    UPDATE and DELETE statements: they may run before the statement trigger of an INSERT, so what
+    they write about the same rows would stand in the log before the INSERT itself.
     """
 
     ROW = "ROW"
@@ -72,6 +86,10 @@ class RowTrigger:
     sql: tuple[str, ...]
 
 
+def _lines(statements: Sequence[str]) -> str:
+    return "\n            ".join(statements)
+
+
 def function_name(schema: str, table: str) -> str:
     """The name of a table's function: readable, unlike any other table's, and short enough."""
     name = (
@@ -91,7 +109,9 @@ class TriggerFunctionSql:
     `types` gives the type of every column of the table, `virtual` the expression of those that are
     computed when they are read, which no trigger is given. `whole`: no column is left out.
     `table` and `wal` are the table and the log as a statement names them, `home` is the table's
-    schema by its name, `zone` the time zone of moments without one.
+    schema by its name, `zone` the time zone of moments without one. `next_column` is the number
+    that a new column of the table would get, None where parts of the table have columns of their
+    own.
     """
 
     relation: Relation
@@ -103,6 +123,7 @@ class TriggerFunctionSql:
     zone: str = "UTC"
     level: Level = Level.STATEMENT
     home: str = "public"
+    next_column: int | None = None
 
     def image(self, row: str) -> str:
         """An expression that gives the row as a JSON object, in column order."""
@@ -112,13 +133,48 @@ class TriggerFunctionSql:
             parts += [quote_text(lead), self._cell(column, row)]
         return concat([*parts, "'}'"])
 
-    def probe(self, row: str) -> str:
+    def _probes(self, row: str) -> list[str]:
         """Expressions that fail where the image would, and cost less: to_json() takes any type."""
         parts = []
         for column in self.relation.columns:
             c, value = f"{row}.{quote_name(column.name)}", self._cell(column, row)
             parts.append(c if value == or_null(plain(c)) else value)
-        return ", ".join(parts)
+        return parts
+
+    def _images(self, row: str) -> str:
+        """Joined with the rows `row` of a FROM, it has row_to_json() print the image of each."""
+        parts = (
+            f"{as_json_value(column, self._value(column, row), self._type(column), self.zone)}"
+            f" AS {quote_name(column.name)}"
+            for column in self.relation.columns
+        )
+        return f"CROSS JOIN LATERAL (SELECT {', '.join(parts)}) AS rowcast_image"
+
+    @property
+    def _prints_itself(self) -> bool:
+        """Whether row_to_json() of a row is its image."""
+        columns = self.relation.columns
+        return (
+            self.next_column is not None
+            and [column.name for column in columns] == list(self.types)
+            and all(self._cell(c, "r") == or_null(plain(self._value(c, "r"))) for c in columns)
+        )
+
+    def _row_image(self, row: str) -> str:
+        return f"row_to_json({row})::text" if self._prints_itself else self.image(row)
+
+    def _test(self, row: str) -> str:
+        """Statements that fail where the row prints itself and has not the columns that it had."""
+        if not self._prints_itself:
+            return ""
+        names = [f"{row}.{quote_name(column.name)}" for column in self.relation.columns]
+        # A function takes at most 100 arguments.
+        parts = (names[at : at + 100] for at in range(0, len(names), 100))
+        there = " + ".join(f"num_nulls({', '.join(part)})" for part in parts)
+        added = f"has_column_privilege(TG_RELID, {self.next_column}::smallint, 'SELECT')"
+        return f"""IF {there} < 0 OR {added} IS NOT NULL THEN
+                RAISE EXCEPTION 'a column was added';
+            END IF;"""
 
     def key_text(self, row: str) -> str:
         """An expression for the row's key as people write it; a JSON array where composite."""
@@ -132,12 +188,17 @@ class TriggerFunctionSql:
         return "concat('[', " + ", ',', ".join(cells) + ", ']')"
 
     def _cell(self, column: ColumnInfo, row: str) -> str:
-        c = f"{row}.{quote_name(column.name)}"
-        if column.name in self.virtual:
-            stored = (quote_name(name) for name in self.types if name not in self.virtual)
-            given = ", ".join(f"{row}.{name} AS {name}" for name in stored)
-            c = f"(SELECT {self.virtual[column.name]} FROM (SELECT {given}) AS rowcast_row)"
-        return cell(column, c, self.types.get(column.name, ""), self.zone)
+        return cell(column, self._value(column, row), self._type(column), self.zone)
+
+    def _value(self, column: ColumnInfo, row: str) -> str:
+        if column.name not in self.virtual:
+            return f"{row}.{quote_name(column.name)}"
+        stored = (quote_name(name) for name in self.types if name not in self.virtual)
+        given = ", ".join(f"{row}.{name} AS {name}" for name in stored)
+        return f"(SELECT {self.virtual[column.name]} FROM (SELECT {given}) AS rowcast_row)"
+
+    def _type(self, column: ColumnInfo) -> str:
+        return self.types.get(column.name, "")
 
     def _names(self, names: Sequence[str]) -> str:
         return f"ARRAY[{', '.join(map(quote_text, names))}]::text[]"
@@ -209,21 +270,17 @@ class TriggerFunctionSql:
         # A column may be called as anything here is. Columns are always named with their row, and
         # variables with the block's label. What is left are the names within the expression of a
         # virtual column: columns, as the directive says.
-        same = (
-            ""
-            if self.whole
-            else "    IF rowcast.before = rowcast.after THEN RETURN NULL; END IF;\n"
-        )
         return f"""
 #variable_conflict use_column
 -- {"; ".join(self.settings)}
 <<rowcast>>
 DECLARE
-    op text := TG_OP;
-    us bigint := extract(epoch from clock_timestamp()) * 1000000;
+    key text;
     before text;
     after text;
-    key text;
+    tx bigint;
+    us bigint := {_NOW_US};
+    who text := {_ACTOR};
 BEGIN
     -- A copy of the schema may bring its triggers along: its rows are not this table's. A part of
     -- a partitioned table may be in any schema.
@@ -233,54 +290,68 @@ BEGIN
             WHERE c.oid = pg_partition_root(TG_RELID) AND n.nspname = {quote_text(self.home)}
         ) THEN RETURN NULL; END IF;
     END IF;
-    IF TG_OP = 'TRUNCATE' THEN
-        {self._write()};
-        RETURN NULL;
+    IF TG_OP = 'UPDATE' THEN
+        {self._row("UPDATE", "NEW", {"before": "OLD", "after": "NEW"})}
+    ELSIF TG_OP = 'DELETE' THEN
+        {self._row("DELETE", "OLD", {"before": "OLD"})}
+    ELSIF TG_OP = 'TRUNCATE' THEN
+        {self._write("TRUNCATE")}
+    ELSIF TG_LEVEL = 'ROW' THEN
+        {self._row("INSERT", "NEW", {"after": "NEW"})}
+    ELSE
+        {self._rows()}
     END IF;
-    IF TG_LEVEL = 'STATEMENT' THEN
-        BEGIN
-            -- Only a test, and nothing is written: each of the statements of a transaction
-            -- would be a subtransaction of it.
-            PERFORM {self.probe("r")} FROM rowcast_new AS r LIMIT 0;
-        EXCEPTION WHEN OTHERS THEN
-            {self._write(self.spare_key("r"), "NULL", self.spare_image("r"))}
-            FROM rowcast_new AS r;
-            RETURN NULL;
-        END;
-        {self._write(self.key_text("r"), "NULL", self.image("r"))}
-        FROM rowcast_new AS r;
-        RETURN NULL;
-    END IF;
-    BEGIN
-        IF TG_OP <> 'INSERT' THEN
-            rowcast.key := {self.key_text("OLD")};
-            rowcast.before := {self.image("OLD")};
-        END IF;
-        IF TG_OP <> 'DELETE' THEN
-            rowcast.key := {self.key_text("NEW")};
-            rowcast.after := {self.image("NEW")};
-        END IF;
-    EXCEPTION WHEN OTHERS THEN
-        IF TG_OP <> 'INSERT' THEN
-            rowcast.key := {self.spare_key("OLD")};
-            rowcast.before := {self.spare_image("OLD")};
-        END IF;
-        IF TG_OP <> 'DELETE' THEN
-            rowcast.key := {self.spare_key("NEW")};
-            rowcast.after := {self.spare_image("NEW")};
-        END IF;
-    END;
-{same}    {self._write("rowcast.key", "rowcast.before", "rowcast.after")};
     RETURN NULL;
 END
 """
 
-    def _write(self, key: str = "NULL", old: str = "NULL", new: str = "NULL") -> str:
-        """The beginning of a statement that writes to the log."""
+    def _row(self, op: str, row: str, images: Mapping[str, str]) -> str:
+        """Statements that write the entry of a row. `images`: the rows of the variables."""
+        # Values are assigned one by one, and the statement that writes has nothing to compute:
+        # PostgreSQL prepares it for each row, and an assignment for each transaction.
+        spare = [f"rowcast.{name} := {self.spare_image(of)};" for name, of in images.items()]
+        exact = [f"rowcast.{name} := {self._row_image(of)};" for name, of in images.items()]
+        same = "IF rowcast.before = rowcast.after THEN RETURN NULL; END IF;"
+        return f"""BEGIN
+            rowcast.key := {self.key_text(row)};
+            {_lines(exact)}
+            {self._test(row)}
+        EXCEPTION WHEN OTHERS THEN
+            rowcast.key := {self.spare_key(row)};
+            {_lines(spare)}
+        END;
+        {same if op == "UPDATE" and not self.whole else ""}
+        {self._write(op)}"""
+
+    def _rows(self) -> str:
+        """Statements that write the entries of the rows of an INSERT."""
+        return f"""BEGIN
+            -- Only a test, and nothing is written: each of the statements of a transaction
+            -- would be a subtransaction of it.
+            PERFORM {", ".join(self._probes("r"))} FROM rowcast_new AS r LIMIT 0;
+        EXCEPTION WHEN OTHERS THEN
+            {self._write_rows(self.spare_key("r"), self.spare_image("r"))}
+            FROM rowcast_new AS r;
+            RETURN NULL;
+        END;
+        {self._write_rows(self.key_text("r"), "row_to_json(rowcast_image.*)::text")}
+        FROM rowcast_new AS r {self._images("r")};"""
+
+    def _write(self, op: str) -> str:
+        """Statements that write one entry to the log."""
+        values = (
+            f"'{op}', rowcast.key, rowcast.before, rowcast.after, {quote_text(self.relation.id)}"
+        )
+        return f"""rowcast.tx := {_TXID};
+        INSERT INTO {self.wal} {_COLUMNS}
+        VALUES ({values}, rowcast.tx, rowcast.us, rowcast.who);"""
+
+    def _write_rows(self, key: str, new: str) -> str:
+        """The beginning of a statement that writes an entry for each row of a FROM."""
         # As a subquery the transaction's id is asked for once, and by a statement that concerned
         # no row not at all: asking gives the transaction one.
-        fixed = f"{quote_text(self.relation.id)}, (SELECT {_TXID}), rowcast.us, {_ACTOR}"
-        return f"INSERT INTO {self.wal} {_COLUMNS} SELECT rowcast.op, {key}, {old}, {new}, {fixed}"
+        fixed = f"{quote_text(self.relation.id)}, (SELECT {_TXID}), rowcast.us, rowcast.who"
+        return f"INSERT INTO {self.wal} {_COLUMNS} SELECT 'INSERT', {key}, NULL, {new}, {fixed}"
 
     # --- the triggers -------------------------------------------------------------------------
 

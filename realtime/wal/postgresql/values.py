@@ -80,6 +80,15 @@ def _inet(c: str) -> str:
     )
 
 
+def as_json_value(column: ColumnInfo, c: str, type_: str, zone: str) -> str:
+    """An expression that row_to_json() prints as `cell` does."""
+    if column.kind is Kind.FLOAT and type_ == "double precision":
+        return f"{c} + 0"
+    if (value := cell(column, c, type_, zone)) == or_null(plain(c)):
+        return c
+    return f"({value})::json"
+
+
 def cell(column: ColumnInfo, c: str, type_: str, zone: str) -> str:
     """An expression that gives the value of `c` (such as `NEW."price"`) as JSON text, never NULL.
 
