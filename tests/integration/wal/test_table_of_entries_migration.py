@@ -11,7 +11,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from realtime.event_log import sequencer
 from realtime.event_log.table import read_rows
-from realtime.models import WalEntry
+from realtime.models import WalEntry, WalRelation
 from realtime.wal import triggers
 from realtime.wal.head import read_head
 from tests.support.captured_models import changes
@@ -35,14 +35,44 @@ def names() -> list[str]:
         return [name for (name,) in cursor.fetchall()]
 
 
+# As the older version wrote its functions.
+OLD_FUNCTION = """
+CREATE OR REPLACE FUNCTION rowcast_zoo_note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path TO pg_catalog, pg_temp AS $rowcast$
+#variable_conflict use_column
+<<rowcast>>
+DECLARE
+    op text := TG_OP;
+    us bigint := extract(epoch from clock_timestamp()) * 1000000;
+BEGIN
+    IF TG_LEVEL = 'STATEMENT' THEN
+        {insert} SELECT 'zoo_note', rowcast.op, r."id"::text, NULL, row_to_json(r)::text, {fixed}
+        FROM rowcast_new AS r;
+    ELSIF TG_OP = 'DELETE' THEN
+        {insert} SELECT 'zoo_note', rowcast.op, OLD."id"::text, row_to_json(OLD), NULL, {fixed};
+    ELSE
+        {insert} SELECT  'zoo_note', rowcast.op, NEW."id"::text, row_to_json(OLD),
+            row_to_json(NEW), {fixed};
+    END IF;
+    RETURN NULL;
+END
+$rowcast$
+"""
+INSERT = (
+    'INSERT INTO public."realtime_wal"'
+    " (table_name, op, pk_text, old, new, relation_id, txid, captured_us, actor)"
+)
+
+
 def write_names() -> None:
     """Has the trigger function of notes write the name, as that of the older version does."""
+    relation = WalRelation.objects.filter(table_name="zoo_note").latest("installed_at")
+    fixed = (
+        f"'{relation.pk}', (SELECT pg_current_xact_id()::text::bigint), rowcast.us,"
+        " (SELECT nullif(current_setting('rowcast.actor', true), ''))"
+    )
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_get_functiondef('rowcast_zoo_note'::regproc)")
-        (text,) = cursor.fetchone()
-        assert text.count("(op, pk_text") > 1
-        text = text.replace("(op, pk_text", "(table_name, op, pk_text")
-        cursor.execute(text.replace("SELECT rowcast.op", "SELECT 'zoo_note', rowcast.op"))
+        cursor.execute(OLD_FUNCTION.format(insert=INSERT, fixed=fixed))
 
 
 def test_entries_are_the_same_after_it_and_have_the_name_again_after_the_way_back() -> None:
