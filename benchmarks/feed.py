@@ -122,12 +122,15 @@ async def joined(
     subjects: list[Any],
     filters: Callable[[int], str],
     table: str = "demo_message",
+    channels: list[FakeChannel] | None = None,
 ) -> list[FakeChannel]:
-    """A channel for each subject that listens to one table, by the filter of its number."""
+    """A channel for each subject that listens to one table, by the filter of its number. They are
+    made here if none are given."""
     from realtime.protocol.join import parse_join
     from realtime.subscriptions.request import Request
 
-    channels = [FakeChannel(number) for number in range(len(subjects))]
+    if channels is None:
+        channels = [FakeChannel(number) for number in range(len(subjects))]
 
     async def join(channel: FakeChannel, subject: Any) -> None:
         binding = {"event": "*", "schema": "public", "table": table}
