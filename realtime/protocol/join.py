@@ -56,6 +56,7 @@ _READ_AT_ONCE = MAX_LENGTH
 # Joins beyond these have bindings of their own.
 _SHARED_BINDINGS = 4
 _SHARED_COLUMNS = 16
+_SHARED_CHARACTERS = 400
 _EVENTS = frozenset({"INSERT", "UPDATE", "DELETE"})
 _encode = msgspec.json.Encoder(decimal_format="number", order="sorted").encode
 
@@ -191,6 +192,13 @@ class JoinConfig:
     wait_timeout_ms: int = WAIT_MS
     access_token: str | None = None
 
+    def answered(self) -> JoinConfig:
+        """The same configuration without the echoes, which may be large and are needed only for the
+        answer. It is one object for all joins that ask for the same, as `bindings` are."""
+        answered = replace(self, echoes=())
+        own = self.presence_key or self.access_token or self.replay
+        return answered if own or not _are_usual(self.bindings) else interned(answered)
+
 
 def parse_join(payload: Any, named: Mapping[str, Any] | None = None) -> JoinConfig:
     """The configuration in a `phx_join` payload. `named` is the item of `postgres_changes` that the
@@ -264,14 +272,20 @@ def _bindings(items: list[dict[str, Any]]) -> tuple[Binding, ...]:
 def _shared(bindings: tuple[Binding, ...]) -> tuple[Binding, ...]:
     """The bindings as one object for all joins that ask for the same, unless they are large or of
     one client alone."""
-    usual = len(bindings) <= _SHARED_BINDINGS and all(
+    return interned(bindings) if _are_usual(bindings) else bindings
+
+
+def _are_usual(bindings: tuple[Binding, ...]) -> bool:
+    return len(bindings) <= _SHARED_BINDINGS and all(
         binding.since is None
         and not binding.filter
         and binding.error is None
+        # Clients choose these names, as long as a frame, and shared values outlive the client.
+        and len(binding.schema) + len(binding.table) <= _SHARED_CHARACTERS
         and len(binding.select or ()) <= _SHARED_COLUMNS
+        and sum(map(len, binding.select or ())) <= _SHARED_CHARACTERS
         for binding in bindings
     )
-    return interned(bindings) if usual else bindings
 
 
 def _binding(item: dict[str, Any], index: int, taken: dict[int, bytes], unread: bool) -> Binding:

@@ -9,7 +9,7 @@ are in seconds: `now` is monotonic, for limits and silence; `wall` is since 1970
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import InitVar, dataclass, field, replace
+from dataclasses import InitVar, dataclass, field
 from types import MappingProxyType
 
 import msgspec
@@ -30,6 +30,7 @@ from realtime.session.replies import Replies
 from realtime.session.topic_events import TopicEvents
 from realtime.topics.broadcast import LONGEST_TOPIC
 from realtime.topics.rights import TopicRights
+from realtime.util.interned import interned
 from realtime.util.token_bucket import Rate, TokenBucket
 
 SILENCE_SECONDS = 60.0
@@ -189,7 +190,7 @@ class Session:
             config=config,
             token=config.access_token,
             presence_limit=TokenBucket(
-                Rate.per_window(self.limits.presence_per_30_seconds, PRESENCE_SECONDS)
+                interned(Rate.per_window(self.limits.presence_per_30_seconds, PRESENCE_SECONDS))
             ),
             join_until=now + config.wait_timeout_ms / 1_000 if _waits(config) else None,
             size=size,
@@ -295,8 +296,7 @@ class Session:
             "seq": at.seq,
             "subject": subject,
         }
-        # The echoes may be large, and are needed only once.
-        channel.config = replace(config, echoes=())
+        channel.config = config.answered()
         effects: list[Effect] = [self._replies.join_reply(channel, "ok", response)]
         effects += map(Send, replayed)
         if presence is not None:

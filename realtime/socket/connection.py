@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
+from auth_rls.few import Few, added, items, removed
 from auth_rls.subjects.token_errors import TokenError
 from realtime import conf
 from realtime.client_limits import Limits
@@ -127,8 +128,8 @@ class Connection:
         self._started = self._loop.time()
         self._counters = hub.counters
         self._subscribers: dict[Channel, ChannelSubscriber] = {}
-        self._jobs: set[asyncio.Task[None]] = set()
-        self._logged: set[str] = set()
+        self._jobs: Few[asyncio.Task[None]] = None
+        self._logged: frozenset[str] = frozenset()
         self._code: CloseCode | None = None
         self._timer: asyncio.TimerHandle | None = None
         # What its channels have in memory, where that is much.
@@ -225,7 +226,7 @@ class Connection:
     def _stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        for job in self._jobs:
+        for job in items(self._jobs):
             job.cancel()
         for subscriber in self._subscribers.values():
             self._hub.remove(subscriber)
@@ -336,7 +337,7 @@ class Connection:
             self._counters.limits[note.limit] += 1
         # At INFO once for each socket and action, because a client may repeat its mistakes.
         level = logging.DEBUG if note.action in self._logged else logging.INFO
-        self._logged.add(note.action)
+        self._logged |= {note.action}
         # The text contains what clients sent: a line break in it must not begin a line of the log.
         text = note.text if note.text.isprintable() else repr(note.text)[1:-1]
         logger.log(level, "%s: %s", note.action, text, extra={"action": note.action})
@@ -345,8 +346,12 @@ class Connection:
         """Run work for a channel in a task of its own; its failure ends the channel. Nothing is
         begun if the task is cancelled before."""
         task = asyncio.create_task(self._guard(work, channel), name="rowcast-join")
-        self._jobs.add(task)
-        task.add_done_callback(self._jobs.discard)
+        self._jobs = added(self._jobs, task)
+        # The task forgets its callbacks when it has called them, so no reference cycle stays.
+        task.add_done_callback(self._job_done)
+
+    def _job_done(self, task: asyncio.Task[None]) -> None:
+        self._jobs = removed(self._jobs, task)
 
     async def _guard(self, work: Callable[[], Awaitable[None]], channel: Channel) -> None:
         try:

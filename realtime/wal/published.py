@@ -18,6 +18,7 @@ from django.db import models
 
 from auth_rls.sql.columns import Column
 from auth_rls.sql.secret_columns import is_secret
+from realtime.util.interned import interned
 from realtime.wal import capture as shapes
 from realtime.wal.capture import CannotCapture, Capture
 from realtime.wal.entry import ColumnInfo, Relation
@@ -117,7 +118,8 @@ def declared() -> tuple[Published, ...]:
 
 def schemas() -> frozenset[str]:
     """The schemas that clients know published models by; that of most is always among them."""
-    return frozenset((shapes.SCHEMA, *(entry.schema for entry in declarations.values())))
+    # Every socket keeps them.
+    return interned(frozenset((shapes.SCHEMA, *(entry.schema for entry in declarations.values()))))
 
 
 def published() -> tuple[Published, ...]:
