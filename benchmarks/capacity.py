@@ -19,6 +19,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -119,11 +120,22 @@ def costs(kept: Kept) -> str:
 
 
 def machine(kept: Kept) -> str:
+    """The machine, and the options of each benchmark."""
     said = kept.machine
+    rows = [[f"`benchmarks.{name}`", _options(options)] for name, options in kept.runs.items()]
     return (
         f"Measured on {said['date']}: {said['cores']} cores, {said['system']},"
-        f" Python {said['python']}.\n"
+        f" Python {said['python']}.\n\n" + table(["run", "with"], rows)
     )
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    """As they were given or are by default."""
+    found = []
+    for name, value in options.items():
+        text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        found.append(f"{name.replace('_', '-')} {text}")
+    return ", ".join(found)
 
 
 def documented(kept: Kept) -> dict[str, str]:

@@ -34,20 +34,24 @@ class Unusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Constants by layer, where each comes from, and the machine that they were measured on."""
+    """Constants by layer, where each comes from, the machine that they were measured on, and the
+    options of each benchmark's run."""
 
     layers: Mapping[str, Constants]
     sources: Mapping[str, str]
     machine: Mapping[str, Any]
+    runs: Mapping[str, Mapping[str, Any]]
 
 
 class Figures:
     """The results in the JSON file of one benchmark."""
 
-    def __init__(self, benchmark: str, path: Path, results: Mapping[str, Any]) -> None:
+    def __init__(self, benchmark: str, path: Path, found: Mapping[str, Any]) -> None:
         self.benchmark = benchmark
         self.path = path
-        self.results = results
+        self.results: Mapping[str, Any] = found["results"]
+        self.machine: Mapping[str, Any] = found["machine"]
+        self.options: Mapping[str, Any] = found["arguments"]
 
     def median(self, *keys: str) -> float:
         """The median of the rounds of a figure. Raises Unusable where the file has none."""
@@ -66,8 +70,8 @@ def _again(benchmark: str) -> str:
     return f"Run: python -m {' '.join(COMMANDS[benchmark])} --json FILE"
 
 
-def read(path: Path) -> tuple[Figures, dict[str, Any]]:
-    """The figures of one file, and the machine. Raises Unusable."""
+def read(path: Path) -> Figures:
+    """The figures of one file. Raises Unusable."""
     try:
         found = json.loads(path.read_text())
     except OSError as error:
@@ -83,7 +87,7 @@ def read(path: Path) -> tuple[Figures, dict[str, Any]]:
     if name not in COMMANDS:
         known = ", ".join(COMMANDS)
         raise Unusable(f"{path} is of benchmarks.{name}; of use are those of {known}")
-    return Figures(name, path, found["results"]), found["machine"]
+    return Figures(name, path, found)
 
 
 # --- from the figures of benchmarks ---------------------------------------------------------------
@@ -226,11 +230,7 @@ SOURCES: dict[str, Source] = {
 
 def measured(paths: list[Path]) -> Kept:
     """Constants from the JSON files of all benchmarks of COMMANDS. Raises Unusable."""
-    figures: dict[str, Figures] = {}
-    machine: dict[str, Any] = {}
-    for path in paths:
-        found, machine = read(path)
-        figures[found.benchmark] = found
+    figures = {found.benchmark: found for found in map(read, paths)}
     missing = [benchmark for benchmark in COMMANDS if benchmark not in figures]
     if missing:
         raise Unusable(f"there is no file of benchmarks.{missing[0]}. {_again(missing[0])}")
@@ -243,7 +243,8 @@ def measured(paths: list[Path]) -> Kept:
         }
         layers[layer] = Constants(**values)
     sources = {name: f"{source.benchmark}: {source.words}" for name, source in SOURCES.items()}
-    return Kept(layers, sources, machine)
+    runs = {name: figures[name].options for name in COMMANDS}
+    return Kept(layers, sources, figures["bus"].machine, runs)
 
 
 # --- the file -------------------------------------------------------------------------------------
@@ -262,7 +263,7 @@ def load(path: Path = KEPT) -> Kept:
             for layer in LAYERS:
                 constants[layer][name] = float(one[layer])
         layers = {layer: Constants(**constants[layer]) for layer in LAYERS}
-        return Kept(layers, sources, found["machine"])
+        return Kept(layers, sources, found["machine"], found["runs"])
     except OSError as error:
         raise Unusable(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -280,7 +281,8 @@ def save(kept: Kept, path: Path = KEPT) -> None:
         }
         for name in SOURCES
     }
-    text = json.dumps({"machine": dict(kept.machine), "constants": constants}, indent=2)
+    whole = {"machine": kept.machine, "runs": kept.runs, "constants": constants}
+    text = json.dumps(whole, indent=2)
     path.write_text(text + "\n")
 
 

@@ -53,8 +53,8 @@ def written(folder: Path, found: dict[str, Any]) -> list[Path]:
     paths = []
     for name, of in found.items():
         paths.append(folder / f"{name}.json")
-        text = json.dumps({"benchmark": name, "machine": MACHINE, "results": of})
-        paths[-1].write_text(text)
+        whole = {"benchmark": name, "machine": MACHINE, "arguments": {"rounds": 3}, "results": of}
+        paths[-1].write_text(json.dumps(whole))
     return paths
 
 
@@ -67,6 +67,7 @@ def test_constants_are_medians_and_what_each_server_adds(tmp_path: Path) -> None
     assert known.head_second_us == pytest.approx(7.0)
     assert (known.growth, known.tailer_change_us) == (1.25, 125.0)
     assert kept.machine == MACHINE
+    assert kept.runs == {name: {"rounds": 3} for name in COMMANDS}
 
 
 def test_what_a_process_pays_is_taken_where_each_server_has_one(tmp_path: Path) -> None:
