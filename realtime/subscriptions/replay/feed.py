@@ -90,7 +90,8 @@ class Feed:
         context = self._context
         context.changes.begin(context.log.epoch)
         selects = plan.row_selects
-        wanted = (plan.subscriptions, begun, context.sets.values(selects) if selects else ())
+        values = context.sets.values(selects) if selects else {}
+        wanted = (plan.subscriptions, begun, values)
         if self._audience is not None and wanted == self._followed:
             return self._audience
         mine = tuple(
@@ -100,7 +101,7 @@ class Feed:
         )
         subscriber = self._subscriber
         key = AudienceKey(subscriber.topic, subscriber.version.value, mine, subscriber.change_frame)
-        self._audience = context.changes.audience(key)
+        self._audience = context.changes.audience(key, sum(map(len, values.values())))
         self._followed = wanted
         self._tables = frozenset((item.schema, item.table) for item in mine)
         self._decidable.clear()

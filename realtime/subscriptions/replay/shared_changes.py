@@ -30,8 +30,10 @@ _MOST_BYTES = 16 * 1024 * 1024
 _FORMS = 4
 _CHANGE_BYTES = 1_000
 _VERDICT_BYTES = 200
-# Audiences that are remembered after their replays have ended.
+# Audiences that are remembered after their replays have ended, and how many values of sets one of
+# them may hold: it files its policies under each.
 _MOST_AUDIENCES = 512
+_MOST_VALUES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,15 +127,18 @@ class SharedChanges:
             self._changes.clear()
             self.size = 0
 
-    def audience(self, key: AudienceKey) -> ReplayAudience:
+    def audience(self, key: AudienceKey, values: int = 0) -> ReplayAudience:
         """The audience of a channel with this key, whose policies must hold the values of their
-        sets."""
+        sets; `values` is how many these are. One with many is shared as long as a replay of it
+        runs, others for some time longer."""
         found = self._audiences.get(key)
         if found is None:
             found = ReplayAudience(self, key, next(self._numbers))
             self._audiences[key] = found
         else:
             found.shared = True
+        if values > _MOST_VALUES:
+            return found
         self._recent[found] = None
         self._recent.move_to_end(found)
         if len(self._recent) > _MOST_AUDIENCES:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Sequence
 
 from hypothesis import given
@@ -114,6 +116,20 @@ def test_verdicts_are_counted_among_what_is_kept() -> None:
         for _ in range(2):
             assert not texts(changes, key(owned_by(100 + n)), event)
         assert changes.size <= 50_000
+
+
+def test_an_audience_that_holds_many_values_of_sets_goes_with_its_last_replay() -> None:
+    changes, _ = begun()
+    few, many = (
+        Test("owner", "in", frozenset(range(first, first + 3))) for first in (1, 1_000_000)
+    )
+    for rls, values, kept in ((few, 3, True), (many, 1_000_000, False)):
+        running = changes.audience(key(rls), values)
+        assert changes.audience(key(rls), values) is running
+        ended = weakref.ref(running)
+        del running
+        gc.collect()
+        assert (ended() is not None) is kept
 
 
 def test_an_event_of_another_epoch_is_another_event() -> None:
