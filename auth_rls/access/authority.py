@@ -336,10 +336,19 @@ def _own_predicate(
         return FALSE
     holds_permission = snapshot.holds(subject, model, action)
     authenticated = subject.role != ANON
-    combined = combine(
-        rules, holds_permission=holds_permission, authenticated=authenticated, new_row=new_row
-    )
-    predicate = simplify(bind(combined, values_of(subject), set_of))
+    key = (model, action, holds_permission, authenticated, new_row)
+    found = snapshot.conditions.get(key)
+    if found is None:
+        combined = combine(
+            rules, holds_permission=holds_permission, authenticated=authenticated, new_row=new_row
+        )
+        personal = any(True for _ in refs(combined))
+        if not personal:
+            combined = simplify(bind(combined, lambda ref: MISSING))
+        found = snapshot.conditions[key] = combined, personal
+    predicate, personal = found
+    if personal or set_of is not None:
+        predicate = simplify(bind(predicate, values_of(subject), set_of))
     concerning = (
         rule
         for rule in rules

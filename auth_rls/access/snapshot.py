@@ -7,7 +7,7 @@ made for one piece of work and thrown away; it is never updated.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -27,7 +27,7 @@ from auth_rls.policy.definition import (
     in_force,
 )
 from auth_rls.policy.rules import PolicyRule
-from auth_rls.predicates.predicate import Select
+from auth_rls.predicates.predicate import Predicate, Select
 from auth_rls.sql.inheritance import ancestors
 from auth_rls.sql.primary import primary
 from auth_rls.subjects.subject import Subject
@@ -55,6 +55,8 @@ class PolicySnapshot:
         self._holds: dict[tuple[str, Any], bool] = {}
         # The sets behind selects, filled by `authority.reader`: equal selects are read once.
         self.sets: dict[Select, frozenset[object]] = {}
+        # Conditions of rules taken together, filled by `authority`: those who ask alike share one.
+        self.conditions: dict[Hashable, tuple[Predicate, bool]] = {}
         for definition in definitions:
             understood = _applied(definition)
             if understood is not None:

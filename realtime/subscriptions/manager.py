@@ -150,7 +150,7 @@ class SubscriptionManager:
                 async with self._long_plans.slot(request.payer) as slot:
                     plan, took = await in_database_thread(_timed, asked, planner)
                     slot.charge(took)
-            elif planner.knows(asked.subject) and _is_short(request):
+            elif _is_short(request) and planner.reads_nothing(asked.subject, request.private):
                 plan = asked.plan(planner)
             else:
                 plan = await in_database_thread(asked.plan, planner)

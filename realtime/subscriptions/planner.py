@@ -147,6 +147,9 @@ class Planner:
         self._selects: dict[_Asker, tuple[Select, ...]] = {}
         self._by_table: dict[str, object] = {}
         self._shared_rules: dict[tuple[str, ...], Mapping[str, object]] = {}
+        # Of bindings that many subjects have.
+        self._covered: dict[Binding, _Covered] = {}
+        self._filters: dict[tuple[Binding, str, bool], Predicate] = {}
         #: The permissions ("app.codename") that plans depend on.
         self.permissions = snapshot.permissions(_NOT_FOLLOWED)
 
@@ -167,10 +170,15 @@ class Planner:
             self._snapshot.learn(held, subject.user.pk)
 
     def knows(self, subject: Subject) -> bool:
-        """Whether a plan for this subject makes no query."""
+        """Whether it is known which permissions the subject holds."""
         if subject.user is None or subject.bypasses_rls:
             return True
         return None not in self._snapshot.known(self.permissions, subject.user.pk)
+
+    def reads_nothing(self, subject: Subject, private: str | None) -> bool:
+        """Whether a plan for this subject, and for its rights on this private topic, makes no
+        query."""
+        return self.knows(subject) and (private is None or not self._topics_select)
 
     def _asker(self, subject: Subject) -> _Asker:
         held: tuple[bool | None, ...] = ()
@@ -300,39 +308,31 @@ class Planner:
         binding.check()
         if not self._trusts(subject):
             raise BindingError(binding.failed(obstacles.APART))
-        covered = [
-            published
-            for published in registry.published()
-            if binding.covers(published.schema, published.table)
-        ]
-        if not covered:
-            raise BindingError(binding.not_published(), _unknown(binding))
-        obstructed = {
-            entry.table: binding.failed(f"nothing can come of {entry.table}: {reason}")
-            for entry in covered
-            if (reason := obstacles.of(entry))
-        }
-        if len(obstructed) == len(covered):
-            # A binding on a whole schema keeps the tables that work.
-            raise BindingError(next(iter(obstructed.values())))
-        without += obstructed.values()
-        covered = [entry for entry in covered if entry.table not in obstructed]
-        return [self._subscription(subject, binding, published) for published in covered]
+        covered = self._covered.get(binding)
+        if covered is None:
+            covered = self._covered[binding] = _cover(binding)
+        without += covered.obstructed
+        return [self._subscription(subject, binding, published) for published in covered.tables]
 
     def _subscription(
         self, subject: Subject, binding: Binding, published: Published
     ) -> Subscription:
-        # Hidden columns are left out: a filter on one is a filter on an unknown column.
-        columns = {column.name: column.kind for column in registry.shape_of(published.model)}
-        fits = {name: stored_types.fit_of(published.model, name) for name in columns}
         rls = self._verdict(subject, published)
+        # No pattern is compiled for a subject that may see no row.
+        key = binding, published.table, rls != FALSE
+        filter_ = self._filters.get(key)
+        if filter_ is None:
+            # Hidden columns are left out: a filter on one is a filter on an unknown column.
+            columns = {column.name: column.kind for column in registry.shape_of(published.model)}
+            fits = {name: stored_types.fit_of(published.model, name) for name in columns}
+            filter_ = binding.predicate(columns, fits, compiled=rls != FALSE)
+            self._filters[key] = filter_
         return Subscription(
             id=binding.id,
             schema=published.schema,
             table=published.table,
             event=binding.event,
-            # No pattern is compiled for a subject that may see no row.
-            filter=binding.predicate(columns, fits, compiled=simplify(rls) != FALSE),
+            filter=filter_,
             rls=rls,
             select=None if binding.select is None else tuple(sorted(set(binding.select))),
             live=binding.live,
@@ -378,6 +378,37 @@ class _LoopRelief:
         if time.perf_counter() - self._began > _WORK_SECONDS:
             time.sleep(_REST_SECONDS)
             self._began = time.perf_counter()
+
+
+@dataclass(frozen=True, slots=True)
+class _Covered:
+    """The tables of a binding, and what is said of those that a binding on a whole schema goes
+    without."""
+
+    tables: tuple[Published, ...]
+    obstructed: tuple[str, ...]
+
+
+def _cover(binding: Binding) -> _Covered:
+    covered = [
+        published
+        for published in registry.published()
+        if binding.covers(published.schema, published.table)
+    ]
+    if not covered:
+        raise BindingError(binding.not_published(), _unknown(binding))
+    obstructed = {
+        entry.table: binding.failed(f"nothing can come of {entry.table}: {reason}")
+        for entry in covered
+        if (reason := obstacles.of(entry))
+    }
+    if len(obstructed) == len(covered):
+        # A binding on a whole schema keeps the tables that work.
+        raise BindingError(next(iter(obstructed.values())))
+    return _Covered(
+        tuple(entry for entry in covered if entry.table not in obstructed),
+        tuple(obstructed.values()),
+    )
 
 
 def _use_of(binding: Binding, found: Subscription) -> FilterUse:

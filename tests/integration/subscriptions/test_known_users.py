@@ -13,6 +13,7 @@ from django.db import connection
 
 from auth_rls import Subject
 from auth_rls.access import authority
+from auth_rls.models import Policy
 from auth_rls.subjects import tokens
 from auth_rls.subjects.token_errors import InvalidToken
 from realtime.event_log import sequencer
@@ -20,10 +21,11 @@ from realtime.event_log.position import Position
 from realtime.subscriptions.identity_tables import users_are_followed
 from realtime.subscriptions.known_users import KnownUsers
 from realtime.subscriptions.request import Request, Revoked
+from tests.support.live_sets import MINE
 from tests.support.socket_client import db
 from tests.support.subscriptions import FakeSubscriber, Server, bindings, counting
 from tests.support.tokens import token
-from tests.zoo.models import Note
+from tests.zoo.models import Member, Note, Team
 
 pytestmark = pytest.mark.usefixtures("wal")
 
@@ -174,6 +176,28 @@ async def test_a_user_with_whom_the_projects_code_cannot_cope_refuses_no_other(
     assert isinstance(one, ZeroDivisionError)
     assert isinstance(other, Subject)
     assert other.user == good
+
+
+async def test_what_decides_on_a_topic_by_a_set_is_read_for_a_known_user_too() -> None:
+    def world() -> User:
+        user, *_ = made(1)
+        team = Team.objects.create(name="team")
+        Member.objects.create(user=user, team=team)
+        permission = Permission.objects.get(
+            codename="receive_broadcast", content_type__app_label="realtime"
+        )
+        using = {"topic__in": {"select": "name", "from": "zoo.Team", "where": {"id__in": MINE}}}
+        Policy.objects.create(
+            name="mine", permission=permission, using=using, audience="authenticated"
+        )
+        return user
+
+    user = await db(world)
+    server = await started()
+    subject = await handshake(server, user)
+    for topic, joins in (("team", True), ("other", False)):
+        rights = await server.subscriptions.rights(Request(subject, (), topic))
+        assert rights.join is joins
 
 
 # --- that it is true ----------------------------------------------------------------------------

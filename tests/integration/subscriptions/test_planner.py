@@ -8,8 +8,12 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 
+from auth_rls import Subject
 from realtime.subscriptions.planner import Planner, Planners
+from tests.support.socket_client import db
+from tests.support.subscriptions import bindings
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("wal")]
 
@@ -60,3 +64,16 @@ def test_a_planner_that_a_change_has_overtaken_is_not_shared_whenever_it_came() 
 def test_without_a_change_a_planner_is_shared() -> None:
     planners = Planners()
     assert planners.get() is planners.get()
+
+
+async def test_those_whom_policies_treat_alike_share_their_conditions(granted: Any) -> None:
+    def conditions() -> list[Any]:
+        granted("view_note", using={"is_public": True}, audience="authenticated")
+        planner = Planner()
+        subjects = [Subject.from_user(User.objects.create_user(name)) for name in ("ada", "bob")]
+        plans = [planner.plan(each, bindings()) for each in (*subjects, Subject.anonymous())]
+        return [plan.subscriptions[0].rls for plan in plans]
+
+    one, other, nobody = await db(conditions)
+    assert one is other
+    assert nobody != one
