@@ -97,10 +97,10 @@ def build(given: Any) -> Settings:
     need(
         "RETENTION",
         isinstance(retention, Mapping)
-        and set(retention) <= {"days", "hours", "minutes"}
+        and set(retention) <= {"days", "hours", "minutes", "gigabytes"}
         and bool(retention)
         and all(isinstance(v, (int, float)) and v > 0 for v in retention.values()),
-        "a dict such as {'hours': 72}",
+        "a dict such as {'hours': 72}, {'gigabytes': 20} or {'hours': 72, 'gigabytes': 20}",
     )
     keys = values.get("API_KEYS")
     roles = ("anon", "authenticated", "service_role")

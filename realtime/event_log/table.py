@@ -31,7 +31,7 @@ _FIRST_STEP = 8
 _READ = """
 SELECT n.seq, n.commit_us, w.relation_id, w.op, {old}, {new}
 FROM realtime_wal_number AS n JOIN realtime_wal AS w ON w.id = n.entry_id
-WHERE n.seq > %s AND n.seq <= %s ORDER BY n.seq LIMIT %s
+WHERE n.seq > %s AND n.seq <= %s AND w.id >= %s AND w.id <= %s ORDER BY n.seq LIMIT %s
 """
 
 
@@ -53,10 +53,29 @@ def read_entries(
 ) -> list[WalRow]:
     """Numbered entries with after < seq <= upto, in order, at most `limit` of them."""
     vendor = vendor_of(connection)
+    ids = numbered_ids(connection, after, upto, limit)
+    if ids is None:
+        return []
     sql = _READ.format(old=vendor.as_bytes("w.old"), new=vendor.as_bytes("w.new"))
     with connection.cursor() as cursor:
-        cursor.execute(sql, [after, upto, limit])
+        cursor.execute(sql, [after, upto, *ids, limit])
         return [_entry(row) for row in cursor]
+
+
+def numbered_ids(
+    connection: BaseDatabaseWrapper, after: int, upto: int, limit: int | None = None
+) -> tuple[int, int] | None:
+    """The lowest and the highest id of the first `limit` entries with after < seq <= upto; None if
+    there is none. A query that names them reads only their part of a log in partitions."""
+    first = "" if limit is None else f" ORDER BY seq LIMIT {limit:d}"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT MIN(entry_id), MAX(entry_id) FROM (SELECT entry_id FROM realtime_wal_number"
+            f" WHERE seq > %s AND seq <= %s{first}) AS n",
+            [after, upto],
+        )
+        lowest, highest = cursor.fetchone()
+    return None if lowest is None else (int(lowest), int(highest))
 
 
 def _entry(row: Sequence[Any]) -> WalRow:

@@ -41,11 +41,15 @@ class Numbering(msgspec.Struct, frozen=True):
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """The part of the log that is kept. `bytes` is None where the database does not tell."""
+    """The part of the log that is kept. `bytes` is None where the database does not tell,
+    `partitions` where the log is one table. `strays`: entries for which no partition was made in
+    time, counted up to COUNT_MOST."""
 
     entries: int
     oldest_seq: int | None
     bytes: int | None
+    partitions: int | None = None
+    strays: int = 0
 
 
 class ProcessStatus(msgspec.Struct, frozen=True):
@@ -160,5 +164,12 @@ def _stored(connection: BaseDatabaseWrapper) -> Stored:
         cursor.execute("SELECT MIN(seq), MAX(seq) FROM realtime_wal_number")
         first, last = cursor.fetchone()
     size = vendor_of(connection).log_bytes(connection)
-    # Numbers have no gaps, so no count is needed.
-    return Stored(0 if first is None else last - first + 1, first, size)
+    partitions = vendor_of(connection).partitions(connection)
+    return Stored(
+        # Numbers have no gaps, so no count is needed.
+        0 if first is None else last - first + 1,
+        first,
+        size,
+        None if partitions is None else len(partitions.layout().partitions),
+        0 if partitions is None else partitions.strays(COUNT_MOST),
+    )

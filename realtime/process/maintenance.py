@@ -1,4 +1,4 @@
-"""The leader's duties beside numbering: pruning the log, and waking workers.
+"""The leader's duties beside numbering: partitions of the log, pruning, and waking workers.
 
 A worker prunes if one runs, else the leader itself, chunk by chunk in a database thread. The wake
 message is for a project with a worker server of its own: Channels starts a consumer with the first
@@ -8,6 +8,7 @@ message for it. `realtime.process.worker_server` does not need the message.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import secrets
@@ -16,15 +17,18 @@ from datetime import timedelta
 from realtime import conf
 from realtime.bus.layers import reaches_others
 from realtime.bus.mailbox import Mailbox
-from realtime.process import pruning, registry
+from realtime.process import pruning, registry, retention
+from realtime.process.partition_upkeep import PartitionUpkeep
 from realtime.process.pruning import AnotherPrunes, Pruned
 from realtime.process.registry import Report
+from realtime.process.retention import Retention
 from realtime.process.worker_messages import WORKERS, box_of
 from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
 
 logger = logging.getLogger("realtime.upkeep")
 
 PRUNE_SECONDS = 600.0
+_SIZE_SECONDS = 60.0
 # With a short retention, the runs in its course: entries are kept too long by a part of it only.
 _TIMES_IN_RETENTION = 4
 # A process that has just started has other work.
@@ -43,6 +47,7 @@ class Maintenance:
         self._mailbox = Mailbox(layer, f"realtime.upkeep.{secrets.token_hex(8)}", _ignore)
         self._due = 0.0
         self._led = False
+        self._partitions = PartitionUpkeep(alias)
         self._pruning: asyncio.Task[Pruned | None] | None = None
 
     async def beat(self, report: Report) -> None:
@@ -55,8 +60,10 @@ class Maintenance:
             self._led = True
             self._due = now + self._first_seconds
         await self._send(WORKERS, {"type": "wake"})
+        with contextlib.suppress(*DATABASE_ERRORS):
+            await in_database_thread(self._partitions.look)
         if now >= self._due:
-            self._due = now + prune_pause(pruning.retention())
+            self._due = now + prune_pause(retention.configured())
             await self.prune()
 
     async def prune(self) -> None:
@@ -89,15 +96,20 @@ class Maintenance:
         return True
 
 
-def prune_pause(retention: timedelta) -> float:
-    """Seconds from one run to the next: PRUNE_SECONDS, or less where retention is short."""
-    return min(PRUNE_SECONDS, retention.total_seconds() / _TIMES_IN_RETENTION)
+def prune_pause(kept: Retention) -> float:
+    """Seconds from one run to the next: PRUNE_SECONDS, or less where retention is short, and where
+    it is a size, which a burst of changes may reach soon."""
+    pause = PRUNE_SECONDS if kept.size is None else _SIZE_SECONDS
+    if kept.age is not None:
+        pause = min(pause, kept.age.total_seconds() / _TIMES_IN_RETENTION)
+    return pause
 
 
 async def prune_gently(alias: str, older_than: timedelta | None = None) -> Pruned | None:
-    """Prune once, with a pause between chunks that frees the database thread. None when it could
-    not be finished; the reason is logged."""
-    steps = pruning.steps(alias, older_than)
+    """Prune once, with a pause between chunks that frees the database thread; by RETENTION, whole
+    partitions where that is to be expected. None when it could not be finished; the reason is
+    logged."""
+    steps = pruning.steps(alias, older_than, whole_partitions=older_than is None)
     pruned = Pruned(0, 0)
     try:
         while (step := await in_database_thread(next, steps, None)) is not None:

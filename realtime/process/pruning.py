@@ -1,8 +1,9 @@
 """Deletes entries and broadcasts beyond retention, and relations that nothing names any more.
 
-It deletes ranges of seq in short transactions, so that writers can write in between. It keeps
-entries without a number, and those that a living process still has to read. The head keeps the last
-seq, so numbering goes on even when no entry is left. Runs in a database thread.
+Where the log is in partitions, those go whole that hold only entries beyond retention. Otherwise
+ranges of seq are deleted in short transactions, so that writers can write in between. Entries
+without a number are kept, and those that a living process still has to read. The head keeps the
+last seq, so numbering goes on even when no entry is left. Runs in a database thread.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
 from realtime import conf
-from realtime.event_log.table import seq_at
+from realtime.event_log.table import numbered_ids
 from realtime.models import Message, WalEntry, WalNumber, WalRelation
-from realtime.process import registry
-from realtime.wal import clock
+from realtime.process import registry, retention
+from realtime.process.partition_upkeep import PartitionUpkeep
+from realtime.process.retention import Retention
+from realtime.wal.partitions import Busy, Partition, Partitions
 from realtime.wal.vendor import vendor_of
 
 # The pause after a chunk, as a multiple of its time: on SQLite a waiting writer tries again only
@@ -32,6 +35,10 @@ _REST_LEAST = 0.005
 _WAITS = 20
 # Broadcasts deleted by one statement.
 _MESSAGES = 500
+# How often to look for a moment at which empty partitions can be dropped. The next run goes on.
+_DROPS = 50
+_DROP_REST = 0.01
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class AnotherPrunes(RuntimeError):
@@ -70,11 +77,6 @@ class Pace:
 _PACE = Pace()
 
 
-def retention() -> timedelta:
-    """The RETENTION setting."""
-    return timedelta(**conf.current().RETENTION)
-
-
 def prune(
     older_than: timedelta | None = None,
     *,
@@ -83,7 +85,7 @@ def prune(
     progress: Callable[[Pruned], None] | None = None,
     pace: Pace = _PACE,
 ) -> Pruned:
-    """Delete what was committed longer ago than `older_than` (default: RETENTION).
+    """Delete all that was committed longer ago than `older_than` (default: RETENTION).
 
     `progress` is called after every chunk. Raises AnotherPrunes, or what the database raises; what
     was deleted until then stays so.
@@ -91,6 +93,7 @@ def prune(
     alias = alias or conf.current().DATABASE
     if dry_run:
         return survey(alias, older_than)
+    PartitionUpkeep(alias).look()
     pruned = Pruned(0, 0)
     for pruned in steps(alias, older_than, pace):
         if progress is not None:
@@ -101,24 +104,44 @@ def prune(
 
 def survey(alias: str, older_than: timedelta | None = None) -> Pruned:
     """The outcome that a run would have now. Deletes nothing."""
-    first, last, held_at = _range(connections[alias], older_than)
+    limit = _limit(older_than)
+    first, last, held_at = _range(connections[alias], limit)
     unused = _unused_relations(connections[alias])
     count = 0
     if first is not None and first <= last:
         numbers = WalNumber.objects.using(alias).filter(seq__gte=first, seq__lte=last)
         count = numbers.count()
-    messages = _old_messages(connections[alias], older_than).count()
+    messages = _old_messages(connections[alias], limit, last).count()
     return Pruned(count, count, held_at, len(unused), messages)
 
 
-def steps(alias: str, older_than: timedelta | None = None, pace: Pace = _PACE) -> Iterator[Pruned]:
+def steps(
+    alias: str,
+    older_than: timedelta | None = None,
+    pace: Pace = _PACE,
+    *,
+    whole_partitions: bool = False,
+) -> Iterator[Pruned]:
     """One run, a short transaction at a time; the last value is the outcome.
 
-    Each step may be taken in another database thread.
+    With `whole_partitions` other entries are left to a later run that finds their partition whole
+    beyond retention, as long as that is to be expected soon. Each step may be taken in another
+    database thread.
     """
-    first, last, held_at = _range(connections[alias], older_than)
+    limit = _limit(older_than)
+    first, last, held_at = _range(connections[alias], limit)
     done = 0
     total = 0 if first is None else max(last - first + 1, 0)
+    if _partitions(alias) is not None:
+        upto = 0
+        for emptied in _empty_partitions(alias, last):
+            done += emptied.entries
+            upto = max(upto, emptied.last_seq)
+            yield Pruned(done, max(total, done), held_at, rest=_REST_LEAST)
+        if whole_partitions and first is not None:
+            # What the partitions held must not be told as kept, so its numbers go now.
+            _, later, held = _range(connections[alias], limit.with_patience)
+            last, held_at = max(upto, later), held_at if held is None else held
     size = pace.first
     while first is not None and first <= last:
         began = time.perf_counter()
@@ -136,8 +159,12 @@ def steps(alias: str, older_than: timedelta | None = None, pace: Pace = _PACE) -
         size = max(1, min(int(size * growth), pace.most))
         rest = max(took * _REST, _REST_LEAST)
         yield Pruned(done, max(total, done), held_at, rest=rest)
+    for _ in range(_DROPS):
+        if _drop_partitions(alias):
+            break
+        yield Pruned(done, max(total, done), held_at, rest=_DROP_REST)
     messages = 0
-    while deleted := _delete_messages(connections[alias], older_than):
+    while deleted := _delete_messages(connections[alias], limit, last):
         messages += deleted
         yield Pruned(done, done, held_at, 0, messages, _REST_LEAST)
     relations = 0
@@ -154,16 +181,16 @@ def steps(alias: str, older_than: timedelta | None = None, pace: Pace = _PACE) -
     yield Pruned(done, done, held_at, relations, messages)
 
 
-def _range(
-    connection: BaseDatabaseWrapper, older_than: timedelta | None
-) -> tuple[int | None, int, int | None]:
+def _limit(older_than: timedelta | None) -> Retention:
+    return retention.configured() if older_than is None else Retention(older_than)
+
+
+def _range(connection: BaseDatabaseWrapper, limit: Retention) -> tuple[int | None, int, int | None]:
     """The first kept seq, the last one to be deleted, and the seq that keeps later ones, if any."""
-    age = retention() if older_than is None else older_than
-    before_us = clock.now_us(connection) - age // timedelta(microseconds=1)
     with connection.cursor() as cursor:
         cursor.execute("SELECT MIN(seq) FROM realtime_wal_number")
         (first,) = cursor.fetchone()
-    last = seq_at(connection, before_us)
+    last = limit.last_beyond(connection)
     if first is None or last is None:
         return None, 0, None
     needed = registry.lowest_needed(connection.alias)
@@ -172,34 +199,112 @@ def _range(
     return first, last, None
 
 
+# --- whole partitions -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Emptied:
+    """A partition that holds no entry any more: how many went now, and the last number among all
+    it ever held. Their numbers are still there."""
+
+    entries: int
+    last_seq: int
+
+
+def _partitions(alias: str) -> Partitions | None:
+    # Made anew for each step, which may run in another thread.
+    return vendor_of(connections[alias]).partitions(connections[alias])
+
+
+def _empty_partitions(alias: str, upto: int) -> Iterator[_Emptied]:
+    """Empty the partitions whose entries all have numbers up to this one, and that nobody uses."""
+    found = _partitions(alias)
+    for partition in () if found is None else found.layout().closed:
+        emptied = _empty(alias, partition, upto)
+        if emptied is not None:
+            yield emptied
+
+
+def _empty(alias: str, partition: Partition, upto: int) -> _Emptied | None:
+    partitions = _partitions(alias)
+    newest = None if partitions is None else partitions.newest_seq(partition)
+    if partitions is None or newest is None or newest > upto:
+        return None
+
+    def bound() -> int:
+        _lock(connections[alias])
+        needed = registry.lowest_needed(alias)
+        return upto if needed is None else min(upto, needed - 1)
+
+    last = partitions.last_seq(partition)
+    try:
+        count = partitions.empty(partition, bound)
+    except Busy:
+        # A transaction that is open since then, or a reader: the next run tries again.
+        return None
+    return None if count is None or last is None else _Emptied(count, last)
+
+
+def _drop_partitions(alias: str) -> bool:
+    """Drop the empty partitions. False if somebody uses the log at the moment."""
+    partitions = _partitions(alias)
+    try:
+        if partitions is not None:
+            partitions.drop_empty()
+    except Busy:
+        return False
+    return True
+
+
+# --- ranges ---------------------------------------------------------------------------------------
+
+
+def _lock(connection: BaseDatabaseWrapper) -> None:
+    if not vendor_of(connection).lock_pruning(connection):
+        raise AnotherPrunes("another process prunes the log at the moment")
+
+
 def _delete(connection: BaseDatabaseWrapper, first: int, upto: int) -> int:
     with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-        if not vendor_of(connection).lock_pruning(connection):
-            raise AnotherPrunes("another process prunes the log at the moment")
-        # Their numbers go with them.
-        cursor.execute(
-            "DELETE FROM realtime_wal WHERE id IN"
-            " (SELECT entry_id FROM realtime_wal_number WHERE seq >= %s AND seq <= %s)",
-            [first, upto],
-        )
-        deleted = int(cursor.rowcount)
-        # Those whose entries were deleted while they were being numbered, or without triggers.
+        _lock(connection)
+        deleted = 0
+        if ids := numbered_ids(connection, first - 1, upto):
+            # Their numbers go with them. The limits spare the other partitions.
+            cursor.execute(
+                "DELETE FROM realtime_wal WHERE id >= %s AND id <= %s AND id IN"
+                " (SELECT entry_id FROM realtime_wal_number WHERE seq >= %s AND seq <= %s)",
+                [*ids, first, upto],
+            )
+            deleted = int(cursor.rowcount)
+        # Those whose entries were deleted while they were being numbered, or without triggers, or
+        # with their partition.
         cursor.execute(
             "DELETE FROM realtime_wal_number WHERE seq >= %s AND seq <= %s", [first, upto]
         )
         return deleted
 
 
+# --- broadcasts and relations ---------------------------------------------------------------------
+
+
 def _old_messages(
-    connection: BaseDatabaseWrapper, older_than: timedelta | None
+    connection: BaseDatabaseWrapper, limit: Retention, upto: int
 ) -> QuerySet[Message]:
-    age = retention() if older_than is None else older_than
-    return Message.objects.using(connection.alias).filter(inserted_at__lt=Now() - age)
+    """Stored broadcasts beyond retention. A limit on the size of the log, by which entries up to
+    the seq `upto` go, keeps them as long as the changes of their time."""
+    old = Q(pk__in=())
+    if limit.age is not None:
+        old |= Q(inserted_at__lt=Now() - limit.age)
+    if limit.size is not None:
+        kept = WalNumber.objects.using(connection.alias).filter(seq__gt=upto).order_by("seq")
+        for commit_us in kept.values_list("commit_us", flat=True)[:1]:
+            old |= Q(inserted_at__lt=_EPOCH + timedelta(microseconds=commit_us))
+    return Message.objects.using(connection.alias).filter(old)
 
 
-def _delete_messages(connection: BaseDatabaseWrapper, older_than: timedelta | None) -> int:
+def _delete_messages(connection: BaseDatabaseWrapper, limit: Retention, upto: int) -> int:
     """Delete some stored broadcasts. Their deletion is not captured, so no client notices it."""
-    found = _old_messages(connection, older_than).order_by("pk").values_list("pk", flat=True)
+    found = _old_messages(connection, limit, upto).order_by("pk").values_list("pk", flat=True)
     return (
         Message.objects.using(connection.alias).filter(pk__in=list(found[:_MESSAGES])).delete()[0]
     )

@@ -21,6 +21,7 @@ from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from realtime.wal.entry import Relation
+from realtime.wal.partitions import Partitions
 from realtime.wal.sql_functions import SqlFunctions
 
 if TYPE_CHECKING:
@@ -245,6 +246,24 @@ class Vendor(Protocol):
 
     def pass_taken_ids(self, connection: BaseDatabaseWrapper) -> None:
         """Have new entries get ids behind those that are taken. Raises what the database raises."""
+        ...
+
+    def partitions(self, connection: BaseDatabaseWrapper) -> Partitions | None:
+        """The partitions of the log; None if it is one table, from which entries are deleted."""
+        ...
+
+    def partition_log(self, connection: BaseDatabaseWrapper) -> None:
+        """Keep the log in partitions from now on, where the database has any. Runs outside of a
+        transaction, on a log of any size and beside writers, and may run again."""
+        ...
+
+    def unpartition_log(self, connection: BaseDatabaseWrapper) -> None:
+        """Keep the log in one table again. Writers wait while entries are copied."""
+        ...
+
+    @property
+    def entry_bytes(self) -> str:
+        """SQL for about how many bytes an entry `w` takes on disk, with its number and indexes."""
         ...
 
     def log_bytes(self, connection: BaseDatabaseWrapper) -> int | None:

@@ -18,7 +18,7 @@ _REDRAW_SECONDS = 0.2
 
 
 class Command(BaseCommand):
-    help = "Deletes numbered log entries older than REALTIME['RETENTION'], and unused relations."
+    help = "Deletes numbered log entries beyond REALTIME['RETENTION'], and unused relations."
     # Between lines of progress where there is no terminal.
     line_seconds = 5.0
     pace = Pace()

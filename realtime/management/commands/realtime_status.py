@@ -14,7 +14,7 @@ from django.db.utils import DatabaseError
 from realtime import conf
 from realtime.ops import status
 from realtime.ops.layer_probe import Layer, probe
-from realtime.ops.status import ProcessStatus, Status
+from realtime.ops.status import COUNT_MOST, ProcessStatus, Status, Stored
 from realtime.util.database_threads import close_connections, in_database_thread
 
 _CLEAR = "\x1b[H\x1b[2J"
@@ -114,21 +114,32 @@ def _page(found: Status, layer: Layer) -> str:
     numbering, stored = found.numbering, found.stored
     size = "" if stored.bytes is None else f", {stored.bytes / 1_048_576:,.1f} MB"
     oldest = "" if stored.oldest_seq is None else f", oldest {stored.oldest_seq:,}"
+    parts = "" if stored.partitions is None else f", {stored.partitions} partitions"
     trip = "" if layer.ms is None else f", {layer.ms} ms there and back"
     trouble = f": {layer.error}" if layer.error else ""
     alone = " (reaches one process only; workers cannot be reached)"
     lines = [
         f"head      {numbering.head:,}  (epoch {numbering.epoch})",
         f"backlog   {numbering.backlog:,}, lag {numbering.lag_ms:,} ms",
-        f"log       {stored.entries:,} entries{oldest}{size}",
+        f"log       {stored.entries:,} entries{oldest}{size}{parts}",
         f"leader    {_leader(found)}",
         f"standby   {', '.join(map(_name, _standbys(found))) or 'none'}",
         f"layer     {layer.state}{alone if layer.state == 'in-memory' else ''}{trip}{trouble}",
         f"heals     {found.heals:,}",
     ]
+    if stored.strays:
+        lines.insert(3, f"strays    {_strays(stored)}")
     if found.processes:
         lines += ["", *_table(found.processes)]
     return "\n".join(lines)
+
+
+def _strays(stored: Stored) -> str:
+    many = f"{stored.strays:,}{' or more' if stored.strays >= COUNT_MOST else ''}"
+    return (
+        f"{many} entries in the default partition: no other was made in time, because nobody leads "
+        "or the log's role does not own realtime_wal; pruning deletes them one by one"
+    )
 
 
 def _leads(member: ProcessStatus, found: Status) -> bool:

@@ -59,10 +59,15 @@ class PostgresqlNumbering:
         return self._seen is not None and visibility.parse(snapshot).next < self._seen.next
 
     def remember(self, snapshot: str) -> None:
-        self._seen = visibility.parse(snapshot)
+        self._seen = self._following(snapshot)
 
     def shortened(self, snapshot: str) -> str:
-        return visibility.shortened(snapshot)
+        return self._following(snapshot).shortened().text
+
+    def _following(self, snapshot: str) -> Visibility:
+        found = visibility.parse(snapshot)
+        # One that was kept knows the limits of its transactions itself.
+        return found if self._seen is None else self._seen.followed_by(found)
 
     def unnumbered(self, columns: str) -> Query:
         return visibility.rows(columns, self._seen)

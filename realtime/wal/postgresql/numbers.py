@@ -17,6 +17,9 @@ SET search_path TO pg_catalog, pg_temp AS $body$
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
         EXECUTE format('DELETE FROM %I.realtime_wal_number', TG_TABLE_SCHEMA);
+        -- RESTART IDENTITY gives low ids again, which are taken for numbered. And what had no
+        -- number yet is gone: a row with another writer begins an epoch.
+        EXECUTE format('UPDATE %I.realtime_head SET seen = ''''', TG_TABLE_SCHEMA);
     ELSE
         EXECUTE format(
             'DELETE FROM %I.realtime_wal_number AS n USING gone WHERE n.entry_id = gone.id',

@@ -9,6 +9,11 @@ older snapshot than necessary costs time and is as right. The ids of transaction
 bits, which do not come round, and those of top-level transactions, also for what a savepoint or a
 prepared transaction wrote.
 
+The log is in partitions by the ids of its entries, and a look should open only the newest ones. An
+entry's id is drawn when its transaction has its own id already. So a transaction that begins after
+a snapshot writes only ids above those that were drawn before the snapshot was taken, and one that
+was running in it keeps the limit that it began with. These limits are part of what is remembered.
+
 The fragments below decide within one statement and by its snapshot. If one statement found a
 transaction finished and the next one read it, a transaction that depends on it could be numbered
 first.
@@ -21,21 +26,22 @@ entry that can be seen has the id of a transaction that is over, or of the reade
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-SNAPSHOT = "pg_current_snapshot()::text"
+# Below every id; as a literal with a minus in front, a bigint.
+LOWEST = 1 - 2**63
 
 # Above the id of every transaction of which the statement sees rows.
 _NEWEST = (
     "GREATEST(pg_snapshot_xmax(pg_current_snapshot())::text::bigint,"
     " pg_current_xact_id_if_assigned()::text::bigint + 1)"
 )
-# Each condition is its own range of the index on txid. Parameters: `Visibility.parameters`.
-_CONDITIONS = (
-    f"w.txid >= %s::bigint AND w.txid < {_NEWEST}",
+# Of the transactions that were running, those that have ended. Parameter: their ids.
+_ENDED = (
     "w.txid IN (SELECT tx FROM unnest(%s::bigint[]) AS tx"
-    " WHERE pg_visible_in_snapshot(tx::text::xid8, pg_current_snapshot()))",
-    "w.txid IS NULL",
+    " WHERE pg_visible_in_snapshot(tx::text::xid8, pg_current_snapshot()))"
 )
 EVERYTHING = (
     "SELECT {columns} FROM realtime_wal AS w WHERE"
@@ -48,48 +54,94 @@ _NEW = EVERYTHING + " AND {condition}"
 _RUNNING_MOST = 64
 
 
+# The statement takes its snapshot before it reads this, so that it is good for later ones.
+_DRAWN = "COALESCE(pg_sequence_last_value(pg_get_serial_sequence('realtime_wal', 'id')), 0)"
+SNAPSHOT = f"pg_current_snapshot()::text || '@' || {_DRAWN}"
+
+
 @dataclass(frozen=True, slots=True)
 class Visibility:
     """A snapshot all of whose entries are numbered: the id of the next transaction, and the ids of
-    those that were running."""
+    those that were running, each with an id below all entries that it writes from there on.
+    Transactions from `next` on write ids above `above`. The id `drawn` was drawn no later than when
+    the snapshot was read, so it is such a limit for every snapshot that is taken later."""
 
     next: int
-    running: tuple[int, ...]
+    running: Mapping[int, int]
+    above: int = LOWEST
+    drawn: int = LOWEST
 
     @property
-    def parameters(self) -> tuple[int, list[int]]:
-        return (self.next, list(self.running))
+    def lowest(self) -> int:
+        """Every id that is yet to become visible is above this one."""
+        return min((self.above, *self.running.values()))
+
+    @property
+    def conditions(self) -> list[tuple[str, list[Any]]]:
+        """What new entries fulfil one of, each a range of the index on txid, with its
+        parameters."""
+        later = f"w.id > %s AND w.txid >= %s::bigint AND w.txid < {_NEWEST}"
+        found: list[tuple[str, list[Any]]] = [
+            (later, [self.above, self.next]),
+            ("w.id > %s AND w.txid IS NULL", [self.lowest]),
+        ]
+        if self.running:
+            found.append((f"w.id > %s AND {_ENDED}", [self.lowest, list(self.running)]))
+        return found
+
+    def followed_by(self, later: Visibility) -> Visibility:
+        """A later snapshot, with what this one knows of ids that were drawn."""
+        running = {tx: self.running.get(tx, self.above) for tx in later.running}
+        return Visibility(later.next, running, max(self.above, self.drawn), later.drawn)
+
+    def shortened(self) -> Visibility:
+        """A snapshot that shows nothing which this one does not: it ends before the first running
+        transaction that is too many, and all later ones count as not seen."""
+        ids = sorted(self.running)
+        if len(ids) <= _RUNNING_MOST:
+            return self
+        kept = {tx: self.running[tx] for tx in ids[:_RUNNING_MOST]}
+        return Visibility(ids[_RUNNING_MOST], kept, self.lowest, self.drawn)
+
+    @property
+    def text(self) -> str:
+        """As `parse` reads it."""
+        first = min(self.running, default=self.next)
+        running = ",".join(f"{tx}>{above}" for tx, above in sorted(self.running.items()))
+        return f"{first}:{self.next}:{running}@{self.drawn}@{self.above}"
 
 
-def parse(snapshot: str) -> Visibility:
-    """What a `pg_snapshot` shows, from its text, "xmin:xmax:xid,xid"."""
-    _, following, running = snapshot.split(":")
-    return Visibility(int(following), tuple(map(int, running.split(","))) if running else ())
+def parse(text: str) -> Visibility:
+    """A snapshot from its text: "xmin:xmax:xid,xid", then maybe "@" and the last id that was drawn,
+    then maybe "@" and the limit of later transactions, and behind each running transaction maybe
+    ">" and its own. What is not told is not known."""
+    shown, _, limits = text.partition("@")
+    drawn, _, above = limits.partition("@")
+    _, following, running = shown.split(":")
+    known: dict[int, int] = {}
+    for one in running.split(",") if running else ():
+        tx, _, limit = one.partition(">")
+        known[int(tx)] = int(limit) if limit else LOWEST
+    return Visibility(
+        int(following), known, int(above) if above else LOWEST, int(drawn) if drawn else LOWEST
+    )
 
 
-def shortened(snapshot: str) -> str:
-    """The snapshot up to the first running transaction that is too many: it and all later ones
-    count as not seen."""
-    lowest, _, running = snapshot.split(":")
-    ids = running.split(",")
-    if len(ids) <= _RUNNING_MOST:
-        return snapshot
-    return f"{lowest}:{ids[_RUNNING_MOST]}:{','.join(ids[:_RUNNING_MOST])}"
-
-
-def rows(columns: str, seen: Visibility | None) -> tuple[str, list[int | list[int]]]:
+def rows(columns: str, seen: Visibility | None) -> tuple[str, list[Any]]:
     """SQL and parameters for entries without a number that the snapshot `seen` does not show."""
     if seen is None:
         return EVERYTHING.format(columns=columns), []
-    parts = (_NEW.format(columns=columns, condition=condition) for condition in _CONDITIONS)
-    return " UNION ALL ".join(parts), [*seen.parameters]
+    parts = [_NEW.format(columns=columns, condition=one) for one, _ in seen.conditions]
+    return " UNION ALL ".join(parts), _parameters(seen)
 
 
-def any_row(seen: Visibility | None) -> tuple[str, list[int | list[int]]]:
+def any_row(seen: Visibility | None) -> tuple[str, list[Any]]:
     """SQL and parameters for whether there is any such entry."""
     if seen is None:
         return f"EXISTS ({EVERYTHING.format(columns='1')})", []
-    parts = (
-        f"EXISTS ({_NEW.format(columns='1', condition=condition)})" for condition in _CONDITIONS
-    )
-    return f"({' OR '.join(parts)})", [*seen.parameters]
+    parts = [f"EXISTS ({_NEW.format(columns='1', condition=one)})" for one, _ in seen.conditions]
+    return f"({' OR '.join(parts)})", _parameters(seen)
+
+
+def _parameters(seen: Visibility) -> list[Any]:
+    return [value for _, values in seen.conditions for value in values]

@@ -13,6 +13,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from auth_rls.sql.columns import columns_of
 from realtime.wal.entry import Relation
+from realtime.wal.partitions import Partitions
 from realtime.wal.sql_functions import NoSqlFunctions, SqlFunctions
 from realtime.wal.sqlite import evidence, triggers
 from realtime.wal.sqlite.actor import SqliteActorWrapper
@@ -47,6 +48,10 @@ class Sqlite:
     begin_snapshot = "BEGIN DEFERRED"
     random_uuid = _RANDOM_UUID
     index_log: tuple[str, ...] = ()
+    # What is not an image is about the same for all.
+    entry_bytes = (
+        "120 + COALESCE(LENGTH(CAST(w.old AS BLOB)), 0) + COALESCE(LENGTH(CAST(w.new AS BLOB)), 0)"
+    )
     bind_numbers: tuple[str, ...] = (
         "CREATE TRIGGER IF NOT EXISTS realtime_wal_deleted AFTER DELETE ON realtime_wal"
         " BEGIN DELETE FROM realtime_wal_number WHERE entry_id = OLD.id; END",
@@ -173,6 +178,15 @@ class Sqlite:
 
     def pass_taken_ids(self, connection: BaseDatabaseWrapper) -> None:
         """None can be taken."""
+
+    def partitions(self, connection: BaseDatabaseWrapper) -> Partitions | None:
+        return None
+
+    def partition_log(self, connection: BaseDatabaseWrapper) -> None:
+        """Does nothing: there are no partitions."""
+
+    def unpartition_log(self, connection: BaseDatabaseWrapper) -> None:
+        """Does nothing."""
 
     def log_bytes(self, connection: BaseDatabaseWrapper) -> int | None:
         return None

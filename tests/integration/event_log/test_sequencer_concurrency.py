@@ -188,7 +188,7 @@ def test_a_look_reads_neither_what_is_numbered_nor_what_an_open_transaction_wrot
 
 def test_a_server_that_has_lived_less_is_looked_at_as_a_new_one() -> None:
     Note.objects.create(title="a")
-    working = Sequencer(numbering=PostgresqlNumbering(Visibility(2**50, ())))
+    working = Sequencer(numbering=PostgresqlNumbering(Visibility(2**50, {})))
     assert working.look(connection).waiting
     assert working.number(connection) == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -276,3 +277,73 @@ def test_stored_broadcasts_go_with_the_entries_of_their_age() -> None:
     # The log tells of messages that come, and of nothing that becomes of them.
     write(0)
     assert WalEntry.objects.count() == before
+
+
+# --- by size --------------------------------------------------------------------------------------
+
+
+def write_large(count: int, size: int) -> None:
+    Note.objects.bulk_create([Note(title="t", body=os.urandom(size // 2).hex())] * count)
+    while sequencer.number(connection):
+        pass
+
+
+@pytest.fixture
+def kept_by_size(settings: Any) -> None:
+    settings.REALTIME = {"RETENTION": {"gigabytes": 0.000_2}}
+
+
+@pytest.mark.usefixtures("kept_by_size")
+def test_the_oldest_entries_go_until_the_rest_fits() -> None:
+    write_large(100, 8_000)
+    pruning.prune()
+    first, last = kept()[0], kept()[-1]
+    assert last == 100
+    assert first is not None
+    # 200 kB hold 24 such entries, or a little less.
+    assert 70 <= first <= 85
+    # What fits stays.
+    before = kept()
+    assert pruning.prune().entries == 0
+    assert kept() == before
+
+
+@pytest.mark.usefixtures("kept_by_size")
+def test_small_entries_stay_in_large_numbers() -> None:
+    write(200)
+    assert pruning.prune().entries == 0
+
+
+@pytest.mark.usefixtures("kept_by_size")
+def test_what_is_still_read_stays_however_large(process: Callable[..., Registration]) -> None:
+    write_large(100, 8_000)
+    process(Process.Kind.SERVER, position=30)
+    assert pruning.prune().held_at == 31
+    assert kept()[0] == 31
+
+
+@pytest.mark.usefixtures("kept_by_size")
+def test_stored_broadcasts_stay_as_long_as_the_changes_of_their_time() -> None:
+    Message.objects.create(topic="room", event="old", payload=1)
+    write_large(100, 8_000)
+    Message.objects.create(topic="room", event="new", payload=2)
+    write(1)
+    Message.objects.filter(event="old").update(inserted_at=timezone.now() - timedelta(minutes=1))
+    pruning.prune()
+    assert list(Message.objects.values_list("event", flat=True)) == ["new"]
+
+
+def test_an_age_and_a_size_count_whichever_is_reached_first(settings: Any) -> None:
+    settings.REALTIME = {"RETENTION": {"hours": 1, "gigabytes": 0.000_2}}
+    write(5, hours_ago=2)
+    write(5)
+    pruning.prune()
+    assert kept() == [6, 7, 8, 9, 10]
+    write_large(100, 8_000)
+    pruning.prune()
+    assert kept()[0] is not None and kept()[0] > 60  # type: ignore[operator]
+
+
+def test_an_age_given_by_hand_replaces_the_size() -> None:
+    write_large(50, 8_000)
+    assert pruning.prune(timedelta(hours=1)).entries == 0
