@@ -31,7 +31,7 @@ _COLUMNS = "w.id, w.captured_us, COALESCE(w.txid, -w.id) AS tx"
 
 # A lock and not an update: an open transaction would keep every old version of the row.
 _LOCK = f"""
-SELECT seq, commit_us, {visibility.SNAPSHOT}, (SELECT MAX(seq) FROM realtime_wal_number)
+SELECT seq, commit_us, {visibility.OWN_SNAPSHOT}, (SELECT MAX(seq) FROM realtime_wal_number)
 FROM realtime_head
 WHERE id = 1{{mine}}
   AND set_config('idle_in_transaction_session_timeout', '{_STANDSTILL_MS}', true) IS NOT NULL

@@ -9,10 +9,12 @@ older snapshot than necessary costs time and is as right. The ids of transaction
 bits, which do not come round, and those of top-level transactions, also for what a savepoint or a
 prepared transaction wrote.
 
-The log is in partitions by the ids of its entries, and a look should open only the newest ones. An
-entry's id is drawn when its transaction has its own id already. So a transaction that begins after
-a snapshot writes only ids above those that were drawn before the snapshot was taken, and one that
-was running in it keeps the limit that it began with. These limits are part of what is remembered.
+The log is in partitions by the ids of its entries, and a look should open only the newest ones. So
+a limit is remembered that all ids to come are above. An entry's id is drawn when its transaction
+has its own id already, and those are given in order. So if a sequencer knows an id that was drawn
+before its own transaction got one, then all later transactions write only ids above that. What a
+snapshot says would not do: transactions above all that it names may have begun before it. A
+transaction that runs keeps the limit that it was found with.
 
 The fragments below decide within one statement and by its snapshot. If one statement found a
 transaction finished and the next one read it, a transaction that depends on it could be numbered
@@ -54,22 +56,34 @@ _NEW = EVERYTHING + " AND {condition}"
 _RUNNING_MOST = 64
 
 
-# The statement takes its snapshot before it reads this, so that it is good for later ones.
 _DRAWN = "COALESCE(pg_sequence_last_value(pg_get_serial_sequence('realtime_wal', 'id')), 0)"
 SNAPSHOT = f"pg_current_snapshot()::text || '@' || {_DRAWN}"
+# Of a transaction that has an id, or gets one.
+OWN_SNAPSHOT = f"{SNAPSHOT} || '!' || pg_current_xact_id()::text"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Transactions with higher ids than `tx` write only entries with ids above `above`."""
+
+    tx: int
+    above: int
 
 
 @dataclass(frozen=True, slots=True)
 class Visibility:
     """A snapshot all of whose entries are numbered: the id of the next transaction, and the ids of
     those that were running, each with an id below all entries that it writes from there on.
-    Transactions from `next` on write ids above `above`. The id `drawn` was drawn no later than when
-    the snapshot was read, so it is such a limit for every snapshot that is taken later."""
+    Transactions from `next` on write ids above `above`. `mark` is good for still later ones.
+    `drawn` is an id that was drawn when the snapshot was read, `own` the transaction that read
+    it, if it has an id."""
 
     next: int
     running: Mapping[int, int]
     above: int = LOWEST
+    mark: Mark | None = None
     drawn: int = LOWEST
+    own: int | None = None
 
     @property
     def lowest(self) -> int:
@@ -89,10 +103,18 @@ class Visibility:
             found.append((f"w.id > %s AND {_ENDED}", [self.lowest, list(self.running)]))
         return found
 
+    def limit_of(self, tx: int) -> int:
+        """An id below all that this transaction is yet to write, if it is not before `next`."""
+        marked = self.mark is not None and self.mark.tx < tx
+        return max(self.above, self.mark.above) if self.mark and marked else self.above
+
     def followed_by(self, later: Visibility) -> Visibility:
         """A later snapshot, with what this one knows of ids that were drawn."""
-        running = {tx: self.running.get(tx, self.above) for tx in later.running}
-        return Visibility(later.next, running, max(self.above, self.drawn), later.drawn)
+        running = {tx: self.running.get(tx, self.limit_of(tx)) for tx in later.running}
+        # What was drawn when this one was read was drawn before the later one's transaction began.
+        mark = self.mark if later.own is None else Mark(later.own, self.drawn)
+        above = self.limit_of(later.next)
+        return Visibility(later.next, running, above, mark, later.drawn)
 
     def shortened(self) -> Visibility:
         """A snapshot that shows nothing which this one does not: it ends before the first running
@@ -101,29 +123,40 @@ class Visibility:
         if len(ids) <= _RUNNING_MOST:
             return self
         kept = {tx: self.running[tx] for tx in ids[:_RUNNING_MOST]}
-        return Visibility(ids[_RUNNING_MOST], kept, self.lowest, self.drawn)
+        return Visibility(ids[_RUNNING_MOST], kept, self.lowest, self.mark, self.drawn)
 
     @property
     def text(self) -> str:
         """As `parse` reads it."""
         first = min(self.running, default=self.next)
         running = ",".join(f"{tx}>{above}" for tx, above in sorted(self.running.items()))
-        return f"{first}:{self.next}:{running}@{self.drawn}@{self.above}"
+        mark = "" if self.mark is None else f"@{self.mark.tx}>{self.mark.above}"
+        return f"{first}:{self.next}:{running}@{self.drawn}@{self.above}{mark}"
 
 
 def parse(text: str) -> Visibility:
-    """A snapshot from its text: "xmin:xmax:xid,xid", then maybe "@" and the last id that was drawn,
-    then maybe "@" and the limit of later transactions, and behind each running transaction maybe
-    ">" and its own. What is not told is not known."""
-    shown, _, limits = text.partition("@")
-    drawn, _, above = limits.partition("@")
+    """A snapshot from its text: "xmin:xmax:xid,xid", then "@" and an id that was drawn, and "!" and
+    the own transaction if it has an id. One that was kept has limits as well: ">" and one behind
+    each running transaction, "@" and that of later ones, "@" and a mark. What is not told is not
+    known."""
+    shown, *known = text.split("@")
     _, following, running = shown.split(":")
-    known: dict[int, int] = {}
+    limits: dict[int, int] = {}
     for one in running.split(",") if running else ():
         tx, _, limit = one.partition(">")
-        known[int(tx)] = int(limit) if limit else LOWEST
+        limits[int(tx)] = int(limit) if limit else LOWEST
+    drawn, _, own = known[0].partition("!") if known else ("", "", "")
+    mark = None
+    if len(known) > 2:
+        tx, _, limit = known[2].partition(">")
+        mark = Mark(int(tx), int(limit))
     return Visibility(
-        int(following), known, int(above) if above else LOWEST, int(drawn) if drawn else LOWEST
+        next=int(following),
+        running=limits,
+        above=int(known[1]) if len(known) > 1 else LOWEST,
+        mark=mark,
+        drawn=int(drawn) if drawn else LOWEST,
+        own=int(own) if own else None,
     )
 
 

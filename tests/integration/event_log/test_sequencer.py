@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from typing import Any
@@ -254,7 +255,9 @@ def test_a_look_reads_by_index_also_where_one_transaction_wrote_most_of_the_log(
         cursor.execute("ANALYZE realtime_wal, realtime_wal_number")
         cursor.execute(f"EXPLAIN {captured[-1]['sql']}")
         plan = "\n".join(line for (line,) in cursor.fetchall())
-    assert "Seq Scan on realtime_wal" not in plan, plan
+    whole = set(re.findall(r"Seq Scan on (\w+)", plan))
+    # Partitions without entries aside.
+    assert not whole & {"realtime_wal", "realtime_wal_first", "realtime_wal_number"}, plan
 
 
 def test_a_crash_before_the_commit_leaves_everything_as_it_was() -> None:
