@@ -18,6 +18,8 @@ from realtime.ops import status
 from realtime.process.registry import Registration, Report
 from realtime.util.database_threads import in_database_thread
 from realtime.wal.clock import now_us_sql
+from tests.support.partitions import ranges, small_partitions
+from tests.support.vendors import on_postgresql
 from tests.zoo.models import Note
 
 pytestmark = pytest.mark.usefixtures("wal")
@@ -181,3 +183,17 @@ def test_watching_without_a_terminal_is_a_line_a_second(server: Registration) ->
     assert away == "The database cannot be read: it is away"
     assert "layer=in-memory" in second
     assert "".join(rest) == ""
+
+
+@on_postgresql
+def test_entries_for_which_no_partition_was_made_are_told_with_the_reasons() -> None:
+    with small_partitions() as partitions:
+        Note.objects.bulk_create([Note(title="n") for _ in range(150)])
+        number_all()
+        assert shown()["stored"]["strays"] == 0
+        assert "strays" not in run()
+        Note.objects.bulk_create([Note(title="n") for _ in range(150)])
+        number_all()
+        assert "strays    101 entries in the default partition" in run()
+        stored = shown()["stored"]
+        assert (stored["partitions"], stored["strays"]) == (len(ranges(partitions)), 101)
