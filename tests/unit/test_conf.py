@@ -21,5 +21,5 @@ def test_the_log_is_kept_by_age_by_size_or_by_both(given: Any) -> None:
     "given", [{}, {"gigabytes": 0}, {"gigabytes": "20"}, {"megabytes": 5}, 20, {"hours": -1}]
 )
 def test_what_is_neither_is_refused_with_an_example(given: Any) -> None:
-    with pytest.raises(ImproperlyConfigured, match="RETENTION.*'gigabytes': 20"):
+    with pytest.raises(ImproperlyConfigured, match=r"RETENTION.*'gigabytes': 20"):
         build({"RETENTION": given})
