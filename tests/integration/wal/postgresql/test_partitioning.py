@@ -167,7 +167,7 @@ def test_the_migration_goes_both_ways() -> None:
     write(4)
     number()
     rows = read_rows("default", 0, 10)
-    call_command("migrate", "realtime", "0014", verbosity=0)
+    call_command("migrate", "realtime", "0015", verbosity=0)
     assert not is_partitioned(connection)
     write(1)
     call_command("migrate", "realtime", verbosity=0)

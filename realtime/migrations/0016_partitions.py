@@ -24,6 +24,6 @@ def unpartition(apps, schema_editor):
 class Migration(migrations.Migration):
     atomic = False
 
-    dependencies = [("realtime", "0014_presence_leaves_the_log")]
+    dependencies = [("realtime", "0015_passing_broadcasts")]
 
     operations = [migrations.RunPython(partition, unpartition)]
