@@ -67,6 +67,42 @@ def fill(count: int, each: int = TEAMS_OF_A_SUBJECT) -> None:
         cursor.execute("DELETE FROM realtime_wal")
 
 
+async def own_rows(count: int, rounds: int) -> dict[str, list[float]]:
+    """Joins a second of so many users whom the process does not know, each of whom listens to the
+    rows that are their own, as the holder of a permission."""
+    from django.contrib.auth.models import Group, Permission, User
+
+    from auth_rls import Subject
+    from auth_rls.models import Policy
+    from realtime.util.database_threads import in_database_thread
+
+    def enter() -> list[User]:
+        permission = Permission.objects.get(codename="view_team", content_type__app_label="demo")
+        Policy.objects.create(
+            name="teams of my name", permission=permission, using={"name": "$user.username"}
+        )
+        group = Group.objects.create(name="owners")
+        group.permissions.add(permission)
+        names = [User(username=f"owner {number}") for number in range(count)]
+        users = User.objects.bulk_create(names, 1_000)
+        through = User.groups.through
+        links = [through(user_id=user.pk, group_id=group.pk) for user in users]
+        through.objects.bulk_create(links, 1_000)
+        return users
+
+    subjects = [Subject.from_user(user) for user in await in_database_thread(enter)]
+    found: list[float] = []
+    for _ in range(rounds):
+        feed = Feed()
+        await feed.start()
+        gc.collect()
+        began = time.perf_counter()
+        await joined(feed.dispatcher, subjects, lambda number: "", "demo_team")
+        found.append(count / (time.perf_counter() - began))
+        await feed.stop()
+    return {"joins a second": found}
+
+
 async def memberships(count: int, rounds: int) -> dict[str, list[float]]:
     """The times of one membership that comes or goes, and of binding every channel anew, in
     alternation."""

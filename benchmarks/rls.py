@@ -9,6 +9,8 @@
 * memberships: 10,000 subjects of 50 teams each, from a database: memory, and what one membership
   inserted or deleted costs. Compared, alternately, with binding every subscription anew
   and read every set again, which is what a policy that is edited still costs.
+* own rows: 100,000 users join, each for rows of their own, as holders of a permission; none of them
+  is known before.
 
 Each is run in several rounds; what is delivered is checked in every part. The database is a SQLite
 file of its own. --scale 0.1 runs a tenth of everything.
@@ -29,7 +31,7 @@ import django
 from django.core.management import call_command
 
 from benchmarks.chart import Panel, lines, spans
-from benchmarks.live_changes import MOVED, REBOUND, fill, memberships, worst_case
+from benchmarks.live_changes import MOVED, REBOUND, fill, memberships, own_rows, worst_case
 from benchmarks.matching import MATCHES, MATCHING_ALL, by_membership, by_operator, by_owner
 from benchmarks.report import Comparison, add_options, conclude, ratios, say, spread, table
 
@@ -57,6 +59,7 @@ async def through_the_dispatcher(arguments: argparse.Namespace) -> dict[str, dic
         return {
             "memberships": await memberships(of_scale(10_000, scale), rounds),
             "worst_case": await worst_case(of_scale(100_000, scale), rounds),
+            "own_rows": await own_rows(of_scale(100_000, scale), rounds),
         }
     finally:
         await close_connections()
@@ -87,7 +90,7 @@ def tables(found: dict[str, Any], scale: float) -> None:
     filters = f"one change against {of_scale(10_000, scale):,} filters that differ, µs"
     rows = [[shown(name), spread(took, 1)] for name, took in found["operators_us"].items()]
     say("\n" + table([filters, "min / median / max"], rows))
-    for name, count in (("memberships", 10_000), ("worst_case", 100_000)):
+    for name, count in (("memberships", 10_000), ("worst_case", 100_000), ("own_rows", 100_000)):
         title = f"{name.replace('_', ' ')}, {of_scale(count, scale):,} channels"
         rows = [[what, spread(values, 2)] for what, values in found[name].items()]
         say("\n" + table([title, "min / median / max"], rows))
