@@ -67,6 +67,22 @@ class Sequencer:
         if self._numbering is not None:
             self._numbering.forget()
 
+    def check_ids(self, connection: BaseDatabaseWrapper) -> bool:
+        """Whether looks have passed over entries because of their ids, such as those drawn after
+        the sequence was set back. The next look finds them then. Costs what is new since the last
+        call."""
+        numbering = self._numbering_on(connection)
+        hidden = numbering.hidden()
+        if hidden is not None:
+            expression, parameters = hidden
+            with connection.cursor() as cursor:
+                cursor.execute(f"SELECT {expression}", parameters)
+                if cursor.fetchone()[0]:
+                    numbering.distrust_ids()
+                    return True
+        numbering.trust_ids()
+        return False
+
     def look(self, connection: BaseDatabaseWrapper) -> Look:
         """The committed state of the log, read by one statement."""
         numbering = self._numbering_on(connection)
@@ -101,6 +117,8 @@ class Sequencer:
             if numbering.went_back(row[7]):
                 numbering.forget()
                 self._distrusted = found.seen
+                return self.look(connection)
+            if numbering.ids_went_back(row[7]):
                 return self.look(connection)
             # It does not name the own transaction, which may go on to write.
             if not look.waiting and not connection.in_atomic_block:
@@ -144,6 +162,8 @@ class Sequencer:
             seq, commit_us, snapshot, most = self._lock(cursor, connection, where, mine)
             if most is not None and most > seq:
                 raise _HeadBehind
+            if snapshot is not None:
+                numbering.ids_went_back(snapshot)
             ranked, parameters = numbering.ranked()
             sql = numbering_sql.NUMBER.format(ranked=ranked)
             cursor.execute(sql, [*parameters, limit, seq, commit_us, commit_us])

@@ -133,7 +133,12 @@ class Tailer:
         try:
             while not self._stop.is_set():
                 try:
-                    ids.look(connection)
+                    if ids.look(connection) and self._sequencer.check_ids(connection):
+                        logger.warning(
+                            "entries had ids below those that were drawn before: they are numbered "
+                            "now",
+                            extra={"action": "ids_out_of_order"},
+                        )
                     changed = detector.changed() or self._undecided
                     busy = _BUSY_LOOKS if changed and self._poll() else max(busy - 1, 0)
                 except Exception as error:

@@ -33,12 +33,12 @@ class TakenIds:
             works_action="ids_work",
         )
 
-    def look(self, connection: BaseDatabaseWrapper) -> None:
-        """Have new entries get free ids, if it is time to look. Outside of a transaction; a role
-        that may not do so is logged once."""
+    def look(self, connection: BaseDatabaseWrapper) -> bool:
+        """Have new entries get free ids, if it is time to look; whether it was. Outside of a
+        transaction; a role that may not do so is logged once."""
         now = time.monotonic()
         if now - self._looked_at < _LOOK_SECONDS:
-            return
+            return False
         self._looked_at = now
         vendor = vendor_of(connection)
         try:
@@ -53,3 +53,4 @@ class TakenIds:
             self._outage.failed(error)
         else:
             self._outage.worked()
+        return True

@@ -81,6 +81,25 @@ class Numbering(Protocol):
         """Whether this snapshot of a look is older than the remembered one."""
         ...
 
+    def ids_went_back(self, snapshot: str) -> bool:
+        """Whether new entries get ids again that had been drawn when the remembered snapshot was
+        read, as far as this snapshot of a look tells. If so, no order of ids is relied on for what
+        came since `trust_ids`."""
+        ...
+
+    def hidden(self) -> Query | None:
+        """An SQL expression for whether there is an entry without a number that looks do not find,
+        because its id came out of order. None where looks rely on no order."""
+        ...
+
+    def trust_ids(self) -> None:
+        """Nothing is hidden from looks so far."""
+        ...
+
+    def distrust_ids(self) -> None:
+        """Have the next look rely on no order of the ids of what came since `trust_ids`."""
+        ...
+
     def remember(self, snapshot: str) -> None:
         """Every entry that this snapshot shows has a number."""
         ...

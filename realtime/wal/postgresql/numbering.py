@@ -46,20 +46,42 @@ class PostgresqlNumbering:
 
     def __init__(self, seen: Visibility | None = None) -> None:
         self._seen = seen
+        # Every entry that it shows has a number, whatever its id is.
+        self._checked = seen
 
     @property
     def looks_at_everything(self) -> bool:
         return self._seen is None
 
     def forget(self) -> None:
-        self._seen = None
+        self._seen = self._checked = None
 
     def went_back(self, snapshot: str) -> bool:
         # Another server, with its own history, has taken over the address.
         return self._seen is not None and visibility.parse(snapshot).next < self._seen.next
 
+    def ids_went_back(self, snapshot: str) -> bool:
+        if self._seen is None or visibility.parse(snapshot).drawn >= self._seen.drawn:
+            return False
+        self.distrust_ids()
+        return True
+
+    def hidden(self) -> Query | None:
+        if self._seen is None or self._checked is None:
+            return None
+        return visibility.any_hidden(self._checked, self._seen)
+
+    def trust_ids(self) -> None:
+        self._checked = self._seen
+
+    def distrust_ids(self) -> None:
+        if self._checked is not None:
+            self._seen = self._checked = self._checked.unlimited()
+
     def remember(self, snapshot: str) -> None:
         self._seen = self._following(snapshot)
+        if self._checked is None:
+            self._checked = self._seen
 
     def shortened(self, snapshot: str) -> str:
         return self._following(snapshot).shortened().text

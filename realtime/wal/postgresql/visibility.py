@@ -16,6 +16,11 @@ before its own transaction got one, then all later transactions write only ids a
 snapshot says would not do: transactions above all that it names may have begun before it. A
 transaction that runs keeps the limit that it was found with.
 
+That holds while the sequence of ids only goes forward. It may be set back, by a restore or by
+hand, and sessions may keep ids ready for later. So there are no limits where the sequence lets
+sessions do so, and where it is found behind an id that was drawn before. It may have been set back
+and have gone on since the last look; so now and then entries below the limits are looked for.
+
 The fragments below decide within one statement and by its snapshot. If one statement found a
 transaction finished and the next one read it, a transaction that depends on it could be numbered
 first.
@@ -56,7 +61,12 @@ _NEW = EVERYTHING + " AND {condition}"
 _RUNNING_MOST = 64
 
 
-_DRAWN = "COALESCE(pg_sequence_last_value(pg_get_serial_sequence('realtime_wal', 'id')), 0)"
+# Below every id where sessions keep ids ready.
+_DRAWN = (
+    "COALESCE((SELECT CASE WHEN s.seqcache = 1 AND s.seqincrement > 0"
+    " THEN COALESCE(pg_sequence_last_value(s.seqrelid), 0) END FROM pg_sequence AS s"
+    f" WHERE s.seqrelid = pg_get_serial_sequence('realtime_wal', 'id')::regclass), {LOWEST})"
+)
 SNAPSHOT = f"pg_current_snapshot()::text || '@' || {_DRAWN}"
 # Of a transaction that has an id, or gets one.
 OWN_SNAPSHOT = f"{SNAPSHOT} || '!' || pg_current_xact_id()::text"
@@ -107,6 +117,10 @@ class Visibility:
         """An id below all that this transaction is yet to write, if it is not before `next`."""
         marked = self.mark is not None and self.mark.tx < tx
         return max(self.above, self.mark.above) if self.mark and marked else self.above
+
+    def unlimited(self) -> Visibility:
+        """The snapshot without what is known of ids."""
+        return Visibility(self.next, dict.fromkeys(self.running, LOWEST))
 
     def followed_by(self, later: Visibility) -> Visibility:
         """A later snapshot, with what this one knows of ids that were drawn."""
@@ -166,6 +180,14 @@ def rows(columns: str, seen: Visibility | None) -> tuple[str, list[Any]]:
         return EVERYTHING.format(columns=columns), []
     parts = [_NEW.format(columns=columns, condition=one) for one, _ in seen.conditions]
     return " UNION ALL ".join(parts), _parameters(seen)
+
+
+def any_hidden(since: Visibility, seen: Visibility) -> tuple[str, list[Any]]:
+    """SQL and parameters for whether an entry that `since` does not show has no number, and an id
+    below the limits of `seen`."""
+    condition = f"w.id <= %s AND (w.txid >= %s::bigint AND w.txid < {_NEWEST} OR {_ENDED})"
+    parameters = [seen.above, since.next, list(since.running)]
+    return f"EXISTS ({_NEW.format(columns='1', condition=condition)})", parameters
 
 
 def any_row(seen: Visibility | None) -> tuple[str, list[Any]]:

@@ -38,6 +38,18 @@ class SqliteNumbering:
     def went_back(self, snapshot: str) -> bool:
         return False
 
+    def ids_went_back(self, snapshot: str) -> bool:
+        return False
+
+    def hidden(self) -> Query | None:
+        return None
+
+    def trust_ids(self) -> None:
+        """No order of ids is relied on."""
+
+    def distrust_ids(self) -> None:
+        """No order of ids is relied on."""
+
     def remember(self, snapshot: str) -> None:
         """Does nothing: the numbers themselves say what is new."""
 

@@ -68,3 +68,12 @@ def test_a_transaction_that_goes_on_keeps_the_limit_it_was_found_with() -> None:
 def test_a_sequence_that_went_back_moves_no_limit_back() -> None:
     found = Visibility(20, {}, 100, drawn=5).followed_by(parse("21:21:@6!21"))
     assert found.followed_by(parse("40:40:@9")).above == 100
+
+
+def test_without_limits_the_same_transactions_are_shown() -> None:
+    found = Visibility(20, {10: 7, 12: 90}, 100, Mark(22, 110), drawn=120)
+    assert found.unlimited() == Visibility(20, {10: LOWEST, 12: LOWEST})
+    # What was drawn before they were dropped gives no limit any more.
+    later = found.unlimited().followed_by(parse("20:30:@130!31")).followed_by(parse("40:40:@9!41"))
+    assert later.above == LOWEST
+    assert later.followed_by(parse("50:50:@10!51")).above == 130
