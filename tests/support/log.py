@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.db import connection
 
+from realtime.event_log import sequencer
 from realtime.wal.head import read_head
 
 
@@ -13,3 +14,9 @@ def empty_log() -> None:
         cursor.execute("DELETE FROM realtime_wal")
         cursor.execute("DELETE FROM realtime_head")
     read_head(connection)
+
+
+def number_all() -> None:
+    """Numbers every entry that has no number yet."""
+    while sequencer.number(connection):
+        pass

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from realtime.event_log import sequencer
 from realtime.event_log.batch import Batch
 from realtime.event_log.reader import LogReader
 from realtime.event_log.ring import EventLog
 from realtime.event_log.table import READ_BYTES, read_rows
 from realtime.models import WalEntry
 from realtime.wal.head import read_head
+from tests.support.log import number_all
 from tests.support.socket_client import db
 from tests.zoo.models import Note
 
@@ -24,8 +24,7 @@ LARGE = 48 * 1024
 
 def write(count: int, size: int = 1) -> Any:
     Note.objects.bulk_create([Note(title=str(n), body="x" * size) for n in range(count)])
-    while sequencer.number(connection):
-        pass
+    number_all()
     return read_head(connection)
 
 

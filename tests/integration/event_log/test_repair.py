@@ -22,6 +22,7 @@ from realtime.event_log.tailer import Tailer
 from realtime.models import LogHead, Message, PresenceMember, Process, WalEntry, WalRelation
 from realtime.wal import triggers
 from realtime.wal.head import disown, read_head
+from tests.support.log import number_all
 from tests.support.vendors import on_postgresql, on_sqlite
 from tests.zoo.models import Note
 
@@ -31,8 +32,7 @@ pytestmark = pytest.mark.usefixtures("wal")
 def write(count: int = 1) -> None:
     for number in range(count):
         Note.objects.create(title=str(number))
-    while sequencer.number(connection):
-        pass
+    number_all()
 
 
 def lead() -> None:
@@ -241,8 +241,7 @@ def test_a_fixture_that_has_the_log_is_loaded_without_it(tmp_path: Path) -> None
     process.delete()
     Message.objects.all().delete()
     Note.objects.all().delete()
-    while sequencer.number(connection):
-        pass
+    number_all()
     before = read_head(connection)
     entries = WalEntry.objects.count()
     relations = WalRelation.objects.count()

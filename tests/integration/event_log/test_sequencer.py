@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import time
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection, connections, transaction
+from django.db import OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +21,8 @@ from realtime.models import WalEntry, WalNumber
 from realtime.wal.clock import now_us
 from realtime.wal.entry import Relation
 from realtime.wal.head import begin_epoch, read_head, renew_epoch
-from tests.support.log import empty_log
+from tests.support.log import empty_log, number_all
+from tests.support.threads import at_once
 from tests.zoo.models import Note
 
 pytestmark = pytest.mark.usefixtures("wal")
@@ -245,8 +245,7 @@ def test_a_new_sequencer_begins_where_the_last_one_stood() -> None:
 @several_writers
 def test_a_look_reads_by_index_also_where_one_transaction_wrote_most_of_the_log() -> None:
     Note.objects.bulk_create([Note(title=str(n)) for n in range(5_000)])
-    while sequencer.number(connection):
-        pass
+    number_all()
     own = sequencer.Sequencer()
     own.number(connection)
     with CaptureQueriesContext(connection) as captured:
@@ -273,21 +272,14 @@ def test_a_crash_before_the_commit_leaves_everything_as_it_was() -> None:
 
 
 def test_two_sequencers_at_once_number_nothing_twice() -> None:
-    def work(results: list[int]) -> None:
-        try:
-            while count := sequencer.number(connection, limit=7):
-                results.append(count)
-        finally:
-            connections.close_all()
+    def work() -> None:
+        while count := sequencer.number(connection, limit=7):
+            counts.append(count)
 
     for _ in range(200):
         entry()
     counts: list[int] = []
-    threads = [threading.Thread(target=work, args=(counts,)) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(3, work)
     assert sum(counts) == 200
     assert [seq for seq, _ in numbered()] == list(range(1, 201))
 

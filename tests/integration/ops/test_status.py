@@ -11,13 +11,14 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
 
-from realtime.event_log import leadership, sequencer
+from realtime.event_log import leadership
 from realtime.management.commands import realtime_status
 from realtime.models import LogHead, Process, WalEntry
 from realtime.ops import status
 from realtime.process.registry import Registration, Report
 from realtime.util.database_threads import in_database_thread
 from realtime.wal.clock import now_us_sql
+from tests.support.log import number_all
 from tests.support.partitions import ranges, small_partitions
 from tests.support.vendors import on_postgresql
 from tests.zoo.models import Note
@@ -50,11 +51,6 @@ def run(*args: str) -> str:
 
 def shown(*args: str) -> Any:
     return json.loads(run("--json", *args))
-
-
-def number_all() -> None:
-    while sequencer.number(connection):
-        pass
 
 
 def test_an_idle_installation_has_a_head_and_no_lag() -> None:

@@ -13,7 +13,6 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from realtime.event_log import sequencer
 from realtime.event_log.read_holds import holds
 from realtime.management.commands import prune_wal
 from realtime.models import Message, Process, WalEntry, WalNumber, WalRelation
@@ -23,6 +22,7 @@ from realtime.process.registry import Registration, Report
 from realtime.wal import triggers
 from realtime.wal.head import read_head
 from realtime.wal.postgresql.vendor import PRUNING_LOCK
+from tests.support.log import number_all
 from tests.zoo.models import Note
 
 pytestmark = pytest.mark.usefixtures("wal")
@@ -39,8 +39,7 @@ def write(count: int, *, hours_ago: float = 0) -> None:
         for entry in backlog:
             aged = entry.captured_us - int(hours_ago * 3_600_000_000)
             backlog.filter(pk=entry.pk).update(captured_us=aged)
-    while sequencer.number(connection):
-        pass
+    number_all()
 
 
 def kept() -> list[int | None]:
@@ -284,8 +283,7 @@ def test_stored_broadcasts_go_with_the_entries_of_their_age() -> None:
 
 def write_large(count: int, size: int) -> None:
     Note.objects.bulk_create([Note(title="t", body=os.urandom(size // 2).hex())] * count)
-    while sequencer.number(connection):
-        pass
+    number_all()
 
 
 @pytest.fixture

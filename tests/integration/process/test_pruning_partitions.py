@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
-import psycopg
 import pytest
-from django.db import connection, connections
+from django.db import connection
 
-from realtime.event_log import sequencer
 from realtime.event_log.read_holds import holds
 from realtime.event_log.table import backlog, oldest_seq, read_rows
 from realtime.models import Process, WalEntry, WalNumber
@@ -20,13 +18,13 @@ from realtime.process.pruning import AnotherPrunes, Pruned
 from realtime.process.registry import Registration, Report
 from realtime.wal.postgresql.partitions import PostgresqlPartitions
 from realtime.wal.postgresql.vendor import PRUNING_LOCK
-from tests.support.partitions import ranges, small_partitions
+from tests.support.log import number_all
+from tests.support.partitions import notes, ranges, small_partitions, writers
 from tests.support.postgresql_tables import another, sql
+from tests.support.threads import at_once
 from tests.support.vendors import on_postgresql
 
 pytestmark = [on_postgresql, pytest.mark.usefixtures("wal")]
-
-MANY = "INSERT INTO zoo_note (title, body, is_public) SELECT 'n', '', false FROM {} AS n"
 
 
 @pytest.fixture
@@ -35,17 +33,12 @@ def partitions(wal: None) -> Iterator[PostgresqlPartitions]:
         yield found
 
 
-def number() -> None:
-    while sequencer.number(connection):
-        pass
-
-
 def write(partitions: PostgresqlPartitions, count: int) -> None:
     """Commit and number so many changes, some hundreds at most for each partition."""
     for _ in range(count // 50):
-        sql(MANY.format("generate_series(1, 50)"))
+        sql(notes(50))
         partitions.make_missing()
-    number()
+    number_all()
 
 
 def age(upto: int) -> None:
@@ -166,13 +159,13 @@ def test_a_transaction_that_wrote_long_ago_and_is_still_open_loses_nothing(
     partitions: PostgresqlPartitions,
 ) -> None:
     with another() as writer, writer.transaction():
-        writer.execute(MANY.format("generate_series(1, 5)"))
+        writer.execute(notes(5))
         write(partitions, 500)
         age(500)
         assert truncated(prune) > 2
         assert ranges(partitions)[0] == (None, 100)
     assert backlog(connection) == 5
-    number()
+    number_all()
     assert [row.seq for row in read_rows("default", 500, 600)] == list(range(501, 506))
     # Now they are numbered, and young.
     prune()
@@ -198,35 +191,13 @@ def test_an_entry_without_a_number_keeps_its_partition(
 def test_writers_feel_nothing_while_partitions_go(partitions: PostgresqlPartitions) -> None:
     write(partitions, 500)
     age(500)
-    stop = threading.Event()
-    failed: list[Exception] = []
-    written: list[int] = []
-
-    def run() -> None:
-        try:
-            with another() as link:
-                link.execute("SET lock_timeout = '2s'")
-                # Between two writes nobody may hold the log, also where one processor has to do.
-                while not stop.wait(0.005):
-                    link.execute(MANY.format("generate_series(1, 2)"))
-                    written.append(2)
-        except psycopg.Error as error:
-            failed.append(error)
-
-    writers = [threading.Thread(target=run) for _ in range(3)]
-    for writer in writers:
-        writer.start()
-    try:
+    # Between two writes nobody may hold the log, also where one processor has to do.
+    with writers(3, rows=2, pause=0.005) as written:
         deadline = time.monotonic() + 30
         while ranges(partitions)[0][0] is None and time.monotonic() < deadline:
             prune()
-    finally:
-        stop.set()
-        for writer in writers:
-            writer.join()
-    assert not failed
     assert ranges(partitions)[0][0] is not None
-    number()
+    number_all()
     assert [row.seq for row in read_rows("default", 500, 10**6, 10**6)][-1] == 500 + sum(written)
 
 
@@ -236,7 +207,7 @@ def test_a_transaction_that_is_open_keeps_empty_partitions_and_waits_for_nothing
     write(partitions, 500)
     age(500)
     with another() as writer, writer.transaction():
-        writer.execute(MANY.format("generate_series(1, 1)"))
+        writer.execute(notes(1))
         prune()
         # Their entries are gone, and so is what they took on disk.
         assert ranges(partitions)[0] == (None, 100)
@@ -253,21 +224,12 @@ def test_two_pruners_at_once_prune_once(partitions: PostgresqlPartitions) -> Non
         with pytest.raises(AnotherPrunes):
             prune()
     assert WalEntry.objects.count() == 500
-    deleted: list[int] = []
 
     def run() -> None:
-        try:
-            deleted.append(pruning.prune().entries)
-        except AnotherPrunes:
-            pass
-        finally:
-            connections.close_all()
+        with suppress(AnotherPrunes):
+            pruning.prune()
 
-    threads = [threading.Thread(target=run) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(3, run)
     pruning.prune()
     assert WalEntry.objects.count() == WalNumber.objects.count() == 0
 
@@ -293,9 +255,9 @@ def test_a_pruner_that_is_killed_leaves_nothing_behind_for_ever(
 def test_what_is_in_the_default_partition_is_deleted_in_time(
     partitions: PostgresqlPartitions,
 ) -> None:
-    sql(MANY.format("generate_series(1, 150)"))
-    sql(MANY.format("generate_series(1, 150)"))
-    number()
+    sql(notes(150))
+    sql(notes(150))
+    number_all()
     assert partitions.strays(1_000) == 101
     age(300)
     prune()

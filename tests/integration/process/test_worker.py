@@ -8,10 +8,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import OperationalError
 
 from realtime import api
-from realtime.event_log import sequencer
 from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.reader import LogReader
 from realtime.event_log.ring import EventLog
@@ -24,6 +23,7 @@ from realtime.process.registry import Registration, Report
 from realtime.process.remote_reader import RemoteReader
 from realtime.process.worker import RealtimeWorker
 from realtime.util.database_threads import close_connections
+from tests.support.log import number_all
 from tests.support.socket_client import Client, db
 from tests.support.waiting import auntil
 from tests.zoo.models import Note
@@ -111,8 +111,7 @@ async def asking() -> AsyncIterator[Asking]:
 
 def write(count: int, body: str = "") -> None:
     Note.objects.bulk_create([Note(title=str(n), body=body) for n in range(count)])
-    while sequencer.number(connection):
-        pass
+    number_all()
 
 
 # --- reading --------------------------------------------------------------------------------------

@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connection
 from django.test import override_settings
 
 from realtime.bus.mailbox import Mailbox
-from realtime.event_log import sequencer
 from realtime.models import Process, WalEntry, WalNumber
 from realtime.process import registry
 from realtime.process.maintenance import Maintenance
@@ -27,6 +25,7 @@ from realtime.process.worker_server import WorkerServer
 from realtime.util.database_threads import close_connections
 from tests.support import redis as redises
 from tests.support.layers import layers
+from tests.support.log import number_all
 from tests.support.processes import ROOT, environment, managing
 from tests.support.python import Python
 from tests.support.redis import LIBRARY_SECONDS, Redis, redis_goes
@@ -47,8 +46,7 @@ async def tidy(wal: Any) -> AsyncIterator[None]:
 
 def write(count: int, body: str = "") -> None:
     Note.objects.bulk_create([Note(title=str(n), body=body) for n in range(count)])
-    while sequencer.number(connection):
-        pass
+    number_all()
 
 
 def write_old(count: int) -> None:

@@ -11,16 +11,10 @@ from auth_rls.predicates.predicate import TRUE, Not, Test
 from realtime.event_log.event import DatabaseEvent, RowImage
 from realtime.subscriptions.filter_costs import Payers
 from realtime.subscriptions.index import AudienceKey, Subscription, SubscriptionIndex
-from realtime.wal.entry import ColumnInfo, Relation
+from tests.support.small_rows import relation_of
 
 KINDS = {"id": Kind.INT, "body": Kind.TEXT}
-RELATION = Relation(
-    id="r1",
-    schema="public",
-    table="t",
-    columns=tuple(ColumnInfo(name, kind.value, kind) for name, kind in KINDS.items()),
-    key=("id",),
-)
+RELATION = relation_of(KINDS)
 
 
 def inserted(body: str) -> DatabaseEvent:

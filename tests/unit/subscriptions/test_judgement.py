@@ -13,16 +13,10 @@ from auth_rls.predicates.predicate import FALSE, TRUE, All, Any_, Not, Predicate
 from realtime.event_log.event import DatabaseEvent, RowImage
 from realtime.subscriptions.index import AudienceKey, Subscription, SubscriptionIndex
 from realtime.subscriptions.judgement import STEPS_PER_EVENT, Judgement
-from realtime.wal.entry import ColumnInfo, Relation
+from tests.support.small_rows import relation_of
 
 KINDS = {"id": Kind.INT, "body": Kind.TEXT, "score": Kind.INT}
-RELATION = Relation(
-    id="r1",
-    schema="public",
-    table="t",
-    columns=tuple(ColumnInfo(name, kind.value, kind) for name, kind in KINDS.items()),
-    key=("id",),
-)
+RELATION = relation_of(KINDS)
 # "score" sorts behind the column of each of these filters.
 SHOWN = Test("score", "gte", 10)
 FILTERS = [

@@ -20,6 +20,7 @@ from tests.support.captured_models import (
     ops,
     texts,
 )
+from tests.support.log import number_all
 from tests.support.postgresql_tables import PLAIN, another, levels, sql, thing_table
 from tests.support.vendors import on_postgresql
 from tests.support.waiting import until
@@ -151,8 +152,7 @@ def test_who_waited_for_a_row_comes_after_who_had_it() -> None:
         first.commit()
         waiting.join()
         second.commit()
-    while sequencer.number(connection):
-        pass
+    number_all()
     mine = WalEntry.objects.filter(pk_text=str(team.pk)).order_by("seq")
     assert [cells(entry.new or "")["name"] for entry in mine] == ['"a1"', '"a12"']
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.db import DatabaseError, OperationalError, connection
+from django.db import OperationalError, connection
 
 from realtime.wal import triggers as install
 from realtime.wal.catalog import State
@@ -19,6 +18,7 @@ from tests.support.captured_models import (
     states,
 )
 from tests.support.postgresql_tables import PLAIN, another, levels, sql, thing_table
+from tests.support.threads import at_once
 from tests.support.vendors import on_postgresql
 from tests.zoo.models import Team
 
@@ -180,20 +180,5 @@ def test_a_table_that_stays_busy_is_an_error_and_nobody_waits_behind_it() -> Non
 
 def test_two_processes_may_reconcile_at_once() -> None:
     install.uninstall()
-    errors: list[DatabaseError] = []
-
-    def run() -> None:
-        try:
-            install.reconcile()
-        except DatabaseError as error:
-            errors.append(error)
-        finally:
-            connection.close()
-
-    threads = [threading.Thread(target=run) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    at_once(4, install.reconcile)
     assert {trigger.state for trigger in install.status()} == {State.INSTALLED}

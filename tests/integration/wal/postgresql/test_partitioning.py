@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 
-import psycopg
 import pytest
 from django.core.management import call_command
 from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 
-from realtime.event_log import sequencer
 from realtime.event_log.sequencer import Sequencer
 from realtime.event_log.table import read_rows
 from realtime.models import WalEntry
@@ -19,14 +16,13 @@ from realtime.wal.head import read_head
 from realtime.wal.postgresql import partitioning
 from realtime.wal.postgresql.partitions import PostgresqlPartitions, is_partitioned
 from realtime.wal.vendor import vendor_of
-from tests.support.partitions import SMALL, plain_log, ranges
+from tests.support.log import number_all
+from tests.support.partitions import SMALL, notes, plain_log, ranges, writers
 from tests.support.postgresql_tables import another, sql
 from tests.support.row_security import CLERK
 from tests.support.vendors import on_postgresql
 
 pytestmark = [on_postgresql, pytest.mark.usefixtures("wal")]
-
-MANY = "INSERT INTO zoo_note (title, body, is_public) SELECT 'n', '', false FROM {} AS n"
 
 
 @pytest.fixture(autouse=True)
@@ -36,17 +32,12 @@ def plain(wal: None) -> Iterator[None]:
 
 
 def write(count: int) -> None:
-    sql(MANY.format(f"generate_series(1, {count})"))
-
-
-def number() -> None:
-    while sequencer.number(connection):
-        pass
+    sql(notes(count))
 
 
 def test_what_there_is_stays_and_goes_on_under_its_numbers() -> None:
     write(30)
-    number()
+    number_all()
     write(3)
     rows, head = read_rows("default", 0, 100), read_head(connection)
     working = Sequencer()
@@ -74,34 +65,13 @@ def test_what_there_is_stays_and_goes_on_under_its_numbers() -> None:
 
 
 def test_writers_go_on_meanwhile_and_none_fails() -> None:
-    stop = threading.Event()
-    written: list[int] = []
-    failed: list[Exception] = []
-
-    def run() -> None:
-        try:
-            with another() as link:
-                while not stop.is_set():
-                    link.execute(MANY.format("generate_series(1, 3)"))
-                    written.append(3)
-        except psycopg.Error as error:
-            failed.append(error)
-
-    writers = [threading.Thread(target=run) for _ in range(2)]
-    for writer in writers:
-        writer.start()
-    try:
+    with writers(2, rows=3) as written:
         for _ in range(2):
             partitioning.partition(connection)
-            number()
+            number_all()
             partitioning.unpartition(connection)
-            number()
-    finally:
-        stop.set()
-        for writer in writers:
-            writer.join()
-    assert not failed
-    number()
+            number_all()
+    number_all()
     total = sum(written)
     assert WalEntry.objects.count() == total == read_head(connection).seq
     assert sql("SELECT COUNT(DISTINCT entry_id) FROM realtime_wal_number") == [(total,)]
@@ -109,7 +79,7 @@ def test_writers_go_on_meanwhile_and_none_fails() -> None:
 
 def test_a_large_log_is_proven_and_not_read_under_the_lock() -> None:
     write(30)
-    number()
+    number_all()
     rows = read_rows("default", 0, 100)
     with CaptureQueriesContext(connection) as captured:
         partitioning.partition(connection, SMALL, small_bytes=0)
@@ -118,7 +88,7 @@ def test_a_large_log_is_proven_and_not_read_under_the_lock() -> None:
     assert read_rows("default", 0, 100) == rows
     assert constraints() == []
     write(300)
-    number()
+    number_all()
     assert len(read_rows("default", 0, 500)) == 330
 
 
@@ -132,14 +102,14 @@ def constraints() -> list[object]:
 def test_an_attempt_that_finds_the_log_locked_leaves_it_as_it_was() -> None:
     write(5)
     with another() as writer, writer.transaction():
-        writer.execute(MANY.format("generate_series(1, 5)"))
+        writer.execute(notes(5))
         with pytest.raises(OperationalError, match="open for long, and run migrate again"):
             partitioning.partition(connection, SMALL, attempts=1)
     assert not is_partitioned(connection)
     assert constraints() == []
     write(200)
     partitioning.partition(connection, SMALL)
-    number()
+    number_all()
     assert len(read_rows("default", 0, 500)) == 210
 
 
@@ -165,7 +135,7 @@ def test_rights_and_row_security_are_those_of_before() -> None:
 def test_the_migration_goes_both_ways() -> None:
     partitioning.partition(connection)
     write(4)
-    number()
+    number_all()
     rows = read_rows("default", 0, 10)
     call_command("migrate", "realtime", "0015", verbosity=0)
     assert not is_partitioned(connection)
@@ -173,7 +143,7 @@ def test_the_migration_goes_both_ways() -> None:
     call_command("migrate", "realtime", verbosity=0)
     assert is_partitioned(connection)
     assert read_rows("default", 0, 4) == rows
-    number()
+    number_all()
     assert read_head(connection).seq == 5
     # A number still goes with its entry.
     WalEntry.objects.filter(seq=5).delete()

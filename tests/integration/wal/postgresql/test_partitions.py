@@ -10,20 +10,19 @@ import pytest
 from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 
-from realtime.event_log import sequencer
 from realtime.event_log.sequencer import Sequencer
 from realtime.event_log.table import backlog, read_rows
 from realtime.process.partition_upkeep import PartitionUpkeep
 from realtime.wal.partitions import Busy
 from realtime.wal.postgresql.partitions import PostgresqlPartitions
-from tests.support.partitions import ranges, small_partitions
+from tests.support.log import number_all
+from tests.support.partitions import notes, ranges, small_partitions
 from tests.support.postgresql_tables import another, sql
+from tests.support.threads import at_once
 from tests.support.vendors import on_postgresql
 from tests.support.waiting import until
 
 pytestmark = [on_postgresql, pytest.mark.usefixtures("wal")]
-
-MANY = "INSERT INTO zoo_note (title, body, is_public) SELECT 'n', '', false FROM {} AS n"
 
 
 @pytest.fixture
@@ -33,12 +32,7 @@ def partitions(wal: None) -> Iterator[PostgresqlPartitions]:
 
 
 def write(count: int) -> None:
-    sql(MANY.format(f"generate_series(1, {count})"))
-
-
-def number() -> None:
-    while sequencer.number(connection):
-        pass
+    sql(notes(count))
 
 
 def strays(partitions: PostgresqlPartitions) -> int:
@@ -56,7 +50,7 @@ def test_partitions_are_made_before_they_are_needed(partitions: PostgresqlPartit
     assert ranges(partitions)[-1] == (200, 300)
     write(100)
     assert strays(partitions) == 0
-    number()
+    number_all()
     assert [row.seq for row in read_rows("default", 0, 500)] == list(range(1, 221))
 
 
@@ -64,14 +58,14 @@ def test_no_write_fails_where_nobody_made_a_partition(partitions: PostgresqlPart
     write(250)
     write(50)
     assert strays(partitions) == 101
-    number()
+    number_all()
     assert [row.seq for row in read_rows("default", 0, 500)] == list(range(1, 301))
     # The next one begins behind those.
     assert partitions.make_missing() == 1
     assert ranges(partitions)[-1] == (400, 500)
     write(150)
     assert strays(partitions) == 200
-    number()
+    number_all()
     assert backlog(connection) == 0
 
 
@@ -124,12 +118,12 @@ def test_a_new_partition_does_not_wait_for_writers_nor_they_for_it(
     partitions: PostgresqlPartitions,
 ) -> None:
     with another() as writer, writer.transaction():
-        writer.execute(MANY.format("generate_series(1, 120)"))
+        writer.execute(notes(120))
         with another() as other:
             other.execute("SET lock_timeout = '2s'")
             assert partitions.make_missing() == 1
-            other.execute(MANY.format("generate_series(1, 60)"))
-    number()
+            other.execute(notes(60))
+    number_all()
     assert len(read_rows("default", 0, 500)) == 180
 
 
@@ -137,24 +131,12 @@ def test_two_that_make_partitions_at_once_make_each_once(
     partitions: PostgresqlPartitions,
 ) -> None:
     write(450)
-    failed: list[Exception] = []
 
     def make() -> None:
-        try:
-            PartitionUpkeep("default").look()
-            partitions_here = PostgresqlPartitions(connections["default"])
-            assert partitions_here.layout().partitions
-        except Exception as error:
-            failed.append(error)
-        finally:
-            connections.close_all()
+        PartitionUpkeep("default").look()
+        assert PostgresqlPartitions(connections["default"]).layout().partitions
 
-    threads = [threading.Thread(target=make) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failed
+    at_once(3, make)
     found = ranges(partitions)
     assert len(found) == len(set(found))
 
@@ -222,7 +204,7 @@ def filled(partitions: PostgresqlPartitions, count: int) -> None:
     for _ in range(count):
         write(100)
         partitions.make_missing()
-    number()
+    number_all()
 
 
 def test_a_look_opens_only_the_newest_partitions(partitions: PostgresqlPartitions) -> None:
@@ -262,7 +244,7 @@ def test_a_transaction_that_wrote_long_ago_is_numbered_when_it_commits(
 ) -> None:
     working = Sequencer()
     with another() as writer, writer.transaction():
-        writer.execute(MANY.format("generate_series(1, 5)"))
+        writer.execute(notes(5))
         for _ in range(12):
             write(100)
             partitions.make_missing()
