@@ -1,6 +1,6 @@
-"""Checks whether the channel layer works: this process sends itself a message.
+"""Checks whether the channel layer works: this process sends itself messages.
 
-The result is kept for two seconds, so that many health checks cost the layer one message.
+The result is kept for two seconds, so that many health checks cost the layer two messages.
 """
 
 from __future__ import annotations
@@ -45,31 +45,35 @@ async def probe(timeout: float = 2.0) -> Layer:
             return Layer("none" if own_layer(alias) is None else "in-memory")
     except Exception as error:
         return Layer("down", error=str(error) or type(error).__name__)
-    heard = asyncio.Event()
-    nonce = secrets.token_hex(8)
+    heard = [asyncio.Event(), asyncio.Event()]
 
     def receive(message: dict[str, Any]) -> None:
-        if message.get("nonce") == nonce:
-            heard.set()
+        heard[message["number"]].set()
 
-    box = Mailbox(alias, f"realtime.probe.{nonce}", receive)
-    began = time.perf_counter()
+    box = Mailbox(alias, f"realtime.probe.{secrets.token_hex(8)}", receive)
+
+    async def round_trip(number: int) -> float:
+        while True:
+            began = time.perf_counter()
+            await box.send(box.name, {"type": "probe", "number": number})
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_AGAIN_SECONDS):
+                    await heard[number].wait()
+                    return time.perf_counter() - began
+
     try:
         async with asyncio.timeout(timeout):
             await box.open()
-            while not heard.is_set():
-                began = time.perf_counter()
-                await box.send(box.name, {"type": "probe", "nonce": nonce})
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_AGAIN_SECONDS):
-                        await heard.wait()
+            # The first may wait for the subscription, which pub/sub sees to ten times a second.
+            await round_trip(0)
+            seconds = await round_trip(1)
     except TimeoutError:
         return Layer("down", error="no answer in time")
     except Exception as error:
         return Layer("down", error=str(error) or type(error).__name__)
     finally:
         await box.close()
-    return Layer("ok", round((time.perf_counter() - began) * 1000, 1))
+    return Layer("ok", round(seconds * 1000, 1))
 
 
 class CachedProbe:
