@@ -101,7 +101,7 @@ class Feed:
         )
         subscriber = self._subscriber
         key = AudienceKey(subscriber.topic, subscriber.version.value, mine, subscriber.change_frame)
-        self._audience = context.changes.audience(key, sum(map(len, values.values())))
+        self._audience = context.changes.audience(key)
         self._followed = wanted
         self._tables = frozenset((item.schema, item.table) for item in mine)
         self._decidable.clear()

@@ -21,6 +21,7 @@ from weakref import WeakValueDictionary
 from realtime.delivery.frame import SharedFrame
 from realtime.event_log.event import DatabaseEvent
 from realtime.subscriptions.failures import log_failure
+from realtime.subscriptions.filter_ledger import load_of
 from realtime.subscriptions.frames import ChangeFrames
 from realtime.subscriptions.index import AudienceKey, Subscription, SubscriptionIndex
 from realtime.util.counters import Counters
@@ -30,10 +31,12 @@ _MOST_BYTES = 16 * 1024 * 1024
 _FORMS = 4
 _CHANGE_BYTES = 1_000
 _VERDICT_BYTES = 200
-# Audiences that are remembered after their replays have ended, and how many values of sets one of
-# them may hold: it files its policies under each.
+# Audiences that are remembered after their replays have ended, and about how many bytes one of them
+# may occupy: it files policies and filters under each of their values, and nobody pays any more for
+# the filters of a client that has left.
 _MOST_AUDIENCES = 512
-_MOST_VALUES = 100
+_MOST_AUDIENCE_BYTES = 16 * 1024
+_AUDIENCE_BYTES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,16 @@ _REPLAYS = "replays"
 _NOTHING = Found((), 0, frozenset())
 
 
+def _size(key: AudienceKey) -> int:
+    """About how many bytes the audience of a key occupies."""
+    size = len(key.topic)
+    for item in key.subscriptions:
+        size += _AUDIENCE_BYTES + load_of(item.rls).bytes + load_of(item.filter).bytes
+        if size > _MOST_AUDIENCE_BYTES:
+            break
+    return size
+
+
 class _Change:
     """One change: its frames, and by number of the audience the verdicts that are shared."""
 
@@ -68,7 +81,15 @@ class _Change:
 class ReplayAudience:
     """The replays of channels that get the same of every change."""
 
-    __slots__ = ("__weakref__", "_index", "_number", "_shared_changes", "_too_costly", "shared")
+    __slots__ = (
+        "__weakref__",
+        "_index",
+        "_number",
+        "_shared_changes",
+        "_too_costly",
+        "shared",
+        "small",
+    )
 
     def __init__(self, changes: SharedChanges, key: AudienceKey, number: int) -> None:
         self._shared_changes = changes
@@ -76,6 +97,8 @@ class ReplayAudience:
         self._too_costly: set[int] = set()
         #: Whether more than one replay has asked for it. Only then are its verdicts remembered.
         self.shared = False
+        #: Whether it may be remembered when no replay has it any more.
+        self.small = _size(key) <= _MOST_AUDIENCE_BYTES
         # The index refers to the set and not to the audience, which would be a reference cycle.
         too_costly = self._too_costly
 
@@ -127,17 +150,16 @@ class SharedChanges:
             self._changes.clear()
             self.size = 0
 
-    def audience(self, key: AudienceKey, values: int = 0) -> ReplayAudience:
+    def audience(self, key: AudienceKey) -> ReplayAudience:
         """The audience of a channel with this key, whose policies must hold the values of their
-        sets; `values` is how many these are. One with many is shared as long as a replay of it
-        runs, others for some time longer."""
+        sets. A large one is shared as long as a replay of it runs, others for some time longer."""
         found = self._audiences.get(key)
         if found is None:
             found = ReplayAudience(self, key, next(self._numbers))
             self._audiences[key] = found
         else:
             found.shared = True
-        if values > _MOST_VALUES:
+        if not found.small:
             return found
         self._recent[found] = None
         self._recent.move_to_end(found)

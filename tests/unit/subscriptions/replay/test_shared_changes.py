@@ -6,6 +6,7 @@ import gc
 import weakref
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -118,18 +119,31 @@ def test_verdicts_are_counted_among_what_is_kept() -> None:
         assert changes.size <= 50_000
 
 
-def test_an_audience_that_holds_many_values_of_sets_goes_with_its_last_replay() -> None:
+def one_of(count: int) -> Predicate:
+    return Test("owner", "in", frozenset(range(count)))
+
+
+@pytest.mark.parametrize(
+    ("of", "kept"),
+    [
+        (key(), True),
+        (key(one_of(50), Test("title", "exact", "a")), True),
+        (key(one_of(1_000)), False),
+        (key(filter_=one_of(1_000)), False),
+        (key(filter_=Test("title", "like", "%a" * 1_000)), False),
+        (key(filter_=All(tuple(Test("title", "exact", str(n)) for n in range(100)))), False),
+        (AudienceKey("realtime:room", "2.0.0", key(owned_by(1)).subscriptions * 50), False),
+    ],
+    ids=["plain", "few values", "a set", "a list", "a pattern", "conditions", "bindings"],
+)
+def test_a_large_audience_goes_with_its_last_replay(of: AudienceKey, kept: bool) -> None:
     changes, _ = begun()
-    few, many = (
-        Test("owner", "in", frozenset(range(first, first + 3))) for first in (1, 1_000_000)
-    )
-    for rls, values, kept in ((few, 3, True), (many, 1_000_000, False)):
-        running = changes.audience(key(rls), values)
-        assert changes.audience(key(rls), values) is running
-        ended = weakref.ref(running)
-        del running
-        gc.collect()
-        assert (ended() is not None) is kept
+    running = changes.audience(of)
+    assert changes.audience(of) is running
+    ended = weakref.ref(running)
+    del running
+    gc.collect()
+    assert (ended() is not None) is kept
 
 
 def test_an_event_of_another_epoch_is_another_event() -> None:
