@@ -39,6 +39,9 @@ class FakeChannel:
         self.frames += 1
         self.bytes += len(frame)
 
+    def takes_more(self) -> bool:
+        return True
+
     async def writable(self) -> None:
         return
 

@@ -109,18 +109,23 @@ class AsgiOutbox:
         if self._bound is not None and self._sending and self._bytes > self._bound:
             self._give_up()
 
-    async def writable(self) -> None:
-        """Wait until less than half the bound waits. Replays use it."""
-        if self._bound is None:
-            return
+    def takes_more(self) -> bool:
+        """Whether less than half the bound waits. True too when nothing is sent any more."""
+        if self._bound is None or self._over:
+            return True
         half = self._bound * _HALF
-        while self._bytes > half and not self._over:
-            if self._room is None:
-                self._room = asyncio.Event()
-            await self._room.wait()
-        # A transport does not report that its buffer has drained, so it is polled.
-        while self._unsent() > half and not self._over and not self._closing:
-            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+        return self._bytes <= half and (self._closing or self._unsent() <= half)
+
+    async def writable(self) -> None:
+        """Wait until it takes more. Replays use it."""
+        while not self.takes_more():
+            if self._bound is not None and self._bytes > self._bound * _HALF:
+                if self._room is None:
+                    self._room = asyncio.Event()
+                await self._room.wait()
+            else:
+                # A transport does not report that its buffer has drained, so it is polled.
+                await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
     def close(self) -> None:
         """Take no more frames. `ended` is called when those that wait are sent."""

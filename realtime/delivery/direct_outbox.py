@@ -177,12 +177,20 @@ class DirectOutbox:
         if not self._closing:
             self.drop()
 
+    def takes_more(self) -> bool:
+        """Whether less than half the bound waits. True too when nothing is sent any more."""
+        if self._bound is None or self._gone or self._closing:
+            return True
+        half = self._bound * _HALF
+        if not self._paused and self.more is not None and sum(map(len, self.more)) > half:
+            # Put in this iteration of the loop. What the client does not take at once counts.
+            self.flush()
+        return not self._paused or self._waiting + self.transport.get_write_buffer_size() <= half
+
     async def writable(self) -> None:
-        """Wait until less than half the bound waits. Replays use it."""
+        """Wait until it takes more. Replays use it."""
         self.flush()
-        while self._bound is not None and self._paused and not (self._gone or self._closing):
-            if self._waiting + self.transport.get_write_buffer_size() <= self._bound * _HALF:
-                return
+        while not self.takes_more():
             if self._room is None:
                 self._room = asyncio.Event()
             await self._room.wait()

@@ -149,6 +149,10 @@ class ChannelSubscriber:
             for id_, frame in pending.frames:
                 self.hear(frame, id_)
 
+    def takes_more(self) -> bool:
+        """Whether the client has taken most of what was delivered on its socket."""
+        return self.outlet.takes_more()
+
     async def writable(self) -> None:
         """Wait until the client has taken most of what was delivered."""
         await self.outlet.writable()

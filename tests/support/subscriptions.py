@@ -63,6 +63,9 @@ class FakeSubscriber:
     def put(self, frame: Outgoing) -> None:
         self.frames.append(str(frame.message if isinstance(frame, SharedFrame) else frame))
 
+    def takes_more(self) -> bool:
+        return True
+
     async def writable(self) -> None:
         if self.stuck:
             await asyncio.Event().wait()

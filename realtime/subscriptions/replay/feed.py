@@ -149,6 +149,8 @@ class Feed:
         """Deliver as many rows as a client is sent at once, or as fit in a time slice. Returns how
         many, and whether there may be more."""
         subscriber = self._subscriber
+        if not subscriber.takes_more():
+            return 0, True
         until = time.perf_counter() + SLICE_SECONDS
         size = 0
         for count, event in enumerate(rest, start=1):

@@ -310,7 +310,8 @@ class Replay:
         """Deliver events until the feed stops. Returns the rest."""
         if self._epoch != self._log.epoch:
             raise HistoryLost("the log began anew")
-        if self._unsettled():
+        # The replays of all channels of a socket deliver at once, and fill one outbox.
+        if self._unsettled() or not self.subscriber.takes_more():
             return events
         ids = (id_ for id_, start in self._starts.items() if start <= self._cursor)
         reached = self._feed.events(events, self.plan, frozenset(ids))

@@ -156,8 +156,10 @@ async def test_who_can_wait_waits_until_half_is_free(eager: bool) -> None:
     waiting = asyncio.create_task(outbox.writable())
     await socket.taken.wait()
     assert not waiting.done()
+    assert not outbox.takes_more()
     socket.open.set()
     await waiting
+    assert outbox.takes_more()
     outbox.close()
     await socket.end.wait()
     assert socket.sent == ["1234", "5678"]

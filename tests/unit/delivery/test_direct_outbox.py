@@ -203,3 +203,34 @@ async def test_nobody_waits_for_a_socket_that_is_gone() -> None:
     await next_iteration()
     line.drop()
     await waiting
+
+
+async def test_more_is_taken_until_half_the_bound_waits() -> None:
+    line, transport, _ = make(bound=20)
+    transport.open = False
+    assert line.takes_more()
+    line.put("x" * 5)
+    await next_iteration()
+    assert line.takes_more()
+    line.put("x" * 5)
+    assert not line.takes_more()
+    transport.drain()
+    assert line.takes_more()
+
+
+async def test_what_was_put_in_the_same_iteration_counts_as_what_waits() -> None:
+    line, transport, _ = make(bound=20)
+    transport.open = False
+    for _ in range(4):
+        line.put(SharedFrame("x" * 5))
+    assert not line.takes_more()
+
+
+async def test_a_socket_that_is_gone_does_not_keep_anybody_from_going_on() -> None:
+    line, transport, _ = make(bound=20)
+    transport.open = False
+    line.put("x" * 15)
+    await next_iteration()
+    assert not line.takes_more()
+    line.drop()
+    assert line.takes_more()

@@ -15,6 +15,7 @@ from django.db import connections
 
 from auth_rls import Subject
 from auth_rls.models import Policy
+from realtime.delivery.asgi_outbox import AsgiOutbox
 from realtime.event_log import sequencer
 from realtime.event_log.distance import Distances
 from realtime.event_log.sequencer import Head
@@ -498,3 +499,29 @@ async def test_bindings_replay_merged_in_one_order_each_change_once_with_all_its
         frozenset((four,)),
     }
     await again.close()
+
+
+async def test_many_channels_of_one_socket_that_come_back_at_once_do_not_overflow_it() -> None:
+    server = Server()
+    await server.start()
+    begin = server.log.seq
+    await db(Note.objects.bulk_create, [Note(title="x" * 200) for _ in range(200)])
+    await server.feed()
+    taken: list[str | bytes] = []
+
+    async def send(frame: str | bytes) -> None:
+        await asyncio.sleep(0)
+        taken.append(frame)
+
+    outbox = AsgiOutbox(send, 500_000, lambda error: None)
+    subscribers = [FakeSubscriber(str(number)) for number in range(100)]
+    for subscriber in subscribers:
+        subscriber.outlet = outbox
+        subscriber.takes_more = outbox.takes_more  # type: ignore[method-assign]
+        subscriber.writable = outbox.writable  # type: ignore[method-assign]
+    asked = Request(Subject.service(), bindings(since=begin))
+    await asyncio.gather(*(server.subscriptions.add(each, asked) for each in subscribers))
+    await auntil(lambda: outbox.overflowed or not any(map(server.channels.replaying, subscribers)))
+    await auntil(lambda: outbox.overflowed or not outbox.size)
+    assert not outbox.overflowed
+    assert len(taken) == 100 * 200
