@@ -31,12 +31,15 @@ class PartitionUpkeep:
         )
 
     def look(self) -> None:
-        """Make what is missing. Failures are logged once, for the next look tries again; a database
-        that is gone raises what it raises."""
+        """Make what is missing. Failures are logged once, for the next look tries again, and so is
+        that the role may not; a database that is gone raises what it raises."""
         connection = connections[self._alias]
         connection.ensure_connection()
         partitions = vendor_of(connection).partitions(connection)
         if partitions is None:
+            return
+        if reason := partitions.not_ours():
+            self._outage.failed(PermissionError(reason))
             return
         try:
             partitions.make_missing()

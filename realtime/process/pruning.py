@@ -212,8 +212,11 @@ class _Emptied:
 
 
 def _partitions(alias: str) -> Partitions | None:
+    """The partitions that may be emptied and dropped, if any. A role that does not own them prunes
+    by ranges, as far as it has the rights."""
     # Made anew for each step, which may run in another thread.
-    return vendor_of(connections[alias]).partitions(connections[alias])
+    found = vendor_of(connections[alias]).partitions(connections[alias])
+    return None if found is None or found.not_ours() else found
 
 
 def _empty_partitions(alias: str, upto: int) -> Iterator[_Emptied]:

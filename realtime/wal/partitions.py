@@ -122,12 +122,19 @@ class Partitions(Protocol):
     No method keeps a writer waiting for longer than some hundredths of a second.
     """
 
+    def not_ours(self) -> str | None:
+        """Why the role of this connection may not make, read and drop partitions, as a sentence
+        without a full stop; None if it may. One that may not can still write to the log, read it
+        and delete from it, with the rights that it has on the whole."""
+        ...
+
     def layout(self) -> Layout:
-        """What there is."""
+        """What there is. Without `stray_id` where the role may not read the default partition."""
         ...
 
     def strays(self, most: int) -> int:
-        """How many entries the default partition holds; at most `most`."""
+        """How many entries the default partition holds, at most `most`; 0 where the role may not
+        read it."""
         ...
 
     def make_missing(self) -> int:

@@ -43,6 +43,10 @@ _KIND = (
     "SELECT relkind::text, relnamespace::regnamespace::text, pg_get_userbyid(relowner)"
     " FROM pg_class WHERE oid = to_regclass('realtime_wal')"
 )
+_NOT_OURS = """
+SELECT current_user, pg_get_userbyid(relowner)
+FROM pg_class WHERE oid = to_regclass('realtime_wal') AND NOT pg_has_role(relowner, 'USAGE')
+"""
 _KEPT = "SELECT COALESCE(MAX(seq) - MIN(seq) + 1, 0) FROM realtime_wal_number"
 # Sessions in the middle of one long statement that writes to the log, or that may be, because this
 # role may not see what they do.
@@ -147,6 +151,14 @@ class PostgresqlPartitions:
     def __init__(self, connection: BaseDatabaseWrapper, spans: Spans = SPANS) -> None:
         self._connection = connection
         self._spans = spans
+
+    def not_ours(self) -> str | None:
+        with self._connection.cursor() as cursor:
+            cursor.execute(_NOT_OURS)
+            row = cursor.fetchone()
+        if row is None:
+            return None
+        return f"the role {row[0]} does not own realtime_wal, as {row[1]} and its members do"
 
     def layout(self) -> Layout:
         with self._connection.cursor() as cursor:
@@ -292,8 +304,13 @@ class PostgresqlPartitions:
         return Layout(tuple(partitions), last_id(cursor), stray)
 
     def _default(self, cursor: Any) -> str | None:
+        """The default partition; None where there is none that this role may read."""
         cursor.execute(_PARTITIONS)
-        return next((name for name, bound in cursor.fetchall() if bound == "DEFAULT"), None)
+        name = next((name for name, bound in cursor.fetchall() if bound == "DEFAULT"), None)
+        if name is None:
+            return None
+        cursor.execute("SELECT has_table_privilege(%s::regclass, 'SELECT')", [name])
+        return name if cursor.fetchone()[0] else None
 
 
 def _from(partition: Partition, column: str) -> tuple[str, list[int]]:
