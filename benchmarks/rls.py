@@ -7,8 +7,8 @@
 * worst case: 100,000 filters that no value finds, through the dispatcher, with a heartbeat beside
   it: how long one change takes, and how long the heartbeat had to wait.
 * memberships: 10,000 subjects of 50 teams each, from a database: memory, and what one membership
-  inserted or deleted costs. Compared, alternately, with binding every subscription anew
-  and read every set again, which is what a policy that is edited still costs.
+  inserted or deleted costs. It is compared, alternately, with binding every subscription anew and
+  reading every set again, which is what an edit of a policy still costs.
 * own rows: 100,000 users join, each for rows of their own, as holders of a permission; none of them
   is known before.
 

@@ -256,29 +256,6 @@ def _items(value: Any) -> list[dict[str, Any]]:
     return items[: MAX_BINDINGS + 1]
 
 
-# Bindings by the text that they were sent as: most clients of a page send the same.
-_MOST_KNOWN = 512
-_LONGEST_KNOWN = 1_024
-_known: dict[bytes, tuple[Binding, ...]] = {}
-
-
-def _known_bindings(items: list[dict[str, Any]]) -> tuple[Binding, ...]:
-    if not items:
-        return ()
-    try:
-        text = _encode(items)
-    except (TypeError, ValueError):
-        return _bindings(items)
-    found = _known.get(text)
-    if found is None:
-        found = _bindings(items)
-        if len(text) <= _LONGEST_KNOWN:
-            if len(_known) >= _MOST_KNOWN:
-                _known.clear()
-            _known[text] = found
-    return found
-
-
 def _bindings(items: list[dict[str, Any]]) -> tuple[Binding, ...]:
     taken: dict[int, bytes] = {}
     found = []

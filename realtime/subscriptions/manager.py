@@ -21,7 +21,8 @@ from realtime.subscriptions.access_watch import AccessWatch
 from realtime.subscriptions.channels import Channels
 from realtime.subscriptions.known_users import KnownUsers
 from realtime.subscriptions.live_sets import LiveSetStore
-from realtime.subscriptions.planner import Plan, Planner, Planners
+from realtime.subscriptions.planner import Plan, Planner
+from realtime.subscriptions.planners import Planners
 from realtime.subscriptions.rebinding import Rebinding, Rhythm
 from realtime.subscriptions.replay.bounds import ReplayBounds
 from realtime.subscriptions.replay.context import ReplayContext

@@ -8,7 +8,6 @@ filters) and those of policies (models, permissions). Which rows a subject may s
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,8 +35,6 @@ from realtime.subscriptions.identity_tables import about_user, table_of
 from realtime.subscriptions.index import Subscription
 from realtime.subscriptions.judgement import RowMatcher
 from realtime.topics.rights import ALL, NONE, TopicRights
-from realtime.util.database_threads import in_database_thread
-from realtime.util.gathering import Gathering
 from realtime.util.interned import interned
 from realtime.wal import obstacles
 from realtime.wal import published as registry
@@ -45,13 +42,8 @@ from realtime.wal.published import Published
 
 logger = logging.getLogger("realtime.plan")
 
-_SHARED_SECONDS = 1.0
 # After so long a server asks anew which types columns have in the database.
 _TYPES_SECONDS = 60.0
-# Policies are read for refused joins at most once in this time.
-_REFUSALS_SECONDS = 0.25
-# Refused joins that wait for one reading.
-_WAITING = 1_000
 # How long a thread plans, and then leaves the interpreter to others. Most plans take less.
 _WORK_SECONDS = 0.001
 _REST_SECONDS = 0.004
@@ -62,7 +54,7 @@ _NO_HINTS: Mapping[str, str] = MappingProxyType({})
 # The key of the rules on topics, in a mapping of rules by table.
 _TOPICS = ""
 # A subject, and which permissions its user holds, as far as that is known.
-_Asker = tuple[Subject, tuple[bool | None, ...]]
+_Holder = tuple[Subject, tuple[bool | None, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +131,12 @@ class Planner:
                 obstacles.APART,
                 extra={"action": "accounts_apart"},
             )
-        self._verdicts: dict[tuple[_Asker, str], Predicate] = {}
-        self._judges: dict[tuple[_Asker, str], RowMatcher] = {}
+        self._verdicts: dict[tuple[_Holder, str], Predicate] = {}
+        self._judges: dict[tuple[_Holder, str], RowMatcher] = {}
         self._topics_select = any(
             model is Topic and any(selects(rule.using)) for model, _, rule in self._snapshot
         )
-        self._selects: dict[_Asker, tuple[Select, ...]] = {}
+        self._selects: dict[_Holder, tuple[Select, ...]] = {}
         self._by_table: dict[str, object] = {}
         self._shared_rules: dict[tuple[str, ...], Mapping[str, object]] = {}
         # Of bindings that many subjects have.
@@ -180,7 +172,7 @@ class Planner:
         query."""
         return self.knows(subject) and (private is None or not self._topics_select)
 
-    def _asker(self, subject: Subject) -> _Asker:
+    def _holder(self, subject: Subject) -> _Holder:
         held: tuple[bool | None, ...] = ()
         if subject.user is not None:
             held = self._snapshot.known(self.permissions, subject.user.pk)
@@ -249,7 +241,7 @@ class Planner:
         return not self._unfollowed or by_role
 
     def _allows(self, subject: Subject, action: str, row: Mapping[str, object]) -> bool:
-        key = (self._asker(subject), action)
+        key = (self._holder(subject), action)
         judge = self._judges.get(key)
         if judge is None:
             predicate = authority.row_predicate(subject, Topic, action, snapshot=self._snapshot)
@@ -267,15 +259,15 @@ class Planner:
     def _topic_selects(self, subject: Subject) -> tuple[Select, ...]:
         if not self._topics_select:
             return ()
-        asker = self._asker(subject)
-        found = self._selects.get(asker)
+        holder = self._holder(subject)
+        found = self._selects.get(holder)
         if found is None:
             bound = (
                 authority.bound_predicate(subject, Topic, action, snapshot=self._snapshot)
                 for action in Topic.row_actions
             )
             found = tuple(dict.fromkeys(s for each in bound for s in direct_selects(each)))
-            self._selects[asker] = found
+            self._selects[holder] = found
         return found
 
     def agrees(self, plan: Plan) -> bool:
@@ -339,7 +331,7 @@ class Planner:
         )
 
     def _verdict(self, subject: Subject, published: Published) -> Predicate:
-        key = (self._asker(subject), published.table)
+        key = (self._holder(subject), published.table)
         found = self._verdicts.get(key)
         if found is None:
             found = authority.bound_predicate(
@@ -439,61 +431,3 @@ def _unknown(binding: Binding) -> str:
     close = get_close_matches(name[:100], known, n=1)
     meant = f" Did you mean {close[0]!r}?" if close else ""
     return f"No table of this name is published.{meant}"
-
-
-class Planners:
-    """The planner that joins share for a moment, so that many of them at once read policies
-    once."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._generation = 0
-        # The last planner, the generation that it was read in, and when it began to read, in
-        # monotonic seconds: as one value, because `forget` and `at_hand` are called while another
-        # thread reads.
-        self._shared: tuple[int, float, Planner] | None = None
-        self._read_at = -_SHARED_SECONDS
-        self._reads: Gathering[float, Planner] = Gathering(self._read, _WAITING)
-
-    def at_hand(self, since: float = 0.0) -> Planner | None:
-        """As `get`, if nothing has to be read for it; else None. In any thread."""
-        shared = self._shared
-        if shared is None:
-            return None
-        generation, read_at, planner = shared
-        if generation != self._generation or since > read_at:
-            return None
-        return planner if read_at > time.monotonic() - _SHARED_SECONDS else None
-
-    async def aget(self, since: float = 0.0) -> Planner:
-        """As `get`, on an event loop. Those who wait at the same time share one reading."""
-        return self.at_hand(since) or await self._reads.answer(since)
-
-    async def _read(self, asked: Sequence[float]) -> Mapping[float, Planner]:
-        return dict.fromkeys(asked, await in_database_thread(self.get, max(asked)))
-
-    def get(self, since: float = 0.0) -> Planner:
-        """A planner that no change known to this process has overtaken, and that began to read at
-        `since` (monotonic seconds) or later. In a database thread."""
-        with self._lock:
-            found = self.at_hand(since)
-            if found is not None:
-                return found
-            generation, now = self._generation, time.monotonic()
-            planner = Planner()
-            self._read_at = now
-            # Never shared if a change has overtaken it meanwhile: the generation is another one.
-            self._shared = generation, now, planner
-            return planner
-
-    def pause(self, since: float) -> float:
-        """Seconds to wait before `get(since)`, so that those who wait share one reading."""
-        shared = self._shared
-        if shared is not None and shared[0] == self._generation and since <= shared[1]:
-            return 0.0
-        return max(self._read_at + _REFUSALS_SECONDS - time.monotonic(), 0.0)
-
-    def forget(self) -> None:
-        """Permissions may have changed. Called on the event loop, so it waits for no lock."""
-        self._generation += 1
-        self._shared = None

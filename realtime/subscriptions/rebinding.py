@@ -24,7 +24,8 @@ from realtime.subscriptions.access_watch import EVERYBODY, AccessWatch, RebindSc
 from realtime.subscriptions.channels import Channels
 from realtime.subscriptions.known_users import KnownUsers
 from realtime.subscriptions.live_sets import LiveSetStore
-from realtime.subscriptions.planner import Plan, Planner, Planners
+from realtime.subscriptions.planner import Plan, Planner
+from realtime.subscriptions.planners import Planners
 from realtime.subscriptions.request import Request
 from realtime.subscriptions.subscriber import Subscriber
 from realtime.util.backoff import Backoff

@@ -61,10 +61,10 @@ class Spans:
     """The sizes of partitions, in ids.
 
     A partition has `least` ids, or twice that, and so on, so that the kept entries are in about
-    `share` partitions at most. Room is made `ahead` partitions before it is needed, which each look
-    at what is new has to open, and never for
-    ids that come sooner than `margin`: a statement that has begun to write does not know a
-    partition that is made meanwhile, and PostgreSQL would refuse its rows.
+    `share` partitions at most. Room is made `ahead` partitions before it is needed; each look at
+    what is new has to open these, so they are few. No partition is made for ids that come sooner
+    than `margin`: a statement that has begun to write does not know a partition that is made
+    meanwhile, and PostgreSQL would refuse its rows.
     """
 
     least: int = 2**20

@@ -13,7 +13,7 @@ from realtime.event_log.reader import LogReader
 from realtime.event_log.ring import EventLog
 from realtime.protocol.cursor import Cursor
 from realtime.subscriptions.index import Subscription
-from realtime.subscriptions.planner import Planners
+from realtime.subscriptions.planners import Planners
 from realtime.subscriptions.replay.bounds import ReplayBounds
 from realtime.util.counters import Counters
 from realtime.util.database_threads import in_database_thread

@@ -11,7 +11,8 @@ import pytest
 from django.contrib.auth.models import User
 
 from auth_rls import Subject
-from realtime.subscriptions.planner import Planner, Planners
+from realtime.subscriptions.planner import Planner
+from realtime.subscriptions.planners import Planners
 from tests.support.socket_client import db
 from tests.support.subscriptions import bindings
 
