@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import django
+from django.core.management import call_command
 
 from tests.support import postgres
 from tests.support.redis import Redis
@@ -30,6 +34,19 @@ def url_of(vendor: str, folder: str) -> Iterator[None]:
         yield
     finally:
         server.stop()
+
+
+@contextmanager
+def django_on_sqlite() -> Iterator[None]:
+    """Set up Django with a SQLite database of its own, which has all tables and ends with the
+    block."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "realtime_project.settings")
+    with tempfile.TemporaryDirectory(prefix="rowcast-bench-") as folder:
+        os.environ.pop("DATABASE_URL", None)
+        os.environ["SQLITE_PATH"] = str(Path(folder) / "bench.sqlite3")
+        django.setup()
+        call_command("migrate", verbosity=0, skip_checks=True)
+        yield
 
 
 @contextmanager

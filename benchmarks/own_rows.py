@@ -15,16 +15,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import os
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
-import django
-from django.core.management import call_command
-
 from benchmarks.chart import Panel, lines
+from benchmarks.databases import django_on_sqlite
 from benchmarks.live_changes import resident_mb
 from benchmarks.matching import change, checked, manager_of, median_us
 from benchmarks.memory_load import streaming
@@ -113,12 +108,7 @@ def main() -> None:
     most = arguments.subscriptions
     if most < SIZES[0]:
         parser.error(f"--subscriptions must be at least {SIZES[0]}")
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "realtime_project.settings")
-    with tempfile.TemporaryDirectory(prefix="rowcast-bench-") as folder:
-        os.environ.pop("DATABASE_URL", None)
-        os.environ["SQLITE_PATH"] = str(Path(folder) / "bench.sqlite3")
-        django.setup()
-        call_command("migrate", verbosity=0, skip_checks=True)
+    with django_on_sqlite():
         # First, before anything else has grown the process.
         found: dict[str, Any] = {"memory": asyncio.run(memory(most))}
     sizes = [size for size in SIZES if size < most] + [most]

@@ -21,16 +21,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import os
 import statistics
-import tempfile
-from pathlib import Path
 from typing import Any
 
-import django
-from django.core.management import call_command
-
 from benchmarks.chart import Panel, lines, spans
+from benchmarks.databases import django_on_sqlite
 from benchmarks.live_changes import MOVED, REBOUND, fill, memberships, own_rows, worst_case
 from benchmarks.matching import MATCHES, MATCHING_ALL, by_membership, by_operator, by_owner
 from benchmarks.report import Comparison, add_options, conclude, ratios, say, spread, table
@@ -148,12 +143,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not 0 < arguments.scale <= 1:
         parser.error("--scale must be more than 0 and at most 1")
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "realtime_project.settings")
-    with tempfile.TemporaryDirectory(prefix="rowcast-bench-") as folder:
-        os.environ.pop("DATABASE_URL", None)
-        os.environ["SQLITE_PATH"] = str(Path(folder) / "bench.sqlite3")
-        django.setup()
-        call_command("migrate", verbosity=0, skip_checks=True)
+    with django_on_sqlite():
         found = measure(arguments)
     tables(found, arguments.scale)
     conclude(arguments, found, compared(found), drawn(found, arguments.scale))
