@@ -306,7 +306,8 @@ def _binding(item: dict[str, Any], index: int, taken: dict[int, bytes], unread: 
         schema=schema,
         table=table or ANY,
         filter=filter_ or "",
-        select=tuple(select) if error is None and select else None,
+        # Each column once: a name may come as often as a frame has room for it.
+        select=tuple(dict.fromkeys(select)) if error is None and select else None,
         since=parse_cursor(item.get("since")),
         snapshot=_snapshot(item.get("snapshot")),
         live=_flag(item.get("live")),

@@ -41,6 +41,11 @@ def test_bindings_keep_their_order_and_null_ones_are_passed_over() -> None:
     assert [one.table for one in found] == ["a", "b", "a"]
 
 
+def test_a_column_that_is_selected_many_times_is_kept_once() -> None:
+    (found,) = bindings({"table": "t", "select": ["title", "id"] * 1_000})
+    assert found.select == ("title", "id")
+
+
 @pytest.mark.parametrize("sent", [None, {}, "x", 5, True])
 def test_a_list_of_bindings_that_is_none_is_empty(sent) -> None:
     assert parse_join({"config": {"postgres_changes": sent}}).bindings == ()
