@@ -34,6 +34,8 @@ class _Request(Generic[T]):
             return
         try:
             done = self._context.run(self._work)
+        except asyncio.CancelledError:
+            self.result.cancel()
         except Exception as error:
             if not self.result.done():
                 self.result.set_exception(error)
@@ -105,5 +107,7 @@ class LoopShare:
         while self._spent < self._seconds and (taken := self._queue.take()) is not None:
             account, request = taken
             began = self._clock()
-            request.run()
-            self._charge(account, self._clock() - began)
+            try:
+                request.run()
+            finally:
+                self._charge(account, self._clock() - began)

@@ -123,3 +123,21 @@ async def test_an_error_of_work_is_that_of_its_caller_alone() -> None:
         with pytest.raises(ValueError, match="of this work"):
             await share.run(GREEDY, fails)
     assert await share.run(GREEDY, lambda: "done") == "done"
+
+
+async def test_work_that_is_cancelled_from_inside_ends_its_caller_and_nobody_else() -> None:
+    clock = Clock()
+    done: list[str] = []
+    share = LoopShare(1.0, clock)
+
+    def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    # The first fills a slice, so that the others wait for theirs.
+    first = asyncio.create_task(share.run(GREEDY, clock.work(1.0, done, "first")))
+    inside = asyncio.create_task(share.run(GREEDY, cancelled))
+    after = asyncio.create_task(share.run(GREEDY, clock.work(1.0, done, "after")))
+    async with asyncio.timeout(30):
+        assert await asyncio.gather(first, after) == ["first", "after"]
+        await asyncio.wait([inside])
+    assert inside.cancelled()
