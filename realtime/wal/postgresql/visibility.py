@@ -65,7 +65,9 @@ _RUNNING_MOST = 64
 _DRAWN = (
     "COALESCE((SELECT CASE WHEN s.seqcache = 1 AND s.seqincrement > 0"
     " THEN COALESCE(pg_sequence_last_value(s.seqrelid), 0) END FROM pg_sequence AS s"
-    f" WHERE s.seqrelid = pg_get_serial_sequence('realtime_wal', 'id')::regclass), {LOWEST})"
+    # As a subquery, or its name would be looked up for each sequence of the database.
+    " WHERE s.seqrelid = (SELECT pg_get_serial_sequence('realtime_wal', 'id')::regclass)),"
+    f" {LOWEST})"
 )
 SNAPSHOT = f"pg_current_snapshot()::text || '@' || {_DRAWN}"
 # Of a transaction that has an id, or gets one.
