@@ -9,7 +9,7 @@ thread, never on an event loop. Rules are combined by `policy.rules`; rows are m
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -396,6 +396,35 @@ def _user_value(subject: Subject, name: str) -> object:
         return canonical(column, getattr(subject.user, column.attname))
     except (ValidationError, ValueError, TypeError, ArithmeticError):
         return MISSING
+
+
+def user_fields(snapshot: PolicySnapshot, without: Collection[str] = ()) -> tuple[str, ...]:
+    """The fields of users that the policies of a snapshot name, apart from the key, and from those
+    of the actions in `without`."""
+    named = {
+        ref.path[0]: None
+        for _, action, rule in snapshot
+        if action not in without
+        for ref in refs(rule.using)
+        if ref.source == "user" and ref.path[0] not in ("id", "pk")
+    }
+    return tuple(named)
+
+
+def user_values(subject: Subject, fields: Iterable[str]) -> tuple[object, ...]:
+    """What policies compare of these fields of the subject's user, as values to be compared: users
+    for whom it is equal are treated alike. What cannot be read or compared equals nothing."""
+    return tuple(_comparable(subject, name) for name in fields)
+
+
+def _comparable(subject: Subject, name: str) -> object:
+    try:
+        found = _user_value(subject, name)
+        hash(found)
+    except Exception:
+        # Of a field that holds JSON, or by code of the project, which may raise anything.
+        return object()
+    return found
 
 
 @cache

@@ -93,6 +93,12 @@ class KnownUsers:
     def __len__(self) -> int:
         return len(self._kept)
 
+    @property
+    def plain(self) -> bool:
+        """Whether the attributes of users are values of their rows, which an event loop may read.
+        Others may ask the database, or be the project's own code: in a database thread only."""
+        return self._followed
+
     # --- asking ---------------------------------------------------------------------------------
 
     async def of_token(self, token: VerifiedToken) -> Subject:
@@ -102,7 +108,10 @@ class KnownUsers:
         if named is None:
             return Subject.of_user_found(token, None)
         if not self._followed or conf.current().user_field != "pk":
-            return Subject.of_user_found(token, await self._names.answer(named))
+            found = await self._names.answer(named)
+            if found is None or self.plain:
+                return Subject.of_user_found(token, found)
+            return await in_database_thread(Subject.of_user_found, token, found)
         key = field_value(get_user_model()._meta.pk, named)
         if key is None:
             return Subject.of_user_found(token, None)
@@ -123,6 +132,12 @@ class KnownUsers:
         """As `recall`; what is not known is read. Raises what the database raises."""
         key = authority.user_key(subject)
         return _NOBODY if key is None else await self._known(key, permissions, since)
+
+    async def renewed(self, subject: Subject, known: KnownUser) -> Subject | None:
+        """The subject with its user as known, as `authority.renewed`."""
+        if known.user is None or self.plain:
+            return authority.renewed(subject, known.user)
+        return await in_database_thread(authority.renewed, subject, known.user)
 
     def needs(self, permissions: Iterable[str]) -> None:
         """Policies depend on these permissions: they are read with every user from now on."""

@@ -12,7 +12,6 @@ import logging
 import time
 from dataclasses import replace
 
-from auth_rls.access import authority
 from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.reader import LogReader
 from realtime.event_log.ring import EventLog
@@ -151,8 +150,8 @@ class SubscriptionManager:
                 async with self._long_plans.slot(request.payer) as slot:
                     plan, took = await in_database_thread(_timed, asked, planner)
                     slot.charge(took)
-            elif _is_short(request) and planner.reads_nothing(asked.subject, request.private):
-                plan = asked.plan(planner)
+            elif self._at_once(asked, planner):
+                plan = asked.plan(planner, in_thread=False)
             else:
                 plan = await in_database_thread(asked.plan, planner)
             if before == self.rebinding.generation_of(request):
@@ -163,19 +162,27 @@ class SubscriptionManager:
         holds, where that can be known."""
         subject, users = request.subject, self.users
         known = request.read == self.rebinding.generation
-        if known and not since and planner.knows(subject):
+        if known and not since and planner.asks_nothing_of(subject):
             return request
         since = max(since, time.monotonic() - _FRESH_SECONDS)
         found = users.recall(subject, planner.permissions, since)
         if found is None:
             found = await users.know(subject, planner.permissions, since)
         if not known:
-            renewed = authority.renewed(subject, found.user)
+            renewed = await users.renewed(subject, found)
             if renewed is None:
                 raise Revoked
             subject = renewed
         planner.learn(subject, found.held)
         return request if subject is request.subject else replace(request, subject=subject)
+
+    def _at_once(self, request: Request, planner: Planner) -> bool:
+        """Whether the plan is made on the event loop: without a query, without code of the project,
+        and in less time than a change of threads takes."""
+        subject = request.subject
+        if subject.user is not None and not self.users.plain:
+            return False
+        return _is_short(request) and planner.is_quick(subject, request.bindings, request.private)
 
     async def _planned(self, work: object, request: Request) -> tuple[Request, Plan]:
         """As `_asked`; `work` retains the sets that the plan needs."""
@@ -197,5 +204,8 @@ def _is_short(request: Request) -> bool:
     """Whether planning takes less than a change of threads does."""
     bindings = request.bindings
     if len(bindings) > _FEW_BINDINGS or any(binding.table == ANY for binding in bindings):
+        return False
+    # Making the program of a regular expression takes milliseconds.
+    if any("match" in binding.filter for binding in bindings):
         return False
     return sum(len(binding.filter) for binding in bindings) <= _SHORT_FILTERS

@@ -53,8 +53,9 @@ _NOT_FOLLOWED = frozenset({"add", "change", "delete"})
 _NO_HINTS: Mapping[str, str] = MappingProxyType({})
 # The key of the rules on topics, in a mapping of rules by table.
 _TOPICS = ""
-# A subject, and which permissions its user holds, as far as that is known.
-_Holder = tuple[Subject, tuple[bool | None, ...]]
+# A subject, which permissions its user holds, as far as that is known, and what its user has in the
+# fields that policies read; None without a user. Equal subjects may be of different moments.
+_Holder = tuple[Subject, tuple[bool | None, ...], tuple[object, ...] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,11 @@ class Planner:
         self._shared_rules: dict[tuple[str, ...], Mapping[str, object]] = {}
         # Of bindings that many subjects have.
         self._covered: dict[Binding, _Covered] = {}
+        # The schemas and tables, as bindings name them, of those that are published.
+        self._met: set[tuple[str, str]] = set()
         self._filters: dict[tuple[Binding, str, bool], Predicate] = {}
+        # The fields of users that policies name.
+        self._user_fields = authority.user_fields(snapshot, without=_NOT_FOLLOWED)
         #: The permissions ("app.codename") that plans depend on.
         self.permissions = snapshot.permissions(_NOT_FOLLOWED)
 
@@ -161,22 +166,33 @@ class Planner:
         if subject.user is not None:
             self._snapshot.learn(held, subject.user.pk)
 
+    def asks_nothing_of(self, subject: Subject) -> bool:
+        """Whether plans depend on no permission that the subject's user may hold."""
+        return subject.user is None or subject.bypasses_rls or not self.permissions
+
     def knows(self, subject: Subject) -> bool:
         """Whether it is known which permissions the subject holds."""
-        if subject.user is None or subject.bypasses_rls:
+        if self.asks_nothing_of(subject):
             return True
         return None not in self._snapshot.known(self.permissions, subject.user.pk)
 
-    def reads_nothing(self, subject: Subject, private: str | None) -> bool:
-        """Whether a plan for this subject, and for its rights on this private topic, makes no
-        query."""
-        return self.knows(subject) and (private is None or not self._topics_select)
+    def is_quick(
+        self, subject: Subject, bindings: Iterable[Binding], private: str | None = None
+    ) -> bool:
+        """Whether a plan for these makes no query, and does not look for tables among all that are
+        published: a name that is like many of them is compared with each for a hint."""
+        if not self.knows(subject) or (private is not None and self._topics_select):
+            return False
+        return all((binding.schema, binding.table) in self._met for binding in bindings)
 
     def _holder(self, subject: Subject) -> _Holder:
-        held: tuple[bool | None, ...] = ()
-        if subject.user is not None:
-            held = self._snapshot.known(self.permissions, subject.user.pk)
-        return subject, held
+        user = subject.user
+        if user is None:
+            return subject, (), None
+        if subject.bypasses_rls:
+            return subject, (), ()
+        held = self._snapshot.known(self.permissions, user.pk)
+        return subject, held, authority.user_values(subject, self._user_fields)
 
     def renew(self, subjects: Iterable[Subject]) -> dict[Subject, Subject | None]:
         """Each subject as the database now has it; None if its user may no longer ask."""
@@ -186,10 +202,16 @@ class Planner:
         )
 
     def plan(
-        self, subject: Subject, bindings: Iterable[Binding], private: str | None = None
+        self,
+        subject: Subject,
+        bindings: Iterable[Binding],
+        private: str | None = None,
+        *,
+        in_thread: bool = True,
     ) -> Plan:
         """The plan for this subject, on a public topic or on the private one of this name. A
-        binding that cannot work raises nothing; its text is among the problems."""
+        binding that cannot work raises nothing; its text is among the problems. `in_thread` is
+        False on an event loop, for a plan that `is_quick`."""
         subscriptions: list[Subscription] = []
         problems: list[str | None] = []
         hints: dict[str, str] = {}
@@ -198,7 +220,8 @@ class Planner:
         tables: dict[str, None] = {}
         relief = _LoopRelief()
         for binding in bindings:
-            relief.give()
+            if in_thread:
+                relief.give()
             try:
                 found = self._bind(subject, binding, obstructed)
             except BindingError as error:
@@ -303,6 +326,7 @@ class Planner:
         covered = self._covered.get(binding)
         if covered is None:
             covered = self._covered[binding] = _cover(binding)
+            self._met.add((binding.schema, binding.table))
         without += covered.obstructed
         return [self._subscription(subject, binding, published) for published in covered.tables]
 

@@ -54,6 +54,6 @@ class Request:
         bindings = (b.ended(reason) if b.id in ids else b for b in self.bindings)
         return replace(self, bindings=tuple(bindings))
 
-    def plan(self, planner: Planner) -> Plan:
-        """The plan of the request by this planner."""
-        return planner.plan(self.subject, self.bindings, self.private)
+    def plan(self, planner: Planner, *, in_thread: bool = True) -> Plan:
+        """The plan of the request by this planner, in a database thread or on an event loop."""
+        return planner.plan(self.subject, self.bindings, self.private, in_thread=in_thread)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import sys
+import threading
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -13,8 +15,9 @@ from django.contrib.auth.models import User
 from auth_rls import Subject
 from realtime.subscriptions.planner import Planner
 from realtime.subscriptions.planners import Planners
+from realtime.subscriptions.request import Request
 from tests.support.socket_client import db
-from tests.support.subscriptions import bindings
+from tests.support.subscriptions import FakeSubscriber, Server, bindings
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("wal")]
 
@@ -78,3 +81,70 @@ async def test_those_whom_policies_treat_alike_share_their_conditions(granted: A
     one, other, nobody = await db(conditions)
     assert one is other
     assert nobody != one
+
+
+def view_by(field: str) -> dict[str, Any]:
+    return {"title": f"$user.{field}"}
+
+
+def rls_of(planner: Planner, subject: Subject) -> Any:
+    return planner.plan(subject, bindings()).subscriptions[0].rls
+
+
+async def test_a_user_read_later_is_judged_by_what_the_user_is_then(granted: Any) -> None:
+    def verdicts() -> tuple[Any, Any, Any]:
+        granted("view_note", using=view_by("last_name"), audience="authenticated")
+        user = User.objects.create_user("ada", last_name="before")
+        planner = Planner()
+        found = []
+        for name in ("before", "after", "before"):
+            User.objects.filter(pk=user.pk).update(last_name=name)
+            found.append(rls_of(planner, Subject.from_user(User.objects.get(pk=user.pk))))
+        return found[0], found[1], found[2]
+
+    before, after, again = await db(verdicts)
+    assert before != after
+    assert before == again
+
+
+async def test_who_names_nobody_is_not_judged_as_the_user_of_that_name_was(granted: Any) -> None:
+    """As where keys of users are text, and a user was deleted a moment ago."""
+
+    def verdicts() -> tuple[Any, Any]:
+        granted("view_note", using=view_by("last_name"), audience="authenticated")
+        planner = Planner()
+        user = Subject.from_user(User.objects.create_user("ada", last_name="mine"))
+        nobody = replace(user, user=None)
+        assert nobody == user
+        return rls_of(planner, user), rls_of(planner, nobody)
+
+    somebody, nobody = await db(verdicts)
+    assert somebody != nobody
+
+
+@pytest.mark.parametrize(
+    "binding", [{"table": "zoo_nota"}, {"filter": "title=match.a.*b"}], ids=["hint", "program"]
+)
+async def test_what_takes_long_to_plan_is_not_planned_on_the_event_loop(
+    monkeypatch: Any, binding: dict[str, Any]
+) -> None:
+    loop = threading.get_ident()
+    where: list[bool] = []
+    plan = Planner.plan
+
+    def watched(self: Planner, *args: Any, **kwargs: Any) -> Any:
+        where.append(threading.get_ident() == loop)
+        return plan(self, *args, **kwargs)
+
+    monkeypatch.setattr(Planner, "plan", watched)
+    server = Server()
+    await server.start()
+    for _ in range(3):
+        request = Request(Subject.anonymous(), bindings(**binding))
+        await server.subscriptions.add(FakeSubscriber(), request)
+    assert where == [False] * 3
+    where.clear()
+    for _ in range(3):
+        request = Request(Subject.anonymous(), bindings(filter="title=eq.a"))
+        await server.subscriptions.add(FakeSubscriber(), request)
+    assert where[-1]
