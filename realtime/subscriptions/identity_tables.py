@@ -7,13 +7,14 @@ types, which say what model a permission is about. Reads no row of them.
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
-from django.db.models import Manager, Model
+from django.db.models import Manager, Model, QuerySet
 from django.db.models.query_utils import DeferredAttribute
 
 from auth_rls.access.snapshot import knows_permissions
@@ -24,6 +25,8 @@ from auth_rls.subjects.subject import Subject
 from realtime.subscriptions.dependencies import Dependence, key_is
 from realtime.wal import capture
 
+# What is asked of a set of users.
+_QUERIES = ("__init__", "_clone", "_fetch_all", "using", "filter", "in_bulk")
 # Keys whose text is the same wherever they come from.
 _PLAIN_KEYS = frozenset({Kind.INT, Kind.TEXT, Kind.UUID})
 
@@ -67,8 +70,14 @@ def users_are_followed() -> bool:
     made = (user.__init__, getattr(user.from_db, "__func__", None))
     if made != (Model.__init__, Model.from_db.__func__):  # type: ignore[attr-defined]
         return False
+    if user.__getattribute__ is not object.__getattribute__ or hasattr(user, "__getattr__"):
+        return False
     manager = user._default_manager
     if type(manager).get_queryset is not Manager.get_queryset:
+        return False
+    # One that a manager was made from may hide users as well.
+    queries = type(manager.get_queryset())
+    if any(getattr(queries, name) is not getattr(QuerySet, name) for name in _QUERIES):
         return False
     related = {user._meta.get_field(name).related_model for name in ("groups", "user_permissions")}
     return related == {Group, Permission}
@@ -130,5 +139,18 @@ def _user_key(user: type[Model], model: type[Model]) -> str | None:
     """The column of the user table or of a link table with the user's key; None without one."""
     if model is user:
         return str(model._meta.pk.column)
-    links = (str(f.column) for f in model._meta.concrete_fields if f.related_model is user)
-    return next(links, None)
+    keys: list[Any] = [
+        field for field in model._meta.concrete_fields if field.related_model is user
+    ]
+    if len(keys) > 1:
+        # A table of the project's own names other users too: who gave the group, perhaps.
+        keys = [key for key in keys if key.name in _members_of(user, model)]
+    # One to another field of users does not hold the user's key.
+    return str(keys[0].column) if len(keys) == 1 and keys[0].target_field.primary_key else None
+
+
+def _members_of(user: type[Model], model: type[Model]) -> set[str]:
+    """The names of the fields by which a link table names those who get groups or permissions."""
+    links: list[Any] = [getattr(user, name, None) for name in ("groups", "user_permissions")]
+    found = [link.rel for link in links if getattr(link, "through", None) is model]
+    return {rel.through_fields[0] for rel in found if rel.through_fields}
