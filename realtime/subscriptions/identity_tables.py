@@ -36,6 +36,12 @@ def table_of(label: str) -> str:
     return capture.table_name_of(apps.get_model(label))[1]
 
 
+def identity_models() -> tuple[type[Model], ...]:
+    """The models of these tables."""
+    user = get_user_model()
+    return (Permission, ContentType, Group.permissions.through, user, *_links(user))
+
+
 def user_keys() -> dict[str, str | None]:
     """These tables, each with the column of the user's key; None where a row concerns more than one
     user."""

@@ -25,6 +25,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from django.contrib.auth import get_user_model
+from django.db import DataError
 
 from auth_rls import conf
 from auth_rls.access import authority
@@ -36,10 +37,14 @@ from auth_rls.subjects.user_lookup import INACTIVE, field_value, users_named
 from realtime.event_log.position import Position
 from realtime.event_log.ring import EventLog
 from realtime.event_log.table import nothing_later
-from realtime.subscriptions.identity_tables import user_keys, users_are_followed
+from realtime.subscriptions.identity_tables import (
+    identity_models,
+    user_keys,
+    users_are_followed,
+)
 from realtime.util.database_threads import in_database_thread, passes
 from realtime.util.gathering import Gathering
-from realtime.wal import obstacles
+from realtime.wal import obstacles, triggers
 
 # Users kept, the least recently asked for leave first. One takes some two kilobytes.
 MOST = 10_000
@@ -82,6 +87,9 @@ class KnownUsers:
         self._by_text: dict[str, Any] = {}
         self._followed = False
         self._tables: tuple[str, ...] = ()
+        # The triggers there were at the last look, and whether they captured all of these tables.
+        self._marks: frozenset[object] | None = None
+        self._captured = False
         # The permissions that policies depend on, as of the last planner.
         self._permissions: tuple[str, ...] = ()
         # When the log was asked last and had no change of users that has not come here.
@@ -142,6 +150,17 @@ class KnownUsers:
     def needs(self, permissions: Iterable[str]) -> None:
         """Policies depend on these permissions: they are read with every user from now on."""
         self._permissions = tuple(permissions)
+
+    def captured(self) -> bool:
+        """Whether changes of users are captured: a table may be a view, or its triggers may be
+        missing or switched off, as on SQLite while migrations run. In a database thread; raises
+        what the database raises."""
+        marks = triggers.marks(self._alias)
+        if marks != self._marks:
+            self._captured = triggers.captures_all(identity_models(), self._alias)
+            # Kept only now: a look that failed half-way is to be made again as a whole.
+            self._marks = marks
+        return self._captured
 
     # --- following ------------------------------------------------------------------------------
 
@@ -211,6 +230,10 @@ class KnownUsers:
             still_true, found = await in_database_thread(asked)
         finally:
             self._readings.remove(reading)
+        if not self._captured:
+            # Changes go by unseen.
+            self.forget(None)
+            reading.everybody = True
         if still_true and not reading.everybody:
             self._true_at = max(self._true_at, began)
         answers: dict[Any, KnownUser | Exception] = {}
@@ -245,7 +268,8 @@ class KnownUsers:
     ) -> tuple[bool, Mapping[Any, tuple[Any, Mapping[str, bool]] | Exception]]:
         """Whether those in `kept` are still true, as known at this position; and the users with the
         other keys, or with all of them."""
-        still_true = at is not None and nothing_later(self._alias, self._tables, at)
+        captured = self._followed and self.captured()
+        still_true = captured and at is not None and nothing_later(self._alias, self._tables, at)
         wanted = [key for key in keys if not still_true or key not in kept]
         return still_true, _one_by_one(wanted, partial(_users, permissions=permissions))
 
@@ -268,13 +292,13 @@ def _one_by_one(
     questions: Sequence[K], ask: Callable[[Sequence[K]], Mapping[K, V]]
 ) -> Mapping[K, V | Exception]:
     """The answers of `ask`. If it raises, it is asked about each by itself, so that one user with
-    whom the project's own code cannot cope refuses no other."""
+    whom the project's own code or the database cannot cope refuses no other."""
     if not questions:
         return {}
     try:
         return {**ask(questions)}
     except Exception as error:
-        if passes(error):
+        if passes(error) and not isinstance(error, DataError):
             raise
         if len(questions) == 1:
             return {questions[0]: error}

@@ -90,6 +90,7 @@ class SubscriptionManager:
     async def start(self) -> None:
         """Read which tables decide access. Raises what the database raises."""
         await in_database_thread(self.watch.look)
+        await in_database_thread(self.users.captured)
         self.rebinding.begin()
 
     async def rights(self, request: Request) -> TopicRights:

@@ -22,7 +22,7 @@ from django.db.models.signals import post_delete, post_migrate, post_save, pre_m
 
 from realtime.conf import settings
 from realtime.wal import obstacles, published
-from realtime.wal.capture import Capture, label
+from realtime.wal.capture import Capture, label, table_name_of
 from realtime.wal.catalog import Catalog, State, Trigger
 from realtime.wal.head import begin_epoch, read_head
 from realtime.wal.vendor import UnknownVendor, supports, vendor_of
@@ -81,8 +81,23 @@ def uncaptured(using: str | None = None) -> set[str]:
     }
 
 
+def captures_all(models: Iterable[type[models.Model]], using: str | None = None) -> bool:
+    """Whether every wanted trigger on the tables of these models is in place and enabled, and they
+    have some. In a database thread.
+
+    Raises UnknownVendor, and what the database raises.
+    """
+    ready: dict[str, bool] = {}
+    for trigger in status(using):
+        if trigger.state is not State.ORPHAN:
+            good = trigger.state is State.INSTALLED
+            ready[trigger.table] = ready.get(trigger.table, True) and good
+    return all(ready.get(label(*table_name_of(model)), False) for model in models)
+
+
 def marks(using: str | None = None) -> frozenset[object]:
-    """Another value whenever a trigger has come or gone. In a database thread.
+    """Another value whenever a trigger has come or gone, or is switched on or off. In a database
+    thread.
 
     Raises UnknownVendor, and what the database raises.
     """

@@ -107,7 +107,7 @@ WHERE starts_with(t.tgname, '{postgresql.PREFIX}') AND t.tgparentid = 0
     AND p.pronamespace = to_regnamespace(%s)
 """
 _MARKS = f"""
-SELECT tgrelid::bigint, tgname FROM pg_trigger
+SELECT tgrelid::bigint, tgname, tgenabled::text FROM pg_trigger
 WHERE starts_with(tgname, '{postgresql.PREFIX}') AND tgparentid = 0
 """
 _FUNCTIONS = f"""

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from django.contrib.auth.models import Group, Permission, User
-from django.db import connection
+from django.db import DataError, connection
 
 from auth_rls import Subject
 from auth_rls.access import authority
@@ -21,6 +21,7 @@ from realtime.event_log.position import Position
 from realtime.subscriptions.identity_tables import users_are_followed
 from realtime.subscriptions.known_users import KnownUsers
 from realtime.subscriptions.request import Request, Revoked
+from realtime.wal import triggers
 from tests.support.live_sets import MINE
 from tests.support.socket_client import db
 from tests.support.subscriptions import FakeSubscriber, Server, bindings, counting
@@ -157,15 +158,16 @@ async def test_nobody_is_kept_before_the_log_is_followed_nor_after() -> None:
     assert len(server.subscriptions.users) == 0
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError, DataError])
 async def test_a_user_with_whom_the_projects_code_cannot_cope_refuses_no_other(
-    monkeypatch: Any,
+    monkeypatch: Any, error: type[Exception]
 ) -> None:
     bad, good = await db(made, 2)
     read = authority.users_with
 
     def choosy(keys: Sequence[Any]) -> dict[Any, Any]:
         if bad.pk in keys:
-            raise ZeroDivisionError
+            raise error
         return read(keys)
 
     server = await started()
@@ -173,7 +175,7 @@ async def test_a_user_with_whom_the_projects_code_cannot_cope_refuses_no_other(
     one, other = await asyncio.gather(
         handshake(server, bad), handshake(server, good), return_exceptions=True
     )
-    assert isinstance(one, ZeroDivisionError)
+    assert isinstance(one, error)
     assert isinstance(other, Subject)
     assert other.user == good
 
@@ -352,3 +354,25 @@ async def test_where_the_log_does_not_tell_everything_nobody_is_kept(monkeypatch
             assert (await handshake(server, user)).bypasses_rls
         assert len(statements) == 1
     assert len(server.subscriptions.users) == 0
+
+
+# --- triggers that are missing --------------------------------------------------------------------
+
+
+def drop_triggers() -> None:
+    triggers.uninstall("default")
+
+
+async def test_users_are_not_kept_while_their_table_lacks_triggers() -> None:
+    (user,) = await db(made, 1)
+    server = await started()
+    await handshake(server, user)
+    await db(drop_triggers)
+    await db(User.objects.filter(pk=user.pk).update, is_active=False)
+    with pytest.raises(InvalidToken):
+        await handshake(server, user)
+    assert len(server.subscriptions.users) == 0
+    await db(triggers.reconcile)
+    with pytest.raises(InvalidToken):
+        await handshake(server, user)
+    assert len(server.subscriptions.users) == 1
