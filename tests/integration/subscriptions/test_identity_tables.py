@@ -63,7 +63,9 @@ def test_users_whom_a_query_of_the_projects_own_may_hide_are_not_followed(
             self.query.add_q(models.Q(is_staff=True))
 
     assert users_are_followed()
-    monkeypatch.setattr(type(User._default_manager), "_queryset_class", Living)
+    manager: Any = models.Manager.from_queryset(Living)()
+    manager.model = User
+    monkeypatch.setattr(User._meta, "default_manager", manager)
     assert not users_are_followed()
 
 
