@@ -30,6 +30,8 @@ _EMPTY_MS = 50
 _DROP_MS = 20
 # So many empty partitions may wait for a moment when nobody holds the log; then one is waited for.
 _EMPTY_MOST = 8
+# A default partition of this size is read within some hundredths of a second.
+_SMALL_BYTES = 32 * 1024 * 1024
 _LOCK_NOT_AVAILABLE = "55P03"
 
 DEFAULT_NAME = "realtime_wal_default"
@@ -43,6 +45,9 @@ _KIND = (
     "SELECT relkind::text, relnamespace::regnamespace::text, pg_get_userbyid(relowner)"
     " FROM pg_class WHERE oid = to_regclass('realtime_wal')"
 )
+# A constraint of the default partition while it is proven to hold no id of a range.
+_LIMIT = "realtime_wal_default_ids"
+_LIMITED = "SELECT 1 FROM pg_constraint WHERE conrelid = %s::regclass AND conname = %s"
 _NOT_OURS = """
 SELECT current_user, pg_get_userbyid(relowner)
 FROM pg_class WHERE oid = to_regclass('realtime_wal') AND NOT pg_has_role(relowner, 'USAGE')
@@ -148,9 +153,18 @@ def last_id(cursor: Any) -> int:
 class PostgresqlPartitions:
     """See `realtime.wal.partitions.Partitions`."""
 
-    def __init__(self, connection: BaseDatabaseWrapper, spans: Spans = SPANS) -> None:
+    """A default partition of up to `small_bytes` is read while it is locked."""
+
+    def __init__(
+        self,
+        connection: BaseDatabaseWrapper,
+        spans: Spans = SPANS,
+        *,
+        small_bytes: int = _SMALL_BYTES,
+    ) -> None:
         self._connection = connection
         self._spans = spans
+        self._small_bytes = small_bytes
 
     def not_ours(self) -> str | None:
         with self._connection.cursor() as cursor:
@@ -178,17 +192,69 @@ class PostgresqlPartitions:
 
     def make_missing(self) -> int:
         made = 0
+        self._drop_limit()
         while self._make_next():
             made += 1
         return made
 
     def _make_next(self) -> bool:
         with self._connection.cursor() as cursor:
-            if not self._missing(cursor):
+            missing, layout = self._missing(cursor), self._layout(cursor)
+            if not missing:
                 return False
+            default = self._default(cursor)
+            cursor.execute("SELECT COALESCE(pg_table_size(to_regclass(%s)), 0)", [default])
+            small = cursor.fetchone()[0] <= self._small_bytes
+        if small or default is None:
+            return self._attach_next()
+        # PostgreSQL would read all of it before it attaches a partition, and whoever writes to it
+        # would wait. So it is proven beforehand. Ids behind a gap go on meanwhile, so that range
+        # begins further away.
+        first, end = missing[0]
+        if any(first > p.end for p in layout.partitions[-1:]):
+            first, end = first + self._spans.least, end + self._spans.least
+        try:
+            self._prove(default, first, end)
+            return self._attach_next((first, end))
+        finally:
+            # Left behind it would refuse entries of the range.
+            self._drop_limit()
+
+    def _prove(self, default: str, first: int, end: int) -> None:
+        """Have PostgreSQL know that the default partition holds no id of this range. Writers go
+        on."""
         with short_locks(self._connection, _ATTACH_MS) as cursor:
-            cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [_MAKING_LOCK])
-            if not cursor.fetchone()[0]:
+            cursor.execute(
+                f"ALTER TABLE {default} ADD CONSTRAINT {_LIMIT}"
+                f" CHECK (id < {first} OR id >= {end}) NOT VALID"
+            )
+        with transaction.atomic(using=self._connection.alias), self._connection.cursor() as cursor:
+            if self._lock_making(cursor):
+                cursor.execute(f"ALTER TABLE {default} VALIDATE CONSTRAINT {_LIMIT}")
+
+    def _drop_limit(self) -> None:
+        """Drop the constraint, also one that an attempt left behind which was killed."""
+        with self._connection.cursor() as cursor:
+            default = self._default(cursor)
+            if default is None:
+                return
+            cursor.execute(_LIMITED, [default, _LIMIT])
+            if cursor.fetchone() is None:
+                return
+        with short_locks(self._connection, _ATTACH_MS) as cursor:
+            # Another process may be proving it at the moment.
+            if self._lock_making(cursor):
+                cursor.execute(f"ALTER TABLE {default} DROP CONSTRAINT IF EXISTS {_LIMIT}")
+
+    def _lock_making(self, cursor: Any) -> bool:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [_MAKING_LOCK])
+        return bool(cursor.fetchone()[0])
+
+    def _attach_next(self, proven: tuple[int, int] | None = None) -> bool:
+        """Make the next partition, or that of the range for which the default partition is
+        proven."""
+        with short_locks(self._connection, _ATTACH_MS) as cursor:
+            if not self._lock_making(cursor):
                 return False
             # Another process may have made it meanwhile.
             missing = self._missing(cursor)
@@ -199,8 +265,11 @@ class PostgresqlPartitions:
             cursor.execute(_LONG_WRITER)
             if found := cursor.fetchone():
                 raise Busy(f"session {found[0]} is writing very many changes")
+            first, end = missing[0] if proven is None else proven
+            if first < missing[0][0]:
+                raise Busy("changes come too quickly")
             try:
-                self._make(cursor, *missing[0])
+                self._make(cursor, first, end)
             except IntegrityError:
                 # The default partition has got such ids since.
                 raise Busy("changes come too quickly") from None

@@ -16,7 +16,7 @@ from realtime.process.partition_upkeep import PartitionUpkeep
 from realtime.wal.partitions import Busy
 from realtime.wal.postgresql.partitions import PostgresqlPartitions
 from tests.support.log import number_all
-from tests.support.partitions import notes, ranges, small_partitions
+from tests.support.partitions import SMALL, notes, ranges, small_partitions
 from tests.support.postgresql_tables import another, sql
 from tests.support.threads import at_once
 from tests.support.vendors import on_postgresql
@@ -67,6 +67,45 @@ def test_no_write_fails_where_nobody_made_a_partition(partitions: PostgresqlPart
     assert strays(partitions) == 200
     number_all()
     assert backlog(connection) == 0
+
+
+def test_a_large_default_partition_is_not_read_while_writers_wait_for_it(
+    partitions: PostgresqlPartitions,
+) -> None:
+    write(250)
+    write(50)
+    told: list[str] = []
+    connection.connection.add_notice_handler(lambda notice: told.append(notice.message_primary))
+    large = PostgresqlPartitions(connection, SMALL, small_bytes=0)
+    sql("SET client_min_messages TO debug1")
+    try:
+        assert large.make_missing() == 1
+    finally:
+        sql("RESET client_min_messages")
+    implied = 'updated partition constraint for default partition "realtime_wal_default" is implied'
+    assert any(text.startswith(implied) for text in told)
+    # Further away than otherwise, because changes may come while it is read.
+    assert ranges(partitions)[-1] == (500, 600)
+    write(250)
+    assert ranges(large)[-1] == (500, 600)
+    assert large.make_missing() == 1
+    assert ranges(partitions)[-1] == (600, 700)
+    write(149)
+    assert strays(partitions) == 300
+    number_all()
+    assert [row.seq for row in read_rows("default", 0, 800)] == list(range(1, 700))
+
+
+def test_an_attempt_on_a_large_default_partition_that_was_killed_refuses_no_entry(
+    partitions: PostgresqlPartitions,
+) -> None:
+    sql(
+        "ALTER TABLE realtime_wal_default ADD CONSTRAINT realtime_wal_default_ids"
+        " CHECK (id < 300 OR id >= 400) NOT VALID"
+    )
+    partitions.make_missing()
+    write(450)
+    assert strays(partitions) > 0
 
 
 def test_a_statement_that_is_writing_very_much_is_not_disturbed(
