@@ -121,23 +121,30 @@ def write(
     gone: Collection[PresenceRow],
     most: int | None = None,
     whole: bool = False,
+    passed: int = 0,
 ) -> Written:
     """Insert, update and delete rows of a process, all or nothing, and set its number. New rows of
     topics that have `most` members are left out. With `whole`, the process has no other rows
-    afterwards.
+    afterwards. `passed` is the number of the last write that is known to have passed, 0 for none.
 
-    Raises RowsMissing when a row to change is missing, IntegrityError when the process has no
-    row of its own, and whatever else the database raises.
+    Raises RowsMissing when a row to change or, without `whole`, that number is missing,
+    IntegrityError when the process has no row of its own, and whatever else the database raises.
     """
     table = PresenceMember.objects.using(alias)
     epoch, seq = "", 0
     with transaction.atomic(using=alias):
-        PresenceNumber.objects.using(alias).bulk_create(
-            [PresenceNumber(process=process, number=number)],
-            update_conflicts=True,
-            unique_fields=["process"],
-            update_fields=["number"],
-        )
+        numbers = PresenceNumber.objects.using(alias)
+        if passed and not whole:
+            # A new number in a table that was emptied would hide that other rows are missing.
+            if not numbers.filter(pk=process, number__gte=passed).update(number=number):
+                raise RowsMissing
+        else:
+            numbers.bulk_create(
+                [PresenceNumber(process=process, number=number)],
+                update_conflicts=True,
+                unique_fields=["process"],
+                update_fields=["number"],
+            )
         if whole:
             table.filter(process=process).delete()
         ids = sorted(row.entry.id for row in gone)

@@ -47,6 +47,8 @@ class _Tracked:
     row: PresenceRow | None = None
     # The row in the table; None after the lease of the process expired.
     written: PresenceRow | None = None
+    # A newer row that may be in the table: the attempt to write it failed without an answer.
+    doubtful: PresenceRow | None = None
     # In the order they came: the calls that the next write answers, and those of the one that runs.
     waiting: list[Done] = field(default_factory=list)
     writing: list[Done] = field(default_factory=list)
@@ -84,6 +86,8 @@ class PresenceWriter:
         # Of the last attempt to write. One that seemed to fail may have passed, so its number is
         # not used again; other processes then find that they lack it.
         self._number = 0
+        # Of the last write that is known to have passed.
+        self._passed_number = 0
         # One counter for all channels: an id that is used again never repeats a version.
         self._versions = count(1)
         self._outage = OutageLog(
@@ -234,8 +238,8 @@ class PresenceWriter:
                 new.append(row)
             elif row is not None and row != written:
                 changed.append(row)
-            elif row is None and written is not None:
-                gone.append(written)
+            elif row is None and (last := tracked.doubtful or written) is not None:
+                gone.append(last)
         generation = self._generation
         if not (new or changed or gone or whole):
             for key, answer in self._passed(batch, wanted, ()):
@@ -243,17 +247,25 @@ class PresenceWriter:
             return
         before = self._number
         self._number = number = before + 1
-        outcome = await in_database_thread(
-            write,
-            self._alias,
-            self._process,
-            number,
-            new,
-            changed,
-            gone,
-            self._most,
-            whole,
-        )
+        try:
+            outcome = await in_database_thread(
+                write,
+                self._alias,
+                self._process,
+                number,
+                new,
+                changed,
+                gone,
+                self._most,
+                whole,
+                self._passed_number,
+            )
+        except Exception as error:
+            if not _is_certain(error):
+                for tracked in batch:
+                    tracked.doubtful = wanted[tracked.id] or tracked.doubtful
+            raise
+        self._passed_number = number
         if generation != self._generation:
             # It is unknown whether the old row was deleted before or after this write.
             self._again(batch, whole)
@@ -280,6 +292,7 @@ class PresenceWriter:
         """These rows are in the table. Returns the calls that are to be answered."""
         answers: list[tuple[Key, Callback]] = []
         for tracked in batch:
+            tracked.doubtful = None
             if tracked.id in refused:
                 tracked.written = None
                 full = ValueError(f"the topic has {self._most} members already")
@@ -317,7 +330,11 @@ class PresenceWriter:
         if row is not None and tracked.row is row:
             tracked.row = tracked.written
             self._dirty.pop(tracked.id, None)
-            if tracked.row is None:
+            if tracked.doubtful is not None:
+                # In place of what an earlier attempt may have written.
+                tracked.row = tracked.row and _at(tracked.row, next(self._versions))
+                self._mark(tracked)
+            elif tracked.row is None:
                 self._channels.pop(tracked.id, None)
         for done in calls:
             done(public_reason(error))
@@ -341,6 +358,11 @@ def _is_refusal(error: Exception) -> bool:
     that of a database which does not answer: a row that cannot be written for a reason of its own
     must not keep the writer from the others."""
     return isinstance(error, DataError) or not (isinstance(error, RowsMissing) or passes(error))
+
+
+def _is_certain(error: Exception) -> bool:
+    """Whether nothing was written. A connection that breaks may have committed before."""
+    return isinstance(error, IntegrityError | RowsMissing) or _is_refusal(error)
 
 
 def _at(row: PresenceRow, version: int) -> PresenceRow:

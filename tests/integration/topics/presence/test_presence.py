@@ -250,6 +250,20 @@ def elsewhere(number: int, *keys: str, process: str = "another") -> None:
     store.write("default", process, number, rows, [], [], whole=True)
 
 
+def test_a_write_into_a_table_that_was_emptied_does_not_hide_it() -> None:
+    elsewhere(1, "bob", "carl")
+    PresenceMember.objects.all().delete()
+    PresenceNumber.objects.all().delete()
+    row = PresenceRow(PresenceMeta("another-dora", 2, "dora", b"{}"), "room", False)
+    for new, gone in (([row], []), ([], [row])):
+        with pytest.raises(store.RowsMissing):
+            store.write("default", "another", 2, new, [], gone, passed=1)
+    assert not PresenceNumber.objects.exists()
+    store.write("default", "another", 2, [row], [], [], whole=True, passed=1)
+    store.write("default", "another", 4, [], [], [row], passed=2)
+    assert PresenceNumber.objects.get().number == 4
+
+
 async def test_rows_that_another_process_writes_are_told_here(here: Any) -> None:
     ann, _ = await here("ann")
 
