@@ -31,6 +31,9 @@ KEEP_SECONDS = 60.0
 _OVERLAP = timedelta(seconds=10)
 _AT_ONCE = 500
 
+# A number may come again, after a crash of the database or a flush. A mark does not.
+_Row = tuple[int, str]
+
 
 async def put_async(*messages: Broadcast) -> None:
     """`put` for async callers, in the thread that may have a transaction of theirs."""
@@ -73,36 +76,38 @@ class PassingReader:
         self._publish = publish
         self._shared = shared
         self._keep_seconds = keep_seconds
-        # By number: when it was published. None while others publish.
-        self._published: dict[int, float] | None = None
+        # When it was published. None while others publish.
+        self._published: dict[_Row, float] | None = None
 
     def begin(self, connection: BaseDatabaseWrapper) -> None:
         """What is there now was sent before anybody here could hear it. Raises what the database
         raises."""
         rows = PassingBroadcast.objects.using(connection.alias)
-        self._published = dict.fromkeys(rows.values_list("number", flat=True), time.monotonic())
+        self._published = dict.fromkeys(rows.values_list("number", "mark"), time.monotonic())
 
     def look(self, connection: BaseDatabaseWrapper, leading: bool) -> bool:
-        """Publish what is new, and as the leader delete what is old. Returns whether there was
-        anything new. Raises what the database raises."""
+        """Publish what is new, and as the leader delete what is old. Returns whether anything was
+        published. Raises what the database raises."""
         if self._shared and not leading:
             self._published = None
             return False
         rows = PassingBroadcast.objects.using(connection.alias).order_by("number")
         now = time.monotonic()
-        there = list(rows.values_list("number", flat=True))
+        there = list(rows.values_list("number", "mark"))
         if self._published is None:
-            recent = rows.filter(sent_at__gte=Now() - _OVERLAP).values_list("number", flat=True)
+            recent = rows.filter(sent_at__gte=Now() - _OVERLAP).values_list("number", "mark")
             self._published = dict.fromkeys(set(there).difference(recent), now)
-        published = {number: self._published.get(number) for number in there}
-        self._published = {n: at for n, at in published.items() if at is not None}
-        new = [number for number, at in published.items() if at is None]
+        published = {row: self._published.get(row) for row in there}
+        self._published = {row: at for row, at in published.items() if at is not None}
+        new = [number for (number, _), at in published.items() if at is None]
+        some = False
         for start in range(0, len(new), _AT_ONCE):
             if not self._send(list(rows.filter(pk__in=new[start : start + _AT_ONCE]))):
                 break
+            some = True
         if leading:
             self._delete(connection, now)
-        return bool(new)
+        return some
 
     def _send(self, rows: Collection[PassingBroadcast]) -> bool:
         assert self._published is not None
@@ -116,14 +121,14 @@ class PassingReader:
                 logger.debug("broadcast not sent: %s", error, extra={"action": "cast_lost"})
                 return False
             now = time.monotonic()
-            self._published.update((row.number, now) for row in sent)
+            self._published.update(((row.number, row.mark), now) for row in sent)
         return True
 
     def _delete(self, connection: BaseDatabaseWrapper, now: float) -> None:
         assert self._published is not None
-        old = [n for n, at in self._published.items() if now - at > self._keep_seconds][:_AT_ONCE]
+        old = [n for (n, _), at in self._published.items() if now - at > self._keep_seconds]
         if old:
-            PassingBroadcast.objects.using(connection.alias).filter(pk__in=old).delete()
+            PassingBroadcast.objects.using(connection.alias).filter(pk__in=old[:_AT_ONCE]).delete()
 
 
 def _broadcast(row: PassingBroadcast) -> Broadcast:
