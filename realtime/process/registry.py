@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from django.db import connections, transaction
-from django.db.models import DateTimeField, ExpressionWrapper, QuerySet
+from django.db.models import DateTimeField, ExpressionWrapper, Q, QuerySet
 from django.db.models.functions import Now
 from django.utils.autoreload import DJANGO_AUTORELOAD_ENV
 
@@ -30,6 +30,7 @@ from realtime.wal.head import find_head
 logger = logging.getLogger("realtime.processes")
 
 LEASE_SECONDS = 30.0
+_LEASE = timedelta(seconds=LEASE_SECONDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +85,7 @@ class Registration:
             "counters": dict(report.counters),
             "holding_seq": holds.lowest,
             "seen_at": Now(),
-            "lease": ExpressionWrapper(
-                Now() + timedelta(seconds=LEASE_SECONDS), output_field=DateTimeField()
-            ),
+            "lease": _from_now(),
         }
         rows = Process.objects.using(self.alias)
         with transaction.atomic(using=self.alias):
@@ -137,8 +136,13 @@ class Registration:
         # Read first: on SQLite a DELETE takes the write lock even when it finds nothing. One by
         # one, so that two processes that do this at once cannot wait for each other.
         rows = Process.objects.using(self.alias)
-        expired = rows.filter(lease__lt=Now()).order_by("pk")
+        # So far ahead only where it was written before the clock was set back.
+        ahead = Q(lease__gt=Now() + 2 * _LEASE)
+        expired = rows.filter(Q(lease__lt=Now()) | ahead).order_by("pk")
         for id_, kind, host, pid in list(expired.values_list("id", "kind", "host", "pid")):
+            if rows.filter(ahead, pk=id_).update(lease=_from_now()):
+                # Who lives renews it, and who has ended does not.
+                continue
             with transaction.atomic(using=self.alias):
                 # The update locks the row: a renewal at the same moment either waits and then finds
                 # no row, or comes first and keeps it.
@@ -153,6 +157,10 @@ class Registration:
                     pid,
                     extra={"action": "lease_expired", "id": id_},
                 )
+
+
+def _from_now() -> ExpressionWrapper:
+    return ExpressionWrapper(Now() + _LEASE, output_field=DateTimeField())
 
 
 def alive(alias: str) -> QuerySet[Process]:

@@ -94,6 +94,14 @@ def test_a_row_whose_lease_ran_out_is_deleted_by_the_next_process_that_renews(
     assert [record.action for record in caplog.records] == ["lease_expired"]
 
 
+def test_a_lease_from_before_the_clock_was_set_back_ends_as_any_other() -> None:
+    registration("ended").renew(Report())
+    Process.objects.filter(pk="ended").update(lease="2100-01-01T00:00:00Z")
+    registration().renew(Report())
+    ended, other = Process.objects.order_by("pk")
+    assert ended.lease <= other.lease
+
+
 def test_a_process_that_was_taken_for_dead_learns_of_it_and_has_a_row_again() -> None:
     paused = registration()
     paused.renew(Report())
