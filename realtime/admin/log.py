@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 from django.contrib import admin
-from django.contrib.admin.views.main import ChangeList
+from django.contrib.admin.views.main import SEARCH_VAR, ChangeList
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db import connections, models
@@ -15,7 +16,7 @@ from django.db.models import Func, Q, QuerySet
 from django.db.models.functions import Length
 from django.http import HttpRequest
 from django.utils.functional import lazy
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
@@ -59,27 +60,39 @@ class TableFilter(admin.SimpleListFilter):
 
 
 class KindFilter(admin.SimpleListFilter):
-    """Published rows alone, unless more is asked for: presence and what decides access would drown
-    them."""
+    """A filter by who needs the entries. Published rows alone are shown at first, since what
+    decides access would drown them; all are where a table or words of a search are given."""
 
     title = _("kind")
     parameter_name = "kind"
 
+    def __init__(self, request: HttpRequest, *others: Any) -> None:
+        names = (SEARCH_VAR, TableFilter.parameter_name)
+        self._searches = any(request.GET.get(name) for name in names)
+        super().__init__(request, *others)
+
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [("internal", _("Internal entries")), ("all", _("All entries"))]
+        return [
+            ("published", _("Published rows")),
+            ("internal", _("Internal entries")),
+            ("all", _("All entries")),
+        ]
+
+    def value(self) -> str:
+        given = super().value()
+        if given in {"published", "internal", "all"}:
+            return str(given)
+        return "all" if self._searches else "published"
 
     def choices(self, changelist: Any) -> Iterator[Any]:
-        first, *others = super().choices(changelist)
-        yield {**first, "display": _("Published rows")}
-        yield from others
+        _every, *ours = super().choices(changelist)
+        yield from ours
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if self.value() == "all":
+            return queryset
         internal = _of_tables(Q(table_name__in=_internal_tables()))
-        if self.value() == "internal":
-            return queryset.filter(internal)
-        # A table that was chosen is shown whatever it is.
-        chosen = self.value() == "all" or TableFilter.parameter_name in request.GET
-        return queryset if chosen else queryset.exclude(internal)
+        return queryset.filter(internal if self.value() == "internal" else ~internal)
 
 
 def _of_tables(condition: Q) -> Q:
@@ -148,7 +161,8 @@ class _EntryChangeList(ChangeList):
 class WalEntryAdmin(ReadOnlyAdmin):
     about = _(
         "Every committed change of a captured table, newest first, with the number under which it "
-        "was sent. Entries of Rowcast's own tables are left out unless the filter shows them."
+        "was sent. Entries of internal tables, such as those that decide access, are shown where "
+        "the filter or a search asks for them."
     )
     documentation = "reference/capture"
     list_display = ("position", "at", "op", "table", "pk_text", "changes", "who")
@@ -249,7 +263,10 @@ class WalEntryAdmin(ReadOnlyAdmin):
         else:
             more = len(names) - _NAMED
             text = ", ".join(names[:_NAMED]) + (f" +{more}" if more > 0 else "")
-        return format_html('<span class="realtime-changes">{}</span>', text or _("nothing"))
+        # Long names are broken behind their words.
+        parts = ((part,) for part in re.findall(r"[^_]*_|[^_]+", text or str(_("nothing"))))
+        broken = format_html_join("", "{}<wbr>", parts)
+        return format_html('<span class="realtime-changes">{}</span>', broken)
 
     @admin.display(description=_("committed"), ordering="commit_us")
     def committed(self, entry: WalEntry) -> str:

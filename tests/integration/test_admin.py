@@ -48,6 +48,16 @@ def keys(client: Client, **query: str) -> list[str | None]:
     return [entry.pk_text for entry in response.context["cl"].result_list]
 
 
+def selected_kind(client: Client, **query: str) -> str:
+    """The choice that the filter by kind marks."""
+    shown = client.get(LIST, query).context["cl"]
+    choices = [
+        c for spec in shown.filter_specs for c in spec.choices(shown) if spec.title == "kind"
+    ]
+    (selected,) = [choice["display"] for choice in choices if choice["selected"]]
+    return str(selected)
+
+
 def detail(client: Client, entry: WalEntry) -> str:
     return page(client, reverse("admin:realtime_walentry_change", args=[entry.pk]))
 
@@ -74,7 +84,8 @@ def test_entries_are_found_by_table_key_and_seq(client: Client) -> None:
     seq = WalEntry.objects.get(pk_text="7200").seq
     assert keys(client, q="zoo_team") == ["7100"]
     assert keys(client, q="7200") == ["7200"]
-    assert keys(client, q=str(seq)) == ["7200"]
+    # A user may have that number as its key.
+    assert keys(client, q=str(seq), kind="published") == ["7200"]
     assert keys(client, q="zoo_note 7200") == ["7200"]
     assert keys(client, q="zoo_team 7200") == []
     assert keys(client, q="9" * 30) == []
@@ -99,8 +110,20 @@ def test_internal_entries_are_hidden_until_they_are_asked_for(client: Client) ->
     internal = keys(client, kind="internal")
     assert "7100" not in internal and ada in internal and len(internal) == 2
     assert keys(client, kind="all") == [*internal, "7100"]
-    # A table that is asked for by name is shown.
-    assert keys(client, table="auth_user") == [ada]
+    assert keys(client, kind="published") == ["7100"]
+    assert selected_kind(client) == "Published rows"
+
+
+def test_entries_that_a_search_names_are_shown_whatever_their_kind(client: Client) -> None:
+    ada = str(get_user_model().objects.create_user("ada").pk)
+    number_all()
+    seq = WalEntry.objects.get(pk_text=ada).seq
+    assert ada in keys(client, q=str(seq))
+    for names in ({"table": "auth_user"}, {"q": "auth_user"}):
+        assert keys(client, **names) == [ada]
+        assert selected_kind(client, **names) == "All entries"
+        assert keys(client, **names, kind="published") == []
+    assert "All entries (1)" in page(client, LIST, q="auth_user", _facets="True")
 
 
 def changes(client: Client) -> list[str]:
@@ -121,6 +144,7 @@ def test_the_list_says_which_columns_an_update_changed(client: Client) -> None:
         title="d", body="e", score=2, price=1, is_public=True, created=timezone.now()
     )
     assert changes(client)[0].endswith(" +2")
+    assert "is_<wbr>public" in page(client, LIST)
 
 
 def test_entries_show_who_wrote_and_are_found_by_it(client: Client) -> None:
