@@ -27,7 +27,8 @@ def reading_share() -> LoopShare:
     loop = asyncio.get_running_loop()
     found = _shares.get(loop)
     if found is None:
-        found = _shares[loop] = LoopShare()
+        # Not at once: a client chooses how large its messages are and how many come.
+        found = _shares[loop] = LoopShare(at_once=False)
     return found
 
 

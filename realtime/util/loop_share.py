@@ -48,13 +48,23 @@ class _Request(Generic[T]):
 class LoopShare:
     """Work for about `seconds` in an iteration of the loop. A single piece of work is not
     interrupted, so each should take less. The clock counts processor time as a rule, since waiting
-    for the processor is no fault of a payer's."""
+    for the processor is no fault of a payer's.
+
+    Where nobody waits, work may be done `at_once`, in the order of the calls. Otherwise each piece
+    waits for the next slice: a payer with piece after piece, each larger than a slice, then does
+    one in each iteration and passes nobody who came in the same one.
+    """
 
     def __init__(
-        self, seconds: float = SLICE_SECONDS, clock: Callable[[], float] = time.thread_time
+        self,
+        seconds: float = SLICE_SECONDS,
+        clock: Callable[[], float] = time.thread_time,
+        *,
+        at_once: bool = True,
     ) -> None:
         self._seconds = seconds
         self._clock = clock
+        self._at_once = at_once
         self._queue: PayerQueue[_Request[Any]] = PayerQueue()
         # Seconds of work since other tasks last ran.
         self._spent = 0.0
@@ -73,7 +83,7 @@ class LoopShare:
     async def run(self, payer: Payer, work: Callable[[], T]) -> T:
         """The result of `work`, which is called at once or in a later slice and does not await.
         Raises what it raises. It is not called any more once the caller is cancelled."""
-        if self._spent < self._seconds and self._queue.begin(payer):
+        if self._at_once and self._spent < self._seconds and self._queue.begin(payer):
             began = self._clock()
             try:
                 return work()

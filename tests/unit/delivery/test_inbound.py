@@ -89,6 +89,21 @@ async def test_what_the_work_raises_is_raised_and_others_go_on() -> None:
     assert order == ["first", "after"]
 
 
+async def test_piece_after_piece_of_a_client_is_read_one_in_an_iteration_of_the_loop() -> None:
+    share, order = reading_share(), list[str]()
+
+    async def read_much() -> None:
+        for _ in range(20):
+            await share.run(Payer("a", "1"), lambda: order.append("piece"))
+
+    reading = asyncio.create_task(read_much())
+    for iterations in range(1, 10):
+        await asyncio.sleep(0)
+        assert len(order) <= iterations
+    await reading
+    assert len(order) == 20
+
+
 async def test_connections_without_an_address_are_each_by_itself() -> None:
     one, other = object(), object()
     assert payer_of(None, one).account != payer_of(("", 0), other).account
