@@ -71,8 +71,9 @@ def restore(apps, schema_editor):
         "ALTER TABLE realtime_wal ADD COLUMN table_name varchar(255) NOT NULL DEFAULT ''",
         "UPDATE realtime_wal SET table_name = COALESCE((SELECT r.table_name"
         " FROM realtime_wal_relation AS r WHERE r.id = realtime_wal.relation_id), '')",
-        # Older versions cannot read what is known of ids in it.
-        "UPDATE realtime_head SET seen = '' WHERE seen LIKE '%@%'",
+        # Older versions cannot read what is known of ids in it. A row with the stamp of another
+        # writer would begin a new epoch.
+        "UPDATE realtime_head SET seen = '', stamp = '' WHERE seen LIKE '%@%'",
     )
     if _triggers_are_there(schema_editor.connection):
         _execute(schema_editor, "ALTER TABLE realtime_wal ALTER COLUMN table_name DROP DEFAULT")

@@ -256,14 +256,15 @@ def test_a_look_opens_only_the_newest_partitions(partitions: PostgresqlPartition
     assert len(partitions.layout().partitions) > 20
     with CaptureQueriesContext(connection) as captured:
         working.look(connection)
-    assert len(opened(captured[-1]["sql"])) <= 4
+    # Transactions of others, such as vacuum's, may keep the limit some partitions behind.
+    assert len(opened(captured[-1]["sql"])) < 10
     write(3)
     with CaptureQueriesContext(connection) as captured:
         assert working.look(connection).waiting
         assert working.number(connection) == 3
     inserts = [q["sql"] for q in captured if q["sql"].lstrip().startswith("INSERT")]
     assert len(inserts) == 1
-    assert len(opened(inserts[0])) <= 4
+    assert len(opened(inserts[0])) < 10
 
 
 def test_reading_some_entries_opens_only_their_partitions(
