@@ -1,5 +1,5 @@
 """Presence over two servers while the database, the bus or a server fails, on every layer: nobody
-leaves who is there, and whoever came meanwhile is shown everywhere."""
+leaves who is there, and members who came meanwhile are shown everywhere."""
 
 from __future__ import annotations
 

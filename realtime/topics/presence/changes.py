@@ -1,7 +1,7 @@
 """Changes of presence on their way between processes. Pure.
 
-Each process numbers its own writes, and a message says which number it follows. So whoever missed
-one knows, and reads the members of that process from the table.
+Each process numbers its own writes, and a message says which number it follows. So a process that
+missed one knows it, and reads the members of that process from the table.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from realtime.wal.postgresql.values import quote_name
 
 # Any number, the same in every process.
 _MAKING_LOCK = 0x526F7764
-# How long a lock is waited for. Whoever comes behind waits as long.
+# How long a lock is waited for. Writers that come meanwhile wait as long.
 _ATTACH_MS = 100
 _EMPTY_MS = 50
 _DROP_MS = 20
@@ -207,7 +207,7 @@ class PostgresqlPartitions:
             small = cursor.fetchone()[0] <= self._small_bytes
         if small or default is None:
             return self._attach_next()
-        # PostgreSQL would read all of it before it attaches a partition, and whoever writes to it
+        # PostgreSQL would read all of it before it attaches a partition, and its writers
         # would wait. So it is proven beforehand. Ids behind a gap go on meanwhile, so that range
         # begins further away.
         first, end = missing[0]

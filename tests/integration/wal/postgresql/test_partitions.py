@@ -197,7 +197,7 @@ def test_what_cannot_be_made_is_logged_once_and_no_write_fails(
     upkeep = PartitionUpkeep("default")
     write(150)
     with another() as reader, reader.transaction():
-        # Whoever reads the default partition keeps others from being made.
+        # A reader of the default partition keeps others from being made.
         reader.execute("SELECT COUNT(*) FROM realtime_wal_default")
         upkeep.look()
         upkeep.look()
