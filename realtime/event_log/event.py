@@ -100,6 +100,10 @@ class RowImage(Mapping[str, Any]):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def cells(self) -> dict[str, msgspec.Raw]:
+        """The JSON text of every value, exactly as captured."""
+        return _decode_raw(self.raw)
+
     def text(self, name: str) -> bytes:
         """The JSON text of one value, exactly as captured. Raises KeyError."""
         return bytes(_decode_raw(self.raw)[name])
@@ -118,7 +122,8 @@ def row_of(image: Any, relation: Relation) -> RowImage:
 
 
 class DatabaseEvent(msgspec.Struct, frozen=True):
-    """A committed change of a row, with its seq in the log."""
+    """A committed change of a row, with its seq in the log. `actor` is the writer by
+    `realtime.actor`: it is shown to no subscriber but the writer."""
 
     seq: int
     commit_us: int
@@ -126,6 +131,7 @@ class DatabaseEvent(msgspec.Struct, frozen=True):
     op: str
     old: RowImage | None
     new: RowImage | None
+    actor: str | None = None
 
     @property
     def size(self) -> int:
@@ -155,4 +161,5 @@ def to_event(entry: WalRow, relation: Relation) -> DatabaseEvent:
         op=entry.op,
         old=None if entry.old is None else RowImage(entry.old, kinds),
         new=None if entry.new is None else RowImage(entry.new, kinds),
+        actor=entry.actor,
     )

@@ -29,7 +29,7 @@ _FIRST_STEP = 8
 
 
 _READ = """
-SELECT n.seq, n.commit_us, w.relation_id, w.op, {old}, {new}
+SELECT n.seq, n.commit_us, w.relation_id, w.op, {old}, {new}, w.actor
 FROM realtime_wal_number AS n JOIN realtime_wal AS w ON w.id = n.entry_id
 WHERE n.seq > %s AND n.seq <= %s AND w.id >= %s AND w.id <= %s ORDER BY n.seq LIMIT %s
 """
@@ -79,8 +79,8 @@ def numbered_ids(
 
 
 def _entry(row: Sequence[Any]) -> WalRow:
-    """A row of a query for seq, commit_us, relation_id, op, old and new."""
-    return WalRow(*row[:4], repaired_or_none(row[4]), repaired_or_none(row[5]))
+    """A row of a query for seq, commit_us, relation_id, op, old, new and actor."""
+    return WalRow(*row[:4], repaired_or_none(row[4]), repaired_or_none(row[5]), row[6])
 
 
 def seq_at(connection: BaseDatabaseWrapper, commit_us: int) -> int | None:
@@ -214,28 +214,28 @@ def last_captured(connection: BaseDatabaseWrapper) -> int:
         return int(cursor.fetchone()[0])
 
 
-def read_captured(alias: str, after: int) -> list[tuple[WalRow, str | None]]:
+def read_captured(alias: str, after: int) -> list[WalRow]:
     """Every entry with an id above `after` that the connection sees, those of its own open
-    transaction among them, and who wrote it. In the order of the log; what has no number yet comes
-    last, with seq 0. Raises UnknownRelation."""
+    transaction among them. In the order of the log; what has no number yet comes last, with seq 0.
+    Raises UnknownRelation."""
     connection = connections[alias]
     as_bytes = vendor_of(connection).as_bytes
     sql = _CAPTURED.format(old=as_bytes("w.old"), new=as_bytes("w.new"))
     with connection.cursor() as cursor:
         cursor.execute(sql, [after])
-        found = [(_entry(row), row[6]) for row in cursor]
-    relations.load(alias, {row.relation_id for row, _ in found})
+        found = [_entry(row) for row in cursor]
+    relations.load(alias, {row.relation_id for row in found})
     return found
 
 
 _RELATIONS = "SELECT r.id FROM realtime_wal_relation AS r WHERE r.table_name IN ({tables})"
 _LATER = """
-SELECT n.seq, n.commit_us, w.relation_id, w.op, {old}, {new}
+SELECT n.seq, n.commit_us, w.relation_id, w.op, {old}, {new}, w.actor
 FROM realtime_wal_number AS n JOIN realtime_wal AS w ON w.id = n.entry_id
 WHERE n.seq > %s AND w.relation_id IN ({relations}) ORDER BY n.seq LIMIT %s
 """
 _UNNUMBERED = """
-SELECT 0, 0, w.relation_id, w.op, {old}, {new} FROM ({unnumbered}) AS w
+SELECT 0, 0, w.relation_id, w.op, {old}, {new}, w.actor FROM ({unnumbered}) AS w
 WHERE w.relation_id IN ({relations}) ORDER BY w.id LIMIT %s
 """
 

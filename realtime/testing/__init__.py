@@ -10,7 +10,7 @@ from auth_rls.lazy_names import lazy_names
 
 _EXPORTS = {
     "Broadcast": "realtime.testing.channel",
-    "Change": "realtime.testing.change",
+    "Change": "realtime.subscriptions.change",
     "Refused": "realtime.testing.client",
     "SetupError": "realtime.testing.preconditions",
     "UnreliableLayer": "realtime.testing.unreliable_layer",

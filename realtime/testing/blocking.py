@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from realtime.testing.change import Change
+from realtime.subscriptions.change import Change
 from realtime.testing.channel import PATIENCE, Broadcast, Channel
 from realtime.testing.client import Client
 from realtime.testing.preconditions import SetupError

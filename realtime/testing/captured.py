@@ -15,9 +15,9 @@ from django.db import connections
 
 from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.table import last_captured, read_captured, relations
+from realtime.subscriptions.change import Change
 from realtime.subscriptions.change_payload import data, unchanged
 from realtime.testing import change as changes
-from realtime.testing.change import Change
 from realtime.testing.delivered import Sent, sent_to
 from realtime.testing.preconditions import capturing
 from realtime.wal.entry import WalRow
@@ -32,15 +32,13 @@ class Changes(list[Change]):
         self._after = after
         self._until = after
         self._events: list[DatabaseEvent] = []
-        self._actors: list[str | None] = []
 
     def read(self) -> None:
         """The block has ended: read what it wrote."""
         connection = connections[self._alias]
         entries = read_captured(self._alias, self._after)
         self._until = last_captured(connection)
-        self._events = _events(row for row, _ in entries)
-        self._actors = [actor for _, actor in entries]
+        self._events = _events(entries)
         for event in self._events:
             if event.relation.published and not unchanged(event):
                 self.append(self._change(Sent(event, None, True, event.op)))
@@ -53,14 +51,13 @@ class Changes(list[Change]):
         Raises TypeError for what is neither.
         """
         # What was written since the block is undone, to know how things were.
-        later = _events(row for row, _ in read_captured(self._alias, self._until))
+        later = _events(read_captured(self._alias, self._until))
         found = sent_to(user_or_subject, self._events, later, self._alias)
         return [self._change(sent) for sent in found]
 
     def _change(self, sent: Sent) -> Change:
         event = sent.event
-        actor = self._actors[event.seq - 1]
-        more: dict[str, Any] = {"seq": event.seq, "commit_timestamp": None, "actor": actor}
+        more: dict[str, Any] = {"seq": event.seq, "commit_timestamp": None, "actor": event.actor}
         if event.old is None and event.new is None:
             return changes.emptied(event.relation.schema, event.relation.table, **more)
         told = data(event, sent.select, sent.show_old, op=sent.op)

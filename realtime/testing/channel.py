@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from realtime.subscriptions.change import Change
 from realtime.testing import change as changes
-from realtime.testing.change import Change
 from realtime.testing.frames import Frame
 from realtime.testing.preconditions import published_entry
 

@@ -41,7 +41,7 @@ def _of_triggers(alias: str, model: type[models.Model]) -> list[str]:
 def _of_the_log(alias: str, asker: Any, since: int, model: type[models.Model]) -> list[str]:
     schema, table = capture.table_name_of(model)
     label = model._meta.label
-    entries = [row for row, _ in read_captured(alias, 0) if row.seq == 0 or row.seq > since]
+    entries = [row for row in read_captured(alias, 0) if row.seq == 0 or row.seq > since]
     events = [
         event
         for event in relations.events(entries)

@@ -56,6 +56,8 @@ class WalRow(msgspec.Struct, frozen=True, array_like=True):
     op: str
     old: bytes | None
     new: bytes | None
+    #: Who wrote, by `realtime.actor`. Older processes send no such field.
+    actor: str | None = None
 
     @property
     def size(self) -> int:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from auth_rls.predicates.kinds import Kind
-from realtime.event_log.event import RowImage
+from realtime.event_log.event import RowImage, to_event
+from realtime.wal.entry import ColumnInfo, Relation, WalRow
 
 KINDS = {"id": Kind.INT, "title": Kind.TEXT, "score": Kind.INT}
 ROW: dict[str, Any] = {"score": 7, "id": 1, "title": "a"}
@@ -66,3 +68,11 @@ def test_a_value_that_is_not_of_its_kind_or_not_of_the_table_is_left_out(whole: 
 def test_null_is_a_value() -> None:
     row = image(title=None)
     assert row.get("title", "another") is None and row["title"] is None and "title" in row
+
+
+def test_an_entry_from_a_process_that_does_not_send_the_writer_is_read_as_one_without() -> None:
+    relation = Relation("r", "public", "t", (ColumnInfo("id", "int8", Kind.INT),), ("id",))
+    older = msgspec.msgpack.encode([7, 9, "r", "INSERT", None, b'{"id":1}'])
+    newer = msgspec.msgpack.encode([7, 9, "r", "INSERT", None, b'{"id":1}', "5", "more"])
+    found = [msgspec.msgpack.decode(sent, type=WalRow) for sent in (older, newer)]
+    assert [to_event(row, relation).actor for row in found] == [None, "5"]
