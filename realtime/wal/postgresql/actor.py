@@ -24,6 +24,9 @@ class PostgresqlActorWrapper(ActorWrapper):
     _set: str | None = ""
 
     def __call__(self, execute: Execute, sql: Any, params: Any, many: bool, context: Any) -> Any:
+        if self._set != "" and self._status() == _IDLE:
+            # A transaction begins, with whatever statement: it has no setting yet.
+            self._set = ""
         verb = verb_of(sql.as_string(None) if hasattr(sql, "as_string") else sql)
         if verb == "ROLLBACK":
             self._set = None
@@ -31,10 +34,7 @@ class PostgresqlActorWrapper(ActorWrapper):
         if verb not in WRITES and (alone or verb not in CALLS):
             return execute(sql, params, many, context)
         actor = self.actor() or ""
-        status = self._status()
-        if status == _IDLE:
-            self._set = ""
-        if actor == self._set or status == _FAILED:
+        if actor == self._set or self._status() == _FAILED:
             return execute(sql, params, many, context)
         if alone:
             # Without a transaction the setting would end with its own statement.

@@ -102,6 +102,14 @@ def test_a_rollback_leaves_the_next_transaction_its_own_actor() -> None:
     assert log() == [None, "two"]
 
 
+def test_an_actor_is_recorded_in_each_of_its_transactions_that_begin_with_a_read() -> None:
+    for name in ("a", "b"):
+        with realtime.actor("one"), transaction.atomic():
+            Team.objects.count()
+            Team.objects.create(name=name)
+    assert log() == ["one", "one"]
+
+
 def test_a_failed_write_is_the_writers_own_error_and_no_other() -> None:
     from django.db import IntegrityError
 
