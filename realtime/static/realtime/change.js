@@ -12,6 +12,8 @@
  * @property {number[]} ids Ids of the bindings of this channel that the change matches.
  * @property {{name: string, type: string}[]} columns
  * @property {string[]|null} errors
+ * @property {string|null} tx The receipt of the transaction that made the change, where this page's user
+ *   wrote it and took one.
  * @property {boolean} snapshot True for a row that was there before the subscription.
  */
 
@@ -32,6 +34,7 @@ export function changeOf(ids, data) {
     ids,
     columns: data.columns ?? [],
     errors: data.errors ?? null,
+    tx: data.tx ?? null,
     snapshot: data.snapshot === true,
   };
 }

@@ -2,16 +2,19 @@
 
 import type { Change, Collection, CollectionOptions, Row } from "./collection.js";
 
-export { Collection } from "./collection.js";
+export { Collection, RefusedError, rest, Write } from "./collection.js";
 export type {
   Change,
   CollectionBatch,
   CollectionOptions,
   CollectionStatus,
   Key,
+  RestOptions,
   Row,
   RowChange,
   StreamChange,
+  Writes,
+  Written,
 } from "./collection.js";
 
 export interface ConnectOptions {

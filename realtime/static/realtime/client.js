@@ -23,6 +23,11 @@
  *     const open = client.collection("demo_task", { filter: "status=eq.open", order: "position" });
  *     open.subscribe(() => draw(open.rows, open.status));
  *
+ * A collection takes writes, too: what is written is shown at once, and goes when the server refuses it.
+ *
+ *     const tasks = client.collection("demo_task", { writes: rest("/api/tasks/") });
+ *     tasks.update(7, { status: "done" });
+ *
  * A channel keeps no rows, but its position in the server's log. After a loss it asks
  * for what came since, and the page gets each change once and in order:
  * "joining", "catching up", "live". Where the server no longer has what was missed (its log was
@@ -53,9 +58,12 @@ import { Collection } from "./collection.js";
 import { Complaints } from "./complaints.js";
 import { bindingOf, followChannel, topicOf } from "./following.js";
 import { decodeFrame, encodeFrame } from "./frames.js";
+import { RefusedError } from "./receipts.js";
 import { REPLY_TIMEOUT_MS } from "./replies.js";
+import { rest } from "./rest.js";
+import { Write } from "./writing.js";
 
-export { Channel, Collection, decodeFrame };
+export { Channel, Collection, decodeFrame, RefusedError, rest, Write };
 
 const HEARTBEAT_MS = 25000;
 const PREFIX = "realtime:";

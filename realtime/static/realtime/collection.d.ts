@@ -22,6 +22,8 @@ export interface Change<R extends object = Row> {
   ids: number[];
   columns: { name: string; type: string }[];
   errors: string[] | null;
+  /** The receipt of the transaction, where this page's user wrote it and took one. */
+  tx: string | null;
   /** True for a row that was there before the subscription. */
   snapshot: boolean;
 }
@@ -45,6 +47,8 @@ export interface CollectionOptions<R extends object = Row> {
   initial?: readonly R[];
   /** Called with each change of the stream as it arrives, before it is shown. */
   onChange?: (change: StreamChange<R>) => void;
+  /** How `insert`, `update` and `delete` write where a call says nothing else. */
+  writes?: Writes<R>;
   /** Name of the channel, which is the collection's alone. Default: one of its own. */
   topic?: string;
   /** Whether the topic's policies are asked. */
@@ -58,6 +62,49 @@ export interface RowChange<R extends object = Row> {
   key: any;
   before: R | undefined;
   after: R | undefined;
+  /** What this page wrote, shown or corrected by the server. */
+  own?: true;
+}
+
+/** What a function that writes returns: a Response, or what has headers like one, or a receipt. */
+export type Written = unknown;
+
+/** How a collection writes rows. */
+export interface Writes<R extends object = Row> {
+  insert?: (row: Partial<R>) => Written;
+  update?: (key: any, changes: Partial<R>) => Written;
+  delete?: (key: any) => Written;
+}
+
+export interface RestOptions {
+  /** More headers; a function is asked before each request. */
+  headers?: Record<string, string> | (() => Record<string, string> | Promise<Record<string, string>>);
+  fetch?: (url: string, init: RequestInit) => Promise<Response>;
+}
+
+/** `POST url`, `PATCH url<key>/`, `DELETE url<key>/`. */
+export declare function rest<R extends object = Row>(url: string, options?: RestOptions): Writes<R>;
+
+/** What a server answered that did not take a write. */
+export declare class RefusedError extends Error {
+  constructor(response: Response);
+  /** Its body has not been read. */
+  get response(): Response;
+  get status(): number;
+}
+
+/** A write of this page. */
+export declare class Write {
+  private constructor();
+  /** Of the row: of one whose key the server makes, that as soon as it is known. */
+  get key(): any;
+  get status(): "sending" | "taken" | "confirmed" | "refused";
+  /** The receipts of its transactions, once the server has given them. */
+  get receipts(): string[];
+  /** What the function that wrote gave back; rejected when it is refused. */
+  get taken(): Promise<any>;
+  /** Whether the stream has shown it; rejected when it is refused. */
+  get confirmed(): Promise<boolean>;
 }
 
 /** What a listener is told, once for all that came together. */
@@ -90,6 +137,14 @@ export declare class Collection<R extends object = Row> implements Iterable<R> {
   getRows(): readonly R[];
   /** The same as `status`; needs no `this`. */
   getStatus(): CollectionStatus;
+  /** Shown at once, and taken back when it is refused. */
+  insert(row: Partial<R>, write?: ((row: Partial<R>) => Written) | null): Write;
+  update(key: Key, changes: Partial<R>, write?: ((key: any, changes: Partial<R>) => Written) | null): Write;
+  delete(key: Key, write?: ((key: any) => Written) | null): Write;
+  /** Whether a row is shown as this page wrote it. */
+  isPending(key: Key): boolean;
+  /** Whether the collection has shown a change of this transaction in time (milliseconds). */
+  awaitTx(tx: string, timeout?: number): Promise<boolean>;
   /** Returns what removes the listener; needs no `this`. */
   subscribe(listener: (batch: CollectionBatch<R>) => void): () => void;
   close(): void;

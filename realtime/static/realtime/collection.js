@@ -3,6 +3,7 @@
 import { call } from "./callbacks.js";
 import { Complaints } from "./complaints.js";
 import { RowSet } from "./rowset.js";
+import { Writing } from "./writing.js";
 
 /**
  * @typedef {object} CollectionOptions
@@ -19,6 +20,8 @@ import { RowSet } from "./rowset.js";
  * @property {(change: object) => void} [onChange] Called with each change of the stream as it arrives,
  *   before it is shown: for what a change says beside its rows, such as `commit_timestamp`. Rows of
  *   a snapshot are no changes.
+ * @property {import("./rest.js").Writes} [writes] How `insert`, `update` and `delete` write where a call
+ *   says nothing else: `rest("/api/tasks/")`.
  * @property {string} [topic] Name of the channel, which is the collection's alone. Default: a name
  *   made of the table's.
  * @property {boolean} [private] Whether the topic's policies are asked.
@@ -40,8 +43,9 @@ import { RowSet } from "./rowset.js";
  * What a listener is told, once for all that came together.
  *
  * @typedef {object} CollectionBatch
- * @property {{key: any, before: object|undefined, after: object|undefined}[]} changes The rows that
- *   came (no `before`), changed, or went (no `after`). None where only the status is another.
+ * @property {{key: any, before: object|undefined, after: object|undefined, own?: true}[]} changes The rows that
+ *   came (no `before`), changed, or went (no `after`). None where only the status is another. What
+ *   this page wrote has `own`, when it is shown and when the server's differs from it.
  * @property {boolean} snapshot Whether they are the difference to a set of rows that the server sent
  *   anew, rather than changes as they were committed.
  * @property {CollectionStatus} status
@@ -63,6 +67,8 @@ export class Collection {
   #timer = null;
   #fault = null;
   #onChange;
+  #writing;
+  #isTelling = false;
   #close;
 
   /**
@@ -77,6 +83,9 @@ export class Collection {
     this.#complaints = new Complaints(table);
     this.#rows = new RowSet(options);
     this.#onChange = options.onChange ?? null;
+    this.#writing = new Writing(
+      this.#rows, table, options.writes ?? null, () => this.#flushNow(), (text) => this.#complaints.add(text),
+    );
     // These work without their object, so that they can be handed on: useSyncExternalStore(…).
     this.subscribe = this.subscribe.bind(this);
     this.getRows = this.getRows.bind(this);
@@ -174,6 +183,71 @@ export class Collection {
     return () => this.#listeners.delete(added);
   }
 
+  /**
+   * Inserts a row: it is shown at once, and written. When the stream brings what the server made of it,
+   * that takes its place in one change; when the server refuses, it goes.
+   *
+   * @param {object} row Without a key, if the server makes it: until it is known the row has one that
+   *   stands in for it.
+   * @param {(row: object) => any} [write] Writes it, and returns a Response, a receipt (the header
+   *   `Rowcast-Transaction`), or a promise of either; anything else is no receipt. Rejected, or a
+   *   Response that is not `ok`, it is refused. Default: the option `writes`.
+   * @returns {import("./writing.js").Write}
+   * @throws {TypeError} when nothing says how to write.
+   */
+  insert(row, write = null) {
+    return this.#writing.write("insert", undefined, row, write);
+  }
+
+  /**
+   * Changes a row, in the same way. Changes that others make to it meanwhile are shown, except in the
+   * columns that this one writes.
+   *
+   * @param {any} key As of `get`.
+   * @param {object} changes The columns that change, with their values.
+   * @param {(key: any, changes: object) => any} [write]
+   * @returns {import("./writing.js").Write}
+   * @throws {TypeError} when nothing says how to write, or the key would change.
+   */
+  update(key, changes, write = null) {
+    return this.#writing.write("update", key, changes, write);
+  }
+
+  /**
+   * Deletes a row, in the same way.
+   *
+   * @param {any} key As of `get`.
+   * @param {(key: any) => any} [write]
+   * @returns {import("./writing.js").Write}
+   * @throws {TypeError} when nothing says how to write.
+   */
+  delete(key, write = null) {
+    return this.#writing.write("delete", key, {}, write);
+  }
+
+  /**
+   * Whether a row is shown as this page wrote it, and not as the server has it.
+   *
+   * @param {any} key As of `get`.
+   * @returns {boolean}
+   */
+  isPending(key) {
+    return this.#rows.isWritten(key);
+  }
+
+  /**
+   * Waits for a transaction that was written by other means: for adapters of other stores.
+   *
+   * @param {string} tx A receipt, or several as the header has them.
+   * @param {number} [timeout] Milliseconds.
+   * @returns {Promise<boolean>} True once the collection shows a change of it, or a snapshot that
+   *   began after this call; false when none came in time: the transaction changed nothing that
+   *   the collection shows.
+   */
+  awaitTx(tx, timeout = 5000) {
+    return this.#writing.wait(tx, timeout);
+  }
+
   /** Ends the stream for good. The rows stay as they are, and nobody is told of anything more. */
   close() {
     if (this.#shown.status === "closed" && this.#close === null) return;
@@ -182,6 +256,7 @@ export class Collection {
     clearTimeout(this.#timer);
     this.#listeners.clear();
     this.#shown = { ...this.#shown, status: "closed", error: null };
+    this.#writing.close();
     end?.();
   }
 
@@ -199,14 +274,16 @@ export class Collection {
   #begin(key = null) {
     this.#fault = null;
     this.#rows.begin(key);
+    this.#writing.cover();
   }
 
   #changed(change) {
-    const { eventType, new: row, old } = change;
+    const { eventType, new: row, old, tx = null } = change;
     if (this.#onChange && !this.#rows.isReplacing) call(this.#onChange, change);
+    this.#writing.heard(tx);
     try {
-      if (eventType === "DELETE") this.#rows.drop(old);
-      else this.#rows.put(row);
+      if (eventType === "DELETE") this.#rows.drop(old, { tx });
+      else this.#rows.put(row, { tx, isInsert: eventType === "INSERT" });
     } catch (error) {
       this.#fail(error);
     }
@@ -240,24 +317,37 @@ export class Collection {
     this.#timer ??= setTimeout(() => this.#flush(), 0);
   }
 
+  /** What the page wrote is shown at once, unless listeners are being told: then after that. */
+  #flushNow() {
+    if (this.#close === null) return;
+    if (this.#isTelling) this.#schedule();
+    else this.#flush();
+  }
+
   #flush() {
     clearTimeout(this.#timer);
     this.#timer = null;
     const before = this.#shown;
     // A replay is shown when it is complete, too.
     const isHeld = this.#next.status === "catching up" || this.#rows.isReplacing || this.#fault !== null;
-    const changes = isHeld ? [] : this.#rows.commit();
+    const changes = isHeld ? this.#rows.overlay() : this.#rows.commit();
     if (this.#isFresh && !isHeld) this.#checkOrder();
     this.#shown = { ...this.#next, truncated: isHeld ? before.truncated : this.#next.truncated };
     const { status, error, truncated } = this.#shown;
     const isNews = status !== before.status || error !== before.error || truncated !== before.truncated;
-    if (!isNews && changes.length === 0) return;
-    const batch = { changes, snapshot: this.#isFresh && !isHeld, status };
+    const isSnapshot = this.#isFresh && !isHeld;
     if (!isHeld) this.#isFresh = false;
+    if (isNews || changes.length > 0) this.#tell({ changes, snapshot: isSnapshot, status });
+    if (this.#close !== null) this.#writing.shown({ isHeld, isSnapshot, isLive: status === "live" });
+  }
+
+  #tell(batch) {
+    this.#isTelling = true;
     for (const listener of [...this.#listeners]) {
       // One that is called before may have removed it.
       if (this.#listeners.has(listener)) call(listener, batch);
     }
+    this.#isTelling = false;
   }
 }
 
@@ -268,7 +358,7 @@ export class Collection {
  * @property {(status: CollectionStatus, error?: ?Error) => void} status
  * @property {(key?: ?string[]) => void} begin A snapshot begins; the columns of the table's key, where
  *   the server names them.
- * @property {(change: {eventType: string, new: object, old: object}) => void} change A row of a
- *   snapshot, or a change of a live set.
+ * @property {(change: {eventType: string, new: object, old: object, tx?: ?string}) => void} change A row
+ *   of a snapshot, or a change of a live set.
  * @property {(isComplete: boolean) => void} end The snapshot ends.
  */

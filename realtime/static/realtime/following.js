@@ -3,7 +3,7 @@
 import { Complaints } from "./complaints.js";
 import { randomKey } from "./random_key.js";
 
-const OPTIONS = new Set(["filter", "schema", "select", "key", "order", "initial", "onChange", "topic", "private"]);
+const OPTIONS = new Set(["filter", "schema", "select", "key", "order", "initial", "onChange", "writes", "topic", "private"]);
 
 /**
  * The binding of a collection: `snapshot` gives the rows, and `live` keeps the set exact.

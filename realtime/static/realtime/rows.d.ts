@@ -2,15 +2,18 @@
 
 import type { Collection, CollectionOptions, Row } from "./collection.js";
 
-export { Collection } from "./collection.js";
+export { Collection, RefusedError, rest, Write } from "./collection.js";
 export type {
   CollectionBatch,
   CollectionOptions,
   CollectionStatus,
   Key,
+  RestOptions,
   Row,
   RowChange,
   StreamChange,
+  Writes,
+  Written,
 } from "./collection.js";
 
 /** What `rows` needs of a client of supabase-js or realtime-js. */

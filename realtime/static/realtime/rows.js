@@ -15,9 +15,12 @@ import { Backoff } from "./backoff.js";
 import { Collection } from "./collection.js";
 import { Complaints } from "./complaints.js";
 import { bindingOf, keyNamed, topicOf } from "./following.js";
+import { RefusedError } from "./receipts.js";
+import { rest } from "./rest.js";
 import { Silence, SILENCE_MS } from "./silence.js";
+import { Write } from "./writing.js";
 
-export { Collection };
+export { Collection, RefusedError, rest, Write };
 
 // A snapshot's beginning and end concern all of a channel, so it feeds one collection.
 const taken = new WeakSet();
@@ -81,6 +84,28 @@ async function tokenOf(realtime) {
   await realtime.setAuth();
 }
 
+/**
+ * Reads the receipt of each change, which these clients do not hand on: from the message as it comes
+ * in, by the hook that Phoenix channels have for that. Where a version has no such hook there are no
+ * receipts, and an echo is known by its values.
+ *
+ * @returns {() => ?string} The receipt of the change whose callback runs.
+ */
+function receiptsOf(channel) {
+  let tx = null;
+  const [owner, hook] = channel.channelAdapter?.getChannel
+    ? [channel.channelAdapter.getChannel(), "onMessage"]
+    : [channel, "_onMessage"];
+  const before = owner[hook];
+  if (typeof before === "function") {
+    owner[hook] = function (event, payload, ...rest) {
+      tx = payload?.data?.tx ?? null;
+      return before.call(this, event, payload, ...rest);
+    };
+  }
+  return () => tx;
+}
+
 /** Feeds a collection by a channel of supabase-js. */
 function follow(open, binding, feed) {
   const backoff = new Backoff(Math.random);
@@ -140,7 +165,8 @@ function follow(open, binding, feed) {
     const mine = open.make();
     channel = mine;
     const only = (callback) => (...args) => mine === channel && callback(...args);
-    mine.on("postgres_changes", binding, only(changed));
+    const receipt = receiptsOf(mine);
+    mine.on("postgres_changes", binding, only((change) => changed({ ...change, tx: receipt() })));
     mine.on("system", {}, only(heard));
     mine.subscribe(only(subscribed));
   }

@@ -6,9 +6,17 @@
  * replaces the rows as a whole: until `end` those of before stay, and a snapshot that is never
  * completed changes nothing. So what was deleted or hidden meanwhile vanishes, and a page is never
  * shown an empty set in between.
+ *
+ * What the page itself writes lies over that as a layer, shown by `commit` or by `overlay`.
  */
 
 import { equal } from "./json.js";
+import { Layers } from "./layers.js";
+import { randomKey } from "./random_key.js";
+
+// Keys that stand in for those that the server makes: larger than any that a table has, so that new
+// rows stand with the newest.
+const FIRST_MADE = Number.MAX_SAFE_INTEGER - 1e9;
 
 /** A row has no key, or two have the same: the option `key` is not the table's primary key. */
 export class KeyError extends Error {}
@@ -22,6 +30,8 @@ export class RowSet {
   #entries = new Map();
   #noted = new Map();
   #phase = "changes";
+  #layers = new Layers((text) => this.#entries.get(text) ?? null);
+  #made = FIRST_MADE;
   #sorted = [];
   // Entries that are not in #sorted yet, by the text of their key: as many as there are rows at most,
   // however long nobody reads them in order.
@@ -87,6 +97,7 @@ export class RowSet {
   begin(key = null) {
     if (key !== null && !this.#isKeyGiven) this.#keyBy(key);
     this.#noted.clear();
+    this.#layers.cover();
     this.#phase = "snapshot";
   }
 
@@ -95,9 +106,12 @@ export class RowSet {
    * cell that is not there any more (a record too large to send keeps its small cells alone) is not
    * kept from before, because it may have changed.
    *
+   * @param {object} row
+   * @param {{tx?: ?string, isInsert?: boolean}} [change] Of a change: whose transaction it is, where the
+   *   page may know that, and whether the row is a new one.
    * @throws {KeyError}
    */
-  put(row) {
+  put(row, { tx = null, isInsert = false } = {}) {
     const note = this.#entryOf(row);
     if (this.isReplacing && this.#noted.has(note.text)) {
       throw new KeyError(
@@ -105,17 +119,69 @@ export class RowSet {
       );
     }
     this.#noted.set(note.text, note);
+    if (!this.isReplacing) this.#layers.heard({ text: note.text, entry: note, tx, isInsert });
   }
 
   /**
    * A row went. A row that is not here may go as well.
    *
    * @param {object} row Its key at least.
+   * @param {{tx?: ?string}} [change]
    * @throws {KeyError}
    */
-  drop(row) {
+  drop(row, { tx = null } = {}) {
     const { text } = this.#entryOf(row);
     this.#noted.set(text, null);
+    if (!this.isReplacing) this.#layers.heard({ text, entry: null, tx, isInsert: false });
+  }
+
+  /**
+   * The page writes a row.
+   *
+   * @param {"insert"|"update"|"delete"} kind
+   * @param {any} key As `get` takes it; of an insert nothing: the row has it, or the server makes it.
+   * @param {object} [cells] The row, or the changes.
+   * @returns {import("./layers.js").Layer}
+   * @throws {TypeError} when an update changes the key.
+   */
+  write(kind, key, cells = {}) {
+    if (kind === "insert") return this.#insert(cells);
+    const values = this.#valuesOf(key);
+    const text = this.#textOf(values);
+    const another = this.#columns.find((name, index) => name in cells && String(cells[name]) !== String(values[index]));
+    if (another) throw new TypeError(`an update does not change ${another}, which is the key: delete and insert the row`);
+    const shown = this.#entries.get(text);
+    return this.#layers.add(kind, { key: shown?.key ?? (values.length === 1 ? values[0] : values), text }, cells);
+  }
+
+  /** The server has taken what was written, by the transactions of these receipts. */
+  taken(layer, receipts) {
+    this.#layers.taken(layer, receipts);
+  }
+
+  /** The server has refused it. */
+  refused(layer) {
+    this.#layers.refused(layer);
+  }
+
+  /** It has been waited for long enough. */
+  giveUp(layer) {
+    this.#layers.giveUp(layer);
+  }
+
+  /** @returns {import("./layers.js").Layer[]} What was written and waits for an answer or the stream. */
+  get waiting() {
+    return this.#layers.waiting;
+  }
+
+  /** @returns {[import("./layers.js").Layer, string][]} As `Layers.takeGone`. */
+  takeGone() {
+    return this.#layers.takeGone();
+  }
+
+  /** @returns {boolean} Whether this row is shown as the page wrote it. */
+  isWritten(key) {
+    return this.#layers.has(this.#textOf(this.#valuesOf(key)));
   }
 
   /** The snapshot is complete. */
@@ -124,37 +190,75 @@ export class RowSet {
   }
 
   /**
-   * Shows what was noted.
+   * Shows what was noted, and what the page wrote.
    *
-   * @returns {{key: any, before: object|undefined, after: object|undefined}[]} The rows that came
-   *   (no `before`), changed, or went (no `after`). During a snapshot none.
+   * @returns {{key: any, before: object|undefined, after: object|undefined, own?: true}[]} The rows that
+   *   came (no `before`), changed, or went (no `after`); `own` where the page wrote them. During a
+   *   snapshot only what the page wrote.
    */
   commit() {
-    if (this.isReplacing) return [];
-    const changes = [];
-    if (this.#phase === "replace") {
-      for (const [text, { key, row }] of this.#entries) {
-        if (this.#noted.get(text)) continue;
-        this.#remove(text);
-        changes.push({ key, before: row, after: undefined });
+    if (this.isReplacing) return this.overlay();
+    const isReplaced = this.#phase === "replace";
+    const next = new Map();
+    if (isReplaced) {
+      for (const texts of [this.#entries.keys(), this.#layers.texts()]) {
+        for (const text of texts) if (!this.#noted.get(text)) next.set(text, null);
       }
     }
-    for (const [text, entry] of this.#noted) {
+    for (const [text, entry] of this.#noted) next.set(text, entry);
+    this.#noted.clear();
+    this.#phase = "changes";
+    const own = this.#layers.commit(next, isReplaced);
+    return this.#show(next, own);
+  }
+
+  /**
+   * Shows what the page wrote, and nothing of what was noted.
+   *
+   * @returns As `commit`.
+   */
+  overlay() {
+    const next = this.#layers.refold();
+    return this.#show(next, next);
+  }
+
+  #show(next, own) {
+    const changes = [];
+    for (const [text, entry] of next) {
       const old = this.#entries.get(text);
+      let change;
       if (entry === null) {
         if (old === undefined) continue;
         this.#remove(text);
-        changes.push({ key: old.key, before: old.row, after: undefined });
+        change = { key: old.key, before: old.row, after: undefined };
       } else if (old === undefined || !equal(old.row, entry.row)) {
         this.#entries.set(text, entry);
         if (this.#compare) this.#unsorted.set(text, entry);
-        changes.push({ key: entry.key, before: old?.row, after: entry.row });
-      }
+        change = { key: entry.key, before: old?.row, after: entry.row };
+      } else continue;
+      if (own.has(text)) change.own = true;
+      changes.push(change);
     }
-    this.#noted.clear();
-    this.#phase = "changes";
     if (changes.length) this.#rows = null;
     return changes;
+  }
+
+  #insert(row) {
+    const missing = this.#columns.filter((name) => (row[name] ?? null) === null);
+    if (missing.length === 0) {
+      const entry = this.#entryOf(row);
+      return this.#layers.add("insert", entry, row);
+    }
+    const made = Object.fromEntries(missing.map((name) => [name, this.#makeKey(name)]));
+    const { key, text } = this.#entryOf({ ...row, ...made });
+    const given = Object.fromEntries(Object.entries(row).filter(([name]) => !missing.includes(name)));
+    return this.#layers.add("insert", { key, text }, given, made);
+  }
+
+  /** A number, unless the rows that are here have keys of another type. */
+  #makeKey(name) {
+    const [first] = this.#entries.values();
+    return typeof (first?.row[name] ?? 0) === "number" ? (this.#made += 1) : randomKey();
   }
 
   /** The rows that are here are found by these columns from now on. */
@@ -162,13 +266,16 @@ export class RowSet {
     if (equal(columns, this.#columns)) return;
     this.#columns = [...columns];
     const before = [...this.#entries];
+    const texts = new Map();
     this.#entries.clear();
     for (const [text, entry] of before) {
       // A row that lacks them is shown until the snapshot is, and goes then.
       const isKeyed = columns.every((name) => (entry.row[name] ?? null) !== null);
       const now = isKeyed ? this.#entryOf(entry.row) : { ...entry, text: `without a key: ${text}` };
       this.#entries.set(now.text, now);
+      texts.set(text, now.text);
     }
+    this.#layers.rename(texts);
     this.#sorted = [];
     this.#unsorted = new Map(this.#entries);
   }

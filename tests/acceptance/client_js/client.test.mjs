@@ -111,6 +111,7 @@ test("a change reaches the page with its place in the log and the ids it matched
       ids: [1],
       columns: [{ name: "id", type: "int8" }],
       errors: null,
+      tx: null,
       snapshot: false,
     },
   ]);

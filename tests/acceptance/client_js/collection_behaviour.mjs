@@ -9,6 +9,7 @@ import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, mock, test } from "node:test";
 
 import { fakeWebSocket, settle } from "./server.mjs";
+import { writingBehaviour } from "./writing_behaviour.mjs";
 
 export function collectionBehaviour(name, setUp) {
   describe(name, () => {
@@ -87,6 +88,9 @@ export function collectionBehaviour(name, setUp) {
       Socket.last.accept();
       await pass();
     }
+
+    /** After a return: all that was missed is sent. */
+    const caughtUp = () => Socket.last.tell("resume", "caught up", { seq: 30 });
 
     const ids = ({ rows }) => rows.map(({ id }) => id);
 
@@ -451,6 +455,8 @@ export function collectionBehaviour(name, setUp) {
       assert.deepEqual(told, []);
       assert.equal(Socket.last.of("phx_leave").length, 1);
     });
+
+    writingBehaviour({ logged, pass, row, sendSnapshot, live, returned, caughtUp });
 
     test("an unknown option, or no table, is refused at once", () => {
       assert.throws(() => client.collection({ oder: "id" }), /no option oder; there are .*order/);

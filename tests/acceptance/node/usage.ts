@@ -3,7 +3,7 @@
 import { createClient } from "@supabase/supabase-js";
 import { RealtimeClient } from "@supabase/realtime-js";
 
-import { Channel, Client, Collection, connect, decodeFrame } from "/static/realtime/client.js";
+import { Channel, Client, Collection, connect, decodeFrame, RefusedError, rest, Write } from "/static/realtime/client.js";
 import type {
   Change,
   ChannelStatus,
@@ -37,7 +37,7 @@ const channel: Channel = client
   .on<Ticket>("postgres_changes", { event: "*", schema: "public", table: "ticket", snapshot: { limit: 5 }, live: true, since: "e:1" }, (change: Change<Ticket>) => {
     const title: string | undefined = change.new.title;
     const seq: number | undefined = change.seq;
-    return [title, seq, change.old.id, change.eventType, change.snapshot, change.errors?.length];
+    return [title, seq, change.old.id, change.eventType, change.snapshot, change.errors?.length, change.tx?.length];
   })
   .on<{ name: string }>("broadcast", { event: "typing" }, ({ payload, meta }) => [payload.name, meta?.user_id])
   .on("presence", { event: "join" }, (report: PresenceReport) => report.newPresences?.[0]?.presence_ref)
@@ -58,11 +58,18 @@ const open: Collection<Ticket> = client.collection<Ticket>("ticket", {
   order: (a, b) => a.id - b.id,
   initial: [{ id: 1, title: "", status: "open" }],
   onChange: ({ commit_timestamp, seq, new: row }) => [commit_timestamp.length, seq, row.title],
+  writes: rest("/api/tickets/", { headers: async () => ({ authorization: "Bearer" }), fetch }),
   topic: "t",
   private: true,
 });
+const write: Write = open.update(1, { status: "closed" });
+write.confirmed.then((isShown: boolean) => isShown, (error) => (error instanceof RefusedError ? error.response.json() : error));
+open.insert({ title: "new" }, (row) => fetch("/api/tickets/", { method: "POST", body: JSON.stringify(row) })).taken.then(() => write.key);
+open.delete(["a", 1], async (key) => String(key));
+const seen: Promise<boolean> = open.awaitTx(write.receipts[0] ?? "", 1000);
+if (write.status === "refused" || open.isPending(1)) console.log(seen);
 const forget: () => void = open.subscribe(({ changes, snapshot, status: now }: CollectionBatch<Ticket>) => {
-  for (const { key, before, after } of changes) console.log(key, before?.title, after?.title, snapshot, now);
+  for (const { key, before, after, own } of changes) console.log(key, before?.title, after?.title, own, snapshot, now);
 });
 const one: Ticket | undefined = open.get(1) ?? open.get(["a", 1]) ?? open.get({ id: 1 });
 const here: boolean = open.has(1);
@@ -88,6 +95,10 @@ client.collection("ticket", { oder: "id" });
 new Collection();
 // @ts-expect-error Rows are not the page's to change.
 open.rows.push(all[0]!);
+// @ts-expect-error No such column.
+open.update(1, { titel: "" });
+// @ts-expect-error Made by insert, update and delete.
+new Write();
 // @ts-expect-error No such status.
 if (open.status === "resynced") stop();
 // @ts-expect-error No such kind of event.

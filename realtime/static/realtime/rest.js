@@ -1,0 +1,50 @@
+/** Writes of a collection to a REST API, as Django REST framework's routers lay one out. */
+
+/**
+ * @typedef {object} Writes How a collection writes rows where a call says nothing else. Each returns
+ *   what `write` returns: a Response, or a receipt, or a promise of either.
+ * @property {(row: object) => any} [insert]
+ * @property {(key: any, changes: object) => any} [update]
+ * @property {(key: any) => any} [delete]
+ */
+
+/**
+ * `POST url` for a new row, `PATCH url<key>/` and `DELETE url<key>/` for one that is there; JSON, with
+ * Django's CSRF token where the page has its cookie.
+ *
+ * @param {string} url Of the list, with the "/" at its end.
+ * @param {object} [options]
+ * @param {object|(() => (object|Promise<object>))} [options.headers] More headers, such as
+ *   `{authorization: "Bearer …"}`; a function is asked before each request.
+ * @param {typeof fetch} [options.fetch]
+ * @returns {Writes}
+ */
+export function rest(url, { headers = {}, fetch = (...request) => globalThis.fetch(...request) } = {}) {
+  const base = url.endsWith("/") ? url : `${url}/`;
+  const at = (key) => `${base}${[key].flat().map(encodeURIComponent).join(",")}/`;
+
+  async function ask(method, to, body) {
+    const more = typeof headers === "function" ? await headers() : headers;
+    const token = csrfToken();
+    return fetch(to, {
+      method,
+      headers: {
+        accept: "application/json",
+        ...(body !== undefined && { "content-type": "application/json" }),
+        ...(token !== null && { "x-csrftoken": token }),
+        ...more,
+      },
+      ...(body !== undefined && { body: JSON.stringify(body) }),
+    });
+  }
+
+  return {
+    insert: (row) => ask("POST", base, row),
+    update: (key, changes) => ask("PATCH", at(key), changes),
+    delete: (key) => ask("DELETE", at(key)),
+  };
+}
+
+function csrfToken() {
+  return /(?:^|; )csrftoken=([^;]+)/.exec(globalThis.document?.cookie ?? "")?.[1] ?? null;
+}
