@@ -84,6 +84,7 @@ export class Receipts {
    */
   wait(text, timeout) {
     const receipts = listed(text);
+    if (receipts.length === 0) return Promise.resolve(false);
     if (receipts.some((tx) => this.#shown.has(tx))) return Promise.resolve(true);
     return new Promise((resolve) => {
       const one = { receipts, isCovered: false };
