@@ -15,11 +15,23 @@ _EXPORTS = {
     "apresence": "realtime.api",
     "broadcast": "realtime.api",
     "actor": "realtime.wal.actor",
+    "as_of": "realtime.row_history.past",
     "head": "realtime.api",
+    "history": "realtime.row_history.changes",
     "presence": "realtime.api",
     "publish": "realtime.wal.published",
 }
 
-__all__ = ["abroadcast", "actor", "apresence", "broadcast", "head", "presence", "publish"]
+__all__ = [
+    "abroadcast",
+    "actor",
+    "apresence",
+    "as_of",
+    "broadcast",
+    "head",
+    "history",
+    "presence",
+    "publish",
+]
 
 __getattr__, __dir__ = lazy_names(__name__, _EXPORTS)

@@ -30,6 +30,7 @@ class RealtimeConfig(AppConfig):
         from realtime.models import Message, RandomId
         from realtime.ops import static_files
         from realtime.process import worker_server
+        from realtime.row_history import keeping
         from realtime.subscriptions import explain_door
         from realtime.wal import actor_capture, fixtures, published, triggers
         from realtime.wal.vendor import vendor_of
@@ -39,6 +40,7 @@ class RealtimeConfig(AppConfig):
         # DELETE is not captured: a message that is deleted later has been sent already.
         published.follow(Message, ops=["INSERT"])
         triggers.connect(self)
+        keeping.connect(self)
         explain_door.connect()
         reach.register(published.published_columns)
         actor_capture.connect(self)

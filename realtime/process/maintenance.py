@@ -120,11 +120,12 @@ async def prune_gently(alias: str, older_than: timedelta | None = None) -> Prune
     except DATABASE_ERRORS as error:
         logger.warning("pruning stopped: %s", error, extra={"action": "prune_failed"})
         return None
-    if pruned.entries or pruned.relations:
+    if pruned.entries or pruned.relations or pruned.history:
         logger.info(
-            "pruned %s entries and %s relations",
+            "pruned %s entries, %s relations and %s entries of histories",
             pruned.entries,
             pruned.relations,
+            pruned.history,
             extra={"action": "pruned"},
         )
     return pruned

@@ -1,16 +1,18 @@
 """Deletes entries and broadcasts beyond retention, and relations that nothing names any more.
 
-Where the log is in partitions, those go whole that hold only entries beyond retention. Otherwise
-ranges of seq are deleted in short transactions, so that writers can write in between. Entries
-without a number are kept, and those that a living process still has to read. The head keeps the
-last seq, so numbering goes on even when no entry is left. Runs in a database thread.
+Entries of tables with a history are copied first (`realtime.row_history.keeping`), and nothing goes
+behind the position up to which they are. Where the log is in partitions, those go whole that hold
+only entries beyond retention. Otherwise ranges of seq are deleted in short transactions, so that
+writers can write in between. Entries without a number are kept, and those that a living process
+still has to read. The head keeps the last seq, so numbering goes on even when no entry is left.
+Runs in a database thread.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from django.db import connections, transaction
@@ -24,6 +26,7 @@ from realtime.models import Message, WalEntry, WalNumber, WalRelation
 from realtime.process import registry, retention
 from realtime.process.partition_upkeep import PartitionUpkeep
 from realtime.process.retention import Retention
+from realtime.row_history import keeping
 from realtime.wal.partitions import Busy, Partition, Partitions
 from realtime.wal.vendor import vendor_of
 
@@ -51,7 +54,8 @@ class Pruned:
 
     `entries` of `total` are deleted (in a dry run: would be). `held_at` is the seq that a process
     still needs, before which the run stops; None if no process does. `relations` and `messages` are
-    numbers of deleted rows. `rest` is the pause in seconds that writers need now.
+    numbers of deleted rows. `copied` entries were added to histories, and `history` entries deleted
+    from them. `rest` is the pause in seconds that writers need now.
     """
 
     entries: int
@@ -60,6 +64,8 @@ class Pruned:
     relations: int = 0
     messages: int = 0
     rest: float = 0.0
+    copied: int = 0
+    history: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +118,7 @@ def survey(alias: str, older_than: timedelta | None = None) -> Pruned:
         numbers = WalNumber.objects.using(alias).filter(seq__gte=first, seq__lte=last)
         count = numbers.count()
     messages = _old_messages(connections[alias], limit, last).count()
-    return Pruned(count, count, held_at, len(unused), messages)
+    return Pruned(count, count, held_at, len(unused), messages, history=keeping.beyond(alias))
 
 
 def steps(
@@ -122,12 +128,35 @@ def steps(
     *,
     whole_partitions: bool = False,
 ) -> Iterator[Pruned]:
-    """One run, a short transaction at a time; the last value is the outcome.
+    """One run, a short transaction at a time; the last value is the outcome. Histories first take
+    what is theirs, and lose what is older than their days.
 
     With `whole_partitions` other entries are left to a later run that finds their partition whole
     beyond retention, as long as that is to be expected soon. Each step may be taken in another
     database thread.
     """
+    copied = history = 0
+    keeping.note(alias)
+    for number in _histories(keeping.copying(alias)):
+        copied += number
+        yield Pruned(0, 0, rest=_REST_LEAST, copied=copied)
+    for number in _histories(keeping.pruning(alias)):
+        history += number
+        yield Pruned(0, 0, rest=_REST_LEAST, copied=copied, history=history)
+    for pruned in _log_steps(alias, older_than, pace, whole_partitions):
+        yield replace(pruned, copied=copied, history=history)
+
+
+def _histories(steps: Iterator[int]) -> Iterator[int]:
+    try:
+        yield from steps
+    except keeping.AnotherKeeps as error:
+        raise AnotherPrunes(str(error)) from None
+
+
+def _log_steps(
+    alias: str, older_than: timedelta | None, pace: Pace, whole_partitions: bool
+) -> Iterator[Pruned]:
     limit = _limit(older_than)
     first, last, held_at = _range(connections[alias], limit)
     done = 0
@@ -193,10 +222,17 @@ def _range(connection: BaseDatabaseWrapper, limit: Retention) -> tuple[int | Non
     last = limit.last_beyond(connection)
     if first is None or last is None:
         return None, 0, None
+    last = _copied(connection.alias, last)
     needed = registry.lowest_needed(connection.alias)
     if needed is not None and needed <= last:
         return first, needed - 1, needed
     return first, last, None
+
+
+def _copied(alias: str, upto: int) -> int:
+    """The last seq up to this one that no history has yet to copy."""
+    copied = keeping.copied_upto(alias)
+    return upto if copied is None else min(upto, copied)
 
 
 # --- whole partitions -----------------------------------------------------------------------------
@@ -237,7 +273,7 @@ def _empty(alias: str, partition: Partition, upto: int) -> _Emptied | None:
     def bound() -> int:
         _lock(connections[alias])
         needed = registry.lowest_needed(alias)
-        return upto if needed is None else min(upto, needed - 1)
+        return _copied(alias, upto if needed is None else min(upto, needed - 1))
 
     last = partitions.last_seq(partition)
     try:
@@ -271,6 +307,8 @@ def _delete(connection: BaseDatabaseWrapper, first: int, upto: int) -> int:
     with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
         _lock(connection)
         deleted = 0
+        # A history may have begun since.
+        upto = _copied(connection.alias, upto)
         if ids := numbered_ids(connection, first - 1, upto):
             # Their numbers go with them. The limits spare the other partitions.
             cursor.execute(
@@ -322,12 +360,18 @@ def _delete_relations(connection: BaseDatabaseWrapper, ids: list[str]) -> int:
 
 
 def _unused_relations(connection: BaseDatabaseWrapper) -> list[str]:
-    """Relations that no installed trigger and no kept entry names.
+    """Relations that no installed trigger and no kept entry names, of tables without a history.
 
     A table may be published again in an earlier shape; reconciling then records it anew.
     """
     texts = vendor_of(connection).trigger_texts(connection)
-    ids = WalRelation.objects.using(connection.alias).order_by("pk").values_list("pk", flat=True)
+    kept = keeping.tables_kept(connection.alias)
+    relations = WalRelation.objects.using(connection.alias).order_by("pk")
+    ids = [
+        id_
+        for id_, *name in relations.values_list("pk", "schema_name", "table_name")
+        if tuple(name) not in kept
+    ]
     entries = WalEntry.objects.using(connection.alias)
     return [
         id_

@@ -21,6 +21,8 @@ def connect(sender: Any) -> None:
     from realtime import models as own
 
     for model in (
+        own.HistoryEntry,
+        own.HistoryTable,
         own.LogHead,
         own.Message,
         own.PassingBroadcast,

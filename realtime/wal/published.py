@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
@@ -23,16 +23,21 @@ from realtime.wal import capture as shapes
 from realtime.wal.capture import CannotCapture, Capture
 from realtime.wal.entry import ColumnInfo, Relation
 
+#: A hundred years.
+MOST_HISTORY_DAYS = 36_525
+
 AnyModel = TypeVar("AnyModel", bound=type[models.Model])
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """One declaration. `columns` None means all; names are column, field or attribute names."""
+    """One declaration. `columns` None means all; names are column, field or attribute names.
+    `history_days`: how long entries are kept apart from the log; None if they are not."""
 
     model: type[models.Model]
     columns: tuple[str, ...] | None = None
     exclude: tuple[str, ...] = ()
+    history_days: float | None = None
 
     @property
     def schema(self) -> str:
@@ -60,10 +65,14 @@ def publish(
     *,
     columns: Collection[str] | None = None,
     exclude: Collection[str] | None = None,
+    history: Mapping[str, float] | None = None,
 ) -> AnyModel: ...
 @overload
 def publish(
-    *, columns: Collection[str] | None = None, exclude: Collection[str] | None = None
+    *,
+    columns: Collection[str] | None = None,
+    exclude: Collection[str] | None = None,
+    history: Mapping[str, float] | None = None,
 ) -> Callable[[AnyModel], AnyModel]: ...
 def publish(
     model: Any = None,
@@ -71,16 +80,20 @@ def publish(
     *,
     columns: Collection[str] | None = None,
     exclude: Collection[str] | None = None,
+    history: Mapping[str, float] | None = None,
 ) -> Any:
     """Publish a model's rows: `@publish`, `@publish(exclude=[...])` or `publish(User, ...)`.
+
+    `history={"days": n}` keeps the changes of its rows for so many days, also where RETENTION is
+    shorter, for `realtime.history` and `realtime.as_of`. `manage.py migrate` begins to keep them.
 
     The primary key is always published. A later declaration for the same model replaces the
     earlier one. A name that the model does not have, and a model that cannot be captured, are
     reported by the system checks (realtime.E001 to E003), and so is a column that seems to hold a
     secret, such as a password's hash, and is not named in `columns` (E006).
 
-    Raises ImproperlyConfigured for what is no model, and when both `columns` and `exclude` are
-    given.
+    Raises ImproperlyConfigured for what is no model, when both `columns` and `exclude` are given,
+    and for a `history` without a number of days.
     """
     if columns is not None and exclude is not None:
         raise ImproperlyConfigured("publish() takes columns=[...] or exclude=[...], not both.")
@@ -90,15 +103,32 @@ def publish(
                 f"publish({name}=...) takes a list of names, such as [{value!r}]."
             )
 
+    days = None if history is None else _days(history)
+
     def declare(model: Any) -> Any:
         if not (isinstance(model, type) and issubclass(model, models.Model)):
             raise ImproperlyConfigured(f"publish() takes a model class, not {model!r}.")
         declarations[model._meta.label_lower] = Published(
-            model, None if columns is None else tuple(columns), tuple(exclude or ())
+            model, None if columns is None else tuple(columns), tuple(exclude or ()), days
         )
         return model
 
     return declare if model is None else declare(model)
+
+
+def _days(history: Any) -> float:
+    wrong = ImproperlyConfigured(
+        'publish(history=...) takes {"days": n}, with a number of days above 0 and up to '
+        f"{MOST_HISTORY_DAYS:,}, not {history!r}."
+    )
+    if not isinstance(history, Mapping) or set(history) != {"days"}:
+        raise wrong
+    days = history["days"]
+    if isinstance(days, bool) or not isinstance(days, int | float):
+        raise wrong
+    if not 0 < days <= MOST_HISTORY_DAYS:
+        raise wrong
+    return float(days)
 
 
 def follow(model: type[models.Model], ops: Collection[str] = shapes.EVERY_OP) -> None:

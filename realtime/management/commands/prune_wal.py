@@ -71,6 +71,12 @@ class Command(BaseCommand):
             f"{did} {pruned.entries:,} {entries}, {pruned.messages:,} stored {broadcasts} and "
             f"{pruned.relations:,} unused {relations}."
         )
+        if pruned.copied or pruned.history:
+            self.stdout.write(
+                f"Histories: {pruned.copied:,} copied from the log, {pruned.history:,} "
+                f"{'would be' if dry_run else 'were'} deleted because they are older than their "
+                "models' days."
+            )
         if pruned.held_at is not None:
             self.stdout.write(
                 f"From seq {pruned.held_at} on a running process still reads; run again later."

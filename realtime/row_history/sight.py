@@ -1,0 +1,64 @@
+"""What a subject is shown of rows as they were: published columns alone, of images that the
+policies of today let it see, and nothing of a row that is hidden from it today."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+
+from auth_rls.access.authority import row_predicate
+from auth_rls.access.querysets import visible
+from auth_rls.predicates.evaluate import matcher
+from auth_rls.predicates.predicate import TRUE
+from auth_rls.subjects.resolve import subject_of
+from auth_rls.subjects.subject import Subject
+from realtime.event_log.event import RowImage
+from realtime.wal import published
+
+
+class Sight:
+    """What one subject sees of one published model. Policies and the sets they select are read
+    once. Raises LookupError for a model that is not published, CannotCapture for one that cannot
+    be."""
+
+    def __init__(self, subject: Any, model: type[models.Model], alias: str) -> None:
+        self.model = model
+        self.subject = Subject.service() if subject is None else subject_of(subject)
+        self.columns = tuple(column.name for column in published.shape_of(model))
+        self._alias = alias
+        self.everything = self.subject is not None and self.subject.bypasses_rls
+        if self.subject is None:
+            self._matches = None
+        else:
+            predicate = row_predicate(self.subject, model)
+            self.everything = self.everything or predicate == TRUE
+            self._matches = matcher(predicate)
+
+    def image(self, row: RowImage | None) -> bool:
+        """Whether the subject sees the row as this image has it. In doubt it does not."""
+        if row is None or self._matches is None:
+            return False
+        return self._matches(row) is True
+
+    def actor(self, name: str | None) -> str | None:
+        """The writer, for those who see all rows and for the writer."""
+        if self.subject is None or name is None:
+            return None
+        if self.subject.bypasses_rls or name == str(self.subject.user_id):
+            return name
+        return None
+
+    def rows(self) -> models.QuerySet[Any]:
+        """The rows that the subject sees today."""
+        rows: models.QuerySet[Any] = models.QuerySet(self.model, using=self._alias)
+        if self.everything:
+            return rows
+        return rows.none() if self.subject is None else visible(rows, self.subject)
+
+    def hides(self, key: Any) -> bool:
+        """Whether the row with this primary key exists today and is hidden from the subject."""
+        if self.everything:
+            return False
+        rows: models.QuerySet[Any] = models.QuerySet(self.model, using=self._alias)
+        return rows.filter(pk=key).exists() and not self.rows().filter(pk=key).exists()
