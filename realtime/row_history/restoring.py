@@ -110,8 +110,11 @@ def revert(instance: models.Model, to: Any, *, user: Any = None) -> models.Model
                     saved.save(using=alias, force_insert=True)
                 elif fields:
                     saved.save(using=alias, update_fields=[field.name for field in fields])
-        except IntegrityError as error:
-            raise CannotRevert(f"the database refuses it: {_line(error)}") from None
+        except IntegrityError:
+            raise CannotRevert(
+                "the database refuses it: a value is not unique, refers to a row that is gone, or "
+                "breaks a constraint"
+            ) from None
         return saved
 
 
@@ -204,7 +207,3 @@ def _acting(user: Any) -> Iterator[None]:
         return
     with actor(subject.user):
         yield
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
