@@ -1,4 +1,4 @@
-"""Outbox interfaces: objects that take the frames of one socket. Pure."""
+"""Outbox interfaces: objects that take the frames of one recipient. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ Outgoing = str | bytes | SharedFrame
 
 
 class Sink(Protocol):
-    """Takes the frames of one recipient. `direct` is the scheduler that can write to it together
-    with others; None while frames can only be put one by one."""
+    """Takes the frames of one recipient: `Outgoing` where that is a socket, and what its audience
+    gets in their place where it is code of this process. `direct` is the scheduler that can write
+    to it together with others; None while frames can only be put one by one."""
 
     @property
     def direct(self) -> Any: ...
-    def put(self, frame: Outgoing) -> None: ...
+    def put(self, frame: Any) -> None: ...
 
 
 class Outbox(Sink, Protocol):

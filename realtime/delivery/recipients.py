@@ -8,7 +8,7 @@ written to directly at the moment, are handed a frame one by one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from auth_rls.few import Few, added, items, removed
 from realtime.delivery.frame import SharedFrame
@@ -67,8 +67,9 @@ class Recipients(Generic[R]):
         else:
             self._group.remove(self._direct_outbox(recipient))
 
-    def send(self, frame: SharedFrame, without: R | None = None) -> None:
-        """Hand a frame to every recipient but `without`. Does not wait."""
+    def send(self, frame: SharedFrame | Any, without: R | None = None) -> None:
+        """Hand a frame to every recipient but `without`. Does not wait. Only recipients whose sinks
+        take it may be handed anything but a `SharedFrame`."""
         sink_of = self._sink_of
         if self._group is not None or len(self) >= _MANY:
             self._regroup()

@@ -13,16 +13,21 @@ from contextlib import contextmanager
 
 
 class Hold:
-    """The hold of one reader: entries after the seq `after` are still to be read."""
+    """The hold of one reader: entries after the seq `after` are still to be read; None holds
+    nothing."""
 
     __slots__ = ("after",)
 
     def __init__(self, after: int) -> None:
-        self.after = after
+        self.after: int | None = after
 
     def move(self, after: int) -> None:
-        """Release the entries up to and including `after`."""
+        """Release the entries up to and including `after`, and hold those behind it."""
         self.after = after
+
+    def let_go(self) -> None:
+        """Hold nothing until the next `move`."""
+        self.after = None
 
 
 class ReadHolds:
@@ -40,7 +45,8 @@ class ReadHolds:
     def lowest(self) -> int | None:
         """The lowest seq that is still to be read; None if none is."""
         with self._lock:
-            self._floor = min((hold.after + 1 for hold in self._held), default=None)
+            held = (hold.after + 1 for hold in self._held if hold.after is not None)
+            self._floor = min(held, default=None)
             return self._floor
 
     @contextmanager

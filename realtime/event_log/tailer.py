@@ -21,6 +21,7 @@ from django.db.utils import DatabaseError, InterfaceError
 from realtime.event_log.batch import Batch
 from realtime.event_log.leadership import Deposed, Leadership, Role
 from realtime.event_log.sequencer import Look, Sequencer
+from realtime.event_log.substitute import Substitute
 from realtime.event_log.table import BATCH, UnknownRelation, read_rows, relations
 from realtime.event_log.taken_ids import TakenIds
 from realtime.util.backoff import Backoff
@@ -53,7 +54,8 @@ class Tailer:
     per outage and otherwise ignored. `on_role` is called from this thread when the tailer begins to
     lead or to stand by. `follow`: publish what others numbered also while standing by. `passing`
     is called from this thread while there are passing broadcasts, with whether this tailer leads;
-    it returns whether any was new.
+    it returns whether any was new. `substitute`: it never takes the lead, and numbers only while
+    nobody has it.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Tailer:
         follow: bool = True,
         on_role: Callable[[Role], None] | None = None,
         passing: Callable[[BaseDatabaseWrapper, bool], bool] | None = None,
+        substitute: bool = False,
     ) -> None:
         self._alias = alias
         self._interval = interval
@@ -72,7 +75,7 @@ class Tailer:
         self._follow = follow
         self._passing = passing
         self._stop = threading.Event()
-        self._leadership = Leadership(on_role)
+        self._leadership = Substitute() if substitute else Leadership(on_role)
         self._sequencer = Sequencer()
         self._position: Head | None = None
         self._undecided = False

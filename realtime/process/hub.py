@@ -106,6 +106,8 @@ class Hub:
         self.draining = False
         #: The outbox of each open socket, and what starts its close.
         self.sockets: dict[Outbox, Callable[[], None]] = {}
+        #: Who else ends with the hub, and what ends it.
+        self.guests: dict[object, Callable[[], None]] = {}
         self.loop_monitor = LoopMonitor(self._loop, self.counters, self._fullest)
         self.connections = 0
         self.addresses: Counter[str] = Counter()
@@ -259,6 +261,7 @@ class Hub:
     async def drain(self) -> None:
         """Refuse new sockets, close the open ones with 1012 one after another, and stop."""
         self.draining = True
+        self._end_guests()
         closes = list(self.sockets.values())
         logger.info("stopping: %s sockets to close", len(closes), extra={"action": "draining"})
         spread = min(_SPREAD_SECONDS, len(closes) * _SECONDS_PER_SOCKET)
@@ -273,6 +276,7 @@ class Hub:
 
     async def stop(self) -> None:
         """Stop everything that was started."""
+        self._end_guests()
         self._signal.uninstall()
         self.loop_monitor.stop()
         await self.connection_monitor.stop()
@@ -295,6 +299,11 @@ class Hub:
         await self.remote.close()
         await self.bus.leave()
         self._started = False
+
+    def _end_guests(self) -> None:
+        guests, self.guests = self.guests, {}
+        for end in guests.values():
+            end()
 
     def remove(self, subscriber: Subscriber) -> None:
         """Remove a channel from subscriptions, topics and presence."""
@@ -337,6 +346,16 @@ def hub() -> Hub:
     if found is None:
         found = _hubs[loop] = Hub()
     return found
+
+
+def hub_here() -> Hub | None:
+    """The hub of the running event loop, if it has one already."""
+    return _hubs.get(asyncio.get_running_loop())
+
+
+def any_hub() -> bool:
+    """Whether an event loop of this process has a hub."""
+    return bool(_hubs)
 
 
 async def close_hub() -> None:

@@ -1,4 +1,4 @@
-"""How a change is framed for a client. Pure: no Django, no I/O."""
+"""How a change is framed for its recipient. Pure: no Django, no I/O."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ class ChangeFrame(enum.Enum):
     BARE = "bare"
     """An event named after the change (INSERT, UPDATE, DELETE) whose payload is the data alone:
     for clients from before there were bindings, which asked for a table by the topic's name."""
+    VALUE = "value"
+    """No frame: code of this process gets the change itself."""
 
     def encode(self, version: Version, topic: str, op: str, ids: Sequence[int], data: bytes) -> str:
         """The frame of a change for all recipients that get it alike. `op` is the operation that
-        they see, `data` its data object as JSON."""
+        they see, `data` its data object as JSON. Raises ValueError for VALUE, which has no frame.
+        """
+        if self is ChangeFrame.VALUE:
+            raise ValueError("a change that is handed over as a value has no frame")
         if self is ChangeFrame.BARE:
             return serializer.fanout(version, topic, op, data)
         payload = serializer.changes_payload(ids, data)

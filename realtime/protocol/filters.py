@@ -19,7 +19,7 @@ from auth_rls.predicates import patterns
 from auth_rls.predicates.fit import EXACT, Fit, ignoring_case
 from auth_rls.predicates.kinds import Kind, from_text
 from auth_rls.predicates.operators import FILTER_WORDS, Form, Operator, operator_of
-from auth_rls.predicates.predicate import TRUE, All, Not, Predicate, Test, tests
+from auth_rls.predicates.predicate import TRUE, All, Any_, Not, Predicate, Test, tests
 from realtime.protocol.errors import inspect
 
 MAX_LENGTH = 16_384
@@ -114,6 +114,26 @@ def read(text: str) -> tuple[Condition, ...]:
             raise FilterSyntaxError(f"too many conditions. Maximum {MAX_CONDITIONS}")
         conditions.append(_condition(segment.strip(_WHITE)))
     return tuple(conditions)
+
+
+def fitted(predicate: Predicate, fits: Mapping[str, Fit]) -> Predicate:
+    """A bound predicate as columns of these types compare. Raises FilterError for a column that may
+    not be compared, or not so."""
+    if isinstance(predicate, All | Any_):
+        return type(predicate)(tuple(fitted(part, fits) for part in predicate.parts))
+    if isinstance(predicate, Not):
+        return Not(fitted(predicate.part, fits))
+    if not isinstance(predicate, Test):
+        return predicate
+    fit = fits.get(predicate.column, EXACT)
+    if fit.problem:
+        raise _not_comparable(predicate.column, fit)
+    if not fit.ignores_case:
+        return predicate
+    try:
+        return ignoring_case(predicate)
+    except ValueError as error:
+        raise _not_ignoring_case(predicate.column, predicate.op, error) from None
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -223,10 +243,7 @@ def _predicate(
         raise FilterError(f"invalid column for filter {condition.column}", hint=hint)
     fit = fits.get(condition.column, EXACT)
     if fit.problem:
-        raise FilterError(
-            f"invalid column for filter {condition.column}: {fit.problem}",
-            "0A000 (feature_not_supported)",
-        )
+        raise _not_comparable(condition.column, fit)
     operator, denied = FILTER_WORDS[condition.op]
     found = _READERS[operator.form](condition, kind, operator)
     if denied:
@@ -243,10 +260,19 @@ def _ignoring_case(condition: Condition, found: Predicate) -> Predicate:
     try:
         return ignoring_case(found)
     except ValueError as error:
-        raise FilterError(
-            f"invalid operator for filter {condition.column}: {condition.op}: {error}",
-            "42883 (undefined_function)",
-        ) from None
+        raise _not_ignoring_case(condition.column, condition.op, error) from None
+
+
+def _not_comparable(column: str, fit: Fit) -> FilterError:
+    return FilterError(
+        f"invalid column for filter {column}: {fit.problem}", "0A000 (feature_not_supported)"
+    )
+
+
+def _not_ignoring_case(column: str, op: str, error: ValueError) -> FilterError:
+    return FilterError(
+        f"invalid operator for filter {column}: {op}: {error}", "42883 (undefined_function)"
+    )
 
 
 def unknown_column(name: str, columns: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ import msgspec
 
 from auth_rls.predicates.fit import Fit
 from auth_rls.predicates.kinds import Kind
-from auth_rls.predicates.predicate import Predicate
+from auth_rls.predicates.predicate import TRUE, All, Predicate
 from realtime.protocol import errors, legacy_topic
 from realtime.protocol.change_frame import ChangeFrame
 from realtime.protocol.cursor import Cursor, parse_cursor
@@ -25,6 +25,7 @@ from realtime.protocol.filters import (
     MAX_LENGTH,
     FilterError,
     FilterSyntaxError,
+    fitted,
     parse_filter,
     read,
     unknown_column,
@@ -106,6 +107,8 @@ class Binding:
     error: str | None = None
     #: Whether the filter has not been read yet, because the join's filters are long together.
     unread: bool = False
+    #: A bound condition beside the filter, given by code and never by a client.
+    condition: Predicate = TRUE
 
     def check(self) -> None:
         """Raises BindingError for a binding that is wrong for every table."""
@@ -138,6 +141,8 @@ class Binding:
         self.check()
         try:
             predicate = parse_filter(self.filter, columns, fits, compiled=compiled)
+            if self.condition != TRUE:
+                predicate = All((fitted(self.condition, fits or {}), predicate))
         except FilterError as error:
             raise BindingError(self.failed(error.exception), error.hint) from None
         self._check_select(columns)

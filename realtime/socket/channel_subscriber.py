@@ -74,6 +74,9 @@ class ChannelSubscriber:
         "waiting_tracks",
     )
 
+    #: A client resumes by its cursor.
+    patient = False
+
     def __init__(
         self, socket: Socket, channel: Channel, id_: str, user_id: str | None = None
     ) -> None:

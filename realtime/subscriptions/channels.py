@@ -77,6 +77,8 @@ class Channels:
         self._of_user: dict[str, Few[Subscriber]] = {}
         #: How many channels are in a replay.
         self.running_replays = 0
+        # Channels that are full with the current event.
+        self._full: dict[Subscriber, None] = {}
         # The channels whose `shifted` is not None.
         self._shifted: dict[Subscriber, None] = {}
         # Channels that are subscribed after the current event, each with the plan by which it gets
@@ -239,6 +241,21 @@ class Channels:
             if binding.id in ids and binding.error is not None:
                 subscriber.binding_ended(binding.error, working=working)
 
+    def pace(self, subscriber: Subscriber) -> None:
+        """Deliver nothing more to this channel until it takes more, and then what has come
+        meanwhile, from the log. Does nothing to a channel that is in a replay, which waits by
+        itself, or has left."""
+        if self._waiting is not None:
+            # All of the current event is delivered.
+            self._full[subscriber] = None
+            return
+        channel = self._channels.get(subscriber)
+        if channel is None or channel.replay is not None:
+            return
+        verdicts = self._verdicts(channel.plan, channel.behind)
+        replay = Replay.paced(subscriber, channel.request, verdicts, channel.plan, self._context)
+        self._start(subscriber, replay)
+
     def _replace(
         self, subscriber: Subscriber, channel: _Channel, request: Request, plan: Plan
     ) -> None:
@@ -288,6 +305,9 @@ class Channels:
                     self._subscribe(subscriber, channel)
                 else:
                     self._go_on(subscriber, channel, before)
+            full, self._full = self._full, {}
+            for subscriber in full:
+                self.pace(subscriber)
             costly, self._costly = self._costly, {}
             for subscriber, ids in costly.items():
                 self.end(subscriber, ids)

@@ -1,4 +1,5 @@
-"""Frames of row changes, made once for each audience.
+"""Frames of row changes, made once for each audience. An audience of code in this process gets
+the change itself in place of a frame.
 
 Pure. Frames for one client alone are made by the session.
 """
@@ -13,6 +14,7 @@ from realtime.protocol.change_frame import ChangeFrame
 from realtime.protocol.serializer import Version
 from realtime.subscriptions import change_payload
 from realtime.subscriptions.index import Delivery
+from realtime.subscriptions.seen_change import SeenChange
 from realtime.subscriptions.subscriber import Subscriber
 
 Recipient = TypeVar("Recipient")
@@ -42,11 +44,13 @@ class ChangeFrames:
         """How many frames there are."""
         return len(self._shared)
 
-    def of(self, delivery: Delivery[Recipient]) -> SharedFrame:
+    def of(self, delivery: Delivery[Recipient]) -> SharedFrame | SeenChange:
         """The frame for one audience: the same object for all that get the same text. Raises what
         encoding the row raises."""
         key, op, ids = delivery.audience.key, delivery.op, delivery.ids
         select, show_old = delivery.select, delivery.show_old
+        if key.frame is ChangeFrame.VALUE:
+            return SeenChange(self._event, select, show_old, op)
         shape = (key.topic, key.version, key.frame, op, ids, select, show_old)
         frame = self._shared.get(shape)
         if frame is None:
@@ -72,8 +76,10 @@ def of_row(
     *,
     op: str | None = None,
     snapshot: bool = False,
-) -> str:
+) -> str | SeenChange:
     """The frame of a row for one channel, for a row that did not change."""
+    if subscriber.change_frame is ChangeFrame.VALUE:
+        return SeenChange(event, select, False, op or event.op, snapshot)
     data = change_payload.data(event, select, False, op=op, snapshot=snapshot)
     return subscriber.change_frame.encode(
         subscriber.version, subscriber.topic, op or event.op, ids, data

@@ -17,7 +17,8 @@ from realtime.topics.rights import ALL, TopicRights
 
 
 class Subscriber(Listener, Protocol):
-    """A joined channel of a socket: a listener that also receives changes.
+    """A joined channel of a socket: a listener that also receives changes. Or code of this process
+    that asked for changes.
 
     The notifications return at once and raise nothing.
     """
@@ -28,6 +29,10 @@ class Subscriber(Listener, Protocol):
     def change_frame(self) -> ChangeFrame: ...
     @property
     def connection(self) -> object: ...
+    @property
+    def patient(self) -> bool:
+        """Whether a replay waits for it, and for a database that does not answer, without end."""
+
     def hear(self, frame: Outgoing, id_: str) -> None: ...
     def takes_more(self) -> bool: ...
     async def writable(self) -> None: ...

@@ -42,6 +42,7 @@ class FakeSubscriber:
     version = Version.V2
     topic = "realtime:room"
     change_frame = ChangeFrame.BINDINGS
+    patient = False
 
     def __init__(self, id_: str = "subscriber", stuck: bool = False) -> None:
         self.id = id_

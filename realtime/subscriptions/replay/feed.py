@@ -19,6 +19,7 @@ from realtime.subscriptions.planner import Plan
 from realtime.subscriptions.replay.context import ReplayContext
 from realtime.subscriptions.replay.shared_changes import ReplayAudience
 from realtime.subscriptions.replay.snapshot import LiveKey, RowAt
+from realtime.subscriptions.seen_change import SeenChange
 from realtime.subscriptions.subscriber import Subscriber
 from realtime.util.payer_queue import Payer
 from realtime.util.time_slice import SLICE_SECONDS
@@ -171,9 +172,12 @@ class Feed:
 
     async def _taken(self) -> bool:
         """Wait until the client has taken most of the delivered rows. False if it does not do so in
-        time. The time is shorter while other snapshots wait for memory."""
+        time. The time is shorter while other snapshots wait for memory; only then it ends for a
+        patient subscriber."""
         bounds = self._context.bounds
         step = min(_LOOK_SECONDS, bounds.patience_seconds)
+        if self._subscriber.patient:
+            self._waited = 0.0
         while True:
             try:
                 async with asyncio.timeout(step):
@@ -182,11 +186,15 @@ class Feed:
             except TimeoutError:
                 self._waited += step
             crowded = self._context.snapshots.unsent.crowded
+            if self._subscriber.patient:
+                if crowded and self._waited >= bounds.patience_seconds:
+                    return False
+                continue
             patience = bounds.crowded_patience_seconds if crowded else bounds.patience_seconds
             if self._waited >= patience + self._delivered / bounds.slowest_link * (not crowded):
                 return False
 
-    def _put(self, frame: str) -> int:
+    def _put(self, frame: str | SeenChange) -> int:
         self._subscriber.outlet.put(frame)
         self._context.counters.sent(1, len(frame))
         return len(frame)

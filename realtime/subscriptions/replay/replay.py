@@ -17,7 +17,7 @@ from functools import partial
 from auth_rls.predicates.predicate import Predicate
 from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.position import Position
-from realtime.event_log.read_holds import holds
+from realtime.event_log.read_holds import Hold, holds
 from realtime.protocol.join import ANY, Binding
 from realtime.protocol.table_key import TableKey
 from realtime.subscriptions.index import Subscription
@@ -34,6 +34,8 @@ from realtime.subscriptions.replay.snapshot import (
 )
 from realtime.subscriptions.request import Request
 from realtime.subscriptions.subscriber import Subscriber
+from realtime.util.backoff import Backoff
+from realtime.util.database_threads import passes
 from realtime.wal import published
 
 logger = logging.getLogger("realtime.replay")
@@ -50,10 +52,13 @@ _FRESH_SECONDS = 5.0
 _AGAIN_SECONDS = 1.0
 _TRIES = 30
 _NOT_BEGUN = sys.maxsize
+# Between two attempts to read the database, for a subscriber that waits for it.
+_RETRY_FIRST = 0.05
+_RETRY_MOST = 5.0
 
 
 class Replay:
-    """The replay of one channel. Make one by `from_cursors`, `moved` or `anew`.
+    """The replay of one channel. Make one by `from_cursors`, `moved`, `paced` or `anew`.
 
     `plan` and `request` may be replaced while it runs, when permissions change.
     """
@@ -77,6 +82,8 @@ class Replay:
         self._client_verdicts: dict[LiveKey, Predicate] = {}
         self._resumes = False
         self._tries = _TRIES
+        # Whether the client has to take what it was sent before.
+        self._waits = False
         # The live subscriptions of a plan, made once for each plan.
         self._live_of: tuple[Plan, dict[LiveKey, Subscription]] | None = None
 
@@ -105,6 +112,21 @@ class Replay:
             (binding.id for binding in request.bindings), context.log.seq
         )
         replay._client_verdicts = dict(verdicts)
+        return replay
+
+    @classmethod
+    def paced(
+        cls,
+        subscriber: Subscriber,
+        request: Request,
+        verdicts: Mapping[LiveKey, Predicate],
+        plan: Plan,
+        context: ReplayContext,
+    ) -> Replay:
+        """For a channel that has had everything up to here and takes no more for now: it goes on
+        when it does. `verdicts` as in `moved`."""
+        replay = cls.moved(subscriber, request, verdicts, plan, context)
+        replay._waits = True
         return replay
 
     @classmethod
@@ -140,19 +162,25 @@ class Replay:
         Raises Revoked, and what reading the database raises.
         """
         fresh = False
+        found = bool(self._starts)
+        backoff = Backoff(_RETRY_FIRST, _RETRY_MOST)
         with holds.reading(self._lowest()) as hold:
-            if not self._starts:
-                await self._find_starts()
             while True:
                 try:
+                    if not found:
+                        await self._find_starts()
+                        found = True
+                    if self._waits:
+                        await self._writable(hold)
+                        self._waits = False
                     hold.move(self._cursor)
                     await self._settle()
-                    await self._catch_up()
+                    await self._catch_up(hold)
                     if self._feed.too_costly:
                         self._end_costly(end)
                     elif self._cursor == self._log.seq and self._snapshots:
                         if fresh:
-                            await self._send_snapshots()
+                            await self._send_snapshots(hold)
                         else:
                             await self._wait_for_committed()
                             fresh = True
@@ -164,6 +192,13 @@ class Replay:
                 except FilterTooCostly as error:
                     self._feed.too_costly.add(error.subscription.id)
                     self._end_costly(end)
+                except Exception as error:
+                    if not (self.subscriber.patient and passes(error)):
+                        raise
+                    logger.debug("replay: %s", error, extra={"action": "replay_waits"})
+                    await asyncio.sleep(backoff.next())
+                else:
+                    backoff.reset()
             arrived(self)
         if self._resumes:
             self.subscriber.caught_up(self._log.position)
@@ -274,7 +309,7 @@ class Replay:
 
     # --- events ---------------------------------------------------------------------------------
 
-    async def _catch_up(self) -> None:
+    async def _catch_up(self, hold: Hold) -> None:
         """Deliver events up to the head, or up to where a live set has to be settled first."""
         payer = self.request.payer
         while self._cursor < self._log.seq and not self._unsettled():
@@ -290,21 +325,29 @@ class Replay:
                 if self._feed.too_costly:
                     return
                 if events or self._feed.untaken > _AT_ONCE_BYTES:
-                    await self._taken(events)
+                    await self._taken(events, hold)
         if self._epoch != self._log.epoch or self._cursor > self._log.seq:
             raise HistoryLost("the log began anew")
 
-    async def _taken(self, rest: list[DatabaseEvent]) -> None:
+    async def _taken(self, rest: list[DatabaseEvent], hold: Hold) -> None:
         """Wait until the client has taken most of what it was sent. The events that are left are
         forgotten if that takes long, and read again: many slow clients would keep much of the log
         in memory."""
         forgets = asyncio.get_running_loop().call_later(_KEPT_SECONDS, rest.clear)
         try:
-            await self.subscriber.writable()
+            await self._writable(hold)
         finally:
             forgets.cancel()
         self._feed.untaken = 0
         await asyncio.sleep(0)
+
+    async def _writable(self, hold: Hold) -> None:
+        """Wait until the client has taken most of what it was sent. Retention alone says how long a
+        patient one may take: it does not keep the log from being pruned."""
+        if self.subscriber.patient:
+            hold.let_go()
+        await self.subscriber.writable()
+        hold.move(self._cursor)
 
     def _deliver(self, events: list[DatabaseEvent]) -> list[DatabaseEvent]:
         """Deliver events until the feed stops. Returns the rest."""
@@ -405,7 +448,7 @@ class Replay:
         if committed > self._log.seq:
             await self._log.beyond(committed - 1, _FRESH_SECONDS)
 
-    async def _send_snapshots(self) -> None:
+    async def _send_snapshots(self, hold: Hold) -> None:
         """Send the rows of the pending snapshots, if they can be read now."""
         wanted, at = dict(self._snapshots), Position(self._epoch, self._cursor)
         verdicts = {p: self._now(item) for p, item in self._plan_live.items() if item.id in wanted}
@@ -414,6 +457,8 @@ class Replay:
             return
         with self._context.snapshots.unsent.keeping(self.request.payer, found.size):
             self.subscriber.snapshot_begins(at, self._keys_of(wanted))
+            if self.subscriber.patient:
+                hold.let_go()
             count, complete = await self._send_rows(found, at)
         self._snapshots = {}
         self._starts |= dict.fromkeys(wanted, at.seq)

@@ -24,6 +24,7 @@ from realtime.subscriptions.failures import log_failure
 from realtime.subscriptions.filter_ledger import load_of
 from realtime.subscriptions.frames import ChangeFrames
 from realtime.subscriptions.index import AudienceKey, Subscription, SubscriptionIndex
+from realtime.subscriptions.seen_change import SeenChange
 from realtime.util.counters import Counters
 
 _MOST_BYTES = 16 * 1024 * 1024
@@ -43,7 +44,7 @@ _AUDIENCE_BYTES = 1_000
 class Found:
     """What the channels of an audience get of one change."""
 
-    frames: tuple[SharedFrame, ...]
+    frames: tuple[SharedFrame | SeenChange, ...]
     #: The frames' sizes together.
     size: int
     #: Ids of bindings whose filters cost too much on this change.

@@ -42,3 +42,8 @@ def test_a_change_is_framed_as_the_client_joined(
     frame: ChangeFrame, version: Version, expected: str
 ) -> None:
     assert frame.encode(version, TOPIC, "INSERT", (7,), DATA) == expected
+
+
+def test_a_change_that_is_handed_over_as_a_value_has_no_frame() -> None:
+    with pytest.raises(ValueError, match="no frame"):
+        ChangeFrame.VALUE.encode(Version.V2, TOPIC, "INSERT", (7,), DATA)

@@ -20,6 +20,7 @@ from realtime.protocol.filters import (
     Condition,
     FilterError,
     FilterSyntaxError,
+    fitted,
     parse_filter,
     read,
 )
@@ -374,3 +375,18 @@ def test_a_column_whose_type_cannot_be_compared_is_refused_with_the_reason() -> 
     fits = {"name": Fit("the database has name as money")}
     with pytest.raises(FilterError, match="filter name: the database has name as money"):
         parse_filter("name=eq.A", COLUMNS, fits)
+
+
+def test_a_condition_of_code_compares_as_its_columns_do() -> None:
+    name, score = Test("name", "exact", "Ada"), Test("id", "gt", 3)
+    given_ = All((Any_((name, score)), Not(name), TRUE))
+    folded = Test("name", "iexact", "Ada")
+    assert fitted(given_, CASELESS) == All((Any_((folded, score)), Not(folded), TRUE))
+    assert fitted(given_, {}) == given_
+
+
+def test_a_condition_of_code_on_a_column_that_may_not_be_compared_is_refused() -> None:
+    with pytest.raises(FilterError, match="odd type"):
+        fitted(Test("name", "exact", "Ada"), {"name": Fit(problem="odd type")})
+    with pytest.raises(FilterError, match="ignores case"):
+        fitted(Test("name", "gt", "Ada"), CASELESS)

@@ -10,6 +10,7 @@ from realtime.event_log.event import DatabaseEvent
 from realtime.protocol.change_frame import ChangeFrame
 from realtime.subscriptions.frames import ChangeFrames
 from realtime.subscriptions.index import AudienceKey, Subscription, SubscriptionIndex
+from realtime.subscriptions.seen_change import SeenChange
 from tests.support.small_rows import RELATION, row
 
 
@@ -43,6 +44,21 @@ def sent(event: DatabaseEvent, *keys: AudienceKey) -> dict[str, Any]:
 def update(before: int, after: int) -> DatabaseEvent:
     old, new = row(id=1, owner=before, title="a"), row(id=1, owner=after, title="b")
     return DatabaseEvent(7, 1, RELATION, "UPDATE", old, new)
+
+
+def test_code_gets_the_change_itself_with_what_it_may_see_of_it() -> None:
+    hidden = Test("owner", "exact", 2)
+    event = update(1, 2)
+
+    def failed(_: Subscription, error: Exception) -> None:
+        raise error
+
+    index: SubscriptionIndex[str] = SubscriptionIndex(failed)
+    index.set("code", key("", frame=ChangeFrame.VALUE, rls=hidden, select=("title",)))
+    made = ChangeFrames(event)
+    (delivery,) = index.match(event)
+    assert made.of(delivery) == SeenChange(event, ("title",), False, "UPDATE")
+    assert made.encoded == 0 and len(made.of(delivery)) > event.size
 
 
 def test_audiences_of_one_event_get_the_same_data_with_their_own_topics_and_ids() -> None:
