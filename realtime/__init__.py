@@ -11,25 +11,37 @@ from auth_rls.lazy_names import lazy_names
 __version__ = "0.2.0"
 
 _EXPORTS = {
+    "AccessRevoked": "realtime.change_stream.errors",
+    "ResyncRequired": "realtime.change_stream.errors",
+    "SnapshotTruncated": "realtime.change_stream.errors",
+    "SubscriptionEnded": "realtime.change_stream.errors",
     "abroadcast": "realtime.api",
     "apresence": "realtime.api",
     "broadcast": "realtime.api",
+    "changes": "realtime.change_stream.stream",
     "actor": "realtime.wal.actor",
     "as_of": "realtime.row_history.past",
     "head": "realtime.api",
     "history": "realtime.row_history.changes",
+    "iter_changes": "realtime.change_stream.iterator",
     "presence": "realtime.api",
     "publish": "realtime.wal.published",
 }
 
 __all__ = [
+    "AccessRevoked",
+    "ResyncRequired",
+    "SnapshotTruncated",
+    "SubscriptionEnded",
     "abroadcast",
     "actor",
     "apresence",
     "as_of",
     "broadcast",
+    "changes",
     "head",
     "history",
+    "iter_changes",
     "presence",
     "publish",
 ]
