@@ -24,6 +24,7 @@ _EXPORTS = {
     "head": "realtime.api",
     "history": "realtime.row_history.changes",
     "iter_changes": "realtime.change_stream.iterator",
+    "on_change": "realtime.handling.declare",
     "presence": "realtime.api",
     "publish": "realtime.wal.published",
 }
@@ -42,6 +43,7 @@ __all__ = [
     "head",
     "history",
     "iter_changes",
+    "on_change",
     "presence",
     "publish",
 ]

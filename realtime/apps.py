@@ -6,6 +6,7 @@ from typing import Any
 
 from django.apps import AppConfig, apps
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import autodiscover_modules
 from django.utils.translation import gettext_lazy as _
 
 from realtime.util import namesake
@@ -50,6 +51,8 @@ class RealtimeConfig(AppConfig):
         static_files.connect()
         # Clients put tokens into the query string, and servers log it.
         redaction.install()
+        # Last: they import what the apps before are ready for.
+        autodiscover_modules("handlers")
 
 
 def _disconnect(user_id: str, **_: Any) -> None:

@@ -27,6 +27,8 @@ from auth_rls.sql.primary import primary
 from realtime import conf
 from realtime.bus.layers import idle_timeout, layer_problem
 from realtime.conf import settings
+from realtime.handling import registry
+from realtime.handling.matching import Matcher, UnfitHandler
 from realtime.ops import asgi_module, static_files
 from realtime.socket.origin import OriginRule
 from realtime.wal import published, triggers
@@ -237,6 +239,19 @@ def check_published(**kwargs: Any) -> list[CheckMessage]:
         problem = published.problem(entry)
         if problem is not None:
             found.append(Error(problem.message, hint=problem.hint, obj=entry.model, id=problem.id))
+    return found
+
+
+@register(Tags.models)
+def check_handlers(**kwargs: Any) -> list[CheckMessage]:
+    """E030 a handler of a model that is not published, E031 a filter that does not fit the model,
+    E032 a name of a column that it does not have."""
+    found: list[CheckMessage] = []
+    for definition in registry.declared():
+        try:
+            Matcher(definition)
+        except UnfitHandler as error:
+            found.append(Error(error.message, hint=error.hint, id=error.id))
     return found
 
 

@@ -23,6 +23,9 @@ def connect(sender: Any) -> None:
     for model in (
         own.HistoryEntry,
         own.HistoryTable,
+        own.DeadLetter,
+        own.Handler,
+        own.HandlerDone,
         own.LogHead,
         own.Message,
         own.PassingBroadcast,

@@ -179,6 +179,16 @@ class Vendor(Protocol):
         that on an open connection."""
         ...
 
+    def cancel(self, connection: BaseDatabaseWrapper) -> None:
+        """End the statement that this connection runs in another thread, which gets an error. Does
+        nothing where it runs none."""
+        ...
+
+    def lost_to_others(self, error: BaseException) -> bool:
+        """Whether a statement failed only because of other transactions of the moment: a deadlock,
+        a conflict of versions, a lock that was not to be had."""
+        ...
+
     # --- identity -----------------------------------------------------------------------------
 
     @property

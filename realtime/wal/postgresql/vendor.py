@@ -32,6 +32,8 @@ JOIN pg_proc AS p ON p.oid = t.tgfoid WHERE NOT t.tgisinternal
 """
 # Any number, the same in every process.
 PRUNING_LOCK = 0x526F7763
+# serialization_failure, deadlock_detected, lock_not_available.
+_CONFLICTS = frozenset({"40001", "40P01", "55P03"})
 # Identifies where a head row is stored: a restored or copied row is stored elsewhere.
 _LOCATION = """
 SELECT 'realtime_head'::regclass::oid::text || '.' || d.oid::text
@@ -122,6 +124,14 @@ class Postgresql:
 
     def limit_lock_wait(self, connection: BaseDatabaseWrapper, milliseconds: int) -> None:
         """Does nothing: the server ends a session that hangs while it locks the head row."""
+
+    def cancel(self, connection: BaseDatabaseWrapper) -> None:
+        if connection.connection is not None:
+            connection.connection.cancel()
+
+    def lost_to_others(self, error: BaseException) -> bool:
+        cause = error.__cause__ if error.__cause__ is not None else error
+        return getattr(cause, "sqlstate", None) in _CONFLICTS
 
     head_writer = "xmin::text"
 

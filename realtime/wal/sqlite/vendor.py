@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sqlite3
 from contextlib import AbstractContextManager, nullcontext
 
 from django.conf import settings as django_settings
@@ -101,6 +102,16 @@ class Sqlite:
 
     def limit_lock_wait(self, connection: BaseDatabaseWrapper, milliseconds: int) -> None:
         connection.connection.execute(f"PRAGMA busy_timeout = {milliseconds:d}")
+
+    def cancel(self, connection: BaseDatabaseWrapper) -> None:
+        if connection.connection is not None:
+            connection.connection.interrupt()
+
+    def lost_to_others(self, error: BaseException) -> bool:
+        cause = error.__cause__ if error.__cause__ is not None else error
+        # The low byte is the code, the others say more.
+        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+        return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
     head_writer = "''"
 

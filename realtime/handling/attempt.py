@@ -1,0 +1,101 @@
+"""One attempt at some changes: the code of a handler and the move of its cursor, in a transaction.
+
+Another thread may give an attempt up because it takes too long. A function cannot be killed: it is
+left to itself, its statement is cancelled, its connection is closed and every later statement of
+its thread is refused, so that nothing of the attempt is committed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from django.db import connections, transaction
+
+from realtime.wal.vendor import vendor_of
+
+# For a statement to end after it was cancelled.
+_CANCEL_SECONDS = 5.0
+
+
+class GivenUp(Exception):
+    """The attempt was given up; its thread has nothing more to do."""
+
+
+class Attempt:
+    """Made and run in one thread, given up from another. `seconds` is its time limit."""
+
+    def __init__(self, alias: str, seconds: float) -> None:
+        self._connection: Any = connections[alias]
+        self._alias = alias
+        self._deadline = time.monotonic() + seconds
+        # Held while a statement runs.
+        self._statement = threading.RLock()
+        # Guards the two below, of which only one becomes true.
+        self._state = threading.Lock()
+        self._given_up = False
+        self._sealed = False
+
+    @property
+    def overdue(self) -> bool:
+        """Whether its time is over."""
+        return time.monotonic() > self._deadline
+
+    def run(
+        self, work: Callable[[], object], mark: Callable[[], object], *, in_transaction: bool
+    ) -> None:
+        """Do `work` and then `mark`, in one transaction; the work before it begins unless
+        `in_transaction`. Raises what they raise, and GivenUp."""
+        # Another thread may close it.
+        self._connection.inc_thread_sharing()
+        try:
+            with self._connection.execute_wrapper(self._guarded):
+                if not in_transaction:
+                    work()
+                with transaction.atomic(using=self._alias, durable=True):
+                    if in_transaction:
+                        work()
+                    mark()
+                    self._seal()
+        except BaseException:
+            if self._given_up:
+                raise GivenUp from None
+            raise
+        finally:
+            self._connection.dec_thread_sharing()
+
+    def _seal(self) -> None:
+        """From here on the attempt is not given up: nobody could tell whether it was committed."""
+        with self._state:
+            if self._given_up:
+                raise GivenUp
+            self._sealed = True
+
+    def _guarded(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
+        with self._statement:
+            if self._given_up:
+                raise GivenUp
+            return execute(sql, params, many, context)
+
+    def give_up(self) -> bool:
+        """Let nothing of it be committed. From another thread. False if it is being committed."""
+        with self._state:
+            if self._sealed:
+                return False
+            self._given_up = True
+        with suppress(Exception):
+            vendor_of(self._connection).cancel(self._connection)
+        # Not to be waited for any longer: without another statement nothing is committed anyway.
+        if self._statement.acquire(timeout=_CANCEL_SECONDS):
+            try:
+                with suppress(Exception):
+                    # SQLite would hold its lock as long as any of the thread's cursors lives.
+                    self._connection.connection.rollback()
+                with suppress(Exception):
+                    self._connection.close()
+            finally:
+                self._statement.release()
+        return True

@@ -1,0 +1,191 @@
+"""The rows of handlers: their cursors, leases and failures.
+
+A handler is run by one runner at a time, which takes it by a lease and renews that. Taking it, and
+every command that moves or pauses it, raises its term. Whatever an attempt does is committed
+together with `advance` or `mark_done`, which change the row only under the term that the attempt
+began with: of a process that was paused, or cut off, nothing is committed any more.
+
+Times are by the database's clock. Everything here runs in a database thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.db import transaction
+from django.db.models import DateTimeField, ExpressionWrapper, F, Q, QuerySet
+from django.db.models.functions import Now
+
+from realtime.handling.definition import BEGINNING
+from realtime.models import DeadLetter, Handler, HandlerDone
+from realtime.wal.head import Head
+
+# A killed runner is replaced after so many seconds and the time between two looks.
+LEASE_SECONDS = 15.0
+_LEASE = timedelta(seconds=LEASE_SECONDS)
+_MOST_ERROR = 4_000
+
+
+class Fenced(Exception):
+    """The handler was taken by another runner, or paused or moved by a command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to run a handler, valid while its row has exactly this owner and term."""
+
+    alias: str
+    name: str
+    owner: str
+    term: int
+
+    @property
+    def row(self) -> QuerySet[Handler]:
+        return Handler.objects.using(self.alias).filter(
+            pk=self.name, owner=self.owner, term=self.term
+        )
+
+
+def rows(alias: str) -> dict[str, Handler]:
+    """Every row, by the handler's name."""
+    return {row.name: row for row in Handler.objects.using(alias)}
+
+
+def create(alias: str, name: str, start: str, head: Head, oldest: int | None) -> None:
+    """Make the row of a new handler, unless there is one. `oldest` is the lowest seq kept."""
+    seq = head.seq
+    if start == BEGINNING and oldest is not None:
+        seq = oldest - 1
+    new = Handler(name=name, epoch=head.epoch, seq=seq)
+    Handler.objects.using(alias).bulk_create([new], ignore_conflicts=True)
+
+
+def take(alias: str, name: str, owner: str) -> Claim | None:
+    """Take a handler that nobody runs; None if somebody does, or it is not to be run."""
+    # A lease so far ahead was given before the clock was set back.
+    free = Q(owner="") | Q(lease__lt=Now()) | Q(lease__gt=Now() + 2 * _LEASE)
+    row = Handler.objects.using(alias).filter(pk=name, paused=False, stopped="")
+    if not row.filter(free).update(owner=owner, term=F("term") + 1, lease=_from_now()):
+        return None
+    terms = row.filter(owner=owner).values_list("term", flat=True)
+    for term in terms:
+        return Claim(alias, name, owner, term)
+    return None
+
+
+def renew(alias: str, owner: str, names: Collection[str]) -> None:
+    """Extend the leases of an owner on these handlers."""
+    theirs = Handler.objects.using(alias).filter(owner=owner, pk__in=names)
+    # One by one, and in one order: each row may be locked for a moment by a handler that commits.
+    for name in sorted(names):
+        theirs.filter(pk=name).update(lease=_from_now())
+
+
+def release(claim: Claim) -> None:
+    """Let others take the handler at once. What of it still runs is void."""
+    claim.row.update(owner="", lease=None, term=F("term") + 1)
+
+
+def load(claim: Claim) -> Handler:
+    """The row. Raises Fenced."""
+    for row in claim.row:
+        return row
+    raise Fenced(claim.name)
+
+
+def advance(claim: Claim, seq: int, count: int) -> None:
+    """Everything up to `seq` is done, `count` changes in it. Inside the transaction of what was
+    done. Raises Fenced."""
+    values: dict[str, Any] = {
+        "seq": seq,
+        "handled": F("handled") + count,
+        "attempts": 0,
+        "failed_seq": None,
+        "last_error": "",
+        "moved_at": Now(),
+    }
+    if not claim.row.update(**values):
+        raise Fenced(claim.name)
+
+
+def pass_over(claim: Claim, seq: int) -> None:
+    """Everything up to `seq` is done, and nothing there concerned the handler."""
+    claim.row.filter(seq__lt=seq).update(seq=seq, moved_at=Now())
+
+
+def mark_done(claim: Claim, seqs: Collection[int]) -> None:
+    """These changes behind the cursor are done. Inside the transaction of what was done. Raises
+    Fenced."""
+    if not claim.row.update(handled=F("handled") + len(seqs)):
+        raise Fenced(claim.name)
+    HandlerDone.objects.using(claim.alias).bulk_create(
+        [HandlerDone(handler=claim.name, seq=seq) for seq in seqs]
+    )
+
+
+def done_after(claim: Claim, seq: int) -> set[int]:
+    """The changes behind `seq` that are marked as done."""
+    found = HandlerDone.objects.using(claim.alias).filter(handler=claim.name, seq__gt=seq)
+    return set(found.values_list("seq", flat=True))
+
+
+def gather(claim: Claim, seq: int) -> None:
+    """Move the cursor to `seq`, up to which every change is marked as done or did not concern the
+    handler, and delete those marks. Raises Fenced."""
+    with transaction.atomic(using=claim.alias):
+        if not claim.row.update(seq=seq, moved_at=Now()):
+            raise Fenced(claim.name)
+        marks = HandlerDone.objects.using(claim.alias)
+        marks.filter(handler=claim.name, seq__lte=seq).delete()
+
+
+def failed(claim: Claim, seq: int, attempts: int, error: str) -> None:
+    """An attempt at the change `seq` failed, its `attempts`-th. Raises Fenced."""
+    values: dict[str, Any] = {
+        "attempts": attempts,
+        "failed_seq": seq,
+        "failed_at": Now(),
+        "failures": F("failures") + 1,
+        "last_error": error[:_MOST_ERROR],
+    }
+    if not claim.row.update(**values):
+        raise Fenced(claim.name)
+
+
+def stop(claim: Claim, why: Handler.Stopped, error: str, seq: int | None = None) -> None:
+    """Let the handler stand until a command sets it going again. Raises Fenced."""
+    values: dict[str, Any] = {"stopped": why, "owner": "", "lease": None, "term": F("term") + 1}
+    values["last_error"] = error[:_MOST_ERROR]
+    if seq is not None:
+        values["failed_seq"] = seq
+    if not claim.row.update(**values):
+        raise Fenced(claim.name)
+
+
+def begun_anew(alias: str, row: Handler, error: str) -> None:
+    """The log has another epoch than the cursor of this row: let the handler stand."""
+    same = Handler.objects.using(alias).filter(pk=row.pk, epoch=row.epoch, term=row.term)
+    same.filter(stopped="").update(
+        stopped=Handler.Stopped.EPOCH,
+        last_error=error,
+        owner="",
+        lease=None,
+        term=F("term") + 1,
+    )
+
+
+def keep_dead_letter(letter: DeadLetter, alias: str) -> None:
+    """Keep a change that could not be handled, in place of what was kept of it before."""
+    DeadLetter.objects.using(alias).bulk_create(
+        [letter],
+        update_conflicts=True,
+        unique_fields=["handler", "epoch", "seq"],
+        update_fields=["change", "error", "attempts", "failed_at"],
+    )
+
+
+def _from_now() -> ExpressionWrapper:
+    return ExpressionWrapper(Now() + _LEASE, output_field=DateTimeField())

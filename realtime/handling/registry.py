@@ -1,0 +1,83 @@
+"""The handlers that this process knows: those declared in code, and those of other sources.
+
+Declaring touches no database. A source is a function that may read the database, and is called
+again while handlers run, so that what it returns may change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from django.core.exceptions import ImproperlyConfigured
+
+from realtime.handling.definition import HandlerDefinition
+
+Source = Callable[[], Iterable[HandlerDefinition]]
+# Where code stands: its file and line.
+Origin = tuple[str, int]
+
+_declared: dict[str, tuple[HandlerDefinition, Origin]] = {}
+_sources: list[Source] = []
+
+
+def declare(definition: HandlerDefinition, origin: Origin) -> None:
+    """Know a handler that stands at `origin`. One that was declared at the same origin is replaced,
+    because its module was loaded anew.
+
+    Raises ImproperlyConfigured for a name that another handler has.
+    """
+    known = _declared.get(definition.name)
+    if known is not None and not _again(known, definition, origin):
+        places = " and ".join(f"{file}:{line}" for file, line in (known[1], origin))
+        raise ImproperlyConfigured(
+            f"on_change: two handlers are called {definition.name!r}, at {places}: the name is that"
+            " of the cursor. Give one of them another name=...."
+        )
+    _declared[definition.name] = definition, origin
+
+
+def _again(
+    known: tuple[HandlerDefinition, Origin], definition: HandlerDefinition, origin: Origin
+) -> bool:
+    """Whether it is the known handler once more. A function that two decorators declare is the
+    same object; a module that is loaded anew makes another one."""
+    return known[1] == origin and (known[0] == definition or known[0].call != definition.call)
+
+
+def add_source(source: Source) -> None:
+    """Have `source` asked for more definitions, in the threads that run and list handlers."""
+    if source not in _sources:
+        _sources.append(source)
+
+
+def declared() -> tuple[HandlerDefinition, ...]:
+    """The handlers declared in code, in that order."""
+    return tuple(definition for definition, _ in _declared.values())
+
+
+def has_sources() -> bool:
+    """Whether there are sources beside the code."""
+    return bool(_sources)
+
+
+def definitions() -> list[HandlerDefinition]:
+    """Every handler. Raises what the sources raise. In a database thread."""
+    found = list(declared())
+    for source in _sources:
+        found += source()
+    return found
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Within the block no handlers and sources are known but those added in it. For tests."""
+    declared, sources = dict(_declared), list(_sources)
+    _declared.clear()
+    _sources.clear()
+    try:
+        yield
+    finally:
+        _declared.clear()
+        _declared.update(declared)
+        _sources[:] = sources
