@@ -132,6 +132,13 @@ def done_after(claim: Claim, seq: int) -> set[int]:
     return set(found.values_list("seq", flat=True))
 
 
+def forget_done(claim: Claim, upto: int) -> None:
+    """Delete the marks up to this seq, which the cursor has passed."""
+    if claim.row.filter(seq__gte=upto).exists():
+        marks = HandlerDone.objects.using(claim.alias)
+        marks.filter(handler=claim.name, seq__lte=upto).delete()
+
+
 def gather(claim: Claim, seq: int) -> None:
     """Move the cursor to `seq`, up to which every change is marked as done or did not concern the
     handler, and delete those marks. Raises Fenced."""

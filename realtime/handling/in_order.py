@@ -65,6 +65,8 @@ class InOrder:
         self._position = -1
         self._saved = -1
         self._ahead: deque[DatabaseEvent] = deque()
+        # Changes behind the cursor that were skipped, or done when they were not handled in order.
+        self._done: set[int] = set()
         #: Up to this seq changes are handled one by one: a batch of them failed.
         self._alone_upto = -1
         self._attempts = 0
@@ -103,6 +105,9 @@ class InOrder:
         if position > self._saved:
             cursors.pass_over(self.claim, position)
             self._saved = position
+        if self._done and max(self._done) <= position:
+            cursors.forget_done(self.claim, position)
+            self._done = set()
 
     def give_up_if_overdue(self) -> bool:
         """Give the present attempt up if its time is over. Its failure is counted then, and the
@@ -134,6 +139,7 @@ class InOrder:
         row = cursors.load(self.claim)
         self._attempts, self._failed_seq = row.attempts, row.failed_seq
         self._last_error = row.last_error
+        self._done = cursors.done_after(self.claim, row.seq)
         self._move(row.seq)
         self._saved = row.seq
         while not self._stopping.is_set():
@@ -177,7 +183,7 @@ class InOrder:
             if event.seq <= upto:
                 continue
             upto = event.seq
-            if self.matcher.matches(event):
+            if self.matcher.matches(event) and event.seq not in self._done:
                 events.append(event)
             elif not events:
                 self._move(upto)

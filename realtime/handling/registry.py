@@ -56,9 +56,9 @@ def declared() -> tuple[HandlerDefinition, ...]:
     return tuple(definition for definition, _ in _declared.values())
 
 
-def has_sources() -> bool:
-    """Whether there are sources beside the code."""
-    return bool(_sources)
+def are_known() -> bool:
+    """Whether there are handlers, or sources that may have some."""
+    return bool(_declared or _sources)
 
 
 def definitions() -> list[HandlerDefinition]:

@@ -29,6 +29,8 @@ from realtime.event_log import sequencer
 from realtime.event_log.batch import Batch
 from realtime.event_log.position import Position
 from realtime.event_log.tailer import Tailer
+from realtime.handling import registry as handlers
+from realtime.handling.runner import Runner
 from realtime.process import heartbeat
 from realtime.process.broadcast_sender import ServerSender
 from realtime.process.capture_monitor import CaptureMonitor
@@ -55,6 +57,8 @@ _PUBLISH_SECONDS = 10.0
 # Between two looks at broadcasts of other processes, where no tailer looks for this one.
 _PASSING_SECONDS = 0.25
 _STOP_SECONDS = 10.0
+# For attempts of handlers to end.
+_HANDLERS_SECONDS = 3.0
 
 # A graceful stop. Clients reconnect about a second after they were closed, so the closes are
 # spread; otherwise the next server would get all of them at once. A supervisor kills a process
@@ -121,6 +125,7 @@ class Hub:
         self._started = False
         self._tailer: Tailer | None = None
         self._thread: threading.Thread | None = None
+        self._handlers: Runner | None = None
         self.presence = PresenceWriter(
             self._alias,
             self.id,
@@ -218,6 +223,9 @@ class Hub:
             await self.dispatcher.start(self.bus)
             self.broadcasts.start()
             if self.embedded:
+                if handlers.are_known():
+                    self._handlers = Runner(self._alias, self._settings.POLL_INTERVAL)
+                    self._handlers.start()
                 self._start_tailer()
             elif not self._shares:
                 # The tailer runs elsewhere, and nothing that it publishes comes here.
@@ -291,6 +299,8 @@ class Hub:
         if self._keeper is not None:
             with contextlib.suppress(Exception):  # others find out by themselves
                 await self.bus.publish(PresenceEnded(self.id))
+        if self._handlers is not None:
+            await asyncio.to_thread(self._handlers.stop, _HANDLERS_SECONDS)
         if self._tailer is not None and self._thread is not None:
             self._tailer.stop()
             await asyncio.to_thread(self._thread.join, _STOP_SECONDS)
@@ -331,6 +341,8 @@ class Hub:
             await asyncio.sleep(_PASSING_SECONDS)
 
     def _publish(self, batch: Batch | PassingBatch) -> None:
+        if self._handlers is not None:
+            self._handlers.wake()
         # Waits, so that batches keep their order and a failure is noticed.
         future = asyncio.run_coroutine_threadsafe(self.bus.publish(batch), self._loop)
         future.result(_PUBLISH_SECONDS)

@@ -23,6 +23,7 @@ from django.utils.autoreload import DJANGO_AUTORELOAD_ENV
 
 from realtime import __version__
 from realtime.event_log.read_holds import holds
+from realtime.handling import holds as handler_holds
 from realtime.models import PresenceMember, PresenceNumber, Process
 from realtime.util.database_threads import DATABASE_ERRORS
 from realtime.wal.head import find_head
@@ -176,8 +177,11 @@ def workers(alias: str) -> list[str]:
 
 def lowest_needed(alias: str) -> int | None:
     """The lowest seq that a running process still has to read, for a replay or because a server
-    has not delivered it yet. None if there is none."""
+    has not delivered it yet, or that a handler has to read. None if there is none."""
     needed = []
+    of_handlers = handler_holds.lowest_needed(alias)
+    if of_handlers is not None:
+        needed.append(of_handlers)
     for kind, position, holding_seq in alive(alias).values_list("kind", "position", "holding_seq"):
         if holding_seq is not None:
             needed.append(holding_seq)

@@ -1,4 +1,5 @@
-"""`manage.py runworker realtime`: heavy reading and pruning, away from the socket processes.
+"""`manage.py runworker realtime`: heavy reading, pruning and handlers, away from the processes with
+sockets.
 
 The command starts the consumer (see `worker_server`). From then on this process has a row, by which
 servers find it, and a mailbox of its own, so that a request reaches exactly one worker on any
@@ -14,6 +15,7 @@ import secrets
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from channels.consumer import AsyncConsumer
@@ -21,12 +23,18 @@ from channels.consumer import AsyncConsumer
 from realtime import conf
 from realtime.bus.mailbox import Mailbox
 from realtime.event_log.table import read_rows, relations
+from realtime.handling import registry as handlers
+from realtime.handling.runner import Runner
 from realtime.models import Process
 from realtime.process.heartbeat import USUAL, HeartbeatTiming, keep_row
 from realtime.process.maintenance import prune_gently
 from realtime.process.registry import Registration, Report
 from realtime.process.worker_messages import ANSWER_TYPE, Answer, box_of, encode_answer
-from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
+from realtime.util.database_threads import (
+    DATABASE_ERRORS,
+    finish_in_database_thread,
+    in_database_thread,
+)
 
 logger = logging.getLogger("realtime.worker")
 
@@ -36,6 +44,8 @@ _WAITING = 64
 # Seconds after SIGTERM until tasks that have not ended are cancelled again.
 _AGAIN_SECONDS = 5.0
 _ANSWER_BYTES = 1_048_576
+# For attempts of handlers to end.
+_HANDLERS_SECONDS = 8.0
 
 
 class RealtimeWorker(AsyncConsumer):
@@ -61,6 +71,10 @@ class RealtimeWorker(AsyncConsumer):
         self._reads = 0
         self._prunes = 0
         self._mailbox = Mailbox(settings.CHANNEL_LAYER, box_of(self.id), self._take)
+        runner = None
+        if handlers.are_known():
+            runner = Runner(settings.DATABASE, settings.POLL_INTERVAL)
+            runner.start()
         registration = Registration(self._alias, self.id, Process.Kind.WORKER)
         keeper = asyncio.create_task(
             keep_row(registration, self._report, timing=self._timing), name="rowcast-row"
@@ -75,6 +89,8 @@ class RealtimeWorker(AsyncConsumer):
             tasks = [keeper, *self._jobs]
             for task in tasks:
                 task.cancel()
+            if runner is not None:
+                await finish_in_database_thread(partial(runner.stop, _HANDLERS_SECONDS))
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._mailbox.close()
             logger.info("worker %s has ended", self.id, extra={"action": "worker_ended"})
