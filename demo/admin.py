@@ -16,10 +16,12 @@ from django.http import HttpRequest
 from auth_rls.access.querysets import visible
 from auth_rls.subjects.subject import Subject
 from demo.models import Membership, Message, Task, Team
+from realtime.admin import ChangesMixin
 
 
-class GuardedAdmin(admin.ModelAdmin):
-    """A ModelAdmin that shows and changes only rows for which the policies allow it."""
+class GuardedAdmin(ChangesMixin, admin.ModelAdmin):
+    """A ModelAdmin that shows and changes only rows for which the policies allow it, and what
+    became of them."""
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return visible(super().get_queryset(request), Subject.from_user(request.user))

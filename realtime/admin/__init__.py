@@ -1,4 +1,4 @@
-"""The log, the processes and the topics in the admin, read-only."""
+"""The log, the processes and the topics in the admin, read-only, and the changes of objects."""
 
 from __future__ import annotations
 
@@ -6,3 +6,6 @@ from __future__ import annotations
 from realtime.admin import log as log
 from realtime.admin import processes as processes
 from realtime.admin import topics as topics
+from realtime.admin.changes import ChangesMixin
+
+__all__ = ["ChangesMixin"]

@@ -17,7 +17,7 @@ MAX_VALUE = 500
 MAX_DOCUMENT = 20_000
 
 _decode_cells = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 def pretty(document: str, max_value: int = MAX_VALUE) -> str:
@@ -43,6 +43,12 @@ def _cut_cell(cell: msgspec.Raw, limit: int) -> msgspec.Raw:
     # A long string is cut inside its quotes; anything else becomes the beginning of its text.
     shown = msgspec.json.decode(text) if text.startswith('"') else text
     return msgspec.Raw(encode(cut(shown, limit)))
+
+
+def as_text(value: Any, limit: int = MAX_VALUE) -> str:
+    """A value of a change as people read it: a text as it is, anything else as JSON; cut."""
+    text = value if isinstance(value, str) else encode(value).decode()
+    return cut(text, limit)
 
 
 def changed(old: bytes, new: bytes) -> list[str]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.views.main import SEARCH_VAR, ChangeList
 from django.contrib.auth import get_user_model
-from django.core.exceptions import ValidationError
 from django.db import connections, models
 from django.db.models import Func, Q, QuerySet
 from django.db.models.functions import Length
@@ -24,6 +22,7 @@ from django.utils.translation import gettext_lazy as _
 from auth_rls.access import authority
 from auth_rls.admin.pickers import name_of_users
 from auth_rls.admin.reader import Reader
+from realtime.admin.actors import column_of, held, names_of
 from realtime.admin.documents import MAX_DOCUMENT, changed, document, moment, short_moment
 from realtime.admin.read_only import ReadOnlyAdmin
 from realtime.models import (
@@ -112,39 +111,6 @@ def _internal_tables() -> frozenset[str]:
     return frozenset(names) & (followed | deciding) - shown
 
 
-def _held(field: Any, text: str) -> Any:
-    """The value that `text` is for a field of a model. Raises ValueError where the field cannot
-    hold it; an actor may be any text, and so may a word of a search."""
-    try:
-        value = field.to_python(text)
-        if isinstance(value, int):
-            # Queries with an integer beyond the column's range fail.
-            field.run_validators(value)
-        hash(value)
-    except (ValidationError, TypeError, OverflowError) as error:
-        raise ValueError(str(error)) from None
-    return value
-
-
-def _column_of(field: Any) -> Any:
-    """The field itself, or the one that a foreign key (a parent link, a profile) leads to."""
-    while field.remote_field is not None:
-        field = field.target_field
-    return field
-
-
-def _names(actors: Collection[str | None]) -> dict[str | None, str]:
-    """The names of users for those actors that are primary keys of users."""
-    users = get_user_model()
-    column = _column_of(users._meta.pk)
-    keys = set()
-    for actor in set(actors) - {None}:
-        with suppress(ValueError):
-            keys.add(_held(column, str(actor)))
-    found = users._base_manager.in_bulk(list(keys))
-    return {str(pk): user.get_username() for pk, user in found.items()}
-
-
 class _EntryChangeList(ChangeList):
     """Reads the names of a page's actors at once, and which columns its updates changed."""
 
@@ -222,7 +188,7 @@ class WalEntryAdmin(ReadOnlyAdmin):
         of a user says no more than the rows do, a name does."""
         if not self._may_name(request):
             return
-        names = _names([entry.actor for entry in entries])
+        names = names_of([entry.actor for entry in entries])
         for entry in entries:
             vars(entry)["actor_name"] = names.get(entry.actor)
 
@@ -289,7 +255,7 @@ def _actors(word: str) -> list[str]:
     """The actors that a word of a search may mean: the word itself, and the user of that name."""
     users = get_user_model()
     try:
-        name = _held(_column_of(users._meta.get_field(users.USERNAME_FIELD)), word)
+        name = held(column_of(users._meta.get_field(users.USERNAME_FIELD)), word)
     except ValueError:
         return [word]
     named = users._base_manager.filter(**{users.USERNAME_FIELD: name})

@@ -40,11 +40,17 @@ def history(
     Read when it is first needed, and then once. Raises LookupError for a model that is not
     published, ValueError for an instance without a primary key.
     """
+    return history_of(instance, subject, most_searched=most_searched)
+
+
+def history_of(
+    instance: models.Model, subject: Any, *, actors: bool = False, most_searched: int | None = None
+) -> RowHistory:
+    """`history`, with all `actors` where a page may show them to whoever views the object."""
     model = _published(type(instance))
     key = key_of(instance, model)
-    return RowHistory(
-        instance.pk, key, Sight(subject, model, conf.current().DATABASE), most_searched
-    )
+    sight = Sight(subject, model, conf.current().DATABASE, actors=actors)
+    return RowHistory(instance.pk, key, sight, most_searched)
 
 
 class RowHistory(Sequence[Change]):
@@ -75,11 +81,11 @@ class RowHistory(Sequence[Change]):
         self._read(None)
         return self._cut_at
 
-    def transaction_of(self, number: int) -> int | None:
-        """The database's number of the transaction of the change with this index; None where
-        the database has none, as SQLite. Raises IndexError."""
-        self[number]
-        return self._transactions[number]
+    def with_transactions(self) -> Iterator[tuple[Change, int | None]]:
+        """Each change with the database's number of its transaction, which is None where the
+        database has none, as SQLite."""
+        for number, change in enumerate(self):
+            yield change, self._transactions[number]
 
     @overload
     def __getitem__(self, index: int) -> Change: ...

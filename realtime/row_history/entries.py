@@ -51,6 +51,14 @@ SELECT w.id, 0, 0, {columns} FROM ({unnumbered}) AS w
 WHERE w.relation_id IN ({relations}){row} ORDER BY w.id
 """
 
+_LOG_AT = """
+SELECT n.entry_id, n.seq, n.commit_us, {columns}
+FROM realtime_wal_number AS n JOIN realtime_wal AS w ON w.id = n.entry_id WHERE n.seq IN ({seqs})
+"""
+_KEPT_AT = """
+SELECT 0, w.seq, w.commit_us, {columns} FROM realtime_history AS w WHERE w.seq IN ({seqs})
+"""
+
 Key = tuple[object, ...]
 
 
@@ -220,6 +228,20 @@ def source(alias: str, model: type[models.Model]) -> Source:
     # Where only policies read the table, nothing of it was to be shown.
     shown = tuple(id_ for id_ in ids if relations[id_].published)
     return Source(alias, shown, head, kept)
+
+
+def entries_at(connection: BaseDatabaseWrapper, seqs: Sequence[int]) -> list[Entry]:
+    """The entries with these numbers, from the log or a history, in order. Their relations have to
+    be loaded."""
+    if not seqs:
+        return []
+    found: dict[int, Entry] = {}
+    for sql in (_LOG_AT, _KEPT_AT):
+        with connection.cursor() as cursor:
+            cursor.execute(sql.format(columns=_columns(connection), seqs=_marks(seqs)), list(seqs))
+            for entry in map(_entry, cursor.fetchall()):
+                found.setdefault(entry.event.seq, entry)
+    return [found[seq] for seq in sorted(found)]
 
 
 def _entry(row: Sequence[Any]) -> Entry:

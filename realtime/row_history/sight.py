@@ -19,10 +19,13 @@ from realtime.wal import published
 
 class Sight:
     """What one subject sees of one published model. Policies and the sets they select are read
-    once. Raises LookupError for a model that is not published, CannotCapture for one that cannot
-    be."""
+    once. With `actors` it is told who wrote. Raises LookupError for a model that is not published,
+    CannotCapture for one that cannot be."""
 
-    def __init__(self, subject: Any, model: type[models.Model], alias: str) -> None:
+    def __init__(
+        self, subject: Any, model: type[models.Model], alias: str, *, actors: bool = False
+    ) -> None:
+        self._actors = actors
         self.model = model
         self.subject = Subject.service() if subject is None else subject_of(subject)
         self.columns = tuple(column.name for column in published.shape_of(model))
@@ -42,10 +45,10 @@ class Sight:
         return self._matches(row) is True
 
     def actor(self, name: str | None) -> str | None:
-        """The writer, for those who see all rows and for the writer."""
+        """The writer, for those who may be told, or who wrote."""
         if self.subject is None or name is None:
             return None
-        if self.subject.bypasses_rls or name == str(self.subject.user_id):
+        if self._actors or self.subject.bypasses_rls or name == str(self.subject.user_id):
             return name
         return None
 

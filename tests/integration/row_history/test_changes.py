@@ -203,7 +203,7 @@ def test_changes_of_one_transaction_have_one_number() -> None:
     Note.objects.filter(pk=row.pk).update(title="c")
     number_all()
     found = realtime.history(row)
-    third, second, first = (found.transaction_of(number) for number in range(3))
+    third, second, first = (txid for _, txid in found.with_transactions())
     assert first == second is not None and third != first
 
 
