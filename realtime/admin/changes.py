@@ -243,15 +243,21 @@ class _Told:
             )
         return _Line(
             change=change,
-            when=(change.commit_timestamp or "").replace("T", " "),
+            when=(change.commit_timestamp or "").replace("T", " ").partition(".")[0],
             what=_WORDS.get(change.type, change.type),
-            who="-" if actor is None else actor if name is None else f"{name} ({actor})",
+            who=_who(actor, name),
             actor=actor,
             cells=_cells(change),
             row=f"{model._meta.verbose_name} {change.pk}",
             url=url,
             in_transaction=linked,
         )
+
+
+def _who(actor: str | None, name: str | None) -> str:
+    if actor is None:
+        return _("no actor")
+    return actor if name is None else f"{name} ({actor})"
 
 
 _WORDS = {
