@@ -19,6 +19,7 @@ from typing import Any, cast
 from realtime.delivery import daphne_pieces
 from realtime.delivery.expected import is_expected
 from realtime.delivery.frame_budget import FrameBudget
+from realtime.delivery.lingering import linger_daphne, linger_uvicorn
 from realtime.delivery.request_heads import (
     limit_daphne_heads,
     limit_first_daphne_heads,
@@ -80,8 +81,6 @@ _UNBOUNDED = "send pings, pongs, fragments and messages that are not complete"
 _BUDGET = "_rowcast_budget"
 # The attribute that says whether what its client sends is parsed in pieces.
 _IN_PIECES = "rowcast_in_pieces"
-# How long the data of a client is dropped before its connection is closed.
-_LINGER_SECONDS = 1.0
 
 
 def bound_frames(send: Any, message_bytes: int | None) -> None:
@@ -249,11 +248,8 @@ def fail_uvicorn(protocol: Any, code: int, reason: str) -> None:
 
 
 def end_uvicorn(protocol: Any) -> None:
-    """Close a socket of uvicorn whose `conn` has failed.
-
-    What the client still sends is read and dropped for a moment: a connection that is closed over
-    unread bytes is reset, and the close frame may be lost with it.
-    """
+    """Close a socket of uvicorn whose `conn` has failed. What the client still sends is read and
+    dropped for a moment."""
     conn, transport = protocol.conn, protocol.transport
     if protocol.close_sent or conn.close_sent is None:
         return
@@ -268,11 +264,7 @@ def end_uvicorn(protocol: Any) -> None:
     if transport.is_closing():
         return
     transport.write(b"".join(output))
-    if transport.can_write_eof():
-        transport.write_eof()
-    protocol.read_paused = False
-    transport.resume_reading()
-    protocol.close_timer = protocol.loop.call_later(_LINGER_SECONDS, transport.abort)
+    linger_uvicorn(protocol)
 
 
 def _close_frame(code: int, reason: str) -> bytes:
@@ -322,14 +314,6 @@ def _bound_daphne(protocol: Any, message_bytes: int | None) -> None:
         )
 
 
-def _nothing_more() -> bool:
-    return False
-
-
-def _ignore(data: bytes) -> None:
-    return None
-
-
 def _is_whole(protocol: Any) -> bool:
     """Whether the frame that autobahn is reading is a whole message."""
     return protocol is None or bool(protocol.current_frame.fin and protocol.current_frame.opcode)
@@ -337,9 +321,5 @@ def _is_whole(protocol: Any) -> bool:
 
 def _fail_daphne(protocol: Any, code: CloseCode) -> None:
     protocol.failedByMe = True
-    # A second error in the data that follows would drop the connection with the close frame.
-    protocol.processData = _nothing_more
-    protocol.dataReceived = _ignore
     protocol.sendCloseFrame(code=int(code), reasonUtf8=code.meaning.encode(), isReply=False)
-    # A client that does not read, or goes on sending, loses its socket then.
-    asyncio.get_running_loop().call_later(_LINGER_SECONDS, protocol.transport.abortConnection)
+    linger_daphne(protocol)

@@ -14,12 +14,14 @@ from typing import Any
 
 from realtime.delivery.inbound import payer_of, reading_share
 from realtime.delivery.inbound_bytes import holding_of, weakly
+from realtime.delivery.lingering import linger_daphne
 
 # autobahn takes some tens of microseconds for a message.
 _PIECE = 1_024
 #: What of autobahn and Twisted is used for it.
 NEEDED = (
     "STATE_CLOSED",
+    "STATE_CLOSING",
     "application_queue",
     "dataReceived",
     "failedByMe",
@@ -99,6 +101,10 @@ async def _parse(
 
     try:
         while rest and _goes_on(protocol):
+            if protocol.state == protocol.STATE_CLOSING:
+                # The application has closed the socket, and takes no more messages.
+                linger_daphne(protocol)
+                break
             await share.run(payer, parse_one)
             await _until_taken(protocol)
     finally:
@@ -111,7 +117,11 @@ async def _parse(
 async def _until_taken(protocol: Any) -> None:
     """Wait until the application has taken the messages that have come."""
     pause = 0.0
-    while protocol.application_queue.qsize() and _goes_on(protocol):
+    while (
+        protocol.application_queue.qsize()
+        and _goes_on(protocol)
+        and protocol.state != protocol.STATE_CLOSING
+    ):
         await asyncio.sleep(pause)
         pause = _LOOK_SECONDS
 

@@ -12,7 +12,7 @@ from tests.support.waiting import auntil
 
 class Transport:
     def __init__(self) -> None:
-        self.paused = False
+        self.paused = self.aborted = False
 
     def pauseProducing(self) -> None:
         self.paused = True
@@ -20,11 +20,15 @@ class Transport:
     def resumeProducing(self) -> None:
         self.paused = False
 
+    def abortConnection(self) -> None:
+        self.aborted = True
+
 
 class Protocol:
     """What is used of daphne's."""
 
     STATE_CLOSED = 0
+    STATE_CLOSING = 2
 
     def __init__(self) -> None:
         self.state = 3
@@ -99,6 +103,18 @@ async def test_the_rest_of_a_packet_waits_until_its_messages_are_taken() -> None
     one.application_queue.get_nowait()
     await auntil(lambda: not one.transport.paused)
     assert len(b"".join(one.parsed)) == 10_000
+
+
+async def test_a_socket_that_the_application_has_closed_is_read_on_and_nothing_is_parsed() -> None:
+    one = protocol()
+    one.application_queue.put_nowait("a message that is never taken")
+    one.dataReceived(b"x" * 10_000)
+    await auntil(lambda: bool(one.parsed))
+    one.state = one.STATE_CLOSING
+    await auntil(lambda: not one.transport.paused)
+    one.dataReceived(b"y" * 10_000)
+    assert len(one.parsed) == 1
+    assert not one.transport.paused and not one.transport.aborted
 
 
 async def test_parts_of_messages_of_one_address_are_bounded_together() -> None:
