@@ -117,7 +117,7 @@ class SubjectMiddleware(SyncAsyncMiddleware):
             setattr(request, _BY_TOKEN, subject)
         return None
 
-    def after(self, response: HttpResponseBase) -> HttpResponseBase:
+    def after(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         # A request with a token reads no cookie, so Vary must name the header for caches.
         patch_vary_headers(response, ["Authorization"])
         return response

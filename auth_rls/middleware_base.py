@@ -44,7 +44,7 @@ class SyncAsyncMiddleware:
         """The context in which the rest of the chain is called."""
         return nullcontext()
 
-    def after(self, response: HttpResponseBase) -> HttpResponseBase:
+    def after(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         """The answer for a response from `before` or from the rest of the chain."""
         return response
 
@@ -55,7 +55,7 @@ class SyncAsyncMiddleware:
         if response is None:
             with self.around(request):
                 response = self.get_response(request)
-        return self.after(response)
+        return self.after(request, response)
 
     async def _answer_async(self, request: HttpRequest) -> HttpResponseBase:
         if self.blocks(request):
@@ -65,4 +65,4 @@ class SyncAsyncMiddleware:
         if response is None:
             with self.around(request):
                 response = await self.get_response(request)
-        return self.after(response)
+        return self.after(request, response)

@@ -27,6 +27,7 @@ _EXPORTS = {
     "on_change": "realtime.handling.declare",
     "presence": "realtime.api",
     "publish": "realtime.wal.published",
+    "receipt": "realtime.wal.receipts",
 }
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "on_change",
     "presence",
     "publish",
+    "receipt",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _EXPORTS)

@@ -29,6 +29,7 @@ from realtime.bus.layers import idle_timeout, layer_problem
 from realtime.conf import settings
 from realtime.handling import registry
 from realtime.handling.matching import Matcher, UnfitHandler
+from realtime.middleware import ActorMiddleware, ReceiptMiddleware
 from realtime.ops import asgi_module, static_files
 from realtime.socket.origin import OriginRule
 from realtime.wal import published, triggers
@@ -149,6 +150,34 @@ def check_collected_files(**kwargs: Any) -> list[CheckMessage]:
             id="realtime.W017",
         )
     ]
+
+
+@register()
+def check_receipts(**kwargs: Any) -> list[CheckMessage]:
+    """W018 receipts that no client gets to see with a change, because no write names its user."""
+    if not _in_middleware(ReceiptMiddleware) or _in_middleware(ActorMiddleware):
+        return []
+    return [
+        Warning(
+            "MIDDLEWARE has ReceiptMiddleware and no ActorMiddleware: changes name no writer, "
+            "so none is sent with its receipt.",
+            hint="Add 'realtime.middleware.ActorMiddleware' behind Django's "
+            f"AuthenticationMiddleware; see {page('how-to/own-echo')}.",
+            id="realtime.W018",
+        )
+    ]
+
+
+def _in_middleware(wanted: type) -> bool:
+    """Whether MIDDLEWARE names this class or one that is derived from it."""
+    for path in django_settings.MIDDLEWARE:
+        try:
+            found = import_string(path)
+        except ImportError:
+            continue  # Django itself says so when it starts
+        if isinstance(found, type) and issubclass(found, wanted):
+            return True
+    return False
 
 
 @register()

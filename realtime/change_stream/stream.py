@@ -147,6 +147,7 @@ class ChangeStream(AsyncIterator[Change]):
             op=seen.op,
             snapshot=seen.snapshot,
             actor=shown_actor(event, asked.subject),
+            tx=seen.tx,
         )
 
     def _take(self, member: Membership) -> SeenChange | None:

@@ -7,7 +7,7 @@ written to directly at the moment, are handed a frame one by one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from auth_rls.few import Few, added, items, removed
@@ -80,6 +80,20 @@ class Recipients(Generic[R]):
             grouped = without in self and without not in self._single
             other = self._direct_outbox(without) if without is not None and grouped else None
             self._group.scheduler.send(self._group, frame, other)
+
+    def send_apart(
+        self, frame: SharedFrame | Any, own: Collection[R], own_frame: SharedFrame | Any
+    ) -> None:
+        """Hand `own_frame` to the recipients in `own`, and `frame` to every other one. Does not
+        wait."""
+        sink_of = self._sink_of
+        if len(own) == 1:
+            (recipient,) = own
+            self.send(frame, without=recipient)
+            sink_of(recipient).put(own_frame)
+            return
+        for recipient in items(self._all):
+            sink_of(recipient).put(own_frame if recipient in own else frame)
 
     def _direct_outbox(self, recipient: R) -> DirectOutbox:
         # Only direct outboxes are in a group.

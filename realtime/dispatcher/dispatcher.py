@@ -356,8 +356,11 @@ class Dispatcher:
             return
         self.counters.matched += 1
         made = frames.ChangeFrames(event)
+        writers = () if event.tx is None else self._channels.writers_of(event)
         for delivery in deliveries:
-            self._deliver(made, delivery)
+            members = delivery.audience.recipients
+            own = [one for one in writers if one in members] if writers else ()
+            self._deliver(made, delivery, own, event.tx)
         self.counters.encoded += made.encoded
 
     def _lost(self, event: DatabaseEvent) -> None:
@@ -393,19 +396,38 @@ class Dispatcher:
         self._unbound.clear()
         self.users_changed(None if scope.everybody else scope.users)
 
-    def _deliver(self, made: frames.ChangeFrames, delivery: Delivery[Subscriber]) -> None:
+    def _deliver(
+        self,
+        made: frames.ChangeFrames,
+        delivery: Delivery[Subscriber],
+        own: Collection[Subscriber],
+        tx: str | None,
+    ) -> None:
+        """Send a change to an audience. Those in `own`, who wrote it, get a frame with its receipt
+        `tx`."""
+        members = delivery.audience.recipients
+        others = len(members) - len(own)
         try:
-            frame = made.of(delivery)
+            own_frame = made.of(delivery, tx) if own else None
+            frame = made.of(delivery) if others else None
         except Exception:
             # Only this audience is concerned; it has to read its rows again.
             logger.exception("a change cannot be encoded", extra={"action": "encoding_failed"})
-            for subscriber in tuple(delivery.audience.recipients):
+            for subscriber in tuple(members):
                 subscriber.resync(self.log.position)
             return
-        members = delivery.audience.recipients
-        self.counters.sent(len(members), len(frame))
         self.counters.delivered += len(members)
-        members.send(frame)
+        if frame is not None:
+            self.counters.sent(others, len(frame))
+        if own_frame is None:
+            if frame is not None:
+                members.send(frame)
+            return
+        self.counters.sent(len(own), len(own_frame))
+        if frame is None:
+            members.send(own_frame)
+        else:
+            members.send_apart(frame, own, own_frame)
 
     def _message(self, event: DatabaseEvent) -> None:
         if event.new is None:

@@ -123,7 +123,8 @@ def row_of(image: Any, relation: Relation) -> RowImage:
 
 class DatabaseEvent(msgspec.Struct, frozen=True):
     """A committed change of a row, with its seq in the log. `actor` is the writer by
-    `realtime.actor`: it is shown to no subscriber but the writer."""
+    `realtime.actor`, and `tx` the receipt that the writer took of the transaction, if that is a
+    user: both are shown to no subscriber but the writer."""
 
     seq: int
     commit_us: int
@@ -132,6 +133,12 @@ class DatabaseEvent(msgspec.Struct, frozen=True):
     old: RowImage | None
     new: RowImage | None
     actor: str | None = None
+    tx: str | None = None
+
+    def tx_of(self, writer: str | None) -> str | None:
+        """The receipt as this user may know it, named as `realtime.wal.actor.subject_name` does;
+        None for nobody."""
+        return self.tx if writer is not None and writer == self.actor else None
 
     @property
     def size(self) -> int:
@@ -162,4 +169,5 @@ def to_event(entry: WalRow, relation: Relation) -> DatabaseEvent:
         old=None if entry.old is None else RowImage(entry.old, kinds),
         new=None if entry.new is None else RowImage(entry.new, kinds),
         actor=entry.actor,
+        tx=entry.tx,
     )

@@ -19,6 +19,7 @@ from realtime.util.utf8 import repaired_or_none
 from realtime.wal.backlog import count, unnumbered
 from realtime.wal.entry import Relation, WalRow
 from realtime.wal.head import find_head
+from realtime.wal.receipts import RECEIPT_OF
 from realtime.wal.vendor import vendor_of
 
 BATCH = 1_000
@@ -29,8 +30,8 @@ _FIRST_STEP = 8
 
 
 _READ = """
-SELECT n.seq, n.commit_us, w.relation_id, w.op, {old}, {new}, w.actor
-FROM realtime_wal_number AS n JOIN realtime_wal AS w ON w.id = n.entry_id
+SELECT n.seq, n.commit_us, w.relation_id, w.op, {old}, {new}, w.actor, r.text
+FROM realtime_wal_number AS n JOIN realtime_wal AS w ON w.id = n.entry_id {receipt}
 WHERE n.seq > %s AND n.seq <= %s AND w.id >= %s AND w.id <= %s ORDER BY n.seq LIMIT %s
 """
 
@@ -56,7 +57,11 @@ def read_entries(
     ids = numbered_ids(connection, after, upto, limit)
     if ids is None:
         return []
-    sql = _READ.format(old=vendor.as_bytes("w.old"), new=vendor.as_bytes("w.new"))
+    sql = _READ.format(
+        old=vendor.as_bytes("w.old"),
+        new=vendor.as_bytes("w.new"),
+        receipt=RECEIPT_OF.format(seq="n.seq"),
+    )
     with connection.cursor() as cursor:
         cursor.execute(sql, [after, upto, *ids, limit])
         return [_entry(row) for row in cursor]
@@ -79,8 +84,9 @@ def numbered_ids(
 
 
 def _entry(row: Sequence[Any]) -> WalRow:
-    """A row of a query for seq, commit_us, relation_id, op, old, new and actor."""
-    return WalRow(*row[:4], repaired_or_none(row[4]), repaired_or_none(row[5]), row[6])
+    """A row of a query for seq, commit_us, relation_id, op, old, new, actor, and where it is wanted
+    the text of the receipt."""
+    return WalRow(*row[:4], repaired_or_none(row[4]), repaired_or_none(row[5]), *row[6:])
 
 
 def seq_at(connection: BaseDatabaseWrapper, commit_us: int) -> int | None:
@@ -201,10 +207,14 @@ def _without_gap(rows: list[WalRow]) -> list[WalRow]:
 
 _CAPTURED = """
 SELECT COALESCE(n.seq, 0), COALESCE(n.commit_us, w.captured_us), w.relation_id, w.op, {old}, {new},
-    w.actor
-FROM realtime_wal AS w LEFT JOIN realtime_wal_number AS n ON n.entry_id = w.id
+    w.actor, r.text
+FROM realtime_wal AS w LEFT JOIN realtime_wal_number AS n ON n.entry_id = w.id {receipt}
 WHERE w.id > %s ORDER BY n.seq IS NULL, n.seq, w.id
 """
+
+
+# A number above all, for entries that have none yet.
+_BEHIND_ALL = 2**63 - 1
 
 
 def last_captured(connection: BaseDatabaseWrapper) -> int:
@@ -220,7 +230,11 @@ def read_captured(alias: str, after: int) -> list[WalRow]:
     Raises UnknownRelation."""
     connection = connections[alias]
     as_bytes = vendor_of(connection).as_bytes
-    sql = _CAPTURED.format(old=as_bytes("w.old"), new=as_bytes("w.new"))
+    sql = _CAPTURED.format(
+        old=as_bytes("w.old"),
+        new=as_bytes("w.new"),
+        receipt=RECEIPT_OF.format(seq=f"COALESCE(n.seq, {_BEHIND_ALL})"),
+    )
     with connection.cursor() as cursor:
         cursor.execute(sql, [after])
         found = [_entry(row) for row in cursor]

@@ -14,15 +14,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Q, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.db.models.functions import Now
 
 from realtime import conf
 from realtime.event_log.table import numbered_ids
-from realtime.models import Message, WalEntry, WalNumber, WalRelation
+from realtime.models import Message, Receipt, WalEntry, WalNumber, WalRelation
 from realtime.process import registry, retention
 from realtime.process.partition_upkeep import PartitionUpkeep
 from realtime.process.retention import Retention
@@ -36,8 +37,10 @@ _REST = 1.0
 _REST_LEAST = 0.005
 # How often to wait for writers that have not committed before relations are left to the next run.
 _WAITS = 20
-# Broadcasts deleted by one statement.
+# Broadcasts or receipts deleted by one statement.
 _MESSAGES = 500
+# In a log that is bounded by its size alone.
+_RECEIPTS_AGE = timedelta(days=30)
 # How often to look for a moment at which empty partitions can be dropped. The next run goes on.
 _DROPS = 50
 _DROP_REST = 0.01
@@ -117,7 +120,7 @@ def survey(alias: str, older_than: timedelta | None = None) -> Pruned:
     if first is not None and first <= last:
         numbers = WalNumber.objects.using(alias).filter(seq__gte=first, seq__lte=last)
         count = numbers.count()
-    messages = _old_messages(connections[alias], limit, last).count()
+    messages = _old(Message, "inserted_at", connections[alias], limit, last).count()
     return Pruned(count, count, held_at, len(unused), messages, history=keeping.beyond(alias))
 
 
@@ -195,6 +198,8 @@ def _log_steps(
     messages = 0
     while deleted := _delete_messages(connections[alias], limit, last):
         messages += deleted
+        yield Pruned(done, done, held_at, 0, messages, _REST_LEAST)
+    while _delete_receipts(connections[alias], limit, last):
         yield Pruned(done, done, held_at, 0, messages, _REST_LEAST)
     relations = 0
     if unused := _unused_relations(connections[alias]):
@@ -325,30 +330,44 @@ def _delete(connection: BaseDatabaseWrapper, first: int, upto: int) -> int:
         return deleted
 
 
-# --- broadcasts and relations ---------------------------------------------------------------------
+# --- broadcasts, receipts and relations -----------------------------------------------------------
 
 
-def _old_messages(
-    connection: BaseDatabaseWrapper, limit: Retention, upto: int
-) -> QuerySet[Message]:
-    """Stored broadcasts beyond retention. A limit on the size of the log, by which entries up to
-    the seq `upto` go, keeps them as long as the changes of their time."""
+def _old(
+    model: type[Model],
+    written_at: str,
+    connection: BaseDatabaseWrapper,
+    limit: Retention,
+    upto: int,
+) -> QuerySet[Any]:
+    """Rows that were written beyond retention. A limit on the size of the log, by which entries up
+    to the seq `upto` go, keeps them as long as the changes of their time."""
     old = Q(pk__in=())
     if limit.age is not None:
-        old |= Q(inserted_at__lt=Now() - limit.age)
+        old |= Q((f"{written_at}__lt", Now() - limit.age))
     if limit.size is not None:
         kept = WalNumber.objects.using(connection.alias).filter(seq__gt=upto).order_by("seq")
         for commit_us in kept.values_list("commit_us", flat=True)[:1]:
-            old |= Q(inserted_at__lt=_EPOCH + timedelta(microseconds=commit_us))
-    return Message.objects.using(connection.alias).filter(old)
+            old |= Q((f"{written_at}__lt", _EPOCH + timedelta(microseconds=commit_us)))
+    return model._base_manager.using(connection.alias).filter(old)
 
 
 def _delete_messages(connection: BaseDatabaseWrapper, limit: Retention, upto: int) -> int:
     """Delete some stored broadcasts. Their deletion is not captured, so no client notices it."""
-    found = _old_messages(connection, limit, upto).order_by("pk").values_list("pk", flat=True)
-    return (
-        Message.objects.using(connection.alias).filter(pk__in=list(found[:_MESSAGES])).delete()[0]
-    )
+    return _delete_some(_old(Message, "inserted_at", connection, limit, upto).order_by("pk"))
+
+
+def _delete_receipts(connection: BaseDatabaseWrapper, limit: Retention, upto: int) -> int:
+    """Delete some receipts that are as old as changes that are not kept. A log that is bounded by
+    its size alone keeps them for a time too, because there may be more of them than entries."""
+    if limit.age is None:
+        limit = replace(limit, age=_RECEIPTS_AGE)
+    return _delete_some(_old(Receipt, "taken_at", connection, limit, upto).order_by("taken_at"))
+
+
+def _delete_some(found: QuerySet[Any]) -> int:
+    ids = list(found.values_list("pk", flat=True)[:_MESSAGES])
+    return found.model._base_manager.using(found.db).filter(pk__in=ids).delete()[0]
 
 
 def _delete_relations(connection: BaseDatabaseWrapper, ids: list[str]) -> int:

@@ -76,6 +76,7 @@ def data(
     *,
     op: str | None = None,
     snapshot: bool = False,
+    tx: str | None = None,
 ) -> bytes:
     """The `data` object as JSON.
 
@@ -90,7 +91,8 @@ def data(
     | UPDATE | DELETE | none   | the key of old                              |
     | DELETE | DELETE | none   | old                                         |
 
-    `snapshot` marks a row that was there before the subscription. A record over MAX_RECORD_BYTES
+    `snapshot` marks a row that was there before the subscription. `tx` is the receipt that the
+    subscriber took of the transaction, if it did. A record over MAX_RECORD_BYTES
     keeps its small fields alone, and `errors` says so.
     """
     relation = event.relation
@@ -118,6 +120,8 @@ def data(
     body["seq"] = event.seq
     if snapshot:
         body["snapshot"] = True
+    if tx is not None:
+        body["tx"] = tx
     return _encode(body)
 
 

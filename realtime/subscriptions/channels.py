@@ -126,6 +126,16 @@ class Channels:
         for key in keys:
             yield from items(self._of_user.get(key))
 
+    def writers_of(self, event: DatabaseEvent) -> list[Subscriber]:
+        """The channels of the user who took a receipt of this change's transaction."""
+        if event.tx is None or event.actor is None:
+            return []
+        return [
+            subscriber
+            for subscriber in items(self._of_user.get(event.actor))
+            if event.tx_of(self._channels[subscriber].request.writer) is not None
+        ]
+
     # --- coming and going -----------------------------------------------------------------------
 
     def enter(self, subscriber: Subscriber, request: Request, plan: Plan) -> Plan:

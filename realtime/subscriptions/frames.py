@@ -20,9 +20,11 @@ from realtime.subscriptions.subscriber import Subscriber
 Recipient = TypeVar("Recipient")
 
 
-# Topic, version and kind of frame, operation, binding ids, columns, and whether the old image is
-# shown: all that the text of a frame depends on, beside the change.
-_Shape = tuple[str, str, ChangeFrame, str, tuple[int, ...], tuple[str, ...] | None, bool]
+# Topic, version and kind of frame, operation, binding ids, columns, whether the old image is shown,
+# and the receipt: all that the text of a frame depends on, beside the change.
+_Shape = tuple[
+    str, str, ChangeFrame, str, tuple[int, ...], tuple[str, ...] | None, bool, str | None
+]
 
 
 class ChangeFrames:
@@ -33,8 +35,8 @@ class ChangeFrames:
 
     def __init__(self, event: DatabaseEvent) -> None:
         self._event = event
-        # By columns, whether the old image is shown, and operation.
-        self._data: dict[tuple[tuple[str, ...] | None, bool, str], bytes] = {}
+        # By columns, whether the old image is shown, operation, and receipt.
+        self._data: dict[tuple[tuple[str, ...] | None, bool, str, str | None], bytes] = {}
         self._shared: dict[_Shape, SharedFrame] = {}
         #: Characters of all frames.
         self.size = 0
@@ -44,27 +46,30 @@ class ChangeFrames:
         """How many frames there are."""
         return len(self._shared)
 
-    def of(self, delivery: Delivery[Recipient]) -> SharedFrame | SeenChange:
-        """The frame for one audience: the same object for all that get the same text. Raises what
-        encoding the row raises."""
+    def of(self, delivery: Delivery[Recipient], tx: str | None = None) -> SharedFrame | SeenChange:
+        """The frame for one audience, or for those of it who may know the receipt `tx`: the same
+        object for all that get the same text. Raises what encoding the row raises."""
         key, op, ids = delivery.audience.key, delivery.op, delivery.ids
         select, show_old = delivery.select, delivery.show_old
         if key.frame is ChangeFrame.VALUE:
-            return SeenChange(self._event, select, show_old, op)
-        shape = (key.topic, key.version, key.frame, op, ids, select, show_old)
+            return SeenChange(self._event, select, show_old, op, tx=tx)
+        shape = (key.topic, key.version, key.frame, op, ids, select, show_old, tx)
         frame = self._shared.get(shape)
         if frame is None:
-            data = self._data_of(select, show_old, op)
+            data = self._data_of(select, show_old, op, tx)
             text = key.frame.encode(Version(key.version), key.topic, op, ids, data)
             frame = self._shared[shape] = SharedFrame(text)
             self.size += len(text)
         return frame
 
-    def _data_of(self, select: tuple[str, ...] | None, show_old: bool, op: str) -> bytes:
-        seen = select, show_old, op
+    def _data_of(
+        self, select: tuple[str, ...] | None, show_old: bool, op: str, tx: str | None
+    ) -> bytes:
+        seen = select, show_old, op, tx
         data = self._data.get(seen)
         if data is None:
-            data = self._data[seen] = change_payload.data(self._event, select, show_old, op=op)
+            data = change_payload.data(self._event, select, show_old, op=op, tx=tx)
+            self._data[seen] = data
         return data
 
 

@@ -10,6 +10,7 @@ from realtime.protocol.join import Binding
 from realtime.subscriptions.filter_ledger import ADDRESS, USER, Owner
 from realtime.subscriptions.planner import Plan, Planner
 from realtime.util.payer_queue import NOBODY, Payer
+from realtime.wal.actor import subject_name
 
 
 class Revoked(Exception):
@@ -41,6 +42,11 @@ class Request:
         if self.payer.address:
             return Owner(("address", self.payer.address), ADDRESS)
         return None
+
+    @property
+    def writer(self) -> str | None:
+        """The actor of the changes that the subject made; None where it is no user."""
+        return subject_name(self.subject)
 
     def refused(self, problems: Mapping[int, str]) -> Request:
         """The same request, of which these bindings can never deliver, and why."""

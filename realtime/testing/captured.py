@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from django.db import connections
 
+from auth_rls.subjects.resolve import subject_of
 from realtime.event_log.event import DatabaseEvent
 from realtime.event_log.table import last_captured, read_captured, relations
 from realtime.subscriptions.change import Change
@@ -20,6 +21,7 @@ from realtime.subscriptions.change_payload import data, unchanged
 from realtime.testing import change as changes
 from realtime.testing.delivered import Sent, sent_to
 from realtime.testing.preconditions import capturing
+from realtime.wal.actor import subject_name
 from realtime.wal.entry import WalRow
 
 
@@ -53,14 +55,17 @@ class Changes(list[Change]):
         # What was written since the block is undone, to know how things were.
         later = _events(read_captured(self._alias, self._until))
         found = sent_to(user_or_subject, self._events, later, self._alias)
-        return [self._change(sent) for sent in found]
+        subject = subject_of(user_or_subject)
+        writer = None if subject is None else subject_name(subject)
+        return [self._change(sent, writer) for sent in found]
 
-    def _change(self, sent: Sent) -> Change:
+    def _change(self, sent: Sent, writer: str | None = None) -> Change:
         event = sent.event
         more: dict[str, Any] = {"seq": event.seq, "commit_timestamp": None, "actor": event.actor}
         if event.old is None and event.new is None:
             return changes.emptied(event.relation.schema, event.relation.table, **more)
-        told = data(event, sent.select, sent.show_old, op=sent.op)
+        tx = event.tx_of(writer)
+        told = data(event, sent.select, sent.show_old, op=sent.op, tx=tx)
         return changes.read(msgspec.json.decode(told), **more)
 
 

@@ -24,6 +24,7 @@ def read(data: Mapping[str, Any], **more: Any) -> Change:
         columns=tuple(column["name"] for column in data["columns"]),
         errors=tuple(data.get("errors") or ()),
         snapshot=bool(data.get("snapshot")),
+        tx=data.get("tx"),
         **{"seq": data["seq"], "commit_timestamp": data["commit_timestamp"], **more},
     )
 

@@ -11,7 +11,15 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from auth_rls.subjects.subject import AUTHENTICATED, Subject
+
 Author = Callable[[], "str | None"]
+
+
+class UserName(str):
+    """The name by which a user is recorded. That of a job may be the same text, and is no user."""
+
+    __slots__ = ()
 
 
 def _no_actor() -> None:
@@ -56,7 +64,8 @@ def actor_name(user: Any) -> str | None:
     if user is None or isinstance(user, str):
         name = user or None
     elif hasattr(user, "is_authenticated"):
-        name = str(user.pk) if user.is_authenticated and user.pk is not None else None
+        named = user.is_authenticated and user.pk is not None
+        name = UserName(user.pk) if named else None
     else:
         raise TypeError(
             f"an actor is a Django user, a text or None, not {type(user).__name__} {user!r}"
@@ -64,3 +73,11 @@ def actor_name(user: Any) -> str | None:
     if name is not None and "\0" in name:
         raise ValueError("the name of an actor holds no NUL: no database stores it")
     return name
+
+
+def subject_name(subject: Subject) -> UserName | None:
+    """The name by which the writes of a subject are recorded; None for one that is no user. A role
+    that is given in place of the user's own, such as service_role, is none."""
+    if subject.user_id is None or subject.role != AUTHENTICATED:
+        return None
+    return UserName(subject.user_id)

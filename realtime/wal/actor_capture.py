@@ -18,7 +18,8 @@ from django.db.backends.signals import connection_created
 
 from realtime.conf import settings
 from realtime.wal import actor as authorship
-from realtime.wal.vendor import supports, vendor_of
+from realtime.wal.actor import UserName
+from realtime.wal.vendor import Query, supports, vendor_of
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,12 @@ class ActorWrapper(ABC):
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.connection: Any = connection
         self._asking = False
+        #: The users who wrote in the present transaction.
+        self.users: set[str] = set()
+        #: Those of them for whom `on_user` is not called any more.
+        self.recorded: set[str] = set()
+        #: Called before a user writes. Forgotten when the transaction ends.
+        self.on_user: Callable[[str], None] | None = None
 
     @abstractmethod
     def __call__(self, execute: Execute, sql: Any, params: Any, many: bool, context: Any) -> Any:
@@ -45,18 +52,37 @@ class ActorWrapper(ABC):
     def connected(self) -> None:
         """Called when the connection has been made."""
 
+    @abstractmethod
+    def transaction_id(self) -> Query:
+        """SQL for what entries of the present transaction have as `txid`."""
+
     def actor(self) -> str | None:
         """The actor; None if there is none, or if reading it fails, which is logged."""
         if self._asking:
             return None  # Reading the actor wrote something itself.
         self._asking = True
         try:
-            return authorship.current()
+            name = authorship.current()
         except Exception:
             logger.exception("who writes cannot be told", extra={"action": "actor_unknown"})
             return None
         finally:
             self._asking = False
+        if isinstance(name, UserName):
+            self.users.add(name)
+        return name
+
+    def begin(self) -> None:
+        """The next statement may begin a transaction."""
+        if self.users or self.on_user is not None:
+            self.users.clear()
+            self.recorded.clear()
+            self.on_user = None
+
+    def announce(self, actor: str | None) -> None:
+        """This actor is about to write."""
+        if self.on_user is not None and isinstance(actor, UserName) and actor not in self.recorded:
+            self.on_user(actor)
 
 
 def verb_of(sql: Any) -> str:
@@ -73,11 +99,21 @@ def connect(sender: AppConfig) -> None:
 def _connected(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
     if connection.alias != settings.DATABASE or not supports(connection):
         return
-    wrapper = next(
-        (one for one in connection.execute_wrappers if isinstance(one, ActorWrapper)), None
-    )
+    wrapper = _find(connection)
     if wrapper is None:
         wrapper = vendor_of(connection).actor_wrapper(connection)
         # In front, because execute_wrapper() removes its own wrapper from the end.
         connection.execute_wrappers.insert(0, wrapper)
     wrapper.connected()
+
+
+def wrapper_of(connection: BaseDatabaseWrapper) -> ActorWrapper:
+    """The wrapper of a connection to the captured database. Raises RuntimeError for another one."""
+    found = _find(connection)
+    if found is None:
+        raise RuntimeError(f"the connection {connection.alias!r} hands no actor to the triggers")
+    return found
+
+
+def _find(connection: BaseDatabaseWrapper) -> ActorWrapper | None:
+    return next((one for one in connection.execute_wrappers if isinstance(one, ActorWrapper)), None)

@@ -58,6 +58,8 @@ class WalRow(msgspec.Struct, frozen=True, array_like=True):
     new: bytes | None
     #: Who wrote, by `realtime.actor`. Older processes send no such field.
     actor: str | None = None
+    #: The receipt of the actor's transaction. Older processes send no such field.
+    tx: str | None = None
 
     @property
     def size(self) -> int:

@@ -32,6 +32,7 @@ def connect(sender: Any) -> None:
         own.PresenceMember,
         own.PresenceNumber,
         own.Process,
+        own.Receipt,
         own.WalEntry,
         own.WalNumber,
         own.WalRelation,

@@ -54,8 +54,15 @@ class Feed:
         # Whether the entries of a relation have the columns that a live subscription reads.
         self._decidable: dict[tuple[LiveKey, str], bool] = {}
 
-    def events(self, events: Sequence[DatabaseEvent], plan: Plan, begun: frozenset[int]) -> int:
-        """Deliver events to the bindings of `plan` that have begun. Stops after about as many bytes
+    def events(
+        self,
+        events: Sequence[DatabaseEvent],
+        plan: Plan,
+        begun: frozenset[int],
+        writer: str | None = None,
+    ) -> int:
+        """Deliver events to the bindings of `plan` that have begun. Those that `writer` wrote, the
+        user of the channel, carry their receipts. Stops after about as many bytes
         as a client is sent at once, at the end of a time slice, and after an event on which a
         filter costs too much. Returns the seq that was reached. Raises HistoryLost."""
         audience = self._follow(plan, begun)
@@ -71,7 +78,7 @@ class Feed:
                         raise HistoryLost(f"{event.op} of {relation.table}")
                     if live:
                         self._check_decidable(event, plan, begun)
-                    found = audience.found(event)
+                    found = audience.found(event, event.tx_of(writer))
                     for frame in found.frames:
                         put(frame)
                     count += len(found.frames)

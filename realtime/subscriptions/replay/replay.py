@@ -357,7 +357,7 @@ class Replay:
         if self._unsettled() or not self.subscriber.takes_more():
             return events
         ids = (id_ for id_, start in self._starts.items() if start <= self._cursor)
-        reached = self._feed.events(events, self.plan, frozenset(ids))
+        reached = self._feed.events(events, self.plan, frozenset(ids), self.request.writer)
         rest = events[reached - self._cursor :]
         self._cursor = reached
         return rest

@@ -67,14 +67,16 @@ def _size(key: AudienceKey) -> int:
 
 
 class _Change:
-    """One change: its frames, and by number of the audience the verdicts that are shared."""
+    """One change: its frames, and by number of the audience the verdicts that are shared: those of
+    its writer, who took a receipt, apart."""
 
-    __slots__ = ("encoded", "event", "made", "size", "verdicts")
+    __slots__ = ("encoded", "event", "made", "own_verdicts", "size", "verdicts")
 
     def __init__(self, event: DatabaseEvent) -> None:
         self.event = event
         self.made = ChangeFrames(event)
         self.verdicts: dict[int, Found] = {}
+        self.own_verdicts: dict[int, Found] = {}
         # How many of its frames were counted, and how many bytes.
         self.encoded = self.size = 0
 
@@ -111,19 +113,21 @@ class ReplayAudience:
         )
         self._index.set(_REPLAYS, key)
 
-    def found(self, event: DatabaseEvent) -> Found:
-        """What these channels get of a change. Raises what encoding the row raises."""
+    def found(self, event: DatabaseEvent, tx: str | None = None) -> Found:
+        """What these channels get of a change; with its receipt, what those of its writer get.
+        Raises what encoding the row raises."""
         change = self._shared_changes.change(event)
-        known = change.verdicts.get(self._number)
+        verdicts = change.verdicts if tx is None else change.own_verdicts
+        known = verdicts.get(self._number)
         if known is not None:
             return known
         self._too_costly.clear()
-        frames = tuple(map(change.made.of, self._index.match(event)))
+        frames = tuple(change.made.of(delivery, tx) for delivery in self._index.match(event))
         found = _NOTHING
         if frames or self._too_costly:
             found = Found(frames, sum(map(len, frames)), frozenset(self._too_costly))
         if self.shared:
-            change.verdicts[self._number] = found
+            verdicts[self._number] = found
         self._shared_changes.measure(change)
         return found
 
@@ -184,7 +188,7 @@ class SharedChanges:
         """Count what an audience has added to a change, and forget changes beyond the bound."""
         made = change.made
         size = _CHANGE_BYTES + 3 * change.event.size + _FORMS * made.size
-        size += _VERDICT_BYTES * len(change.verdicts)
+        size += _VERDICT_BYTES * (len(change.verdicts) + len(change.own_verdicts))
         self._counters.encoded += made.encoded - change.encoded
         change.encoded = made.encoded
         if self._changes.get(change.event.seq) is not change:

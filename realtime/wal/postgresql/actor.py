@@ -12,6 +12,7 @@ from django.db import transaction
 
 from realtime.wal.actor_capture import CALLS, WRITES, ActorWrapper, Execute, verb_of
 from realtime.wal.postgresql import triggers
+from realtime.wal.vendor import Query
 
 # libpq's PQTRANS_IDLE and PQTRANS_INERROR.
 _IDLE, _FAILED = 0, 3
@@ -24,17 +25,22 @@ class PostgresqlActorWrapper(ActorWrapper):
     _set: str | None = ""
 
     def __call__(self, execute: Execute, sql: Any, params: Any, many: bool, context: Any) -> Any:
-        if self._set != "" and self._status() == _IDLE:
+        if (self._set != "" or self.users or self.on_user) and self._status() == _IDLE:
             # A transaction begins, with whatever statement: it has no setting yet.
             self._set = ""
+            self.begin()
         verb = verb_of(sql.as_string(None) if hasattr(sql, "as_string") else sql)
         if verb == "ROLLBACK":
             self._set = None
+            self.recorded.clear()
         alone = self.connection.get_autocommit()
         if verb not in WRITES and (alone or verb not in CALLS):
             return execute(sql, params, many, context)
+        if self._status() == _FAILED:
+            return execute(sql, params, many, context)
         actor = self.actor() or ""
-        if actor == self._set or self._status() == _FAILED:
+        self.announce(actor)
+        if actor == self._set:
             return execute(sql, params, many, context)
         if alone:
             # Without a transaction the setting would end with its own statement.
@@ -46,6 +52,10 @@ class PostgresqlActorWrapper(ActorWrapper):
 
     def connected(self) -> None:
         self._set = ""
+        self.begin()
+
+    def transaction_id(self) -> Query:
+        return f"({triggers.TXID})", []
 
     def _status(self) -> int:
         raw = self.connection.connection
@@ -54,5 +64,5 @@ class PostgresqlActorWrapper(ActorWrapper):
 
     def _hand_over(self, actor: str) -> None:
         with self.connection.wrap_database_errors, self.connection.connection.cursor() as cursor:
-            cursor.execute("SELECT set_config(%s, %s, true)", [triggers.ACTOR_SETTING, actor])
+            cursor.execute("SELECT set_config(%s, %s, true)", [triggers.ACTOR_SETTING, str(actor)])
         self._set = actor

@@ -46,7 +46,8 @@ _NAME_BYTES = 63
 # pg_trigger.tgtype
 _ROW = 1
 _TYPES = {"INSERT": 4, "UPDATE": 16, "DELETE": 8, "TRUNCATE": 32}
-_TXID = "pg_current_xact_id()::text::bigint"
+#: The id of the present transaction, as entries have it.
+TXID = "pg_current_xact_id()::text::bigint"
 _COLUMNS = "(op, pk_text, old, new, relation_id, txid, captured_us, actor)"
 _NOW_US = "(extract(epoch from clock_timestamp()) * 1000000)::bigint"
 # The actor: a setting of the transaction, which any writer may leave unset.
@@ -342,7 +343,7 @@ END
         values = (
             f"'{op}', rowcast.key, rowcast.before, rowcast.after, {quote_text(self.relation.id)}"
         )
-        return f"""rowcast.tx := {_TXID};
+        return f"""rowcast.tx := {TXID};
         INSERT INTO {self.wal} {_COLUMNS}
         VALUES ({values}, rowcast.tx, rowcast.us, rowcast.who);"""
 
@@ -350,7 +351,7 @@ END
         """The beginning of a statement that writes an entry for each row of a FROM."""
         # As a subquery the transaction's id is asked for once, and by a statement that concerned
         # no row not at all: asking gives the transaction one.
-        fixed = f"{quote_text(self.relation.id)}, (SELECT {_TXID}), rowcast.us, rowcast.who"
+        fixed = f"{quote_text(self.relation.id)}, (SELECT {TXID}), rowcast.us, rowcast.who"
         return f"INSERT INTO {self.wal} {_COLUMNS} SELECT 'INSERT', {key}, NULL, {new}, {fixed}"
 
     # --- the triggers -------------------------------------------------------------------------

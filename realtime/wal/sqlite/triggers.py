@@ -26,14 +26,26 @@ from realtime.wal.entry import ColumnInfo, Relation
 
 PREFIX = "rowcast_"
 
-# The actor, as the function of `SqliteActorWrapper` returns it. Without the wrapper the function
-# returns the text that `_UNANSWERED` stands for.
-ACTOR_FUNCTION = "char"
+# The function that `SqliteActorWrapper` answers, and the questions: who writes, and in which
+# transaction. Their numbers of characters differ. Without the wrapper the function returns the text
+# of the characters.
+ANSWERED_FUNCTION = "char"
 ACTOR_CODES = tuple(0xE000 + ord(letter) for letter in "rowcast.actor")
-_UNANSWERED = " || ".join(
-    f"char({', '.join(map(str, codes))})" for codes in (ACTOR_CODES[:6], ACTOR_CODES[6:])
-)
-_ACTOR = f"nullif({ACTOR_FUNCTION}({', '.join(map(str, ACTOR_CODES))}), {_UNANSWERED})"
+TRANSACTION_CODES = tuple(0xE000 + ord(letter) for letter in "rowcast.tx")
+
+
+def _answer(codes: tuple[int, ...]) -> str:
+    """An expression for the answer; NULL without the wrapper."""
+
+    def asked(part: tuple[int, ...]) -> str:
+        return f"{ANSWERED_FUNCTION}({', '.join(map(str, part))})"
+
+    middle = len(codes) // 2
+    return f"nullif({asked(codes)}, {asked(codes[:middle])} || {asked(codes[middle:])})"
+
+
+_ACTOR = _answer(ACTOR_CODES)
+_TRANSACTION = _answer(TRANSACTION_CODES)
 
 # Microseconds since 1970.
 NOW_US = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
@@ -264,9 +276,9 @@ def _trigger(
         f"CREATE TRIGGER {quote_name(name)} AFTER {op} ON {quote_name(relation.table)}"
         f" FOR EACH ROW{condition} BEGIN"
         f" INSERT INTO {quote_name(wal_table)}"
-        " (op, pk_text, old, new, relation_id, captured_us, actor)"
+        " (op, pk_text, old, new, relation_id, txid, captured_us, actor)"
         f" VALUES ('{op}', {key}, {old}, {new},"
-        f" {quote_text(relation.id)}, {NOW_US}, {_ACTOR}); END"
+        f" {quote_text(relation.id)}, {_TRANSACTION}, {NOW_US}, {_ACTOR}); END"
     )
 
 

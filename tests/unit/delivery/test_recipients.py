@@ -33,6 +33,22 @@ async def test_one_may_be_left_out() -> None:
             assert member.received() == (frames("c") if place == 7 else frames("a", "b", "c"))
 
 
+@pytest.mark.parametrize("places", [{7}, {0, 7, 39}], ids=["one", "several"])
+@pytest.mark.parametrize("count", [40, 8], ids=["a group", "each by itself"])
+async def test_some_may_get_another_frame_in_the_same_place(places: set[int], count: int) -> None:
+    with sockets(count) as members:
+        places = {place for place in places if place < count}
+        recipients = everybody(members)
+        recipients.send(SharedFrame("a"))
+        own = [members[place] for place in places]
+        recipients.send_apart(SharedFrame("b"), own, SharedFrame("mine"))
+        recipients.send(SharedFrame("c"))
+        await turns()
+        for place, member in enumerate(members):
+            second = "mine" if place in places else "b"
+            assert member.received() == frames("a", second, "c")
+
+
 async def test_who_leaves_gets_what_was_sent_before_and_nothing_after() -> None:
     with sockets(40) as members:
         recipients = everybody(members)

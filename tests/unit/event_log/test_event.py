@@ -73,6 +73,24 @@ def test_null_is_a_value() -> None:
 def test_an_entry_from_a_process_that_does_not_send_the_writer_is_read_as_one_without() -> None:
     relation = Relation("r", "public", "t", (ColumnInfo("id", "int8", Kind.INT),), ("id",))
     older = msgspec.msgpack.encode([7, 9, "r", "INSERT", None, b'{"id":1}'])
-    newer = msgspec.msgpack.encode([7, 9, "r", "INSERT", None, b'{"id":1}', "5", "more"])
+    newer = msgspec.msgpack.encode([7, 9, "r", "INSERT", None, b'{"id":1}', "5", None, "more"])
     found = [msgspec.msgpack.decode(sent, type=WalRow) for sent in (older, newer)]
     assert [to_event(row, relation).actor for row in found] == [None, "5"]
+
+
+@pytest.mark.parametrize(
+    ("actor", "tx", "asked", "shown"),
+    [
+        ("5", "receipt", "5", "receipt"),
+        ("5", "receipt", "6", None),
+        ("5", "receipt", None, None),
+        (None, "receipt", None, None),
+        ("5", None, "5", None),
+    ],
+)
+def test_the_receipt_is_told_to_the_writer_alone(
+    actor: str | None, tx: str | None, asked: str | None, shown: str | None
+) -> None:
+    relation = Relation("r", "public", "t", (ColumnInfo("id", "int8", Kind.INT),), ("id",))
+    row = WalRow(7, 9, "r", "INSERT", None, b'{"id":1}', actor, tx)
+    assert to_event(row, relation).tx_of(asked) == shown

@@ -131,3 +131,19 @@ def test_audiences_that_joined_alike_and_see_the_same_share_one_frame() -> None:
     frames = [made.of(delivery) for delivery in index.match(event)]
     assert len(frames) == 21
     assert made.encoded == len({id(frame) for frame in frames}) == 2
+
+
+def test_the_receipt_is_in_the_frame_that_is_made_for_the_writer_and_in_no_other() -> None:
+    old, new = row(id=1, owner=1, title="a"), row(id=1, owner=1, title="b")
+    event = DatabaseEvent(7, 1, RELATION, "UPDATE", old, new, "5", "receipt")
+    index: SubscriptionIndex[str] = SubscriptionIndex(lambda _, error: None)
+    for each in (key("realtime:a"), key("realtime:b", frame=ChangeFrame.BARE)):
+        index.set(each.topic, each)
+    made = ChangeFrames(event)
+    for delivery in index.match(event):
+        shared, own = made.of(delivery), made.of(delivery, "receipt")
+        assert shared is made.of(delivery)
+        assert own is made.of(delivery, "receipt")
+        assert "receipt" not in str(shared.message)
+        payload = json.loads(own.message)[4]
+        assert payload.get("data", payload)["tx"] == "receipt"

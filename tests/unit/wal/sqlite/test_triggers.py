@@ -25,7 +25,7 @@ decode = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal).decode
 KINDS = {name: kind for name, _, kind, _ in COLUMNS}
 WAL = (
     "CREATE TABLE realtime_wal (id INTEGER PRIMARY KEY AUTOINCREMENT, op, pk_text, old,"
-    " new, relation_id, captured_us, actor)"
+    " new, relation_id, txid, captured_us, actor)"
 )
 
 
