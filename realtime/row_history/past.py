@@ -22,7 +22,6 @@ from auth_rls.predicates.predicate import columns as columns_named
 from auth_rls.sql.columns import Column, columns_of, concrete, value_field
 from auth_rls.sql.compile import condition
 from auth_rls.sql.inheritance import parent_links
-from auth_rls.sql.queryset_filter import predicate_of
 from auth_rls.sql.rows import loaded
 from realtime import conf
 from realtime.event_log.event import RowImage, row_of
@@ -32,6 +31,7 @@ from realtime.row_history.errors import HistoryLost
 from realtime.row_history.position import Position, position
 from realtime.row_history.sight import Sight
 from realtime.row_history.walk import walk
+from realtime.subscriptions.queryset_filter import condition_of
 from realtime.wal import published, row_images
 from realtime.wal.entry import Relation
 
@@ -113,7 +113,7 @@ def _rows_as_of(queryset: models.QuerySet[Any], at: Any, subject: Any) -> list[A
     model = _of_one_table(queryset.model)
     if queryset.query.order_by or queryset.query.extra_order_by:
         raise ValueError("rows of the past come in the order of their keys; sort the list")
-    predicate = predicate_of(queryset)
+    predicate = condition_of(queryset)
     alias = conf.current().DATABASE
     sight = Sight(subject, model, alias)
     place = source(alias, model)

@@ -75,12 +75,11 @@ def test_every_position_gives_what_was_recorded_there(seed: int) -> None:
     for seq, rows in recorded.items():
         found = realtime.as_of(Note.objects.all(), seq)
         assert {row.pk: values(row) for row in found} == rows
-        some = realtime.as_of(Note.objects.filter(title_x, title__gte="b"), seq)
+        some = realtime.as_of(Note.objects.filter(title_x, id__gte=3), seq)
         assert [row.pk for row in some] == sorted(
             pk
             for pk, row in rows.items()
-            if (row["title"] == "x" or row["score"] is None or row["score"] != 3)
-            and row["title"] >= "b"
+            if (row["title"] == "x" or row["score"] is None or row["score"] != 3) and pk >= 3
         )
 
 
@@ -226,7 +225,7 @@ def test_a_column_that_is_not_published_is_not_known() -> None:
         assert then.title == "old"
         with pytest.raises(HistoryLost, match=r"body of zoo\.Note is not known"):
             then.body  # noqa: B018
-        with pytest.raises(HistoryLost, match="body"):
+        with pytest.raises(ValueError, match="body: this column is not published"):
             realtime.as_of(Note.objects.filter(body=""), at)
 
 
@@ -247,7 +246,7 @@ def test_a_column_that_is_not_published_is_not_known() -> None:
 )
 def test_a_queryset_whose_rows_filters_do_not_tell_is_refused(queryset: Callable[[], Any]) -> None:
     changed_note()
-    with pytest.raises(ValueError, match=r"queryset|column|another|computes|order|plain"):
+    with pytest.raises(ValueError, match=r"this queryset has no condition|sort the list"):
         realtime.as_of(queryset(), 1)
 
 
