@@ -65,6 +65,9 @@ class Attempt:
                 raise GivenUp from None
             raise
         finally:
+            with self._state:
+                # The thread uses its connection for other things now.
+                self._sealed = True
             self._connection.dec_thread_sharing()
 
     def _seal(self) -> None:
@@ -81,7 +84,8 @@ class Attempt:
             return execute(sql, params, many, context)
 
     def give_up(self) -> bool:
-        """Let nothing of it be committed. From another thread. False if it is being committed."""
+        """Let nothing of it be committed. From another thread. False if it is being committed, or
+        has ended."""
         with self._state:
             if self._sealed:
                 return False

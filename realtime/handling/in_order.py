@@ -73,6 +73,7 @@ class InOrder:
         self._failed_seq: int | None = None
         self._last_error = ""
         self._attempt: tuple[Attempt, Unit, int] | None = None
+        self._overdue: tuple[Attempt, Unit, int] | None = None
         self._news = threading.Condition()
         self._idle = False
         self._stopping = threading.Event()
@@ -109,27 +110,33 @@ class InOrder:
             cursors.forget_done(self.claim, position)
             self._done = set()
 
-    def give_up_if_overdue(self) -> bool:
-        """Give the present attempt up if its time is over. Its failure is counted then, and the
-        thread is to be left to itself. Raises what the database raises."""
+    def give_up_if_overdue(self) -> None:
+        """Give the present attempt up if its time is over; its thread is to be left to itself
+        then. Makes no query: a function that hangs may keep others from the database."""
         running = self._attempt
-        if running is None or not running[0].overdue:
-            return False
-        return self._give_up(running, f"no end within {self._definition.timeout:g} seconds")
+        if running is None or self._overdue is not None or not running[0].overdue:
+            return
+        if running[0].give_up():
+            self._stopping.set()
+            self._overdue = running
+
+    @property
+    def overdue(self) -> bool:
+        """Whether an attempt was given up because its time was over."""
+        return self._overdue is not None
+
+    def count_overdue(self) -> None:
+        """Count that attempt as failed. Raises Fenced, and what the database raises."""
+        assert self._overdue is not None
+        _, unit, attempts = self._overdue
+        error = f"no end within {self._definition.timeout:g} seconds"
+        cursors.failed(self.claim, unit.first, attempts + 1, error)
+        _log_failure(self._definition.name, unit, attempts + 1, error)
 
     def give_up(self) -> bool:
         """Let nothing of the present attempt be committed. False if it is being committed."""
         running = self._attempt
         return running is None or running[0].give_up()
-
-    def _give_up(self, running: tuple[Attempt, Unit, int], error: str) -> bool:
-        attempt, unit, attempts = running
-        if not attempt.give_up():
-            return False
-        self._stopping.set()
-        cursors.failed(self.claim, unit.first, attempts + 1, error)
-        _log_failure(self._definition.name, unit, attempts + 1, error)
-        return True
 
     # --- its thread -------------------------------------------------------------------------------
 

@@ -41,6 +41,8 @@ logger = logging.getLogger("realtime.handlers")
 _BUSY_LOOKS = 200
 _BUSY_FRACTION = 0.25
 _BACKOFF_FIRST = 0.1
+# Between looks at how long attempts take.
+_WATCH_SECONDS = 0.1
 _BACKOFF_MOST = 5.0
 # Functions that hang keep their threads. With so many, their handler is not run here any more.
 MOST_HANGING = 20
@@ -141,6 +143,8 @@ class Runner:
 
     def run(self) -> None:
         """Run until stopped, in this thread."""
+        watch = threading.Thread(target=self._watch, name="rowcast-handlers-watch", daemon=True)
+        watch.start()
         with unpooled(self._alias):
             try:
                 self._run()
@@ -209,12 +213,12 @@ class Runner:
 
     def _look_at(self, one: _Running) -> None:
         name = one.definition.name
-        if one.ended:
-            if self._running.get(name) is one:
+        if one.worker.overdue:
+            try:
+                one.worker.count_overdue()
+            except Fenced:
                 del self._running[name]
-                cursors.release(one.claim)
-            return
-        if one.worker.give_up_if_overdue():
+                return
             hanging = [thread for thread in self._hanging.get(name, ()) if thread.is_alive()]
             self._hanging[name] = [*hanging, one.thread]
             del self._running[name]
@@ -227,6 +231,18 @@ class Runner:
                 )
             else:
                 self._begin(one.claim, one.worker.matcher)
+        elif one.ended:
+            del self._running[name]
+            cursors.release(one.claim)
+
+    def _watch(self) -> None:
+        """The body of the thread that gives attempts up. It makes no query, because a function that
+        hangs may keep everybody else from writing."""
+        while not self._stop.wait(_WATCH_SECONDS):
+            for one in list(self._running.values()):
+                one.worker.give_up_if_overdue()
+                if one.worker.overdue:
+                    self._wake.set()
 
     def _refresh(self, head: Head) -> None:
         """Look at the definitions and the rows: take what nobody runs, let go what changed."""

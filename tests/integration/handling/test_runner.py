@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Callable
 from typing import Any
 
-from django.db import transaction
+import pytest
+from django.db import connection, transaction
+from django.db.models import F
 
 from realtime import on_change
+from realtime.event_log import sequencer
+from realtime.handling import cursors, operations, registry
+from realtime.handling.definition import HandlerDefinition
 from realtime.handling.handled_change import HandledChange
+from realtime.handling.operations import CannotDo
+from realtime.models import DeadLetter, Handler, HandlerDone, WalEntry
+from realtime.wal.head import begin_epoch
 from tests.support.handlers import begun, row, running, until
+from tests.support.vendors import on_postgresql
 from tests.zoo.models import Note, Team
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts follow each other at once."""
+    monkeypatch.setattr(HandlerDefinition, "pause", lambda self, attempts: 0.0)
 
 
 def write(*titles: str, **values: Any) -> None:
@@ -19,6 +37,18 @@ def write(*titles: str, **values: Any) -> None:
 
 def copied() -> list[str]:
     return list(Team.objects.order_by("pk").values_list("name", flat=True))
+
+
+def copy(change: Any) -> None:
+    Team.objects.create(name=change.new["title"])
+
+
+def handled(name: str, count: int) -> None:
+    until(lambda: row(name).handled == count)
+
+
+def stands(name: str) -> Handler:
+    return until(lambda: row(name) if row(name).stopped else None)
 
 
 def test_a_function_gets_each_change_once_and_in_order() -> None:
@@ -32,8 +62,7 @@ def test_a_function_gets_each_change_once_and_in_order() -> None:
         with transaction.atomic():
             write("never")
             transaction.set_rollback(True)
-        until(lambda: len(got) >= 22)
-        until(lambda: row("notes").handled == 22)
+        handled("notes", 22)
     assert [change.type for change in got] == ["INSERT"] * 20 + ["UPDATE", "DELETE"]
     assert [change.new["title"] for change in got[:20]] == [str(n) for n in range(20)]
     assert got[20].changed == ("title",)
@@ -44,9 +73,9 @@ def test_a_function_gets_each_change_once_and_in_order() -> None:
 def test_what_it_writes_and_its_cursor_are_committed_together() -> None:
     fails = {"2": 2, "4": 1}
 
-    @on_change(Note, name="copies", attempts=5)
-    def copy(change: Any) -> None:
-        Team.objects.create(name=change.new["title"])
+    @on_change(Note, name="copies")
+    def fail_sometimes(change: Any) -> None:
+        copy(change)
         title = change.new["title"]
         if fails.get(title, 0) > 0:
             fails[title] -= 1
@@ -55,7 +84,404 @@ def test_what_it_writes_and_its_cursor_are_committed_together() -> None:
     with running():
         begun("copies")
         write(*map(str, range(6)))
-        until(lambda: row("copies").handled == 6)
+        handled("copies", 6)
     assert copied() == [str(n) for n in range(6)]
     assert row("copies").failures == 3
     assert (row("copies").attempts, row("copies").last_error) == (0, "")
+
+
+def test_an_asynchronous_function_writes_in_the_same_transaction() -> None:
+    fails = ["1"]
+
+    @on_change(Note, name="async")
+    async def fail_once(change: Any) -> None:
+        await Team.objects.acreate(name=change.new["title"])
+        if change.new["title"] in fails:
+            fails.clear()
+            raise ValueError("not now")
+
+    with running():
+        begun("async")
+        write("0", "1", "2")
+        handled("async", 3)
+    assert copied() == ["0", "1", "2"]
+
+
+def test_a_batch_is_a_list_in_one_transaction() -> None:
+    got: list[list[Any]] = []
+    on_change(Note, name="batches", batch=10, start="beginning")(got.append)
+    write(*map(str, range(25)))
+    until(lambda: WalEntry.objects.filter(seq=25).exists())
+    with running():
+        until(lambda: Handler.objects.filter(pk="batches", handled=25))
+    assert [len(changes) for changes in got] == [10, 10, 5]
+
+
+def test_events_columns_and_a_filter_choose() -> None:
+    got: list[Any] = []
+    on_change(
+        Note, name="chosen", events=["UPDATE"], columns=["score"], filter="is_public=eq.true"
+    )(got.append)
+    with running():
+        begun("chosen")
+        write("a", is_public=True)
+        write("b")
+        Note.objects.update(title=F("title"))
+        Note.objects.update(score=1)
+        Note.objects.filter(title="b").update(is_public=True, score=2)
+        until(lambda: row("chosen").seq == 7)
+    assert [(change.new["title"], change.new["score"]) for change in got] == [("a", 1), ("b", 2)]
+
+
+def test_a_new_handler_begins_at_the_head_unless_told_otherwise() -> None:
+    late: list[Any] = []
+    early: list[Any] = []
+    on_change(Note, name="late")(late.append)
+    on_change(Note, name="early", start="beginning")(early.append)
+    write("before")
+    while sequencer.number(connection):
+        pass
+    with running():
+        begun("late", "early")
+        write("after")
+        handled("late", 1)
+        handled("early", 2)
+    assert [change.new["title"] for change in late] == ["after"]
+    assert [change.new["title"] for change in early] == ["before", "after"]
+
+
+# --- failures -------------------------------------------------------------------------------------
+
+
+def test_a_poisoned_change_stops_its_handler_and_no_other() -> None:
+    @on_change(Note, name="poisoned", attempts=3)
+    def fail(change: Any) -> None:
+        copy(change)
+        if change.new["title"] == "bad":
+            raise ValueError("poison")
+
+    others: list[Any] = []
+    on_change(Note, name="other")(others.append)
+    with running():
+        begun("poisoned", "other")
+        write("good", "bad", "later")
+        handled("other", 3)
+        stopped = stands("poisoned")
+    assert (stopped.stopped, stopped.attempts, stopped.failed_seq) == ("failed", 3, 2)
+    assert stopped.last_error == "ValueError: poison"
+    assert copied() == ["good"]
+
+
+def test_a_stopped_handler_is_resumed_or_skips_the_change() -> None:
+    heal = threading.Event()
+
+    @on_change(Note, name="poisoned", attempts=2)
+    def fail(change: Any) -> None:
+        if change.new["title"] == "bad" and not heal.is_set():
+            raise ValueError("poison")
+        copy(change)
+
+    with running():
+        begun("poisoned")
+        write("a", "bad", "b", "bad", "c")
+        stands("poisoned")
+        assert "leaves change 2 out" in operations.skip("default", "poisoned")
+        until(lambda: row("poisoned").failed_seq == 4 and row("poisoned").stopped)
+        heal.set()
+        assert "goes on after 3" in operations.resume("default", "poisoned")
+        handled("poisoned", 4)
+    assert copied() == ["a", "b", "bad", "c"]
+
+
+def test_a_dead_letter_keeps_the_change_and_the_handler_goes_on() -> None:
+    @on_change(Note, name="letters", on_failure="dead_letter", attempts=2, batch=10)
+    def fail(changes: list[Any]) -> None:
+        for change in changes:
+            copy(change)
+            if change.new["title"].startswith("bad"):
+                raise ValueError("poison")
+
+    with running():
+        begun("letters")
+        with transaction.atomic():
+            write("a", "bad1", "b", "bad2", "c")
+        until(lambda: row("letters").seq >= 5)
+    assert copied() == ["a", "b", "c"]
+    letters = DeadLetter.objects.order_by("seq")
+    assert [letter.change["new"]["title"] for letter in letters] == ["bad1", "bad2"]
+    assert [(letter.error, letter.attempts) for letter in letters] == [
+        ("ValueError: poison", 2),
+        ("ValueError: poison", 2),
+    ]
+
+
+def test_a_function_that_hangs_is_given_up_and_commits_nothing() -> None:
+    let_go = threading.Event()
+    calls: list[str] = []
+
+    @on_change(Note, name="hangs", timeout=0.3, attempts=3)
+    def hang(change: Any) -> None:
+        calls.append(change.new["title"])
+        copy(change)
+        if len(calls) == 1:
+            let_go.wait(30)
+            copy(change)
+
+    with running():
+        begun("hangs")
+        write("a", "b")
+        handled("hangs", 2)
+        let_go.set()
+        write("c")
+        handled("hangs", 3)
+    assert copied() == ["a", "b", "c"]
+    assert calls == ["a", "a", "b", "c"]
+    assert row("hangs").failures == 1
+
+
+def test_an_asynchronous_function_that_hangs_is_cancelled() -> None:
+    calls: list[str] = []
+
+    @on_change(Note, name="hangs", timeout=0.2)
+    async def hang(change: Any) -> None:
+        calls.append(change.new["title"])
+        if len(calls) == 1:
+            await asyncio.sleep(30)
+
+    with running():
+        begun("hangs")
+        write("a")
+        handled("hangs", 1)
+    assert calls == ["a", "a"]
+    assert row("hangs").failures == 1
+
+
+def test_an_error_after_the_commit_is_no_failure() -> None:
+    @on_change(Note, name="commits")
+    def later(change: Any) -> None:
+        copy(change)
+        transaction.on_commit(_raise)
+
+    with running():
+        begun("commits")
+        write("a", "b")
+        handled("commits", 2)
+    assert copied() == ["a", "b"]
+    assert row("commits").failures == 0
+
+
+def _raise() -> None:
+    raise ValueError("after the commit")
+
+
+def test_a_handler_that_writes_to_its_own_table_is_told_of_the_loop() -> None:
+    @on_change(Note, name="loops", events=["UPDATE"])
+    def bump(change: Any) -> None:
+        Note.objects.filter(pk=change.pk).update(score=F("score") + 1)
+
+    with running():
+        begun("loops")
+        write("a", score=0)
+        Note.objects.update(score=1)
+        stopped = stands("loops")
+    assert stopped.stopped == "loop"
+    assert "a loop" in stopped.last_error
+    assert 15 < Note.objects.get().score < 30
+
+
+def test_a_handler_that_marks_its_rows_is_no_loop() -> None:
+    @on_change(Note, name="marks", filter="score=is.null")
+    def mark(change: Any) -> None:
+        Note.objects.filter(pk=change.pk).update(score=1)
+
+    with running():
+        begun("marks")
+        write(*map(str, range(30)))
+        until(lambda: row("marks").seq == 60)
+    assert not row("marks").stopped
+    assert WalEntry.objects.filter(actor="handler:marks").count() == 30
+
+
+# --- who runs it ----------------------------------------------------------------------------------
+
+
+def test_of_two_runners_one_runs_a_handler_and_the_other_takes_over() -> None:
+    on_change(Note, name="copies")(copy)
+    with running() as first:
+        begun("copies")
+        with running() as second:
+            write("a")
+            handled("copies", 1)
+            assert row("copies").owner == first.id
+            first.stop(10)
+            until(lambda: row("copies").owner == second.id)
+            write("b")
+            handled("copies", 2)
+    assert copied() == ["a", "b"]
+
+
+@on_postgresql  # On SQLite nobody else can write while the attempt runs.
+def test_an_attempt_of_a_runner_that_was_replaced_commits_nothing() -> None:
+    reached, go = threading.Event(), threading.Event()
+    calls: list[str] = []
+
+    @on_change(Note, name="copies")
+    def wait(change: Any) -> None:
+        calls.append(change.new["title"])
+        if len(calls) == 1:
+            reached.set()
+            go.wait(30)
+        copy(change)
+
+    with running(), running():
+        begun("copies")
+        write("a")
+        until(reached.is_set)
+        # As if the lease of a paused process had run out.
+        Handler.objects.update(owner="", term=F("term") + 1)
+        until(lambda: len(calls) == 2)
+        go.set()
+        handled("copies", 1)
+    assert copied() == ["a"]
+
+
+def test_two_handlers_of_one_function_have_cursors_of_their_own() -> None:
+    for name in ("one", "two"):
+        on_change(Note, name=name)(copy)
+    with running():
+        begun("one", "two")
+        write("a")
+        handled("one", 1)
+        handled("two", 1)
+    assert copied() == ["a", "a"]
+
+
+def test_definitions_of_a_source_may_change_while_it_runs() -> None:
+    got: list[str] = []
+    definitions: list[HandlerDefinition] = []
+    registry.add_source(lambda: list(definitions))
+
+    def collect(changes: Any) -> None:
+        got.extend(change.new["title"] for change in changes)
+
+    def define(filter_: str) -> HandlerDefinition:
+        return HandlerDefinition(name="rows", models=(Note,), call=collect, filter=filter_)
+
+    with running():
+        definitions.append(define("title=like.a%"))
+        begun("rows")
+        write("a1", "b1")
+        handled("rows", 1)
+        until(lambda: row("rows").seq == 2)
+        definitions[:] = [define("title=like.b%")]
+        write_until(lambda: "b2" in got, "b2")
+        definitions.clear()
+        until(lambda: not row("rows").owner)
+    assert got[0] == "a1"
+
+
+def write_until(condition: Callable[[], Any], title: str) -> None:
+    def written() -> Any:
+        write(title)
+        return condition()
+
+    until(written)
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+def test_a_paused_handler_does_nothing_until_it_is_resumed() -> None:
+    on_change(Note, name="copies")(copy)
+    with running():
+        begun("copies")
+        write("a")
+        handled("copies", 1)
+        operations.pause("default", "copies")
+        until(lambda: not row("copies").owner)
+        write("b")
+        other: list[Any] = []
+        on_change(Note, name="other", start="beginning")(other.append)
+        until(lambda: len(other) == 2)
+        assert copied() == ["a"]
+        operations.resume("default", "copies")
+        handled("copies", 2)
+    assert copied() == ["a", "b"]
+
+
+def test_a_replay_gives_the_same_changes_with_the_same_delivery_ids() -> None:
+    got: list[Any] = []
+    on_change(Note, name="notes")(got.append)
+    with running():
+        begun("notes")
+        write("a", "b", "c")
+        handled("notes", 3)
+        operations.replay("default", "notes", 2)
+        handled("notes", 5)
+    assert [change.new["title"] for change in got] == ["a", "b", "c", "b", "c"]
+    assert [c.delivery_id for c in got[1:3]] == [c.delivery_id for c in got[3:]]
+
+
+def test_what_cannot_be_done_is_said_in_a_line() -> None:
+    on_change(Note, name="notes")(copy)
+    with pytest.raises(CannotDo, match="Did you mean 'notes'"):
+        operations.pause("default", "note")
+    with pytest.raises(CannotDo, match="7 is not in it"):
+        operations.replay("default", "notes", 7)
+    with pytest.raises(CannotDo, match="stands at no change"):
+        operations.skip("default", "notes")
+
+
+# --- the log --------------------------------------------------------------------------------------
+
+
+def test_changes_that_are_gone_stop_the_handler_and_resuming_leaves_them_out() -> None:
+    on_change(Note, name="copies", start="beginning")(copy)
+    write("a", "b", "c")
+    while sequencer.number(connection):
+        pass
+    with running():
+        begun("copies")
+        handled("copies", 3)
+    cursors_at = Handler.objects.filter(pk="copies")
+    cursors_at.update(seq=0)
+    Team.objects.all().delete()
+    while sequencer.number(connection):
+        pass
+    WalEntry.objects.filter(seq__lte=2).delete()
+    with running():
+        assert stands("copies").stopped == "lost"
+        assert copied() == []
+        assert "2 changes that are not kept" in operations.resume("default", "copies")
+        until(lambda: copied() == ["c"])
+
+
+def test_a_log_that_began_anew_stops_the_handler_until_it_is_resumed() -> None:
+    on_change(Note, name="copies")(copy)
+    with running():
+        begun("copies")
+        write("a")
+        handled("copies", 1)
+        begin_epoch(connection)
+        write("b")
+        assert stands("copies").stopped == "epoch"
+        assert copied() == ["a"]
+        operations.resume("default", "copies")
+        handled("copies", 2)
+    assert copied() == ["a", "b"]
+
+
+def test_skipped_changes_are_forgotten_when_they_are_passed() -> None:
+    on_change(Note, name="copies")(copy)
+    operations.pause("default", "copies")
+    write("a", "b")
+    while sequencer.number(connection):
+        pass
+    operations.skip("default", "copies")
+    operations.resume("default", "copies")
+    assert HandlerDone.objects.count() == 1
+    with running():
+        handled("copies", 1)
+        until(lambda: not HandlerDone.objects.exists())
+    assert copied() == ["b"]
+    assert cursors.rows("default")["copies"].handled == 1
