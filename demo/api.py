@@ -6,9 +6,12 @@ do. Columns are named as in the stream.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.contrib.auth import get_user_model
+from django.db import transaction
 from django.db.models import Max, QuerySet
 from rest_framework import mixins, pagination, permissions, serializers, viewsets
 from rest_framework.decorators import action
@@ -16,6 +19,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import DefaultRouter
 
+import realtime
 from auth_rls.rest import (
     PolicyFilterBackend,
     PolicyModelSerializer,
@@ -27,6 +31,14 @@ from auth_rls.rest import (
 from demo.models import STEP, Membership, Message, Task, Team
 
 NOT_A_MEMBER = "Only members of the team can take the task."
+
+
+@contextmanager
+def with_receipt() -> Iterator[None]:
+    """A transaction that the page which wrote it knows again, by the header of the answer."""
+    with transaction.atomic():
+        yield
+        realtime.receipt()
 
 
 class Pages(pagination.LimitOffsetPagination):
@@ -99,7 +111,16 @@ class Tasks(viewsets.ModelViewSet, Guarded):
         status = serializer.validated_data.get("status", Task.Status.TODO)
         last = Task.objects.filter(status=status).aggregate(last=Max("position"))["last"]
         position = STEP if last is None else last + STEP
-        serializer.save(owner=self.request.user, position=position)
+        with with_receipt():
+            serializer.save(owner=self.request.user, position=position)
+
+    def perform_update(self, serializer: Any) -> None:
+        with with_receipt():
+            serializer.save()
+
+    def perform_destroy(self, instance: Task) -> None:
+        with with_receipt():
+            instance.delete()
 
     @action(detail=True, methods=["post"], serializer_class=MoveSerializer)
     def move(self, request: Request, pk: str) -> Response:
@@ -114,7 +135,8 @@ class Tasks(viewsets.ModelViewSet, Guarded):
         positions = dict(column.for_subject(request).values_list("pk", "position"))
         task.status = place["status"]
         task.position = _between(positions, place.get("after"), place.get("before"))
-        task.save(update_fields=["status", "position", "updated_at"])
+        with with_receipt():
+            task.save(update_fields=["status", "position", "updated_at"])
         return Response(TaskSerializer(task, context=self.get_serializer_context()).data)
 
 

@@ -53,6 +53,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "auth_rls.middleware.SubjectMiddleware",
     "realtime.middleware.ActorMiddleware",
+    "realtime.middleware.ReceiptMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]

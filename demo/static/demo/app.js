@@ -23,10 +23,6 @@ const strip = new Strip(document.querySelector(".strip"));
 const rows = new BoardRows(client, embedded("board-data"), (change) => strip.add(change));
 const layout = document.querySelector(".layout");
 const announcer = document.getElementById("announce");
-// Ids of tasks that this page has just changed, and until when a change of one that the stream brings
-// counts as this page's own, which is not announced.
-const own = new Map();
-const OWN_FOR_MS = 3000;
 const RETRY_MS = 2000;
 
 function toast(text) {
@@ -37,10 +33,10 @@ function toast(text) {
   setTimeout(() => element.remove(), 5000);
 }
 
-/** Sends a request; when the server refuses it, says so. What it changes comes by the stream. */
-async function attempt(method, url, body) {
+/** Waits for a request; when the server refuses it, says so. */
+async function attempt(request) {
   try {
-    await send(method, url, body);
+    await request;
     return true;
   } catch (error) {
     if (error.status === 401) location.reload();
@@ -49,27 +45,25 @@ async function attempt(method, url, body) {
   }
 }
 
-const isOwn = (id) => own.get(id) > Date.now();
+// A task that changes or goes does so at once, and comes back when the server refuses. What is new
+// comes by the stream.
 const taskUrl = (id) => `${urls.tasks}${id}/`;
 const actions = {
   add: (title, teamId, isPublic) =>
-    attempt("POST", urls.tasks, { title, team_id: teamId, is_public: isPublic }),
-  edit: (id, values) => {
-    own.set(id, Date.now() + OWN_FOR_MS);
-    return attempt("PATCH", taskUrl(id), values);
-  },
-  remove: (id) => attempt("DELETE", taskUrl(id)),
+    attempt(send("POST", urls.tasks, { title, team_id: teamId, is_public: isPublic })),
+  edit: (id, values) =>
+    attempt(rows.tasks.update(id, values, () => send("PATCH", taskUrl(id), values)).taken),
+  remove: (id) => attempt(rows.tasks.delete(id, () => send("DELETE", taskUrl(id))).taken),
   move: (id, status, after, before) => {
-    own.set(id, Date.now() + OWN_FOR_MS);
+    // The server says the exact one.
     const position =
       after && before ? (after.position + before.position) / 2
       : after ? after.position + 1
       : before ? before.position - 1
       : 0;
     const body = { status, after: after?.id ?? null, before: before?.id ?? null };
-    const done = attempt("POST", `${taskUrl(id)}move/`, body);
-    rows.move(id, { status, position }, done);
-    return done;
+    const move = () => send("POST", `${taskUrl(id)}move/`, body);
+    return attempt(rows.tasks.update(id, { status, position }, move).taken);
   },
 };
 
@@ -99,7 +93,7 @@ async function readNames() {
 
 const board = new Board(document.querySelector(".board"), rows, actions);
 const chat = new Chat(document.querySelector(".chat"), rows, (body, teamId) =>
-  attempt("POST", urls.messages, { body, team_id: teamId }),
+  attempt(send("POST", urls.messages, { body, team_id: teamId })),
 );
 chat.scrollDown();
 // The drawer of frames takes room from the chat.
@@ -137,10 +131,8 @@ function describe({ before, after }) {
 }
 
 /** A task came, changed or went: what others did is marked and announced. */
-function changed({ key, before, after }) {
-  const isNews = !isOwn(key);
-  own.delete(key);
-  if (!isNews) return;
+function changed({ key, before, after, own }) {
+  if (own) return;
   if (after) board.highlight(key);
   announcer.textContent = describe({ before, after });
 }

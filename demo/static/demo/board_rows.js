@@ -1,18 +1,16 @@
 /**
- * What the page shows, and nothing on the screen: a collection of each table, the people behind the
- * ids in their rows, and the moves that this page has made and the stream has not confirmed yet.
+ * What the page shows, and nothing on the screen: a collection of each table, and the people behind
+ * the ids in their rows.
  */
 
 export const TABLES = ["demo_team", "demo_membership", "demo_task", "demo_message"];
 
 const WORST_FIRST = ["errored", "closed", "joining", "catching up", "live"];
-const CONFIRMED_WITHIN_MS = 3000;
 
 export class BoardRows {
   me;
   people = new Map();
   #collections;
-  #moves = new Map();
   #listeners = new Set();
 
   /**
@@ -26,13 +24,13 @@ export class BoardRows {
       TABLES.map((table) => [table, client.collection(table, { initial: board[table], onChange })]),
     );
     for (const [table, collection] of this.#collections) {
-      collection.subscribe((batch) => this.#heard(table, batch));
+      collection.subscribe((batch) => this.#tell({ ...batch, table }));
     }
   }
 
   /**
    * @param {(batch?: {table: string, changes: object[], snapshot: boolean}) => void} listener Called
-   *   after each batch of a table's collection; without one when people or own moves are others.
+   *   after each batch of a table's collection; without one when people are others.
    */
   onChange(listener) {
     this.#listeners.add(listener);
@@ -48,12 +46,16 @@ export class BoardRows {
 
   /** @returns {object[]} The rows of a table. */
   all(table) {
-    return Array.from(this.#collections.get(table), (row) => this.#moved(table, row));
+    return [...this.#collections.get(table)];
   }
 
   get(table, id) {
-    const row = this.#collections.get(table).get(id);
-    return row && this.#moved(table, row);
+    return this.#collections.get(table).get(id);
+  }
+
+  /** @returns {import("../realtime/client.js").Collection} The tasks, to be written to. */
+  get tasks() {
+    return this.#collections.get("demo_task");
   }
 
   /** @returns {Map<number, string>} The user's teams by id, with the role in each. */
@@ -66,39 +68,6 @@ export class BoardRows {
   setPeople(board) {
     this.#setPeople(board);
     this.#tell();
-  }
-
-  /**
-   * Shows a task where its user has put it until the stream says where it is.
-   *
-   * @param {number} id
-   * @param {object} values
-   * @param {Promise<boolean>} done Whether the server has taken it.
-   */
-  async move(id, values, done) {
-    this.#moves.set(id, values);
-    this.#tell();
-    const forget = () => {
-      if (this.#moves.get(id) !== values) return;
-      this.#moves.delete(id);
-      this.#tell();
-    };
-    // Taken, its change is on its way; where nothing has changed, none comes.
-    if (!(await done)) forget();
-    else if (this.state.status === "live") setTimeout(forget, CONFIRMED_WITHIN_MS);
-  }
-
-  #moved(table, row) {
-    const values = table === "demo_task" ? this.#moves.get(row.id) : undefined;
-    return values ? { ...row, ...values } : row;
-  }
-
-  #heard(table, batch) {
-    if (table === "demo_task") {
-      if (batch.snapshot) this.#moves.clear();
-      for (const { key } of batch.changes) this.#moves.delete(key);
-    }
-    this.#tell({ ...batch, table });
   }
 
   #setPeople({ me, people }) {

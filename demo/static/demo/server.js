@@ -1,4 +1,4 @@
-/** Requests over HTTP: JSON in, JSON out, with Django's CSRF token. */
+/** Requests over HTTP: JSON, with Django's CSRF token. */
 
 /** The errors in REST framework's reply to a refused request, as one text. */
 function reason(body, status) {
@@ -29,18 +29,23 @@ async function answer(request) {
   } catch {
     throw new Refused(0, "The server cannot be reached.");
   }
+  if (response.ok) return response;
   const isJson = response.headers.get("content-type")?.startsWith("application/json");
-  const body = isJson ? await response.json() : {};
-  if (response.ok) return body;
-  throw new Refused(response.status, reason(body, response.status));
+  throw new Refused(response.status, reason(isJson ? await response.json() : {}, response.status));
 }
 
-/** @throws {Refused} */
-export function read(url) {
-  return answer(fetch(url, { headers: { accept: "application/json" } }));
+/**
+ * @returns {Promise<any>} The JSON of the answer.
+ * @throws {Refused}
+ */
+export async function read(url) {
+  return (await answer(fetch(url, { headers: { accept: "application/json" } }))).json();
 }
 
-/** @throws {Refused} */
+/**
+ * @returns {Promise<Response>} Its header has the receipt of what was written.
+ * @throws {Refused}
+ */
 export function send(method, url, body = {}) {
   const headers = { accept: "application/json", "content-type": "application/json", "x-csrftoken": csrfToken() };
   return answer(fetch(url, { method, headers, body: JSON.stringify(body) }));

@@ -44,6 +44,10 @@ function listed(text) {
   return text.split(",").map((one) => one.trim()).filter(Boolean);
 }
 
+function forgetOldest(receipts) {
+  while (receipts.size > MOST_REMEMBERED) receipts.delete(receipts.values().next().value);
+}
+
 /** Transactions that a stream has shown, and those who wait for one. */
 export class Receipts {
   #noted = new Set();
@@ -53,6 +57,7 @@ export class Receipts {
   /** A change of this transaction came, and is not shown yet. */
   note(tx) {
     this.#noted.add(tx);
+    forgetOldest(this.#noted);
   }
 
   /** A snapshot begins, which has all that is committed: what is waited for is shown with it. */
@@ -74,7 +79,7 @@ export class Receipts {
       if ((isSnapshot && one.isCovered) || one.receipts.some((tx) => this.#noted.has(tx))) one.end(true);
     }
     this.#noted.clear();
-    while (this.#shown.size > MOST_REMEMBERED) this.#shown.delete(this.#shown.values().next().value);
+    forgetOldest(this.#shown);
   }
 
   /**
