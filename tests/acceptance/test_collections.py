@@ -5,6 +5,7 @@ What they do on a server that the test plays is in `client_js/collection_behavio
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from random import Random
@@ -13,7 +14,9 @@ from typing import Any
 import pytest
 
 from tests.acceptance.support import node_client
+from tests.acceptance.support.demo_server import DemoServer
 from tests.acceptance.support.kept_collections import Kept, kept_collections
+from tests.acceptance.support.line_program import LineProgram
 from tests.acceptance.support.worlds import World
 from tests.support.at_hand import without
 from tests.support.tokens import token
@@ -39,6 +42,30 @@ def test_rows_js_and_the_types_do_what_their_documentation_says() -> None:
         check=False,
     )
     assert run.returncode == 0, f"node --test failed\n{run.stdout}\n{run.stderr}"
+
+
+async def test_pages_of_both_know_their_own_writes_by_the_receipts_of_a_real_server(
+    demo: DemoServer,
+) -> None:
+    asked = "from demo.models import Membership as M; m = M.objects.get(user__username='ben');"
+    ben, team = demo.manage(
+        "shell", "-v", "0", "-c", f"{asked} print(m.user_id, m.team_id)"
+    ).split()
+    told = {"url": demo.url, "key": token(ben), "token": token(ben), "team": int(team)}
+    writes = await LineProgram.start(
+        "node", "writes.mjs", json.dumps(told), cwd=node_client.FOLDER, stderr=None
+    )
+    await writes.first(lambda: len(writes.lines) == 2)
+    await writes.close()
+    for line, by in zip(writes.lines, ("client", "supabase"), strict=True):
+        assert line == {
+            "by": by,
+            "confirmed": [True, True, True],
+            "receipts": 3,
+            "refused": 404,
+            # The first with the key that stands in, and with its own.
+            "titles": [f"{by} 1", f"no {by} 1", f"{by} 1", f"{by} 2", f"no {by} 2"],
+        }
 
 
 class Life:

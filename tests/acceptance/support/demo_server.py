@@ -13,6 +13,7 @@ from tests.acceptance.support.devtools import wait_for
 from tests.acceptance.support.server import PATIENCE, ROOT
 from tests.support.ports import free_port
 from tests.support.python import Python, run
+from tests.support.tokens import SECRET_KEY
 
 
 class DemoServer:
@@ -25,6 +26,7 @@ class DemoServer:
             "DJANGO_SETTINGS_MODULE": "tests.settings_demo",
             "DJANGO_DEBUG": "1",
             "SQLITE_PATH": str(database),
+            "ROWCAST_JWT_KEY": SECRET_KEY,
         }
         self._process: Python | None = None
         self.port = free_port()
