@@ -63,8 +63,7 @@ async def test_pages_of_both_know_their_own_writes_by_the_receipts_of_a_real_ser
             "confirmed": [True, True, True],
             "receipts": 3,
             "refused": 404,
-            # The first with the key that stands in, and with its own.
-            "titles": [f"{by} 1", f"no {by} 1", f"{by} 1", f"{by} 2", f"no {by} 2"],
+            "shown": [f"{by} 1", f"{by} 2", ""],
         }
 
 

@@ -1,7 +1,7 @@
 /**
  * Writes a task by a collection of client.js, and by one of rows.js over supabase-js, on a real server:
  * `node writes.mjs '<options>'` with `url` (http), `key`, `token`, `team`. A line of JSON for each of
- * the two says what became of its writes, and every title that its task was shown with.
+ * the two says what became of its writes, and the titles of its tasks after each batch that changed them.
  */
 
 import { createClient } from "@supabase/supabase-js";
@@ -28,12 +28,10 @@ const live = (tasks) =>
 
 async function written(by, tasks) {
   await live(tasks);
-  const titles = [];
-  tasks.subscribe(({ changes }) => {
-    for (const { before, after } of changes) {
-      const title = (after ?? before).title;
-      if (title.startsWith(by)) titles.push(after ? title : `no ${title}`);
-    }
+  const shown = [];
+  tasks.subscribe(() => {
+    const titles = tasks.rows.map(({ title }) => title).filter((title) => title.startsWith(by)).join();
+    if (titles !== shown.at(-1)) shown.push(titles);
   });
   const insert = tasks.insert({ title: `${by} 1`, team_id: team });
   const confirmed = [await insert.confirmed];
@@ -43,7 +41,7 @@ async function written(by, tasks) {
   confirmed.push(await gone.confirmed);
   const refused = await tasks.update(insert.key, { title: "nothing" }).confirmed.catch(({ status }) => status);
   const receipts = new Set([insert, update, gone].flatMap((write) => write.receipts));
-  console.log(JSON.stringify({ by, confirmed, receipts: receipts.size, refused, titles }));
+  console.log(JSON.stringify({ by, confirmed, receipts: receipts.size, refused, shown }));
 }
 
 await written("client", client.collection("demo_task", options));
