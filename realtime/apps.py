@@ -28,15 +28,17 @@ class RealtimeConfig(AppConfig):
         from auth_rls.policy import reach
         from auth_rls.subjects.disconnect import disconnected
         from realtime import checks, redaction  # noqa: F401  (checks register themselves)
-        from realtime.models import Message, RandomId
+        from realtime.models import Message, RandomId, Webhook
         from realtime.ops import static_files
         from realtime.process import worker_server
         from realtime.row_history import keeping
         from realtime.subscriptions import explain_door
         from realtime.wal import actor_capture, fixtures, published, triggers
         from realtime.wal.vendor import vendor_of
+        from realtime.webhooks import rules
 
         RandomId.sql_on = lambda connection: vendor_of(connection).random_uuid
+        Webhook.problems = staticmethod(rules.problems_of)
 
         # DELETE is not captured: a message that is deleted later has been sent already.
         published.follow(Message, ops=["INSERT"])

@@ -35,15 +35,20 @@ from realtime.socket.origin import OriginRule
 from realtime.wal import published, triggers
 from realtime.wal.obstacles import ABSENT, deciding_elsewhere
 from realtime.wal.vendor import supported, supports, vendor_of
+from realtime.webhooks.destination import read_allowed
 
 
 @register()
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
-    """E005 REALTIME holds an unknown key, a wrong value, or an origin that could never match."""
+    """E005 REALTIME holds an unknown key, a wrong value, an origin that could never match, or a
+    WEBHOOK_ALLOW that names no host and no network."""
     try:
         OriginRule.from_settings(conf.current().ALLOWED_ORIGINS)
+        read_allowed(conf.current().WEBHOOK_ALLOW)
     except ImproperlyConfigured as error:
         return [Error(str(error), id="realtime.E005")]
+    except ValueError as error:
+        return [Error(f"REALTIME['WEBHOOK_ALLOW']: {error}", id="realtime.E005")]
     return []
 
 

@@ -33,6 +33,7 @@ class Settings:
     API_KEYS: Mapping[str, str] = field(default_factory=dict)
     ALLOWED_ORIGINS: tuple[str, ...] | None = None
     PRIVATE_ONLY: bool = False
+    WEBHOOK_ALLOW: tuple[str, ...] = ()
     LIMITS: Limits = field(default_factory=Limits)
 
     @property
@@ -117,6 +118,14 @@ def build(given: Any) -> Settings:
     )
     if origins is not None:
         values["ALLOWED_ORIGINS"] = tuple(origins)
+    allow = values.get("WEBHOOK_ALLOW")
+    need(
+        "WEBHOOK_ALLOW",
+        isinstance(allow, (list, tuple)) and all(map(_is_text, allow)),
+        "a list of hosts and networks such as 'hooks.internal' or '10.0.0.0/8'",
+    )
+    if allow is not None:
+        values["WEBHOOK_ALLOW"] = tuple(allow)
     if "LIMITS" in values:
         values["LIMITS"] = _limits(values["LIMITS"])
     return Settings(**values)

@@ -1,4 +1,5 @@
-"""The log, the processes and the topics in the admin, read-only, and the changes of objects."""
+"""The log, the processes and the topics in the admin, read-only, the changes of objects, and
+webhooks."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from __future__ import annotations
 from realtime.admin import log as log
 from realtime.admin import processes as processes
 from realtime.admin import topics as topics
+from realtime.admin import webhooks as webhooks
 from realtime.admin.changes import ChangesMixin
 
 __all__ = ["ChangesMixin"]

@@ -36,6 +36,8 @@ def connect(sender: Any) -> None:
         own.WalEntry,
         own.WalNumber,
         own.WalRelation,
+        own.Webhook,
+        own.WebhookDelivery,
     ):
         for signal, receiver in ((pre_save, _put_aside), (post_save, _remove)):
             signal.connect(receiver, sender=model, dispatch_uid="realtime.wal.fixtures")
