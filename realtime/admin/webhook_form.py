@@ -8,7 +8,7 @@ from typing import Any
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
-from realtime.models import Webhook
+from realtime.models import Webhook, every_webhook_event
 from realtime.wal import published
 from realtime.webhooks.rules import table_named
 
@@ -38,7 +38,8 @@ class WebhookForm(forms.ModelForm):
     events = forms.MultipleChoiceField(
         label=_("Events"),
         widget=forms.CheckboxSelectMultiple,
-        choices=Webhook.Event.choices,
+        choices=[(event, event) for event in Webhook.Event.values],
+        initial=every_webhook_event,
         help_text=_("TRUNCATE is a table that was emptied at once; no row comes with it."),
     )
     columns = NamesField(
