@@ -50,6 +50,7 @@ from realtime.topics.presence.writer import PresenceWriter
 from realtime.util import full_collections
 from realtime.util.counters import Counters
 from realtime.util.database_threads import DATABASE_ERRORS, in_database_thread
+from realtime.webhooks.sending import Sending
 
 logger = logging.getLogger("realtime.hub")
 
@@ -126,6 +127,7 @@ class Hub:
         self._tailer: Tailer | None = None
         self._thread: threading.Thread | None = None
         self._handlers: Runner | None = None
+        self._webhooks: Sending | None = None
         self.presence = PresenceWriter(
             self._alias,
             self.id,
@@ -226,6 +228,8 @@ class Hub:
                 if handlers.are_known():
                     self._handlers = Runner(self._alias, self._settings.POLL_INTERVAL)
                     self._handlers.start()
+                self._webhooks = Sending(self._alias)
+                self._webhooks.start()
                 self._start_tailer()
             elif not self._shares:
                 # The tailer runs elsewhere, and nothing that it publishes comes here.
@@ -301,6 +305,8 @@ class Hub:
                 await self.bus.publish(PresenceEnded(self.id))
         if self._handlers is not None:
             await asyncio.to_thread(self._handlers.stop, _HANDLERS_SECONDS)
+        if self._webhooks is not None:
+            await asyncio.to_thread(self._webhooks.stop, _HANDLERS_SECONDS)
         if self._tailer is not None and self._thread is not None:
             self._tailer.stop()
             await asyncio.to_thread(self._thread.join, _STOP_SECONDS)

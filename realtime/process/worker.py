@@ -1,5 +1,5 @@
-"""`manage.py runworker realtime`: heavy reading, pruning and handlers, away from the processes with
-sockets.
+"""`manage.py runworker realtime`: heavy reading, pruning, handlers and webhooks, away from the
+processes with sockets.
 
 The command starts the consumer (see `worker_server`). From then on this process has a row, by which
 servers find it, and a mailbox of its own, so that a request reaches exactly one worker on any
@@ -35,6 +35,7 @@ from realtime.util.database_threads import (
     finish_in_database_thread,
     in_database_thread,
 )
+from realtime.webhooks.sending import Sending
 
 logger = logging.getLogger("realtime.worker")
 
@@ -75,6 +76,8 @@ class RealtimeWorker(AsyncConsumer):
         if handlers.are_known():
             runner = Runner(settings.DATABASE, settings.POLL_INTERVAL)
             runner.start()
+        webhooks = Sending(settings.DATABASE)
+        webhooks.start()
         registration = Registration(self._alias, self.id, Process.Kind.WORKER)
         keeper = asyncio.create_task(
             keep_row(registration, self._report, timing=self._timing), name="rowcast-row"
@@ -91,6 +94,7 @@ class RealtimeWorker(AsyncConsumer):
                 task.cancel()
             if runner is not None:
                 await finish_in_database_thread(partial(runner.stop, _HANDLERS_SECONDS))
+            await finish_in_database_thread(partial(webhooks.stop, _HANDLERS_SECONDS))
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._mailbox.close()
             logger.info("worker %s has ended", self.id, extra={"action": "worker_ended"})

@@ -34,7 +34,7 @@ logger = logging.getLogger("realtime.webhooks")
 AT_ONCE = 16
 """Requests under way in one process."""
 
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS = 1.0
 # A webhook gives way to others that wait after so long.
 _SLICE_SECONDS = 10.0
 _PRUNE_SECONDS = 600.0

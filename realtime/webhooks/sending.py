@@ -19,6 +19,7 @@ class Sending:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._thread: threading.Thread | None = None
+        self._sender: Sender | None = None
         self._stopped = False
         self._lock = threading.Lock()
 
@@ -40,8 +41,12 @@ class Sending:
             self._thread.join(seconds)
 
     def _main(self) -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            asyncio.run(self._run())
+        _running.add(self)
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                asyncio.run(self._run())
+        finally:
+            _running.discard(self)
 
     async def _run(self) -> None:
         with self._lock:
@@ -49,4 +54,22 @@ class Sending:
                 return
             self._loop = asyncio.get_running_loop()
             self._task = asyncio.current_task()
-        await Sender(self._alias).run()
+            self._sender = Sender(self._alias)
+        await self._sender.run()
+
+    def wake(self) -> None:
+        """Look at once for what waits. From any thread."""
+        with self._lock:
+            if self._loop is not None and self._sender is not None:
+                with contextlib.suppress(RuntimeError):  # it has ended
+                    self._loop.call_soon_threadsafe(self._sender.wake)
+
+
+# Of this process.
+_running: set[Sending] = set()
+
+
+def wake() -> None:
+    """Have the senders of this process look at once. Others look now and then."""
+    for each in list(_running):
+        each.wake()

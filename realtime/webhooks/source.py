@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import connections
+from django.db import connections, transaction
 from django.db.models import CharField, Exists, OuterRef, Value
 from django.db.models.functions import Cast, Concat
 from django.db.models.signals import post_delete, post_save
@@ -23,6 +23,7 @@ from realtime.wal.head import find_head
 from realtime.webhooks import deliveries
 from realtime.webhooks.payload import body_of
 from realtime.webhooks.rules import BadWebhook, choice_of
+from realtime.webhooks.sending import wake
 
 logger = logging.getLogger("realtime.webhooks")
 
@@ -44,6 +45,7 @@ class Enqueue:
     def __call__(self, changes: Sequence[HandledChange]) -> None:
         alias = conf.current().DATABASE
         deliveries.add(alias, [self._delivery(change) for change in changes])
+        transaction.on_commit(wake, using=alias)
 
     def _delivery(self, change: HandledChange) -> WebhookDelivery:
         body = body_of(

@@ -22,6 +22,7 @@ from realtime.handling.overview import HandlerState, overview
 from realtime.handling.runner import Runner
 from realtime.process import heartbeat
 from realtime.util.database_threads import close_connections
+from realtime.webhooks.sending import Sending
 
 _STOP_SECONDS = 20.0
 _SHOWN = ("name", "state", "seq", "lag", "error")
@@ -113,10 +114,13 @@ class Command(BaseCommand):
             self.stdout.flush()
         tailing = asyncio.create_task(_tail(settings, runner)) if settings.embedded else None
         runner.start()
+        webhooks = Sending(settings.DATABASE)
+        webhooks.start()
         try:
             await stop.wait()
         finally:
             await asyncio.to_thread(runner.stop, _STOP_SECONDS)
+            await asyncio.to_thread(webhooks.stop, _STOP_SECONDS)
             if tailing is not None:
                 tailing.cancel()
                 await asyncio.gather(tailing, return_exceptions=True)
