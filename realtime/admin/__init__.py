@@ -4,6 +4,7 @@ webhooks."""
 from __future__ import annotations
 
 # Importing the modules registers their admins.
+from realtime.admin import histories as histories
 from realtime.admin import log as log
 from realtime.admin import processes as processes
 from realtime.admin import topics as topics

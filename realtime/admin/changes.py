@@ -114,7 +114,7 @@ class ChangesMixin:
         if one is None or one.seq != seq:
             raise Http404(_("There is no such change."))
         if txid is None:
-            raise Http404(_("The database does not tell transactions apart."))
+            raise Http404(_("The log does not name the transaction of this change."))
         told = _Told(request, self.admin_site)
         changes = [(each, None) for each in changes_of(one, txid, request.user, told.viewable)]
         context = {"lines": told.lines(changes), "own": False}

@@ -82,8 +82,7 @@ class RowHistory(Sequence[Change]):
         return self._cut_at
 
     def with_transactions(self) -> Iterator[tuple[Change, int | None]]:
-        """Each change with the database's number of its transaction, which is None where the
-        database has none, as SQLite."""
+        """Each change with the number that the log has for its transaction, if it has one."""
         for number, change in enumerate(self):
             yield change, self._transactions[number]
 
@@ -133,19 +132,30 @@ class RowHistory(Sequence[Change]):
 
     def _found(self) -> Iterator[tuple[Change, int | None]]:
         sight = self._sight
-        if sight.hides(self._pk):
+        here = sight.exists(self._pk)
+        if here and sight.hides(self._pk):
             return
         place = source(conf.current().DATABASE, sight.model)
         stop = 0 if self._most is None else max(place.head.seq - self._most, 0)
         # What is kept for the model itself is found by index.
         down_to = stop if stop > place.copied else 0
+        first = True
         for entry in walk(place, self._key, down_to):
-            if isinstance(entry, int) or not entry.event.seq:
+            if isinstance(entry, int):
                 continue
-            if (change := shown(entry, sight)) is not None:
+            if first and not here and moved(entry) and not sight.everything:
+                # Under the key that it has now the row may be hidden.
+                return
+            first = False
+            if entry.event.seq and (change := shown(entry, sight)) is not None:
                 yield change, entry.txid
         if down_to > place.lost_seq:
             self._cut_at = down_to
+
+
+def moved(newest: Entry) -> bool:
+    """Whether a row that has this newest entry, and is not there, has left for another key."""
+    return newest.event.op not in ("DELETE", "TRUNCATE")
 
 
 def shown(entry: Entry, sight: Sight) -> Change | None:

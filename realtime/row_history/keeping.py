@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.apps import AppConfig
-from django.db import DatabaseError, connections, transaction
+from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.signals import post_migrate
 
@@ -261,16 +261,3 @@ def connect(sender: AppConfig) -> None:
 def _after_migrations(using: str, **kwargs: Any) -> None:
     if using == conf.current().DATABASE and supports(connections[using]) and exists(using):
         note(using, exactly=True)
-
-
-def problems(alias: str) -> list[str]:
-    """What an operator should know: histories that are asked for and not kept."""
-    try:
-        kept = {(row.schema_name, row.table_name) for row in active(alias)}
-    except DatabaseError:
-        return []
-    return [
-        f"{one.table} is to have a history, and none is kept: run manage.py migrate."
-        for one in wanted()
-        if (one.schema, one.table) not in kept
-    ]

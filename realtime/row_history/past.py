@@ -8,7 +8,7 @@ between is among the changes, so no lock and no snapshot is needed.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, overload
 
@@ -25,7 +25,7 @@ from auth_rls.sql.inheritance import parent_links
 from auth_rls.sql.rows import loaded
 from realtime import conf
 from realtime.event_log.event import RowImage, row_of
-from realtime.row_history.changes import key_of
+from realtime.row_history.changes import key_of, moved
 from realtime.row_history.entries import Entry, Key, Source, source
 from realtime.row_history.errors import HistoryLost
 from realtime.row_history.position import Position, position
@@ -82,10 +82,19 @@ def _row_as_of(instance: models.Model, at: Any, subject: Any) -> Any:
     if sight.hides(instance.pk):
         return None
     present = _present(place, models.QuerySet(model, using=alias).filter(pk=instance.pk))
-    image = _image_then(place, then, key_of(instance, model), [*present.values()])
+    key = key_of(instance, model)
+    image = _image_then(place, then, key, [*present.values()])
     if image is None or not sight.image(image):
         return None
+    if not present and not sight.everything and _has_moved(place, key):
+        # Under the key that it has now the row may be hidden.
+        return None
     return _instance(model, then, image)
+
+
+def _has_moved(place: Source, key: Key) -> bool:
+    newest = next((entry for entry in walk(place, key) if isinstance(entry, Entry)), None)
+    return newest is not None and moved(newest)
 
 
 def _image_then(
@@ -124,23 +133,17 @@ def _rows_as_of(queryset: models.QuerySet[Any], at: Any, subject: Any) -> list[A
             f"{', '.join(unknown)} of {model._meta.label} was not captured ever since"
         )
     matches = matcher(predicate)
-    plain: models.QuerySet[Any] = models.QuerySet(model, using=alias)
     # By the predicate too, so that both kinds of rows are judged alike.
-    rows = _present(place, plain.filter(condition(predicate, model)))
+    rows = _present(place, sight.rows().filter(condition(predicate, model)))
     changed = _changed_since(place, then)
-    for key in changed.keys() & rows.keys():
-        del rows[key]
-    if not sight.everything:
-        visible = _keys(place, sight.rows())
-        hidden = _keys(place, plain) - visible
-        rows = {key: row for key, row in rows.items() if key in visible}
-        changed = {key: row for key, row in changed.items() if key not in hidden}
-    found = [row for row in rows.values() if sight.image(row)]
-    found += [
-        row
-        for row in changed.values()
+    found = [row for key, row in rows.items() if key not in changed.then and sight.image(row)]
+    returned = {
+        key: row
+        for key, row in changed.then.items()
         if row is not None and matches(row) is True and sight.image(row)
-    ]
+    }
+    hidden = changed.hidden(sight, returned)
+    found += [row for key, row in returned.items() if key not in hidden]
     made = [_instance(model, then, row) for row in found]
     return sorted(made, key=lambda instance: _order(instance.pk))
 
@@ -153,10 +156,51 @@ def _order(pk: Any) -> Any:
     return pk
 
 
-def _changed_since(place: Source, then: Position) -> dict[Key, RowImage | None]:
-    """The rows that have changed since, as they were; None for those that did not exist. Raises
-    HistoryLost."""
-    found: dict[Key, RowImage | None] = {}
+class _Changed:
+    """The rows that have changed since a position: `then` as they were, by their keys then; None
+    for those that did not exist."""
+
+    def __init__(self) -> None:
+        self.then: dict[Key, RowImage | None] = {}
+        # The keys that rows have now, of those that were there under another one.
+        self._now: dict[Key, Key] = {}
+        self._before: dict[Key, Key] = {}
+
+    def add(self, before: Key | None, old: RowImage | None, after: Key | None) -> None:
+        """The next change, with the key and the row before it, and the key after it."""
+        if before is not None:
+            self.then.setdefault(before, old)
+        if after is not None:
+            self.then.setdefault(after, None)
+        if before is None or before == after:
+            return
+        first = self._before.pop(before, before)
+        self._now.pop(first, None)
+        if after is not None:
+            self._now[first], self._before[after] = after, first
+
+    def hidden(self, sight: Sight, keys: Iterable[Key]) -> set[Key]:
+        """Those of the keys whose rows are hidden from the subject today. In doubt one is: where
+        the row has left its key, or another one has taken it."""
+        if sight.everything:
+            return set()
+        present = {key: {key, self._now.get(key, key)} for key in keys}
+        pks = {key: _pk(sight.model, key) for both in present.values() for key in both}
+        gone = sight.hidden(list(pks.values()))
+        return {key for key, both in present.items() if any(pks[one] in gone for one in both)}
+
+
+def _pk(model: type[models.Model], key: Key) -> Any:
+    """The primary key of a row as the model has it."""
+    parts = tuple(
+        loaded(field, value) for field, value in zip(model._meta.pk_fields, key, strict=True)
+    )
+    return parts[0] if len(parts) == 1 else parts
+
+
+def _changed_since(place: Source, then: Position) -> _Changed:
+    """Raises HistoryLost."""
+    found = _Changed()
     for entry in place.after(then.seq):
         event = entry.event
         if event.op == "TRUNCATE":
@@ -167,11 +211,8 @@ def _changed_since(place: Source, then: Position) -> dict[Key, RowImage | None]:
         before, after = entry.key("old"), entry.key("new")
         if (event.old is not None and before is None) or (event.new is not None and after is None):
             raise HistoryLost(f"the change at seq {event.seq} has a key that cannot be read")
-        if before is not None:
-            found.setdefault(before, event.old)
-        if after is not None:
-            found.setdefault(after, None)
-        if len(found) > _MOST_ROWS:
+        found.add(before, event.old, after)
+        if len(found.then) > _MOST_ROWS:
             raise HistoryLost(f"more than {_MOST_ROWS:,} rows have changed since")
     return found
 
@@ -197,10 +238,6 @@ def _present(place: Source, rows: models.QuerySet[Any]) -> dict[Key, RowImage]:
 
 def _sql(alias: str, model: type[models.Model], relation: Relation) -> str:
     return row_images.expression(alias, model, relation).replace("%", "%%")
-
-
-def _keys(place: Source, rows: models.QuerySet[Any]) -> set[Key]:
-    return {*_present(place, rows)}
 
 
 def _instance(model: type[models.Model], then: Position, image: RowImage) -> Any:

@@ -3,6 +3,7 @@ policies of today let it see, and nothing of a row that is hidden from it today.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.db import models
@@ -15,6 +16,9 @@ from auth_rls.subjects.resolve import subject_of
 from auth_rls.subjects.subject import Subject
 from realtime.event_log.event import RowImage
 from realtime.wal import published
+
+# Primary keys in one query.
+_KEYS = 500
 
 
 class Sight:
@@ -54,14 +58,29 @@ class Sight:
 
     def rows(self) -> models.QuerySet[Any]:
         """The rows that the subject sees today."""
-        rows: models.QuerySet[Any] = models.QuerySet(self.model, using=self._alias)
+        rows = self._all()
         if self.everything:
             return rows
         return rows.none() if self.subject is None else visible(rows, self.subject)
 
+    def exists(self, key: Any) -> bool:
+        """Whether there is a row with this primary key today."""
+        return self._all().filter(pk=key).exists()
+
     def hides(self, key: Any) -> bool:
         """Whether the row with this primary key exists today and is hidden from the subject."""
+        return bool(self.hidden([key]))
+
+    def hidden(self, keys: Sequence[Any]) -> set[Any]:
+        """Those of the primary keys whose rows exist today and are hidden from the subject."""
+        found: set[Any] = set()
         if self.everything:
-            return False
-        rows: models.QuerySet[Any] = models.QuerySet(self.model, using=self._alias)
-        return rows.filter(pk=key).exists() and not self.rows().filter(pk=key).exists()
+            return found
+        for start in range(0, len(keys), _KEYS):
+            some = {"pk__in": keys[start : start + _KEYS]}
+            found.update(self._all().filter(**some).values_list("pk", flat=True))
+            found.difference_update(self.rows().filter(**some).values_list("pk", flat=True))
+        return found
+
+    def _all(self) -> models.QuerySet[Any]:
+        return models.QuerySet(self.model, using=self._alias)

@@ -15,7 +15,6 @@ from realtime.testing import Change
 from tests.support.histories import copy_all, with_history
 from tests.support.log import number_all
 from tests.support.policies import user
-from tests.support.vendors import on_postgresql
 from tests.zoo.models import Diner, Member, Note, Seat, Specimen, Team
 
 pytestmark = pytest.mark.usefixtures("wal")
@@ -196,7 +195,6 @@ def test_a_history_of_its_own_is_read_without_searching_the_log() -> None:
         assert told(found) == [("INSERT", "a")] and found.complete
 
 
-@on_postgresql
 def test_changes_of_one_transaction_have_one_number() -> None:
     with transaction.atomic():
         row = note("a", "b")

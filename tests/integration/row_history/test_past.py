@@ -317,3 +317,39 @@ def test_the_history_of_a_model_outlives_the_log() -> None:
         assert [change.type for change in realtime.history(row)] == ["UPDATE", "UPDATE", "INSERT"]
         assert LogHead.objects.get().seq == 4 and copy_all() == 1
         assert [change.seq for change in realtime.history(row)] == [4, 2, 1]
+
+
+def test_a_row_that_left_its_key_and_is_hidden_today_is_not_shown_under_the_old_one(
+    granted: Callable[..., Any],
+) -> None:
+    granted("view_note", using={"is_public": True}, audience="anyone")
+    Note.objects.create(id=10, title="moved and hidden", is_public=True)
+    Note.objects.create(id=20, title="moved and shown", is_public=True)
+    number_all()
+    at = realtime.head()
+    Note.objects.filter(pk=10).update(id=11)
+    Note.objects.filter(pk=11).update(id=12, is_public=False)
+    Note.objects.filter(pk=20).update(id=21)
+    number_all()
+    anybody = Subject.anonymous()
+    found = realtime.as_of(Note.objects.all(), at, subject=anybody)
+    assert [(row.pk, row.title) for row in found] == [(20, "moved and shown")]
+    assert len(realtime.as_of(Note.objects.all(), at)) == 2
+    for key in (10, 11, 12):
+        assert realtime.as_of(Note(pk=key), at, subject=anybody) is None
+        assert not realtime.history(Note(pk=key), subject=anybody)
+    assert realtime.as_of(Note(pk=21), at, subject=anybody).pk == 20
+    assert len(realtime.history(Note(pk=21), subject=anybody)) == 2
+
+
+def test_a_hidden_row_is_not_shown_among_others_that_changed(granted: Callable[..., Any]) -> None:
+    granted("view_note", using={"is_public": True}, audience="anyone")
+    Note.objects.bulk_create([Note(title=str(n), is_public=True) for n in range(30)])
+    number_all()
+    at = realtime.head()
+    Note.objects.filter(title__in=["3", "4"]).update(is_public=False)
+    Note.objects.filter(title__in=["5", "6"]).delete()
+    Note.objects.filter(title__in=["7", "8"]).update(title="x")
+    number_all()
+    found = realtime.as_of(Note.objects.all(), at, subject=Subject.anonymous())
+    assert [row.title for row in found] == [str(n) for n in range(30) if n not in (3, 4)]
