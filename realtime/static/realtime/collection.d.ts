@@ -79,6 +79,8 @@ export interface Writes<R extends object = Row> {
 export interface RestOptions {
   /** More headers; a function is asked before each request. */
   headers?: Record<string, string> | (() => Record<string, string> | Promise<Record<string, string>>);
+  /** Milliseconds after which a request without an answer is given up. Default 30,000. */
+  timeout?: number;
   fetch?: (url: string, init: RequestInit) => Promise<Response>;
 }
 

@@ -9,7 +9,11 @@ export class RefusedError extends Error {
 
   /** @param {Response} response */
   constructor(response) {
-    super(`the server refused the write: ${response.status} ${response.statusText ?? ""}`.trim());
+    super(
+      response.type === "opaqueredirect"
+        ? "the server redirected the write, and did not carry it out: is the session over?"
+        : `the server refused the write: ${response.status} ${response.statusText ?? ""}`.trim(),
+    );
     this.name = "RefusedError";
     this.#response = response;
   }
@@ -19,7 +23,7 @@ export class RefusedError extends Error {
     return this.#response;
   }
 
-  /** @returns {number} */
+  /** @returns {number} 0 of a redirection. */
   get status() {
     return this.#response.status;
   }

@@ -1,5 +1,7 @@
 /** Writes of a collection to a REST API, as Django REST framework's routers lay one out. */
 
+const TIMEOUT_MS = 30000;
+
 /**
  * @typedef {object} Writes How a collection writes rows where a call says nothing else. Each returns
  *   what `write` returns: a Response, or a receipt, or a promise of either.
@@ -16,10 +18,15 @@
  * @param {object} [options]
  * @param {object|(() => (object|Promise<object>))} [options.headers] More headers, such as
  *   `{authorization: "Bearer …"}`; a function is asked before each request.
+ * @param {number} [options.timeout] Milliseconds after which a request without an answer is given up,
+ *   and the write taken back. Default 30,000.
  * @param {typeof fetch} [options.fetch]
  * @returns {Writes}
  */
-export function rest(url, { headers = {}, fetch = (...request) => globalThis.fetch(...request) } = {}) {
+export function rest(
+  url,
+  { headers = {}, timeout = TIMEOUT_MS, fetch = (...request) => globalThis.fetch(...request) } = {},
+) {
   const base = url.endsWith("/") ? url : `${url}/`;
   const at = (key) => `${base}${[key].flat().map(encodeURIComponent).join(",")}/`;
 
@@ -28,6 +35,9 @@ export function rest(url, { headers = {}, fetch = (...request) => globalThis.fet
     const token = csrfToken();
     return fetch(to, {
       method,
+      // Followed, a redirection to the sign-in looks like a success.
+      redirect: "manual",
+      signal: AbortSignal.timeout?.(timeout),
       headers: {
         accept: "application/json",
         ...(body !== undefined && { "content-type": "application/json" }),

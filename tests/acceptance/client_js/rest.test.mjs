@@ -53,6 +53,24 @@ test("receipts are read of a response, of a text, and of what has headers; anyth
   }
 });
 
+test("a redirection is not followed, which would look like a success, and is a refusal", async () => {
+  let init;
+  const writes = rest("/api/tasks/", { fetch: async (_, given) => (init = given) });
+  await writes.delete(1);
+  assert.equal(init.redirect, "manual");
+  const redirected = { ok: false, status: 0, type: "opaqueredirect", headers: new Headers() };
+  assert.throws(() => receiptsIn(redirected), /redirected the write, .*is the session over/);
+});
+
+test("a request without an answer is given up", async () => {
+  const fetch = (_, { signal }) =>
+    new Promise((resolve, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+  // The signal's own timer does not keep the process.
+  const keep = setInterval(() => {}, 1000);
+  await assert.rejects(rest("/api/tasks/", { fetch, timeout: 5 }).delete(1), { name: "TimeoutError" });
+  clearInterval(keep);
+});
+
 test("a response that is not ok is a refusal, whose body the page can read", async () => {
   const response = new Response('{"detail":"no"}', { status: 403, statusText: "Forbidden" });
   assert.throws(

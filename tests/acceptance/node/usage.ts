@@ -58,7 +58,7 @@ const open: Collection<Ticket> = client.collection<Ticket>("ticket", {
   order: (a, b) => a.id - b.id,
   initial: [{ id: 1, title: "", status: "open" }],
   onChange: ({ commit_timestamp, seq, new: row }) => [commit_timestamp.length, seq, row.title],
-  writes: rest("/api/tickets/", { headers: async () => ({ authorization: "Bearer" }), fetch }),
+  writes: rest("/api/tickets/", { headers: async () => ({ authorization: "Bearer" }), timeout: 5000, fetch }),
   topic: "t",
   private: true,
 });
