@@ -5,6 +5,7 @@ Pure: no Django models, no database.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
 
@@ -60,6 +61,19 @@ def changed(old: bytes, new: bytes) -> list[str]:
         return []
     absent = msgspec.Raw()
     return [name for name, cell in after.items() if bytes(before.get(name, absent)) != bytes(cell)]
+
+
+def without(document: str, columns: Collection[str]) -> tuple[str, list[str]]:
+    """The image of a row with these columns alone, and the names of the others. An image that is
+    not JSON has no columns, and nothing of it is left."""
+    try:
+        cells = _decode_cells(document.encode())
+    except (msgspec.DecodeError, RecursionError):
+        return "{}", []
+    withheld = [name for name in cells if name not in columns]
+    if not withheld:
+        return document, []
+    return encode({name: cells[name] for name in cells if name in columns}).decode(), withheld
 
 
 def document(text: str, max_value: int = MAX_VALUE) -> SafeString:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from django.contrib import admin
 from django.contrib.admin.views.main import SEARCH_VAR, ChangeList
@@ -23,8 +23,16 @@ from auth_rls.access import authority
 from auth_rls.admin.pickers import name_of_users
 from auth_rls.admin.reader import Reader
 from realtime.admin.actors import column_of, held, names_of
-from realtime.admin.documents import MAX_DOCUMENT, changed, document, moment, short_moment
+from realtime.admin.documents import (
+    MAX_DOCUMENT,
+    changed,
+    document,
+    moment,
+    short_moment,
+    without,
+)
 from realtime.admin.read_only import ReadOnlyAdmin
+from realtime.event_log.table import UnknownRelation, relations
 from realtime.models import (
     LogHead,
     PresenceMember,
@@ -118,6 +126,7 @@ class _EntryChangeList(ChangeList):
         super().get_results(request)
         owner: Any = self.model_admin
         owner.name_actors(request, self.result_list)
+        _withhold_keys(self.result_list)
         found = _changed_columns(self.result_list)
         for entry in self.result_list:
             vars(entry)["changed_columns"] = found.get(entry.pk)
@@ -181,6 +190,7 @@ class WalEntryAdmin(ReadOnlyAdmin):
         entry = super().get_object(request, object_id, from_field)
         if entry is not None:
             self.name_actors(request, [entry])
+            _withhold_keys([entry])
         return entry
 
     def name_actors(self, request: HttpRequest, entries: Sequence[WalEntry]) -> None:
@@ -273,20 +283,67 @@ def _changed_columns(entries: Iterable[WalEntry]) -> dict[int, list[str]]:
         Func(name, template=as_bytes, output_field=models.BinaryField()) for name in ("old", "new")
     )
     small = found.annotate(size=Length("old") + Length("new")).filter(size__lte=_COMPARED)
+    rows = list(small.values_list("pk", "relation_id", old, new))
+    legible = _legible(found.db, {relation_id for _, relation_id, _, _ in rows})
     return {
-        pk: changed(bytes(before), bytes(after))
-        for pk, before, after in small.values_list("pk", old, new)
+        pk: [
+            name
+            for name in changed(bytes(before), bytes(after))
+            if name in legible[relation_id].columns
+        ]
+        for pk, relation_id, before, after in rows
     }
 
 
 def _image(entry: WalEntry, column: str) -> SafeString | str:
+    """An image, with the cells that are shown."""
     using = entry._state.db or "default"
     as_bytes = vendor_of(connections[using]).as_bytes("%(expressions)s")
     raw = Func(column, template=as_bytes, output_field=models.BinaryField())
     found = WalEntry.objects.using(using).filter(pk=entry.pk).values_list(raw, flat=True).first()
     if found is None:
         return "-"
-    return document(repaired(found).decode())
+    legible = _legible(using, {entry.relation_id})[entry.relation_id]
+    text, withheld = without(repaired(found).decode(), legible.columns)
+    if not withheld:
+        return document(text)
+    note = format_lazy(_("Not published, and not shown: {names}."), names=", ".join(withheld))
+    return format_html("{}<p>{}</p>", document(text), note)
+
+
+class _Legible(NamedTuple):
+    """What readers of the log are shown of a relation's entries: columns, and whether the key."""
+
+    columns: frozenset[str]
+    key: bool
+
+
+def _legible(using: str, ids: Collection[str]) -> dict[str, _Legible]:
+    """By id of a relation: what subscribers may see of the table now, and all that was captured for
+    policies alone. Nothing of a relation that is not kept."""
+    found = {}
+    for id_ in ids:
+        try:
+            relations.load(using, [id_])
+        except UnknownRelation:
+            found[id_] = _Legible(frozenset(), False)
+            continue
+        stored, now = relations[id_], relations.now(id_)
+        columns = now.visible if stored.published else stored.columns
+        found[id_] = _Legible(frozenset(column.name for column in columns), bool(now.key))
+    return found
+
+
+def _withhold_keys(entries: Iterable[WalEntry]) -> None:
+    """Take the keys out of entries that have another key than is shown now."""
+    by_alias: dict[str, list[WalEntry]] = {}
+    for entry in entries:
+        by_alias.setdefault(entry._state.db or "default", []).append(entry)
+    for using, some in by_alias.items():
+        legible = _legible(using, {entry.relation_id for entry in some})
+        for entry in some:
+            if entry.pk_text is not None and not legible[entry.relation_id].key:
+                entry.pk_text = "-"
 
 
 @admin.register(WalRelation)

@@ -1,8 +1,9 @@
 """Events: the values that leave the Event Log, and how a WAL entry becomes one.
 
 Pure: the same WAL entry and relation always give the same event (RT-E1), which never changes
-once made (RT-E3). Row images are kept as the JSON text that the trigger wrote, so that numbers of
-any size reach the wire digit for digit; they are decoded once, when a value is first read.
+once made (RT-E3). The relation says how much of it is shown; the process narrows it to what it
+publishes now. Row images are kept as the JSON text that the trigger wrote, so that numbers of any
+size reach the wire digit for digit; they are decoded once, when a value is first read.
 """
 
 from __future__ import annotations
@@ -139,6 +140,12 @@ class DatabaseEvent(msgspec.Struct, frozen=True):
         """The receipt as this user may know it, named as `realtime.wal.actor.subject_name` does;
         None for nobody."""
         return self.tx if writer is not None and writer == self.actor else None
+
+    @property
+    def names_no_row(self) -> bool:
+        """Whether clients cannot be told which rows changed: the table was emptied, or the entry
+        has another key than is shown now."""
+        return (self.old is None and self.new is None) or not self.relation.key
 
     @property
     def size(self) -> int:

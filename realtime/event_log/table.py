@@ -5,7 +5,7 @@ Every function runs in a database thread. Never numbers, never deletes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,8 +17,9 @@ from realtime.event_log.position import Position
 from realtime.util.database_threads import NotYetStored
 from realtime.util.utf8 import repaired_or_none
 from realtime.wal.backlog import count, unnumbered
-from realtime.wal.entry import Relation, WalRow
+from realtime.wal.entry import NOTHING_SHOWN, Relation, Shown, WalRow, narrowed
 from realtime.wal.head import find_head
+from realtime.wal.published import shown_now
 from realtime.wal.receipts import RECEIPT_OF
 from realtime.wal.vendor import vendor_of
 
@@ -133,10 +134,16 @@ class UnknownRelation(NotYetStored):
 
 
 class Relations:
-    """The relations a process has met, by id. A relation never changes, so none is dropped."""
+    """The relations a process has met, by id. A relation never changes, so none is dropped.
+
+    Events have them with no more shown than what this process publishes now: a column that is
+    excluded, renamed or read by policies alone is not shown of old entries either.
+    """
 
     def __init__(self) -> None:
         self._known: dict[str, Relation] = {}
+        # What was shown when the others were narrowed, and these by id.
+        self._narrowed: tuple[object, dict[str, Relation]] = (None, {})
 
     def add(self, relations: Iterable[Relation]) -> None:
         for relation in relations:
@@ -158,10 +165,29 @@ class Relations:
                 raise UnknownRelation(f"WAL relation {id_} cannot be read: {error}") from None
 
     def __getitem__(self, id_: str) -> Relation:
+        """As it is stored."""
         return self._known[id_]
 
+    def now(self, id_: str) -> Relation:
+        """As the events of its entries have it."""
+        return self._narrow(id_, shown_now())
+
     def events(self, rows: Iterable[WalRow]) -> list[DatabaseEvent]:
-        return [to_event(row, self._known[row.relation_id]) for row in rows]
+        """The events of entries whose relations are here."""
+        shown = shown_now()
+        return [to_event(row, self._narrow(row.relation_id, shown)) for row in rows]
+
+    def _narrow(self, id_: str, shown: Mapping[tuple[str, str], Shown]) -> Relation:
+        by, found = self._narrowed
+        if by is not shown:
+            found = {}
+            self._narrowed = (shown, found)
+        relation = found.get(id_)
+        if relation is None:
+            stored = self._known[id_]
+            table = shown.get((stored.schema, stored.table), NOTHING_SHOWN)
+            relation = found[id_] = narrowed(stored, table)
+        return relation
 
 
 # The process's own. Ids are made from what they name, so databases may share them.

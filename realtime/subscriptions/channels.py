@@ -295,8 +295,8 @@ class Channels:
 
         A generator: the caller may let other tasks run at each step. Call it inside `frozen`.
         """
-        if event.old is None and event.new is None:
-            return self._emptied(event)
+        if event.names_no_row:
+            return self._begin_anew(event)
         return self.index.matching(event, found)
 
     @contextmanager
@@ -322,8 +322,8 @@ class Channels:
             for subscriber, ids in costly.items():
                 self.end(subscriber, ids)
 
-    def _emptied(self, event: DatabaseEvent) -> Generator[None, None, None]:
-        # A TRUNCATE names no rows: every channel that is subscribed to the table begins anew.
+    def _begin_anew(self, event: DatabaseEvent) -> Generator[None, None, None]:
+        """Begin every channel anew that is subscribed to the table."""
         schema, table = event.relation.schema, event.relation.table
 
         for subscriber in tuple(self.index.on_table(schema, table)):

@@ -6,8 +6,9 @@ they must not change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
+from typing import NamedTuple
 
 import msgspec
 
@@ -45,6 +46,40 @@ class Relation(msgspec.Struct, frozen=True, dict=True):
     def kinds(self) -> Mapping[str, Kind]:
         """The kind of each column. Made once: every event of the table needs it."""
         return {column.name: column.kind for column in self.columns}
+
+
+class Shown(NamedTuple):
+    """What subscribers may see of a table: the names of columns, and those of its key."""
+
+    columns: Collection[str]
+    key: tuple[str, ...]
+
+
+NOTHING_SHOWN = Shown((), ())
+"""Of a table that is not published."""
+
+
+def narrowed(relation: Relation, shown: Shown) -> Relation:
+    """The relation, with no column visible that is not shown now, whatever was published when its
+    entries were captured.
+
+    It is not published if nothing is shown. It has no key if its own is not the one that is shown:
+    clients cannot tell then which row an entry is about. A relation that was captured for policies
+    alone shows nothing as it is.
+    """
+    if not relation.published:
+        return relation
+    columns = tuple(
+        column
+        if column.hidden or column.name in shown.columns
+        else msgspec.structs.replace(column, hidden=True)
+        for column in relation.columns
+    )
+    published = bool(shown.columns)
+    key = relation.key if relation.key == shown.key else ()
+    if (columns, published, key) == (relation.columns, True, relation.key):
+        return relation
+    return msgspec.structs.replace(relation, columns=columns, published=published, key=key)
 
 
 class WalRow(msgspec.Struct, frozen=True, array_like=True):

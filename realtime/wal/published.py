@@ -21,7 +21,7 @@ from auth_rls.sql.secret_columns import is_secret
 from realtime.util.interned import interned
 from realtime.wal import capture as shapes
 from realtime.wal.capture import CannotCapture, Capture
-from realtime.wal.entry import ColumnInfo, Relation
+from realtime.wal.entry import ColumnInfo, Relation, Shown
 
 #: A hundred years.
 MOST_HISTORY_DAYS = 36_525
@@ -173,6 +173,25 @@ def shape_of(model: type[models.Model]) -> tuple[ColumnInfo, ...]:
     """
     entry = _entry(model)
     return tuple(shapes.info(column) for column in _shown(entry))
+
+
+def shown_now() -> Mapping[tuple[str, str], Shown]:
+    """By schema and table, what subscribers may see of each published table, as this process
+    declares it. The same object until a declaration changes. Asks no database."""
+    return _shown_by_table(declared())
+
+
+@functools.lru_cache(maxsize=8)
+def _shown_by_table(entries: tuple[Published, ...]) -> Mapping[tuple[str, str], Shown]:
+    found: dict[tuple[str, str], Shown] = {}
+    for entry in entries:
+        if problem(entry) is None:
+            columns = frozenset(column.name for column in _shown(entry))
+            # Of two models on one table the one that is declared first is captured.
+            found.setdefault(
+                (entry.schema, entry.table), Shown(columns, shapes.key_of(entry.model))
+            )
+    return found
 
 
 def key_of(schema: str, table: str) -> tuple[str, ...]:

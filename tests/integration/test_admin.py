@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -20,6 +21,7 @@ import realtime
 from realtime.admin import documents
 from realtime.event_log import sequencer
 from realtime.models import LogHead, Process, WalEntry, WalRelation
+from realtime.wal import published
 from tests.support.vendors import on_sqlite
 from tests.zoo.models import Note, Team
 
@@ -301,3 +303,45 @@ def test_a_public_topic_has_no_cross(client: Client) -> None:
 )
 def test_names_of_many_read_well(client: Client, model: str, count: str) -> None:
     assert count in page(client, reverse(f"admin:realtime_{model}_changelist"))
+
+
+@pytest.fixture
+def declarations() -> Iterator[None]:
+    kept = dict(published.declarations)
+    yield
+    published.declarations.clear()
+    published.declarations.update(kept)
+
+
+@pytest.mark.usefixtures("declarations")
+def test_what_is_not_published_any_more_is_not_shown_of_old_entries(
+    client: Client,
+) -> None:
+    Note.objects.create(title="a title", body="a secret")
+    Note.objects.update(title="another", body="a second one")
+    entry = WalEntry.objects.latest("id")
+    text = detail(client, entry)
+    assert "a secret" in text and "a second one" in text and "not shown" not in text
+    realtime.publish(Note, exclude=["body"])
+    text = detail(client, entry)
+    assert "another" in text and "a secret" not in text and "a second one" not in text
+    assert "Not published, and not shown: body." in text
+    assert '"realtime-changes">title<wbr></span>' in page(client, LIST)
+
+
+@pytest.mark.usefixtures("declarations")
+def test_of_a_model_that_is_not_published_any_more_no_value_is_shown(client: Client) -> None:
+    Note.objects.create(pk=71_000, title="a title", body="a secret")
+    del published.declarations[Note._meta.label_lower]
+    entry = WalEntry.objects.latest("id")
+    text = detail(client, entry)
+    assert "a title" not in text and "71000" not in text
+    assert keys(client, kind="all") == ["-"]
+
+
+def test_of_an_entry_whose_relation_is_lost_no_value_is_shown(client: Client) -> None:
+    Note.objects.create(title="a title")
+    entry = WalEntry.objects.latest("id")
+    WalEntry.objects.filter(pk=entry.pk).update(relation_id="0" * 16)
+    text = detail(client, entry)
+    assert "a title" not in text and "Not published, and not shown" in text

@@ -74,7 +74,7 @@ class Feed:
             for event in events:
                 relation = event.relation
                 if (relation.schema, relation.table) in self._tables:
-                    if event.old is None and event.new is None:
+                    if event.names_no_row:
                         raise HistoryLost(f"{event.op} of {relation.table}")
                     if live:
                         self._check_decidable(event, plan, begun)

@@ -348,7 +348,7 @@ class _Snapshot:
                 raise SnapshotUnavailable(str(error)) from None
             self._undone[table] = {}
             for event in relations.events(later):
-                if event.old is None and event.new is None:
+                if event.names_no_row:
                     raise SnapshotUnavailable(f"{event.op} of {table}")
                 self._undo(event.relation, event.old, event.new)
         for seen in self._undone[table].values():
