@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import os
+import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +17,7 @@ from django.db import connection
 
 import realtime
 from realtime.event_log import sequencer
+from tests.support.source import ROOT
 from tests.support.waiting import until
 from tests.zoo.models import Note
 
@@ -148,3 +155,76 @@ def test_what_a_leader_numbers_comes_too() -> None:
         write("a")
         sequencer.number(connection)
         assert titles(changes, 1) == ["a"]
+
+
+def test_an_interrupt_ends_the_wait_and_loses_nothing() -> None:
+    here = threading.main_thread()
+    if threading.current_thread() is not here:
+        pytest.skip("signals come to the main thread")
+    with realtime.iter_changes(Note) as changes:
+        soon = threading.Timer(0.1, signal.pthread_kill, [here.ident, signal.SIGINT])
+        soon.start()
+        with pytest.raises(KeyboardInterrupt):
+            next(changes)
+        write("a")
+        assert titles(changes, 1) == ["a"]
+    assert not left_running()
+
+
+def test_an_event_loop_that_ends_without_a_close_leaves_no_thread() -> None:
+    async def begin() -> None:
+        stream = realtime.changes(Note)
+        await stream.__aenter__()
+        kept.append(stream)
+
+    kept: list[Any] = []
+    asyncio.run(begin())
+    until(lambda: not left_running(), "nothing is left running")
+
+
+@pytest.mark.slow
+def test_a_program_ends_while_an_iterator_waits(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    done = subprocess.run(
+        [sys.executable, program],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PROGRAM_DATABASE": str(tmp_path / "db")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["a", "b"]), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# A script without a server, a layer or a tailer, which ends in the middle of an iteration.
+PROGRAM = """
+import os
+import django
+from django.conf import settings
+settings.configure(
+    SECRET_KEY="a-key-of-a-script-that-is-long-enough-for-all",
+    INSTALLED_APPS=[
+        "django.contrib.auth", "django.contrib.contenttypes", "auth_rls", "realtime", "tests.zoo",
+    ],
+    DATABASES={"default": {
+        "ENGINE": "django.db.backends.sqlite3", "NAME": os.environ["PROGRAM_DATABASE"],
+    }},
+    DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+    USE_TZ=True,
+)
+django.setup()
+from django.core.management import call_command
+call_command("migrate", verbosity=0)
+import realtime
+from tests.zoo.models import Note
+changes = realtime.iter_changes(Note)
+Note.objects.create(title="a")
+Note.objects.create(title="b")
+Note.objects.create(title="c")
+for change in changes:
+    print(change.new["title"], flush=True)
+    if change.new["title"] == "b":
+        break
+"""
