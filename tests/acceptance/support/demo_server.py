@@ -58,6 +58,14 @@ class DemoServer:
         with closing(sqlite3.connect(self._database, timeout=20)) as connection, connection:
             connection.execute(statement, values)
 
+    def address(self, path: str = "/realtime/v1/websocket", query: str = "") -> str:
+        return f"ws://localhost:{self.port}{path}{'?' + query if query else ''}"
+
+    def ids(self, statement: str, *values: object) -> list[int]:
+        """The first column of a query."""
+        with closing(sqlite3.connect(self._database, timeout=20)) as connection:
+            return [row[0] for row in connection.execute(statement, values)]
+
     def start(self) -> None:
         self._process = Python(
             [
