@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from realtime.event_log.read_holds import holds
 from realtime.management.commands import prune_wal
-from realtime.models import Message, Process, WalEntry, WalNumber, WalRelation
+from realtime.models import Message, Process, Receipt, WalEntry, WalNumber, WalRelation
 from realtime.process import pruning, registry
 from realtime.process.pruning import Pace
 from realtime.process.registry import Registration, Report
@@ -289,6 +290,30 @@ def write_large(count: int, size: int) -> None:
 @pytest.fixture
 def kept_by_size(settings: Any) -> None:
     settings.REALTIME = {"RETENTION": {"gigabytes": 0.000_2}}
+
+
+def receipt_of(hours_ago: float) -> int:
+    taken = Now() - timedelta(hours=hours_ago)
+    number = Receipt.objects.count()
+    return Receipt.objects.create(
+        txid=number, actor="7", text=str(number), epoch="", after_seq=0, taken_at=taken
+    ).pk
+
+
+def test_receipts_go_with_the_entries_of_their_age() -> None:
+    receipt_of(hours_ago=73)
+    young = receipt_of(hours_ago=71)
+    write(1)
+    run()
+    assert list(Receipt.objects.values_list("pk", flat=True)) == [young]
+
+
+def test_in_a_log_that_is_bounded_by_its_size_receipts_have_an_age_too(settings: Any) -> None:
+    settings.REALTIME = {"RETENTION": {"gigabytes": 1}}
+    receipt_of(hours_ago=31 * 24)
+    young = receipt_of(hours_ago=29 * 24)
+    run()
+    assert list(Receipt.objects.values_list("pk", flat=True)) == [young]
 
 
 @pytest.mark.usefixtures("kept_by_size")

@@ -12,6 +12,7 @@ from django.contrib.auth.models import User
 from django.db import transaction
 
 import realtime
+from auth_rls import Subject
 from realtime.wal.actor import acting, subject_name
 from tests.support.socket_client import Client, db
 from tests.support.socket_users import user
@@ -74,8 +75,6 @@ async def test_only_the_sockets_of_the_writer_get_it(
 async def test_a_user_without_a_django_user_gets_it_too(
     ada: User, connect: Callable[..., Any]
 ) -> None:
-    from auth_rls import Subject
-
     subject = Subject.from_token
     own = await connect(token=token("somebody elsewhere"))
     other = await connect(token=token(ada.pk))
@@ -166,3 +165,14 @@ async def test_another_user_on_the_same_channel_of_a_socket_gets_none(
     await client.reply(await client.push("phoenix", "heartbeat", {}))
     await db(write, ada, "b")
     assert await told(client) == [("b", None)]
+
+
+async def test_changes_in_python_carry_it_for_their_subject(ada: User) -> None:
+    bob = await user("bob")
+    subjects = [Subject.from_user(ada), Subject.from_user(bob), None]
+    streams = [realtime.changes(Note, subject=subject) for subject in subjects]
+    async with streams[0] as own, streams[1] as other, streams[2] as service:
+        tx = await db(write, ada, "a")
+        await db(write, ada, "b", receipt=False)
+        found = [[(await anext(one)).tx for _ in range(2)] for one in (own, other, service)]
+    assert found == [[tx, None], [None, None], [None, None]]

@@ -10,7 +10,7 @@ from django.contrib.auth.models import AnonymousUser, User
 from django.db import connection, transaction
 
 from auth_rls import Subject
-from realtime import actor
+from realtime import actor, receipt
 from realtime.testing import captured_changes
 from tests.support.policies import permission, policy, user
 from tests.support.vendors import on_postgresql
@@ -207,3 +207,16 @@ def test_a_truncated_table_is_told_to_who_listens() -> None:
         cursor.execute("TRUNCATE zoo_seat")
     assert [(change.type, change.model) for change in changes] == [("TRUNCATE", Seat)]
     assert [change.type for change in changes.delivered_to(AnonymousUser())] == ["TRUNCATE"]
+
+
+def test_the_receipt_of_the_block_is_sent_to_its_writer_alone() -> None:
+    policy(True)
+    ada, bob = user("ada"), user("bob")
+    with captured_changes() as changes, actor(ada):
+        Note.objects.create(title="a")
+        tx = receipt()
+        Note.objects.create(title="b")
+    assert [change.tx for change in changes.delivered_to(ada)] == [tx, tx]
+    for other in (bob, AnonymousUser(), Subject.service()):
+        assert [change.tx for change in changes.delivered_to(other)] == [None, None]
+    assert [change.tx for change in changes] == [None, None]
