@@ -548,7 +548,8 @@ class Handler(models.Model):
 
     class Meta:
         db_table = "realtime_handler"
-        default_permissions = ("view",)
+        # To change one is to pause, resume or move it; to delete one, to forget where it stood.
+        default_permissions = ("view", "change", "delete")
 
     def __str__(self) -> str:
         return self.name
@@ -594,7 +595,8 @@ class DeadLetter(models.Model):
 
     class Meta:
         db_table = "realtime_dead_letter"
-        default_permissions = ("view", "delete")
+        # To change one is to send it again.
+        default_permissions = ("view", "change", "delete")
         constraints = [
             models.UniqueConstraint(
                 fields=["handler", "epoch", "seq"], name="realtime_dead_letter_once"

@@ -1,4 +1,4 @@
-"""What a person may do to a handler: pause, resume, replay, skip.
+"""What a person may do to a handler: pause, resume, replay, skip, forget.
 
 Each raises the term of the handler's row, so that what runs at the moment is void: after the call
 nothing of it is committed any more.
@@ -7,6 +7,7 @@ nothing of it is committed any more.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from typing import Any
 
 from django.db import connections, transaction
@@ -76,6 +77,14 @@ def skip(alias: str, name: str) -> str:
         HandlerDone.objects.using(alias).bulk_create([mark], ignore_conflicts=True)
     still = " It is paused: resume it." if row.paused else ""
     return f"{name} leaves change {seq} out and goes on.{still}"
+
+
+def forget(alias: str, names: Collection[str]) -> None:
+    """Delete the rows of handlers, so that the log is not kept for them. One that the code still
+    has begins anew, where a new one begins."""
+    with transaction.atomic(using=alias):
+        Handler.objects.using(alias).filter(pk__in=names).delete()
+        HandlerDone.objects.using(alias).filter(handler__in=names).delete()
 
 
 # Of a handler that goes on.

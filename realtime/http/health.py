@@ -15,7 +15,7 @@ from auth_rls.subjects.subject import SERVICE_ROLE
 from auth_rls.subjects.token_errors import TokenError
 from realtime import conf
 from realtime.http.host import independent
-from realtime.ops import status
+from realtime.ops import handler_status, status
 from realtime.ops.layer_probe import CachedProbe
 from realtime.ops.metrics import render
 from realtime.process.hub import hub
@@ -39,10 +39,11 @@ layer_probe = CachedProbe()
 async def health(request: HttpRequest) -> JsonResponse:
     """200 while changes reach clients, 503 when they do not. Contains no names and no addresses.
 
-    `status` is "ok", "degraded" (200: the layer is down, servers read the log instead) or "down".
+    `status` is "ok", "degraded" (200: the layer is down and servers read the log instead, or a
+    handler of changes stands still) or "down".
     """
     await _start(request)
-    layer, numbering = await asyncio.gather(layer_probe.look(), _numbering())
+    layer, (numbering, trouble) = await asyncio.gather(layer_probe.look(), _database())
     tailer: dict[str, Any] = {"lag_ms": None, "backlog": None, "leader": None}
     if numbering is not None:
         tailer = {
@@ -55,12 +56,16 @@ async def health(request: HttpRequest) -> JsonResponse:
         or (numbering.leader is None and numbering.lag_ms > status.IDLE_MS)
         or layer_probe.down_for > _LAYER_SECONDS
     )
-    degraded = layer.state == "down"
+    standing = trouble is not None and (trouble.stopped or trouble.stuck)
+    degraded = layer.state == "down" or standing
     body: dict[str, Any] = {
         "status": "down" if down else "degraded" if degraded else "ok",
         "database": "down" if numbering is None else "ok",
         "layer": layer.state,
         "tailer": tailer,
+        "handlers": None
+        if trouble is None
+        else {"stopped": trouble.stopped, "stuck": trouble.stuck},
     }
     return JsonResponse(body, status=503 if down else 200)
 
@@ -75,14 +80,18 @@ async def _start(request: HttpRequest) -> None:
     await asyncio.wait({starting}, timeout=_START_SECONDS)
 
 
-async def _numbering() -> status.Numbering | None:
+async def _database() -> tuple[status.Numbering | None, handler_status.Trouble | None]:
+    """How far the log is numbered, and how many handlers stand still; None for what cannot be read.
+    A health check never fails by the handlers' table, such as before a migration."""
     alias = conf.current().DATABASE
+    numbering = None
     try:
         async with asyncio.timeout(_DATABASE_SECONDS):
-            return await in_database_thread(status.read_numbering, alias, status.COUNT_MOST)
+            numbering = await in_database_thread(status.read_numbering, alias, status.COUNT_MOST)
+            return numbering, await in_database_thread(handler_status.read_trouble, alias)
     except (TimeoutError, *DATABASE_ERRORS) as error:
         logger.debug("the database cannot be read: %s", error, extra={"action": "health_failed"})
-        return None
+        return numbering, None
 
 
 @independent

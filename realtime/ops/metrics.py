@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from realtime.ops.handler_status import HandlerStatus
 from realtime.ops.status import Status
 from realtime.util.counters import Histogram
 
@@ -109,6 +110,15 @@ INSTALLATION = (
     _gauge("realtime_process_connections", "by_connections", "Open sockets.", "process"),
     _gauge("realtime_process_channels", "by_channels", "Joined channels.", "process"),
     _gauge("realtime_process_behind_events", "by_behind", "Events yet to be delivered.", "process"),
+    _gauge("realtime_handlers", "handlers", "Handlers of changes.", "state"),
+    _gauge("realtime_handler_up", "handler_up", "1 unless stopped or stuck.", "handler"),
+    _gauge("realtime_handler_lag_events", "handler_lag", "Numbers yet to be passed.", "handler"),
+    _gauge("realtime_handler_lag_seconds", "handler_age", "Age of the first of them.", "handler"),
+    _gauge("realtime_handler_attempts", "attempts", "Failed attempts of this change.", "handler"),
+    _counted("realtime_handler_changes_total", "handled", "Changes handled.", "handler"),
+    _counted("realtime_handler_failures_total", "failures", "Attempts that failed.", "handler"),
+    _gauge("realtime_dead_letters", "letters", "Changes that were given up.", "handler"),
+    _gauge("realtime_dead_letter_age_seconds", "letter_age", "Age of the oldest.", "handler"),
 )
 METRICS = (*PROCESS, *INSTALLATION)
 
@@ -214,8 +224,29 @@ def _of_installation(status: Status | None) -> dict[str, Figures]:
             "by_connections": {(name,): m.connections for name, m in servers.items()},
             "by_channels": {(name,): m.channels for name, m in servers.items()},
             "by_behind": {(name,): m.behind for name, m in servers.items()},
+            **_of_handlers(status.handlers),
         }
     return {m.name: found[m.source] for m in INSTALLATION if m.source in found}
+
+
+def _of_handlers(handlers: list[HandlerStatus]) -> dict[str, Figures]:
+    return {
+        "handlers": _counts(one.state for one in handlers),
+        "handler_up": {
+            (one.name,): float(one.state != "stopped" and not one.stuck) for one in handlers
+        },
+        "handler_lag": {(one.name,): one.lag for one in handlers},
+        "handler_age": {(one.name,): one.lag_ms / 1_000 for one in handlers},
+        "attempts": {(one.name,): one.attempts for one in handlers},
+        "handled": {(one.name,): one.handled for one in handlers},
+        "failures": {(one.name,): one.failures for one in handlers},
+        "letters": {(one.name,): one.dead_letters for one in handlers},
+        "letter_age": {
+            (one.name,): one.oldest_dead_letter_ms / 1_000
+            for one in handlers
+            if one.oldest_dead_letter_ms is not None
+        },
+    }
 
 
 def _counts(kinds: Iterable[str]) -> dict[tuple[str, ...], float]:

@@ -16,6 +16,8 @@ from django.db.models.functions import Now
 from realtime.event_log import leadership
 from realtime.event_log.leadership import LeaseState
 from realtime.models import Process
+from realtime.ops import handler_status
+from realtime.ops.handler_status import HandlerStatus
 from realtime.process import registry
 from realtime.wal import clock
 from realtime.wal.backlog import count, unnumbered
@@ -75,12 +77,13 @@ class ProcessStatus(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """Numbering, storage, processes; `heals` counts their reads of missed entries."""
+    """Numbering, storage, processes and handlers; `heals` counts reads of missed entries."""
 
     numbering: Numbering
     stored: Stored
     processes: list[ProcessStatus]
     heals: int
+    handlers: list[HandlerStatus] = []
 
     @property
     def leaderless(self) -> bool:
@@ -96,7 +99,8 @@ def read(alias: str, most: int | None = None) -> Status:
         _process_status(row) for row in registry.alive(alias).annotate(now=Now()).order_by("pk")
     ]
     heals = sum(process.counters.get("heals", 0) for process in processes)
-    return Status(numbering, _stored(connection), processes, heals)
+    handlers = handler_status.read(alias)
+    return Status(numbering, _stored(connection), processes, heals, handlers)
 
 
 def read_numbering(alias: str, most: int | None = None) -> Numbering:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,11 +14,14 @@ from django.db.utils import DatabaseError
 
 from realtime import conf
 from realtime.ops import status
+from realtime.ops.handler_status import HandlerStatus
 from realtime.ops.layer_probe import Layer, probe
 from realtime.ops.status import COUNT_MOST, ProcessStatus, Status, Stored
 from realtime.util.database_threads import close_connections, in_database_thread
 
 _CLEAR = "\x1b[H\x1b[2J"
+# Characters of a handler's error on its line.
+_ERROR_LENGTH = 80
 
 
 class Command(BaseCommand):
@@ -107,6 +111,9 @@ def _line(found: Status, layer: Layer) -> str:
         "heals": found.heals,
         "layer": layer.state,
     }
+    if found.handlers:
+        parts["handlers"] = len(found.handlers)
+        parts["handlers_standing"] = sum(map(_stands, found.handlers))
     return " ".join(f"{name}={value}" for name, value in parts.items())
 
 
@@ -131,6 +138,8 @@ def _page(found: Status, layer: Layer) -> str:
         lines.insert(3, f"strays    {_strays(stored)}")
     if found.processes:
         lines += ["", *_table(found.processes)]
+    if found.handlers:
+        lines += ["", *_table_of_handlers(found.handlers)]
     return "\n".join(lines)
 
 
@@ -164,6 +173,35 @@ def _name(member: ProcessStatus) -> str:
     return f"{member.kind} {member.host}:{member.pid}"
 
 
+def _stands(handler: HandlerStatus) -> bool:
+    return handler.stuck or handler.state == "stopped"
+
+
+def _table_of_handlers(handlers: list[HandlerStatus]) -> list[str]:
+    rows = [("handler", "state", "seq", "lag", "oldest", "failures", "dead letters")]
+    for one in handlers:
+        rows.append(
+            (
+                one.name,
+                f"{one.state}, stuck" if one.stuck else one.state,
+                f"{one.seq:,}",
+                f"{one.lag:,}",
+                f"{one.lag_ms / 1000:,.1f} s",
+                f"{one.failures:,}",
+                f"{one.dead_letters:,}",
+            )
+        )
+    errors = ["", *(_cut(one.error) for one in handlers)]
+    return [f"{line}  {error}".rstrip() for line, error in zip(_aligned(rows), errors, strict=True)]
+
+
+def _cut(error: str) -> str:
+    """The last line that says something, which names the error of a traceback."""
+    lines = [line.strip() for line in error.splitlines() if line.strip()]
+    text = lines[-1] if lines else ""
+    return text if len(text) <= _ERROR_LENGTH else f"{text[:_ERROR_LENGTH]}…"
+
+
 def _table(members: list[ProcessStatus]) -> list[str]:
     header = (
         "process", "seen", "connections", "channels", "subscriptions", "position", "behind", "heals"
@@ -182,7 +220,12 @@ def _table(members: list[ProcessStatus]) -> list[str]:
                 f"{member.counters.get('heals', 0):,}",
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    return _aligned(rows)
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Columns of the same width; the first one begins at the left, the others end at the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(
             cell.ljust(width) if column == 0 else cell.rjust(width)

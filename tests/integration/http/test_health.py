@@ -10,11 +10,13 @@ from django.db import OperationalError, connection
 from django.test import AsyncClient, Client, override_settings
 
 from realtime.http import health
-from realtime.models import WalEntry
-from realtime.ops import status
+from realtime.models import Handler, WalEntry
+from realtime.ops import handler_status, status
 from realtime.ops.layer_probe import CachedProbe, Layer
 from realtime.util.database_threads import close_connections
 from realtime.wal.clock import now_us_sql
+from tests.support.handler_rows import age, handler
+from tests.support.log import number_all
 from tests.support.socket_client import db
 from tests.support.waiting import auntil
 from tests.zoo.models import Note
@@ -52,6 +54,7 @@ async def test_a_healthy_installation_says_so() -> None:
             "database": "ok",
             "layer": "in-memory",
             "tailer": {"lag_ms": 0, "backlog": 0, "leader": True},
+            "handlers": {"stopped": 0, "stuck": 0},
         },
     )
 
@@ -102,6 +105,7 @@ async def test_a_database_that_is_away_is_an_outage_told_without_its_secrets(
         "database": "down",
         "layer": "in-memory",
         "tailer": {"lag_ms": None, "backlog": None, "leader": None},
+        "handlers": None,
     }
 
 
@@ -128,3 +132,49 @@ async def test_it_is_not_cached_and_may_only_be_read() -> None:
 
 def test_it_answers_under_wsgi_too() -> None:
     assert Client().get("/realtime/health").status_code == 200
+
+
+async def test_a_handler_that_stopped_degrades_and_is_not_named() -> None:
+    await db(lead)
+    await db(handler, "invoices", stopped="failed")
+    await db(handler, "search", paused=True)
+    code, body = await ask()
+    assert (code, body["status"]) == (200, "degraded")
+    assert body["handlers"] == {"stopped": 1, "stuck": 0}
+
+
+async def test_a_handler_that_does_not_move_although_it_should_degrades() -> None:
+    await db(lead)
+    await db(Note.objects.create, title="a")
+    await db(number_all)
+    await db(handler, "invoices")
+    assert (await ask())[1]["handlers"] == {"stopped": 0, "stuck": 0}
+    await db(age, 600)
+    code, body = await ask()
+    assert (code, body["status"]) == (200, "degraded")
+    assert body["handlers"] == {"stopped": 0, "stuck": 1}
+    await db(Handler.objects.update, paused=True)
+    assert (await ask())[1]["status"] == "ok"
+
+
+async def test_a_handler_with_nothing_to_read_is_not_stuck_however_long_it_waits() -> None:
+    await db(lead)
+    await db(Note.objects.create, title="a")
+    await db(number_all)
+    await db(handler, "invoices", seq=1)
+    await db(age, 600)
+    assert (await ask())[1]["status"] == "ok"
+
+
+async def test_health_is_told_without_the_table_of_handlers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As between the start of new code and its migrations."""
+
+    def fail(*args: Any) -> None:
+        raise OperationalError("no such table: realtime_handler")
+
+    monkeypatch.setattr(handler_status, "read_trouble", fail)
+    await db(lead)
+    code, body = await ask()
+    assert (code, body["status"], body["handlers"]) == (200, "ok", None)

@@ -12,9 +12,12 @@ from django.db import OperationalError
 from django.test import AsyncClient
 from django.test import Client as SyncClient
 
-from realtime.ops import metrics, status
+from realtime.models import Handler
+from realtime.ops import handler_status, metrics, status
 from realtime.ops.metrics import INSTALLATION, METRICS, PROCESS
 from realtime.process.hub import hub
+from tests.support.handler_rows import age, dead_letter, handler
+from tests.support.log import number_all
 from tests.support.socket_client import Client, db
 from tests.support.tokens import token
 from tests.support.waiting import auntil
@@ -176,6 +179,40 @@ async def test_the_figures_are_those_of_what_happened(granted: Any) -> None:
     assert after["realtime_database_up"] == after["realtime_layer_up"] == 1
     await first.close()
     await second.close()
+
+
+async def test_handlers_are_told_by_name() -> None:
+    await db(Note.objects.bulk_create, [Note(title="a"), Note(title="b")])
+    await db(number_all)
+    await db(handler, "invoices", seq=2, handled=7, failures=2)
+    await db(handler, 'the "search"', stopped="failed", attempts=5)
+    await db(dead_letter, "invoices", 1)
+    await db(age, 60)
+    found = await series()
+
+    def of(metric: str) -> list[float]:
+        names = "invoices", r"the \"search\""
+        return [found[f'realtime_{metric}{{handler="{name}"}}'] for name in names]
+
+    assert of("handler_up") == [1, 0]
+    assert of("handler_lag_events") == [0, 2]
+    assert of("handler_attempts") == [0, 5]
+    assert of("handler_changes_total") == [7, 0]
+    assert of("handler_failures_total") == [2, 0]
+    assert of("dead_letters") == [1, 0]
+    young, old = of("handler_lag_seconds")
+    assert young == 0 and 60 <= old < 120
+    assert found['realtime_handlers{state="running"}'] == 1
+    assert found['realtime_handlers{state="stopped"}'] == 1
+    assert found['realtime_dead_letter_age_seconds{handler="invoices"}'] < 60
+    assert 'realtime_dead_letter_age_seconds{handler="the \\"search\\""}' not in found
+
+
+async def test_no_more_than_a_bounded_number_of_handlers_is_told() -> None:
+    names = [f"h{number:04}" for number in range(handler_status.MOST + 5)]
+    await db(Handler.objects.bulk_create, [Handler(name=n, epoch="", seq=0) for n in names])
+    found = [name for name in await series() if name.startswith("realtime_handler_up{")]
+    assert len(found) == handler_status.MOST
 
 
 async def test_refusals_are_counted_by_limit_and_credentials_by_where(settings: Any) -> None:

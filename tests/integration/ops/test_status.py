@@ -5,19 +5,22 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
+from django.db.models.functions import Now
 
 from realtime.event_log import leadership
 from realtime.management.commands import realtime_status
-from realtime.models import LogHead, Process, WalEntry
+from realtime.models import DeadLetter, LogHead, Process, WalEntry
 from realtime.ops import status
 from realtime.process.registry import Registration, Report
 from realtime.util.database_threads import in_database_thread
 from realtime.wal.clock import now_us_sql
+from tests.support.handler_rows import age, dead_letter, handler
 from tests.support.log import number_all
 from tests.support.partitions import ranges, small_partitions
 from tests.support.vendors import on_postgresql
@@ -193,3 +196,55 @@ def test_entries_for_which_no_partition_was_made_are_told_with_the_reasons() -> 
         assert "strays    101 entries in the default partition" in run()
         stored = shown()["stored"]
         assert (stored["partitions"], stored["strays"]) == (len(ranges(partitions)), 101)
+
+
+def write(count: int) -> None:
+    Note.objects.bulk_create([Note(title=str(number)) for number in range(count)])
+    number_all()
+
+
+def test_handlers_are_shown_with_how_far_they_are_behind() -> None:
+    write(3)
+    handler("invoices", seq=3, handled=7, failures=2)
+    handler(
+        "search", seq=1, stopped="failed", attempts=5, last_error="Traceback\n  x\nOSError: gone"
+    )
+    age(60)
+    invoices, search = shown()["handlers"]
+    assert (invoices["name"], invoices["state"], invoices["lag"]) == ("invoices", "running", 0)
+    assert (invoices["handled"], invoices["failures"], invoices["lag_ms"]) == (7, 2, 0)
+    assert (search["state"], search["lag"], search["attempts"]) == ("stopped", 2, 5)
+    assert 60_000 <= search["lag_ms"] < 120_000
+    lines = [line.split() for line in run().splitlines()]
+    assert lines[-2][:4] == ["invoices", "running", "3", "0"]
+    assert lines[-1][:4] == ["search", "stopped", "1", "2"]
+    assert lines[-1][-2:] == ["OSError:", "gone"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "state"),
+    [
+        ({}, "running"),
+        ({"attempts": 2}, "retrying"),
+        ({"owner": ""}, "waiting"),
+        ({"lease": Now()}, "waiting"),
+        ({"paused": True, "owner": ""}, "paused"),
+        ({"paused": True, "stopped": "failed"}, "stopped"),
+    ],
+)
+def test_the_state_of_a_handler(fields: dict[str, Any], state: str) -> None:
+    handler("invoices", **fields)
+    (found,) = shown()["handlers"]
+    assert found["state"] == state
+
+
+def test_the_oldest_dead_letter_of_a_handler_is_told() -> None:
+    handler("invoices")
+    handler("search")
+    dead_letter("invoices", 1)
+    dead_letter("invoices", 2)
+    DeadLetter.objects.filter(seq=2).update(failed_at=Now() - timedelta(hours=1))
+    invoices, search = shown()["handlers"]
+    assert invoices["dead_letters"] == 2
+    assert 3_600_000 <= invoices["oldest_dead_letter_ms"] < 3_700_000
+    assert (search["dead_letters"], search["oldest_dead_letter_ms"]) == (0, None)

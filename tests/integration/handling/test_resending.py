@@ -1,0 +1,92 @@
+"""Dead letters sent again: the handler gets the same change, and the letter goes with success."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from realtime import on_change
+from realtime.handling.operations import CannotDo
+from realtime.handling.resending import send_again
+from realtime.models import DeadLetter, WalEntry
+from tests.support.handlers import begun, running, until
+from tests.zoo.models import Note, Team
+
+
+class Broken(Exception):
+    """What the handler of these tests raises while it is to fail."""
+
+
+def given_up(seen: list[Any], wanted: list[bool]) -> DeadLetter:
+    """The letter of a handler of notes that fails while `wanted` is empty."""
+
+    @on_change(Note, name="letters", on_failure="dead_letter", attempts=1)
+    def handle(change: Any) -> None:
+        Team.objects.create(name=f"of {change.pk}")
+        seen.append(change)
+        if not wanted:
+            raise Broken("not yet")
+
+    with running():
+        begun("letters")
+        Note.objects.create(title="a", price="1.10")
+        return until(DeadLetter.objects.first)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_handler_gets_the_change_as_it_was_and_the_letter_goes() -> None:
+    seen: list[Any] = []
+    wanted: list[bool] = []
+    letter = given_up(seen, wanted)
+    Note.objects.all().delete()
+    wanted.append(True)
+    send_again(letter)
+    first, again = seen
+    assert again.delivery_id == first.delivery_id
+    assert (again.type, again.pk, again.new, again.old) == (
+        first.type,
+        first.pk,
+        first.new,
+        first.old,
+    )
+    assert again.new["price"] == Decimal("1.10") and again.model is Note
+    assert not DeadLetter.objects.exists()
+    assert Team.objects.count() == 1
+    assert WalEntry.objects.get(table_name="zoo_team").actor == "handler:letters"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_handler_that_fails_again_leaves_nothing_and_the_letter_stays() -> None:
+    seen: list[Any] = []
+    letter = given_up(seen, [])
+    with pytest.raises(CannotDo, match="failed again: Broken: not yet"):
+        send_again(letter)
+    assert len(seen) == 2
+    assert DeadLetter.objects.get() == letter
+    assert not Team.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_letter_that_went_meanwhile_is_not_sent_twice() -> None:
+    seen: list[Any] = []
+    wanted: list[bool] = []
+    letter = given_up(seen, wanted)
+    wanted.append(True)
+    send_again(DeadLetter.objects.get())
+    with pytest.raises(CannotDo, match="meanwhile"):
+        send_again(letter)
+    assert len(seen) == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_letter_of_a_handler_or_model_that_is_gone_says_so() -> None:
+    letter = given_up([], [])
+    letter.handler = "letter"
+    with pytest.raises(CannotDo, match="Did you mean 'letters'"):
+        send_again(letter)
+    letter.handler = "letters"
+    letter.change["model"] = "zoo.Gone"
+    with pytest.raises(CannotDo, match=r"no model zoo\.Gone"):
+        send_again(letter)
