@@ -13,7 +13,7 @@ from django.db import connection, models, transaction
 import realtime
 from auth_rls import Subject, visible
 from auth_rls.models import Policy
-from realtime.models import LogHead, WalEntry
+from realtime.models import DeadLetter, LogHead, WalEntry
 from realtime.ops.status import read_numbering
 from tests.zoo.models import Note
 
@@ -165,6 +165,11 @@ def log(table: str = "zoo_note") -> list[list[Any]]:
 def numbers() -> list[int]:
     """Every number ever given, in order of capture."""
     return list(WalEntry.objects.exclude(seq=None).order_by("id").values_list("seq", flat=True))
+
+
+def dead_letters(handler: str) -> list[int]:
+    """The numbers of the changes that this handler gave up."""
+    return list(DeadLetter.objects.filter(handler=handler).values_list("seq", flat=True))
 
 
 def reconnect() -> None:

@@ -1,0 +1,1 @@
+"""An app whose handlers are tried while everything around them fails. See `handlers`."""
