@@ -14,7 +14,7 @@ from tests.support.at_hand import without
 from tests.support.postgres import Postgres
 
 # Projects of their own, whose tests run in them.
-collect_ignore = ["projects", "testkit"]
+collect_ignore = ["projects", "recipes", "testkit"]
 
 
 @pytest.fixture(scope="session")
