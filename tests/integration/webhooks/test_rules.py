@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
+from django.core.management import call_command
 from django.test import override_settings
 
-from realtime.models import Webhook
+from realtime.models import Webhook, WebhookDelivery
 from realtime.webhooks.rules import BadWebhook, choice_of, envelope_of, table_named
-from tests.support.webhooks import webhook
+from tests.support.webhooks import delivery, webhook
 
 pytestmark = pytest.mark.django_db
 
@@ -125,3 +128,17 @@ def test_the_setting_allows_a_receiver_of_ones_own() -> None:
         full(url="http://localhost:8000/").full_clean()
         full(url="http://10.1.2.3/").full_clean()
         assert "url" in errors(url="http://192.168.0.1/")
+
+
+def test_no_fixture_has_webhooks_and_one_that_has_is_loaded_without_them(tmp_path: Path) -> None:
+    delivery(webhook(name="orders"))
+    path = tmp_path / "dump.json"
+    out = io.StringIO()
+    call_command("dumpdata", stdout=out)
+    assert "hooks.example" not in out.getvalue()
+    models = ("realtime.webhook", "realtime.webhookdelivery")
+    call_command("dumpdata", *models, use_base_manager=True, output=str(path), verbosity=0)
+    assert "hooks.example" in path.read_text()
+    Webhook.objects.all().delete()
+    call_command("loaddata", str(path), verbosity=0)
+    assert not Webhook.objects.exists() and not WebhookDelivery.objects.exists()

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.test import override_settings
 from django.utils import timezone
 from standardwebhooks import Webhook as Verifier
 
 from realtime.models import Process, Webhook, WebhookDelivery
+from realtime.process.hub import hub
 from realtime.util.database_threads import close_connections
 from tests.support.log import number_all
 from tests.support.processes import managing
@@ -67,6 +69,28 @@ async def test_a_worker_sends_what_was_written_signed_and_in_order(
         found = Verifier(hook.secret).verify(request.body, request.headers)
         assert found["type"] == "INSERT" and found["table"] == "zoo_note"
         assert len(set(receiver.ids)) == 3
+
+
+async def test_the_command_that_runs_handlers_sends_too(redis: Redis, tmp_path: Path) -> None:
+    async with receiving() as receiver:
+        await db(webhook, receiver.url)
+        await db(write, "a")
+        options = {"redis": redis.url, "layer": "pubsub"}
+        with managing(tmp_path, "handlers", "run", **options) as program:
+            assert await got(receiver, 1) == ["a"]
+            program.process.terminate()
+            assert await auntil(lambda: program.process.poll() is not None, "the end")
+            assert program.process.returncode == 0 and "Traceback" not in program.said
+
+
+@pytest.mark.usefixtures("closing_hub")
+async def test_an_embedded_server_numbers_reads_and_sends() -> None:
+    with override_settings(REALTIME={"WEBHOOK_ALLOW": ["127.0.0.1"], "TAILER": "embedded"}):
+        async with receiving() as receiver:
+            await db(webhook, receiver.url)
+            await hub().ready()
+            await db(Note.objects.create, title="a")
+            assert await got(receiver, 1) == ["a"]
 
 
 async def test_what_a_killed_worker_had_is_sent_by_another_one(
