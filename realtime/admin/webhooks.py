@@ -12,7 +12,7 @@ from django.utils.dateparse import parse_datetime
 from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from django.utils.timezone import localtime
+from django.utils.timezone import is_aware, localtime
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
@@ -115,7 +115,7 @@ class WebhookAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
                 text = _("disabled: %s") % webhook.disabled_reason
             kind = "gone" if not webhook.disabled_reason else "bad"
         elif webhook.failures and webhook.failing_since:
-            since = date_format(localtime(webhook.failing_since), "DATETIME_FORMAT")
+            since = _date(webhook.failing_since)
             text = _("failing since %s") % since
             kind = "late"
         else:
@@ -285,7 +285,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("last answer"))
     def last(self, delivery: WebhookDelivery) -> str:
-        return _answer(delivery.attempts[-1]) if delivery.attempts else "-"
+        return _answer(_attempts(delivery)[-1]) if _attempts(delivery) else "-"
 
     @admin.display(description=_("next attempt"), ordering="due_at")
     def next(self, delivery: WebhookDelivery) -> SafeString | str:
@@ -293,7 +293,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("attempts"))
     def tried(self, delivery: WebhookDelivery) -> SafeString | str:
-        if not delivery.attempts:
+        if not _attempts(delivery):
             return "-"
         lines = (
             (
@@ -302,7 +302,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
                 attempt.get("seconds"),
                 document(str(attempt.get("excerpt") or ""), MAX_DOCUMENT),
             )
-            for attempt in reversed(delivery.attempts)
+            for attempt in reversed(_attempts(delivery))
         )
         return format_html_join("", "<p>{} · <strong>{}</strong> · {} s</p>{}", lines)
 
@@ -323,11 +323,20 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
         self.message_user(request, text % count, messages.SUCCESS)
 
 
+def _date(at: Any) -> str:
+    return date_format(localtime(at) if is_aware(at) else at, "DATETIME_FORMAT")
+
+
+def _attempts(delivery: WebhookDelivery) -> list[dict[str, Any]]:
+    given = delivery.attempts if isinstance(delivery.attempts, list) else []
+    return [attempt for attempt in given if isinstance(attempt, dict)]
+
+
 def _moment(at: Any) -> SafeString:
     return format_html(
         '<span title="{}" class="realtime-time">{}</span>',
         at.isoformat(" "),
-        date_format(localtime(at), "DATETIME_FORMAT"),
+        _date(at),
     )
 
 

@@ -23,7 +23,7 @@ from realtime import conf
 from realtime.models import Webhook, WebhookDelivery
 from realtime.webhooks.answer import Answer
 from realtime.webhooks.payload import trial_body
-from realtime.webhooks.retries import DELAYS, delay_after, rest_after
+from realtime.webhooks.retries import DELAYS, RESTS, delay_after, rest_after
 from realtime.webhooks.rules import table_named
 
 logger = logging.getLogger("realtime.webhooks")
@@ -130,6 +130,13 @@ def release(alias: str, sender: str, webhook: int) -> None:
     )
 
 
+def rest(alias: str, webhook: int) -> None:
+    """Let a webhook rest as long as after many failures."""
+    Webhook.objects.using(alias).filter(pk=webhook).update(
+        rests_until=timezone.now() + timedelta(seconds=RESTS[-1])
+    )
+
+
 def record(alias: str, job: Job, answer: Answer, chance: float) -> None:
     """Write what came of an attempt: to the delivery, and to its webhook, which rests or is
     disabled where that is due."""
@@ -143,8 +150,8 @@ def record(alias: str, job: Job, answer: Answer, chance: float) -> None:
 
 def _write(delivery: WebhookDelivery, webhook: Webhook, answer: Answer, chance: float) -> None:
     now = timezone.now()
-    attempts = [*delivery.attempts, _noted(answer, now)][-ATTEMPTS_KEPT:]
-    delivery.attempts = attempts
+    before = delivery.attempts if isinstance(delivery.attempts, list) else []
+    delivery.attempts = [*before, _noted(answer, now)][-ATTEMPTS_KEPT:]
     if answer.delivered:
         delivery.state, delivery.finished_at = WebhookDelivery.State.DELIVERED, now
     else:
@@ -198,8 +205,10 @@ def _noted(answer: Answer, at: datetime) -> dict[str, Any]:
 
 def _locked(model: Any, alias: str, pk: int) -> Any:
     rows = model.objects.using(alias)
-    if connections[alias].features.has_select_for_update:
-        rows = rows.select_for_update()
+    features = connections[alias].features
+    if features.has_select_for_update:
+        # New deliveries refer to their webhook, and need not wait.
+        rows = rows.select_for_update(no_key=features.has_select_for_no_key_update)
     return rows.filter(pk=pk).first()
 
 

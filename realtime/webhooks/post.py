@@ -113,6 +113,8 @@ async def post(
         error = f"the certificate of {destination.host} is not accepted: {failure.verify_message}"
     except ssl.SSLError as failure:
         error = f"TLS with {destination.host} failed: {failure.reason or 'no handshake'}"
+    except (h11.LocalProtocolError, ValueError) as failure:
+        error = f"the request cannot be made: {failure}"
     except h11.RemoteProtocolError as failure:
         error = f"the answer is not HTTP: {failure}"
     except EOFError:

@@ -15,12 +15,15 @@ import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from django.utils import timezone
+
 from realtime import __version__, conf
 from realtime.util.database_threads import (
     DATABASE_ERRORS,
     finish_in_database_thread,
     in_database_thread,
 )
+from realtime.util.outage_log import OutageLog
 from realtime.webhooks import deliveries
 from realtime.webhooks.answer import Answer
 from realtime.webhooks.deliveries import Job
@@ -58,6 +61,13 @@ class Sender:
         self._look_seconds = look_seconds
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
+        self._outage = OutageLog(
+            logger,
+            failing="webhooks are not sent: %s",
+            failing_action="webhooks_failing",
+            works="webhooks are sent again",
+            works_action="webhooks_work",
+        )
         self._prune_at = 0.0
 
     def wake(self) -> None:
@@ -71,8 +81,9 @@ class Sender:
                 self._wake.clear()
                 try:
                     await self._look()
+                    self._outage.worked()
                 except DATABASE_ERRORS as error:
-                    logger.debug("not sent: %s", error, extra={"action": "webhooks_failing"})
+                    self._outage.failed(error)
                 try:
                     async with asyncio.timeout(self._look_seconds):
                         await self._wake.wait()
@@ -91,23 +102,16 @@ class Sender:
             for pk in await in_database_thread(deliveries.take, self._alias, self.id, room, busy):
                 task = asyncio.create_task(self._serve(pk), name="rowcast-webhook")
                 self._tasks[pk] = task
-                task.add_done_callback(lambda task, pk=pk: self._ended(pk, task))  # type: ignore[misc]
+                task.add_done_callback(lambda _, pk=pk: self._ended(pk))  # type: ignore[misc]
         now = asyncio.get_running_loop().time()
         if now >= self._prune_at:
             self._prune_at = now + _PRUNE_SECONDS
             while await in_database_thread(deliveries.prune, self._alias):
                 await asyncio.sleep(0)
 
-    def _ended(self, pk: int, task: asyncio.Task[None]) -> None:
+    def _ended(self, pk: int) -> None:
         del self._tasks[pk]
         self._wake.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error(
-                "sending of webhook %s failed",
-                pk,
-                exc_info=error,
-                extra={"action": "webhook_sender_failed"},
-            )
 
     async def _serve(self, pk: int) -> None:
         """Send what is due of one webhook that this sender has, and give it back."""
@@ -125,7 +129,17 @@ class Sender:
                     deliveries.record, self._alias, job, answer, random.random()
                 )
         except DATABASE_ERRORS as error:
-            logger.debug("not sent: %s", error, extra={"action": "webhooks_failing"})
+            self._outage.failed(error)
+        except Exception as error:
+            # A row of which nobody knows how it came to be: it must not be sent again and again.
+            logger.error(
+                "sending of webhook %s failed",
+                pk,
+                exc_info=error,
+                extra={"action": "webhook_sender_failed"},
+            )
+            with contextlib.suppress(*DATABASE_ERRORS):
+                await in_database_thread(deliveries.rest, self._alias, pk)
         finally:
             # Also at the end of the process: another one need not wait for the lease then.
             with contextlib.suppress(*DATABASE_ERRORS):
@@ -156,7 +170,8 @@ def headers_of(job: Job, own: Mapping[str, str], at: datetime) -> dict[str, str]
     """The headers of one attempt. Raises BadSecret."""
     webhook = job.webhook
     keys = [webhook.secret]
-    if webhook.former_secret and webhook.former_until and webhook.former_until > at:
+    until = webhook.former_until
+    if webhook.former_secret and until is not None and until > timezone.now():
         keys.append(webhook.former_secret)
     return {
         "content-type": "application/json",

@@ -10,7 +10,7 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
-from django.test import Client
+from django.test import Client, override_settings
 from django.urls import reverse
 from django.utils import timezone
 
@@ -201,3 +201,20 @@ def test_who_may_only_view_deliveries_sends_none_again() -> None:
     act(client, DELIVERIES, "send_again", row.pk)
     row.refresh_from_db()
     assert row.state == "failed"
+
+
+@pytest.mark.parametrize("attempts", [7, [7], {"a": 1}, [{"at": 7, "status": "x"}]])
+def test_what_sql_may_have_written_into_attempts_is_shown(client: Client, attempts: Any) -> None:
+    row = delivery(webhook())
+    WebhookDelivery.objects.update(attempts=attempts)
+    text_of(client, DELIVERIES)
+    text_of(client, reverse("admin:realtime_webhookdelivery_change", args=[row.pk]))
+
+
+def test_a_project_without_time_zones_sees_the_same(client: Client) -> None:
+    with override_settings(USE_TZ=False):
+        hook = webhook(failures=1, failing_since=timezone.now())
+        row = delivery(hook)
+        text_of(client, LIST)
+        text_of(client, DELIVERIES)
+        text_of(client, reverse("admin:realtime_webhookdelivery_change", args=[row.pk]))

@@ -221,3 +221,21 @@ def test_finished_deliveries_go_when_the_log_of_their_time_goes() -> None:
 def test_they_are_kept_a_day_at_least(retention: Any, kept: timedelta) -> None:
     with override_settings(REALTIME={"RETENTION": retention}):
         assert deliveries.kept_for() == kept
+
+
+@pytest.mark.parametrize("attempts", [7, {"a": 1}])
+def test_a_log_of_attempts_that_sql_spoiled_is_begun_anew(attempts: Any) -> None:
+    row = delivery(webhook())
+    WebhookDelivery.objects.update(attempts=attempts)
+    record(row, FINE)
+    assert row.state == "delivered" and len(row.attempts) == 1
+
+
+def test_times_without_zones_do_as_well() -> None:
+    with override_settings(USE_TZ=False):
+        hook = webhook()
+        row = delivery(hook)
+        assert take() == [hook.pk] and job(hook) is not None
+        record(row, BAD)
+        record(row, FINE)
+        assert row.state == "delivered" and deliveries.prune("default") == 0

@@ -185,3 +185,25 @@ async def test_what_a_url_hides_in_its_path_is_in_no_log(caplog: Any) -> None:
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("realtime")]
     assert any(hook.name in text for text in ours)
     assert not any("s3cret" in text or hook.secret in text for text in ours)
+
+
+async def test_a_delivery_whose_id_sql_spoiled_is_no_request_and_no_failure_of_the_sender() -> None:
+    async with receiving() as receiver:
+        hook = await db(webhook, receiver.url)
+        bad = await db(delivery, hook, 1, delivery_id="a\r\nhost: evil", by_hand=True)
+        good = await db(delivery, hook, 2)
+        async with sending():
+            assert "cannot be made" in (await finished(bad.pk)).attempts[0]["error"]
+            assert (await finished(good.pk)).state == "delivered"
+    assert receiver.ids == [good.delivery_id]
+
+
+async def test_without_time_zones_a_former_secret_ends_as_well() -> None:
+    with override_settings(USE_TZ=False):
+        async with receiving() as receiver:
+            hook = await db(webhook, receiver.url)
+            await db(hook.renew_secret)
+            row = await db(delivery, hook)
+            async with sending():
+                await finished(row.pk)
+    assert len(receiver.received[0].headers["webhook-signature"].split(" ")) == 2
