@@ -15,8 +15,6 @@ import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from django.utils import timezone
-
 from realtime import __version__, conf
 from realtime.util.database_threads import (
     DATABASE_ERRORS,
@@ -171,7 +169,7 @@ def headers_of(job: Job, own: Mapping[str, str], at: datetime) -> dict[str, str]
     webhook = job.webhook
     keys = [webhook.secret]
     until = webhook.former_until
-    if webhook.former_secret and until is not None and until > timezone.now():
+    if webhook.former_secret and until is not None and until.timestamp() > at.timestamp():
         keys.append(webhook.former_secret)
     return {
         "content-type": "application/json",
