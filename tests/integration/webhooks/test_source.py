@@ -13,6 +13,7 @@ from realtime.wal.head import begin_epoch
 from realtime.webhooks import source
 from tests.support.handlers import running, until
 from tests.support.log import number_all
+from tests.support.vendors import on_postgresql
 from tests.support.webhooks import webhook
 from tests.zoo.models import Note, Team
 
@@ -65,6 +66,20 @@ def test_a_webhook_gets_what_it_asks_for_and_no_more() -> None:
     assert found["zoo_note"]["record"] == {"id": note.pk, "score": 7}
     assert found["zoo_note"]["old_record"] == {"id": note.pk, "score": 1}
     assert found["zoo_team"]["record"]["name"] == "u" and len(bodies()) == 2
+
+
+@on_postgresql
+def test_a_table_that_was_emptied_at_once_is_told_to_those_who_ask() -> None:
+    webhook(events=["TRUNCATE"], filter="score=gt.5")
+    webhook()
+    Note.objects.create(title="a")
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE zoo_note CASCADE")
+    with running():
+        found = made(2)
+    (emptied,) = [body for body in found if body["type"] == "TRUNCATE"]
+    assert emptied["table"] == "zoo_note"
+    assert emptied["record"] is None and emptied["old_record"] is None
 
 
 def test_what_is_rolled_back_is_not_sent() -> None:
