@@ -34,22 +34,22 @@ class RowImage(Mapping[str, Any]):
     that every predicate on it is unknown.
     """
 
-    __slots__ = ("_decoded", "_kinds", "_values", "raw")
+    __slots__ = ("_kinds", "_read", "raw")
 
     def __init__(self, raw: bytes, kinds: Mapping[str, Kind]) -> None:
         self.raw = raw
         self._kinds = kinds
         # What the text says, and what of it was made comparable: one dict when that is all of it.
-        # Images are read in several threads, so neither is ever half of what it stands for.
-        self._decoded: dict[str, Any] | None = None
-        self._values: dict[str, Any] | None = None
+        # Images are read in several threads: both are set at once, and neither is ever half of what
+        # it stands for.
+        self._read: tuple[dict[str, Any], dict[str, Any]] | None = None
 
     def _find(self, name: str) -> Any:
         """A value that was not read before; _MISSING if there is none."""
-        decoded, values = self._decoded, self._values
-        if decoded is None or values is None:
-            values = self._values = {}
-            decoded = self._decoded = _decode_values(self.raw)
+        read = self._read
+        if read is None:
+            read = self._read = _decode_values(self.raw), {}
+        decoded, values = read
         if decoded is values:
             return values.get(name, _MISSING)
         kind = self._kinds.get(name)
@@ -63,19 +63,20 @@ class RowImage(Mapping[str, Any]):
 
     def _all(self) -> dict[str, Any]:
         """Every value, in the order of the text."""
-        decoded, values = self._decoded, self._values
-        if decoded is None or values is None:
-            decoded = _decode_values(self.raw)
+        read = self._read
+        if read is None:
+            read = self._read = _decode_values(self.raw), {}
+        decoded, values = read
         if decoded is not values:
             found = {name: self.get(name, _MISSING) for name in decoded}
             values = {name: value for name, value in found.items() if value is not _MISSING}
-            self._values = self._decoded = values
+            self._read = values, values
         return values
 
     @property
     def decoded(self) -> bool:
         """Whether the text has been decoded yet."""
-        return self._decoded is not None
+        return self._read is not None
 
     def __getitem__(self, name: str) -> Any:
         value = self.get(name, _MISSING)
@@ -84,9 +85,11 @@ class RowImage(Mapping[str, Any]):
         return value
 
     def get(self, name: str, default: Any = None) -> Any:
-        values = self._values
-        if values is not None and name in values:
-            return values[name]
+        read = self._read
+        if read is not None:
+            values = read[1]
+            if name in values:
+                return values[name]
         value = self._find(name)
         return default if value is _MISSING else value
 

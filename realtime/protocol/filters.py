@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import islice
 from typing import NoReturn
 
 from auth_rls.predicates import patterns
@@ -39,6 +40,11 @@ MAX_PATTERNS = 20
 
 MAX_PROGRAMS = 3_000
 """Instructions of all regular expressions of one filter together."""
+
+# An unknown name is compared with so many columns, if it is no longer than a name can be: the event
+# loop may wait for it.
+_COMPARED_COLUMNS = 100
+_LONGEST_COMPARED = 63
 
 _WHITE = " \t\n\r\f\v"
 # Separators are searched for instead of walking over characters: a join may hold a megabyte.
@@ -277,7 +283,8 @@ def _not_ignoring_case(column: str, op: str, error: ValueError) -> FilterError:
 
 def unknown_column(name: str, columns: Iterable[str]) -> str:
     """The hint for a column that does not exist. Hidden columns are not among `columns`."""
-    close = get_close_matches(name[:100], list(columns), n=1)
+    few = list(islice(columns, _COMPARED_COLUMNS)) if len(name) <= _LONGEST_COMPARED else []
+    close = get_close_matches(name, few, n=1)
     meant = f" Did you mean {close[0]!r}?" if close else ""
     return f"No published column has this name.{meant}"
 

@@ -19,6 +19,8 @@ from realtime.subscriptions.subscriber import Subscriber
 
 Recipient = TypeVar("Recipient")
 
+# Bytes of a character in a text with others than ASCII: up to four in memory and in UTF-8.
+_WIDE = 4
 
 # Topic, version and kind of frame, operation, binding ids, columns, whether the old image is shown,
 # and the receipt: all that the text of a frame depends on, beside the change.
@@ -38,7 +40,7 @@ class ChangeFrames:
         # By columns, whether the old image is shown, operation, and receipt.
         self._data: dict[tuple[tuple[str, ...] | None, bool, str, str | None], bytes] = {}
         self._shared: dict[_Shape, SharedFrame] = {}
-        #: Characters of all frames.
+        #: About how many bytes the texts of all frames occupy, or their frames, if that is more.
         self.size = 0
 
     @property
@@ -59,7 +61,7 @@ class ChangeFrames:
             data = self._data_of(select, show_old, op, tx)
             text = key.frame.encode(Version(key.version), key.topic, op, ids, data)
             frame = self._shared[shape] = SharedFrame(text)
-            self.size += len(text)
+            self.size += len(text) if text.isascii() else _WIDE * len(text)
         return frame
 
     def _data_of(

@@ -49,6 +49,8 @@ _WORK_SECONDS = 0.001
 _REST_SECONDS = 0.004
 # Actions that are judged at the time of a request; the stream does not follow their policies.
 _NOT_FOLLOWED = frozenset({"add", "change", "delete"})
+# A name of a table that is longer is like none that is published.
+_LONGEST_NAME = 63
 # Of most plans.
 _NO_HINTS: Mapping[str, str] = MappingProxyType({})
 # The key of the rules on topics, in a mapping of rules by table.
@@ -452,6 +454,7 @@ def _unknown(binding: Binding) -> str:
     if name == ANY:
         return "No table of this schema is published; those of Django models are in 'public'."
     known = [entry.table for entry in registry.published()]
-    close = get_close_matches(name[:100], known, n=1)
+    # Names of tables are no longer.
+    close = get_close_matches(name, known, n=1) if len(name) <= _LONGEST_NAME else []
     meant = f" Did you mean {close[0]!r}?" if close else ""
     return f"No table of this name is published.{meant}"

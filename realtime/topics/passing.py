@@ -30,6 +30,8 @@ KEEP_SECONDS = 60.0
 # A new leader does not know what the last one has published. Servers skip what they have had.
 _OVERLAP = timedelta(seconds=10)
 _AT_ONCE = 500
+# So many broadcasts wait while the layer is down. It is the newest that are kept.
+_MOST_WAITING = 10_000
 
 # A number may come again, after a crash of the database or a flush. A mark does not.
 _Row = tuple[int, str]
@@ -63,7 +65,7 @@ class PassingReader:
 
     `publish` raises when a batch cannot be sent; it is then sent again later. `shared`: what is
     published reaches all servers, so only the leader publishes. Where it is not, `begin` comes
-    before anybody listens.
+    before anybody listens. Of those that cannot be sent the leader keeps the newest `most_waiting`.
     """
 
     def __init__(
@@ -72,10 +74,12 @@ class PassingReader:
         *,
         shared: bool,
         keep_seconds: float = KEEP_SECONDS,
+        most_waiting: int = _MOST_WAITING,
     ) -> None:
         self._publish = publish
         self._shared = shared
         self._keep_seconds = keep_seconds
+        self._most_waiting = most_waiting
         # When it was published. None while others publish.
         self._published: dict[_Row, float] | None = None
 
@@ -106,6 +110,7 @@ class PassingReader:
                 break
             some = True
         if leading:
+            self._drop_waiting(connection, there)
             self._delete(connection, now)
         return some
 
@@ -123,6 +128,23 @@ class PassingReader:
             now = time.monotonic()
             self._published.update(((row.number, row.mark), now) for row in sent)
         return True
+
+    def _drop_waiting(self, connection: BaseDatabaseWrapper, there: Collection[_Row]) -> None:
+        """Delete what waits beyond the bound, the oldest first."""
+        assert self._published is not None
+        waiting = [number for number, mark in there if (number, mark) not in self._published]
+        gone = waiting[: max(len(waiting) - self._most_waiting, 0)]
+        if not gone:
+            return
+        rows = PassingBroadcast.objects.using(connection.alias)
+        for start in range(0, len(gone), _AT_ONCE):
+            rows.filter(pk__in=gone[start : start + _AT_ONCE]).delete()
+        logger.warning(
+            "%s broadcasts that could not be sent were dropped: more than %s wait",
+            len(gone),
+            self._most_waiting,
+            extra={"action": "cast_lost"},
+        )
 
     def _delete(self, connection: BaseDatabaseWrapper, now: float) -> None:
         assert self._published is not None

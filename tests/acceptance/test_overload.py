@@ -124,19 +124,21 @@ async def half_open(server: Server) -> None:
     """Connections that begin and never end, a byte now and then."""
     whole = request(server, f"apikey={ANON_KEY}&vsn=2.0.0")
     streams = []
-    for number in range(60):
-        with contextlib.suppress(OSError):
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writer.write(whole[: number * len(whole) // 61])
-            streams.append((reader, writer))
-    for place in range(20):
-        for number, (_, writer) in enumerate(streams):
-            at = number * len(whole) // 61 + place
+    try:
+        for number in range(60):
             with contextlib.suppress(OSError):
-                writer.write(whole[at : at + 1])
-        await asyncio.sleep(0.02)
-    for _, writer in streams:
-        writer.transport.abort()
+                reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                streams.append((reader, writer))
+                writer.write(whole[: number * len(whole) // 61])
+        for place in range(20):
+            for number, (_, writer) in enumerate(streams):
+                at = number * len(whole) // 61 + place
+                with contextlib.suppress(OSError):
+                    writer.write(whole[at : at + 1])
+            await asyncio.sleep(0.02)
+    finally:
+        for _, writer in streams:
+            writer.transport.abort()
 
 
 async def no_http(server: Server, seed: int) -> None:

@@ -28,7 +28,7 @@ from realtime.subscriptions.seen_change import SeenChange
 from realtime.util.counters import Counters
 
 _MOST_BYTES = 16 * 1024 * 1024
-# A text, its WebSocket frame and its compressed frame; other texts than ASCII take more.
+# The data object, a text, its WebSocket frame and its compressed frame.
 _FORMS = 4
 _CHANGE_BYTES = 1_000
 _VERDICT_BYTES = 200

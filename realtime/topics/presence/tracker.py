@@ -96,7 +96,7 @@ class PresenceTracker:
         # The processes of further messages.
         self._unheld: set[str] = set()
         # Those that wait until rights are known.
-        self._early: EarlyChanges[Collection[tuple[Key, Callback]]] = EarlyChanges()
+        self._early: EarlyChanges[Collection[tuple[Key, Callback]]] = EarlyChanges(process)
 
     def __len__(self) -> int:
         """The number of topics that are loaded here."""

@@ -113,6 +113,21 @@ def test_what_a_layer_that_is_down_did_not_take_is_sent_again(
     assert bus.events == ["a"]
 
 
+def test_of_what_waits_for_a_layer_the_newest_is_kept(
+    bus: Bus, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader = PassingReader(bus.publish, shared=True, most_waiting=3)
+    reader.look(connection, True)
+    bus.down = True
+    passing.put(*(cast(str(number)) for number in range(5)))
+    reader.look(connection, True)
+    assert PassingBroadcast.objects.count() == 3
+    assert "2 broadcasts that could not be sent were dropped" in caplog.text
+    bus.down = False
+    reader.look(connection, True)
+    assert bus.events == ["2", "3", "4"]
+
+
 def test_the_leader_deletes_what_everybody_has_had(bus: Bus) -> None:
     reader = PassingReader(bus.publish, shared=False, keep_seconds=0.0)
     reader.begin(connection)

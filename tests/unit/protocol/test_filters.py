@@ -180,6 +180,17 @@ def test_an_unknown_column_is_refused_in_the_official_words() -> None:
     assert caught.value.exception == "ERROR P0001 (raise_exception) invalid column for filter nope"
 
 
+def test_a_name_that_is_no_longer_than_a_columns_gets_the_name_that_it_is_like() -> None:
+    with pytest.raises(FilterError) as caught:
+        parse_filter("titel=eq.1", {"title": Kind.TEXT})
+    assert "Did you mean 'title'?" in (caught.value.hint or "")
+    # A long name is compared with none, however like it is.
+    long = "x" * 70
+    with pytest.raises(FilterError) as caught:
+        parse_filter(f"{long}y=eq.1", {long: Kind.TEXT})
+    assert "Did you mean" not in (caught.value.hint or "")
+
+
 def test_too_many_items_are_refused_in_the_official_words() -> None:
     items = ",".join(map(str, range(MAX_ITEMS)))
     assert len(parse_filter(f"id=in.({items})", COLUMNS).value) == MAX_ITEMS

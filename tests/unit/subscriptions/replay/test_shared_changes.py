@@ -215,3 +215,15 @@ def test_shared_replays_give_each_channel_exactly_what_it_would_get_alone(
     for audience, cursor in [*asked, *asked]:
         for event in events[cursor:]:
             assert texts(changes, audience, event) == alone(audience, event)
+
+
+def test_texts_of_other_characters_count_for_more_since_they_occupy_more() -> None:
+    sizes = []
+    for title in ("a" * 1_000, "\N{CJK UNIFIED IDEOGRAPH-4E00}" * 1_000):
+        changes, _ = begun()
+        event = insert(1, owner=7, title=title)
+        before = changes.size
+        (frame,) = changes.audience(key()).found(event).frames
+        sizes.append(changes.size - before - 3 * event.size)
+        assert sizes[-1] > 2 * len(str(frame.message).encode())
+    assert sizes[1] > 2 * sizes[0]

@@ -43,3 +43,16 @@ def test_nothing_waits_for_another_epoch_or_where_nobody_has_rights() -> None:
     assert not early.put(changes(2, seq=9), 2, None)
     early.put(changes(3, seq=9), 3, AT)
     assert due(early, Position("next", 1)) == [3]
+
+
+def test_what_waits_of_others_is_bounded_and_the_process_with_most_is_forgotten() -> None:
+    early: EarlyChanges[int] = EarlyChanges("own", most=10)
+    for number in range(1, 30):
+        assert early.put(changes(number, seq=6, process="own"), number, AT)
+    early.put(changes(1, seq=6, process="small"), 100, AT)
+    for number in range(1, 30):
+        assert early.put(changes(number, seq=6, process="flood"), 200, AT)
+    found = due(early, Position("e", 6))
+    assert set(range(1, 30)) <= set(found) and 100 in found
+    assert found.count(200) < 10
+    assert not early.put(changes(30, process="flood"), 1, Position("e", 6))
