@@ -208,7 +208,7 @@ def test_a_change_leads_to_the_others_of_its_transaction(
     assert "<ins>hidden</ins>" in page and "<ins>mine</ins>" in page and "later" not in page
     page = of(staff("ada", "view_note", "view_team"), link)
     assert "<ins>shown</ins>" in page and "<ins>mine</ins>" in page
-    assert "hidden" not in page and "not in the list" not in page
+    assert "<ins>hidden<" not in page and "not in the list" not in page
     page = of(staff("bob", "view_note"), link)
     assert "shown" not in page and "<ins>mine</ins>" in page
     of(root, f"{changes_url(row)}{seq - 1}/", 404)
