@@ -180,8 +180,24 @@ class Source:
         return self._read(sql, [after, upto, *ids, *self.relations, *more])
 
     def _kept(self, after: int, upto: int, order: str, key: Key | None) -> list[Entry]:
+        text = None if key is None else _key_text(key, self._kinds())
+        if text is None:
+            return self._kept_where("", [], after, upto, order)
+        # One query each, so that the index by rows gives both in order.
+        start = text[: keeping.KEY_START]
+        found = [
+            *self._kept_where(
+                " AND w.key_start = %s AND w.pk_text = %s", [start, text], after, upto, order
+            ),
+            *self._kept_where(" AND w.key_start IS NULL", [], after, upto, order),
+        ]
+        found.sort(key=lambda entry: entry.event.seq, reverse=order == "DESC")
+        return found[:_PAGE]
+
+    def _kept_where(
+        self, row: str, more: list[Any], after: int, upto: int, order: str
+    ) -> list[Entry]:
         assert self.kept is not None
-        row, more = self._of_row(key, indexed=True)
         sql = _KEPT.format(
             columns=_columns(connections[self.alias]),
             relations=_marks(self.relations),
@@ -191,16 +207,9 @@ class Source:
         )
         return self._read(sql, [self.kept.pk, after, upto, *self.relations, *more])
 
-    def _of_row(self, key: Key | None, *, indexed: bool = False) -> tuple[str, list[Any]]:
+    def _of_row(self, key: Key | None) -> tuple[str, list[Any]]:
         text = None if key is None else _key_text(key, self._kinds())
-        if text is None:
-            return "", []
-        if indexed:
-            return (
-                " AND (w.key_start = %s AND w.pk_text = %s OR w.key_start IS NULL)",
-                [text[: keeping.KEY_START], text],
-            )
-        return " AND (w.pk_text = %s OR w.pk_text IS NULL)", [text]
+        return ("", []) if text is None else (" AND (w.pk_text = %s OR w.pk_text IS NULL)", [text])
 
     def _kinds(self) -> Sequence[Kind]:
         """The kinds of the key, if it is one column that always had the same one."""

@@ -28,6 +28,10 @@ pytestmark = pytest.mark.usefixtures("wal")
 
 FIELDS = [field.attname for field in Note._meta.concrete_fields]
 ALL = timedelta(seconds=-1)
+SEEDS = pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5))]
+)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def copy() -> dict[Any, dict[str, Any]]:
@@ -61,11 +65,11 @@ def random_write(chance: random.Random) -> None:
         Note.objects.filter(pk=chance.choice(keys)).delete()
 
 
-@pytest.mark.parametrize("seed", range(4))
+@SEEDS
 def test_every_position_gives_what_was_recorded_there(seed: int) -> None:
     chance = random.Random(seed)
     recorded = {0: copy()}
-    for _ in range(40):
+    for _ in range(30):
         with transaction.atomic():
             for _ in range(chance.choice([1, 1, 2])):
                 random_write(chance)
@@ -83,7 +87,33 @@ def test_every_position_gives_what_was_recorded_there(seed: int) -> None:
         )
 
 
-@pytest.mark.parametrize("seed", range(3))
+@SEEDS
+def test_pruning_and_copying_in_between_change_nothing(seed: int) -> None:
+    chance = random.Random(seed)
+    recorded: dict[int, dict[Any, dict[str, Any]]] = {}
+    moments: dict[int, datetime] = {}
+    with with_history(Note):
+        for _ in range(16):
+            random_write(chance)
+            number_all()
+            recorded[realtime.head()] = copy()
+            commit_us = LogHead.objects.get().commit_us
+            moments[realtime.head()] = EPOCH + timedelta(microseconds=commit_us)
+            if chance.random() < 0.15:
+                pruning.prune(ALL)
+            elif chance.random() < 0.15:
+                copy_all()
+        for seq, rows in recorded.items():
+            for at in (seq, moments[seq]):
+                found = realtime.as_of(Note.objects.all(), at)
+                assert {row.pk: values(row) for row in found} == rows
+            for pk, row in rows.items():
+                if Note.objects.filter(pk=pk).exists():
+                    then = realtime.as_of(Note(pk=pk), seq)
+                    assert then is None or then.pk != pk or values(then) == row
+
+
+@SEEDS
 def test_a_row_is_followed_through_its_keys(seed: int) -> None:
     chance = random.Random(seed)
     row = Note.objects.create(id=100, title="0")
