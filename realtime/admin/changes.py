@@ -70,9 +70,11 @@ class ChangesMixin:
     def render_change_form(
         self: Any, request: HttpRequest, context: Any, *args: Any, **kwargs: Any
     ) -> HttpResponse:
-        response = super().render_change_form(request, context, *args, **kwargs)  # type: ignore[misc]
+        response: Any = super().render_change_form(request, context, *args, **kwargs)  # type: ignore[misc]
         original = context.get("original")
-        if original is not None and published.published_columns(self.model) is not None:
+        if not hasattr(response, "template_name"):
+            return response
+        if original is not None and published.published_columns(concrete(self.model)) is not None:
             names = response.template_name
             names = [names] if isinstance(names, str) else names
             response.context_data["realtime_form"] = select_template(names)
@@ -153,7 +155,7 @@ class ChangesMixin:
     def _changed_object(self: Any, request: HttpRequest, object_id: str) -> Any:
         """The object whose changes the reader may see, without its values if it is deleted. Raises
         PermissionDenied, Http404."""
-        if published.published_columns(self.model) is None:
+        if published.published_columns(concrete(self.model)) is None:
             raise Http404(_("This model is not published."))
         found = self.get_object(request, unquote(object_id))
         if found is not None:

@@ -16,9 +16,10 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from auth_rls.predicates.kinds import Kind
 from realtime.event_log.event import DatabaseEvent, to_event
-from realtime.event_log.table import numbered_ids, relations
+from realtime.event_log.table import READ_BYTES, UnknownRelation, numbered_ids, relations
 from realtime.models import HistoryTable, WalRelation
 from realtime.row_history import keeping
+from realtime.row_history.errors import HistoryLost
 from realtime.util.utf8 import repaired_or_none
 from realtime.wal.backlog import unnumbered
 from realtime.wal.capture import table_name_of
@@ -26,9 +27,11 @@ from realtime.wal.entry import WalRow
 from realtime.wal.head import Head, read_head
 from realtime.wal.vendor import vendor_of
 
-# Numbers of the log that one query looks at, and entries that it gives at most.
+# Numbers of the log that one query looks at, and entries that it gives at most: fewer where they
+# are large, so that what is held does not grow with the size of rows.
 SPAN = 20_000
 _PAGE = 500
+_FIRST_PAGE = 32
 
 # Kinds whose keys are written in the log as `_key_text` writes them.
 _PLAIN_KEYS = frozenset({Kind.INT, Kind.TEXT, Kind.UUID})
@@ -113,20 +116,22 @@ class Source:
         yield from (entry for entry in waiting if entry.id not in seen)
 
     def _ascending(self, seq: int) -> Iterator[Entry]:
+        limit = _FIRST_PAGE
         while seq < self.copied and self.kept is not None:
-            page = self._kept(seq, self.copied, "ASC", None)
+            page = self._kept(seq, self.copied, "ASC", None, limit)
             yield from page
-            if len(page) < _PAGE:
+            if len(page) < limit:
                 break
-            seq = page[-1].event.seq
+            seq, limit = page[-1].event.seq, _next_limit(page)
         seq = max(seq, self.copied)
         # What got its number since the head was read is not among `waiting` in every case.
         last = read_head(connections[self.alias]).seq
         while seq < last:
             until = min(seq + SPAN, last)
-            page = self._log(seq, until, "ASC", None)
+            page = self._log(seq, until, "ASC", None, limit)
             yield from page
-            seq = page[-1].event.seq if len(page) == _PAGE else until
+            seq = page[-1].event.seq if len(page) == limit else until
+            limit = _next_limit(page)
 
     def waiting(self, key: Key | None = None) -> list[Entry]:
         """The entries that have no number yet, oldest first."""
@@ -148,22 +153,25 @@ class Source:
         those that emptied the table; the newest first. Between them the seq down to which all were
         looked at."""
         seq = upto
+        limit = _FIRST_PAGE
         log_ends = max(down_to, self.copied)
         while seq > log_ends:
             after = max(seq - SPAN, log_ends)
-            page = self._log(after, seq, "DESC", key)
+            page = self._log(after, seq, "DESC", key, limit)
             yield from page
-            seq = page[-1].event.seq - 1 if len(page) == _PAGE else after
+            seq = page[-1].event.seq - 1 if len(page) == limit else after
+            limit = _next_limit(page)
             yield seq
         while self.kept is not None and seq > down_to:
-            page = self._kept(down_to, seq, "DESC", key)
+            page = self._kept(down_to, seq, "DESC", key, limit)
             yield from page
-            seq = page[-1].event.seq - 1 if len(page) == _PAGE else down_to
+            seq = page[-1].event.seq - 1 if len(page) == limit else down_to
+            limit = _next_limit(page)
             yield seq
 
     # --- queries --------------------------------------------------------------------------------
 
-    def _log(self, after: int, upto: int, order: str, key: Key | None) -> list[Entry]:
+    def _log(self, after: int, upto: int, order: str, key: Key | None, limit: int) -> list[Entry]:
         connection = connections[self.alias]
         # By these limits only the partitions that hold them are read.
         ids = numbered_ids(connection, after, upto)
@@ -175,27 +183,27 @@ class Source:
             relations=_marks(self.relations),
             row=row,
             order=order,
-            limit=_PAGE,
+            limit=limit,
         )
         return self._read(sql, [after, upto, *ids, *self.relations, *more])
 
-    def _kept(self, after: int, upto: int, order: str, key: Key | None) -> list[Entry]:
+    def _kept(self, after: int, upto: int, order: str, key: Key | None, limit: int) -> list[Entry]:
         text = None if key is None else _key_text(key, self._kinds())
         if text is None:
-            return self._kept_where("", [], after, upto, order)
+            return self._kept_where("", [], after, upto, order, limit)
         # One query each, so that the index by rows gives both in order.
         start = text[: keeping.KEY_START]
         found = [
             *self._kept_where(
-                " AND w.key_start = %s AND w.pk_text = %s", [start, text], after, upto, order
+                " AND w.key_start = %s AND w.pk_text = %s", [start, text], after, upto, order, limit
             ),
-            *self._kept_where(" AND w.key_start IS NULL", [], after, upto, order),
+            *self._kept_where(" AND w.key_start IS NULL", [], after, upto, order, limit),
         ]
         found.sort(key=lambda entry: entry.event.seq, reverse=order == "DESC")
-        return found[:_PAGE]
+        return found[:limit]
 
     def _kept_where(
-        self, row: str, more: list[Any], after: int, upto: int, order: str
+        self, row: str, more: list[Any], after: int, upto: int, order: str, limit: int
     ) -> list[Entry]:
         assert self.kept is not None
         sql = _KEPT.format(
@@ -203,7 +211,7 @@ class Source:
             relations=_marks(self.relations),
             row=row,
             order=order,
-            limit=_PAGE,
+            limit=limit,
         )
         return self._read(sql, [self.kept.pk, after, upto, *self.relations, *more])
 
@@ -225,15 +233,26 @@ class Source:
             return [_entry(row) for row in cursor.fetchall()]
 
 
+def _next_limit(page: Sequence[Entry]) -> int:
+    """How many entries to read next, if they are as large as these."""
+    if not page:
+        return _PAGE
+    size = sum(entry.event.size for entry in page) // len(page)
+    return max(1, min(_PAGE, READ_BYTES // (size + 1)))
+
+
 def source(alias: str, model: type[models.Model]) -> Source:
-    """Where the entries of this model's table are. Raises UnknownRelation."""
+    """Where the entries of this model's table are. Raises HistoryLost."""
     schema, table = table_name_of(model)
     names = {"schema_name": schema, "table_name": table}
     kept = HistoryTable.objects.using(alias).filter(**names).first()
     head = read_head(connections[alias])
     found = WalRelation.objects.using(alias).filter(**names).order_by("pk")
     ids = tuple(found.values_list("pk", flat=True))
-    relations.load(alias, ids)
+    try:
+        relations.load(alias, ids)
+    except UnknownRelation as error:
+        raise HistoryLost(str(error)) from None
     # Where only policies read the table, nothing of it was to be shown.
     shown = tuple(id_ for id_ in ids if relations[id_].published)
     return Source(alias, shown, head, kept)

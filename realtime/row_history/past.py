@@ -35,8 +35,9 @@ from realtime.subscriptions.queryset_filter import condition_of
 from realtime.wal import published, row_images
 from realtime.wal.entry import Relation
 
-# Rows that an answer has at most, and that may have changed since.
+# Rows that an answer has at most, and that may have changed since; and the bytes of their images.
 _MOST_ROWS = 100_000
+_MOST_BYTES = 256 * 1024 * 1024
 
 
 @overload
@@ -201,6 +202,7 @@ def _pk(model: type[models.Model], key: Key) -> Any:
 def _changed_since(place: Source, then: Position) -> _Changed:
     """Raises HistoryLost."""
     found = _Changed()
+    size = 0
     for entry in place.after(then.seq):
         event = entry.event
         if event.op == "TRUNCATE":
@@ -211,10 +213,19 @@ def _changed_since(place: Source, then: Position) -> _Changed:
         before, after = entry.key("old"), entry.key("new")
         if (event.old is not None and before is None) or (event.new is not None and after is None):
             raise HistoryLost(f"the change at seq {event.seq} has a key that cannot be read")
+        if before is not None and before not in found.then and event.old is not None:
+            size += len(event.old.raw)
         found.add(before, event.old, after)
-        if len(found.then) > _MOST_ROWS:
-            raise HistoryLost(f"more than {_MOST_ROWS:,} rows have changed since")
+        _bound(len(found.then), size, "have changed since")
     return found
+
+
+def _bound(rows: int, size: int, what: str) -> None:
+    """Raise HistoryLost for more rows or bytes than are held in memory."""
+    if rows > _MOST_ROWS or size > _MOST_BYTES:
+        raise HistoryLost(
+            f"more than {_MOST_ROWS:,} rows, or {_MOST_BYTES:,} bytes of them, {what}"
+        )
 
 
 # --- present rows, and instances of the past ------------------------------------------------------
@@ -230,9 +241,12 @@ def _present(place: Source, rows: models.QuerySet[Any]) -> dict[Key, RowImage]:
             _sql(place.alias, model, relation), [], models.BinaryField()
         )
         read = rows.order_by().values_list(image, flat=True)[: _MOST_ROWS + 1]
-        found = [row_of(raw, relation) for raw in read]
-    if len(found) > _MOST_ROWS:
-        raise HistoryLost(f"more than {_MOST_ROWS:,} rows")
+        found: list[RowImage] = []
+        size = 0
+        for raw in read.iterator(chunk_size=500):
+            found.append(row_of(raw, relation))
+            size += len(found[-1].raw)
+            _bound(len(found), size, "are there")
     return {tuple(row.get(name) for name in relation.key): row for row in found}
 
 

@@ -6,7 +6,7 @@ known.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from django.db import connections
@@ -15,7 +15,7 @@ from realtime import conf
 from realtime.event_log.table import relations
 from realtime.models import HistoryEntry, WalNumber, WalRelation
 from realtime.row_history.changes import shown
-from realtime.row_history.entries import entries_at
+from realtime.row_history.entries import Entry, entries_at
 from realtime.row_history.sight import Sight
 from realtime.subscriptions.change import Change
 from realtime.wal import published
@@ -23,6 +23,8 @@ from realtime.wal import published
 # Numbers before and behind a change that are looked at, and changes that are given.
 _AROUND = 500
 _MOST = 200
+# Entries read at once: their rows may be large.
+_AT_ONCE = 20
 
 
 def changes_of(
@@ -40,7 +42,7 @@ def changes_of(
     models = {(entry.schema, entry.table): entry.model for entry in published.published()}
     sights: dict[Any, Sight] = {}
     found = []
-    for entry in entries_at(connections[alias], sorted(seqs)):
+    for entry in _entries(alias, sorted(seqs)):
         relation = entry.event.relation
         model = models.get((relation.schema, relation.table))
         if model is None or not relation.published:
@@ -54,3 +56,8 @@ def changes_of(
             if len(found) == _MOST:
                 break
     return found
+
+
+def _entries(alias: str, seqs: Sequence[int]) -> Iterator[Entry]:
+    for start in range(0, len(seqs), _AT_ONCE):
+        yield from entries_at(connections[alias], seqs[start : start + _AT_ONCE])

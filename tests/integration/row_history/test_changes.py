@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -211,3 +212,17 @@ def test_a_key_longer_than_an_index_takes_is_found() -> None:
     with with_history(Specimen):
         copy_all()
         assert [change.type for change in realtime.history(specimen)] == ["INSERT"]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_many_changes_of_a_large_row_are_read_in_pieces(kept: bool) -> None:
+    row = Note.objects.create(title="start", body="x" * 250_000)
+    for number in range(38):
+        Note.objects.filter(pk=row.pk).update(title=str(number))
+    number_all()
+    with with_history(Note) if kept else nullcontext():
+        if kept:
+            copy_all()
+        found = [change.new["title"] for change in realtime.history(row) if change.new]
+        assert found == [*map(str, reversed(range(38))), "start"]
+        assert [row.title for row in realtime.as_of(Note.objects.all(), 20)] == ["18"]
