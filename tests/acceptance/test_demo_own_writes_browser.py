@@ -13,8 +13,8 @@ LATENCY_MS = 500
 
 # What a WebSocket brings, so much later. Before the page's own scripts, which then find this one.
 LATE_STREAM = f"""
-const Plain = WebSocket;
-window.WebSocket = class extends Plain {{
+window.isLate = true;
+window.WebSocket = class extends WebSocket {{
   set onmessage(heard) {{
     super.onmessage = heard && ((message) => setTimeout(() => heard(message), {LATENCY_MS}));
   }}
@@ -28,9 +28,10 @@ ANSWERS = "performance.getEntriesByType('resource').filter((e) => e.name.endsWit
 def slow(person: Person, late: str) -> None:
     """Answers, or what the stream brings, or both come LATENCY_MS late from now on."""
     if late in ("stream", "both"):
+        person.page.call("Page.enable")
         person.page.call("Page.addScriptToEvaluateOnNewDocument", source=LATE_STREAM)
         person.page.run("location.reload()")
-        person.page.wait("window.Plain !== WebSocket && document.readyState === 'complete'")
+        person.page.wait("window.isLate && document.readyState === 'complete'")
         person.wait_until_live()
     if late in ("answers", "both"):
         person.page.call("Network.enable")

@@ -331,11 +331,11 @@ export class Layers {
   }
 
   #confirm(layer, isShown) {
-    const { layers, beneath } = this.#rows.get(layer.text);
+    const { layers } = this.#rows.get(layer.text);
     // What the page wrote before must not be shown over what it wrote later.
     for (const earlier of layers.slice(0, layers.indexOf(layer))) {
       if (layer.kind !== "update" || earlier.kind === "delete") earlier.isHidden = true;
-      else if (earlier.kind === "update" || isShown || beneath !== null) {
+      else {
         for (const name of Object.keys(layer.cells)) delete earlier.cells[name];
         earlier.isPart = true;
       }
