@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from realtime.ops.handler_status import HandlerStatus
 from realtime.ops.status import Status
+from realtime.ops.webhook_status import WebhookStatus
 from realtime.util.counters import Histogram
 
 if TYPE_CHECKING:
@@ -119,6 +120,10 @@ INSTALLATION = (
     _counted("realtime_handler_failures_total", "failures", "Attempts that failed.", "handler"),
     _gauge("realtime_dead_letters", "letters", "Changes that were given up.", "handler"),
     _gauge("realtime_dead_letter_age_seconds", "letter_age", "Age of the oldest.", "handler"),
+    _gauge("realtime_webhook_up", "webhook_up", "1 unless disabled or failing.", "webhook"),
+    _gauge("realtime_webhook_failures", "webhook_failures", "Failed in a row.", "webhook"),
+    _gauge("realtime_webhook_pending", "webhook_pending", "Deliveries to be sent.", "webhook"),
+    _gauge("realtime_webhook_lag_seconds", "webhook_age", "Age of the oldest.", "webhook"),
 )
 METRICS = (*PROCESS, *INSTALLATION)
 
@@ -225,6 +230,7 @@ def _of_installation(status: Status | None) -> dict[str, Figures]:
             "by_channels": {(name,): m.channels for name, m in servers.items()},
             "by_behind": {(name,): m.behind for name, m in servers.items()},
             **_of_handlers(status.handlers),
+            **_of_webhooks(status.webhooks),
         }
     return {m.name: found[m.source] for m in INSTALLATION if m.source in found}
 
@@ -246,6 +252,16 @@ def _of_handlers(handlers: list[HandlerStatus]) -> dict[str, Figures]:
             for one in handlers
             if one.oldest_dead_letter_ms is not None
         },
+    }
+
+
+def _of_webhooks(webhooks: list[WebhookStatus]) -> dict[str, Figures]:
+    down = ("disabled", "failing")
+    return {
+        "webhook_up": {(one.name,): float(one.state not in down) for one in webhooks},
+        "webhook_failures": {(one.name,): one.failures for one in webhooks},
+        "webhook_pending": {(one.name,): one.pending for one in webhooks},
+        "webhook_age": {(one.name,): one.lag_ms / 1_000 for one in webhooks},
     }
 
 

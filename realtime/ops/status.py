@@ -16,8 +16,9 @@ from django.db.models.functions import Now
 from realtime.event_log import leadership
 from realtime.event_log.leadership import LeaseState
 from realtime.models import Process
-from realtime.ops import handler_status
+from realtime.ops import handler_status, webhook_status
 from realtime.ops.handler_status import HandlerStatus
+from realtime.ops.webhook_status import WebhookStatus
 from realtime.process import registry
 from realtime.wal import clock
 from realtime.wal.backlog import count, unnumbered
@@ -77,13 +78,15 @@ class ProcessStatus(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """Numbering, storage, processes and handlers; `heals` counts reads of missed entries."""
+    """Numbering, storage, processes, handlers and webhooks; `heals` counts reads of missed
+    entries."""
 
     numbering: Numbering
     stored: Stored
     processes: list[ProcessStatus]
     heals: int
     handlers: list[HandlerStatus] = []
+    webhooks: list[WebhookStatus] = []
 
     @property
     def leaderless(self) -> bool:
@@ -100,7 +103,8 @@ def read(alias: str, most: int | None = None) -> Status:
     ]
     heals = sum(process.counters.get("heals", 0) for process in processes)
     handlers = handler_status.read(alias)
-    return Status(numbering, _stored(connection), processes, heals, handlers)
+    webhooks = webhook_status.read(alias)
+    return Status(numbering, _stored(connection), processes, heals, handlers, webhooks)
 
 
 def read_numbering(alias: str, most: int | None = None) -> Numbering:

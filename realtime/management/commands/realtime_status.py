@@ -17,6 +17,7 @@ from realtime.ops import status
 from realtime.ops.handler_status import HandlerStatus
 from realtime.ops.layer_probe import Layer, probe
 from realtime.ops.status import COUNT_MOST, ProcessStatus, Status, Stored
+from realtime.ops.webhook_status import WebhookStatus
 from realtime.util.database_threads import close_connections, in_database_thread
 
 _CLEAR = "\x1b[H\x1b[2J"
@@ -140,6 +141,8 @@ def _page(found: Status, layer: Layer) -> str:
         lines += ["", *_table(found.processes)]
     if found.handlers:
         lines += ["", *_table_of_handlers(found.handlers)]
+    if found.webhooks:
+        lines += ["", *_table_of_webhooks(found.webhooks)]
     return "\n".join(lines)
 
 
@@ -193,6 +196,14 @@ def _table_of_handlers(handlers: list[HandlerStatus]) -> list[str]:
         )
     errors = ["", *(_cut(one.error) for one in handlers)]
     return [f"{line}  {error}".rstrip() for line, error in zip(_aligned(rows), errors, strict=True)]
+
+
+def _table_of_webhooks(webhooks: list[WebhookStatus]) -> list[str]:
+    rows = [("webhook", "state", "failures", "pending", "oldest")]
+    for one in webhooks:
+        waits = f"{one.lag_ms / 1000:,.1f} s"
+        rows.append((one.name, one.state, f"{one.failures:,}", f"{one.pending:,}", waits))
+    return _aligned(rows)
 
 
 def _cut(error: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from django.contrib.auth.models import User
 from django.db import OperationalError
 from django.test import AsyncClient
 from django.test import Client as SyncClient
+from django.utils import timezone
 
-from realtime.models import Handler
+from realtime.models import Handler, Webhook, WebhookDelivery
 from realtime.ops import handler_status, metrics, status
 from realtime.ops.metrics import INSTALLATION, METRICS, PROCESS
 from realtime.process.hub import hub
@@ -206,6 +208,41 @@ async def test_handlers_are_told_by_name() -> None:
     assert found['realtime_handlers{state="stopped"}'] == 1
     assert found['realtime_dead_letter_age_seconds{handler="invoices"}'] < 60
     assert 'realtime_dead_letter_age_seconds{handler="the \\"search\\""}' not in found
+
+
+def webhook(name: str, pending: int = 0, **fields: Any) -> Webhook:
+    made = Webhook.objects.create(
+        name=name, url="https://example.com/", tables=["zoo_note"], **fields
+    )
+    for number in range(pending):
+        WebhookDelivery.objects.create(
+            webhook=made,
+            delivery_id=f"{name} {number}",
+            table="zoo_note",
+            event="INSERT",
+            body="{}",
+        )
+    return made
+
+
+async def test_webhooks_are_told_by_name_with_what_they_have_yet_to_send() -> None:
+    await db(webhook, "crm", 2)
+    await db(webhook, "failing", 1, failures=3)
+    await db(webhook, "off", enabled=False)
+    await db(webhook, "disabled", enabled=False, disabled_reason="It answered 410.")
+    hour_ago = timezone.now() - timedelta(hours=1)
+    await db(WebhookDelivery.objects.filter(webhook__name="failing").update, created_at=hour_ago)
+    found = await series()
+
+    def of(metric: str) -> list[float]:
+        names = "crm", "failing", "off", "disabled"
+        return [found[f'realtime_webhook_{metric}{{webhook="{name}"}}'] for name in names]
+
+    assert of("up") == [1, 0, 1, 0]
+    assert of("failures") == [0, 3, 0, 0]
+    assert of("pending") == [2, 1, 0, 0]
+    young, old, *others = of("lag_seconds")
+    assert young < 3_000 < 3_600 <= old and others == [0, 0]
 
 
 async def test_no_more_than_a_bounded_number_of_handlers_is_told() -> None:
