@@ -11,12 +11,22 @@ Times are by the database's clock. Everything here runs in a database thread.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import DateTimeField, ExpressionWrapper, F, Q, QuerySet
+from django.db.models import (
+    Case,
+    DateTimeField,
+    ExpressionWrapper,
+    F,
+    Q,
+    QuerySet,
+    TextField,
+    Value,
+    When,
+)
 from django.db.models.functions import Now
 
 from realtime.handling.definition import BEGINNING
@@ -89,6 +99,13 @@ def release(claim: Claim) -> None:
     claim.row.update(owner="", lease=None, term=F("term") + 1)
 
 
+def claim_anew(claim: Claim) -> Claim:
+    """The same right under a new term: what began before is void. Raises Fenced."""
+    if not claim.row.update(term=F("term") + 1):
+        raise Fenced(claim.name)
+    return replace(claim, term=claim.term + 1)
+
+
 def load(claim: Claim) -> Handler:
     """The row. Raises Fenced."""
     for row in claim.row:
@@ -116,14 +133,31 @@ def pass_over(claim: Claim, seq: int) -> None:
     claim.row.filter(seq__lt=seq).update(seq=seq, moved_at=Now())
 
 
-def mark_done(claim: Claim, seqs: Collection[int]) -> None:
-    """These changes behind the cursor are done. Inside the transaction of what was done. Raises
-    Fenced."""
-    if not claim.row.update(handled=F("handled") + len(seqs)):
+def mark_done(claim: Claim, seqs: Collection[int], count: int) -> None:
+    """These changes behind the cursor are done, `count` of them by the handler. Inside the
+    transaction of what was done. Raises Fenced."""
+    mended = When(failed_seq__in=seqs, then=Value(0))
+    values: dict[str, Any] = {
+        "handled": F("handled") + count,
+        "attempts": Case(mended, default=F("attempts")),
+        "last_error": Case(
+            When(failed_seq__in=seqs, then=Value("")),
+            default=F("last_error"),
+            output_field=TextField(),
+        ),
+        "failed_seq": Case(When(failed_seq__in=seqs, then=None), default=F("failed_seq")),
+    }
+    if not claim.row.update(**values):
         raise Fenced(claim.name)
     HandlerDone.objects.using(claim.alias).bulk_create(
         [HandlerDone(handler=claim.name, seq=seq) for seq in seqs]
     )
+
+
+def is_marked(claim: Claim, seq: int) -> bool:
+    """Whether this change is marked as done, or the cursor has passed it."""
+    marks = HandlerDone.objects.using(claim.alias).filter(handler=claim.name, seq=seq)
+    return marks.exists() or claim.row.filter(seq__gte=seq).exists()
 
 
 def done_after(claim: Claim, seq: int) -> set[int]:

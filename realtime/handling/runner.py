@@ -3,7 +3,7 @@
 Its own thread looks at the head of the log, at the definitions, which may change, and at the rows
 of the handlers, renews leases, and gives attempts up whose time is over. A handler that fails, is
 slow or hangs has a thread to itself, so it keeps no other one from its changes. Decides nothing of
-changes: see `in_order`.
+changes: see `in_order` and `by_key`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from auth_rls.sql import stored_types
 from realtime.event_log.table import oldest_seq
 from realtime.handling import cursors, registry
 from realtime.handling.attempt import GivenUp
+from realtime.handling.by_key import ByKey
 from realtime.handling.cursors import Claim, Fenced
 from realtime.handling.definition import HandlerDefinition
+from realtime.handling.following import Following
 from realtime.handling.in_order import InOrder
 from realtime.handling.log_feed import HistoryLost, LogFeed
 from realtime.handling.matching import Matcher, UnfitHandler
@@ -65,7 +67,7 @@ USUAL = Timing()
 class _Running:
     """A handler that this process runs, and its thread."""
 
-    worker: InOrder
+    worker: Following
     thread: threading.Thread
     definition: HandlerDefinition
     ended: bool = False
@@ -214,8 +216,10 @@ class Runner:
     def _look_at(self, one: _Running) -> None:
         name = one.definition.name
         if one.worker.overdue:
+            one.worker.stop()
             try:
                 one.worker.count_overdue()
+                claim = cursors.claim_anew(one.claim)
             except Fenced:
                 del self._running[name]
                 return
@@ -224,13 +228,13 @@ class Runner:
             del self._running[name]
             if len(hanging) + 1 >= MOST_HANGING:
                 cursors.stop(
-                    one.claim,
+                    claim,
                     Handler.Stopped.FAILED,
                     f"{len(hanging) + 1} calls of its function have not ended, and keep threads of"
                     " this process. Give what it waits for a time limit, and restart the process",
                 )
             else:
-                self._begin(one.claim, one.worker.matcher)
+                self._begin(claim, one.worker.matcher)
         elif one.ended:
             del self._running[name]
             cursors.release(one.claim)
@@ -318,7 +322,8 @@ class Runner:
     def _begin(self, claim: Claim, matcher: Matcher) -> None:
         head = self._feed.head
         assert head is not None  # a look came first
-        worker = InOrder(claim, matcher, self._feed, head.epoch)
+        kind = InOrder if matcher.definition.concurrency == 1 else ByKey
+        worker: Following = kind(claim, matcher, self._feed, head.epoch)
         thread = threading.Thread(
             target=self._work, args=(worker,), name=f"rowcast-{claim.name}", daemon=True
         )
@@ -326,7 +331,7 @@ class Runner:
         thread.start()
         logger.info("handler %s runs here", claim.name, extra={"action": "handler_taken"})
 
-    def _work(self, worker: InOrder) -> None:
+    def _work(self, worker: Following) -> None:
         """The body of a handler's thread."""
         name = worker.claim.name
         again = 0.0
@@ -355,7 +360,7 @@ class Runner:
                     one.ended = True
             self._wake.set()
 
-    def _lost(self, worker: InOrder, error: HistoryLost) -> None:
+    def _lost(self, worker: Following, error: HistoryLost) -> None:
         # If this fails, the next one that takes it finds the same.
         with contextlib.suppress(Exception):
             worker.save()

@@ -1,0 +1,118 @@
+"""What the thread of every handler does: follow the log from a position on."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Collection
+
+from django.db import connections
+
+from realtime.event_log.event import DatabaseEvent
+from realtime.handling.cursors import Claim
+from realtime.handling.log_feed import LogFeed
+from realtime.handling.matching import Matcher
+
+# Idle so long, a thread gives its connection back.
+IDLE_SECONDS = 10.0
+
+
+class Following(ABC):
+    """One handler under one claim. `run` is the body of its thread; the other methods are called
+    from the runner's threads."""
+
+    def __init__(self, claim: Claim, matcher: Matcher, feed: LogFeed, epoch: str) -> None:
+        self.claim = claim
+        self.matcher = matcher
+        self._definition = matcher.definition
+        self._feed = feed
+        self._epoch = epoch
+        self._ahead: deque[DatabaseEvent] = deque()
+        # Changes behind the cursor that were skipped, or done out of order.
+        self._done: set[int] = set()
+        self._news = threading.Condition()
+        # Everything up to here was read; guarded by the condition.
+        self._read_upto = -1
+        self._idle = False
+        self._stopping = threading.Event()
+
+    # --- from the runner --------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self._stopping.set()
+        self.wake()
+
+    def wake(self) -> None:
+        """The log has gone on."""
+        with self._news:
+            self._news.notify_all()
+
+    def offer(self, after: int, upto: int, tables: Collection[tuple[str, str]]) -> None:
+        """The log has gone on from `after` to `upto`, with changes of these tables."""
+        with self._news:
+            if self._idle and self._read_upto == after and self.matcher.tables.isdisjoint(tables):
+                self._read(upto)
+            else:
+                self._news.notify_all()
+
+    @abstractmethod
+    def save(self) -> None:
+        """Write how far the handler has come, where its attempts have not. Raises Fenced, and what
+        the database raises."""
+
+    @abstractmethod
+    def give_up_if_overdue(self) -> None:
+        """Give up an attempt whose time is over. Makes no query."""
+
+    @property
+    @abstractmethod
+    def overdue(self) -> bool:
+        """Whether an attempt was given up so. Its thread is to be left to itself."""
+
+    @abstractmethod
+    def count_overdue(self) -> None:
+        """Count that attempt as failed. Raises Fenced, and what the database raises."""
+
+    @abstractmethod
+    def give_up(self) -> None:
+        """Let nothing of what runs be committed."""
+
+    # --- its thread -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def run(self) -> None:
+        """Handle changes until stopped. Raises Fenced, GivenUp, HistoryLost, and what the database
+        raises."""
+
+    @abstractmethod
+    def _read(self, upto: int) -> None:
+        """Nothing up to this seq concerns the handler that it has not read. With the condition."""
+
+    def _next(self, after: int) -> DatabaseEvent | None:
+        """The event after this seq; None at the head. Raises HistoryLost."""
+        while True:
+            if not self._ahead:
+                self._ahead.extend(self._feed.read(after))
+                if not self._ahead:
+                    return None
+            event = self._ahead.popleft()
+            if event.seq > after:
+                return event
+
+    def _concerns(self, event: DatabaseEvent) -> bool:
+        return self.matcher.matches(event) and event.seq not in self._done
+
+    def _wait(self) -> None:
+        """Wait until there is something to read, or the thread is to stop."""
+        with self._news:
+            self._idle = True
+            while not self._stopping.is_set() and not self._behind():
+                if not self._news.wait(IDLE_SECONDS):
+                    connections.close_all()
+            self._idle = False
+
+    def _behind(self) -> bool:
+        head = self._feed.head
+        return head is not None and self._read_upto < head.seq
