@@ -8,14 +8,17 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from asgiref.testing import ApplicationCommunicator
+from django.core.asgi import get_asgi_application
 from django.core.management import CommandError, call_command
 from django.db import connection
+from django.test import AsyncRequestFactory
 
 from realtime import on_change
 from realtime.handling import holds, operations
 from realtime.handling.overview import overview
 from realtime.models import Handler, WalNumber
-from realtime.process import pruning
+from realtime.process import first_request, pruning
 from realtime.process.hub import hub
 from realtime.wal.head import read_head
 from tests.support.handlers import begun, row, running, until
@@ -122,6 +125,18 @@ async def test_an_embedded_server_runs_handlers(closing_hub: None) -> None:
         return got == ["a"]
 
     await auntil(handled, "the change")
+
+
+async def test_an_embedded_server_runs_handlers_from_its_first_request_on(
+    closing_hub: None,
+) -> None:
+    on_change(Note, name="notes")(ignore)
+    first_request.connect()
+    scope = AsyncRequestFactory()._base_scope(path="/nowhere")
+    request = ApplicationCommunicator(get_asgi_application(), scope)
+    await request.send_input({"type": "http.request", "body": b"", "more_body": False})
+    assert (await request.receive_output(10))["type"] == "http.response.start"
+    await auntil(lambda: db(Handler.objects.filter(pk="notes").exists), "the handler's row")
 
 
 # --- pruning --------------------------------------------------------------------------------------
