@@ -12,7 +12,7 @@ from tests.support.layers import layers
 
 DEBUG = False
 SECRET_KEY = os.environ["DJANGO_SECRET_KEY"]
-INSTALLED_APPS = [*INSTALLED_APPS, "tests.zoo"]
+INSTALLED_APPS = [*INSTALLED_APPS, "tests.zoo", *os.environ.get("ROWCAST_APPS", "").split()]
 if os.environ.get("ROWCAST_SERVES") == "nothing":
     # What only writes for a test need not wait for a server's libraries.
     INSTALLED_APPS.remove("daphne")

@@ -73,10 +73,11 @@ def create(alias: str, name: str, start: str, head: Head, oldest: int | None) ->
     Handler.objects.using(alias).bulk_create([new], ignore_conflicts=True)
 
 
-def take(alias: str, name: str, owner: str) -> Claim | None:
-    """Take a handler that nobody runs; None if somebody does, or it is not to be run."""
+def take(alias: str, name: str, owner: str, gone: str = "") -> Claim | None:
+    """Take a handler that nobody runs, or an owner that is `gone`; None if somebody does, or it is
+    not to be run."""
     # A lease so far ahead was given before the clock was set back.
-    free = Q(owner="") | Q(lease__lt=Now()) | Q(lease__gt=Now() + 2 * _LEASE)
+    free = Q(owner__in=("", gone)) | Q(lease__lt=Now()) | Q(lease__gt=Now() + 2 * _LEASE)
     row = Handler.objects.using(alias).filter(pk=name, paused=False, stopped="")
     if not row.filter(free).update(owner=owner, term=F("term") + 1, lease=_from_now()):
         return None

@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
@@ -21,6 +18,7 @@ from dataclasses import dataclass
 from django.db import connections
 
 from auth_rls.sql import stored_types
+from realtime.event_log.leadership import is_gone, new_id
 from realtime.event_log.table import oldest_seq
 from realtime.handling import cursors, registry
 from realtime.handling.attempt import GivenUp
@@ -95,7 +93,7 @@ class Runner:
         self._definitions = definitions
         self._names = None if names is None else frozenset(names)
         self._timing = timing
-        self.id = f"{socket.gethostname()[:32]}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.id = new_id()
         self._feed = LogFeed(alias)
         self._running: dict[str, _Running] = {}
         self._matchers: dict[str, tuple[HandlerDefinition, Matcher | None]] = {}
@@ -278,7 +276,10 @@ class Runner:
                 continue
             if now < self._not_before.get(name, 0.0):
                 continue
-            claim = cursors.take(self._alias, name, self.id)
+            # One of this machine whose process has ended need not be waited for.
+            owner = "" if row is None else row.owner
+            gone = owner if owner and is_gone(owner) else ""
+            claim = cursors.take(self._alias, name, self.id, gone)
             if claim is not None:
                 self._begin(claim, matcher)
 

@@ -1,0 +1,110 @@
+"""Handlers in processes that are killed in the middle of their work."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from pathlib import Path
+
+import pytest
+from django.db import OperationalError
+
+from realtime.models import Handler, WalEntry
+from tests.support.processes import Program, managing
+from tests.support.waiting import PATIENCE_SECONDS, until
+from tests.zoo.models import Note, Team
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.slow, pytest.mark.usefixtures("wal")]
+
+KINDS = ("in_order", "in_batches", "by_key")
+
+
+@pytest.fixture(autouse=True)
+def copying(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROWCAST_APPS", "tests.copies")
+
+
+def copies(kind: str) -> list[str]:
+    found = Team.objects.filter(name__startswith=f"{kind} ").order_by("pk")
+    return [name.removeprefix(f"{kind} ") for name in found.values_list("name", flat=True)]
+
+
+def owned(by: Program) -> bool:
+    marker = f":{by.process.pid}:"
+    return Handler.objects.filter(owner__contains=marker).exists()
+
+
+def write(first: int, count: int) -> None:
+    for n in range(first, first + count):
+        Note.objects.create(title=str(n), score=n % 5)
+
+
+@pytest.mark.timeout(240)
+def test_processes_that_are_killed_lose_and_double_nothing(tmp_path: Path) -> None:
+    written = 0
+    for round_ in range(4):
+        folder = tmp_path / str(round_)
+        folder.mkdir()
+        with managing(folder, "handlers", "run") as program:
+            before = len(copies("in_order"))
+            until(lambda running=program: owned(running), "a process takes handlers")
+            write(written, 60)
+            written += 60
+            until(lambda least=before: len(copies("in_order")) > least, "some copies")
+            # Among its work.
+            program.process.kill()
+            program.process.wait()
+    with managing(tmp_path, "handlers", "run") as program:
+        for kind in KINDS:
+            until(lambda kind=kind: len(copies(kind)) >= written, f"all copies {kind}")
+        program.process.send_signal(signal.SIGTERM)
+        assert program.process.wait(PATIENCE_SECONDS) == 0, program.said
+        assert "Traceback" not in program.said
+    assert not Handler.objects.exclude(owner="").exists()
+    titles = [str(n) for n in range(written)]
+    assert copies("in_order") == titles
+    assert copies("in_batches") == titles
+    assert sorted(copies("by_key"), key=int) == titles
+    for key in range(5):
+        of_key = [title for title in copies("by_key") if int(title) % 5 == key]
+        assert of_key == [title for title in titles if int(title) % 5 == key]
+    assert WalEntry.objects.filter(actor="handler:in_order").count() == written
+
+
+def pause(program: Program) -> None:
+    """Stop a process, but not while it keeps everybody from writing: on SQLite that lasts."""
+    while True:
+        program.process.send_signal(signal.SIGSTOP)
+        try:
+            Note.objects.filter(pk=0).update(score=0)
+            return
+        except OperationalError:
+            program.process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.timeout(240)
+def test_a_paused_process_is_replaced_and_commits_nothing_when_it_goes_on(tmp_path: Path) -> None:
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(managing(folders[0], "handlers", "run"))
+        until(lambda: owned(first), "the first process takes handlers")
+        write(0, 30)
+        until(lambda: all(len(copies(kind)) == 30 for kind in KINDS), "its copies")
+        pause(first)
+        try:
+            second = stack.enter_context(managing(folders[1], "handlers", "run"))
+            write(30, 30)
+            until(
+                lambda: all(len(copies(kind)) == 60 for kind in KINDS),
+                "the second one's copies",
+                patience=2 * PATIENCE_SECONDS,
+            )
+            assert owned(second)
+        finally:
+            first.process.send_signal(signal.SIGCONT)
+        write(60, 30)
+        until(lambda: all(len(copies(kind)) >= 90 for kind in KINDS), "the copies of the rest")
+    for kind in KINDS:
+        assert sorted(copies(kind), key=int) == [str(n) for n in range(90)]
