@@ -19,9 +19,9 @@ MOST_HELD = 10_000_000
 """Nor are those with so many newer ones."""
 
 
-def lowest_needed(alias: str) -> int | None:
-    """The lowest seq that is kept because a handler has yet to read it; None if there is none. In a
-    database thread."""
+def lowest_needed(alias: str, most: int = MOST_HELD) -> int | None:
+    """The lowest seq that is kept because a handler has yet to read it, among the newest `most`;
+    None if there is none. In a database thread."""
     connection = connections[alias]
     # One that has lost changes begins with what is kept when it is resumed.
     rows = Handler.objects.using(alias).exclude(stopped=Handler.Stopped.LOST)
@@ -29,7 +29,7 @@ def lowest_needed(alias: str) -> int | None:
     head = find_head(connection)
     if lowest is None or head is None or lowest >= head.seq:
         return None
-    needed = max(int(lowest) + 1, head.seq - MOST_HELD + 1)
+    needed = max(int(lowest) + 1, head.seq - most + 1)
     limit_us = now_us(connection) - HELD_FOR // timedelta(microseconds=1)
     numbers = WalNumber.objects.using(alias).filter(seq__gte=needed).order_by("seq")
     for commit_us in numbers.values_list("commit_us", flat=True)[:1]:

@@ -154,7 +154,7 @@ def test_what_a_handler_has_yet_to_read_is_kept() -> None:
     assert pruning.prune(timedelta(seconds=-1)).entries == 3
 
 
-def test_it_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_not_kept_for_ever() -> None:
     epoch = read_head(connection).epoch
     Handler.objects.create(name="gone", epoch=epoch, seq=0)
     write("a", "b", "c")
@@ -162,9 +162,9 @@ def test_it_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in old:
         WalNumber.objects.filter(seq=number.seq).update(commit_us=number.seq)
     assert holds.lowest_needed("default") == 3
-    monkeypatch.setattr(holds, "MOST_HELD", 2)
     old.update(commit_us=WalNumber.objects.get(seq=3).commit_us)
-    assert holds.lowest_needed("default") == 2
+    assert holds.lowest_needed("default") == 1
+    assert holds.lowest_needed("default", most=2) == 2
     Handler.objects.update(stopped=Handler.Stopped.LOST)
     assert holds.lowest_needed("default") is None
     assert not Team.objects.exists()
