@@ -29,6 +29,7 @@ from realtime.bus.layers import idle_timeout, layer_problem
 from realtime.conf import settings
 from realtime.handling import registry
 from realtime.handling.matching import Matcher, UnfitHandler
+from realtime.handling.overview import STOPPED, UNKNOWN, overview
 from realtime.middleware import ActorMiddleware, ReceiptMiddleware
 from realtime.ops import asgi_module, static_files
 from realtime.socket.origin import OriginRule
@@ -287,6 +288,32 @@ def check_handlers(**kwargs: Any) -> list[CheckMessage]:
         except UnfitHandler as error:
             found.append(Error(error.message, hint=error.hint, id=error.id))
     return found
+
+
+@register(Tags.database)
+def check_handlers_go_on(
+    databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """W030 a handler that stands still, or whose row no code knows: the log is kept for it, up to a
+    bound, and its changes wait."""
+    alias = settings.DATABASE
+    if alias not in (databases or ()) or not supports(connections[alias]):
+        return []
+    try:
+        if not triggers.log_exists(alias) or _pending(alias):
+            return []
+        states = overview(alias)
+    except DatabaseError:
+        return []  # no usable database: Django's own checks and commands report that
+    return [
+        Warning(
+            f"The handler {state.name!r} is {state.state} at {state.seq}: {state.error}",
+            hint=f"`manage.py handlers list`; see {page('how-to/run-code-on-changes')}.",
+            id="realtime.W030",
+        )
+        for state in states
+        if state.state in (STOPPED, UNKNOWN)
+    ]
 
 
 @register()

@@ -23,6 +23,10 @@ WAITING = "waiting"
 NEW = "new"
 UNFIT = "unfit"
 UNKNOWN = "unknown"
+_NO_CODE = (
+    "No code has this handler. If it was renamed, give it its old name=...; if it is not coming"
+    " back, delete its row in the admin."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ def overview(alias: str) -> list[HandlerState]:
                 row.seq,
                 lag,
                 _seconds(alias, row.seq) if lag else 0.0,
-                row.last_error or (_unfit(definition) if definition is not None else None),
+                row.last_error or (_NO_CODE if definition is None else _unfit(definition)),
                 row.owner if _leased(row) else "",
                 row.attempts,
                 row.failed_seq,

@@ -189,7 +189,9 @@ class Runner:
             if now - self._renewed >= self._timing.renew:
                 cursors.renew(self._alias, self.id, list(self._running))
                 for one in self._running.values():
-                    one.worker.save()
+                    # One that is another's now is let go at the next look.
+                    with contextlib.suppress(Fenced):
+                        one.worker.save()
                 self._renewed = now
         return news
 

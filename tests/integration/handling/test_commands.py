@@ -14,7 +14,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import AsyncRequestFactory
 
-from realtime import on_change
+from realtime import checks, on_change
 from realtime.handling import holds, operations
 from realtime.handling.overview import overview
 from realtime.models import Handler, WalNumber
@@ -67,6 +67,9 @@ def test_the_list_tells_of_every_handler() -> None:
     }
     assert (states["runs"]["seq"], states["runs"]["lag"], states["runs"]["error"]) == (2, 0, None)
     assert states["gone"]["lag"] == 2
+    assert "No code has this handler" in states["gone"]["error"]
+    (said,) = checks.check_handlers_go_on(databases=["default"])
+    assert (said.id, said.msg[:34]) == ("realtime.W030", "The handler 'gone' is unknown at 0")
     text = run("list").splitlines()
     assert text[0].split() == ["name", "state", "seq", "lag", "error"]
     assert len(text) == 5

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import connection, transaction
 from django.db.models import F
+from django.utils import timezone
 
 from realtime import on_change
 from realtime.event_log import sequencer
@@ -18,7 +20,7 @@ from realtime.handling.definition import HandlerDefinition
 from realtime.handling.handled_change import HandledChange
 from realtime.handling.operations import CannotDo
 from realtime.models import DeadLetter, Handler, HandlerDone, WalEntry
-from realtime.wal.head import begin_epoch
+from realtime.wal.head import begin_epoch, read_head
 from tests.support.handlers import begun, row, running, until
 from tests.support.vendors import on_postgresql
 from tests.zoo.models import Note, Team
@@ -440,6 +442,17 @@ def test_an_attempt_of_a_runner_that_was_replaced_commits_nothing() -> None:
         go.set()
         handled("copies", 1)
     assert copied() == ["a"]
+
+
+@pytest.mark.parametrize(("ahead", "taken"), [(-1, True), (10, False), (3600, True)])
+def test_a_handler_is_taken_when_its_lease_has_run_out(ahead: int, taken: bool) -> None:
+    # A lease that is an hour ahead was given before the clock was set back.
+    head = read_head(connection)
+    lease = timezone.now() + timedelta(seconds=ahead)
+    Handler.objects.create(name="h", epoch=head.epoch, seq=0, owner="elsewhere", lease=lease)
+    claim = cursors.take("default", "h", "me")
+    assert (claim is not None) is taken
+    assert row("h").owner == ("me" if taken else "elsewhere")
 
 
 def test_two_handlers_of_one_function_have_cursors_of_their_own() -> None:
