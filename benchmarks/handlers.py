@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -144,21 +145,22 @@ def speed(arguments: argparse.Namespace) -> Speed:
 
 def say_speed(found: Speed) -> list[Promise]:
     head = ["min / median / max of the rounds", "found", "goal"]
-    p95 = [one["p95"] for one in found.latency]
+    of_rounds = [one["p95"] for one in found.latency]
+    middle, p95 = statistics.median(found.throughput), statistics.median(of_rounds)
     rows = [
         ["changes a second, one batched handler", spread(found.throughput), "5,000"],
         ["INSERT to handler, p50, ms", spread([one["p50"] for one in found.latency], 1), ""],
-        ["INSERT to handler, p95, ms", spread(p95, 1), "50"],
+        ["INSERT to handler, p95, ms", spread(of_rounds, 1), "50"],
         ["INSERT to handler, p99, ms", spread([one["p99"] for one in found.latency], 1), ""],
     ]
     say(table(head, rows))
     return [
         Promise(
             f"{CHANGES_A_SECOND:,.0f} changes a second through one batched handler",
-            f"{max(found.throughput):,.0f}",
-            max(found.throughput) >= CHANGES_A_SECOND,
+            f"{middle:,.0f}",
+            middle >= CHANGES_A_SECOND,
         ),
-        Promise(f"p95 within {P95_MS:.0f} ms", f"{min(p95):.1f} ms", min(p95) <= P95_MS),
+        Promise(f"p95 within {P95_MS:.0f} ms", f"{p95:.1f} ms", p95 <= P95_MS),
     ]
 
 
