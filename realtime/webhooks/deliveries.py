@@ -28,7 +28,7 @@ from realtime.webhooks.rules import table_named
 
 logger = logging.getLogger("realtime.webhooks")
 
-LEASE_SECONDS = 30.0
+LEASE_SECONDS = 25.0
 """How long a sender that does not renew it has a webhook: longer than a request may take."""
 
 ATTEMPTS_KEPT = 20
