@@ -96,7 +96,9 @@ def _concerns(event: DatabaseEvent, columns: tuple[str, ...] | None) -> bool:
     old, new = event.old, event.new
     if columns is None or old is None or new is None:
         return True
-    return any(old.get(name) != new.get(name) for name in columns)
+    # As JSON, where 1 is neither 1.0 nor true.
+    before, after = old.cells(), new.cells()
+    return any(before.get(name) != after.get(name) for name in columns)
 
 
 def _name(definition: HandlerDefinition, model: type[models.Model]) -> tuple[str, str]:

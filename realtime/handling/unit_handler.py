@@ -288,7 +288,14 @@ class UnitHandler:
 
 
 def _text(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    """An error as a text that every database stores."""
+    name = type(error).__name__
+    try:
+        said = str(error)
+    except Exception:
+        return name
+    text = f"{name}: {said}" if said else name
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def _log_failure(

@@ -174,6 +174,48 @@ def test_a_poisoned_change_stops_its_handler_and_no_other() -> None:
     assert copied() == ["good"]
 
 
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("nul \0 and half \ud800"), "ValueError: nul \ufffd and half ?"),
+        (Unspeakable(), "Unspeakable"),
+        (SystemExit(3), "SystemExit: 3"),
+    ],
+)
+def test_whatever_is_raised_counts_as_a_failure(error: BaseException, said: str) -> None:
+    @on_change(Note, name="raises", attempts=2)
+    def fail(change: Any) -> None:
+        raise error
+
+    with running():
+        begun("raises")
+        write("a")
+        assert stands("raises").last_error == said
+
+
+def test_a_function_that_spoils_its_transaction_has_failed() -> None:
+    spoils = ["a"]
+
+    @on_change(Note, name="spoils")
+    def spoil(change: Any) -> None:
+        copy(change)
+        if spoils:
+            spoils.clear()
+            transaction.set_rollback(True)
+
+    with running():
+        begun("spoils")
+        write("a", "b")
+        handled("spoils", 2)
+    assert copied() == ["a", "b"]
+    assert row("spoils").failures == 1
+
+
 def test_a_stopped_handler_is_resumed_or_skips_the_change() -> None:
     heal = threading.Event()
 
