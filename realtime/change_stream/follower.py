@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import signal
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from itertools import count
 
 from django.db import DEFAULT_DB_ALIAS, connections
@@ -26,6 +28,7 @@ from realtime.event_log.tailer import Tailer
 from realtime.process.capture_monitor import CaptureMonitor
 from realtime.process.connection_monitor import ConnectionMonitor
 from realtime.process.hub import any_hub
+from realtime.process.shutdown import StopSignal
 from realtime.subscriptions.subscriber import Subscriber
 from realtime.util.database_threads import close_connections, in_database_thread
 from realtime.util.tasks import cancelled
@@ -38,6 +41,7 @@ _CAPTURE_SECONDS = 5.0
 _NUMBERING_SECONDS = 3.0
 _STEP_SECONDS = 0.02
 _STOP_SECONDS = 10.0
+_DRAIN_SECONDS = 1.0
 
 
 class Follower:
@@ -63,6 +67,10 @@ class Follower:
         )
         self._keeper: asyncio.Task[None] | None = None
         self._numbers = count(1)
+        #: Who ends when the program is told to stop, and what ends them.
+        self.guests: dict[object, Callable[[], None]] = {}
+        self.draining = False
+        self._signal = StopSignal(self._loop, self._drain, _DRAIN_SECONDS)
         self._starting = asyncio.Lock()
         self._started = False
         #: How many iterators use it.
@@ -77,6 +85,10 @@ class Follower:
             await self.dispatcher.start()
             self._thread.start()
             self._keeper = asyncio.create_task(self._keep(), name="rowcast-follower")
+            if callable(signal.getsignal(signal.SIGTERM)):
+                # A server that waits for responses to end would wait for streams without end. A
+                # program that does nothing about the signal is ended by it as before.
+                self._signal.install()
             self._started = True
 
     def new_id(self) -> str:
@@ -88,8 +100,15 @@ class Follower:
         self.dispatcher.remove(subscriber)
         self.connection_monitor.discard(subscriber)
 
+    async def _drain(self) -> None:
+        self.draining = True
+        guests, self.guests = self.guests, {}
+        for end in guests.values():
+            end()
+
     async def stop(self) -> None:
         """Stop everything that was started."""
+        self._signal.uninstall()
         if self._keeper is not None:
             await cancelled([self._keeper])
         await self.connection_monitor.stop()

@@ -84,8 +84,10 @@ class Membership:
         fresh = all(b.since is None and b.snapshot is None for b in asked.bindings)
         member = cls(loop, source, inbox, at.epoch, at if fresh else None, subscriber)
         left.member = member
-        if source.hub is not None:
-            source.hub.guests[member] = subscriber.close
+        if feeding.draining:
+            subscriber.close()
+        else:
+            feeding.guests[member] = subscriber.close
         if subject.expires_at is not None:
             left_seconds = max(0.0, subject.expires_at - time.time())
             member._expiry = loop.call_later(left_seconds, subscriber.expired)
@@ -99,8 +101,7 @@ class Membership:
         self.inbox.end()
         if self._expiry is not None:
             self._expiry.cancel()
-        if self.source.hub is not None:
-            self.source.hub.guests.pop(self, None)
+        self.source.feeding.guests.pop(self, None)
         self.source.feeding.remove(self._subscriber)
         self._stopping = self.source.leave()
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
+from django.test import override_settings
 
 import realtime
 from auth_rls import Subject, disconnect
@@ -309,6 +312,43 @@ async def test_a_slow_consumer_of_a_snapshot_gets_all_its_rows() -> None:
         found = await take(stream, 3_000)
         assert found[-1].new["title"] == "behind" and not found[-1].snapshot
         assert all(c.snapshot for c in found[:-1])
+
+
+async def test_a_slow_consumer_does_not_keep_the_log_from_being_pruned() -> None:
+    with override_settings(REALTIME={"RING_SIZE": 10}):
+        async with realtime.changes(Note) as stream:
+            await db(insert_many, 4_000)
+            await take(stream, 1)
+            await auntil(lambda: stream.waiting >= 900, "it is full")
+            await db(lambda: sequencer.number(connection, 10_000))
+            await db(prune, timedelta(0))
+            taken = 1
+            with pytest.raises(realtime.ResyncRequired):
+                async with asyncio.timeout(PATIENCE):
+                    async for change in stream:
+                        # What comes up to there is without a gap.
+                        assert change.new["title"] == str(taken)
+                        taken += 1
+            assert taken < 4_000
+
+
+@pytest.fixture
+def terminated() -> Iterator[list[int]]:
+    """The signals that the program's own handler got."""
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("signals come to the main thread")
+    got: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: got.append(number))
+    yield got
+    signal.signal(signal.SIGTERM, before)
+
+
+async def test_a_server_that_is_told_to_stop_ends_the_iteration(terminated: list[int]) -> None:
+    async with realtime.changes(Note) as stream:
+        signal.raise_signal(signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE):
+            assert await anext(stream, None) is None
+        await auntil(lambda: terminated, "the server's own handler is called")
 
 
 async def test_iterators_of_one_loop_share_a_follower_which_ends_with_the_last() -> None:
