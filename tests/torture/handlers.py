@@ -31,7 +31,8 @@ from tests.torture.names import (
     TORTURED,
 )
 
-_FAILURES = 0.02
+# Each costs a pause of a second.
+_FAILURES = 0.005
 
 Row = dict[str, Any]
 
