@@ -30,7 +30,7 @@ class RealtimeConfig(AppConfig):
         from realtime import checks, redaction  # noqa: F401  (checks register themselves)
         from realtime.models import Message, RandomId, Webhook
         from realtime.ops import static_files
-        from realtime.process import first_request, worker_server
+        from realtime.process import early_start, worker_server
         from realtime.row_history import keeping
         from realtime.subscriptions import explain_door
         from realtime.wal import actor_capture, fixtures, published, triggers
@@ -56,7 +56,7 @@ class RealtimeConfig(AppConfig):
         redaction.install()
         # Last: they import what the apps before are ready for.
         autodiscover_modules("handlers")
-        first_request.connect()
+        early_start.with_the_first_request()
 
 
 def _disconnect(user_id: str, **_: Any) -> None:

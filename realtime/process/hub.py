@@ -2,7 +2,8 @@
 server process has once, wired together.
 
 It is started by the first socket, because not every ASGI server notifies an application of its
-start. A start that fails (no database yet) is tried again by the next join.
+start; where code or webhooks wait for changes by `early_start`. A start that fails (no database
+yet) is tried again by the next join.
 """
 
 from __future__ import annotations
@@ -135,6 +136,8 @@ class Hub:
             settings.LIMITS.members_per_topic,
             self.bus.publish,
         )
+        #: Starts the hub without a socket.
+        self.early: asyncio.Task[None] | None = None
         self._present: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -292,9 +295,10 @@ class Hub:
         self._signal.uninstall()
         self.loop_monitor.stop()
         await self.connection_monitor.stop()
-        if self._followed is not None:
-            self._followed.cancel()
-            await asyncio.gather(self._followed, return_exceptions=True)
+        for start in (self._followed, self.early):
+            if start is not None:
+                start.cancel()
+                await asyncio.gather(start, return_exceptions=True)
         # The row last: its presence rows are deleted with it.
         for task in (self._looking, self._present, self._keeper):
             if task is not None:

@@ -13,17 +13,19 @@ from django.conf import settings
 from django.urls import get_resolver
 
 from realtime.delivery.client_frames import bound_first_connections
+from realtime.process import early_start
 from realtime.wal import published
 
 logger = logging.getLogger("realtime.startup")
 
 
 def prepare() -> None:
-    """Bound what clients may send from the first connection on, load the project's URLs, and log
-    which published models are not captured."""
+    """Bound what clients may send from the first connection on, load the project's URLs, log which
+    published models are not captured, and let handlers and webhooks begin with the server."""
     bound_first_connections()
     _load_urls()
     _tell_of_mistakes()
+    early_start.with_the_server()
 
 
 def _load_urls() -> None:

@@ -18,7 +18,7 @@ from realtime import checks, on_change
 from realtime.handling import holds, operations
 from realtime.handling.overview import overview
 from realtime.models import Handler, WalNumber
-from realtime.process import first_request, pruning
+from realtime.process import early_start, pruning
 from realtime.process.hub import hub
 from realtime.wal.head import read_head
 from tests.support.handlers import begun, row, running, until
@@ -134,7 +134,7 @@ async def test_an_embedded_server_runs_handlers_from_its_first_request_on(
     closing_hub: None,
 ) -> None:
     on_change(Note, name="notes")(ignore)
-    first_request.connect()
+    early_start.with_the_first_request()
     scope = AsyncRequestFactory()._base_scope(path="/nowhere")
     request = ApplicationCommunicator(get_asgi_application(), scope)
     await request.send_input({"type": "http.request", "body": b"", "more_body": False})
