@@ -10,7 +10,10 @@ import pytest
 from django.db import OperationalError
 
 from realtime.models import Handler, WalEntry
-from tests.support.processes import Program, managing
+from tests.acceptance.support.server import APPLICATION, COMMANDS
+from tests.support.ports import free_port
+from tests.support.processes import ROOT, Program, environment, managing
+from tests.support.python import Python
 from tests.support.waiting import PATIENCE_SECONDS, until
 from tests.zoo.models import Note, Team
 
@@ -69,6 +72,21 @@ def test_processes_that_are_killed_lose_and_double_nothing(tmp_path: Path) -> No
         of_key = [title for title in copies("by_key") if int(title) % 5 == key]
         assert of_key == [title for title in titles if int(title) % 5 == key]
     assert WalEntry.objects.filter(actor="handler:in_order").count() == written
+
+
+@pytest.mark.parametrize("kind", ["daphne", "uvicorn", "fanout"])
+def test_a_server_runs_handlers_before_anybody_asks_it_for_anything(kind: str) -> None:
+    command = [word.format(port=free_port()) for word in COMMANDS[kind]]
+    server = Python([*command, APPLICATION], cwd=ROOT, env=environment())
+    try:
+        write(0, 1)
+        until(lambda: copies("in_order") == ["0"], "the copy")
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(PATIENCE_SECONDS) in (0, -signal.SIGTERM)
+    finally:
+        server.kill()
+        server.wait()
+    assert not Handler.objects.exclude(owner="").exists()
 
 
 def pause(program: Program) -> None:
