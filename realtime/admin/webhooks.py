@@ -6,6 +6,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
+from django.db.models.constants import LOOKUP_SEP
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.dateparse import parse_datetime
@@ -28,6 +29,8 @@ from realtime.webhooks.destination import BadUrl, read_url
 _DOCUMENTATION = "how-to/webhooks"
 # Of one state; more are not counted.
 _COUNTED = 1_000
+# What those who may only view are not shown.
+_WITHHELD = frozenset({"url", "headers", "secret", "former_secret"})
 
 
 @admin.register(Webhook)
@@ -71,6 +74,12 @@ class WebhookAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         # By `objects`, because the default manager is for fixtures and returns no rows.
         rows = Webhook.objects.using(conf.current().DATABASE)
         return rows.order_by(*self.get_ordering(request))
+
+    def lookup_allowed(self, lookup: str, value: str, request: Any = None) -> bool:
+        # A list by "secret__startswith" would tell the secret character by character.
+        if lookup.partition(LOOKUP_SEP)[0] in _WITHHELD:
+            return False
+        return super().lookup_allowed(lookup, value, request)
 
     def save_model(self, request: HttpRequest, obj: Webhook, form: Any, change: bool) -> None:
         if "enabled" in form.changed_data and obj.enabled:

@@ -329,6 +329,15 @@ def test_what_is_not_published_any_more_is_not_shown_of_old_entries(
     assert '"realtime-changes">title<wbr></span>' in page(client, LIST)
 
 
+@pytest.mark.parametrize("lookup", ["old__contains", "new__contains", "pk_text__startswith"])
+def test_the_log_is_not_filtered_by_parts_of_what_may_be_withheld(
+    client: Client, lookup: str
+) -> None:
+    Note.objects.create(pk=7100, title="a title", body="a secret")
+    assert client.get(LIST, {lookup: "7"}).status_code == 400
+    assert keys(client, pk_text="7100") == ["7100"]
+
+
 @pytest.mark.usefixtures("declarations")
 def test_of_a_model_that_is_not_published_any_more_no_value_is_shown(client: Client) -> None:
     Note.objects.create(pk=71_000, title="a title", body="a secret")

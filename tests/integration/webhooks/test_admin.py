@@ -128,6 +128,18 @@ def test_secrets_are_shown_to_those_alone_who_may_change_them() -> None:
         assert hidden not in text
 
 
+@pytest.mark.parametrize(
+    "lookup",
+    ["secret__startswith", "former_secret", "url__contains", "headers__X__startswith"],
+)
+def test_no_list_is_filtered_by_what_is_not_shown(client: Client, lookup: str) -> None:
+    webhook("https://hooks.example/T0/t0ken", headers={"X": "s3cret"})
+    reader = viewer("view_webhook", "view_webhookdelivery")
+    assert reader.get(LIST, {lookup: "w"}).status_code == 400
+    assert reader.get(DELIVERIES, {f"webhook__{lookup}": "w"}).status_code == 400
+    assert reader.get(LIST, {"name__startswith": "hook"}).status_code == 200
+
+
 def test_a_test_is_sent_also_by_one_that_is_disabled(client: Client) -> None:
     hook = webhook(enabled=False)
     assert "1 test is being sent" in act(client, LIST, "send_test", hook.pk)
