@@ -25,6 +25,17 @@ class GivenUp(Exception):
     """The attempt was given up; its thread has nothing more to do."""
 
 
+def text_of(error: BaseException) -> str:
+    """What code of a handler raised, as a text that every database stores."""
+    name = type(error).__name__
+    try:
+        said = str(error)
+    except Exception:
+        return name
+    text = f"{name}: {said}" if said else name
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
 class Attempt:
     """Made and run in one thread, given up from another. `seconds` is its time limit."""
 

@@ -14,6 +14,7 @@ from django.apps import apps
 from django.db import models, router, transaction
 
 from realtime.handling import chain, registry
+from realtime.handling.attempt import text_of
 from realtime.handling.definition import HandlerDefinition
 from realtime.handling.handled_change import HandledChange
 from realtime.handling.operations import CannotDo, unknown
@@ -26,7 +27,7 @@ def send_again(letter: DeadLetter) -> None:
     """Run the letter's handler on its change, with the same delivery id, and delete the letter.
     Raises CannotDo, with the letter kept, when the handler fails or is not to be found."""
     alias = letter._state.db or router.db_for_write(DeadLetter)
-    definition = _definition(letter.handler)
+    definition = _definition(letter.handler, alias)
     change = change_of(letter)
     name = chain.actor_of(letter.handler, 1)
     try:
@@ -39,9 +40,11 @@ def send_again(letter: DeadLetter) -> None:
             DeadLetter.objects.using(alias).filter(pk=letter.pk).delete()
     except CannotDo:
         raise
-    except Exception as error:
-        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise CannotDo(f"The handler failed again: {text}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        # As in an attempt of the runner: also what ends a process or a task is a failure here.
+        raise CannotDo(f"The handler failed again: {text_of(error)}") from error
 
 
 def change_of(letter: DeadLetter) -> HandledChange:
@@ -69,10 +72,10 @@ def change_of(letter: DeadLetter) -> HandledChange:
     )
 
 
-def _definition(name: str) -> HandlerDefinition:
+def _definition(name: str, alias: str) -> HandlerDefinition:
     known = {one.name: one for one in registry.definitions()}
     if name not in known:
-        rows = Handler.objects.values_list("pk", flat=True)
+        rows = Handler.objects.using(alias).values_list("pk", flat=True)
         raise CannotDo(
             f"No code has the handler {name!r}." if name in rows else unknown(name, set(known))
         )

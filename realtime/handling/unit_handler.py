@@ -15,7 +15,7 @@ from django.db.utils import InterfaceError, OperationalError
 
 from realtime.event_log.event import DatabaseEvent
 from realtime.handling import chain, cursors
-from realtime.handling.attempt import Attempt, GivenUp
+from realtime.handling.attempt import Attempt, GivenUp, text_of
 from realtime.handling.cursors import Claim, Fenced
 from realtime.handling.definition import DEAD_LETTER
 from realtime.handling.hand_over import message
@@ -141,7 +141,7 @@ class UnitHandler:
             if failure is None:
                 self._passed(unit)
                 return
-            error = _text(failure)
+            error = text_of(failure)
             attempts += 1
             cursors.failed(self._claim, unit.first, attempts, error)
             _log_failure(self._definition.name, unit, attempts, error, failure)
@@ -167,7 +167,7 @@ class UnitHandler:
                     "handler %s: an error after the commit of change %s: %s",
                     self._definition.name,
                     unit.first,
-                    _text(error),
+                    text_of(error),
                     exc_info=error,
                     extra={"action": "handler_after_commit"},
                 )
@@ -285,17 +285,6 @@ class UnitHandler:
             extra={"action": "handler_stopped", "seq": unit.first},
         )
         return Fenced(self._definition.name)
-
-
-def _text(error: BaseException) -> str:
-    """An error as a text that every database stores."""
-    name = type(error).__name__
-    try:
-        said = str(error)
-    except Exception:
-        return name
-    text = f"{name}: {said}" if said else name
-    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def _log_failure(

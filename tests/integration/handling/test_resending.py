@@ -19,7 +19,10 @@ class Broken(Exception):
     """What the handler of these tests raises while it is to fail."""
 
 
-def given_up(seen: list[Any], wanted: list[bool]) -> DeadLetter:
+NOT_YET = Broken("not yet")
+
+
+def given_up(seen: list[Any], wanted: list[bool], error: BaseException = NOT_YET) -> DeadLetter:
     """The letter of a handler of notes that fails while `wanted` is empty."""
 
     @on_change(Note, name="letters", on_failure="dead_letter", attempts=1)
@@ -27,7 +30,7 @@ def given_up(seen: list[Any], wanted: list[bool]) -> DeadLetter:
         Team.objects.create(name=f"of {change.pk}")
         seen.append(change)
         if not wanted:
-            raise Broken("not yet")
+            raise error
 
     with running():
         begun("letters")
@@ -66,6 +69,32 @@ def test_a_handler_that_fails_again_leaves_nothing_and_the_letter_stays() -> Non
     assert len(seen) == 2
     assert DeadLetter.objects.get() == letter
     assert not Team.objects.exists()
+
+
+class Unreadable(Exception):
+    """Its text cannot be made."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (Unreadable(), "failed again: Unreadable$"),
+        (SystemExit(3), "failed again: SystemExit: 3"),
+        (ValueError("a\udc80b\0"), "failed again: ValueError: a\\?b\ufffd$"),
+    ],
+    ids=["text", "exit", "surrogate"],
+)
+def test_whatever_the_handler_raises_is_told_and_the_letter_stays(
+    raised: BaseException, told: str
+) -> None:
+    letter = given_up([], [], raised)
+    with pytest.raises(CannotDo, match=told):
+        send_again(letter)
+    assert DeadLetter.objects.get() == letter
 
 
 @pytest.mark.django_db(transaction=True)
