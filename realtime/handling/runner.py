@@ -131,7 +131,9 @@ class Runner:
         for one in running:
             one.worker.stop()
         for one in running:
-            one.thread.join(max(0.0, deadline - time.monotonic()))
+            # One that is not started yet finds that it is to stop.
+            if one.thread.is_alive():
+                one.thread.join(max(0.0, deadline - time.monotonic()))
         for one in running:
             if one.thread.is_alive():
                 one.worker.give_up()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -19,10 +20,12 @@ from realtime.handling import cursors, operations, registry
 from realtime.handling.definition import HandlerDefinition
 from realtime.handling.handled_change import HandledChange
 from realtime.handling.operations import CannotDo
+from realtime.handling.runner import Runner
 from realtime.models import DeadLetter, Handler, HandlerDone, WalEntry
 from realtime.wal.head import begin_epoch, read_head
 from tests.support.handlers import begun, row, running, until
 from tests.support.vendors import on_postgresql
+from tests.support.waiting import PATIENCE_SECONDS
 from tests.zoo.models import Note, Team
 
 
@@ -186,8 +189,14 @@ class Unspeakable(Exception):
         (Unspeakable(), "Unspeakable"),
         (SystemExit(3), "SystemExit: 3"),
     ],
+    ids=["no text", "no message", "an exit"],
 )
-def test_whatever_is_raised_counts_as_a_failure(error: BaseException, said: str) -> None:
+def test_whatever_is_raised_counts_as_a_failure(
+    error: BaseException, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    # What is logged of it cannot be sent by processes that share the tests.
+    caplog.set_level(logging.CRITICAL, "realtime.handlers")
+
     @on_change(Note, name="raises", attempts=2)
     def fail(change: Any) -> None:
         raise error
@@ -637,3 +646,30 @@ def test_skipped_changes_are_forgotten_when_they_are_passed() -> None:
         until(lambda: not HandlerDone.objects.exists())
     assert copied() == ["b"]
     assert cursors.rows("default")["copies"].handled == 1
+
+
+def test_a_runner_may_be_stopped_while_it_begins_a_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_change(Note, name="begins")(copy)
+    runner = Runner("default", 0.01)
+    start = threading.Thread.start  # before it is replaced
+    failed: list[BaseException] = []
+
+    def stop() -> None:
+        try:
+            runner.stop(1)
+        except BaseException as error:
+            failed.append(error)
+
+    def start_late(thread: threading.Thread) -> None:
+        if thread.name == "rowcast-begins":
+            stopping = threading.Thread(target=stop)
+            start(stopping)
+            stopping.join()
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_late)
+    running = threading.Thread(target=runner.run)
+    start(running)
+    running.join(PATIENCE_SECONDS)
+    assert not running.is_alive() and not failed
+    assert not Handler.objects.exclude(owner="").exists()
