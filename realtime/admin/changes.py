@@ -165,7 +165,7 @@ class ChangesMixin:
         if not self.has_view_or_change_permission(request):
             raise PermissionDenied
         gone = _gone(self.model, unquote(object_id))
-        # Whether it was in the site's list, nobody knows any more; nor may a hidden row be told
+        # Whether it was in the site's list is not known any more; nor may a hidden row be told
         # from one that is not there.
         if gone is None or not request.user.is_superuser:
             raise Http404(_("There is no such object."))

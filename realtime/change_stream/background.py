@@ -43,7 +43,7 @@ class Background:
             last.close()
 
     def join(self) -> None:
-        """Wait for the end of the thread, if nobody needs it any more."""
+        """Wait for the end of the thread, if no iterator needs it any more."""
         if self.users == 0 and threading.current_thread() is not self._thread:
             self._thread.join(_STOP_SECONDS)
 
@@ -100,7 +100,7 @@ def leave(background: Background, last: Coroutine[Any, Any, None]) -> None:
     global _current
     with _lock:
         background.users -= 1
-        # One that has nobody left ends, so nobody may enter it any more.
+        # A loop without iterators ends, so none may enter it any more.
         if background.users == 0 and _current is background:
             _current = None
     background.finish(last)

@@ -67,8 +67,8 @@ class Follower:
         )
         self._keeper: asyncio.Task[None] | None = None
         self._numbers = count(1)
-        #: Who ends when the program is told to stop, and what ends them.
-        self.guests: dict[object, Callable[[], None]] = {}
+        #: Called when the program is to stop, by what asked for it.
+        self.on_drain: dict[object, Callable[[], None]] = {}
         self.draining = False
         self._signal = StopSignal(self._loop, self._drain, _DRAIN_SECONDS)
         self._starting = asyncio.Lock()
@@ -102,8 +102,8 @@ class Follower:
 
     async def _drain(self) -> None:
         self.draining = True
-        guests, self.guests = self.guests, {}
-        for end in guests.values():
+        ends, self.on_drain = self.on_drain, {}
+        for end in ends.values():
             end()
 
     async def stop(self) -> None:

@@ -127,4 +127,4 @@ class Inbox:
 
 
 def _ignored() -> None:
-    """Until there is somebody to tell."""
+    """In place of `full`, until that is set."""

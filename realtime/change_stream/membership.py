@@ -87,7 +87,7 @@ class Membership:
         if feeding.draining:
             subscriber.close()
         else:
-            feeding.guests[member] = subscriber.close
+            feeding.on_drain[member] = subscriber.close
         if subject.expires_at is not None:
             left_seconds = max(0.0, subject.expires_at - time.time())
             member._expiry = loop.call_later(left_seconds, subscriber.expired)
@@ -101,7 +101,7 @@ class Membership:
         self.inbox.end()
         if self._expiry is not None:
             self._expiry.cancel()
-        self.source.feeding.guests.pop(self, None)
+        self.source.feeding.on_drain.pop(self, None)
         self.source.feeding.remove(self._subscriber)
         self._stopping = self.source.leave()
 

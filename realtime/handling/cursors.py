@@ -74,8 +74,8 @@ def create(alias: str, name: str, start: str, head: Head, oldest: int | None) ->
 
 
 def take(alias: str, name: str, owner: str, gone: str = "") -> Claim | None:
-    """Take a handler that nobody runs, or an owner that is `gone`; None if somebody does, or it is
-    not to be run."""
+    """Take a handler that no runner has, or that the owner with the id `gone` had; None if another
+    runner has it, or it is not to be run."""
     # A lease so far ahead was given before the clock was set back.
     free = Q(owner__in=("", gone)) | Q(lease__lt=Now()) | Q(lease__gt=Now() + 2 * _LEASE)
     row = Handler.objects.using(alias).filter(pk=name, paused=False, stopped="")

@@ -83,7 +83,7 @@ class Following(ABC):
 
     @abstractmethod
     def run(self) -> None:
-        """Handle changes until stopped. Raises Fenced, GivenUp, HistoryLost, and what the database
+        """Handle changes until stopped. Raises Fenced, GivenUp, ChangesLost, and what the database
         raises."""
 
     @abstractmethod
@@ -91,7 +91,7 @@ class Following(ABC):
         """Nothing up to this seq concerns the handler that it has not read. With the condition."""
 
     def _next(self, after: int) -> DatabaseEvent | None:
-        """The event after this seq; None at the head. Raises HistoryLost."""
+        """The event after this seq; None at the head. Raises ChangesLost."""
         while True:
             if not self._ahead:
                 self._ahead.extend(self._feed.read(after))

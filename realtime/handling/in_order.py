@@ -10,7 +10,7 @@ from realtime.event_log.event import DatabaseEvent
 from realtime.handling import cursors
 from realtime.handling.cursors import Claim
 from realtime.handling.following import Following
-from realtime.handling.log_feed import HistoryLost, LogFeed
+from realtime.handling.log_feed import ChangesLost, LogFeed
 from realtime.handling.matching import Matcher
 from realtime.handling.unit_handler import Unit, UnitHandler
 
@@ -66,7 +66,7 @@ class InOrder(Following):
         while len(events) < self._definition.batch and not self._stopping.is_set():
             try:
                 event = self._next(upto)
-            except HistoryLost:
+            except ChangesLost:
                 if events:
                     break
                 raise

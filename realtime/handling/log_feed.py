@@ -18,7 +18,7 @@ _MOST_EVENTS = 5_000
 _MOST_BYTES = 16 * 1024 * 1024
 
 
-class HistoryLost(Exception):
+class ChangesLost(Exception):
     """Changes that are to be read are not kept any more; `first` is the lowest seq that is."""
 
     def __init__(self, after: int, first: int | None) -> None:
@@ -67,7 +67,7 @@ class LogFeed:
     def read(self, after: int) -> list[DatabaseEvent]:
         """Some events after this seq, in order and without a gap; none at the head.
 
-        Raises HistoryLost, and what the database raises. In a database thread.
+        Raises ChangesLost, and what the database raises. In a database thread.
         """
         head = self._head
         if head is None or after >= head.seq:
@@ -78,7 +78,7 @@ class LogFeed:
                 return list(itertools.islice(self._recent, first, first + BATCH))
         events = self._read(after, head.seq)
         if not events or events[0].seq != after + 1:
-            raise HistoryLost(after, oldest_seq(connections[self._alias]))
+            raise ChangesLost(after, oldest_seq(connections[self._alias]))
         return events
 
     def _read(self, after: int, upto: int) -> list[DatabaseEvent]:

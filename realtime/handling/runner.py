@@ -27,7 +27,7 @@ from realtime.handling.cursors import Claim, Fenced
 from realtime.handling.definition import HandlerDefinition
 from realtime.handling.following import Following
 from realtime.handling.in_order import InOrder
-from realtime.handling.log_feed import HistoryLost, LogFeed
+from realtime.handling.log_feed import ChangesLost, LogFeed
 from realtime.handling.matching import Matcher, UnfitHandler
 from realtime.models import Handler
 from realtime.util.backoff import Backoff
@@ -243,7 +243,7 @@ class Runner:
 
     def _watch(self) -> None:
         """The body of the thread that gives attempts up. It makes no query, because a function that
-        hangs may keep everybody else from writing."""
+        hangs may keep other connections from writing."""
         while not self._stop.wait(_WATCH_SECONDS):
             for one in list(self._running.values()):
                 one.worker.give_up_if_overdue()
@@ -251,7 +251,7 @@ class Runner:
                     self._wake.set()
 
     def _refresh(self, head: Head) -> None:
-        """Look at the definitions and the rows: take what nobody runs, let go what changed."""
+        """Look at the definitions and the rows: take those without a runner, drop what changed."""
         matchers = self._wanted()
         rows = cursors.rows(self._alias)
         known = self._feed.head
@@ -344,7 +344,7 @@ class Runner:
             worker.run()
         except (Fenced, GivenUp):
             pass
-        except HistoryLost as error:
+        except ChangesLost as error:
             self._lost(worker, error)
         except Exception as error:
             again = self._timing.again
@@ -365,7 +365,7 @@ class Runner:
                     one.ended = True
             self._wake.set()
 
-    def _lost(self, worker: Following, error: HistoryLost) -> None:
+    def _lost(self, worker: Following, error: ChangesLost) -> None:
         # If this fails, the next one that takes it finds the same.
         with contextlib.suppress(Exception):
             worker.save()

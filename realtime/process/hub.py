@@ -112,8 +112,8 @@ class Hub:
         self.draining = False
         #: The outbox of each open socket, and what starts its close.
         self.sockets: dict[Outbox, Callable[[], None]] = {}
-        #: Who else ends with the hub, and what ends it.
-        self.guests: dict[object, Callable[[], None]] = {}
+        #: Called when the hub drains or stops, by what asked for it.
+        self.on_drain: dict[object, Callable[[], None]] = {}
         self.loop_monitor = LoopMonitor(self._loop, self.counters, self._fullest)
         self.connections = 0
         self.addresses: Counter[str] = Counter()
@@ -276,7 +276,7 @@ class Hub:
     async def drain(self) -> None:
         """Refuse new sockets, close the open ones with 1012 one after another, and stop."""
         self.draining = True
-        self._end_guests()
+        self._call_on_drain()
         closes = list(self.sockets.values())
         logger.info("stopping: %s sockets to close", len(closes), extra={"action": "draining"})
         spread = min(_SPREAD_SECONDS, len(closes) * _SECONDS_PER_SOCKET)
@@ -291,7 +291,7 @@ class Hub:
 
     async def stop(self) -> None:
         """Stop everything that was started."""
-        self._end_guests()
+        self._call_on_drain()
         self._signal.uninstall()
         self.loop_monitor.stop()
         await self.connection_monitor.stop()
@@ -320,9 +320,9 @@ class Hub:
         await self.bus.leave()
         self._started = False
 
-    def _end_guests(self) -> None:
-        guests, self.guests = self.guests, {}
-        for end in guests.values():
+    def _call_on_drain(self) -> None:
+        ends, self.on_drain = self.on_drain, {}
+        for end in ends.values():
             end()
 
     def remove(self, subscriber: Subscriber) -> None:

@@ -162,7 +162,7 @@ def shown(entry: Entry, sight: Sight) -> Change | None:
     """The change as the subject gets it; None if it does not."""
     event = entry.event
     if event.op == "TRUNCATE":
-        # Everybody is told that a table was emptied.
+        # All rows were deleted by it: shown to those alone who see every row.
         if not sight.everything:
             return None
         return of_event(event, sight.model, actor=sight.actor(event.actor))

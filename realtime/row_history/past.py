@@ -255,7 +255,7 @@ def _sql(alias: str, model: type[models.Model], relation: Relation) -> str:
 
 
 def _instance(model: type[models.Model], then: Position, image: RowImage) -> Any:
-    """An instance with the columns of the image that are known, which nobody can save."""
+    """An instance with the columns of the image that are known, which cannot be saved."""
     columns = columns_of(model)
     cells = image.cells()
     names, values = [], []

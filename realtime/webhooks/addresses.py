@@ -24,8 +24,8 @@ from ipaddress import (
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-# No entry of WEBHOOK_ALLOW allows these: nobody in particular has them.
-_NOBODYS: tuple[tuple[Network, str], ...] = tuple(
+# No entry of WEBHOOK_ALLOW allows these: no single host has them.
+_OF_NO_HOST: tuple[tuple[Network, str], ...] = tuple(
     (ip_network(network), what)
     for network, what in (
         ("0.0.0.0/8", "an unspecified address"),
@@ -118,7 +118,7 @@ def refusal(address: str, allowed: Allowed, *, by_host: bool = False) -> str | N
         found = plain(ip_address(address.partition("%")[0]))
     except ValueError:
         return "no internet address"
-    if (what := _among(found, _NOBODYS)) is not None:
+    if (what := _among(found, _OF_NO_HOST)) is not None:
         return what
     if allowed.names(found):
         return None

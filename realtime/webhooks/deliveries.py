@@ -35,7 +35,7 @@ ATTEMPTS_KEPT = 20
 """Of one delivery, the last ones."""
 
 FAILING = timedelta(seconds=sum(DELAYS))
-"""After so long without a success a webhook is disabled."""
+"""After so long without a success a webhook is disabled: when its first delivery is given up."""
 
 _PENDING = WebhookDelivery.State.PENDING
 _LEASE = timedelta(seconds=LEASE_SECONDS)

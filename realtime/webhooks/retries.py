@@ -26,9 +26,6 @@ DELAYS: tuple[float, ...] = (
 """Seconds after the first, the second, … failure of a delivery until it is tried again. Together
 almost a day."""
 
-DAY = 24 * 3_600.0
-"""Seconds of nothing but failures after which a webhook is disabled."""
-
 JITTER = 0.1
 """A delay is longer by up to this part of it."""
 

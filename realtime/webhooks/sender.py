@@ -129,7 +129,7 @@ class Sender:
         except DATABASE_ERRORS as error:
             self._outage.failed(error)
         except Exception as error:
-            # A row of which nobody knows how it came to be: it must not be sent again and again.
+            # A row that the code does not expect must not be sent again and again.
             logger.error(
                 "sending of webhook %s failed",
                 pk,

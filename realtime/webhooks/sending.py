@@ -1,5 +1,5 @@
-"""The sender of a process, in a thread with an event loop of its own: TLS and receivers with bad
-manners take no time from the sockets of a server.
+"""The sender of a process, in a thread with an event loop of its own: TLS and slow
+receivers take no time from the sockets of a server.
 """
 
 from __future__ import annotations

@@ -21,11 +21,6 @@ class BadSecret(ValueError):
     """The text is no secret; the message says why and does not contain it."""
 
 
-def secret_of(key: bytes) -> str:
-    """The secret as text."""
-    return PREFIX + base64.b64encode(key).decode("ascii")
-
-
 def check_secret(secret: str) -> None:
     """Raises BadSecret for a text that is no secret of the scheme."""
     if not secret.startswith(PREFIX):

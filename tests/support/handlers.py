@@ -12,7 +12,7 @@ from django.db import connections
 
 from realtime.handling import registry
 from realtime.handling.runner import Runner, Timing
-from realtime.models import Handler
+from realtime.models import DeadLetter, Handler, HandlerDone
 from tests.support.log import number_all
 
 QUICK = Timing(refresh=0.02, renew=0.05, again=0.02)
@@ -49,6 +49,15 @@ def begun(*names: str) -> None:
 
 
 @contextmanager
+def no_others() -> Iterator[None]:
+    """Within the block no handler is known or has a row but those of the test."""
+    with registry.isolated():
+        yield
+    for model in (Handler, HandlerDone, DeadLetter):
+        model.objects.all().delete()
+
+
+@contextmanager
 def in_thread(work: Callable[[], Any]) -> Iterator[threading.Thread]:
     """Work in a thread with connections of its own, joined at the end of the block."""
 
@@ -64,6 +73,3 @@ def in_thread(work: Callable[[], Any]) -> Iterator[threading.Thread]:
         yield thread
     finally:
         thread.join(30)
-
-
-isolated = registry.isolated

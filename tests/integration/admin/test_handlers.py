@@ -14,9 +14,9 @@ from django.test import Client
 from django.urls import reverse
 
 from realtime import on_change
-from realtime.handling import registry
 from realtime.models import DeadLetter, Handler, HandlerDone
 from tests.support.handler_rows import dead_letter, epoch, handler
+from tests.support.handlers import no_others
 from tests.support.log import number_all
 from tests.zoo.models import Note
 
@@ -26,10 +26,8 @@ LETTERS = reverse("admin:realtime_deadletter_changelist")
 
 @pytest.fixture(autouse=True)
 def no_handlers(wal: type) -> Iterator[None]:
-    with registry.isolated():
+    with no_others():
         yield
-    for model in (Handler, HandlerDone, DeadLetter):
-        model.objects.all().delete()
 
 
 @pytest.fixture

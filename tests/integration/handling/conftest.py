@@ -6,14 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from realtime.handling import registry
-from realtime.models import DeadLetter, Handler, HandlerDone
+from tests.support.handlers import no_others
 
 
 @pytest.fixture(autouse=True)
 def no_handlers(wal: type) -> Iterator[None]:
     """No handler is known or has a row but those of the test."""
-    with registry.isolated():
+    with no_others():
         yield
-    for model in (Handler, HandlerDone, DeadLetter):
-        model.objects.all().delete()

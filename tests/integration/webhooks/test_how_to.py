@@ -11,8 +11,9 @@ import pytest
 from django.db import IntegrityError
 from django.test import RequestFactory
 
-from realtime.webhooks.signing import secret_of, signed
+from realtime.webhooks.signing import signed
 from tests.support.pages import DOCS, blocks
+from tests.support.webhook_secrets import secret_of
 
 SECRET = secret_of(b"k" * 32)
 BODY = b'{"type":"INSERT","table":"shop_order","schema":"public","record":{"id":7}}'

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from realtime.webhooks.signing import BadSecret, check_secret, secret_of, signed
+from realtime.webhooks.signing import BadSecret, check_secret, signed
+from tests.support.webhook_secrets import secret_of
 
 SECRET = secret_of(b"k" * 32)
 
