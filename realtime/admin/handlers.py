@@ -14,6 +14,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db.models import Count, F, IntegerField, OuterRef, QuerySet, Subquery
+from django.db.models.constants import LOOKUP_SEP
 from django.db.models.functions import Coalesce, Now
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -30,6 +31,7 @@ from realtime.handling.operations import CannotDo
 from realtime.handling.resending import send_again
 from realtime.models import DeadLetter, Handler, LogHead
 from realtime.ops import handler_status
+from realtime.wal import published
 
 # Characters of an error in a line of a list.
 _ERROR_LENGTH = 120
@@ -255,6 +257,12 @@ class DeadLetterAdmin(_ControlledAdmin):
     actions = ("send_again",)
     shown = ("handler", "seq", "body", "whole_error", "attempts", "failed_at", "epoch")
 
+    def lookup_allowed(self, lookup: str, value: str, request: Any = None) -> bool:
+        # A list by a part of the change would tell columns that are not shown.
+        if lookup.partition(LOOKUP_SEP)[0] == "change":
+            return False
+        return super().lookup_allowed(lookup, value, request)
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[DeadLetter]:
         return super().get_queryset(request).annotate(now=Now())
 
@@ -264,7 +272,7 @@ class DeadLetterAdmin(_ControlledAdmin):
 
     @admin.display(description=_("change"), ordering="seq")
     def where(self, letter: DeadLetter) -> str:
-        change: dict[str, Any] = letter.change
+        change, _withheld = _legible(letter.change)
         return f"{change.get('type', '')} {change.get('pk', '')}".strip() or str(letter.seq)
 
     @admin.display(description=_("table"))
@@ -283,7 +291,13 @@ class DeadLetterAdmin(_ControlledAdmin):
 
     @admin.display(description=_("change"))
     def body(self, letter: DeadLetter) -> SafeString:
-        return document(json.dumps(letter.change), MAX_DOCUMENT)
+        change, withheld = _legible(letter.change)
+        shown = document(json.dumps(change), MAX_DOCUMENT)
+        if not withheld:
+            return shown
+        names = ", ".join(withheld)
+        note = _("Not published, and not shown: %(names)s.") % {"names": names}
+        return format_html("{}<p>{}</p>", shown, note)
 
     @admin.display(description=_("error"))
     def whole_error(self, letter: DeadLetter) -> SafeString | str:
@@ -295,6 +309,32 @@ class DeadLetterAdmin(_ControlledAdmin):
         if count:
             words = ngettext("%d change is sent again.", "%d changes are sent again.", count)
             self.message_user(request, words % count, messages.SUCCESS)
+
+
+def _legible(change: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The change with the columns that are published today, as the log shows it, and the names of
+    the others. Of a model that is not published any more, not the key either."""
+    rows = [name for name in ("old", "new") if isinstance(change.get(name), dict)]
+    if not rows:
+        return change, []
+    table = (change.get("schema"), change.get("table"))
+    columns = next(
+        (
+            published.published_columns(entry.model)
+            for entry in published.published()
+            if (entry.schema, entry.table) == table
+        ),
+        None,
+    )
+    shown = dict(change)
+    if columns is None:
+        shown.pop("pk", None)
+    withheld: set[str] = set()
+    for name in rows:
+        row = change[name]
+        shown[name] = {column: row[column] for column in row if column in (columns or ())}
+        withheld.update(row.keys() - shown[name].keys())
+    return shown, sorted(withheld)
 
 
 def _seconds(seconds: int) -> str:

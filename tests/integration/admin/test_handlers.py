@@ -13,8 +13,10 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 from django.urls import reverse
 
+import realtime
 from realtime import on_change
 from realtime.models import DeadLetter, Handler, HandlerDone
+from realtime.wal import published
 from tests.support.handler_rows import dead_letter, epoch, handler
 from tests.support.handlers import no_others
 from tests.support.log import number_all
@@ -161,6 +163,31 @@ def test_dead_letters_show_the_change_and_the_error_escaped(staff: Callable[...,
     act(client, LETTERS, "send_again", letter.pk)
     act(client, LETTERS, "delete_selected", letter.pk, post="yes")
     assert DeadLetter.objects.exists()
+
+
+@pytest.fixture
+def declarations() -> Iterator[None]:
+    """What the test declares is forgotten."""
+    kept = dict(published.declarations)
+    yield
+    published.declarations.clear()
+    published.declarations.update(kept)
+
+
+@pytest.mark.usefixtures("declarations")
+def test_dead_letters_do_not_show_what_is_not_published_any_more(
+    staff: Callable[..., Client],
+) -> None:
+    letter = kept(7100)
+    client = staff("view_deadletter")
+    detail = reverse("admin:realtime_deadletter_change", args=[letter.pk])
+    realtime.publish(Note, exclude=["title"])
+    page = client.get(detail).content.decode()
+    assert "&lt;b&gt;a" not in page and "Not published, and not shown: title." in page
+    assert "INSERT 7100" in client.get(LETTERS).content.decode()
+    assert client.get(LETTERS, {"change__new__title__startswith": "<"}).status_code == 400
+    del published.declarations[Note._meta.label_lower]
+    assert "INSERT 7100" not in client.get(LETTERS).content.decode()
 
 
 def test_dead_letters_are_sent_again_or_dropped(staff: Callable[..., Client]) -> None:
