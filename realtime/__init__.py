@@ -12,9 +12,13 @@ __version__ = "0.2.0"
 
 _EXPORTS = {
     "AccessRevoked": "realtime.change_stream.errors",
+    "DeadLetter": "realtime.models",
+    "Handler": "realtime.models",
     "ResyncRequired": "realtime.change_stream.errors",
     "SnapshotTruncated": "realtime.change_stream.errors",
     "SubscriptionEnded": "realtime.change_stream.errors",
+    "Webhook": "realtime.models",
+    "WebhookDelivery": "realtime.models",
     "abroadcast": "realtime.api",
     "apresence": "realtime.api",
     "broadcast": "realtime.api",
@@ -32,9 +36,13 @@ _EXPORTS = {
 
 __all__ = [
     "AccessRevoked",
+    "DeadLetter",
+    "Handler",
     "ResyncRequired",
     "SnapshotTruncated",
     "SubscriptionEnded",
+    "Webhook",
+    "WebhookDelivery",
     "abroadcast",
     "actor",
     "apresence",

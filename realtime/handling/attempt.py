@@ -82,8 +82,7 @@ class Attempt:
             self._connection.dec_thread_sharing()
 
     def _seal(self) -> None:
-        """From here on the attempt is not given up: whether it was
-        committed would not be known."""
+        """From here on it is not given up: whether it was committed would not be known."""
         with self._state:
             if self._given_up:
                 raise GivenUp
