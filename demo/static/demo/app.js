@@ -48,12 +48,24 @@ async function attempt(request) {
 // A task that changes or goes does so at once, and comes back when the server refuses. What is new
 // comes by the stream.
 const taskUrl = (id) => `${urls.tasks}${id}/`;
+const sending = new Map();
+
+/** Sends what is written to a task after what was written to it before: requests that are on their
+ * way together may arrive in another order. */
+function inTurn(id, request) {
+  const sent = (sending.get(id) ?? Promise.resolve()).catch(() => {}).then(request);
+  sending.set(id, sent);
+  const end = () => sending.get(id) === sent && sending.delete(id);
+  sent.then(end, end);
+  return sent;
+}
+
 const actions = {
   add: (title, teamId, isPublic) =>
     attempt(send("POST", urls.tasks, { title, team_id: teamId, is_public: isPublic })),
   edit: (id, values) =>
-    attempt(rows.tasks.update(id, values, () => send("PATCH", taskUrl(id), values)).taken),
-  remove: (id) => attempt(rows.tasks.delete(id, () => send("DELETE", taskUrl(id))).taken),
+    attempt(rows.tasks.update(id, values, () => inTurn(id, () => send("PATCH", taskUrl(id), values))).taken),
+  remove: (id) => attempt(rows.tasks.delete(id, () => inTurn(id, () => send("DELETE", taskUrl(id)))).taken),
   move: (id, status, after, before) => {
     // The server says the exact one.
     const position =
@@ -63,7 +75,7 @@ const actions = {
       : 0;
     const body = { status, after: after?.id ?? null, before: before?.id ?? null };
     const move = () => send("POST", `${taskUrl(id)}move/`, body);
-    return attempt(rows.tasks.update(id, { status, position }, move).taken);
+    return attempt(rows.tasks.update(id, { status, position }, () => inTurn(id, move)).taken);
   },
 };
 
