@@ -18,6 +18,8 @@ from realtime.row_history.errors import HistoryLost
 from realtime.wal import clock, published
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# The clocks of a program and of its database differ, and SQLite's has milliseconds.
+_AHEAD_US = 5_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,13 @@ def position(source: Source, model: type[models.Model], at: Any) -> Position:
     """The position that a seq or a time means for this table.
 
     Raises HistoryLost where the log cannot tell how the table was there, ValueError for a seq or a
-    time that is still to come, and TypeError for anything else.
+    time that is still to come, and TypeError for anything else. Up to five seconds ahead of the
+    database's clock is the present.
     """
     us = None
     if isinstance(at, datetime):
         us = _micros(at)
-        if us > clock.now_us(connections[source.alias]):
+        if us > clock.now_us(connections[source.alias]) + _AHEAD_US:
             raise ValueError(f"{at.isoformat()} is still to come")
         found = _seq_at(source, us)
         seq = source.lost_seq if found is None else found

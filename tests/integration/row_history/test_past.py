@@ -195,6 +195,10 @@ def test_a_time_means_what_was_committed_by_then() -> None:
     moment = datetime.fromisoformat(at)
     assert realtime.as_of(row, moment).title == "old"
     assert realtime.as_of(row, datetime.now(UTC)).title == "new"
+    # The clock of a program may be ahead of its database's.
+    assert realtime.as_of(row, datetime.now(UTC) + timedelta(seconds=2)).title == "new"
+    with pytest.raises(ValueError, match="still to come"):
+        realtime.as_of(row, datetime.now(UTC) + timedelta(minutes=5))
 
 
 @pytest.mark.parametrize("numbered", [True, False])
