@@ -18,7 +18,7 @@ from tests.support.socket_client import db
 from tests.support.waiting import auntil, until
 from tests.zoo.models import Note
 
-pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("wal", "closing_hub")]
 
 PAGE = DOCS / "how-to" / "python-changes.md"
 

@@ -27,7 +27,7 @@ from tests.support.socket_client import db
 from tests.support.waiting import auntil
 from tests.zoo.models import Member, Note, Team
 
-pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("wal", "closing_hub")]
 
 PATIENCE = 30.0
 

@@ -26,7 +26,7 @@ from tests.support.socket_client import Client, closed, db
 from tests.support.tokens import token
 from tests.support.waiting import auntil
 
-pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("wal", "closing_hub")]
 
 ORIGIN = (b"origin", b"http://localhost")
 GONE = CloseCode.TOKEN_REFUSED

@@ -30,7 +30,7 @@ from tests.support.captured_models import changes, forget, states, withdraw
 from tests.support.vendors import on_postgresql, on_sqlite
 from tests.zoo.models import Team
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
 _numbers = count(1)
 NAME = "name = models.CharField(max_length=50)\n"

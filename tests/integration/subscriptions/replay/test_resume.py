@@ -29,7 +29,7 @@ from tests.support.subscriptions import FakeSubscriber, Server, bindings, counti
 from tests.support.waiting import auntil
 from tests.zoo.models import Member, Note, Team
 
-pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("wal", "closing_hub")]
 
 
 async def notes(count: int) -> None:

@@ -37,7 +37,7 @@ from tests.support.vendors import on_sqlite
 from tests.support.waiting import auntil
 from tests.zoo.models import Note, Seat, Specimen
 
-pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("wal", "closing_hub")]
 
 
 async def opened(asker: str | None = None, **binding: Any) -> Client:

@@ -37,7 +37,7 @@ from tests.support.subscriptions import FakeSubscriber
 from tests.support.tokens import token
 from tests.support.waiting import auntil
 
-pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("wal", "closing_hub")]
 
 TOPIC = "realtime:room"
 
