@@ -45,7 +45,7 @@ class WebhookAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     readonly_fields = ("state", "recent")
     about = _(
         "Each webhook sends the changes of its tables to another server, signed with its secret. "
-        "Whoever may add or change webhooks may read all rows of all published tables."
+        "Users who may add or change webhooks may read all rows of all published tables."
     )
 
     @property
@@ -246,7 +246,7 @@ class OfWebhook(admin.SimpleListFilter):
 class WebhookDeliveryAdmin(ReadOnlyAdmin):
     about = _(
         "Changes on their way to the receivers of webhooks, or there, newest first, with the "
-        "answer to each attempt. Whoever may view deliveries may read the rows in them."
+        "answer to each attempt. Users who may view deliveries may read the rows in them."
     )
     documentation = _DOCUMENTATION
     list_display = ("at", "outcome", "of", "event", "table", "last", "next")

@@ -2,7 +2,7 @@
 
 A history is read from the log, and for models that ask for it (`@publish(history=...)`) from a
 table of its own, into which entries are copied before the log is pruned. It shows what the stream
-shows: published columns alone, judged by the policies. It is no proof: whoever may write to the
+shows: published columns alone, judged by the policies. It is no proof: those who may write to the
 database can also write to the log.
 """
 

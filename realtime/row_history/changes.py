@@ -46,7 +46,7 @@ def history(
 def history_of(
     instance: models.Model, subject: Any, *, actors: bool = False, most_searched: int | None = None
 ) -> RowHistory:
-    """`history`, with all `actors` where a page may show them to whoever views the object."""
+    """`history`, with all `actors` where a page may show them to all who may view the object."""
     model = _published(type(instance))
     key = key_of(instance, model)
     sight = Sight(subject, model, conf.current().DATABASE, actors=actors)

@@ -2,7 +2,7 @@
 
 Public addresses alone, unless REALTIME["WEBHOOK_ALLOW"] names a host or a network: what a server
 can reach and the outside cannot (its own ports, machines beside it, the metadata of its cloud) is
-not for whoever writes a URL. The table is this project's own, because Python's `is_global` answers
+not for those who write a URL. The table is this project's own, because Python's `is_global` answers
 differently from version to version.
 
 Pure.
