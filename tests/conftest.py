@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gc
+import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any
 
@@ -79,6 +82,17 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_connections_of_other_modules() -> None:
+    """The threads for database work outlive a test. A connection that one of them has left open is
+    looked at after the next work of its thread, which a test without a database may not do."""
+    from realtime.util.database_threads import close_connections
+
+    # A thread that is still busy with work of an earlier test keeps its connection.
+    with contextlib.suppress(threading.BrokenBarrierError):
+        asyncio.run(close_connections())
 
 
 @pytest.fixture(scope="module")
