@@ -83,7 +83,8 @@ def revert(instance: models.Model, to: Any, *, user: Any = None) -> models.Model
     Raises CannotRevert where the row did not exist then, its key was another one, a value cannot be
     stored any more (it is not unique now, what it refers to is gone, a constraint refuses it) or,
     for a row to be added again, a column is not known; `HistoryLost` as `realtime.as_of` does;
-    PermissionDenied. Nothing is changed then.
+    PermissionDenied. Nothing is changed then. A row that is hidden from the user is answered as one
+    that is not there.
     """
     model: Any = concrete(type(instance))
     alias = conf.current().DATABASE
@@ -92,7 +93,8 @@ def revert(instance: models.Model, to: Any, *, user: Any = None) -> models.Model
         rows: models.QuerySet[Any] = models.QuerySet(model, using=alias).filter(pk=instance.pk)
         present = rows.select_for_update().first()
         if user is not None and present is not None and not visible(rows, user).exists():
-            raise PermissionDenied(f"You may not see this {model._meta.verbose_name}.")
+            # What is answered must not tell it from a row that is not there.
+            present = None
         then, fields = _then(instance, present, to, user)
         if present is None:
             saved = _whole(model, then)
@@ -130,7 +132,9 @@ def _then(
             raise CannotRevert(f"an {to.type} is not undone; delete the row yourself")
         if (to.type == "DELETE") is not (present is None):
             raise CannotRevert(
-                "the row has been deleted since" if present is None else "the row is there again"
+                "the row has been deleted since, or you may not see it"
+                if present is None
+                else "the row is there again"
             )
         at = to.seq - 1
     then = as_of(instance if present is None else present, at, subject=user)

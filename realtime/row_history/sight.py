@@ -16,6 +16,7 @@ from auth_rls.subjects.resolve import subject_of
 from auth_rls.subjects.subject import Subject
 from realtime.event_log.event import RowImage
 from realtime.wal import published
+from realtime.wal.actor import subject_name
 
 # Primary keys in one query.
 _KEYS = 500
@@ -52,7 +53,7 @@ class Sight:
         """The writer, for those who may be told, or who wrote."""
         if self.subject is None or name is None:
             return None
-        if self._actors or self.subject.bypasses_rls or name == str(self.subject.user_id):
+        if self._actors or self.subject.bypasses_rls or name == subject_name(self.subject):
             return name
         return None
 

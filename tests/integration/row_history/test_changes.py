@@ -173,6 +173,10 @@ def test_a_writer_is_told_of_own_changes_alone(granted: Callable[..., Any]) -> N
         Note.objects.filter(pk=row.pk).update(title="b")
     number_all()
     assert [change.actor for change in realtime.history(row, subject=ada)] == [None, str(ada.pk)]
+    with realtime.actor(str(None)):
+        Note.objects.update(score=4)
+    number_all()
+    assert realtime.history(row, subject=Subject.anonymous())[0].actor is None
 
 
 def test_a_search_can_be_bounded_and_says_so() -> None:

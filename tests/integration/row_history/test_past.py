@@ -15,6 +15,7 @@ from django.db.models import F, Q
 
 import realtime
 from auth_rls import Subject
+from auth_rls.predicates.evaluate import matcher
 from realtime.models import LogHead
 from realtime.process import pruning
 from realtime.row_history.errors import HistoryLost
@@ -388,3 +389,49 @@ def test_a_hidden_row_is_not_shown_among_others_that_changed(granted: Callable[.
     number_all()
     found = realtime.as_of(Note.objects.all(), at, subject=Subject.anonymous())
     assert [row.title for row in found] == [str(n) for n in range(30) if n not in (3, 4)]
+
+
+@on_postgresql
+def test_of_an_emptied_table_a_hidden_row_is_answered_as_one_that_never_was(
+    granted: Callable[..., Any],
+) -> None:
+    granted("view_note", using={"is_public": True}, audience="anyone")
+    Note.objects.create(title="before", is_public=True)
+    number_all()
+    at = realtime.head()
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE zoo_note CASCADE")
+    hidden = Note.objects.create(title="hidden")
+    number_all()
+    never = Note(pk=hidden.pk + 1_000)
+    for row in (hidden, never):
+        assert realtime.as_of(row, at, subject=Subject.anonymous()) is None
+    with pytest.raises(HistoryLost, match="emptied since"):
+        realtime.as_of(never, at)
+
+
+def test_a_filter_is_put_to_no_changed_row_that_is_hidden(granted: Callable[..., Any]) -> None:
+    granted("view_note", using={"is_public": True}, audience="anyone")
+    for title, public in (("shown", True), ("hidden", False)):
+        Note.objects.create(title=title, is_public=public)
+    number_all()
+    at = realtime.head()
+    Note.objects.update(score=1)
+    number_all()
+    judged: list[Any] = []
+
+    def counting(predicate: Any) -> Callable[[Any], Any]:
+        matches = matcher(predicate)
+
+        def judge(row: Any) -> Any:
+            judged.append(row["title"])
+            return matches(row)
+
+        return judge
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("realtime.row_history.past.matcher", counting)
+        found = realtime.as_of(
+            Note.objects.filter(title__contains="d"), at, subject=Subject.anonymous()
+        )
+    assert not found and judged == ["shown"]

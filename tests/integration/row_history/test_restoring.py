@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -129,7 +130,7 @@ def test_values_that_cannot_be_stored_any_more_are_refused() -> None:
 def test_a_user_needs_the_permission_and_policies(granted: Callable[..., Any]) -> None:
     row = changed_note()
     ada = user("ada")
-    with pytest.raises(PermissionDenied, match="may not see"):
+    with pytest.raises(CannotRevert, match="may not see"):
         revert(row, 1, user=ada)
     granted("view_note", using=True, audience="anyone")
     with pytest.raises(PermissionDenied, match="do not hold"):
@@ -155,6 +156,29 @@ def test_a_past_that_the_user_may_not_see_is_not_put_back(granted: Callable[...,
     granted("change_note", using=True, audience="anyone")
     with pytest.raises(CannotRevert, match="may not see it as it was"):
         revert(row, 1, user=ada)
+
+
+def test_a_hidden_row_is_answered_as_one_that_is_not_there(granted: Callable[..., Any]) -> None:
+    granted("view_note", using={"is_public": True}, audience="anyone")
+    hidden = Note.objects.create(title="a", is_public=True)
+    Note.objects.filter(pk=hidden.pk).update(title="b")
+    number_all()
+    renamed = realtime.history(hidden)[0]
+    at = realtime.head()
+    Note.objects.filter(pk=hidden.pk).update(is_public=False)
+    absent = Note(pk=hidden.pk + 1_000)
+    number_all()
+    ada = _holding(user("ada"), "change_note", "add_note", "view_note")
+
+    def said(row: Note, to: Any) -> tuple[type[Exception], str]:
+        with pytest.raises((CannotRevert, PermissionDenied)) as caught:
+            revert(row, to, user=ada)
+        return type(caught.value), str(caught.value)
+
+    assert said(hidden, at) == said(absent, at)
+    assert said(hidden, 0) == said(absent, 0)
+    assert said(hidden, renamed) == said(absent, replace(renamed, pk=absent.pk))
+    assert Note.objects.get().title == "b"
 
 
 def _holding(who: User, *codenames: str) -> User:
