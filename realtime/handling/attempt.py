@@ -17,6 +17,9 @@ from django.db import connections, transaction
 
 from realtime.wal.vendor import vendor_of
 
+MOST_ERROR = 4_000
+"""Characters kept of what code of a handler raised."""
+
 # For a statement to end after it was cancelled.
 _CANCEL_SECONDS = 5.0
 
@@ -26,13 +29,13 @@ class GivenUp(Exception):
 
 
 def text_of(error: BaseException) -> str:
-    """What code of a handler raised, as a text that every database stores."""
+    """What code of a handler raised, as a text that every database stores, and not too long."""
     name = type(error).__name__
     try:
         said = str(error)
     except Exception:
         return name
-    text = f"{name}: {said}" if said else name
+    text = (f"{name}: {said}" if said else name)[:MOST_ERROR]
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 

@@ -36,7 +36,6 @@ from realtime.wal.head import Head
 # A killed runner is replaced after so many seconds and the time between two looks.
 LEASE_SECONDS = 15.0
 _LEASE = timedelta(seconds=LEASE_SECONDS)
-_MOST_ERROR = 4_000
 
 
 class Fenced(Exception):
@@ -191,7 +190,7 @@ def failed(claim: Claim, seq: int, attempts: int, error: str) -> None:
         "failed_seq": seq,
         "failed_at": Now(),
         "failures": F("failures") + 1,
-        "last_error": error[:_MOST_ERROR],
+        "last_error": error,
     }
     if not claim.row.update(**values):
         raise Fenced(claim.name)
@@ -200,7 +199,7 @@ def failed(claim: Claim, seq: int, attempts: int, error: str) -> None:
 def stop(claim: Claim, why: Handler.Stopped, error: str, seq: int | None = None) -> None:
     """Let the handler stand until a command sets it going again. Raises Fenced."""
     values: dict[str, Any] = {"stopped": why, "owner": "", "lease": None, "term": F("term") + 1}
-    values["last_error"] = error[:_MOST_ERROR]
+    values["last_error"] = error
     if seq is not None:
         values["failed_seq"] = seq
     if not claim.row.update(**values):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 EXCERPT = 1_000
-"""Characters kept of an answer's body."""
+"""Characters kept of an answer's body, and of an error."""
 
 _UNPRINTED = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 127))
 

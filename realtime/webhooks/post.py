@@ -22,7 +22,7 @@ import h11
 
 from auth_rls import forks
 from realtime.webhooks.addresses import Allowed, is_allowed, refusal
-from realtime.webhooks.answer import Answer, excerpt_of
+from realtime.webhooks.answer import EXCERPT, Answer, excerpt_of
 from realtime.webhooks.destination import (
     HOW_TO_ALLOW,
     UNENCRYPTED,
@@ -264,7 +264,8 @@ class _Exchange:
     def answer(self, error: str, seconds: float) -> Answer:
         return Answer(
             status=self._status,
-            error="" if self._status is not None else error or "no answer",
+            # What is no HTTP is told with what came.
+            error="" if self._status is not None else error[:EXCERPT] or "no answer",
             excerpt=excerpt_of(self._body),
             seconds=seconds,
             retry_after=self._retry_after,

@@ -112,6 +112,13 @@ async def test_an_answer_that_is_none_is_a_failure_that_says_so(
     assert answer.status is None and said in answer.error
 
 
+async def test_what_is_told_of_an_answer_that_is_none_has_a_bound() -> None:
+    head = b"HTTP/1.1 200 OK\r\n" + b"\x00" * 15_000 + b"\r\n\r\n"
+    async with receiving(saying(head)) as receiver:
+        answer = await send(receiver)
+    assert "not HTTP" in answer.error and len(answer.error) <= 1_000
+
+
 @pytest.mark.parametrize(
     "behaviour",
     [
