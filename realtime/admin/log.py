@@ -144,7 +144,7 @@ class WalEntryAdmin(ReadOnlyAdmin):
         "the filter or a search asks for them."
     )
     documentation = "reference/capture"
-    list_display = ("position", "at", "op", "table", "pk_text", "changes", "who")
+    list_display = ("position", "at", "op", "table", "row_key", "changes", "who")
     list_filter = (KindFilter, "op", TableFilter)
     list_per_page = 50
     search_fields = ("table_name", "pk_text", "seq", "actor")
@@ -222,6 +222,11 @@ class WalEntryAdmin(ReadOnlyAdmin):
     @admin.display(description=_("table name"), ordering="table_name")
     def table(self, entry: WalEntry) -> str:
         return entry.table_name or "-"
+
+    @admin.display(description=_("row key"))
+    def row_key(self, entry: WalEntry) -> str:
+        """Not to be sorted by: the order would tell keys that are not shown."""
+        return entry.pk_text or "-"
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return _EntryChangeList

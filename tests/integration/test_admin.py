@@ -338,6 +338,19 @@ def test_the_log_is_not_filtered_by_parts_of_what_may_be_withheld(
     assert keys(client, pk_text="7100") == ["7100"]
 
 
+def test_the_log_is_not_sorted_by_keys_that_may_be_withheld(client: Client) -> None:
+    for key in (7102, 7101, 7103):
+        Note.objects.create(pk=key)
+    text = page(client, LIST)
+    assert "row key" in text.lower()
+    column = re.search(r'<th[^>]*class="[^"]*column-row_key[^"]*"', text)
+    assert column is not None and "sortable" not in column.group()
+    for number in range(1, 10):
+        found = keys(client, o=str(number))
+        assert sorted(found) == ["7101", "7102", "7103"]
+        assert found != sorted(found) and keys(client, o=f"-{number}") != sorted(found)[::-1]
+
+
 @pytest.mark.usefixtures("declarations")
 def test_of_a_model_that_is_not_published_any_more_no_value_is_shown(client: Client) -> None:
     Note.objects.create(pk=71_000, title="a title", body="a secret")
