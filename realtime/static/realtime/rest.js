@@ -28,7 +28,7 @@ export function rest(
   { headers = {}, timeout = TIMEOUT_MS, fetch = (...request) => globalThis.fetch(...request) } = {},
 ) {
   const base = url.endsWith("/") ? url : `${url}/`;
-  const at = (key) => `${base}${[key].flat().map(encodeURIComponent).join(",")}/`;
+  const at = (key) => `${base}${partOf(key)}/`;
 
   async function ask(method, to, body) {
     const more = typeof headers === "function" ? await headers() : headers;
@@ -53,6 +53,17 @@ export function rest(
     update: (key, changes) => ask("PATCH", at(key), changes),
     delete: (key) => ask("DELETE", at(key)),
   };
+}
+
+/**
+ * A key as a part of a path.
+ *
+ * @throws {TypeError} for "." and "..", which lead to another URL however they are written, and for "".
+ */
+function partOf(key) {
+  const part = [key].flat().map(encodeURIComponent).join(",");
+  if (/^\.{0,2}$/.test(part)) throw new TypeError(`a row whose key is "${part}" has no URL of its own`);
+  return part;
 }
 
 function csrfToken() {

@@ -31,6 +31,15 @@ test("a row is posted to the list, and one that is there is patched and deleted 
   ]);
 });
 
+test("a row whose key would lead to another URL is not written there", () => {
+  const { requests, writes } = recorded();
+  for (const key of ["..", ".", "", [""], [".."]]) {
+    assert.throws(() => writes.delete(key), /has no URL of its own/);
+    assert.throws(() => writes.update(key, {}), /has no URL of its own/);
+  }
+  assert.deepEqual(requests, []);
+});
+
 test("Django's CSRF token is sent, and the headers that a page adds, asked for each time", async () => {
   globalThis.document = { cookie: "a=b; csrftoken=xyz" };
   let count = 0;
