@@ -5,10 +5,10 @@ from __future__ import annotations
 from django.db import models
 from django.db.models.functions import Now
 
-from realtime.models.own_table import NotInFixtures
+from realtime.models.own_table import OwnTable
 
 
-class Handler(models.Model):
+class Handler(OwnTable):
     """A handler of changes (`realtime.on_change`): how far it has come in the log, and who runs it.
 
     The row is made by the first process that runs the handler, and stays when the code goes.
@@ -46,9 +46,6 @@ class Handler(models.Model):
     created_at = models.DateTimeField(db_default=Now())
     moved_at = models.DateTimeField(db_default=Now(), help_text="When `seq` was written last")
 
-    in_fixtures = NotInFixtures()
-    objects = models.Manager()
-
     class Meta:
         db_table = "realtime_handler"
         # To change one is to pause, resume or move it; to delete one, to forget where it stood.
@@ -58,15 +55,12 @@ class Handler(models.Model):
         return self.name
 
 
-class HandlerDone(models.Model):
+class HandlerDone(OwnTable):
     """A change behind the cursor of a handler with `concurrency` that is done already, while
     earlier ones are not. Inserted in the transaction of the handler's own writes."""
 
     handler = models.CharField(max_length=200)
     seq = models.BigIntegerField()
-
-    in_fixtures = NotInFixtures()
-    objects = models.Manager()
 
     class Meta:
         db_table = "realtime_handler_done"
@@ -81,7 +75,7 @@ class HandlerDone(models.Model):
         return f"{self.seq} by {self.handler}"
 
 
-class DeadLetter(models.Model):
+class DeadLetter(OwnTable):
     """A change that a handler with `on_failure="dead_letter"` failed at, kept when the handler went
     on. `change` is what `realtime.handling.hand_over.message` makes of it."""
 
@@ -92,9 +86,6 @@ class DeadLetter(models.Model):
     error = models.TextField()
     attempts = models.IntegerField()
     failed_at = models.DateTimeField(db_default=Now())
-
-    in_fixtures = NotInFixtures()
-    objects = models.Manager()
 
     class Meta:
         db_table = "realtime_dead_letter"

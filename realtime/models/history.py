@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from django.db import models
 
-from realtime.models.own_table import NotInFixtures
+from realtime.models.own_table import OwnTable
 
 
-class HistoryTable(models.Model):
+class HistoryTable(OwnTable):
     """A table whose entries are kept longer than the log keeps them: `@publish(history=...)`.
 
     Written by `realtime.row_history.keeping`. Rows are never deleted: a model that asks for no
@@ -25,9 +25,6 @@ class HistoryTable(models.Model):
         default=0, help_text="Every entry after this seq is kept, here or in the log"
     )
 
-    in_fixtures = NotInFixtures()
-    objects = models.Manager()
-
     class Meta:
         db_table = "realtime_history_table"
         verbose_name = "table with a history"
@@ -42,7 +39,7 @@ class HistoryTable(models.Model):
         return f"{self.schema_name}.{self.table_name}"
 
 
-class HistoryEntry(models.Model):
+class HistoryEntry(OwnTable):
     """A numbered entry of a table with a history, copied before it is pruned from the log.
 
     The columns are those of `WalEntry` and `WalNumber`.
@@ -63,9 +60,6 @@ class HistoryEntry(models.Model):
     relation_id = models.CharField(max_length=32)
     txid = models.BigIntegerField(null=True)
     actor = models.TextField(null=True)
-
-    in_fixtures = NotInFixtures()
-    objects = models.Manager()
 
     class Meta:
         db_table = "realtime_history"

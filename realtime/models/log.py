@@ -7,17 +7,17 @@ its model.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from django.db import models
 from django.db.models import F, OuterRef, Subquery
 
-from realtime.models.own_table import NotInFixtures
+from realtime.models.own_table import NotInFixtures, OwnTable
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class WalRelation(models.Model):
+class WalRelation(OwnTable):
     """The shape of a captured table at the time its triggers were installed.
 
     Named after the Relation message of PostgreSQL's logical replication: an entry has values, and
@@ -30,10 +30,6 @@ class WalRelation(models.Model):
     table_name = models.CharField(max_length=255)
     definition = models.TextField(help_text="realtime.event.Relation as JSON")
     installed_at = models.DateTimeField(auto_now_add=True)
-
-    # The first one is the default.
-    in_fixtures = NotInFixtures()
-    objects = models.Manager()
 
     class Meta:
         db_table = "realtime_wal_relation"
@@ -60,7 +56,7 @@ class NumberedEntries(models.Manager["Any"]):
         )
 
 
-class WalEntry(models.Model):
+class WalEntry(OwnTable):
     """One committed change of one row. Rows are inserted and deleted, never updated: its number is
     a row of `WalNumber`, and what it shares with others, such as its table, of `WalRelation`."""
 
@@ -90,8 +86,8 @@ class WalEntry(models.Model):
         null=True, help_text="Who wrote: the primary key of a user, or another name; or nobody"
     )
 
-    in_fixtures = NotInFixtures()
-    objects = NumberedEntries()
+    in_fixtures: ClassVar[NotInFixtures] = NotInFixtures()
+    objects: ClassVar[NumberedEntries] = NumberedEntries()
 
     class Meta:
         db_table = "realtime_wal"
@@ -106,7 +102,7 @@ class WalEntry(models.Model):
         return None if self.commit_us is None else _EPOCH + timedelta(microseconds=self.commit_us)
 
 
-class WalNumber(models.Model):
+class WalNumber(OwnTable):
     """The number of an entry, inserted by the sequencer. It is deleted with its entry, also
     by SQL (see `realtime.wal.vendor.Vendor.bind_numbers`)."""
 
@@ -119,9 +115,6 @@ class WalNumber(models.Model):
         help_text="Microseconds since 1970, unique and rising with seq"
     )
 
-    in_fixtures = NotInFixtures()
-    objects = models.Manager()
-
     class Meta:
         db_table = "realtime_wal_number"
         verbose_name = "number of a WAL entry"
@@ -131,7 +124,7 @@ class WalNumber(models.Model):
         return str(self.seq)
 
 
-class LogHead(models.Model):
+class LogHead(OwnTable):
     """One row: the last number of the log, and the tailer that leads.
 
     `seq` and `commit_us` change in the transaction that numbers; `term`, `leader` and
@@ -164,9 +157,6 @@ class LogHead(models.Model):
         blank=True,
         help_text="A snapshot of the database all of whose entries have numbers, or nothing",
     )
-
-    in_fixtures = NotInFixtures()
-    objects = models.Manager()
 
     class Meta:
         db_table = "realtime_head"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from django.db import models
 from django.utils import timezone
 
-from realtime.models.own_table import NotInFixtures
+from realtime.models.own_table import OwnTable
 from realtime.models.process import Process
 
 
-class PresenceMember(models.Model):
+class PresenceMember(OwnTable):
     """One presence in a topic: that of one channel of one socket, which a server process has.
 
     Written by `realtime.topics.presence.store`. A row counts while the lease of its process lasts.
@@ -25,9 +25,6 @@ class PresenceMember(models.Model):
     user_id = models.TextField(null=True, help_text="Whom the channel asks as, if anybody")
     since = models.DateTimeField(default=timezone.now)
 
-    in_fixtures = NotInFixtures()
-    objects = models.Manager()
-
     class Meta:
         db_table = "realtime_presence"
         verbose_name = "member present"
@@ -40,7 +37,7 @@ class PresenceMember(models.Model):
         return f"{self.key} in {self.topic}"
 
 
-class PresenceNumber(models.Model):
+class PresenceNumber(OwnTable):
     """The number of a process's last write to `PresenceMember`, set in the transaction of the rows.
 
     Other processes compare it with what they know of the process. On PostgreSQL both tables are
@@ -50,9 +47,6 @@ class PresenceNumber(models.Model):
     # Without a foreign key, which would keep servers of an older version from deleting a process.
     process = models.CharField(primary_key=True, max_length=64)
     number = models.BigIntegerField()
-
-    in_fixtures = NotInFixtures()
-    objects = models.Manager()
 
     class Meta:
         db_table = "realtime_presence_number"

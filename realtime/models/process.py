@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from django.db import models
 
-from realtime.models.own_table import NotInFixtures
+from realtime.models.own_table import OwnTable
 
 
-class Process(models.Model):
+class Process(OwnTable):
     """A process that runs: a server, a tailer or a worker. Written by `realtime.process.registry`.
 
     A row counts while its lease lasts. What belongs to the process, its read hold and its presence
@@ -42,9 +42,6 @@ class Process(models.Model):
         null=True, help_text="The lowest seq it still reads; nothing from there on is pruned"
     )
     counters = models.JSONField(default=dict)
-
-    in_fixtures = NotInFixtures()
-    objects = models.Manager()
 
     class Meta:
         db_table = "realtime_process"

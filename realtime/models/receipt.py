@@ -5,10 +5,10 @@ from __future__ import annotations
 from django.db import models
 from django.db.models.functions import Now
 
-from realtime.models.own_table import NotInFixtures
+from realtime.models.own_table import OwnTable
 
 
-class Receipt(models.Model):
+class Receipt(OwnTable):
     """What a user who took a receipt of a transaction knows its changes by. Written by
     `realtime.wal.receipts` in that transaction, and pruned with its entries.
 
@@ -23,9 +23,6 @@ class Receipt(models.Model):
     epoch = models.CharField(max_length=32, help_text="Of the log when it was taken; or nothing")
     after_seq = models.BigIntegerField(help_text="The head of the log when it was taken")
     taken_at = models.DateTimeField(db_default=Now())
-
-    in_fixtures = NotInFixtures()
-    objects = models.Manager()
 
     class Meta:
         db_table = "realtime_receipt"

@@ -12,10 +12,10 @@ from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.functions import Now
 
-from realtime.models.own_table import NotInFixtures
+from realtime.models.own_table import OwnTable
 
 
-class Topic(models.Model):
+class Topic(OwnTable):
     """A topic of broadcasts and presence. It has no table: a topic is a name.
 
     Policies on its permissions decide what a subject may do on a private topic; their predicates
@@ -25,9 +25,6 @@ class Topic(models.Model):
     row_actions = ("receive_broadcast", "send_broadcast", "view_presence", "track_presence")
 
     topic = models.CharField(primary_key=True, max_length=255)
-
-    in_fixtures = NotInFixtures()
-    objects = models.Manager()
 
     class Meta:
         managed = False
@@ -54,7 +51,7 @@ class RandomId(models.Func):
         return RandomId.sql_on(connection), []
 
 
-class Message(models.Model):
+class Message(OwnTable):
     """A broadcast that is part of the log: ordered with the changes of its transaction, never sent
     for a rollback, and kept for replay until it is pruned.
 
@@ -77,9 +74,6 @@ class Message(models.Model):
         null=True, blank=True, help_text="The user who sent it to a private topic, if any"
     )
 
-    in_fixtures = NotInFixtures()
-    objects = models.Manager()
-
     class Meta:
         db_table = "realtime_message"
         # A project's own "message" is something else.
@@ -93,7 +87,7 @@ class Message(models.Model):
         return f"{self.event} to {self.topic}"
 
 
-class PassingBroadcast(models.Model):
+class PassingBroadcast(OwnTable):
     """A broadcast on its way to the servers, of a process that no channel layer connects with them.
     See `realtime.topics.passing`."""
 
@@ -106,9 +100,6 @@ class PassingBroadcast(models.Model):
     encoding = models.SmallIntegerField(help_text="1 for JSON, 0 for bytes")
     user_id = models.TextField(blank=True)
     sent_at = models.DateTimeField(db_default=Now())
-
-    in_fixtures = NotInFixtures()
-    objects = models.Manager()
 
     class Meta:
         db_table = "realtime_passing"

@@ -13,7 +13,7 @@ from django.db import models
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from realtime.models.own_table import NotInFixtures
+from realtime.models.own_table import OwnTable
 
 
 def webhook_secret() -> str:
@@ -26,7 +26,7 @@ def every_webhook_event() -> list[str]:
     return ["INSERT", "UPDATE", "DELETE"]
 
 
-class Webhook(models.Model):
+class Webhook(OwnTable):
     """An address of another server that gets the changes of tables as signed requests.
 
     Sent with the rights of the service role: all rows, of the published columns. See
@@ -100,9 +100,6 @@ class Webhook(models.Model):
         null=True, editable=False, help_text="Until when that one alone sends"
     )
 
-    in_fixtures = NotInFixtures()
-    objects = models.Manager()
-
     class Meta:
         db_table = "realtime_webhook"
 
@@ -127,7 +124,7 @@ class Webhook(models.Model):
             raise ValidationError(problems)
 
 
-class WebhookDelivery(models.Model):
+class WebhookDelivery(OwnTable):
     """A change on its way to a webhook's receiver, or there, with what came of each attempt.
 
     Made in the transaction that moves the webhook's cursor in the log. `body` is what is sent, the
@@ -161,9 +158,6 @@ class WebhookDelivery(models.Model):
         default=list,
         help_text="What came of each attempt, the last ones: at, status, error, excerpt, seconds",
     )
-
-    in_fixtures = NotInFixtures()
-    objects = models.Manager()
 
     class Meta:
         db_table = "realtime_webhook_delivery"
