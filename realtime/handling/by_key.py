@@ -22,6 +22,7 @@ from realtime.handling.following import IDLE_SECONDS, Following
 from realtime.handling.log_feed import LogFeed
 from realtime.handling.low_water import LowWater
 from realtime.handling.matching import Matcher
+from realtime.handling.turn import Turn
 from realtime.handling.unit_handler import Unit, UnitHandler
 from realtime.models import Handler
 
@@ -32,15 +33,19 @@ _AHEAD = 8
 class ByKey(Following):
     """Owns which changes were handed out and which are done."""
 
-    def __init__(self, claim: Claim, matcher: Matcher, feed: LogFeed, epoch: str) -> None:
-        super().__init__(claim, matcher, feed, epoch)
+    def __init__(
+        self, claim: Claim, matcher: Matcher, feed: LogFeed, epoch: str, turn: Turn
+    ) -> None:
+        definition = matcher.definition
+        self._most_open = _AHEAD * definition.concurrency * definition.batch
+        super().__init__(claim, matcher, feed, epoch, self._most_open + 1)
         self._saved = -1
         # Guarded by the condition, which lanes notify too.
         self._water = LowWater(-1)
         self._failure: BaseException | None = None
         self._lanes = [
-            _Lane(self, UnitHandler(claim, matcher, epoch, self, self._stopping), number)
-            for number in range(matcher.definition.concurrency)
+            _Lane(self, UnitHandler(claim, matcher, epoch, self, turn, self._stopping), number)
+            for number in range(definition.concurrency)
         ]
 
     def save(self) -> None:
@@ -68,7 +73,7 @@ class ByKey(Following):
             lane.units.give_up()
 
     def run(self) -> None:
-        row = cursors.load(self.claim)
+        row = self._load()
         self._done = cursors.done_after(self.claim, row.seq)
         self._saved = row.seq
         with self._news:
@@ -100,8 +105,9 @@ class ByKey(Following):
                 self._read(event.seq)
             return
         keys = self.matcher.keys(event)
-        alone = keys is None or len(keys) > 1
-        most = 0 if alone else _AHEAD * len(self._lanes) * self._definition.batch
+        suspect = self._suspects > 0
+        alone = suspect or keys is None or len(keys) > 1
+        most = 0 if alone else self._most_open
         number = 0 if keys is None else zlib.crc32(keys[-1].encode()) % len(self._lanes)
         with self._news:
             self._wait_for_lanes(most)
@@ -109,9 +115,10 @@ class ByKey(Following):
                 return
             self._water.begin(event.seq)
             self._read_upto = event.seq
-            self._lanes[number].put(event)
+            self._lanes[number].put(event, suspect)
             if alone:
                 self._wait_for_lanes(0)
+        self._suspects -= suspect
 
     def _wait_for_lanes(self, most: int) -> None:
         """Wait until no more than so many changes are handed out. With the condition."""
@@ -151,6 +158,7 @@ class _Lane:
         self._handler = handler
         self._batch = handler.matcher.definition.batch
         self._waiting: deque[DatabaseEvent] = deque()
+        self._suspect = False
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(
@@ -161,9 +169,11 @@ class _Lane:
         self.units.remember(row)
         self._thread.start()
 
-    def put(self, event: DatabaseEvent) -> None:
+    def put(self, event: DatabaseEvent, suspect: bool) -> None:
+        """Have a change handled, a suspect while nothing else waits."""
         with self._changed:
             self._waiting.append(event)
+            self._suspect = suspect
             self._changed.notify()
 
     def wake(self) -> None:
@@ -197,4 +207,5 @@ class _Lane:
                 return None
             count = min(self._batch, len(self._waiting))
             events = tuple(self._waiting.popleft() for _ in range(count))
-        return Unit(events, events[-1].seq)
+            suspect = self._suspect
+        return Unit(events, events[-1].seq, suspect)

@@ -37,6 +37,9 @@ from realtime.wal.head import Head
 LEASE_SECONDS = 15.0
 _LEASE = timedelta(seconds=LEASE_SECONDS)
 
+UNOWNED: dict[str, Any] = {"owner": "", "lease": None, "tried_seq": None, "term": F("term") + 1}
+"""Of a row that no runner has: what began before is void."""
+
 
 class Fenced(Exception):
     """The handler was taken by another runner, or paused or moved by a command."""
@@ -50,6 +53,8 @@ class Claim:
     name: str
     owner: str
     term: int
+    # The runner before did not give it back: one of the next changes may have ended that process.
+    orphaned: bool = False
 
     @property
     def row(self) -> QuerySet[Handler]:
@@ -72,17 +77,26 @@ def create(alias: str, name: str, start: str, head: Head, oldest: int | None) ->
     Handler.objects.using(alias).bulk_create([new], ignore_conflicts=True)
 
 
-def take(alias: str, name: str, owner: str, gone: str = "") -> Claim | None:
-    """Take a handler that no runner has, or that the owner with the id `gone` had; None if another
-    runner has it, or it is not to be run."""
-    # A lease so far ahead was given before the clock was set back.
-    free = Q(owner__in=("", gone)) | Q(lease__lt=Now()) | Q(lease__gt=Now() + 2 * _LEASE)
+def take(
+    alias: str, name: str, owner: str, former: str = "", *, gone: bool = False
+) -> Claim | None:
+    """Take a handler that was seen with the owner `former`: it is free without one, or if the lease
+    has run out, or if that one is known to be gone. None if another runner has it, or it is not to
+    be run."""
+    free = Q(owner=former)
+    if former and not gone:
+        # A lease so far ahead was given before the clock was set back.
+        free &= Q(lease__lt=Now()) | Q(lease__gt=Now() + 2 * _LEASE)
+    orphaned = former not in ("", owner)
+    values: dict[str, Any] = {"owner": owner, "term": F("term") + 1, "lease": _from_now()}
+    if not orphaned:
+        values["tried_seq"] = None
     row = Handler.objects.using(alias).filter(pk=name, paused=False, stopped="")
-    if not row.filter(free).update(owner=owner, term=F("term") + 1, lease=_from_now()):
+    if not row.filter(free).update(**values):
         return None
     terms = row.filter(owner=owner).values_list("term", flat=True)
     for term in terms:
-        return Claim(alias, name, owner, term)
+        return Claim(alias, name, owner, term, orphaned)
     return None
 
 
@@ -96,7 +110,7 @@ def renew(alias: str, owner: str, names: Collection[str]) -> None:
 
 def release(claim: Claim) -> None:
     """Let others take the handler at once. What of it still runs is void."""
-    claim.row.update(owner="", lease=None, term=F("term") + 1)
+    claim.row.update(**UNOWNED)
 
 
 def claim_anew(claim: Claim) -> Claim:
@@ -121,6 +135,7 @@ def advance(claim: Claim, seq: int, count: int) -> None:
         "handled": F("handled") + count,
         "attempts": 0,
         "failed_seq": None,
+        "tried_seq": None,
         "last_error": "",
         "moved_at": Now(),
     }
@@ -146,6 +161,7 @@ def mark_done(claim: Claim, seqs: Collection[int], count: int) -> None:
             output_field=TextField(),
         ),
         "failed_seq": Case(When(failed_seq__in=seqs, then=None), default=F("failed_seq")),
+        "tried_seq": None,
     }
     if not claim.row.update(**values):
         raise Fenced(claim.name)
@@ -183,6 +199,12 @@ def gather(claim: Claim, seq: int) -> None:
         marks.filter(handler=claim.name, seq__lte=seq).delete()
 
 
+def try_alone(claim: Claim, seq: int) -> None:
+    """An attempt at the change `seq` begins that may end the process. Raises Fenced."""
+    if not claim.row.update(tried_seq=seq):
+        raise Fenced(claim.name)
+
+
 def failed(claim: Claim, seq: int, attempts: int, error: str) -> None:
     """An attempt at the change `seq` failed, its `attempts`-th. Raises Fenced."""
     values: dict[str, Any] = {
@@ -190,6 +212,7 @@ def failed(claim: Claim, seq: int, attempts: int, error: str) -> None:
         "failed_seq": seq,
         "failed_at": Now(),
         "failures": F("failures") + 1,
+        "tried_seq": None,
         "last_error": error,
     }
     if not claim.row.update(**values):
@@ -198,8 +221,7 @@ def failed(claim: Claim, seq: int, attempts: int, error: str) -> None:
 
 def stop(claim: Claim, why: Handler.Stopped, error: str, seq: int | None = None) -> None:
     """Let the handler stand until a command sets it going again. Raises Fenced."""
-    values: dict[str, Any] = {"stopped": why, "owner": "", "lease": None, "term": F("term") + 1}
-    values["last_error"] = error
+    values: dict[str, Any] = {**UNOWNED, "stopped": why, "last_error": error}
     if seq is not None:
         values["failed_seq"] = seq
     if not claim.row.update(**values):
@@ -209,13 +231,7 @@ def stop(claim: Claim, why: Handler.Stopped, error: str, seq: int | None = None)
 def begun_anew(alias: str, row: Handler, error: str) -> None:
     """The log has another epoch than the cursor of this row: let the handler stand."""
     same = Handler.objects.using(alias).filter(pk=row.pk, epoch=row.epoch, term=row.term)
-    same.filter(stopped="").update(
-        stopped=Handler.Stopped.EPOCH,
-        last_error=error,
-        owner="",
-        lease=None,
-        term=F("term") + 1,
-    )
+    same.filter(stopped="").update(stopped=Handler.Stopped.EPOCH, last_error=error, **UNOWNED)
 
 
 def keep_dead_letter(letter: DeadLetter, alias: str) -> None:

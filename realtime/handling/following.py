@@ -10,22 +10,34 @@ from collections.abc import Collection
 from django.db import connections
 
 from realtime.event_log.event import DatabaseEvent
+from realtime.handling import cursors
 from realtime.handling.cursors import Claim
 from realtime.handling.log_feed import LogFeed
 from realtime.handling.matching import Matcher
+from realtime.handling.unit_handler import log_failure
+from realtime.models import Handler
 
 # Idle so long, a thread gives its connection back.
 IDLE_SECONDS = 10.0
+_ENDED = (
+    "the process ended, or was cut off, in the middle of it: it was killed, ran out of memory or"
+    " was ended by the function itself"
+)
 
 
 class Following(ABC):
     """One handler under one claim. `run` is the body of its thread; the other methods are called
     from the runner's threads."""
 
-    def __init__(self, claim: Claim, matcher: Matcher, feed: LogFeed, epoch: str) -> None:
+    def __init__(
+        self, claim: Claim, matcher: Matcher, feed: LogFeed, epoch: str, most_begun: int
+    ) -> None:
+        """`most_begun`: how many changes are begun and not done at most."""
         self.claim = claim
         self.matcher = matcher
         self._definition = matcher.definition
+        # So many of the next changes may have ended the process of the runner before.
+        self._suspects = most_begun if claim.orphaned else 0
         self._feed = feed
         self._epoch = epoch
         self._ahead: deque[DatabaseEvent] = deque()
@@ -85,6 +97,21 @@ class Following(ABC):
     def run(self) -> None:
         """Handle changes until stopped. Raises Fenced, GivenUp, ChangesLost, and what the database
         raises."""
+
+    def _load(self) -> Handler:
+        """The row. The attempt in which the process of the runner before ended, if it was one at a
+        suspect, is counted there. Raises Fenced, and what the database raises."""
+        row = cursors.load(self.claim)
+        if row.tried_seq is None:
+            return row
+        if row.failed_seq == row.tried_seq:
+            attempts = row.attempts + 1
+        else:
+            # Once it may be the fault of a change that another handler got at that moment.
+            attempts = min(1, self._definition.attempts - 1)
+        cursors.failed(self.claim, row.tried_seq, attempts, _ENDED)
+        log_failure(row.name, row.tried_seq, attempts, _ENDED)
+        return cursors.load(self.claim)
 
     @abstractmethod
     def _read(self, upto: int) -> None:

@@ -12,16 +12,19 @@ from realtime.handling.cursors import Claim
 from realtime.handling.following import Following
 from realtime.handling.log_feed import ChangesLost, LogFeed
 from realtime.handling.matching import Matcher
+from realtime.handling.turn import Turn
 from realtime.handling.unit_handler import Unit, UnitHandler
 
 
 class InOrder(Following):
     """Owns its position: everything up to it is done, or does not concern the handler."""
 
-    def __init__(self, claim: Claim, matcher: Matcher, feed: LogFeed, epoch: str) -> None:
-        super().__init__(claim, matcher, feed, epoch)
+    def __init__(
+        self, claim: Claim, matcher: Matcher, feed: LogFeed, epoch: str, turn: Turn
+    ) -> None:
+        super().__init__(claim, matcher, feed, epoch, matcher.definition.batch)
         self._saved = -1
-        self._units = UnitHandler(claim, matcher, epoch, self, self._stopping)
+        self._units = UnitHandler(claim, matcher, epoch, self, turn, self._stopping)
 
     def save(self) -> None:
         with self._news:
@@ -47,7 +50,7 @@ class InOrder(Following):
         self._units.give_up()
 
     def run(self) -> None:
-        row = cursors.load(self.claim)
+        row = self._load()
         self._units.remember(row)
         self._done = cursors.done_after(self.claim, row.seq)
         self._saved = row.seq
@@ -63,7 +66,9 @@ class InOrder(Following):
         """The next changes to handle together; None if there is none at the moment."""
         events: list[DatabaseEvent] = []
         upto = self._read_upto
-        while len(events) < self._definition.batch and not self._stopping.is_set():
+        suspect = self._suspects > 0
+        most = 1 if suspect else self._definition.batch
+        while len(events) < most and not self._stopping.is_set():
             try:
                 event = self._next(upto)
             except ChangesLost:
@@ -77,7 +82,7 @@ class InOrder(Following):
                 events.append(event)
             elif not events:
                 self._move(upto)
-        return Unit(tuple(events), upto) if events else None
+        return Unit(tuple(events), upto, suspect) if events else None
 
     def _move(self, seq: int) -> None:
         with self._news:
@@ -97,3 +102,4 @@ class InOrder(Following):
     def passed(self, unit: Unit) -> None:
         self._saved = unit.upto
         self._move(unit.upto)
+        self._suspects -= unit.suspect

@@ -11,7 +11,6 @@ from collections.abc import Collection
 from typing import Any
 
 from django.db import connections, transaction
-from django.db.models import F
 
 from realtime.event_log.table import oldest_seq, read_rows, relations
 from realtime.handling import cursors, registry
@@ -97,9 +96,7 @@ _UNTROUBLED: dict[str, Any] = {
 
 
 def _change(alias: str, name: str, **values: Any) -> None:
-    Handler.objects.using(alias).filter(pk=name).update(
-        term=F("term") + 1, owner="", lease=None, **values
-    )
+    Handler.objects.using(alias).filter(pk=name).update(**cursors.UNOWNED, **values)
 
 
 def _find(alias: str, name: str) -> tuple[Handler, Head]:

@@ -29,6 +29,7 @@ from realtime.handling.following import Following
 from realtime.handling.in_order import InOrder
 from realtime.handling.log_feed import ChangesLost, LogFeed
 from realtime.handling.matching import Matcher, UnfitHandler
+from realtime.handling.turn import Turn
 from realtime.models import Handler
 from realtime.util.backoff import Backoff
 from realtime.util.database_threads import passes, unpooled
@@ -95,6 +96,7 @@ class Runner:
         self._timing = timing
         self.id = new_id()
         self._feed = LogFeed(alias)
+        self._turn = Turn()
         self._running: dict[str, _Running] = {}
         self._matchers: dict[str, tuple[HandlerDefinition, Matcher | None]] = {}
         # When a handler whose thread failed may run again.
@@ -280,10 +282,10 @@ class Runner:
                 continue
             if now < self._not_before.get(name, 0.0):
                 continue
+            former = "" if row is None else row.owner
             # One of this machine whose process has ended need not be waited for.
-            owner = "" if row is None else row.owner
-            gone = owner if owner and is_gone(owner) else ""
-            claim = cursors.take(self._alias, name, self.id, gone)
+            gone = bool(former) and is_gone(former)
+            claim = cursors.take(self._alias, name, self.id, former, gone=gone)
             if claim is not None:
                 self._begin(claim, matcher)
 
@@ -328,7 +330,7 @@ class Runner:
         head = self._feed.head
         assert head is not None  # a look came first
         kind = InOrder if matcher.definition.concurrency == 1 else ByKey
-        worker: Following = kind(claim, matcher, self._feed, head.epoch)
+        worker: Following = kind(claim, matcher, self._feed, head.epoch, self._turn)
         thread = threading.Thread(
             target=self._work, args=(worker,), name=f"rowcast-{claim.name}", daemon=True
         )

@@ -20,6 +20,7 @@ from realtime.handling.cursors import Claim, Fenced
 from realtime.handling.definition import DEAD_LETTER
 from realtime.handling.hand_over import message
 from realtime.handling.matching import Matcher
+from realtime.handling.turn import Turn
 from realtime.models import DeadLetter, Handler
 from realtime.util.backoff import Backoff
 from realtime.util.database_threads import passes
@@ -36,10 +37,12 @@ _RETRY_MOST = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Changes that are handled together, at least one, and the seq that is passed with them."""
+    """Changes that are handled together, at least one, and the seq that is passed with them.
+    `suspect`: a change, alone, that may have ended the process of the runner before."""
 
     events: tuple[DatabaseEvent, ...]
     upto: int
+    suspect: bool = False
 
     @property
     def first(self) -> int:
@@ -71,6 +74,7 @@ class UnitHandler:
         matcher: Matcher,
         epoch: str,
         progress: Progress,
+        turn: Turn,
         stopping: threading.Event,
     ) -> None:
         self._claim = claim
@@ -78,6 +82,7 @@ class UnitHandler:
         self._definition = matcher.definition
         self._epoch = epoch
         self._progress = progress
+        self._turn = turn
         self._stopping = stopping
         # Of the change that failed last, as the row has it.
         self._attempts = 0
@@ -102,6 +107,7 @@ class UnitHandler:
         if running[0].give_up():
             self._overdue = running
             self._stopping.set()
+            self._turn.give_back(self)
 
     @property
     def overdue(self) -> bool:
@@ -114,7 +120,7 @@ class UnitHandler:
         _, unit, attempts = self._overdue
         error = f"no end within {self._definition.timeout:g} seconds"
         cursors.failed(self._claim, unit.first, attempts + 1, error)
-        _log_failure(self._definition.name, unit, attempts + 1, error)
+        log_failure(self._definition.name, unit.first, attempts + 1, error)
 
     def give_up(self) -> bool:
         """Let nothing of the present attempt be committed. False if it is being committed."""
@@ -144,7 +150,7 @@ class UnitHandler:
             error = text_of(failure)
             attempts += 1
             cursors.failed(self._claim, unit.first, attempts, error)
-            _log_failure(self._definition.name, unit, attempts, error, failure)
+            log_failure(self._definition.name, unit.first, attempts, error, failure)
             if attempts < self._definition.attempts:
                 self._stopping.wait(self._definition.pause(attempts))
 
@@ -214,10 +220,14 @@ class UnitHandler:
         def mark() -> None:
             self._progress.record(unit, len(changes))
 
-        more = _GRACE_SECONDS if definition.time_limit_inside else 0.0
-        attempt = Attempt(self._claim.alias, definition.timeout + more)
-        self._attempt = attempt, unit, attempts
+        if unit.suspect and not self._turn.take(self, self._stopping):
+            raise GivenUp
         try:
+            if unit.suspect:
+                cursors.try_alone(self._claim, unit.first)
+            more = _GRACE_SECONDS if definition.time_limit_inside else 0.0
+            attempt = Attempt(self._claim.alias, definition.timeout + more)
+            self._attempt = attempt, unit, attempts
             attempt.run(work, mark, in_transaction=definition.in_transaction)
         except (Fenced, GivenUp):
             raise
@@ -225,6 +235,7 @@ class UnitHandler:
             return error
         finally:
             self._attempt = None
+            self._turn.give_back(self)
         return None
 
     # --- failures ---------------------------------------------------------------------------------
@@ -287,15 +298,16 @@ class UnitHandler:
         return Fenced(self._definition.name)
 
 
-def _log_failure(
-    name: str, unit: Unit, attempts: int, error: str, cause: BaseException | None = None
+def log_failure(
+    name: str, seq: int, attempts: int, error: str, cause: BaseException | None = None
 ) -> None:
+    """Say that the `attempts`-th attempt of a handler at the change `seq` failed."""
     logger.warning(
         "handler %s failed at change %s, attempt %s: %s",
         name,
-        unit.first,
+        seq,
         attempts,
         error,
         exc_info=cause,
-        extra={"action": "handler_failed", "seq": unit.first},
+        extra={"action": "handler_failed", "seq": seq},
     )

@@ -32,6 +32,10 @@ class Handler(OwnTable):
     attempts = models.IntegerField(default=0, help_text="Failed ones, of the change it stands at")
     failed_seq = models.BigIntegerField(null=True, help_text="The change that failed last, if any")
     failed_at = models.DateTimeField(null=True, help_text="When an attempt failed last, if any did")
+    tried_seq = models.BigIntegerField(
+        null=True,
+        help_text="The change that is tried alone, after a process ended that had the handler",
+    )
     last_error = models.TextField(
         blank=True, default="", help_text="Why it stands, or why the last attempt failed"
     )

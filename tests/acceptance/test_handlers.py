@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from django.db import OperationalError
 
-from realtime.models import Handler, WalEntry
+from realtime.models import DeadLetter, Handler, WalEntry
 from tests.acceptance.support.server import APPLICATION, COMMANDS
 from tests.support.ports import free_port
 from tests.support.processes import ROOT, Program, environment, managing
@@ -72,6 +73,42 @@ def test_processes_that_are_killed_lose_and_double_nothing(tmp_path: Path) -> No
         of_key = [title for title in copies("by_key") if int(title) % 5 == key]
         assert of_key == [title for title in titles if int(title) % 5 == key]
     assert WalEntry.objects.filter(actor="handler:in_order").count() == written
+
+
+def settled(names: Sequence[str]) -> bool:
+    head = WalEntry.objects.count()
+    rows = Handler.objects.filter(pk__in=names)
+    return len(rows) == len(names) and all(row.stopped or row.seq >= head for row in rows)
+
+
+@pytest.mark.timeout(240)
+def test_a_change_that_ends_every_process_is_given_up_and_keeps_no_other_handler_from_its_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROWCAST_APPS", "tests.deadly")
+    for title in ("0", "1", "deadly", "2", "3"):
+        Note.objects.create(title=title, score=0)
+    handlers = ("in_batches", "by_key", "innocent")
+    ends = 0
+    while not settled(handlers):
+        folder = tmp_path / str(ends)
+        folder.mkdir()
+        with managing(folder, "handlers", "run") as program:
+            process = program.process
+            until(lambda: process.poll() is not None or settled(handlers), "an end")  # noqa: B023
+            ends += process.poll() is not None
+    # Of each handler the first one tells of no change; then two attempts are counted.
+    assert ends <= 2 * (1 + 2)
+    titles = ["0", "1", "2", "3"]
+    assert copies("in_batches") == titles
+    assert copies("by_key") == titles[:2]
+    letter = DeadLetter.objects.get()
+    stands = Handler.objects.get(pk="by_key")
+    assert (letter.handler, letter.attempts) == ("in_batches", 2)
+    assert (stands.stopped, stands.failed_seq) == ("failed", letter.seq)
+    for error in (stands.last_error, letter.error):
+        assert error.startswith("the process ended")
+    assert copies("innocent") == ["0", "1", "deadly", "2", "3"]
 
 
 @pytest.mark.parametrize("kind", ["daphne", "uvicorn", "fanout"])

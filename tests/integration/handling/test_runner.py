@@ -495,7 +495,7 @@ def test_a_handler_is_taken_when_its_lease_has_run_out(ahead: int, taken: bool) 
     head = read_head(connection)
     lease = timezone.now() + timedelta(seconds=ahead)
     Handler.objects.create(name="h", epoch=head.epoch, seq=0, owner="elsewhere", lease=lease)
-    claim = cursors.take("default", "h", "me")
+    claim = cursors.take("default", "h", "me", "elsewhere")
     assert (claim is not None) is taken
     assert row("h").owner == ("me" if taken else "elsewhere")
 
@@ -667,3 +667,73 @@ def test_a_runner_may_be_stopped_while_it_begins_a_handler(monkeypatch: pytest.M
     running.join(PATIENCE_SECONDS)
     assert not running.is_alive() and not failed
     assert not Handler.objects.exclude(owner="").exists()
+
+
+# --- runners that ended ---------------------------------------------------------------------------
+
+
+def abandoned(name: str, **values: Any) -> None:
+    """The row of a handler as a process leaves it that was killed."""
+    past = timezone.now() - timedelta(seconds=1)
+    Handler.objects.filter(pk=name).update(owner="elsewhere", lease=past, **values)
+
+
+def test_the_changes_that_may_have_ended_a_process_are_tried_one_by_one() -> None:
+    got: list[int] = []
+
+    @on_change(Note, name="batches", batch=4, start="beginning")
+    def collect(changes: list[Any]) -> None:
+        got.append(len(changes))
+
+    write(*map(str, range(12)))
+    until(lambda: WalEntry.objects.filter(seq=12).exists())
+    operations.pause("default", "batches")
+    operations.resume("default", "batches")
+    abandoned("batches")
+    with running():
+        handled("batches", 12)
+    assert got == [1, 1, 1, 1, 4, 4]
+
+
+@pytest.mark.parametrize(("before", "letters"), [({}, 0), ({"failed_seq": 2, "attempts": 1}, 1)])
+@pytest.mark.parametrize("options", [{}, {"key": "title", "concurrency": 3}])
+def test_a_change_in_whose_middle_a_process_ended_has_failed_once_more(
+    before: dict[str, int], letters: int, options: dict[str, Any]
+) -> None:
+    got: list[str] = []
+
+    @on_change(Note, name="notes", attempts=2, on_failure="dead_letter", **options)
+    def collect(change: Any) -> None:
+        got.append(change.new["title"])
+
+    with running():
+        begun("notes")
+        write("a")
+        until(lambda: row("notes").seq == 1)
+    write("b", "c")
+    abandoned("notes", tried_seq=2, **before)
+    with running():
+        until(lambda: row("notes").seq == 3)
+    assert row("notes").failures == 1
+    assert got == (["a", "c"] if letters else ["a", "b", "c"])
+    assert DeadLetter.objects.filter(seq=2, attempts=2).count() == letters
+
+
+def test_an_attempt_that_a_stop_interrupts_is_not_counted() -> None:
+    reached, go = threading.Event(), threading.Event()
+
+    @on_change(Note, name="waits", start="beginning")
+    def wait(change: Any) -> None:
+        reached.set()
+        go.wait(30)
+
+    write("a")
+    operations.pause("default", "waits")
+    operations.resume("default", "waits")
+    abandoned("waits")
+    with running() as runner:
+        until(reached.is_set)
+        runner.stop(0)
+    go.set()
+    left = row("waits")
+    assert (left.owner, left.tried_seq, left.attempts, left.failures) == ("", None, 0, 0)
