@@ -5,13 +5,14 @@ Pure: no Django models, no database.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
 
 # Characters shown of one value, and of a whole document.
 MAX_VALUE = 500
@@ -79,6 +80,14 @@ def without(document: str, columns: Collection[str]) -> tuple[str, list[str]]:
 def document(text: str, max_value: int = MAX_VALUE) -> SafeString:
     """`pretty` as HTML."""
     return format_html('<pre class="realtime-document">{}</pre>', pretty(text, max_value))
+
+
+def with_note(shown: SafeString, withheld: Sequence[str]) -> SafeString:
+    """What is shown of a row, with the names of the columns that are not, if there are any."""
+    if not withheld:
+        return shown
+    note = _("Not published, and not shown: %(names)s.") % {"names": ", ".join(withheld)}
+    return format_html("{}<p>{}</p>", shown, note)
 
 
 def moment(micros: int | None) -> str:

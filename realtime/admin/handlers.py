@@ -24,7 +24,7 @@ from django.utils.timesince import timesince
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from realtime.admin.documents import MAX_DOCUMENT, document
+from realtime.admin.documents import MAX_DOCUMENT, document, with_note
 from realtime.admin.read_only import ReadOnlyAdmin
 from realtime.handling import operations
 from realtime.handling.operations import CannotDo
@@ -292,12 +292,7 @@ class DeadLetterAdmin(_ControlledAdmin):
     @admin.display(description=_("change"))
     def body(self, letter: DeadLetter) -> SafeString:
         change, withheld = _legible(letter.change)
-        shown = document(json.dumps(change), MAX_DOCUMENT)
-        if not withheld:
-            return shown
-        names = ", ".join(withheld)
-        note = _("Not published, and not shown: %(names)s.") % {"names": names}
-        return format_html("{}<p>{}</p>", shown, note)
+        return with_note(document(json.dumps(change), MAX_DOCUMENT), withheld)
 
     @admin.display(description=_("error"))
     def whole_error(self, letter: DeadLetter) -> SafeString | str:

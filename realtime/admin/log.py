@@ -30,6 +30,7 @@ from realtime.admin.documents import (
     document,
     moment,
     short_moment,
+    with_note,
     without,
 )
 from realtime.admin.read_only import ReadOnlyAdmin
@@ -320,10 +321,7 @@ def _image(entry: WalEntry, column: str) -> SafeString | str:
         return "-"
     legible = _legible(using, {entry.relation_id})[entry.relation_id]
     text, withheld = without(repaired(found).decode(), legible.columns)
-    if not withheld:
-        return document(text)
-    note = format_lazy(_("Not published, and not shown: {names}."), names=", ".join(withheld))
-    return format_html("{}<p>{}</p>", document(text), note)
+    return with_note(document(text), withheld)
 
 
 class _Legible(NamedTuple):

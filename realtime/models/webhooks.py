@@ -128,7 +128,7 @@ class WebhookDelivery(OwnTable):
     """A change on its way to a webhook's receiver, or there, with what came of each attempt.
 
     Made in the transaction that moves the webhook's cursor in the log. `body` is what is sent, the
-    same each time.
+    same each time, but for columns that are not published any more.
     """
 
     class State(models.TextChoices):

@@ -21,8 +21,9 @@ from django.utils import timezone
 
 from realtime import conf
 from realtime.models import Webhook, WebhookDelivery
+from realtime.wal import published
 from realtime.webhooks.answer import Answer
-from realtime.webhooks.payload import trial_body
+from realtime.webhooks.payload import narrowed, trial_body
 from realtime.webhooks.retries import DELAYS, RESTS, delay_after, rest_after
 from realtime.webhooks.rules import table_named
 
@@ -77,6 +78,17 @@ def send_again(deliveries: QuerySet[WebhookDelivery]) -> int:
     return deliveries.exclude(state=_PENDING).update(
         state=_PENDING, by_hand=True, due_at=Now(), finished_at=None, failures=0
     )
+
+
+def body_now(delivery: WebhookDelivery) -> tuple[bytes, list[str]]:
+    """The body as it may be sent and shown now, and the names of the columns that it has and that
+    are not published any more: they are left out. Asks no database."""
+
+    def shown(schema: str, table: str) -> Collection[str]:
+        found = published.shown_now().get((schema, table))
+        return () if found is None else found.columns
+
+    return narrowed(delivery.body.encode(), shown)
 
 
 # --- taken by a sender ----------------------------------------------------------------------------

@@ -9,7 +9,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -18,8 +18,14 @@ MAX_RECORD_BYTES = 1_048_576
 """Of a record as JSON, as in the stream; from a larger one large values are left out."""
 
 _SMALL_BYTES = 64
+_TABLE = ("schema", "table")
+_ROWS = ("record", "old_record")
+_NULL = msgspec.Raw(b"null")
 _TOO_LARGE = "Error 413: Payload Too Large"
 _encode = msgspec.json.Encoder(decimal_format="number").encode
+_Row = dict[str, msgspec.Raw]
+_decode_members = msgspec.json.Decoder(_Row).decode
+_decode_row = msgspec.json.Decoder(_Row | None).decode
 
 
 def body_of(
@@ -37,7 +43,7 @@ def body_of(
     """
     body: dict[str, object] = {"type": type, "table": table, "schema": schema}
     large = False
-    for name, row in (("record", record), ("old_record", old_record)):
+    for name, row in zip(_ROWS, (record, old_record), strict=True):
         if row is not None and columns is not None:
             row = {column: row[column] for column in row if column in columns}
         image = _encode(row)
@@ -49,6 +55,23 @@ def body_of(
     if large:
         body["errors"] = [_TOO_LARGE]
     return _encode(body)
+
+
+def narrowed(body: bytes, shown: Callable[[str, str], Collection[str]]) -> tuple[bytes, list[str]]:
+    """The body with the columns of both rows that are `shown` of a schema and a table alone, and
+    the names of the others. The same bytes if there are none."""
+    members = _decode_members(body)
+    rows = {name: row for name in _ROWS if (row := _decode_row(members.get(name, _NULL)))}
+    if not rows:
+        return body, []
+    columns = shown(*(msgspec.json.decode(members[name], type=str) for name in _TABLE))
+    withheld = {column for row in rows.values() for column in row if column not in columns}
+    if not withheld:
+        return body, []
+    for name, row in rows.items():
+        kept = {column: cell for column, cell in row.items() if column in columns}
+        members[name] = msgspec.Raw(_encode(kept))
+    return _encode(members), sorted(withheld)
 
 
 def trial_body(schema: str, table: str) -> bytes:

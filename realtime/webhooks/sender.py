@@ -149,10 +149,11 @@ class Sender:
         """One attempt. None where the webhook's row cannot be sent to, which disables it."""
         try:
             envelope = await in_database_thread(envelope_of, job.webhook)
+            body, _withheld = deliveries.body_now(job.delivery)
             return await post(
                 envelope.destination,
-                headers_of(job, envelope.headers, datetime.now(UTC)),
-                job.delivery.body.encode(),
+                headers_of(job, envelope.headers, body, datetime.now(UTC)),
+                body,
                 read_allowed(conf.current().WEBHOOK_ALLOW),
                 bounds=self._bounds,
             )
@@ -164,8 +165,8 @@ class Sender:
             return None
 
 
-def headers_of(job: Job, own: Mapping[str, str], at: datetime) -> dict[str, str]:
-    """The headers of one attempt. Raises BadSecret."""
+def headers_of(job: Job, own: Mapping[str, str], body: bytes, at: datetime) -> dict[str, str]:
+    """The headers of one attempt with this body. Raises BadSecret."""
     webhook = job.webhook
     keys = [webhook.secret]
     until = webhook.former_until
@@ -175,5 +176,5 @@ def headers_of(job: Job, own: Mapping[str, str], at: datetime) -> dict[str, str]
         "content-type": "application/json",
         "user-agent": f"Rowcast-Webhooks/{__version__}",
         **own,
-        **signed(job.delivery.delivery_id, at, job.delivery.body.encode(), keys),
+        **signed(job.delivery.delivery_id, at, body, keys),
     }

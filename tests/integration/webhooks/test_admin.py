@@ -14,9 +14,12 @@ from django.test import Client, override_settings
 from django.urls import reverse
 from django.utils import timezone
 
+from realtime import publish
 from realtime.models import Webhook, WebhookDelivery
 from realtime.webhooks import deliveries
+from realtime.webhooks.payload import body_of
 from tests.support.webhooks import delivery, webhook
+from tests.zoo.models import Note
 
 pytestmark = pytest.mark.django_db
 
@@ -137,6 +140,7 @@ def test_no_list_is_filtered_by_what_is_not_shown(client: Client, lookup: str) -
     reader = viewer("view_webhook", "view_webhookdelivery")
     assert reader.get(LIST, {lookup: "w"}).status_code == 400
     assert reader.get(DELIVERIES, {f"webhook__{lookup}": "w"}).status_code == 400
+    assert reader.get(DELIVERIES, {"body__contains": "w"}).status_code == 400
     assert reader.get(LIST, {"name__startswith": "hook"}).status_code == 200
 
 
@@ -230,3 +234,15 @@ def test_a_project_without_time_zones_sees_the_same(client: Client) -> None:
         text_of(client, LIST)
         text_of(client, DELIVERIES)
         text_of(client, reverse("admin:realtime_webhookdelivery_change", args=[row.pk]))
+
+
+@pytest.mark.usefixtures("declarations")
+def test_of_a_delivery_the_columns_are_shown_that_are_published_today(client: Client) -> None:
+    body = body_of("INSERT", "public", "zoo_note", {"id": 1, "title": "t1", "body": "s3cret"}, None)
+    row = delivery(webhook(), body=body.decode())
+    url = reverse("admin:realtime_webhookdelivery_change", args=[row.pk])
+    assert "s3cret" in text_of(client, url)
+    publish(Note, exclude=["body"])
+    text = text_of(client, url)
+    assert "s3cret" not in text and "t1" in text
+    assert "Not published, and not shown: body." in text

@@ -13,15 +13,19 @@ from django.test import override_settings
 from django.utils import timezone
 from standardwebhooks import Webhook as Verifier
 
+from realtime import publish
 from realtime.models import Webhook, WebhookDelivery
 from realtime.util.database_threads import close_connections
+from realtime.wal import published
 from realtime.webhooks import deliveries
+from realtime.webhooks.payload import body_of
 from realtime.webhooks.post import Bounds
 from realtime.webhooks.sender import Sender
 from tests.support.receivers import receiving, silent
 from tests.support.socket_client import db
 from tests.support.waiting import auntil
 from tests.support.webhooks import delivery, webhook
+from tests.zoo.models import Note
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -207,3 +211,21 @@ async def test_without_time_zones_a_former_secret_ends_as_well() -> None:
             async with sending():
                 await finished(row.pk)
     assert len(receiver.received[0].headers["webhook-signature"].split(" ")) == 2
+
+
+@pytest.mark.usefixtures("declarations")
+async def test_a_column_that_is_not_published_any_more_is_not_sent() -> None:
+    values = {"id": 1, "title": "t1", "body": "s3cret"}
+    text = body_of("UPDATE", "public", "zoo_note", values, values).decode()
+    async with receiving() as receiver:
+        hook = await db(webhook, receiver.url)
+        async with sending():
+            await finished((await db(delivery, hook, 1, body=text)).pk)
+            publish(Note, exclude=["body"])
+            await finished((await db(delivery, hook, 2, body=text)).pk)
+            del published.declarations[Note._meta.label_lower]
+            await finished((await db(delivery, hook, 3, body=text)).pk)
+    verified = [Verifier(hook.secret).verify(one.body, one.headers) for one in receiver.received]
+    shown = [values, {"id": 1, "title": "t1"}, {}]
+    assert [body["record"] for body in verified] == shown
+    assert [body["old_record"] for body in verified] == shown

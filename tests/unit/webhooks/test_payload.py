@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 
-from realtime.webhooks.payload import MAX_RECORD_BYTES, body_of, trial_body
+from realtime.webhooks.payload import MAX_RECORD_BYTES, body_of, narrowed, trial_body
 
 OLD = {"id": 1, "status": "new", "price": Decimal("10.50")}
 NEW = {"id": 1, "status": "paid", "price": Decimal("10.50")}
@@ -50,3 +50,26 @@ def test_a_trial_has_no_row() -> None:
         "record": None,
         "old_record": None,
     }
+
+
+def test_columns_that_are_not_shown_any_more_are_left_out_digit_for_digit() -> None:
+    body = body_of("UPDATE", "public", "shop_order", NEW, OLD)
+    asked = []
+
+    def shown(schema: str, table: str) -> set[str]:
+        asked.append((schema, table))
+        return {"id", "price"}
+
+    found, withheld = narrowed(body, shown)
+    assert found == (
+        b'{"type":"UPDATE","table":"shop_order","schema":"public",'
+        b'"record":{"id":1,"price":10.50},"old_record":{"id":1,"price":10.50}}'
+    )
+    assert withheld == ["status"] and asked == [("public", "shop_order")]
+
+
+def test_a_body_all_of_whose_columns_are_shown_stays_the_same_bytes() -> None:
+    body = body_of("DELETE", "public", "shop_order", None, OLD)
+    assert narrowed(body, lambda schema, table: set(OLD)) == (body, [])
+    for none in (trial_body("public", "t"), body_of("TRUNCATE", "public", "t", None, None)):
+        assert narrowed(none, lambda schema, table: ()) == (none, [])
