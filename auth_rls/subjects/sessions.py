@@ -5,25 +5,39 @@ Reads sessions and users and writes neither. Called in database threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth import get_user, get_user_model
+from django.contrib.auth import (
+    BACKEND_SESSION_KEY,
+    HASH_SESSION_KEY,
+    SESSION_KEY,
+    get_user,
+    get_user_model,
+    load_backend,
+)
+from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.sessions.backends.cache import SessionStore as CacheStore
+from django.contrib.sessions.backends.cached_db import SessionStore as CachedDatabaseStore
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django.core.cache import caches
 from django.core.exceptions import FieldDoesNotExist
 from django.db import router
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.crypto import constant_time_compare
 
 from auth_rls.sql.primary import primary
+from auth_rls.subjects.subject import Subject
 
 _AT_ONCE = 500
+# Keys as Django makes them, which every database and cache takes.
+_PLAIN_KEY = re.compile(r"[a-z0-9]{8,40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +65,14 @@ class _ReadOnlySession(dict[str, Any]):
         """Does nothing: see the class."""
 
 
-def session_user(cookies: Mapping[str, str]) -> Any:
-    """The active user whose Django session these cookies name, or None. Verified as
-    `django.contrib.auth` does."""
-    return user_of_session(cookies.get(settings.SESSION_COOKIE_NAME) or "")
-
-
 def user_of_session(key: str) -> Any:
-    """As `session_user`, for the value of the session cookie."""
+    """The active user of the Django session with this value of the cookie, or None. Verified as
+    `django.contrib.auth` does."""
     if not key or "\0" in key:  # PostgreSQL takes no NUL in text
         return None
     request = HttpRequest()
     request.COOKIES = {settings.SESSION_COOKIE_NAME: key}
-    request.session = _ReadOnlySession(_store(key).items())  # type: ignore[assignment]
+    request.session = _ReadOnlySession(_store_class()(key).items())  # type: ignore[assignment]
     user: Any = get_user(request)
     users = get_user_model()
     if user.is_authenticated and router.db_for_read(users) != primary(users):
@@ -72,6 +81,106 @@ def user_of_session(key: str) -> Any:
         if user is None:
             return None
     return user if user.is_authenticated and user.is_active else None
+
+
+def subject_of_session(key: str) -> tuple[Subject, SessionProof] | None:
+    """The subject of the user of a session, and the proof of the session; None if it is nobody's.
+    Verified as `user_of_session` does."""
+    user = user_of_session(key)
+    return None if user is None else (Subject.from_user(user), proof(key, user))
+
+
+def read_together(key: str) -> bool:
+    """Whether `subjects_of_sessions` reads the session with this key. It leaves those of other
+    engines than Django's own in tables and caches, which may do anything, to `subject_of_session`,
+    and keys that are not of Django's making. Makes no query."""
+    stores = (DatabaseStore, CachedDatabaseStore, CacheStore)
+    return _store_class() in stores and _PLAIN_KEY.fullmatch(key) is not None
+
+
+def subjects_of_sessions(
+    keys: Collection[str],
+) -> dict[str, tuple[Subject, SessionProof] | None]:
+    """By each of these keys, which are `read_together`, what `subject_of_session` answers. Those
+    are missing whose backend of the project decides by itself who has a session.
+
+    A query for the sessions, or one call of the cache, and a query for the users.
+    """
+    contents = _contents(keys)
+    model = get_user_model()
+    found: dict[str, tuple[Subject, SessionProof] | None] = dict.fromkeys(keys)
+    wanted: dict[str, tuple[Any, Any]] = {}
+    for key, content in contents.items():
+        path = content.get(BACKEND_SESSION_KEY)
+        if SESSION_KEY not in content or path not in settings.AUTHENTICATION_BACKENDS:
+            continue
+        backend: Any = load_backend(path)
+        if _finds_users_plainly(type(backend)):
+            wanted[key] = model._meta.pk.to_python(content[SESSION_KEY]), backend
+        else:
+            del found[key]
+    users = _users([*{user_key for user_key, _ in wanted.values()}])
+    for key, (user_key, backend) in wanted.items():
+        user = users.get(user_key)
+        if (
+            user is not None
+            and backend.user_can_authenticate(user)
+            and user.is_authenticated
+            and user.is_active
+            and _signed_by(user, contents[key])
+        ):
+            found[key] = Subject.from_user(user), proof(key, user)
+    return found
+
+
+def _finds_users_plainly(backend: type[Any]) -> bool:
+    """Whether the backend finds the user of a session by nothing but the user's row."""
+    return (
+        backend.get_user is ModelBackend.get_user
+        and backend.user_can_authenticate is ModelBackend.user_can_authenticate
+    )
+
+
+def _signed_by(user: Any, content: Mapping[str, Any]) -> bool:
+    """Whether the session began with the user's present password, under a key of the settings."""
+    if not hasattr(user, "get_session_auth_hash"):
+        return True
+    shown = content.get(HASH_SESSION_KEY)
+    if not shown:
+        return False
+    return constant_time_compare(shown, user.get_session_auth_hash()) or any(
+        constant_time_compare(shown, older) for older in user.get_session_auth_fallback_hash()
+    )
+
+
+def _contents(keys: Collection[str]) -> dict[str, Mapping[str, Any]]:
+    """What those of these sessions hold that there are and that have not expired."""
+    store = _store_class()
+    found: dict[str, Mapping[str, Any]] = {}
+    if store is not DatabaseStore:
+        names = {store.cache_key_prefix + key: key for key in keys}
+        try:
+            cached = caches[settings.SESSION_CACHE_ALIAS].get_many(names)
+        except Exception:
+            cached = {}  # As Django's engines do, whatever the cache raises.
+        found = {names[name]: content for name, content in cached.items() if content is not None}
+    absent = [key for key in keys if key not in found]
+    if store is CacheStore or not absent:
+        return found
+    model = store.get_model_class()
+    rows = model._default_manager.using(primary(model)).filter(
+        session_key__in=absent, expire_date__gt=timezone.now()
+    )
+    decode = store().decode
+    found.update(
+        (key, decode(data)) for key, data in rows.values_list("session_key", "session_data")
+    )
+    return found
+
+
+def _users(keys: Sequence[Any]) -> dict[Any, Any]:
+    model = get_user_model()
+    return model._default_manager.using(primary(model)).in_bulk(keys) if keys else {}
 
 
 def proof(key: str, user: Any) -> SessionProof:
@@ -107,14 +216,14 @@ def ended(proofs: Iterable[SessionProof]) -> set[SessionProof]:
     return lost
 
 
-def _store(key: str) -> Any:
-    return import_module(settings.SESSION_ENGINE).SessionStore(key)
+def _store_class() -> Any:
+    return import_module(settings.SESSION_ENGINE).SessionStore
 
 
 def _stored(keys: set[str]) -> set[str] | None:
     """Those of the keys that have a session; None if the engine cannot be queried for many at
     once."""
-    store = import_module(settings.SESSION_ENGINE).SessionStore
+    store = _store_class()
     if issubclass(store, DatabaseStore):
         model = store.get_model_class()
         rows = model._base_manager.using(primary(model)).filter(

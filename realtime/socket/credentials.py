@@ -17,7 +17,7 @@ from django.conf import settings
 from django.http import parse_cookie
 
 from auth_rls.subjects import tokens
-from auth_rls.subjects.sessions import SessionProof, proof, session_user
+from auth_rls.subjects.sessions import SessionProof, subject_of_session
 from auth_rls.subjects.subject import Subject
 from auth_rls.subjects.token_errors import RevokedToken, TokenError
 from realtime.process import token_list
@@ -120,7 +120,7 @@ async def identify(
     users: KnownUsers | None = None,
 ) -> Identified:
     """The subject that the credential of a handshake or a request stands for. `users` looks up the
-    users of many tokens at once, and keeps those it may; without it each is read.
+    users of many tokens and sessions at once, and keeps those it may; without it each is read.
 
     Only tokens that are genuine, and sessions, are looked up in the database. Raises TokenError,
     whose `handshake_reason` is for the client, when the credential is refused, and what the
@@ -131,9 +131,13 @@ async def identify(
             value = credential.value
             return Identified(await identify_in_band(value, api_keys=api_keys, users=users))
         case Kind.SESSION:
-            found = await in_few_database_threads(_of_session, credential.cookies)
+            key = credential.cookies[settings.SESSION_COOKIE_NAME]
+            if users is not None:
+                found = await users.of_session(key)
+            else:
+                found = await in_few_database_threads(subject_of_session, key)
             if found is not None:
-                return found
+                return Identified(*found)
     if not allow_anonymous:
         raise MissingCredential
     return Identified(Subject.anonymous())
@@ -155,13 +159,6 @@ async def identify_in_band(
     if users is not None:
         return await users.of_token(verified)
     return await in_database_thread(Subject.from_verified, verified, unlisted=True)
-
-
-def _of_session(cookies: Mapping[str, str]) -> Identified | None:
-    user = session_user(cookies)
-    if user is None:
-        return None
-    return Identified(Subject.from_user(user), proof(cookies[settings.SESSION_COOKIE_NAME], user))
 
 
 def _role_of(value: str, api_keys: Mapping[str, str]) -> str | None:

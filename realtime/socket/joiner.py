@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from auth_rls.subjects.sessions import SessionProof, user_of_session
 from auth_rls.subjects.subject import Subject
 from auth_rls.subjects.token_errors import ExpiredToken, TokenError
 from realtime.process import token_list
@@ -30,7 +29,6 @@ from realtime.socket.topic_handler import TopicHandler
 from realtime.subscriptions.request import Request, Revoked
 from realtime.subscriptions.subscriber import Subscribed
 from realtime.topics.rights import ALL, TopicRights
-from realtime.util.database_threads import in_few_database_threads
 from realtime.util.payer_queue import Payer
 
 
@@ -254,11 +252,12 @@ class Joiner:
         subject = self._admitted.subject
         if subject.expires_at is not None and subject.expires_at <= time.time():
             raise ExpiredToken(int(time.time() - subject.expires_at))
-        if self._admitted.session is not None:
-            found = await in_few_database_threads(_of_session, self._admitted.session)
-            if found is None:
+        held = self._admitted.session
+        if held is not None:
+            found = await self._hub.dispatcher.subscriptions.users.of_session(held.key)
+            if found is None or found[1].user_key != held.user_key:
                 raise Revoked
-            return found, read
+            return found[0], read
         if subject.expires_at is not None and any(await token_list.denied([subject.claims])):
             raise Revoked
         return subject, self._admitted_at
@@ -281,13 +280,6 @@ class Joiner:
     def _unauthorized(self, channel: Channel) -> None:
         reason = WireError.UNAUTHORIZED.reason(topic=channel.name)
         self._perform(self._session.refused(channel, reason))
-
-
-def _of_session(held: SessionProof) -> Subject | None:
-    """The subject of the user whose session it is; None if the session has ended. In a database
-    thread, since the attributes of a user may be code of the project."""
-    user = user_of_session(held.key)
-    return None if user is None or user.pk != held.user_key else Subject.from_user(user)
 
 
 def _user_id(subject: Subject) -> str | None:

@@ -11,12 +11,14 @@ known to be true: then the log is asked, for all who ask in a batch, whether it 
 that have not come here.
 
 Where the log does not tell everything (`users_are_followed`), and in a process that does not follow
-it, users are read in the same batches, and none is kept. Everything is on one event loop; `_look`
-and `_named` run in database threads.
+it, users are read in the same batches, and none is kept. So are sessions and their users, since the
+log has no sessions and no passwords. Everything is on one event loop; `_look`
+runs in a database thread.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -30,6 +32,12 @@ from django.db import DataError
 from auth_rls import conf
 from auth_rls.access import authority
 from auth_rls.access.snapshot import held_by
+from auth_rls.subjects.sessions import (
+    SessionProof,
+    read_together,
+    subject_of_session,
+    subjects_of_sessions,
+)
 from auth_rls.subjects.subject import Subject, user_named_by
 from auth_rls.subjects.token_errors import InvalidToken
 from auth_rls.subjects.tokens import VerifiedToken
@@ -42,7 +50,12 @@ from realtime.subscriptions.identity_tables import (
     user_keys,
     users_are_followed,
 )
-from realtime.util.database_threads import in_database_thread, passes
+from realtime.util.database_threads import (
+    FEW_SECONDS,
+    in_database_thread,
+    in_few_database_threads,
+    passes,
+)
 from realtime.util.gathering import Gathering
 from realtime.wal import obstacles, triggers
 
@@ -97,6 +110,7 @@ class KnownUsers:
         self._readings: list[_Reading] = []
         self._reads: Gathering[Any, KnownUser] = Gathering(self._read, _AT_ONCE)
         self._names: Gathering[str, Any] = Gathering(self._find, _AT_ONCE)
+        self._sessions: Gathering[str, Any] = Gathering(self._open, _AT_ONCE)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -127,6 +141,17 @@ class KnownUsers:
         if user is not None and not getattr(user, "is_active", False):
             raise InvalidToken(INACTIVE)
         return Subject.of_user_found(token, user)
+
+    async def of_session(self, key: str) -> tuple[Subject, SessionProof] | None:
+        """The subject of a Django session by the value of its cookie, and the proof of the session,
+        as of this call or later; None if it is nobody's. Raises what the database raises, and
+        TimeoutError where sessions or caches do not answer."""
+        if read_together(key):
+            async with asyncio.timeout(FEW_SECONDS):
+                found = await self._sessions.answer(key)
+            if found is not _BY_ITSELF:
+                return found  # type: ignore[no-any-return]
+        return await in_few_database_threads(subject_of_session, key)
 
     def recall(
         self, subject: Subject, permissions: Collection[str], since: float
@@ -276,8 +301,14 @@ class KnownUsers:
     async def _find(self, names: Sequence[str]) -> Mapping[str, Any]:
         return await in_database_thread(_one_by_one, names, users_named)
 
+    async def _open(self, keys: Sequence[str]) -> Mapping[str, Any]:
+        found = await in_few_database_threads(_one_by_one, keys, subjects_of_sessions)
+        return {key: found.get(key, _BY_ITSELF) for key in keys}
+
 
 _NOBODY = KnownUser(None, {}, 0.0)
+# In place of an answer: the session is not read together with others.
+_BY_ITSELF = object()
 
 
 def _users(

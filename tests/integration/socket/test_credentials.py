@@ -13,6 +13,12 @@ from django.test import Client
 
 from auth_rls import Subject
 from auth_rls.subjects import tokens
+from auth_rls.subjects.sessions import (
+    read_together,
+    subject_of_session,
+    subjects_of_sessions,
+    user_of_session,
+)
 from realtime.protocol.join import token_in
 from realtime.socket.credentials import (
     NOTHING,
@@ -24,7 +30,6 @@ from realtime.socket.credentials import (
     from_handshake,
     identify,
     identify_in_band,
-    session_user,
 )
 from realtime.util.database_threads import close_connections
 from tests.support.tokens import token
@@ -177,6 +182,14 @@ def cookies(browser: Client) -> dict[str, str]:
     return {name: morsel.value for name, morsel in browser.cookies.items()}
 
 
+def session_user(cookies: dict[str, str]) -> Any:
+    """The user of a session, who is the same whether it is read alone or with others."""
+    key = cookies.get("sessionid", "")
+    if read_together(key):
+        assert subjects_of_sessions([key]) == {key: subject_of_session(key)}
+    return user_of_session(key)
+
+
 def test_a_token_of_a_handshake_stands_for_its_user(ada: User) -> None:
     assert whom(token(ada.pk)).user == ada
 
@@ -247,7 +260,9 @@ def test_reading_a_session_writes_nothing(
 ) -> None:
     ada.set_password("new")
     ada.save()
-    with django_assert_num_queries(2) as queries:
-        session_user(cookies(browser))
+    key = cookies(browser)["sessionid"]
+    with django_assert_num_queries(4) as queries:
+        user_of_session(key)
+        subjects_of_sessions([key])
     assert all(query["sql"].startswith("SELECT") for query in queries.captured_queries)
     assert Session.objects.count() == 1

@@ -8,7 +8,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.models import Group, Permission, User
+from django.contrib.sessions.backends.db import SessionStore
+from django.core.exceptions import ValidationError
 from django.db import DataError, connection
 
 from auth_rls import Subject
@@ -18,6 +22,7 @@ from auth_rls.subjects import tokens
 from auth_rls.subjects.token_errors import InvalidToken
 from realtime.event_log import sequencer
 from realtime.event_log.position import Position
+from realtime.socket.credentials import Credential, Identified, Kind, identify
 from realtime.subscriptions.identity_tables import users_are_followed
 from realtime.subscriptions.known_users import KnownUsers
 from realtime.subscriptions.request import Request, Revoked
@@ -119,6 +124,94 @@ async def test_who_names_no_user_costs_no_query_of_its_own() -> None:
         return len(statements)
 
     assert await cost(50) <= await cost(2) + 2
+
+
+def browsers(count: int, backend: str = "django.contrib.auth.backends.ModelBackend") -> list[str]:
+    """The keys of sessions that so many users have begun."""
+    users = User.objects.bulk_create(
+        [User(username=f"visitor {number}", password=f"!{number}") for number in range(count)]
+    )
+    return [_begun(user, backend) for user in users]
+
+
+def _begun(user: User, backend: str) -> str:
+    session = SessionStore()
+    session[SESSION_KEY] = str(user.pk)
+    session[BACKEND_SESSION_KEY] = backend
+    session[HASH_SESSION_KEY] = user.get_session_auth_hash()
+    session.save()
+    return str(session.session_key)
+
+
+async def opened(server: Server, keys: Sequence[str]) -> list[Identified]:
+    """What handshakes find that come at once, each with the cookie of a session."""
+    return await asyncio.gather(
+        *(
+            identify(
+                Credential(Kind.SESSION, cookies={"sessionid": key}),
+                api_keys={},
+                allow_anonymous=True,
+                users=server.subscriptions.users,
+            )
+            for key in keys
+        )
+    )
+
+
+async def test_two_hundred_handshakes_with_sessions_take_two_queries() -> None:
+    keys = await db(browsers, 200)
+    server = await started()
+    with counting() as statements:
+        found = await opened(server, keys)
+    assert len(statements) == 2
+    names = [one.subject.user.username for one in found]
+    assert names == [f"visitor {number}" for number in range(200)]
+    assert [one.session.key for one in found if one.session is not None] == keys
+
+
+async def test_a_session_is_looked_at_by_every_handshake() -> None:
+    (key,) = await db(browsers, 1)
+    server = await started()
+    (found,) = await opened(server, [key])
+    assert found.subject.role == "authenticated"
+    # The log has neither passwords nor sessions.
+    await db(User.objects.update, password="another")
+    (found,) = await opened(server, [key])
+    assert found.subject.role == "anon"
+
+
+async def test_a_session_of_a_backend_of_the_project_is_opened_beside_others(settings: Any) -> None:
+    own = f"{__name__}.ByName"
+    settings.AUTHENTICATION_BACKENDS = [*settings.AUTHENTICATION_BACKENDS, own]
+    keys = await db(browsers, 2)
+    keys.append(await db(_begun, await db(User.objects.create, username="guest of ours"), own))
+    keys.append(await db(_begun, await db(User.objects.create, username="stranger"), own))
+    found = await opened(await started(), keys)
+    assert [one.subject.role for one in found] == [*["authenticated"] * 3, "anon"]
+
+
+class ByName(ModelBackend):
+    """A backend of a project, which finds users in a way of its own."""
+
+    def get_user(self, user_id: int) -> User | None:
+        return User.objects.filter(pk=user_id, username__endswith="of ours").first()
+
+
+async def test_a_broken_session_refuses_no_other_that_comes_with_it() -> None:
+    keys = await db(browsers, 3)
+
+    def spoil() -> None:
+        session = SessionStore(keys[1])
+        session[SESSION_KEY] = "no key"
+        session.save()
+
+    await db(spoil)
+    server = await started()
+    answers = await asyncio.gather(
+        *(server.subscriptions.users.of_session(key) for key in keys), return_exceptions=True
+    )
+    assert isinstance(answers[1], ValidationError)
+    assert [type(answer) for answer in answers] == [tuple, ValidationError, tuple]
 
 
 async def test_users_found_by_another_field_are_found_together(settings: Any) -> None:
