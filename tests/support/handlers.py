@@ -14,6 +14,7 @@ from realtime.handling import registry
 from realtime.handling.runner import Runner, Timing
 from realtime.models import DeadLetter, Handler, HandlerDone
 from tests.support.log import number_all
+from tests.zoo.models import Note, Team
 
 QUICK = Timing(refresh=0.02, renew=0.05, again=0.02)
 
@@ -46,6 +47,30 @@ def row(name: str) -> Handler:
 def begun(*names: str) -> None:
     """Wait until these handlers have their rows, so that what comes is not before their start."""
     until(lambda: Handler.objects.filter(pk__in=names).count() == len(names))
+
+
+def handled(name: str, count: int) -> None:
+    """Wait until the handler has had so many changes."""
+    until(lambda: row(name).handled == count)
+
+
+def stands(name: str) -> Handler:
+    """The row of the handler, as soon as it stands still."""
+    return until(lambda: row(name) if row(name).stopped else None)
+
+
+def write(*titles: str, **values: Any) -> None:
+    for title in titles:
+        Note.objects.create(title=title, **values)
+
+
+def copy(change: Any) -> None:
+    """What a handler of notes may do: a team of the same name."""
+    Team.objects.create(name=change.new["title"])
+
+
+def copied() -> list[str]:
+    return list(Team.objects.order_by("pk").values_list("name", flat=True))
 
 
 @contextmanager
