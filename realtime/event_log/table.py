@@ -42,10 +42,10 @@ def backlog(connection: BaseDatabaseWrapper) -> int:
     return count(connection)
 
 
-def oldest_seq(connection: BaseDatabaseWrapper) -> int | None:
-    """The lowest seq that is kept; None where no numbered entry is."""
+def oldest_seq(connection: BaseDatabaseWrapper, after: int = 0) -> int | None:
+    """The lowest seq above `after` that is kept; None where no such entry is."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT MIN(seq) FROM realtime_wal_number")
+        cursor.execute("SELECT MIN(seq) FROM realtime_wal_number WHERE seq > %s", [after])
         found = cursor.fetchone()[0]
     return None if found is None else int(found)
 

@@ -14,7 +14,6 @@ from django.db import connections, transaction
 
 from realtime.event_log.table import oldest_seq, read_rows, relations
 from realtime.handling import cursors, registry
-from realtime.handling.definition import HandlerDefinition
 from realtime.handling.matching import Matcher, UnfitHandler
 from realtime.models import Handler, HandlerDone
 from realtime.wal.head import Head, read_head
@@ -39,7 +38,7 @@ def resume(alias: str, name: str) -> str:
         told = f" The log ends at {head.seq}, before its cursor {seq}: it goes on from its end."
         seq = head.seq
     if row.stopped == Handler.Stopped.LOST:
-        kept = _next_kept(alias, seq)
+        kept = oldest_seq(connections[alias], after=seq)
         seq, missed = (head.seq, head.seq - seq) if kept is None else (kept - 1, kept - 1 - seq)
         told = f" {missed} changes that are not kept any more are left out."
     _change(alias, name, paused=False, seq=seq, epoch=head.epoch, **_UNTROUBLED)
@@ -104,7 +103,7 @@ def _find(alias: str, name: str) -> tuple[Handler, Head]:
     head = read_head(connections[alias])
     rows = Handler.objects.using(alias)
     row = rows.filter(pk=name).first()
-    definition = _definition(name)
+    definition = registry.named(name)
     if row is None and definition is not None:
         cursors.create(alias, name, definition.start, head, oldest_seq(connections[alias]))
         row = rows.filter(pk=name).first()
@@ -123,20 +122,9 @@ def unknown(name: str, known: set[str]) -> str:
     return f"There is no handler {name!r}. {there}"
 
 
-def _definition(name: str) -> HandlerDefinition | None:
-    return next((one for one in registry.definitions() if one.name == name), None)
-
-
-def _next_kept(alias: str, seq: int) -> int | None:
-    with connections[alias].cursor() as cursor:
-        cursor.execute("SELECT MIN(seq) FROM realtime_wal_number WHERE seq > %s", [seq])
-        found = cursor.fetchone()[0]
-    return None if found is None else int(found)
-
-
 def _next(alias: str, row: Handler, head: Head) -> int | None:
     """The first change that a handler has yet to get."""
-    definition = _definition(row.name)
+    definition = registry.named(row.name)
     if definition is None:
         raise CannotDo(f"No code has the handler {row.name!r}, so its next change is not known.")
     try:

@@ -69,6 +69,11 @@ def definitions() -> list[HandlerDefinition]:
     return found
 
 
+def named(name: str) -> HandlerDefinition | None:
+    """The handler of this name, if any. Raises what the sources raise. In a database thread."""
+    return next((one for one in definitions() if one.name == name), None)
+
+
 @contextmanager
 def isolated() -> Iterator[None]:
     """Within the block no handlers and sources are known but those added in it. For tests."""

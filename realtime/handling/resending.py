@@ -73,13 +73,12 @@ def change_of(letter: DeadLetter) -> HandledChange:
 
 
 def _definition(name: str, alias: str) -> HandlerDefinition:
-    known = {one.name: one for one in registry.definitions()}
-    if name not in known:
-        rows = Handler.objects.using(alias).values_list("pk", flat=True)
-        raise CannotDo(
-            f"No code has the handler {name!r}." if name in rows else unknown(name, set(known))
-        )
-    return known[name]
+    definition = registry.named(name)
+    if definition is not None:
+        return definition
+    if Handler.objects.using(alias).filter(pk=name).exists():
+        raise CannotDo(f"No code has the handler {name!r}.")
+    raise CannotDo(unknown(name, {one.name for one in registry.definitions()}))
 
 
 def _row(model: type[models.Model], row: Mapping[str, Any] | None) -> dict[str, Any] | None:

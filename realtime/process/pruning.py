@@ -22,7 +22,7 @@ from django.db.models import Model, Q, QuerySet
 from django.db.models.functions import Now
 
 from realtime import conf
-from realtime.event_log.table import numbered_ids
+from realtime.event_log.table import numbered_ids, oldest_seq
 from realtime.models import Message, Receipt, WalEntry, WalNumber, WalRelation
 from realtime.process import registry, retention
 from realtime.process.partition_upkeep import PartitionUpkeep
@@ -221,9 +221,7 @@ def _limit(older_than: timedelta | None) -> Retention:
 
 def _range(connection: BaseDatabaseWrapper, limit: Retention) -> tuple[int | None, int, int | None]:
     """The first kept seq, the last one to be deleted, and the seq that keeps later ones, if any."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT MIN(seq) FROM realtime_wal_number")
-        (first,) = cursor.fetchone()
+    first = oldest_seq(connection)
     last = limit.last_beyond(connection)
     if first is None or last is None:
         return None, 0, None
