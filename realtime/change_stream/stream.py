@@ -9,11 +9,11 @@ from typing import Any
 
 from realtime.change_stream.asked import Asked, asked_for
 from realtime.change_stream.membership import Membership
-from realtime.change_stream.ownership import shown_actor
 from realtime.change_stream.source import ServerStops
 from realtime.event_log.position import Position
 from realtime.subscriptions.change import Change, of_event
 from realtime.subscriptions.seen_change import SeenChange
+from realtime.wal.actor import shown_actor
 
 
 def changes(
@@ -146,7 +146,7 @@ class ChangeStream(AsyncIterator[Change]):
             show_old=seen.show_old,
             op=seen.op,
             snapshot=seen.snapshot,
-            actor=shown_actor(event, asked.subject),
+            actor=shown_actor(event.actor, asked.subject),
             tx=seen.tx,
         )
 

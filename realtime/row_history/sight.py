@@ -16,7 +16,7 @@ from auth_rls.subjects.resolve import subject_of
 from auth_rls.subjects.subject import Subject
 from realtime.event_log.event import RowImage
 from realtime.wal import published
-from realtime.wal.actor import subject_name
+from realtime.wal.actor import shown_actor
 
 # Primary keys in one query.
 _KEYS = 500
@@ -50,12 +50,10 @@ class Sight:
         return self._matches(row) is True
 
     def actor(self, name: str | None) -> str | None:
-        """The writer, for those who may be told, or who wrote."""
-        if self.subject is None or name is None:
+        """The writer, as far as the subject is told of it."""
+        if self.subject is None:
             return None
-        if self._actors or self.subject.bypasses_rls or name == subject_name(self.subject):
-            return name
-        return None
+        return name if self._actors else shown_actor(name, self.subject)
 
     def rows(self) -> models.QuerySet[Any]:
         """The rows that the subject sees today."""

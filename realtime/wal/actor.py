@@ -1,7 +1,7 @@
 """The actor: who writes, as the log records it beside each change.
 
 Owns the actor of the running thread or task. `actor_capture` hands it to the database with each
-write. It is a record only: no access is decided by it.
+write. It is a record only: no access is decided by it, but `shown_actor` says who is told of it.
 """
 
 from __future__ import annotations
@@ -81,3 +81,9 @@ def subject_name(subject: Subject) -> UserName | None:
     if subject.user_id is None or subject.role != AUTHENTICATED:
         return None
     return UserName(subject.user_id)
+
+
+def shown_actor(name: str | None, subject: Subject) -> str | None:
+    """The actor of a change as the subject is told of it: whole for one to whom row-level security
+    does not apply and for the one who wrote; None for anybody else."""
+    return name if subject.bypasses_rls or name == subject_name(subject) else None
