@@ -31,15 +31,16 @@ class CollectionBounds:
     """When full collections are limited, and how long garbage may stay.
 
     `long` is how many seconds a full collection takes that is too long. Garbage stays at most
-    `seconds`; `looking` is how many seconds of looking at new objects are never too many. A look at
-    everything that frees more than `garbage` objects came too late: the next one comes in half the
-    time. `least` is the smallest part of the usual time; where that is too late, too, this process
-    makes cycles that live long.
+    `seconds`; `looking` is how many seconds of looking at new objects are never too many: as
+    many as 20,000 sockets bring, so that those of a herd are not followed by a look at everything
+    while they come. A look at everything that frees more than `garbage` objects came too late: the
+    next one comes in half the time. `least` is the smallest part of the usual time; where that is
+    too late, too, this process makes cycles that live long.
     """
 
     long: float = 0.05
     seconds: float = 600.0
-    looking: float = 0.3
+    looking: float = 1.0
     garbage: int = 20_000
     least: float = 1 / 8
 

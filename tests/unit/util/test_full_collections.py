@@ -95,6 +95,14 @@ def test_many_new_objects_are_followed_by_a_look_at_everything(frozen: Frozen) -
     assert frozen.collect(limited) == "everything"
 
 
+def test_ten_thousand_sockets_that_come_at_once_bring_no_look_at_everything(
+    frozen: Frozen,
+) -> None:
+    # Each brings about 130 objects, and each look at new ones is at some 75,000.
+    limited = frozen.limited()
+    assert [frozen.collect(limited, took=0.04) for _ in range(18)] == ["new"] * 18
+
+
 def test_where_everything_takes_no_long_time_any_more_nothing_is_limited(frozen: Frozen) -> None:
     limited = frozen.limited(seconds=10)
     frozen.now = 20.0
