@@ -69,6 +69,8 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             self.conn.available_extensions = _DEFLATE
         self._offers: dict[str, Any] = {}
         self._budget = FrameBudget()
+        # Whether the application waits for a message.
+        self._awaited = False
         # The answer to the last ping of a client that does not read.
         self._pong: bytes | None = None
 
@@ -153,7 +155,9 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
 
     async def receive(self) -> Any:
         await parse_pieces(self, super().data_received)
+        self._awaited = True
         message = await super().receive()
+        self._awaited = False
         hold_reading(self)
         return message
 
@@ -192,7 +196,10 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
             self._fail(CloseCode.TOO_MANY)
 
     def send_receive_event_to_app(self) -> None:
-        deliver_uvicorn(self)
+        # A message that the application waits for is taken in the next iteration of the loop,
+        # before more is read. To stop reading and to begin again would cost two system calls.
+        awaited, self._awaited = self._awaited, False
+        deliver_uvicorn(self, reads_on=awaited)
 
     def _fail(self, code: CloseCode) -> None:
         """Close the socket with this code, because of the client's frames."""

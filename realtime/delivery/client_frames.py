@@ -220,9 +220,10 @@ def _close_for_others(protocol: Any) -> None:
     forget_unread(protocol)
 
 
-def deliver_uvicorn(protocol: Any) -> None:
+def deliver_uvicorn(protocol: Any, *, reads_on: bool = False) -> None:
     """Give a whole message to the application, as uvicorn does; one that is not UTF-8 closes the
-    socket without a traceback in the log."""
+    socket without a traceback in the log. Unless `reads_on`, nothing more is read until it is
+    taken."""
     frames, protocol.frames = protocol.frames, []
     if protocol.close_sent:
         return
@@ -235,7 +236,7 @@ def deliver_uvicorn(protocol: Any) -> None:
             return
     else:
         protocol.queue.put_nowait({"type": "websocket.receive", "bytes": data})
-    if not protocol.read_paused:
+    if not reads_on and not protocol.read_paused:
         protocol.read_paused = True
         protocol.transport.pause_reading()
 

@@ -294,6 +294,41 @@ async def test_clients_behind_a_proxy_do_not_share_what_one_address_may_hold(ws:
         assert await asyncio.gather(*clients) == ["1000001"] * 18
 
 
+async def test_reading_stops_while_messages_wait_and_not_for_one_that_was_awaited() -> None:
+    stops: list[str] = []
+    taken: list[str] = []
+    go = asyncio.Event()
+    transport: Any = None
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal transport
+        await receive()
+        await send({"type": "websocket.accept"})
+        transport = send.__self__.transport
+        pause = transport.pause_reading
+        transport.pause_reading = lambda: (stops.append("stop"), pause())
+        while (message := await receive())["type"] == "websocket.receive":
+            taken.append(message["text"])
+            await send({"type": "websocket.send", "text": message["text"]})
+            if message["text"] == "wait":
+                await go.wait()
+
+    async with serving(application) as address, client(address, compression=None) as link:
+        for text in ("a", "b", "wait"):
+            await link.send(text)
+            assert await receive(link) == text
+        assert not stops
+        more = [f"{number:100}" for number in range(3_000)]
+        sending = asyncio.gather(*map(link.send, more))
+        await auntil(lambda: not transport.is_reading())
+        assert taken == ["a", "b", "wait"]
+        go.set()
+        assert [await receive(link) for _ in more] == more
+        await sending
+        assert taken[3:] == more
+        await auntil(lambda: transport.is_reading())
+
+
 async def test_what_an_application_cannot_send_is_its_own_trouble() -> None:
     application = Taking()
     failed: list[Exception] = []
