@@ -81,6 +81,14 @@ def _plain(value: Any, depth: int) -> Any:
     return value
 
 
+@lru_cache(maxsize=8)
+def _claims_of_role(path: str, role: str) -> Claims:
+    """The claims of a subject that is only a role. There are three of them, for many sockets."""
+    claims: dict[str, Any] = {}
+    put_claim(claims, path, role)
+    return Claims(claims)
+
+
 @lru_cache(maxsize=64)
 def _values_in(text: str) -> Mapping[str, Any]:
     """The claims in their JSON. Kept for those that were read last: a policy reads several."""
@@ -219,9 +227,7 @@ class Subject:
     def of_role(cls, role: str) -> Subject:
         """A subject that is only a role, as opaque keys name one. Raises ValueError for an unknown
         role."""
-        claims: dict[str, Any] = {}
-        put_claim(claims, conf.current().role_claim, role)
-        return cls(role=role, claims=Claims(claims))
+        return cls(role=role, claims=_claims_of_role(conf.current().role_claim, role))
 
 
 def user_id_of(user: Any) -> str:

@@ -6,8 +6,11 @@ Pure.
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 
 
+# A handshake asks more than once.
+@lru_cache(maxsize=256)
 def network(address: str) -> str:
     """The part of an address that one party has: of IPv6 the first 64 bits, since one host can use
     all addresses below them. A text that is no address is returned unchanged."""
