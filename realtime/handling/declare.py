@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
 from asgiref.sync import async_to_sync, iscoroutinefunction
 from django.core.exceptions import ImproperlyConfigured
+from django.db import models
 
 from realtime.handling import registry
 from realtime.handling.definition import EVENTS, HandlerDefinition
@@ -139,6 +140,12 @@ def on_change(
     E032).
     """
     given: tuple[Model, ...] = tuple(model) if isinstance(model, list | tuple) else (model,)  # type: ignore[assignment]
+    for one in given:
+        if not (isinstance(one, type) and issubclass(one, models.Model)):
+            raise ImproperlyConfigured(
+                "on_change takes a model class, or a list of them, as in @on_change(Order), not "
+                f"{_kind(one)}."
+            )
     wanted = (*EVENTS, "TRUNCATE") if events == EVERY_EVENT else events
 
     def define(default: str, call: Any, origin: registry.Origin, **more: Any) -> None:
@@ -146,8 +153,8 @@ def on_change(
             name=default if name is None else name,
             models=given,
             call=call,
-            events=wanted if isinstance(wanted, str) else tuple(wanted),  # type: ignore[arg-type]
-            columns=columns if columns is None or isinstance(columns, str) else tuple(columns),  # type: ignore[arg-type]
+            events=_listed(wanted),
+            columns=_listed(columns),
             filter="" if filter is None else filter,
             batch=1 if batch is None else batch,
             key=key,
@@ -163,7 +170,8 @@ def on_change(
     if task is not None:
         frame = sys._getframe(1)
         origin = frame.f_code.co_filename, frame.f_lineno
-        define(name_of(task), hand_over(task, batch is not None), origin)
+        call = hand_over(task, batch is not None)
+        define(name_of(task), call, origin)
         return task
 
     def declare(function: Function) -> Function:
@@ -171,6 +179,10 @@ def on_change(
             raise ImproperlyConfigured(
                 f"on_change is for a function of a change, not {function!r}; a task is given as "
                 "task=...."
+            )
+        if (fault := _fault(function)) is not None:
+            raise ImproperlyConfigured(
+                f"on_change: {getattr(function, '__qualname__', function)} {fault}."
             )
         waits = iscoroutinefunction(function)
         call = (
@@ -184,6 +196,36 @@ def on_change(
         return function
 
     return declare
+
+
+def _kind(value: object) -> str:
+    """What something is, without its text, which may be long or cost a query."""
+    name = getattr(value, "__name__", None)
+    kind = type(value).__name__
+    return f"the {kind} {name}" if isinstance(name, str) else f"a value of {kind}"
+
+
+def _listed(value: Any) -> Any:
+    """A tuple of what is a list of some sort; anything else is left to the definition to refuse."""
+    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else value
+
+
+def _fault(function: Callable[..., Any]) -> str | None:
+    """Why a function would never do anything when it gets a change; None if it may."""
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        return "is a generator, whose body would not run: write it without yield"
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        # Of some functions in C it is not known.
+        return None
+    try:
+        signature.bind(None)
+    except TypeError:
+        return (
+            f"must take one argument, the change or with batch=... a list of them, not {signature}"
+        )
+    return None
 
 
 def _origin(function: Callable[..., Any]) -> registry.Origin:

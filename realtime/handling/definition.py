@@ -85,14 +85,14 @@ class HandlerDefinition:
         known = (*EVENTS, EMPTIED)
         self._need(
             bool(self.events)
-            and not isinstance(self.events, str)
+            and isinstance(self.events, tuple)
             and all(event in known for event in self.events),
             "events",
             f"a list of {', '.join(map(repr, known))}",
         )
         self._need(
             self.columns is None
-            or (not isinstance(self.columns, str) and bool(self.columns) and _texts(self.columns)),
+            or (isinstance(self.columns, tuple) and bool(self.columns) and _texts(self.columns)),
             "columns",
             "a list of names of columns, or nothing",
         )

@@ -38,7 +38,7 @@ def history(
     itself; the log has no index by rows. See `RowHistory.complete`.
 
     Read when it is first needed, and then once. Raises LookupError for a model that is not
-    published, ValueError for an instance without a primary key.
+    published, ValueError for an instance without a primary key, TypeError for what is no instance.
     """
     return history_of(instance, subject, most_searched=most_searched)
 
@@ -47,6 +47,8 @@ def history_of(
     instance: models.Model, subject: Any, *, actors: bool = False, most_searched: int | None = None
 ) -> RowHistory:
     """`history`, with all `actors` where a page may show them to all who may view the object."""
+    if not isinstance(instance, models.Model):
+        raise TypeError(f"expected a model instance, not {type(instance).__name__}")
     model = _published(type(instance))
     key = key_of(instance, model)
     sight = Sight(subject, model, conf.current().DATABASE, actors=actors)

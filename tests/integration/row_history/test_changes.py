@@ -230,3 +230,10 @@ def test_many_changes_of_a_large_row_are_read_in_pieces(kept: bool) -> None:
         found = [change.new["title"] for change in realtime.history(row) if change.new]
         assert found == [*map(str, reversed(range(38))), "start"]
         assert [row.title for row in realtime.as_of(Note.objects.all(), 20)] == ["18"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("given", [Note, "note 1", None])
+def test_what_is_no_instance_has_no_history(given: Any) -> None:
+    with pytest.raises(TypeError, match="expected a model instance, not"):
+        realtime.history(given)

@@ -71,3 +71,56 @@ def test_a_sequence_of_names_is_not_a_text() -> None:
         on_change(Note, columns="title", name="c")(print)
     with pytest.raises(ImproperlyConfigured, match="events of the handler"):
         on_change(Note, events="INSERT", name="e")(print)
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        (None, "a value of NoneType"),
+        ("zoo.Note", "a value of str"),
+        ([Note, print], "the builtin_function_or_method print"),
+    ],
+    ids=["nothing", "text", "function"],
+)
+def test_what_is_no_model_is_refused_before_there_is_a_function(model: Any, told: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=rf"takes a model class.* not {told}"):
+        on_change(model)
+
+
+def test_a_decorator_without_its_model_is_refused() -> None:
+    with pytest.raises(ImproperlyConfigured, match=r"@on_change\(Order\), not the function handle"):
+
+        @on_change  # type: ignore[arg-type]
+        def handle(change: Any) -> None: ...
+
+
+@pytest.mark.parametrize("given", [None, 5])
+def test_what_is_no_list_is_refused_by_the_name_of_its_argument(given: Any) -> None:
+    with pytest.raises(ImproperlyConfigured, match="events of the handler 'e' must be a list"):
+        on_change(Note, events=given, name="e")(print)
+    with pytest.raises(ImproperlyConfigured, match="columns of the handler 'c' must be a list"):
+        on_change(Note, columns=5, name="c")(print)  # type: ignore[call-overload]
+
+
+def test_a_function_that_would_do_nothing_is_refused() -> None:
+    def generator(change: Any) -> Iterator[None]:
+        yield
+
+    async def stream(change: Any) -> Any:
+        yield
+
+    def nothing() -> None: ...
+    def two(change: Any, more: Any) -> None: ...
+
+    for function in (generator, stream):
+        with pytest.raises(ImproperlyConfigured, match="is a generator"):
+            on_change(Note)(function)
+    for function in (nothing, two):
+        with pytest.raises(ImproperlyConfigured, match="must take one argument"):
+            on_change(Note)(function)
+    assert not registry.declared()
+
+
+def test_what_is_no_task_is_refused() -> None:
+    with pytest.raises(ImproperlyConfigured, match="task must be a task of django"):
+        on_change(Note, task="shop.tasks.send_mail")
