@@ -344,7 +344,8 @@ def _own_predicate(
         )
         personal = any(True for _ in refs(combined))
         if not personal:
-            combined = simplify(bind(combined, lambda ref: MISSING))
+            combined = bind(combined, lambda ref: MISSING)
+        combined = simplify(combined)
         found = snapshot.conditions[key] = combined, personal
     predicate, personal = found
     if personal or set_of is not None:
