@@ -73,7 +73,7 @@ class Deposed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class Lead:
     """The right to number, valid while the head row has exactly this term and leader."""
 
     term: int
@@ -82,10 +82,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class LeaseState:
-    """The lease in the head row: the last claim, and for how many microseconds it is still
+    """The lease in the head row: the lead that it is of, and for how many microseconds it is still
     valid."""
 
-    claim: Claim
+    lead: Lead
     left_us: int
 
     @property
@@ -116,7 +116,7 @@ def find_lease(connection: BaseDatabaseWrapper) -> LeaseState | None:
     with connection.cursor() as cursor:
         cursor.execute(_FIND.format(now=now_us_sql(connection)))
         row = cursor.fetchone()
-    return None if row is None else LeaseState(Claim(row[0], row[1]), row[2])
+    return None if row is None else LeaseState(Lead(row[0], row[1]), row[2])
 
 
 def new_id() -> str:
@@ -167,7 +167,7 @@ class Leadership:
     ) -> None:
         self.id = new_id()
         self._timing = timing or Timing()
-        self.claim: Claim | None = None
+        self.lead: Lead | None = None
         self._on_change = on_change
         self._role: Role | None = None
         self._renewed = 0.0
@@ -177,7 +177,7 @@ class Leadership:
     @property
     def leading(self) -> bool:
         """Whether this tailer leads as far as it knows."""
-        return self.claim is not None
+        return self.lead is not None
 
     def consider(
         self, connection: BaseDatabaseWrapper, lease: LeaseState, seq: int, waiting: bool
@@ -187,11 +187,11 @@ class Leadership:
 
         `waiting`: entries without a number are visible; `seq`: the last number given.
         """
-        if self.claim is not None and lease.claim == self.claim:
+        if self.lead is not None and lease.lead == self.lead:
             self.renew(connection)
-            return self.claim is not None
-        self.claim = None
-        leader = lease.claim.leader
+            return self.lead is not None
+        self.lead = None
+        leader = lease.lead.leader
         lives = _lives(leader) if leader else False
         free = lives is False
         late = waiting and self._waited(lease, seq) >= self._timing.grace
@@ -208,14 +208,14 @@ class Leadership:
 
     def renew(self, connection: BaseDatabaseWrapper) -> None:
         """Renew the lease if it is time. Notices when the lead was lost."""
-        if self.claim is None or not vendor_of(connection).renews_idle_leases:
+        if self.lead is None or not vendor_of(connection).renews_idle_leases:
             return
         moment = time.monotonic()
         if moment - self._renewed < self._timing.renew:
             return
         with connection.cursor() as cursor:
             sql = _RENEW.format(now=now_us_sql(connection), stamp=_stamp(connection))
-            cursor.execute(sql, [self.claim.term, self.claim.leader])
+            cursor.execute(sql, [self.lead.term, self.lead.leader])
             if cursor.rowcount:
                 self._renewed = moment
             else:
@@ -223,26 +223,24 @@ class Leadership:
 
     def lost(self) -> None:
         """Another tailer leads. The next look finds out which."""
-        self.claim = None
+        self.lead = None
 
     def release(self, connection: BaseDatabaseWrapper) -> None:
         """Give up the lead at once, so that a standby can take it. Does nothing for a standby."""
-        claim, self.claim = self.claim, None
-        if claim is not None:
+        lead, self.lead = self.lead, None
+        if lead is not None:
             with connection.cursor() as cursor:
-                cursor.execute(
-                    _RELEASE.format(stamp=_stamp(connection)), [claim.term, claim.leader]
-                )
+                cursor.execute(_RELEASE.format(stamp=_stamp(connection)), [lead.term, lead.leader])
 
     def _waited(self, lease: LeaseState, seq: int) -> float:
         """For how many seconds, by this process's clock, entries have waited for a number."""
-        state = (lease.claim, seq)
+        state = (lease.lead, seq)
         if self._waiting is None or self._waiting[0] != state:
             self._waiting = (state, time.monotonic())
         return time.monotonic() - self._waiting[1]
 
     def _take(self, connection: BaseDatabaseWrapper, lease: LeaseState, free: bool) -> bool:
-        old = lease.claim
+        old = lease.lead
         moment = time.monotonic()
         head = find_head(connection)
         if head is not None:
@@ -253,7 +251,7 @@ class Leadership:
             cursor.execute(sql, [self.id, old.leader, old.term, free])
             if not cursor.rowcount:
                 return False
-        self.claim = Claim(old.term + 1, self.id)
+        self.lead = Lead(old.term + 1, self.id)
         self._renewed = moment
         return True
 

@@ -20,7 +20,7 @@ from django.db import OperationalError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from realtime.event_log import leadership, numbering_sql
-from realtime.event_log.leadership import Claim, Deposed, LeaseState
+from realtime.event_log.leadership import Deposed, Lead, LeaseState
 from realtime.event_log.table import BATCH
 from realtime.wal.clock import now_us_sql
 from realtime.wal.head import Head, HeadRow, disown, find_head, find_row, read_head
@@ -112,7 +112,7 @@ class Sequencer:
             self._epoch = found.head.epoch
             return self.look(connection)
         self._epoch = found.head.epoch
-        look = Look(found.head, LeaseState(Claim(row[4], row[5]), row[6]), *map(bool, row[8:10]))
+        look = Look(found.head, LeaseState(Lead(row[4], row[5]), row[6]), *map(bool, row[8:10]))
         if row[7] is not None:
             if numbering.went_back(row[7]):
                 numbering.forget()
@@ -126,30 +126,30 @@ class Sequencer:
         return look
 
     def number(
-        self, connection: BaseDatabaseWrapper, limit: int = BATCH, claim: Claim | None = None
+        self, connection: BaseDatabaseWrapper, limit: int = BATCH, lead: Lead | None = None
     ) -> int:
         """Number up to about `limit` entries, whole transactions only; how many were numbered.
 
         All or nothing: a crash at any point leaves the entries without numbers and the head as it
-        was. With a claim, renews its lease, or raises Deposed and does nothing if the claim is
+        was. With a lead, renews its lease, or raises Deposed and does nothing if the lead is
         void. If entries have higher numbers than the head (a fixture or a restore brought an older
         head), a new epoch begins behind all of them.
         """
         while True:
             try:
-                return self._number(connection, limit, claim)
+                return self._number(connection, limit, lead)
             except _HeadBehind:
                 head = find_head(connection)
                 if head is not None:
                     disown(connection, head)
 
-    def _number(self, connection: BaseDatabaseWrapper, limit: int, claim: Claim | None) -> int:
-        mine: list[Any] = [] if claim is None else [claim.term, claim.leader]
-        where = "" if claim is None else numbering_sql.MINE
+    def _number(self, connection: BaseDatabaseWrapper, limit: int, lead: Lead | None) -> int:
+        mine: list[Any] = [] if lead is None else [lead.term, lead.leader]
+        where = "" if lead is None else numbering_sql.MINE
         numbering = self._numbering_on(connection)
         vendor = vendor_of(connection)
-        if claim is None:
-            # A leader has just looked. Without a claim, the log may have been replaced since.
+        if lead is None:
+            # A leader has just looked. Without a lead, the log may have been replaced since.
             head = read_head(connection)
             vendor.remember(connection, head.epoch, head.seq)
         if numbering.looks_at_everything:
@@ -172,7 +172,7 @@ class Sequencer:
             if count < limit and not inside:
                 known = snapshot
             if count:
-                lease = "lease_until_us" if claim is None else leadership.renewal(connection)
+                lease = "lease_until_us" if lead is None else leadership.renewal(connection)
                 sql = numbering_sql.ADVANCE.format(lease=lease, stamp=stamp, mine=where)
                 # A row without a stamp proves nothing, so no snapshot in it is kept, either.
                 seen = "" if known is None else numbering.shortened(known)

@@ -10,7 +10,7 @@ import time
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from realtime.event_log.leadership import Claim, LeaseState, is_gone
+from realtime.event_log.leadership import Lead, LeaseState, is_gone
 from realtime.wal.vendor import vendor_of
 
 # How long entries may wait for a leader whose lease ran out while it was idle.
@@ -21,13 +21,13 @@ class Substitute:
     """In place of a `Leadership`. Called from the tailer's thread."""
 
     #: It has none: what it numbers, it numbers without the lead.
-    claim: Claim | None = None
+    lead: Lead | None = None
     id = ""
 
     def __init__(self, grace_seconds: float = _GRACE_SECONDS) -> None:
         self._grace_seconds = grace_seconds
         # The lease whose holder was found to be gone.
-        self._over: Claim | None = None
+        self._over: Lead | None = None
         self._waiting: tuple[object, float] | None = None
         self._numbers = False
 
@@ -47,22 +47,22 @@ class Substitute:
     def _nobody_leads(
         self, connection: BaseDatabaseWrapper, lease: LeaseState, seq: int, waiting: bool
     ) -> bool:
-        leader = lease.claim.leader
+        leader = lease.lead.leader
         if not leader or is_gone(leader):
             return True
         if not lease.run_out:
             self._over = None
             return False
-        if self._over == lease.claim or vendor_of(connection).renews_idle_leases:
+        if self._over == lease.lead or vendor_of(connection).renews_idle_leases:
             return True
         if not waiting:
             return False
-        state = (lease.claim, seq)
+        state = (lease.lead, seq)
         if self._waiting is None or self._waiting[0] != state:
             self._waiting = (state, time.monotonic())
         if time.monotonic() - self._waiting[1] >= self._grace_seconds:
-            self._over = lease.claim
-        return self._over == lease.claim
+            self._over = lease.lead
+        return self._over == lease.lead
 
     def renew(self, connection: BaseDatabaseWrapper) -> None:
         """There is no lease to renew."""

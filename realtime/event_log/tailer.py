@@ -199,7 +199,7 @@ class Tailer:
             if self._stop.is_set() or not look.waiting or not leading:
                 return worked
             try:
-                self._sequencer.number(connection, step, self._leadership.claim)
+                self._sequencer.number(connection, step, self._leadership.lead)
             except Deposed:
                 self._leadership.lost()
             worked = True

@@ -17,7 +17,7 @@ from django.db import connections
 
 from realtime.event_log.event import DatabaseEvent
 from realtime.handling import cursors
-from realtime.handling.cursors import Claim
+from realtime.handling.cursors import Lease
 from realtime.handling.following import IDLE_SECONDS, Following
 from realtime.handling.log_feed import LogFeed
 from realtime.handling.low_water import LowWater
@@ -34,17 +34,17 @@ class ByKey(Following):
     """Owns which changes were handed out and which are done."""
 
     def __init__(
-        self, claim: Claim, matcher: Matcher, feed: LogFeed, epoch: str, turn: Turn
+        self, lease: Lease, matcher: Matcher, feed: LogFeed, epoch: str, turn: Turn
     ) -> None:
         definition = matcher.definition
         self._most_open = _AHEAD * definition.concurrency * definition.batch
-        super().__init__(claim, matcher, feed, epoch, self._most_open + 1)
+        super().__init__(lease, matcher, feed, epoch, self._most_open + 1)
         self._saved = -1
         # Guarded by the condition, which lanes notify too.
         self._water = LowWater(-1)
         self._failure: BaseException | None = None
         self._lanes = [
-            _Lane(self, UnitHandler(claim, matcher, epoch, self, turn, self._stopping), number)
+            _Lane(self, UnitHandler(lease, matcher, epoch, self, turn, self._stopping), number)
             for number in range(definition.concurrency)
         ]
 
@@ -52,7 +52,7 @@ class ByKey(Following):
         with self._news:
             mark = self._water.mark
         if mark > self._saved:
-            cursors.gather(self.claim, mark)
+            cursors.gather(self.lease, mark)
             self._saved = mark
 
     def give_up_if_overdue(self) -> None:
@@ -74,7 +74,7 @@ class ByKey(Following):
 
     def run(self) -> None:
         row = self._load()
-        self._done = cursors.done_after(self.claim, row.seq)
+        self._done = cursors.done_after(self.lease, row.seq)
         self._saved = row.seq
         with self._news:
             self._water = LowWater(row.seq)
@@ -137,11 +137,11 @@ class ByKey(Following):
     # --- progress of its units --------------------------------------------------------------------
 
     def record(self, unit: Unit, count: int) -> None:
-        cursors.mark_done(self.claim, [event.seq for event in unit.events], count)
+        cursors.mark_done(self.lease, [event.seq for event in unit.events], count)
 
     def is_recorded(self, unit: Unit) -> bool:
-        cursors.load(self.claim)
-        return cursors.is_marked(self.claim, unit.first)
+        cursors.load(self.lease)
+        return cursors.is_marked(self.lease, unit.first)
 
     def passed(self, unit: Unit) -> None:
         with self._news:
@@ -162,7 +162,7 @@ class _Lane:
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(
-            target=self._run, name=f"rowcast-{handler.claim.name}-{number}", daemon=True
+            target=self._run, name=f"rowcast-{handler.lease.name}-{number}", daemon=True
         )
 
     def start(self, row: Handler) -> None:

@@ -46,7 +46,7 @@ class Fenced(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class Lease:
     """The right to run a handler, valid while its row has exactly this owner and term."""
 
     alias: str
@@ -79,7 +79,7 @@ def create(alias: str, name: str, start: str, head: Head, oldest: int | None) ->
 
 def take(
     alias: str, name: str, owner: str, former: str = "", *, gone: bool = False
-) -> Claim | None:
+) -> Lease | None:
     """Take a handler that was seen with the owner `former`: it is free without one, or if the lease
     has run out, or if that one is known to be gone. None if another runner has it, or it is not to
     be run."""
@@ -96,7 +96,7 @@ def take(
         return None
     terms = row.filter(owner=owner).values_list("term", flat=True)
     for term in terms:
-        return Claim(alias, name, owner, term, orphaned)
+        return Lease(alias, name, owner, term, orphaned)
     return None
 
 
@@ -108,26 +108,26 @@ def renew(alias: str, owner: str, names: Collection[str]) -> None:
         theirs.filter(pk=name).update(lease=_from_now())
 
 
-def release(claim: Claim) -> None:
+def release(lease: Lease) -> None:
     """Let others take the handler at once. What of it still runs is void."""
-    claim.row.update(**UNOWNED)
+    lease.row.update(**UNOWNED)
 
 
-def claim_anew(claim: Claim) -> Claim:
+def under_new_term(lease: Lease) -> Lease:
     """The same right under a new term: what began before is void. Raises Fenced."""
-    if not claim.row.update(term=F("term") + 1):
-        raise Fenced(claim.name)
-    return replace(claim, term=claim.term + 1)
+    if not lease.row.update(term=F("term") + 1):
+        raise Fenced(lease.name)
+    return replace(lease, term=lease.term + 1)
 
 
-def load(claim: Claim) -> Handler:
+def load(lease: Lease) -> Handler:
     """The row. Raises Fenced."""
-    for row in claim.row:
+    for row in lease.row:
         return row
-    raise Fenced(claim.name)
+    raise Fenced(lease.name)
 
 
-def advance(claim: Claim, seq: int, count: int) -> None:
+def advance(lease: Lease, seq: int, count: int) -> None:
     """Everything up to `seq` is done, `count` changes in it. Inside the transaction of what was
     done. Raises Fenced."""
     values: dict[str, Any] = {
@@ -139,16 +139,16 @@ def advance(claim: Claim, seq: int, count: int) -> None:
         "last_error": "",
         "moved_at": Now(),
     }
-    if not claim.row.update(**values):
-        raise Fenced(claim.name)
+    if not lease.row.update(**values):
+        raise Fenced(lease.name)
 
 
-def pass_over(claim: Claim, seq: int) -> None:
+def pass_over(lease: Lease, seq: int) -> None:
     """Everything up to `seq` is done, and nothing there concerned the handler."""
-    claim.row.filter(seq__lt=seq).update(seq=seq, moved_at=Now())
+    lease.row.filter(seq__lt=seq).update(seq=seq, moved_at=Now())
 
 
-def mark_done(claim: Claim, seqs: Collection[int], count: int) -> None:
+def mark_done(lease: Lease, seqs: Collection[int], count: int) -> None:
     """These changes behind the cursor are done, `count` of them by the handler. Inside the
     transaction of what was done. Raises Fenced."""
     mended = When(failed_seq__in=seqs, then=Value(0))
@@ -163,49 +163,49 @@ def mark_done(claim: Claim, seqs: Collection[int], count: int) -> None:
         "failed_seq": Case(When(failed_seq__in=seqs, then=None), default=F("failed_seq")),
         "tried_seq": None,
     }
-    if not claim.row.update(**values):
-        raise Fenced(claim.name)
-    HandlerDone.objects.using(claim.alias).bulk_create(
-        [HandlerDone(handler=claim.name, seq=seq) for seq in seqs]
+    if not lease.row.update(**values):
+        raise Fenced(lease.name)
+    HandlerDone.objects.using(lease.alias).bulk_create(
+        [HandlerDone(handler=lease.name, seq=seq) for seq in seqs]
     )
 
 
-def is_marked(claim: Claim, seq: int) -> bool:
+def is_marked(lease: Lease, seq: int) -> bool:
     """Whether this change is marked as done, or the cursor has passed it."""
-    marks = HandlerDone.objects.using(claim.alias).filter(handler=claim.name, seq=seq)
-    return marks.exists() or claim.row.filter(seq__gte=seq).exists()
+    marks = HandlerDone.objects.using(lease.alias).filter(handler=lease.name, seq=seq)
+    return marks.exists() or lease.row.filter(seq__gte=seq).exists()
 
 
-def done_after(claim: Claim, seq: int) -> set[int]:
+def done_after(lease: Lease, seq: int) -> set[int]:
     """The changes behind `seq` that are marked as done."""
-    found = HandlerDone.objects.using(claim.alias).filter(handler=claim.name, seq__gt=seq)
+    found = HandlerDone.objects.using(lease.alias).filter(handler=lease.name, seq__gt=seq)
     return set(found.values_list("seq", flat=True))
 
 
-def forget_done(claim: Claim, upto: int) -> None:
+def forget_done(lease: Lease, upto: int) -> None:
     """Delete the marks up to this seq, which the cursor has passed."""
-    if claim.row.filter(seq__gte=upto).exists():
-        marks = HandlerDone.objects.using(claim.alias)
-        marks.filter(handler=claim.name, seq__lte=upto).delete()
+    if lease.row.filter(seq__gte=upto).exists():
+        marks = HandlerDone.objects.using(lease.alias)
+        marks.filter(handler=lease.name, seq__lte=upto).delete()
 
 
-def gather(claim: Claim, seq: int) -> None:
+def gather(lease: Lease, seq: int) -> None:
     """Move the cursor to `seq`, up to which every change is marked as done or did not concern the
     handler, and delete those marks. Raises Fenced."""
-    with transaction.atomic(using=claim.alias):
-        if not claim.row.update(seq=seq, moved_at=Now()):
-            raise Fenced(claim.name)
-        marks = HandlerDone.objects.using(claim.alias)
-        marks.filter(handler=claim.name, seq__lte=seq).delete()
+    with transaction.atomic(using=lease.alias):
+        if not lease.row.update(seq=seq, moved_at=Now()):
+            raise Fenced(lease.name)
+        marks = HandlerDone.objects.using(lease.alias)
+        marks.filter(handler=lease.name, seq__lte=seq).delete()
 
 
-def try_alone(claim: Claim, seq: int) -> None:
+def try_alone(lease: Lease, seq: int) -> None:
     """An attempt at the change `seq` begins that may end the process. Raises Fenced."""
-    if not claim.row.update(tried_seq=seq):
-        raise Fenced(claim.name)
+    if not lease.row.update(tried_seq=seq):
+        raise Fenced(lease.name)
 
 
-def failed(claim: Claim, seq: int, attempts: int, error: str) -> None:
+def failed(lease: Lease, seq: int, attempts: int, error: str) -> None:
     """An attempt at the change `seq` failed, its `attempts`-th. Raises Fenced."""
     values: dict[str, Any] = {
         "attempts": attempts,
@@ -215,17 +215,17 @@ def failed(claim: Claim, seq: int, attempts: int, error: str) -> None:
         "tried_seq": None,
         "last_error": error,
     }
-    if not claim.row.update(**values):
-        raise Fenced(claim.name)
+    if not lease.row.update(**values):
+        raise Fenced(lease.name)
 
 
-def stop(claim: Claim, why: Handler.Stopped, error: str, seq: int | None = None) -> None:
+def stop(lease: Lease, why: Handler.Stopped, error: str, seq: int | None = None) -> None:
     """Let the handler stand until a command sets it going again. Raises Fenced."""
     values: dict[str, Any] = {**UNOWNED, "stopped": why, "last_error": error}
     if seq is not None:
         values["failed_seq"] = seq
-    if not claim.row.update(**values):
-        raise Fenced(claim.name)
+    if not lease.row.update(**values):
+        raise Fenced(lease.name)
 
 
 def begun_anew(alias: str, row: Handler, error: str) -> None:

@@ -11,7 +11,7 @@ from django.db import connections
 
 from realtime.event_log.event import DatabaseEvent
 from realtime.handling import cursors
-from realtime.handling.cursors import Claim
+from realtime.handling.cursors import Lease
 from realtime.handling.log_feed import LogFeed
 from realtime.handling.matching import Matcher
 from realtime.handling.unit_handler import log_failure
@@ -26,18 +26,18 @@ _ENDED = (
 
 
 class Following(ABC):
-    """One handler under one claim. `run` is the body of its thread; the other methods are called
+    """One handler under one lease. `run` is the body of its thread; the other methods are called
     from the runner's threads."""
 
     def __init__(
-        self, claim: Claim, matcher: Matcher, feed: LogFeed, epoch: str, most_begun: int
+        self, lease: Lease, matcher: Matcher, feed: LogFeed, epoch: str, most_begun: int
     ) -> None:
         """`most_begun`: how many changes are begun and not done at most."""
-        self.claim = claim
+        self.lease = lease
         self.matcher = matcher
         self._definition = matcher.definition
         # So many of the next changes may have ended the process of the runner before.
-        self._suspects = most_begun if claim.orphaned else 0
+        self._suspects = most_begun if lease.orphaned else 0
         self._feed = feed
         self._epoch = epoch
         self._ahead: deque[DatabaseEvent] = deque()
@@ -101,7 +101,7 @@ class Following(ABC):
     def _load(self) -> Handler:
         """The row. The attempt in which the process of the runner before ended, if it was one at a
         suspect, is counted there. Raises Fenced, and what the database raises."""
-        row = cursors.load(self.claim)
+        row = cursors.load(self.lease)
         if row.tried_seq is None:
             return row
         if row.failed_seq == row.tried_seq:
@@ -109,9 +109,9 @@ class Following(ABC):
         else:
             # Once it may be the fault of a change that another handler got at that moment.
             attempts = min(1, self._definition.attempts - 1)
-        cursors.failed(self.claim, row.tried_seq, attempts, _ENDED)
+        cursors.failed(self.lease, row.tried_seq, attempts, _ENDED)
         log_failure(row.name, row.tried_seq, attempts, _ENDED)
-        return cursors.load(self.claim)
+        return cursors.load(self.lease)
 
     @abstractmethod
     def _read(self, upto: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from realtime.event_log.event import DatabaseEvent
 from realtime.handling import cursors
-from realtime.handling.cursors import Claim
+from realtime.handling.cursors import Lease
 from realtime.handling.following import Following
 from realtime.handling.log_feed import ChangesLost, LogFeed
 from realtime.handling.matching import Matcher
@@ -20,20 +20,20 @@ class InOrder(Following):
     """Owns its position: everything up to it is done, or does not concern the handler."""
 
     def __init__(
-        self, claim: Claim, matcher: Matcher, feed: LogFeed, epoch: str, turn: Turn
+        self, lease: Lease, matcher: Matcher, feed: LogFeed, epoch: str, turn: Turn
     ) -> None:
-        super().__init__(claim, matcher, feed, epoch, matcher.definition.batch)
+        super().__init__(lease, matcher, feed, epoch, matcher.definition.batch)
         self._saved = -1
-        self._units = UnitHandler(claim, matcher, epoch, self, turn, self._stopping)
+        self._units = UnitHandler(lease, matcher, epoch, self, turn, self._stopping)
 
     def save(self) -> None:
         with self._news:
             position = self._read_upto
         if position > self._saved:
-            cursors.pass_over(self.claim, position)
+            cursors.pass_over(self.lease, position)
             self._saved = position
         if self._done and max(self._done) <= position:
-            cursors.forget_done(self.claim, position)
+            cursors.forget_done(self.lease, position)
             self._done = set()
 
     def give_up_if_overdue(self) -> None:
@@ -52,7 +52,7 @@ class InOrder(Following):
     def run(self) -> None:
         row = self._load()
         self._units.remember(row)
-        self._done = cursors.done_after(self.claim, row.seq)
+        self._done = cursors.done_after(self.lease, row.seq)
         self._saved = row.seq
         self._move(row.seq)
         while not self._stopping.is_set():
@@ -94,10 +94,10 @@ class InOrder(Following):
     # --- progress of its units --------------------------------------------------------------------
 
     def record(self, unit: Unit, count: int) -> None:
-        cursors.advance(self.claim, unit.upto, count)
+        cursors.advance(self.lease, unit.upto, count)
 
     def is_recorded(self, unit: Unit) -> bool:
-        return cursors.load(self.claim).seq >= unit.upto
+        return cursors.load(self.lease).seq >= unit.upto
 
     def passed(self, unit: Unit) -> None:
         self._saved = unit.upto

@@ -23,7 +23,7 @@ from realtime.event_log.table import oldest_seq
 from realtime.handling import cursors, registry
 from realtime.handling.attempt import GivenUp
 from realtime.handling.by_key import ByKey
-from realtime.handling.cursors import Claim, Fenced
+from realtime.handling.cursors import Fenced, Lease
 from realtime.handling.definition import HandlerDefinition
 from realtime.handling.following import Following
 from realtime.handling.in_order import InOrder
@@ -72,8 +72,8 @@ class _Running:
     ended: bool = False
 
     @property
-    def claim(self) -> Claim:
-        return self.worker.claim
+    def lease(self) -> Lease:
+        return self.worker.lease
 
 
 class Runner:
@@ -223,7 +223,7 @@ class Runner:
             one.worker.stop()
             try:
                 one.worker.count_overdue()
-                claim = cursors.claim_anew(one.claim)
+                lease = cursors.under_new_term(one.lease)
             except Fenced:
                 del self._running[name]
                 return
@@ -232,16 +232,16 @@ class Runner:
             del self._running[name]
             if len(hanging) + 1 >= MOST_HANGING:
                 cursors.stop(
-                    claim,
+                    lease,
                     Handler.Stopped.FAILED,
                     f"{len(hanging) + 1} calls of its function have not ended, and keep threads of"
                     " this process. Give what it waits for a time limit, and restart the process",
                 )
             else:
-                self._begin(claim, one.worker.matcher)
+                self._begin(lease, one.worker.matcher)
         elif one.ended:
             del self._running[name]
-            cursors.release(one.claim)
+            cursors.release(one.lease)
 
     def _watch(self) -> None:
         """The body of the thread that gives attempts up. It makes no query, because a function that
@@ -262,7 +262,7 @@ class Runner:
         for name, one in list(self._running.items()):
             row = rows.get(name)
             matcher = matchers.get(name)
-            theirs = row is not None and (row.owner, row.term) == (self.id, one.claim.term)
+            theirs = row is not None and (row.owner, row.term) == (self.id, one.lease.term)
             same = matcher is not None and matcher.definition == one.definition
             if not theirs or not same or (row is not None and row.epoch != head.epoch):
                 self._let_go(one, theirs)
@@ -285,9 +285,9 @@ class Runner:
             former = "" if row is None else row.owner
             # One of this machine whose process has ended need not be waited for.
             gone = bool(former) and is_gone(former)
-            claim = cursors.take(self._alias, name, self.id, former, gone=gone)
-            if claim is not None:
-                self._begin(claim, matcher)
+            lease = cursors.take(self._alias, name, self.id, former, gone=gone)
+            if lease is not None:
+                self._begin(lease, matcher)
 
     def _begun_anew(self, row: Handler, head: Head) -> None:
         text = (
@@ -326,21 +326,21 @@ class Runner:
 
     # --- threads ----------------------------------------------------------------------------------
 
-    def _begin(self, claim: Claim, matcher: Matcher) -> None:
+    def _begin(self, lease: Lease, matcher: Matcher) -> None:
         head = self._feed.head
         assert head is not None  # a look came first
         kind = InOrder if matcher.definition.concurrency == 1 else ByKey
-        worker: Following = kind(claim, matcher, self._feed, head.epoch, self._turn)
+        worker: Following = kind(lease, matcher, self._feed, head.epoch, self._turn)
         thread = threading.Thread(
-            target=self._work, args=(worker,), name=f"rowcast-{claim.name}", daemon=True
+            target=self._work, args=(worker,), name=f"rowcast-{lease.name}", daemon=True
         )
-        self._running[claim.name] = _Running(worker, thread, matcher.definition)
+        self._running[lease.name] = _Running(worker, thread, matcher.definition)
         thread.start()
-        logger.info("handler %s runs here", claim.name, extra={"action": "handler_taken"})
+        logger.info("handler %s runs here", lease.name, extra={"action": "handler_taken"})
 
     def _work(self, worker: Following) -> None:
         """The body of a handler's thread."""
-        name = worker.claim.name
+        name = worker.lease.name
         again = 0.0
         try:
             worker.run()
@@ -371,15 +371,15 @@ class Runner:
         # If this fails, the next one that takes it finds the same.
         with contextlib.suppress(Exception):
             worker.save()
-            cursors.stop(worker.claim, Handler.Stopped.LOST, str(error))
-        _log_standing(worker.claim.name, error)
+            cursors.stop(worker.lease, Handler.Stopped.LOST, str(error))
+        _log_standing(worker.lease.name, error)
 
     def _let_go(self, one: _Running, theirs: bool) -> None:
         """Run a handler no longer: its row is another's, or its definition changed."""
         one.worker.stop()
         if theirs:
             one.worker.give_up()
-            cursors.release(one.claim)
+            cursors.release(one.lease)
         self._running.pop(one.definition.name, None)
 
     def _release_all(self) -> None:
@@ -390,7 +390,7 @@ class Runner:
                 if one.thread.is_alive():
                     one.thread.join(1.0)
                 one.worker.save()
-                cursors.release(one.claim)
+                cursors.release(one.lease)
         self._running.clear()
 
 

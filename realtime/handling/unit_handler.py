@@ -16,7 +16,7 @@ from django.db.utils import InterfaceError, OperationalError
 from realtime.event_log.event import DatabaseEvent
 from realtime.handling import chain, cursors
 from realtime.handling.attempt import Attempt, GivenUp, text_of
-from realtime.handling.cursors import Claim, Fenced
+from realtime.handling.cursors import Fenced, Lease
 from realtime.handling.definition import DEAD_LETTER
 from realtime.handling.hand_over import message
 from realtime.handling.matching import Matcher
@@ -66,18 +66,18 @@ class Progress(Protocol):
 
 
 class UnitHandler:
-    """Handles one unit after another under a claim, until `stopping` is set."""
+    """Handles one unit after another under a lease, until `stopping` is set."""
 
     def __init__(
         self,
-        claim: Claim,
+        lease: Lease,
         matcher: Matcher,
         epoch: str,
         progress: Progress,
         turn: Turn,
         stopping: threading.Event,
     ) -> None:
-        self._claim = claim
+        self._claim = lease
         self._matcher = matcher
         self._definition = matcher.definition
         self._epoch = epoch

@@ -129,14 +129,14 @@ def read_numbering(alias: str, most: int | None = None) -> Numbering:
         head=head.seq,
         backlog=backlog,
         lag_ms=lag_ms,
-        leader=lease.claim.leader if lease is not None and leads else None,
-        term=0 if lease is None else lease.claim.term,
+        leader=lease.lead.leader if lease is not None and leads else None,
+        term=0 if lease is None else lease.lead.term,
     )
 
 
 def _leads(connection: BaseDatabaseWrapper, lease: LeaseState, lag_ms: int) -> bool:
     """Whether the leader in the head row still numbers."""
-    leader = lease.claim.leader
+    leader = lease.lead.leader
     if not leader or lease.left_us > 0:
         return bool(leader)
     # Where an idle leader does not renew its lease, it counts while its process runs and no entries

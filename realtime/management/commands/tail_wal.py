@@ -58,7 +58,7 @@ class Command(BaseCommand):
             raise CommandError(
                 f"The log cannot be read: {error}. Has `manage.py migrate` been run?"
             ) from None
-        leader = before.lease.claim.leader
+        leader = before.lease.lead.leader
         beside = "" if before.lease.run_out or not leader else f", beside {leader}, which leads"
         self._say(f"Numbered {numbered} WAL {_entries(numbered)}{beside}.")
         if after.waiting:

@@ -12,7 +12,7 @@ import pytest
 from django.db import connection
 
 from realtime.event_log import leadership, sequencer
-from realtime.event_log.leadership import Claim, Deposed, Leadership, Role, Timing
+from realtime.event_log.leadership import Deposed, Lead, Leadership, Role, Timing
 from realtime.event_log.sequencer import Sequencer
 from realtime.wal.head import read_head
 from tests.support.tailers import RunningTailer
@@ -37,8 +37,8 @@ class Contender:
         return self.leadership.id
 
     @property
-    def claim(self) -> Claim | None:
-        return self.leadership.claim
+    def lead(self) -> Lead | None:
+        return self.leadership.lead
 
     def consider(self) -> bool:
         look = self.sequencer.look(connection)
@@ -76,7 +76,7 @@ def test_the_first_to_ask_leads_and_the_next_stands_by() -> None:
     assert first.consider()
     assert not second.consider()
     assert first.consider()
-    assert first.claim == Claim(1, first.id)
+    assert first.lead == Lead(1, first.id)
     assert first.roles == [Role(True, first.id)]
     assert second.roles == [Role(False, first.id)]
 
@@ -87,7 +87,7 @@ def test_who_is_released_is_followed_at_once() -> None:
     second.consider()
     first.release()
     assert second.consider()
-    assert second.claim == Claim(2, second.id)
+    assert second.lead == Lead(2, second.id)
     assert not first.consider()
     assert first.roles[-1] == Role(False, second.id)
 
@@ -98,11 +98,11 @@ def test_a_leader_that_was_replaced_numbers_nothing() -> None:
     Note.objects.create(title="a")
     first.release()
     second.consider()
-    paused = Claim(1, first.id)
+    paused = Lead(1, first.id)
     with pytest.raises(Deposed):
-        first.sequencer.number(connection, claim=paused)
+        first.sequencer.number(connection, lead=paused)
     assert read_head(connection).seq == 0
-    assert second.sequencer.number(connection, claim=second.claim) == 1
+    assert second.sequencer.number(connection, lead=second.lead) == 1
 
 
 def test_a_term_of_a_log_that_was_made_anew_is_nobody_elses() -> None:
@@ -112,11 +112,11 @@ def test_a_term_of_a_log_that_was_made_anew_is_nobody_elses() -> None:
         cursor.execute("DELETE FROM realtime_head")
     second.consider()
     Note.objects.create(title="a")
-    assert first.claim is not None
-    assert second.claim is not None
-    assert first.claim.term == second.claim.term
+    assert first.lead is not None
+    assert second.lead is not None
+    assert first.lead.term == second.lead.term
     with pytest.raises(Deposed):
-        first.sequencer.number(connection, claim=first.claim)
+        first.sequencer.number(connection, lead=first.lead)
 
 
 def test_numbering_renews_the_lease() -> None:
@@ -125,7 +125,7 @@ def test_numbering_renews_the_lease() -> None:
     expire()
     assert first.sequencer.look(connection).lease.run_out
     Note.objects.create(title="a")
-    assert first.sequencer.number(connection, claim=first.claim) == 1
+    assert first.sequencer.number(connection, lead=first.lead) == 1
     assert not first.sequencer.look(connection).lease.run_out
 
 
@@ -171,7 +171,7 @@ def test_a_leader_finds_out_while_renewing_that_it_was_replaced() -> None:
     first.consider()
     set_head(term=7, leader="another")
     first.leadership.renew(connection)
-    assert first.claim is None
+    assert first.lead is None
 
 
 @pytest.mark.skipif(not SQLITE, reason="a leader on PostgreSQL renews also while it is idle")
@@ -311,4 +311,4 @@ def test_a_standby_takes_over_from_a_leader_that_does_not_number(start: Any) -> 
     Note.objects.create(title="a")
     until(lambda: standby.seqs == [1], "a takeover")
     with pytest.raises(Deposed):
-        paused.sequencer.number(connection, claim=Claim(1, elsewhere(paused.id)))
+        paused.sequencer.number(connection, lead=Lead(1, elsewhere(paused.id)))

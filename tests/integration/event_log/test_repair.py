@@ -204,7 +204,7 @@ def test_what_leads_numbers_and_stops_in_turn_keeps_the_epoch() -> None:
         look = worker.look(connection)
         leadership.consider(connection, look.lease, look.head.seq, look.waiting)
         Note.objects.create(title="a")
-        worker.number(connection, claim=leadership.claim)
+        worker.number(connection, lead=leadership.lead)
         leadership.release(connection)
         write(1)
     assert read_head(connection).epoch == epoch
@@ -300,7 +300,7 @@ def numbered(wrapper: BaseDatabaseWrapper, count: int) -> Any:
             cursor.execute(
                 "INSERT INTO zoo_note (title, body, is_public) VALUES (%s, '', 0)", [number]
             )
-    worker.number(wrapper, claim=leadership.claim)
+    worker.number(wrapper, lead=leadership.lead)
     leadership.release(wrapper)
     return read_head(wrapper)
 

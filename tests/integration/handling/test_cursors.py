@@ -53,6 +53,6 @@ def test_a_handler_is_taken_when_its_lease_has_run_out(ahead: int, taken: bool) 
     head = read_head(connection)
     lease = timezone.now() + timedelta(seconds=ahead)
     Handler.objects.create(name="h", epoch=head.epoch, seq=0, owner="elsewhere", lease=lease)
-    claim = cursors.take("default", "h", "me", "elsewhere")
-    assert (claim is not None) is taken
+    lease = cursors.take("default", "h", "me", "elsewhere")
+    assert (lease is not None) is taken
     assert row("h").owner == ("me" if taken else "elsewhere")
