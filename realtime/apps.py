@@ -35,14 +35,14 @@ class RealtimeConfig(AppConfig):
         from realtime.subscriptions import explain_door
         from realtime.wal import actor_capture, fixtures, published, triggers
         from realtime.wal.vendor import vendor_of
-        from realtime.webhooks import rules, source
+        from realtime.webhooks import handlers, rules
 
         RandomId.sql_on = lambda connection: vendor_of(connection).random_uuid
         Webhook.problems = staticmethod(rules.problems_of)
-        source.connect()
+        handlers.connect()
 
         # DELETE is not captured: a message that is deleted later has been sent already.
-        published.follow(Message, ops=["INSERT"])
+        published.capture_internally(Message, ops=["INSERT"])
         triggers.connect(self)
         keeping.connect(self)
         explain_door.connect()

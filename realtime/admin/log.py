@@ -117,11 +117,11 @@ def _internal_tables() -> frozenset[str]:
     """The tables that are captured for Rowcast itself: what decides access, and stored broadcasts.
     Presence was, in older versions."""
     names = WalRelation.objects.values_list("table_name", flat=True).distinct()
-    followed = {model._meta.db_table for model in published.followed()}
-    followed.add(PresenceMember._meta.db_table)
+    internal = {model._meta.db_table for model in published.internal_models()}
+    internal.add(PresenceMember._meta.db_table)
     deciding = {model._meta.db_table for model in authority.watched()}
     shown = {entry.model._meta.db_table for entry in published.published()}
-    return frozenset(names) & (followed | deciding) - shown
+    return frozenset(names) & (internal | deciding) - shown
 
 
 class _EntryChangeList(ChangeList):

@@ -18,7 +18,7 @@ from django.db import connections
 from realtime.event_log.event import DatabaseEvent
 from realtime.handling import cursors
 from realtime.handling.cursors import Lease
-from realtime.handling.following import IDLE_SECONDS, Following
+from realtime.handling.handler_thread import IDLE_SECONDS, HandlerThread
 from realtime.handling.log_feed import LogFeed
 from realtime.handling.low_water import LowWater
 from realtime.handling.matching import Matcher
@@ -30,7 +30,7 @@ from realtime.models import Handler
 _AHEAD = 8
 
 
-class ByKey(Following):
+class ByKey(HandlerThread):
     """Owns which changes were handed out and which are done."""
 
     def __init__(

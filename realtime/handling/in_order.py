@@ -9,14 +9,14 @@ from __future__ import annotations
 from realtime.event_log.event import DatabaseEvent
 from realtime.handling import cursors
 from realtime.handling.cursors import Lease
-from realtime.handling.following import Following
+from realtime.handling.handler_thread import HandlerThread
 from realtime.handling.log_feed import ChangesLost, LogFeed
 from realtime.handling.matching import Matcher
 from realtime.handling.turn import Turn
 from realtime.handling.unit_handler import Unit, UnitHandler
 
 
-class InOrder(Following):
+class InOrder(HandlerThread):
     """Owns its position: everything up to it is done, or does not concern the handler."""
 
     def __init__(

@@ -1,7 +1,7 @@
-"""The handlers that this process knows: those declared in code, and those of other sources.
+"""The handlers that this process knows: those declared in code, and those stored in the database.
 
-Declaring touches no database. A source is a function that may read the database, and is called
-again while handlers run, so that what it returns may change.
+Declaring touches no database. What is stored is read by functions, which are called again while
+handlers run, so that what they return may change.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from django.core.exceptions import ImproperlyConfigured
 
 from realtime.handling.definition import HandlerDefinition
 
-Source = Callable[[], Iterable[HandlerDefinition]]
+ReadDefinitions = Callable[[], Iterable[HandlerDefinition]]
 # Where code stands: its file and line.
 Origin = tuple[str, int]
 
 _declared: dict[str, tuple[HandlerDefinition, Origin]] = {}
-_sources: list[Source] = []
+_stored: list[ReadDefinitions] = []
 
 
 def declare(definition: HandlerDefinition, origin: Origin) -> None:
@@ -45,10 +45,10 @@ def _again(
     return known[1] == origin and (known[0] == definition or known[0].call != definition.call)
 
 
-def add_source(source: Source) -> None:
-    """Have `source` asked for more definitions, in the threads that run and list handlers."""
-    if source not in _sources:
-        _sources.append(source)
+def add_stored(read: ReadDefinitions) -> None:
+    """Have `read` called for more definitions, in the threads that run and list handlers."""
+    if read not in _stored:
+        _stored.append(read)
 
 
 def declared() -> tuple[HandlerDefinition, ...]:
@@ -57,32 +57,32 @@ def declared() -> tuple[HandlerDefinition, ...]:
 
 
 def are_known() -> bool:
-    """Whether there are handlers, or sources that may have some."""
-    return bool(_declared or _sources)
+    """Whether there are handlers, or some may be stored."""
+    return bool(_declared or _stored)
 
 
 def definitions() -> list[HandlerDefinition]:
-    """Every handler. Raises what the sources raise. In a database thread."""
+    """Every handler. Raises what the database raises. In a database thread."""
     found = list(declared())
-    for source in _sources:
-        found += source()
+    for read in _stored:
+        found += read()
     return found
 
 
 def named(name: str) -> HandlerDefinition | None:
-    """The handler of this name, if any. Raises what the sources raise. In a database thread."""
+    """The handler of this name, if any. Raises what the database raises. In a database thread."""
     return next((one for one in definitions() if one.name == name), None)
 
 
 @contextmanager
 def isolated() -> Iterator[None]:
-    """Within the block no handlers and sources are known but those added in it. For tests."""
-    declared, sources = dict(_declared), list(_sources)
+    """Within the block no handlers are known but those added in it. For tests."""
+    declared, stored = dict(_declared), list(_stored)
     _declared.clear()
-    _sources.clear()
+    _stored.clear()
     try:
         yield
     finally:
         _declared.clear()
         _declared.update(declared)
-        _sources[:] = sources
+        _stored[:] = stored

@@ -25,7 +25,7 @@ from realtime.handling.attempt import GivenUp
 from realtime.handling.by_key import ByKey
 from realtime.handling.cursors import Fenced, Lease
 from realtime.handling.definition import HandlerDefinition
-from realtime.handling.following import Following
+from realtime.handling.handler_thread import HandlerThread
 from realtime.handling.in_order import InOrder
 from realtime.handling.log_feed import ChangesLost, LogFeed
 from realtime.handling.matching import Matcher, UnfitHandler
@@ -66,7 +66,7 @@ USUAL = Timing()
 class _Running:
     """A handler that this process runs, and its thread."""
 
-    worker: Following
+    worker: HandlerThread
     thread: threading.Thread
     definition: HandlerDefinition
     ended: bool = False
@@ -330,7 +330,7 @@ class Runner:
         head = self._feed.head
         assert head is not None  # a look came first
         kind = InOrder if matcher.definition.concurrency == 1 else ByKey
-        worker: Following = kind(lease, matcher, self._feed, head.epoch, self._turn)
+        worker: HandlerThread = kind(lease, matcher, self._feed, head.epoch, self._turn)
         thread = threading.Thread(
             target=self._work, args=(worker,), name=f"rowcast-{lease.name}", daemon=True
         )
@@ -338,7 +338,7 @@ class Runner:
         thread.start()
         logger.info("handler %s runs here", lease.name, extra={"action": "handler_taken"})
 
-    def _work(self, worker: Following) -> None:
+    def _work(self, worker: HandlerThread) -> None:
         """The body of a handler's thread."""
         name = worker.lease.name
         again = 0.0
@@ -367,7 +367,7 @@ class Runner:
                     one.ended = True
             self._wake.set()
 
-    def _lost(self, worker: Following, error: ChangesLost) -> None:
+    def _lost(self, worker: HandlerThread, error: ChangesLost) -> None:
         # If this fails, the next one that takes it finds the same.
         with contextlib.suppress(Exception):
             worker.save()

@@ -121,7 +121,7 @@ class Hub:
         self.connection_monitor = ConnectionMonitor()
         self.dispatcher.users_changed = self.connection_monitor.users_changed
         self.dispatcher.disconnected = self.connection_monitor.end_of_user
-        self._followed: asyncio.Task[None] | None = None
+        self._user_start: asyncio.Task[None] | None = None
         self._numbers = count(1)
         self._starting = asyncio.Lock()
         self._started = False
@@ -176,14 +176,14 @@ class Hub:
         if not self.addresses[address]:
             del self.addresses[address]
 
-    def follow(self, owner: object, monitored: Monitored) -> None:
+    def monitor(self, owner: object, monitored: Monitored) -> None:
         """Monitor a connection. Starts the hub if the connection has a user, because the log
         carries changes of users."""
         self.connection_monitor.put(owner, monitored)
-        if monitored.subject.user_id is not None and not self._started and self._followed is None:
-            self._followed = asyncio.create_task(self._follow(), name="rowcast-start")
+        if monitored.subject.user_id is not None and not self._started and self._user_start is None:
+            self._user_start = asyncio.create_task(self._start_for_users(), name="rowcast-start")
 
-    async def _follow(self) -> None:
+    async def _start_for_users(self) -> None:
         try:
             await self.ready()
             # Users may have changed since they were read at their handshakes.
@@ -191,7 +191,7 @@ class Hub:
         except DATABASE_ERRORS as error:
             logger.debug("not started: %s", error, extra={"action": "start_failed"})
         finally:
-            self._followed = None
+            self._user_start = None
 
     def quotas_of(self, subject: Subject, now: float) -> QuotaChain | None:
         """The quotas that a subject's connections and channels share. None for a subject without a
@@ -295,7 +295,7 @@ class Hub:
         self._signal.uninstall()
         self.loop_monitor.stop()
         await self.connection_monitor.stop()
-        for start in (self._followed, self.early):
+        for start in (self._user_start, self.early):
             if start is not None:
                 start.cancel()
                 await asyncio.gather(start, return_exceptions=True)

@@ -12,7 +12,7 @@ from auth_rls.sql.columns import columns_of, concrete
 from auth_rls.sql.rows import canonical
 from realtime import conf
 from realtime.event_log.event import DatabaseEvent
-from realtime.row_history.entries import Entry, Key, source
+from realtime.row_history.entries import Entry, Key, entries_of
 from realtime.row_history.sight import Sight
 from realtime.row_history.walk import walk
 from realtime.subscriptions.change import Change, of_event
@@ -137,12 +137,12 @@ class RowHistory(Sequence[Change]):
         here = sight.exists(self._pk)
         if here and sight.hides(self._pk):
             return
-        place = source(conf.current().DATABASE, sight.model)
-        stop = 0 if self._most is None else max(place.head.seq - self._most, 0)
+        entries = entries_of(conf.current().DATABASE, sight.model)
+        stop = 0 if self._most is None else max(entries.head.seq - self._most, 0)
         # What is kept for the model itself is found by index.
-        down_to = stop if stop > place.copied else 0
+        down_to = stop if stop > entries.copied else 0
         first = True
-        for entry in walk(place, self._key, down_to):
+        for entry in walk(entries, self._key, down_to):
             if isinstance(entry, int):
                 continue
             if first and not here and moved(entry) and not sight.everything:
@@ -151,7 +151,7 @@ class RowHistory(Sequence[Change]):
             first = False
             if entry.event.seq and (change := shown(entry, sight)) is not None:
                 yield change, entry.txid
-        if down_to > place.lost_seq:
+        if down_to > entries.lost_seq:
             self._cut_at = down_to
 
 

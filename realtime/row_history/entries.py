@@ -84,7 +84,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class TableEntries:
     """Where the entries of one table are: the log, from `copied` on if its history is kept."""
 
     alias: str
@@ -241,7 +241,7 @@ def _next_limit(page: Sequence[Entry]) -> int:
     return max(1, min(_PAGE, READ_BYTES // (size + 1)))
 
 
-def source(alias: str, model: type[models.Model]) -> Source:
+def entries_of(alias: str, model: type[models.Model]) -> TableEntries:
     """Where the entries of this model's table are. Raises HistoryLost."""
     schema, table = table_name_of(model)
     names = {"schema_name": schema, "table_name": table}
@@ -255,7 +255,7 @@ def source(alias: str, model: type[models.Model]) -> Source:
         raise HistoryLost(str(error)) from None
     # Where only policies read the table, nothing of it was to be shown.
     shown = tuple(id_ for id_ in ids if relations[id_].published)
-    return Source(alias, shown, head, kept)
+    return TableEntries(alias, shown, head, kept)
 
 
 def entries_at(connection: BaseDatabaseWrapper, seqs: Sequence[int]) -> list[Entry]:

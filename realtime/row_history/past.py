@@ -26,7 +26,7 @@ from auth_rls.sql.rows import loaded
 from realtime import conf
 from realtime.event_log.event import RowImage, row_of
 from realtime.row_history.changes import key_of, moved
-from realtime.row_history.entries import Entry, Key, Source, source
+from realtime.row_history.entries import Entry, Key, TableEntries, entries_of
 from realtime.row_history.errors import HistoryLost
 from realtime.row_history.position import Position, position
 from realtime.row_history.sight import Sight
@@ -78,14 +78,14 @@ def _row_as_of(instance: models.Model, at: Any, subject: Any) -> Any:
     model = _of_one_table(type(instance))
     alias = conf.current().DATABASE
     sight = Sight(subject, model, alias)
-    place = source(alias, model)
-    then = position(place, model, at)
+    entries = entries_of(alias, model)
+    then = position(entries, model, at)
     if sight.hides(instance.pk):
         return None
-    present = _present(place, models.QuerySet(model, using=alias).filter(pk=instance.pk))
+    present = _present(entries, models.QuerySet(model, using=alias).filter(pk=instance.pk))
     key = key_of(instance, model)
     try:
-        image = _image_then(place, then, key, [*present.values()])
+        image = _image_then(entries, then, key, [*present.values()])
     except HistoryLost:
         if sight.everything:
             raise
@@ -93,22 +93,22 @@ def _row_as_of(instance: models.Model, at: Any, subject: Any) -> Any:
         return None
     if image is None or not sight.image(image):
         return None
-    if not present and not sight.everything and _has_moved(place, key):
+    if not present and not sight.everything and _has_moved(entries, key):
         # Under the key that it has now the row may be hidden.
         return None
     return _instance(model, then, image)
 
 
-def _has_moved(place: Source, key: Key) -> bool:
-    newest = next((entry for entry in walk(place, key) if isinstance(entry, Entry)), None)
+def _has_moved(entries: TableEntries, key: Key) -> bool:
+    newest = next((entry for entry in walk(entries, key) if isinstance(entry, Entry)), None)
     return newest is not None and moved(newest)
 
 
 def _image_then(
-    place: Source, then: Position, key: Key, present: Sequence[RowImage]
+    entries: TableEntries, then: Position, key: Key, present: Sequence[RowImage]
 ) -> RowImage | None:
     first: Entry | None = None
-    for entry in walk(place, key, then.seq):
+    for entry in walk(entries, key, then.seq):
         if isinstance(entry, Entry):
             first = entry
     if first is None:
@@ -116,7 +116,7 @@ def _image_then(
     if first.event.op != "TRUNCATE":
         return first.event.old
     # How the row was before is told by its last entry before the position alone.
-    for entry in walk(place, key):
+    for entry in walk(entries, key):
         if isinstance(entry, Entry) and 0 < entry.event.seq <= then.seq:
             return entry.event.new
     raise HistoryLost("the table was emptied since, and no earlier change of the row is kept")
@@ -132,8 +132,8 @@ def _rows_as_of(queryset: models.QuerySet[Any], at: Any, subject: Any) -> list[A
     predicate = condition_of(queryset)
     alias = conf.current().DATABASE
     sight = Sight(subject, model, alias)
-    place = source(alias, model)
-    then = position(place, model, at)
+    entries = entries_of(alias, model)
+    then = position(entries, model, at)
     unknown = sorted(columns_named(predicate) - {*then.columns})
     if unknown:
         raise HistoryLost(
@@ -141,8 +141,8 @@ def _rows_as_of(queryset: models.QuerySet[Any], at: Any, subject: Any) -> list[A
         )
     matches = matcher(predicate)
     # By the predicate too, so that both kinds of rows are judged alike.
-    rows = _present(place, sight.rows().filter(condition(predicate, model)))
-    changed = _changed_since(place, then)
+    rows = _present(entries, sight.rows().filter(condition(predicate, model)))
+    changed = _changed_since(entries, then)
     found = [row for key, row in rows.items() if key not in changed.then and sight.image(row)]
     returned = {
         key: row
@@ -206,11 +206,11 @@ def _pk(model: type[models.Model], key: Key) -> Any:
     return parts[0] if len(parts) == 1 else parts
 
 
-def _changed_since(place: Source, then: Position) -> _Changed:
+def _changed_since(entries: TableEntries, then: Position) -> _Changed:
     """Raises HistoryLost."""
     found = _Changed()
     size = 0
-    for entry in place.after(then.seq):
+    for entry in entries.after(then.seq):
         event = entry.event
         if event.op == "TRUNCATE":
             raise HistoryLost(
@@ -238,14 +238,14 @@ def _bound(rows: int, size: int, what: str) -> None:
 # --- present rows, and instances of the past ------------------------------------------------------
 
 
-def _present(place: Source, rows: models.QuerySet[Any]) -> dict[Key, RowImage]:
+def _present(entries: TableEntries, rows: models.QuerySet[Any]) -> dict[Key, RowImage]:
     """The rows by their keys, as images: what the capture trigger would write of them."""
     model = rows.model
-    connection = connections[place.alias]
+    connection = connections[entries.alias]
     relation = published.relation_for(model)
     with row_images.printing(connection):
         image = models.expressions.RawSQL(
-            _sql(place.alias, model, relation), [], models.BinaryField()
+            _sql(entries.alias, model, relation), [], models.BinaryField()
         )
         read = rows.order_by().values_list(image, flat=True)[: _MOST_ROWS + 1]
         found: list[RowImage] = []

@@ -13,7 +13,7 @@ from django.utils import timezone
 from realtime.event_log.table import relations, seq_at
 from realtime.models import HistoryEntry, WalNumber, WalRelation
 from realtime.row_history import keeping
-from realtime.row_history.entries import Source
+from realtime.row_history.entries import TableEntries
 from realtime.row_history.errors import HistoryLost
 from realtime.wal import clock, published
 
@@ -31,7 +31,7 @@ class Position:
     columns: tuple[str, ...]
 
 
-def position(source: Source, model: type[models.Model], at: Any) -> Position:
+def position(entries: TableEntries, model: type[models.Model], at: Any) -> Position:
     """The position that a seq or a time means for this table.
 
     Raises HistoryLost where the log cannot tell how the table was there, ValueError for a seq or a
@@ -41,45 +41,45 @@ def position(source: Source, model: type[models.Model], at: Any) -> Position:
     us = None
     if isinstance(at, datetime):
         us = _micros(at)
-        if us > clock.now_us(connections[source.alias]) + _AHEAD_US:
+        if us > clock.now_us(connections[entries.alias]) + _AHEAD_US:
             raise ValueError(f"{at.isoformat()} is still to come")
-        found = _seq_at(source, us)
-        seq = source.lost_seq if found is None else found
+        found = _seq_at(entries, us)
+        seq = entries.lost_seq if found is None else found
     elif isinstance(at, int) and not isinstance(at, bool):
-        if not 0 <= at <= source.head.seq:
-            raise ValueError(f"the log has numbers from 0 to {source.head.seq}, not {at}")
+        if not 0 <= at <= entries.head.seq:
+            raise ValueError(f"the log has numbers from 0 to {entries.head.seq}, not {at}")
         seq = at
     else:
         raise TypeError(f"expected a seq or a datetime, not {type(at).__name__} {at!r}")
     label = model._meta.label
-    if seq < source.lost_seq or (us is not None and found is None and seq > 0):
+    if seq < entries.lost_seq or (us is not None and found is None and seq > 0):
         raise HistoryLost(
-            f"the changes of {label} are kept from seq {source.lost_seq + 1} on, not as of "
+            f"the changes of {label} are kept from seq {entries.lost_seq + 1} on, not as of "
             f"{_words(at)}"
         )
-    shapes = _shapes(source)
-    before = _before(source, us, seq)
-    _refuse_uncaptured(source, label, at, before, shapes)
+    shapes = _shapes(entries)
+    before = _before(entries, us, seq)
+    _refuse_uncaptured(entries, label, at, before, shapes)
     return Position(seq, _columns(model, before, shapes))
 
 
-def _before(source: Source, us: int | None, seq: int) -> Callable[[int], bool]:
+def _before(entries: TableEntries, us: int | None, seq: int) -> Callable[[int], bool]:
     """A function for whether the position may lie before a moment."""
     if us is not None:
         return lambda moment: us < moment
-    if source.kept is not None and seq < keeping.lost_before(connections[source.alias]):
+    if entries.kept is not None and seq < keeping.lost_before(connections[entries.alias]):
         # Of other tables' entries nothing is known there, so the table's own one before it counts.
-        kept = HistoryEntry.objects.using(source.alias).filter(table=source.kept, seq__lte=seq)
+        kept = HistoryEntry.objects.using(entries.alias).filter(table=entries.kept, seq__lte=seq)
         last = kept.order_by("-seq").values_list("commit_us", flat=True).first() or 0
         return lambda moment: last < moment
-    later = WalNumber.objects.using(source.alias).filter(seq__gt=seq).order_by("seq")
+    later = WalNumber.objects.using(entries.alias).filter(seq__gt=seq).order_by("seq")
     following = later.values_list("commit_us", flat=True).first()
     # Behind the last entry it is the present.
     return lambda moment: following is not None and following <= moment
 
 
 def _refuse_uncaptured(
-    source: Source,
+    entries: TableEntries,
     label: str,
     at: Any,
     before: Callable[[int], bool],
@@ -88,7 +88,7 @@ def _refuse_uncaptured(
     """Raise HistoryLost where changes after the position may not have been captured: in an older
     epoch of the log, or before the table was captured."""
     for since_us, why in (
-        (source.head.epoch_us, "a new epoch of the log began, because changes may be missing"),
+        (entries.head.epoch_us, "a new epoch of the log began, because changes may be missing"),
         (shapes[0][0] if shapes else None, f"{label} was not captured before"),
     ):
         if since_us is None:
@@ -98,9 +98,9 @@ def _refuse_uncaptured(
             raise HistoryLost(f"as of {_words(at)} is not known: at {moment} {why}")
 
 
-def _shapes(source: Source) -> list[tuple[int, str]]:
+def _shapes(entries: TableEntries) -> list[tuple[int, str]]:
     """When each shape of the table was first captured, in microseconds, and its relation."""
-    found = WalRelation.objects.using(source.alias).filter(pk__in=source.relations)
+    found = WalRelation.objects.using(entries.alias).filter(pk__in=entries.relations)
     rows = found.order_by("installed_at").values_list("installed_at", "pk")
     return [((when - _EPOCH) // timedelta(microseconds=1), id_) for when, id_ in rows]
 
@@ -119,13 +119,13 @@ def _columns(
     return tuple(names)
 
 
-def _seq_at(source: Source, commit_us: int) -> int | None:
+def _seq_at(entries: TableEntries, commit_us: int) -> int | None:
     """The seq of the last entry that is known to have been committed at or before a time."""
-    found = [seq_at(connections[source.alias], commit_us)]
-    if source.head.commit_us <= commit_us:
-        found.append(source.head.seq)
-    if source.kept is not None:
-        found.append(keeping.last_at(source.alias, source.kept, commit_us))
+    found = [seq_at(connections[entries.alias], commit_us)]
+    if entries.head.commit_us <= commit_us:
+        found.append(entries.head.seq)
+    if entries.kept is not None:
+        found.append(keeping.last_at(entries.alias, entries.kept, commit_us))
     return max((seq for seq in found if seq is not None), default=None)
 
 

@@ -9,22 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from realtime.row_history.entries import Entry, Key, Source
+from realtime.row_history.entries import Entry, Key, TableEntries
 
 
-def walk(source: Source, key: Key, down_to: int = 0) -> Iterator[Entry | int]:
+def walk(entries: TableEntries, key: Key, down_to: int = 0) -> Iterator[Entry | int]:
     """The row's entries after the seq `down_to`; between them the seq down to which all were looked
     at. Those without a number come first, with seq 0."""
     row = _Row(key)
-    waiting = source.waiting()
+    waiting = entries.waiting()
     seen = {entry.id for entry in waiting}
     for entry in reversed(waiting):
         if row.takes(entry):
             yield entry
-    upto = source.head.seq
+    upto = entries.head.seq
     while True:
         key_read = row.key
-        for found in source.of_key(key_read, upto, down_to):
+        for found in entries.of_key(key_read, upto, down_to):
             if isinstance(found, int):
                 upto = found
                 yield found

@@ -153,7 +153,7 @@ class Connection:
         self._hub.sockets[self.outbox] = self.disconnect
         admitted = self._admission.admitted
         monitored = Monitored(admitted.subject, admitted.session, self.revoke)
-        self._hub.follow(self.outbox, monitored)
+        self._hub.monitor(self.outbox, monitored)
         try:
             if self._hub.draining:
                 self.disconnect()

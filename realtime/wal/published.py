@@ -53,7 +53,7 @@ class Published:
 # predecessor.
 declarations: dict[str, Published] = {}
 # Tables of this app by which processes notify each other, and the operations captured of them.
-_followed: dict[type[models.Model], frozenset[str]] = {}
+_internal: dict[type[models.Model], frozenset[str]] = {}
 
 
 @overload
@@ -131,14 +131,14 @@ def _days(history: Any) -> float:
     return float(days)
 
 
-def follow(model: type[models.Model], ops: Collection[str] = shapes.EVERY_OP) -> None:
+def capture_internally(model: type[models.Model], ops: Collection[str] = shapes.EVERY_OP) -> None:
     """Capture a whole table for the dispatchers; its rows are delivered to no subscriber."""
-    _followed[model] = frozenset(ops)
+    _internal[model] = frozenset(ops)
 
 
-def followed() -> tuple[type[models.Model], ...]:
-    """Every model that `follow` was called for."""
-    return tuple(_followed)
+def internal_models() -> tuple[type[models.Model], ...]:
+    """Every model that `capture_internally` was called for."""
+    return tuple(_internal)
 
 
 def declared() -> tuple[Published, ...]:
@@ -238,7 +238,7 @@ def captures(
     would fail the user's writes.
     """
     reads: dict[type[models.Model], set[str]] = {}
-    everything = ((model, [field.column for field in model._meta.fields]) for model in _followed)
+    everything = ((model, [field.column for field in model._meta.fields]) for model in _internal)
     for model, names in (*watched, *everything):
         reads.setdefault(model._meta.concrete_model or model, set()).update(names)
     shown = {entry.model: _shown(entry) for entry in published()}
@@ -251,7 +251,7 @@ def captures(
         except CannotCapture:
             continue
         if capture.relation.columns:
-            ops = _followed.get(model, shapes.EVERY_OP)
+            ops = _internal.get(model, shapes.EVERY_OP)
             found.setdefault(table, dataclasses.replace(capture, ops=ops))
     return list(found.values())
 

@@ -194,7 +194,7 @@ def _wanted(connection: BaseDatabaseWrapper, catalog: Catalog) -> list[Capture]:
     concerned = [
         *(entry.model for entry in published.declared()),
         *(model for model, _ in reads),
-        *published.followed(),
+        *published.internal_models(),
     ]
     columns = catalog.columns({(m._meta.concrete_model or m)._meta.db_table for m in concerned})
     return published.captures(reads, lambda table: columns.get(table, ()))

@@ -29,7 +29,7 @@ _CHUNK_BYTES = 256 * 1024
 _LOOK_SECONDS = 1.0
 
 
-class HistoryLost(Exception):
+class CannotReplay(Exception):
     """The history from the position of a replay to the head is not kept any more."""
 
 
@@ -64,7 +64,7 @@ class Feed:
         """Deliver events to the bindings of `plan` that have begun. Those that `writer` wrote, the
         user of the channel, carry their receipts. Stops after about as many bytes
         as a client is sent at once, at the end of a time slice, and after an event on which a
-        filter costs too much. Returns the seq that was reached. Raises HistoryLost."""
+        filter costs too much. Returns the seq that was reached. Raises CannotReplay."""
         audience = self._follow(plan, begun)
         put = self._subscriber.outlet.put
         live = any(item.live for item in plan.subscriptions)
@@ -75,7 +75,7 @@ class Feed:
                 relation = event.relation
                 if (relation.schema, relation.table) in self._tables:
                     if event.names_no_row:
-                        raise HistoryLost(f"{event.op} of {relation.table}")
+                        raise CannotReplay(f"{event.op} of {relation.table}")
                     if live:
                         self._check_decidable(event, plan, begun)
                     found = audience.found(event, event.tx_of(writer))
@@ -116,7 +116,7 @@ class Feed:
         return self._audience
 
     def _check_decidable(self, event: DatabaseEvent, plan: Plan, begun: frozenset[int]) -> None:
-        """Raise HistoryLost if an entry lacks a column that a live subscription reads now."""
+        """Raise CannotReplay if an entry lacks a column that a live subscription reads now."""
         relation = event.relation
         for key, item in plan.live.items():
             if item.table != relation.table or item.id not in begun:
@@ -127,7 +127,7 @@ class Feed:
                 known = columns(item.rls) | columns(item.filter) <= names
                 self._decidable[key, relation.id] = known
             if not known:
-                raise HistoryLost("what decides was not captured yet")
+                raise CannotReplay("what decides was not captured yet")
 
     async def rows(
         self,

@@ -24,7 +24,7 @@ from realtime.subscriptions.index import Subscription
 from realtime.subscriptions.judgement import FilterTooCostly
 from realtime.subscriptions.planner import Plan
 from realtime.subscriptions.replay.context import ReplayContext
-from realtime.subscriptions.replay.feed import Feed, HistoryLost, row_event
+from realtime.subscriptions.replay.feed import CannotReplay, Feed, row_event
 from realtime.subscriptions.replay.snapshot import (
     LiveKey,
     RowMoves,
@@ -186,7 +186,7 @@ class Replay:
                             fresh = True
                     elif self._arrived():
                         break
-                except HistoryLost as error:
+                except CannotReplay as error:
                     logger.info("replay: %s", error, extra={"action": "replay_lost"})
                     self._begin_anew(lambda binding: True)
                 except FilterTooCostly as error:
@@ -314,12 +314,12 @@ class Replay:
         payer = self.request.payer
         while self._cursor < self._log.seq and not self._unsettled():
             if self._epoch != self._log.epoch:
-                raise HistoryLost("the log began anew")
+                raise CannotReplay("the log began anew")
             ahead = [start for start in self._starts.values() if self._cursor < start]
             upto = min([*ahead, self._log.seq])
             events = list(await self._context.reader.since(self._cursor, _CHUNK, upto, payer))
             if not events:
-                raise HistoryLost("the log does not reach back so far")
+                raise CannotReplay("the log does not reach back so far")
             while events and not self._unsettled():
                 events = await self._context.loop.run(payer, partial(self._deliver, events))
                 if self._feed.too_costly:
@@ -327,7 +327,7 @@ class Replay:
                 if events or self._feed.untaken > _AT_ONCE_BYTES:
                     await self._taken(events, hold)
         if self._epoch != self._log.epoch or self._cursor > self._log.seq:
-            raise HistoryLost("the log began anew")
+            raise CannotReplay("the log began anew")
 
     async def _taken(self, rest: list[DatabaseEvent], hold: Hold) -> None:
         """Wait until the client has taken most of what it was sent. The events that are left are
@@ -352,7 +352,7 @@ class Replay:
     def _deliver(self, events: list[DatabaseEvent]) -> list[DatabaseEvent]:
         """Deliver events until the feed stops. Returns the rest."""
         if self._epoch != self._log.epoch:
-            raise HistoryLost("the log began anew")
+            raise CannotReplay("the log began anew")
         # The replays of all channels of a socket deliver at once, and fill one outbox.
         if self._unsettled() or not self.subscriber.takes_more():
             return events
@@ -404,7 +404,7 @@ class Replay:
                     self.request, at, verdicts, self._context.bounds.rows, self._values()
                 )
             except SnapshotUnavailable as error:
-                raise HistoryLost(str(error)) from None
+                raise CannotReplay(str(error)) from None
             if not await self._agreed(plan, found):
                 continue
             with self._context.snapshots.unsent.keeping(self.request.payer, found.size):
@@ -417,7 +417,7 @@ class Replay:
             for op, rows in (("DELETE", leaving), ("INSERT", coming)):
                 events = (row_event(op, seen, at.seq + 1, found.commit_us) for seen in rows)
                 if await self._feed.rows(events, subscription, op, payer) < len(rows):
-                    raise HistoryLost("the client does not take the rows that come and go")
+                    raise CannotReplay("the client does not take the rows that come and go")
 
     def _values(self) -> Values:
         """The present values of the sets that the predicates on rows read."""
@@ -425,7 +425,7 @@ class Replay:
 
     async def _agreed(self, plan: Plan, found: Snapshot | RowMoves) -> bool:
         """Whether rows were read by the policies that this process applies. If the database had
-        others, wait for the log to bring their change. Raises HistoryLost if that happens too
+        others, wait for the log to bring their change. Raises CannotReplay if that happens too
         often."""
         if plan.subscriptions == self.plan.subscriptions == found.plan.subscriptions:
             self.request = found.request
@@ -437,7 +437,7 @@ class Replay:
 
     def _check_tries(self, reason: str) -> None:
         if self._tries <= 0:
-            raise HistoryLost(reason)
+            raise CannotReplay(reason)
 
     # --- rows -----------------------------------------------------------------------------------
 

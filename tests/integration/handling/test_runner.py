@@ -35,10 +35,10 @@ def test_of_two_runners_one_runs_a_handler_and_the_other_takes_over() -> None:
     assert copied() == ["a", "b"]
 
 
-def test_definitions_of_a_source_may_change_while_it_runs() -> None:
+def test_stored_definitions_may_change_while_a_runner_runs() -> None:
     got: list[str] = []
     definitions: list[HandlerDefinition] = []
-    registry.add_source(lambda: list(definitions))
+    registry.add_stored(lambda: list(definitions))
 
     def collect(changes: Any) -> None:
         got.extend(change.new["title"] for change in changes)

@@ -34,9 +34,9 @@ def test_triggers_of_an_older_version_are_dropped_by_migrate(
             columns = [field.column for field in PresenceMember._meta.fields]
             return every([*watched, (PresenceMember, columns)], present)  # type: ignore[misc,arg-type]
 
-        followed = (*published.followed(), PresenceMember)
+        internal = (*published.internal_models(), PresenceMember)
         older.setattr(published, "captures", with_presence)
-        older.setattr(published, "followed", lambda: followed)
+        older.setattr(published, "internal_models", lambda: internal)
         triggers.reconcile()
         assert table in captured()
     call_command("migrate", verbosity=0)

@@ -10,7 +10,7 @@ from django.db import connection, transaction
 
 from realtime.models import Handler, Webhook, WebhookDelivery
 from realtime.wal.head import begin_epoch
-from realtime.webhooks import source
+from realtime.webhooks import handlers
 from tests.support.handlers import running, until
 from tests.support.log import number_all
 from tests.support.vendors import on_postgresql
@@ -98,7 +98,7 @@ def test_a_cursor_that_is_set_back_makes_no_change_twice() -> None:
     Note.objects.create(title="a")
     with running():
         made(1)
-    Handler.objects.filter(pk=source.name_of(hook.pk)).update(seq=0)
+    Handler.objects.filter(pk=handlers.name_of(hook.pk)).update(seq=0)
     Note.objects.create(title="b")
     with running():
         made(2)

@@ -63,7 +63,7 @@ class Enqueue:
 
 def connect() -> None:
     """Have webhooks run as handlers, from the moment that they are saved."""
-    registry.add_source(definitions)
+    registry.add_stored(definitions)
     post_save.connect(_saved, sender=Webhook, dispatch_uid="realtime.webhooks")
     post_delete.connect(_deleted, sender=Webhook, dispatch_uid="realtime.webhooks")
 

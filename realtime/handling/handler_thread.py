@@ -25,7 +25,7 @@ _ENDED = (
 )
 
 
-class Following(ABC):
+class HandlerThread(ABC):
     """One handler under one lease. `run` is the body of its thread; the other methods are called
     from the runner's threads."""
 
