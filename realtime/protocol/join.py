@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -58,7 +59,11 @@ _READ_AT_ONCE = MAX_LENGTH
 _SHARED_BINDINGS = 4
 _SHARED_COLUMNS = 16
 _SHARED_CHARACTERS = 400
+# Texts of joins that are read once for all who send the same, and the longest of them, in bytes.
+_TEXTS = 256
+_TEXT_BYTES = 1_024
 _EVENTS = frozenset({"INSERT", "UPDATE", "DELETE"})
+_parts = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder(decimal_format="number", order="sorted").encode
 
 
@@ -196,10 +201,13 @@ class JoinConfig:
     wait: bool = False
     wait_timeout_ms: int = WAIT_MS
     access_token: str | None = None
+    _answered: JoinConfig | None = field(default=None, compare=False, repr=False)
 
     def answered(self) -> JoinConfig:
         """The same configuration without the echoes, which may be large and are needed only for the
         answer. It is one object for all joins that ask for the same, as `bindings` are."""
+        if self._answered is not None:
+            return self._answered
         answered = replace(self, echoes=())
         own = self.presence_key or self.access_token or self.replay
         return answered if own or not _are_usual(self.bindings) else interned(answered)
@@ -231,6 +239,26 @@ def parse_join(payload: Any, named: Mapping[str, Any] | None = None) -> JoinConf
         wait_timeout_ms=min(_positive(options.get("timeout")) or WAIT_MS, LONGEST_WAIT_MS),
         access_token=token_in(payload),
     )
+
+
+def read_join(
+    payload: Mapping[str, Any], text: bytes, named: Mapping[str, Any] | None = None
+) -> JoinConfig:
+    """As `parse_join`, for a payload and its JSON text. Equal short configurations are read once:
+    when a server restarts, thousands of clients send the same one, each with its own token."""
+    if "config" not in payload:
+        return parse_join(payload, named)
+    config = bytes(_parts(text)["config"])
+    if len(config) > _TEXT_BYTES:
+        return parse_join(payload, named)
+    found, token = _read_once(config), token_in(payload)
+    return found if token is None else replace(found, access_token=token, _answered=None)
+
+
+@lru_cache(maxsize=_TEXTS)
+def _read_once(text: bytes) -> JoinConfig:
+    found = parse_join({"config": msgspec.json.decode(text)})
+    return replace(found, _answered=found.answered())
 
 
 def token_in(payload: Mapping[str, Any]) -> str | None:

@@ -45,7 +45,7 @@ class Channel:
     #: When the token expires, in seconds since 1970.
     expires_at: float | None = None
     rights: TopicRights = NONE
-    #: The name of its presence.
+    #: The name of its presence; "" for one that the server chooses when it is tracked first.
     key: str = ""
     #: Whether the client gets presence events.
     shows_presence: bool = False

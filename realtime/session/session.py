@@ -19,7 +19,7 @@ from realtime.client_limits import Limits
 from realtime.event_log.position import Position
 from realtime.protocol import errors, serializer
 from realtime.protocol.errors import CloseCode, WireError
-from realtime.protocol.join import JoinConfig, parse_join, token_in
+from realtime.protocol.join import JoinConfig, read_join, token_in
 from realtime.protocol.legacy_topic import binding_of
 from realtime.protocol.serializer import PREFIX, ClientMessage, FrameError, Version
 from realtime.session.binding_notices import BindingNotices
@@ -179,7 +179,8 @@ class Session:
         if scope := self._quotas.join(now):
             return self._replies.over(message, WireError.TOO_MANY_JOINS, scope)
         effects = self._end_earlier_join(message.topic)
-        config = parse_join(message.fields, binding_of(message.topic[len(PREFIX) :], self.schemas))
+        named = binding_of(message.topic[len(PREFIX) :], self.schemas)
+        config = read_join(message.fields, message.raw, named)
         refusal = self._refusal_of(config, size)
         if refusal is not None:
             return [*effects, *self._replies.refuse(message, refusal)]

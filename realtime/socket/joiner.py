@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from auth_rls.subjects.subject import Subject
@@ -119,7 +118,6 @@ class Joiner:
     async def _subscribe(self, channel: Channel, admission: _Admission) -> None:
         dispatcher, rights = self._hub.dispatcher, admission.rights
         subject = admission.request.subject
-        channel.key = channel.key or str(uuid.uuid4())
         subscriber = ChannelSubscriber(self._socket, channel, self._hub.new_id(), _user_id(subject))
         self._subscribers[channel] = subscriber
         self._monitor(subscriber, subject)
@@ -130,9 +128,8 @@ class Joiner:
         replayed: dict[str, str | bytes] = {}
         if channel.config.replay is not None and rights.receive:
             replayed = await self._topics.replayed(channel)
-        async with AsyncExitStack() as loaded:
-            if channel.shows_presence and rights.view:
-                await loaded.enter_async_context(dispatcher.presence.loaded(*topic))
+        shows = channel.shows_presence and rights.view
+        async with dispatcher.presence.loaded(*topic) if shows else nullcontext():
             subscribed = await dispatcher.subscriptions.add(subscriber, admission.request)
             # Nothing is awaited from here to the answer, so that deliveries come behind it.
             if self._subscribers.get(channel) is not subscriber:
@@ -179,7 +176,8 @@ class Joiner:
         subscriber.answered(frozenset(replayed), may_receive=rights.receive)
         if rights != admission.rights:
             self._topics.permit(channel, rights)
-        self._socket.set_timer()
+        if channel.expires_at is not None:
+            self._socket.set_timer()
         if channel.token is None or channel.token == admission.token:
             self._perform(self._session.release(channel))
         else:

@@ -142,6 +142,8 @@ class TopicHandler:
             # The right was lost while the message waited.
             socket.perform(socket.session.topic_events.track_refused(effect))
             return
+        # Most channels that have no key of their own never need one.
+        channel.key = channel.key or str(uuid.uuid4())
         self._hub.presence.track(
             PresenceRow(
                 PresenceMeta(subscriber.id, 0, channel.key, effect.meta),

@@ -152,7 +152,7 @@ class SubscriptionManager:
                     plan, took = await in_database_thread(_timed, asked, planner)
                     slot.charge(took)
             elif self._at_once(asked, planner):
-                plan = asked.plan(planner, in_thread=False)
+                plan = asked.quick_plan(planner)
             else:
                 plan = await in_database_thread(asked.plan, planner)
             if before == self.rebinding.generation_of(request):

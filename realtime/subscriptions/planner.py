@@ -78,6 +78,15 @@ class Plan:
     obstructed: tuple[str, ...] = field(default=(), compare=False)
     # What the filters occupy of the bounds on filters.
     filters: tuple[FilterUse, ...] = field(default=(), compare=False)
+    # The selects of the predicates on rows, each once; and with those of the rights.
+    row_selects: tuple[Select, ...] = field(init=False, compare=False)
+    selects: tuple[Select, ...] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        found = (select for item in self.subscriptions for select in direct_selects(item.rls))
+        rows = tuple(dict.fromkeys(found))
+        object.__setattr__(self, "row_selects", rows)
+        object.__setattr__(self, "selects", tuple(dict.fromkeys((*rows, *self.topic_selects))))
 
     def without(self, ids: Collection[int]) -> Plan:
         """The same plan without the subscriptions of these bindings."""
@@ -94,17 +103,6 @@ class Plan:
             for problem, binding in zip(self.problems, bindings, strict=True)
         )
         return replace(self.without(ids), problems=problems)
-
-    @property
-    def row_selects(self) -> tuple[Select, ...]:
-        """The selects of the predicates on rows, each once."""
-        found = (select for item in self.subscriptions for select in direct_selects(item.rls))
-        return tuple(dict.fromkeys(found))
-
-    @property
-    def selects(self) -> tuple[Select, ...]:
-        """The selects of the predicates on rows and of the rights, each once."""
-        return tuple(dict.fromkeys((*self.row_selects, *self.topic_selects)))
 
     @property
     def live(self) -> dict[tuple[int, str], Subscription]:
@@ -147,6 +145,8 @@ class Planner:
         # The schemas and tables, as bindings name them, of those that are published.
         self._met: set[tuple[str, str]] = set()
         self._filters: dict[tuple[Binding, str, bool], Predicate] = {}
+        # The plans that were made on an event loop. They are short ones.
+        self._quick: dict[tuple[_Holder, tuple[Binding, ...], str | None], Plan] = {}
         # The fields of users that policies name.
         self._user_fields = authority.user_fields(snapshot, without=_NOT_FOLLOWED)
         #: The permissions ("app.codename") that plans depend on.
@@ -204,25 +204,38 @@ class Planner:
         )
 
     def plan(
+        self, subject: Subject, bindings: Iterable[Binding], private: str | None = None
+    ) -> Plan:
+        """The plan for this subject, on a public topic or on the private one of this name. A
+        binding that cannot work raises nothing; its text is among the problems."""
+        return self._plan(subject, bindings, private, _LoopRelief())
+
+    def quick_plan(
+        self, subject: Subject, bindings: tuple[Binding, ...], private: str | None = None
+    ) -> Plan:
+        """As `plan`, on an event loop, for a plan that `is_quick`. It is one object for all who
+        join alike."""
+        key = self._holder(subject), bindings, private
+        found = self._quick.get(key)
+        if found is None:
+            found = self._quick[key] = self._plan(subject, bindings, private)
+        return found
+
+    def _plan(
         self,
         subject: Subject,
         bindings: Iterable[Binding],
-        private: str | None = None,
-        *,
-        in_thread: bool = True,
+        private: str | None,
+        relief: _LoopRelief | None = None,
     ) -> Plan:
-        """The plan for this subject, on a public topic or on the private one of this name. A
-        binding that cannot work raises nothing; its text is among the problems. `in_thread` is
-        False on an event loop, for a plan that `is_quick`."""
         subscriptions: list[Subscription] = []
         problems: list[str | None] = []
         hints: dict[str, str] = {}
         filters: list[FilterUse] = []
         obstructed: list[str] = []
         tables: dict[str, None] = {}
-        relief = _LoopRelief()
         for binding in bindings:
-            if in_thread:
+            if relief is not None:
                 relief.give()
             try:
                 found = self._bind(subject, binding, obstructed)

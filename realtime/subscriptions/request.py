@@ -60,6 +60,10 @@ class Request:
         bindings = (b.ended(reason) if b.id in ids else b for b in self.bindings)
         return replace(self, bindings=tuple(bindings))
 
-    def plan(self, planner: Planner, *, in_thread: bool = True) -> Plan:
-        """The plan of the request by this planner, in a database thread or on an event loop."""
-        return planner.plan(self.subject, self.bindings, self.private, in_thread=in_thread)
+    def plan(self, planner: Planner) -> Plan:
+        """The plan of the request by this planner. In a database thread."""
+        return planner.plan(self.subject, self.bindings, self.private)
+
+    def quick_plan(self, planner: Planner) -> Plan:
+        """As `plan`, on an event loop, for one that `is_quick`."""
+        return planner.quick_plan(self.subject, self.bindings, self.private)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from django.contrib.auth.models import User
 
 from auth_rls import Subject
-from realtime.subscriptions.planner import Planner
+from realtime.subscriptions.planner import Plan, Planner
 from realtime.subscriptions.planners import Planners
 from realtime.subscriptions.request import Request
 from tests.support.socket_client import db
@@ -83,6 +84,22 @@ async def test_those_whom_policies_treat_alike_share_their_conditions(granted: A
     assert nobody != one
 
 
+async def test_those_who_join_alike_share_one_plan(granted: Any) -> None:
+    def plans() -> list[Any]:
+        granted("view_note", using=view_by("last_name"), audience="authenticated")
+        planner = Planner()
+        ada, bob = (User.objects.create_user(name, last_name=name) for name in ("ada", "bob"))
+        return [
+            planner.quick_plan(Subject.from_user(user), bindings(table=table))
+            for user, table in ((ada, "zoo_note"), (ada, "zoo_note"), (bob, "zoo_note"), (ada, "x"))
+        ]
+
+    first, again, of_other, elsewhere = await db(plans)
+    assert first is again
+    assert first.subscriptions != of_other.subscriptions
+    assert elsewhere.subscriptions == () and elsewhere.problems[0]
+
+
 def view_by(field: str) -> dict[str, Any]:
     return {"title": f"$user.{field}"}
 
@@ -130,13 +147,16 @@ async def test_what_takes_long_to_plan_is_not_planned_on_the_event_loop(
 ) -> None:
     loop = threading.get_ident()
     where: list[bool] = []
-    plan = Planner.plan
 
-    def watched(self: Planner, *args: Any, **kwargs: Any) -> Any:
-        where.append(threading.get_ident() == loop)
-        return plan(self, *args, **kwargs)
+    def watched(plan: Callable[..., Plan]) -> Callable[..., Plan]:
+        def planned(*args: Any) -> Plan:
+            where.append(threading.get_ident() == loop)
+            return plan(*args)
 
-    monkeypatch.setattr(Planner, "plan", watched)
+        return planned
+
+    for name in ("plan", "quick_plan"):
+        monkeypatch.setattr(Planner, name, watched(getattr(Planner, name)))
     server = Server()
     await server.start()
     for _ in range(3):
