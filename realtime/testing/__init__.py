@@ -17,6 +17,7 @@ _EXPORTS = {
     "assert_hidden": "realtime.testing.visibility",
     "assert_visible": "realtime.testing.visibility",
     "captured_changes": "realtime.testing.captured",
+    "handled_changes": "realtime.testing.handled",
     "policy_matrix": "realtime.testing.matrix",
     "realtime_server": "realtime.testing.running",
 }
@@ -30,6 +31,7 @@ __all__ = [
     "assert_hidden",
     "assert_visible",
     "captured_changes",
+    "handled_changes",
     "policy_matrix",
     "realtime_server",
 ]
