@@ -30,8 +30,7 @@ from realtime.wal.postgresql.values import (
     as_json_value,
     cell,
     concat,
-    or_null,
-    plain,
+    plain_cell,
     quote_name,
     quote_text,
 )
@@ -139,7 +138,7 @@ class TriggerFunctionSql:
         parts = []
         for column in self.relation.columns:
             c, value = f"{row}.{quote_name(column.name)}", self._cell(column, row)
-            parts.append(c if value == or_null(plain(c)) else value)
+            parts.append(c if value == plain_cell(c) else value)
         return parts
 
     def _images(self, row: str) -> str:
@@ -158,7 +157,7 @@ class TriggerFunctionSql:
         return (
             self.next_column is not None
             and [column.name for column in columns] == list(self.types)
-            and all(self._cell(c, "r") == or_null(plain(self._value(c, "r"))) for c in columns)
+            and all(self._cell(c, "r") == plain_cell(self._value(c, "r")) for c in columns)
         )
 
     def _row_image(self, row: str) -> str:
@@ -184,7 +183,7 @@ class TriggerFunctionSql:
             column = columns[self.relation.key[0]]
             if column.kind in (Kind.INT, Kind.TEXT, Kind.UUID, Kind.DECIMAL):
                 return f"{row}.{quote_name(column.name)}::text"
-            return f"trim('\"' FROM {self._cell(column, row)})"
+            return f"trim('\"' FROM ({self._cell(column, row)})::text)"
         cells = [self._cell(columns[name], row) for name in self.relation.key]
         return "concat('[', " + ", ',', ".join(cells) + ", ']')"
 
@@ -291,16 +290,18 @@ BEGIN
             WHERE c.oid = pg_partition_root(TG_RELID) AND n.nspname = {quote_text(self.home)}
         ) THEN RETURN NULL; END IF;
     END IF;
-    IF TG_OP = 'UPDATE' THEN
+    IF TG_OP = 'INSERT' THEN
+        IF TG_LEVEL = 'STATEMENT' THEN
+            {self._rows()}
+        ELSE
+            {self._row("INSERT", "NEW", {"after": "NEW"})}
+        END IF;
+    ELSIF TG_OP = 'UPDATE' THEN
         {self._row("UPDATE", "NEW", {"before": "OLD", "after": "NEW"})}
     ELSIF TG_OP = 'DELETE' THEN
         {self._row("DELETE", "OLD", {"before": "OLD"})}
-    ELSIF TG_OP = 'TRUNCATE' THEN
-        {self._write("TRUNCATE")}
-    ELSIF TG_LEVEL = 'ROW' THEN
-        {self._row("INSERT", "NEW", {"after": "NEW"})}
     ELSE
-        {self._rows()}
+        {self._write("TRUNCATE")}
     END IF;
     RETURN NULL;
 END
@@ -328,8 +329,10 @@ END
         """Statements that write the entries of the rows of an INSERT."""
         return f"""BEGIN
             -- Only a test, and nothing is written: each of the statements of a transaction
-            -- would be a subtransaction of it.
-            PERFORM {", ".join(self._probes("r"))} FROM rowcast_new AS r LIMIT 0;
+            -- would be a subtransaction of it. Missing columns are found before anything runs,
+            -- and as no row is wanted, there is next to nothing to run.
+            PERFORM FROM rowcast_new AS r
+            WHERE false AND ROW({", ".join(self._probes("r"))}) IS NULL;
         EXCEPTION WHEN OTHERS THEN
             {self._write_rows(self.spare_key("r"), self.spare_image("r"))}
             FROM rowcast_new AS r;

@@ -40,9 +40,10 @@ def plain(c: str) -> str:
     return f"to_json({c})::text"
 
 
-def or_null(value: str) -> str:
-    """The expression, or JSON's null."""
-    return f"coalesce({value}, 'null')"
+def plain_cell(c: str) -> str:
+    """A value as `plain`, or JSON's null. Of the type json: a cast to text would cost about as much
+    as the value, and concat() needs none."""
+    return f"coalesce(to_json({c}), 'null')"
 
 
 def _interval(c: str) -> str:
@@ -84,13 +85,14 @@ def as_json_value(column: ColumnInfo, c: str, type_: str, zone: str) -> str:
     """An expression that row_to_json() prints as `cell` does."""
     if column.kind is Kind.FLOAT and type_ == "double precision":
         return f"{c} + 0"
-    if (value := cell(column, c, type_, zone)) == or_null(plain(c)):
+    if (value := cell(column, c, type_, zone)) == plain_cell(c):
         return c
     return f"({value})::json"
 
 
 def cell(column: ColumnInfo, c: str, type_: str, zone: str) -> str:
-    """An expression that gives the value of `c` (such as `NEW."price"`) as JSON text, never NULL.
+    """An expression that gives the value of `c` (such as `NEW."price"`) as JSON, of the type json
+    or text, never NULL.
 
     `type_` is the type that the column has in the database: where it is not the one that its kind
     is stored as, the value is shown as it stands. `zone` is the time zone of moments whose
@@ -98,7 +100,7 @@ def cell(column: ColumnInfo, c: str, type_: str, zone: str) -> str:
     """
     if column.kind is Kind.FLOAT and type_ == "double precision":
         # Adding nothing makes -0 the 0 that it is everywhere else.
-        return or_null(plain(f"{c} + 0"))
+        return plain_cell(f"{c} + 0")
     if column.kind is Kind.INTERVAL and type_ == "interval":
         value = _interval(c)
     elif column.kind is Kind.BINARY and type_ == "bytea":
@@ -111,7 +113,7 @@ def cell(column: ColumnInfo, c: str, type_: str, zone: str) -> str:
     elif column.type == "timestamp" and type_ == "timestamp with time zone":
         value = plain(f"({c} AT TIME ZONE {quote_text(zone)})")
     else:
-        return or_null(plain(c))
+        return plain_cell(c)
     return f"CASE WHEN {c} IS NULL THEN 'null' ELSE {value} END"
 
 
