@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from realtime.bus.bus import Bus, Message
-from realtime.delivery.frame import SharedFrame
+from realtime.dispatcher.broadcast_delivery import BroadcastDelivery
+from realtime.dispatcher.change_delivery import ChangeDelivery
 from realtime.dispatcher.head_monitor import HeadMonitor, MonitorTiming
 from realtime.event_log.batch import Batch
 from realtime.event_log.event import DatabaseEvent
@@ -26,22 +26,18 @@ from realtime.event_log.position import Position
 from realtime.event_log.reader import LogReader
 from realtime.event_log.ring import EventLog
 from realtime.models import Message as StoredMessage
-from realtime.subscriptions import frames
 from realtime.subscriptions.access_watch import AccessWatch
-from realtime.subscriptions.index import Delivery
 from realtime.subscriptions.manager import SubscriptionManager
 from realtime.subscriptions.rebinding import Rhythm
 from realtime.subscriptions.replay.bounds import ReplayBounds
 from realtime.subscriptions.subscriber import Subscriber
-from realtime.topics.broadcast import Broadcast, BroadcastBatch, PassingBatch, RecentMarks
-from realtime.topics.frames import of_broadcast
+from realtime.topics.broadcast import BroadcastBatch, PassingBatch
 from realtime.topics.listeners import TopicListeners
 from realtime.topics.presence.changes import PresenceChanges, PresenceEnded
 from realtime.topics.presence.tracker import PresenceTracker
 from realtime.topics.stored import broadcast_of, user_to_disconnect
 from realtime.util.counters import Counters
 from realtime.util.database_threads import passes
-from realtime.util.fair_queue import FairQueue
 from realtime.util.outage_log import OutageLog
 from realtime.util.time_slice import TimeSlice
 from realtime.wal.head import Head
@@ -106,10 +102,13 @@ class Dispatcher:
         self._inbox: deque[tuple[Batch, int]] = deque()
         #: May be replaced while the dispatcher runs, except for those of broadcasts.
         self.inbox_limits = _INBOX
-        self._broadcasts: FairQueue[Broadcast] = FairQueue(
-            _INBOX.broadcasts, _INBOX.broadcasts_of_topic
+        self._broadcasts = BroadcastDelivery(
+            self.topics,
+            self.counters,
+            rhythm.slice_seconds,
+            most=_INBOX.broadcasts,
+            most_of_topic=_INBOX.broadcasts_of_topic,
         )
-        self._marks = RecentMarks()
         self._news = asyncio.Event()
         self._waiting_rows = 0
         # While an event is being delivered, the position before it.
@@ -122,8 +121,8 @@ class Dispatcher:
         # Tables of which nothing comes any more, or something again, by `db_table`.
         self._recaptured: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
-        self._slice_seconds = rhythm.slice_seconds
         self._time_slice = TimeSlice(rhythm.slice_seconds)
+        self._changes = ChangeDelivery(self._channels, self.log, self.counters, self._time_slice)
         self._outage = OutageLog(
             logger,
             failing="the log cannot be read: %s",
@@ -179,14 +178,8 @@ class Dispatcher:
     def receive(self, message: Message) -> None:
         """Take a message from the bus. When too many entries wait, the log is read instead; a
         broadcast is dropped when too many of its topic wait."""
-        if isinstance(message, PassingBatch):
-            message = self._marks.fresh(message, time.monotonic())
-        if isinstance(message, BroadcastBatch):
-            for broadcast in message.broadcasts:
-                if not self.topics.has_listeners(broadcast.topic, broadcast.private):
-                    continue
-                if not self._broadcasts.put(broadcast.topic_key, broadcast):
-                    self.counters.casts_refused += 1
+        if isinstance(message, BroadcastBatch | PassingBatch):
+            self._broadcasts.receive(message)
             self._news.set()
             return
         if isinstance(message, PresenceChanges | PresenceEnded):
@@ -233,7 +226,7 @@ class Dispatcher:
                     await self._follow_capture()
                 # In alternation, so that a flood of changes does not delay broadcasts, nor the
                 # other way round.
-                self._deliver_broadcasts()
+                self._broadcasts.deliver_some()
             except Exception as error:
                 if passes(error):
                     # The position stays; the monitor finds the head ahead of it and tries again.
@@ -338,37 +331,15 @@ class Dispatcher:
             with self._channels.frozen():
                 self._before = before
                 try:
-                    await self._hand_out(event)
+                    await self._changes.deliver(event)
                 except Exception:
                     logger.exception("a change failed", extra={"action": "delivery_failed"})
-                    self._lost(event)
+                    self._changes.lost(event)
                 finally:
                     self._before = None
             await self._time_slice.pause()
         await self._rebind()
         self.presence.flush()
-
-    async def _hand_out(self, event: DatabaseEvent) -> None:
-        deliveries: list[Delivery[Subscriber]] = []
-        for _ in self._channels.matching(event, deliveries):
-            await self._time_slice.pause()
-        if not deliveries:
-            return
-        self.counters.matched += 1
-        made = frames.ChangeFrames(event)
-        writers = () if event.tx is None else self._channels.writers_of(event)
-        for delivery in deliveries:
-            members = delivery.audience.recipients
-            own = [one for one in writers if one in members] if writers else ()
-            self._deliver(made, delivery, own, event.tx)
-        self.counters.encoded += made.encoded
-
-    def _lost(self, event: DatabaseEvent) -> None:
-        """Tell the channels on the table of a change that cannot be delivered to read their rows
-        again."""
-        relation = event.relation
-        for subscriber in self._channels.index.on_table(relation.schema, relation.table):
-            subscriber.resync(self.log.position)
 
     async def _follow(self, event: DatabaseEvent) -> None:
         """Follow a change of a table that decides access."""
@@ -396,45 +367,12 @@ class Dispatcher:
         self._unbound.clear()
         self.users_changed(None if scope.everybody else scope.users)
 
-    def _deliver(
-        self,
-        made: frames.ChangeFrames,
-        delivery: Delivery[Subscriber],
-        own: Collection[Subscriber],
-        tx: str | None,
-    ) -> None:
-        """Send a change to an audience. Those in `own`, who wrote it, get a frame with its receipt
-        `tx`."""
-        members = delivery.audience.recipients
-        others = len(members) - len(own)
-        try:
-            own_frame = made.of(delivery, tx) if own else None
-            frame = made.of(delivery) if others else None
-        except Exception:
-            # Only this audience is concerned; it has to read its rows again.
-            logger.exception("a change cannot be encoded", extra={"action": "encoding_failed"})
-            for subscriber in tuple(members):
-                subscriber.resync(self.log.position)
-            return
-        self.counters.delivered += len(members)
-        if frame is not None:
-            self.counters.sent(others, len(frame))
-        if own_frame is None:
-            if frame is not None:
-                members.send(frame)
-            return
-        self.counters.sent(len(own), len(own_frame))
-        if frame is None:
-            members.send(own_frame)
-        else:
-            members.send_apart(frame, own, own_frame)
-
     def _message(self, event: DatabaseEvent) -> None:
         if event.new is None:
             return
         user_id = user_to_disconnect(event.new)
         if user_id is None:
-            self._deliver_broadcast(broadcast_of(event.new))
+            self._broadcasts.deliver(broadcast_of(event.new))
         else:
             self.disconnected(user_id)
 
@@ -452,27 +390,6 @@ class Dispatcher:
         if self._unbound:
             return Position(self.log.epoch, self._unbound[0].seq - 1)
         return self.log.position
-
-    def _deliver_broadcasts(self) -> None:
-        started = time.perf_counter()
-        while self._broadcasts and time.perf_counter() - started < self._slice_seconds:
-            self._deliver_broadcast(self._broadcasts.pop())
-
-    def _deliver_broadcast(self, broadcast: Broadcast) -> None:
-        self.counters.broadcasts_received += 1
-        origin = self.topics.listener(broadcast.origin)
-        for version, group in self.topics.groups(broadcast.topic, broadcast.private):
-            encoded = of_broadcast(broadcast, version)
-            if encoded is None:
-                continue
-            frame = SharedFrame(encoded)
-            self.counters.sent(len(group) - (origin in group), len(frame))
-            if not broadcast.id:
-                group.send(frame, without=origin)
-                continue
-            for subscriber in group:
-                if subscriber is not origin:
-                    subscriber.hear(frame, broadcast.id)
 
 
 def _ignore(_: object) -> None:
