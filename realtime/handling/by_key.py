@@ -23,7 +23,7 @@ from realtime.handling.log_feed import LogFeed
 from realtime.handling.low_water import LowWater
 from realtime.handling.matching import Matcher
 from realtime.handling.turn import Turn
-from realtime.handling.unit_handler import Unit, UnitHandler
+from realtime.handling.unit_handler import MOST_BYTES, Unit, UnitHandler
 from realtime.models import Handler
 
 # Changes that were handed out and are not all done, for each lane and change of a batch.
@@ -38,10 +38,13 @@ class ByKey(HandlerThread):
     ) -> None:
         definition = matcher.definition
         self._most_open = _AHEAD * definition.concurrency * definition.batch
+        self._most_bytes = MOST_BYTES * definition.concurrency
         super().__init__(lease, matcher, feed, epoch, self._most_open + 1)
         self._saved = -1
         # Guarded by the condition, which lanes notify too.
         self._water = LowWater(-1)
+        # Of what is handed out.
+        self._bytes = 0
         self._failure: BaseException | None = None
         self._lanes = [
             _Lane(self, UnitHandler(lease, matcher, epoch, self, turn, self._stopping), number)
@@ -114,6 +117,7 @@ class ByKey(HandlerThread):
             if self._stopping.is_set():
                 return
             self._water.begin(event.seq)
+            self._bytes += event.size
             self._read_upto = event.seq
             self._lanes[number].put(event, suspect)
             if alone:
@@ -121,8 +125,11 @@ class ByKey(HandlerThread):
         self._suspects -= suspect
 
     def _wait_for_lanes(self, most: int) -> None:
-        """Wait until no more than so many changes are handed out. With the condition."""
-        while self._water.open > most and not self._stopping.is_set():
+        """Wait until no more than so many changes are handed out, and not too large ones. With the
+        condition."""
+        while not self._stopping.is_set():
+            if self._water.open <= most and self._bytes < self._most_bytes:
+                return
             self._news.wait()
 
     def failed(self, error: BaseException) -> None:
@@ -147,6 +154,7 @@ class ByKey(HandlerThread):
         with self._news:
             for event in unit.events:
                 self._water.done(event.seq)
+                self._bytes -= event.size
             self._news.notify_all()
 
 
@@ -205,7 +213,10 @@ class _Lane:
                     connections.close_all()
             if self._stopping:
                 return None
-            count = min(self._batch, len(self._waiting))
-            events = tuple(self._waiting.popleft() for _ in range(count))
+            events: list[DatabaseEvent] = []
+            size = 0
+            while self._waiting and len(events) < self._batch and size < MOST_BYTES:
+                events.append(self._waiting.popleft())
+                size += events[-1].size
             suspect = self._suspect
-        return Unit(events, events[-1].seq, suspect)
+        return Unit(tuple(events), events[-1].seq, suspect)

@@ -126,11 +126,12 @@ def on_change(
     all. `columns`: of UPDATEs only those that change one of these. `filter`: as for a socket,
     "status=eq.paid", on the row as it is after the change. `name`: of the cursor, by default the
     function's path; a handler that is renamed keeps its cursor if it keeps its name. `batch`: give
-    a list of up to so many changes, in one transaction. `key` and `concurrency`: changes with
-    different values in this column are handled at once, up to so many; order is kept for each
-    value. `on_failure`: after `attempts` failed ones, with growing pauses, "stop", or keep the
-    change as a `DeadLetter` and go on: "dead_letter". `start`: where a new handler begins, at the
-    "head" of the log or the "beginning" of what is kept. `timeout`: seconds for one attempt.
+    a list of up to so many changes, of large rows fewer, in one transaction. `key` and
+    `concurrency`: changes with different values in this column are handled at once, up to so many;
+    order is kept for each value. `on_failure`: after `attempts` failed ones, with growing pauses,
+    "stop", or keep the change as a `DeadLetter` and go on: "dead_letter". `start`: where a new
+    handler begins, at the "head" of the log or the "beginning" of what is kept. `timeout`: seconds
+    for one attempt.
 
     With `task`, changes are handed over to a task of `django.tasks` or Celery as JSON values; the
     call then declares the handler and returns the task.

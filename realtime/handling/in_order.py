@@ -13,7 +13,7 @@ from realtime.handling.handler_thread import HandlerThread
 from realtime.handling.log_feed import ChangesLost, LogFeed
 from realtime.handling.matching import Matcher
 from realtime.handling.turn import Turn
-from realtime.handling.unit_handler import Unit, UnitHandler
+from realtime.handling.unit_handler import MOST_BYTES, Unit, UnitHandler
 
 
 class InOrder(HandlerThread):
@@ -65,10 +65,11 @@ class InOrder(HandlerThread):
     def _gather(self) -> Unit | None:
         """The next changes to handle together; None if there is none at the moment."""
         events: list[DatabaseEvent] = []
+        size = 0
         upto = self._read_upto
         suspect = self._suspects > 0
         most = 1 if suspect else self._definition.batch
-        while len(events) < most and not self._stopping.is_set():
+        while len(events) < most and size < MOST_BYTES and not self._stopping.is_set():
             try:
                 event = self._next(upto)
             except ChangesLost:
@@ -80,6 +81,7 @@ class InOrder(HandlerThread):
             upto = event.seq
             if self._concerns(event):
                 events.append(event)
+                size += event.size
             elif not events:
                 self._move(upto)
         return Unit(tuple(events), upto, suspect) if events else None

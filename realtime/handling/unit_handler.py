@@ -29,6 +29,9 @@ from realtime.wal.vendor import vendor_of
 
 logger = logging.getLogger("realtime.handlers")
 
+MOST_BYTES = 8 * 1024 * 1024
+"""Of the images of changes that are handled together: of large ones there are fewer."""
+
 # A function that ends by itself is given up if it does not.
 _GRACE_SECONDS = 5.0
 _RETRY_FIRST = 0.05

@@ -9,7 +9,8 @@ import pytest
 
 from realtime import on_change
 from realtime.handling import operations
-from realtime.models import DeadLetter, HandlerDone
+from realtime.handling.unit_handler import MOST_BYTES
+from realtime.models import DeadLetter, Handler, HandlerDone, WalEntry
 from tests.support.handlers import begun, copied, copy, handled, row, running, stands, until, write
 from tests.support.vendors import on_postgresql
 from tests.zoo.models import Note
@@ -47,6 +48,21 @@ def test_with_a_key_order_is_kept_for_each_value_and_nothing_is_lost_or_doubled(
         of_key = [title for score, title in got if score == key][:8]
         assert of_key == [n for n in range(40) if n % 5 == key]
     assert row("keyed").failures == 3
+
+
+def test_with_a_key_a_batch_has_fewer_changes_where_rows_are_large() -> None:
+    got: list[list[int]] = []
+
+    @on_change(Note, name="keyed", key="score", concurrency=2, batch=10, start="beginning")
+    def measure(changes: list[Any]) -> None:
+        got.append([len(change.new["body"]) for change in changes])
+
+    write(*map(str, range(8)), score=1, body="x" * (MOST_BYTES // 2))
+    until(lambda: WalEntry.objects.filter(seq=8).exists())
+    with running():
+        until(lambda: Handler.objects.filter(pk="keyed", handled=8))
+        until(lambda: row("keyed").seq == 8)
+    assert all(sum(sizes[:-1]) < MOST_BYTES for sizes in got)
 
 
 @on_postgresql  # On SQLite only one transaction writes at a time.

@@ -10,6 +10,7 @@ from django.db.models import F
 
 from realtime import on_change
 from realtime.handling.handled_change import HandledChange
+from realtime.handling.unit_handler import MOST_BYTES
 from realtime.models import Handler, WalEntry
 from tests.support.handlers import begun, handled, row, running, until, write
 from tests.zoo.models import Note
@@ -44,6 +45,20 @@ def test_a_batch_is_a_list_in_one_transaction() -> None:
     with running():
         until(lambda: Handler.objects.filter(pk="batches", handled=25))
     assert [len(changes) for changes in got] == [10, 10, 5]
+
+
+def test_a_batch_has_fewer_changes_where_rows_are_large() -> None:
+    got: list[list[int]] = []
+
+    @on_change(Note, name="batches", batch=10, start="beginning")
+    def measure(changes: list[Any]) -> None:
+        got.append([len(change.new["body"]) for change in changes])
+
+    write(*map(str, range(5)), body="x" * (MOST_BYTES // 2))
+    until(lambda: WalEntry.objects.filter(seq=5).exists())
+    with running():
+        until(lambda: Handler.objects.filter(pk="batches", handled=5))
+    assert all(sum(sizes[:-1]) < MOST_BYTES for sizes in got)
 
 
 def test_events_columns_and_a_filter_choose() -> None:
