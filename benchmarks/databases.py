@@ -20,14 +20,14 @@ VENDORS = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
 
 @contextmanager
-def url_of(vendor: str, folder: str) -> Iterator[None]:
+def url_of(vendor: str, folder: str, *, durable: bool = False) -> Iterator[None]:
     """Start a PostgreSQL server that ends with the block and name it in DATABASE_URL; for SQLite
-    unset the variable."""
+    unset the variable. `durable`: its commits wait for the disk."""
     os.environ.pop("DATABASE_URL", None)
     if vendor == "sqlite":
         yield
         return
-    server = postgres.Postgres(Path(folder))
+    server = postgres.Postgres(Path(folder), durable=durable)
     server.start()
     os.environ["DATABASE_URL"] = server.url
     try:

@@ -6,6 +6,8 @@ of capture is larger than on a disk):
 
 * capture: single and bulk writes with the triggers and without them, on the same table in the same
   run, in alternation; see benchmarks/capture.py.
+* durable (PostgreSQL): the same with fsync on, as PostgreSQL is installed, so that each commit
+  waits for the disk.
 * numbering (PostgreSQL): changes per second, compared with a plain UPDATE; see
   benchmarks/numbering.py.
 * database WAL (PostgreSQL): bytes of PostgreSQL's own write-ahead log for each change, by what
@@ -15,7 +17,7 @@ of capture is larger than on a disk):
 * idle: percent of a core that a server with those sockets uses while no row is written, with its
   tailer and without.
 
-Each vendor is measured in a process of its own.
+Each vendor is measured in a process of its own, and so is the PostgreSQL whose commits wait.
 """
 
 from __future__ import annotations
@@ -39,7 +41,10 @@ from benchmarks.databases import VENDORS, url_of
 from benchmarks.report import Comparison, add_options, conclude, ratios, say, spread, table
 from tests.acceptance.support.server import environment, make_database, running
 
-PARTS = ("capture", "numbering", "wal", "arrival", "idle")
+PARTS = ("capture", "durable", "numbering", "wal", "arrival", "idle")
+# A server by itself, which only the durable part uses.
+DURABLE = "durable"
+SERVERS = {**VENDORS, DURABLE: "PostgreSQL with fsync"}
 TAILING, NOT_TAILING = "with its tailer", "without one"
 QUANTILES = ("p50", "p95", "p99")
 
@@ -98,8 +103,24 @@ async def measure_server(database: Path, arguments: argparse.Namespace) -> Found
     return found
 
 
+def measure_durable(arguments: argparse.Namespace) -> Found:
+    """Measure capture alone, on a server whose commits wait for the disk."""
+    with (
+        tempfile.TemporaryDirectory(prefix="rowcast-bench-") as folder,
+        url_of("postgresql", folder, durable=True),
+    ):
+        os.environ.update(environment(make_database(Path(folder) / "bench.sqlite3")))
+        found = {"capture": measure_capture(arguments)}
+        from django.db import connections
+
+        connections.close_all()
+    return found
+
+
 def measure(vendor: str, arguments: argparse.Namespace) -> Found:
     """Measure in this process, whose environment names the database."""
+    if vendor == DURABLE:
+        return measure_durable(arguments)
     found: Found = {}
     with tempfile.TemporaryDirectory(prefix="rowcast-bench-") as folder, url_of(vendor, folder):
         database = make_database(Path(folder) / "bench.sqlite3")
@@ -153,7 +174,7 @@ def compared(found: Found, vendor: str) -> list[Comparison]:
             CAPTURED,
             PLAIN,
             ratios(took[CAPTURED], took[PLAIN]),
-            goal_of(name) if vendor == VENDORS["postgresql"] else None,
+            None if vendor == VENDORS["sqlite"] else goal_of(name),
         )
         for name, took in found.get("capture", {}).items()
     ]
@@ -174,7 +195,7 @@ def drawn(results: Mapping[str, Found], sockets: int) -> list[Panel]:
                 name: {state: middle(took[state]) for state in (PLAIN, CAPTURED)}
                 for name, took in found["capture"].items()
             }
-            title = f"What capture costs a writer, {VENDORS[vendor]}"
+            title = f"What capture costs a writer, {SERVERS[vendor]}"
             panels.append(groups(title, deeds, "microseconds a row", ours=CAPTURED))
         if "wal" in found:
             sizes = {name: middle(values) for name, values in found["wal"].items()}
@@ -209,7 +230,7 @@ def in_a_process(vendor: str, arguments: argparse.Namespace) -> Found:
         # The last option of a name counts.
         command = [sys.executable, "-m", "benchmarks.writes", *sys.argv[1:], *inside]
         if subprocess.run(command, check=False).returncode:
-            sys.exit(f"{VENDORS[vendor]} could not be measured; what it said is above")
+            sys.exit(f"{SERVERS[vendor]} could not be measured; what it said is above")
         found: Found = json.loads(answer.read_text())
     return found
 
@@ -238,10 +259,13 @@ def main() -> None:
         return
     results: dict[str, Found] = {}
     comparisons: list[Comparison] = []
-    for vendor in arguments.vendors:
-        results[vendor] = in_a_process(vendor, arguments)
-        tables(results[vendor], VENDORS[vendor])
-        comparisons += compared(results[vendor], VENDORS[vendor])
+    servers = list(arguments.vendors)
+    if DURABLE in arguments.only and "postgresql" in arguments.vendors:
+        servers.append(DURABLE)
+    for server in servers:
+        results[server] = in_a_process(server, arguments)
+        tables(results[server], SERVERS[server])
+        comparisons += compared(results[server], SERVERS[server])
     conclude(arguments, results, comparisons, drawn(results, arguments.sockets))
 
 

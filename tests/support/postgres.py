@@ -34,6 +34,7 @@ _OPTIONS = {
     "log_min_messages": "warning",
     "logging_collector": "off",
 }
+_DURABLE = {"fsync": "on", "full_page_writes": "on"}
 
 
 def programs() -> Path | None:
@@ -58,9 +59,11 @@ def missing() -> str:
 
 
 class Postgres:
-    """One server that may come and go; its port and its data stay."""
+    """One server that may come and go; its port and its data stay. `durable`: a commit waits for
+    the disk, as in any real use."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, durable: bool = False) -> None:
+        self._options = _OPTIONS | (_DURABLE if durable else {})
         self._data = folder / "data"
         self._log = folder / "postgres.log"
         self._folder = folder
@@ -97,7 +100,9 @@ class Postgres:
             _run([str(folder / "initdb"), "-D", str(self._data), "--locale=C", *options], owner)
         command = [str(folder / "postgres"), "-D", str(self._data), "-p", str(self.port)]
         command += ["-k", str(self._data)]
-        command += [part for key, value in _OPTIONS.items() for part in ("-c", f"{key}={value}")]
+        command += [
+            part for key, value in self._options.items() for part in ("-c", f"{key}={value}")
+        ]
         with self._log.open("ab") as log:
             self._guardian = subprocess.Popen(
                 [sys.executable, __file__, owner or "", *command],

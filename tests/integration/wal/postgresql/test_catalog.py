@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, models
+from django.test.utils import isolate_apps
 
+from realtime import publish
 from realtime.wal import triggers as install
 from realtime.wal.catalog import State
 from realtime.wal.postgresql.catalog import Patience, PostgresqlCatalog
@@ -16,6 +18,7 @@ from tests.support.captured_models import (
     forget,
     ops,
     states,
+    tables_of,
 )
 from tests.support.postgresql_tables import PLAIN, another, levels, sql, thing_table
 from tests.support.threads import at_once
@@ -77,6 +80,24 @@ def test_no_write_fails_and_none_is_missed_while_a_table_is_ahead_of_its_trigger
         install.reconcile()
         assert write() == wanted
         assert states("zoo_thing") == {"installed"}
+
+
+@isolate_apps("tests.zoo")
+def test_a_duration_that_became_text_is_captured_as_it_stands() -> None:
+    class Span(models.Model):
+        length = models.DurationField()
+
+        class Meta:
+            app_label = "zoo"
+
+    publish(Span)
+    with tables_of(Span), another() as link:
+        link.execute("INSERT INTO zoo_span (length) VALUES ('1 hour')")
+        link.execute("ALTER TABLE zoo_span ALTER length TYPE text")
+        link.execute("INSERT INTO zoo_span (length) VALUES ('long')")
+        link.execute("UPDATE zoo_span SET length = 'longer'")
+        images = [change.new or {} for change in changes(Span)]
+    assert [image["length"] for image in images] == ["P0DT01H00M00S", "long", "longer", "longer"]
 
 
 def test_a_renamed_table_keeps_its_capture_until_it_is_reconciled() -> None:
