@@ -140,6 +140,10 @@ class FanoutProtocol(WebSocketsSansIOProtocol):
         await super().send(message)
         if message["type"] == "websocket.accept" and not self.transport.is_closing():
             self.transport.resume_reading()
+            # The scope has what the client sent. `websockets` keeps the request as long as the
+            # connection, with a list for each header.
+            self.request.headers.clear()
+            self.response.headers.clear()
 
     # --- frames below the application -----------------------------------------------------------
 

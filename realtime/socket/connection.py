@@ -152,8 +152,7 @@ class Connection:
         self._counters.accepted += 1
         self._hub.sockets[self.outbox] = self.disconnect
         admitted = self._admission.admitted
-        monitored = Monitored(admitted.subject, admitted.session, self.revoke)
-        self._hub.monitor(self.outbox, monitored)
+        self._hub.monitor(self.outbox, Monitored(admitted.subject, admitted.session, self.revoke))
         try:
             if self._hub.draining:
                 self.disconnect()

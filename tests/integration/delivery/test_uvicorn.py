@@ -19,6 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import CloseCode
 
@@ -292,6 +293,12 @@ async def test_clients_behind_a_proxy_do_not_share_what_one_address_may_hold(ws:
             assert held.done()
         go_on.set()
         assert await asyncio.gather(*clients) == ["1000001"] * 18
+
+
+async def test_an_accepted_socket_keeps_its_scope_and_no_other_copy_of_its_handshake() -> None:
+    async with serving(echo) as address, raw(address, {"X-Long": "kept once"}) as (head, _):
+        assert head.startswith(b"HTTP/1.1 101 ")
+        await auntil(lambda: not any(type(one) is Headers and one for one in gc.get_objects()))
 
 
 async def test_reading_stops_while_messages_wait_and_not_for_one_that_was_awaited() -> None:
