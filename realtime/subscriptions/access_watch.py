@@ -54,7 +54,8 @@ class AccessWatch:
         self._alias = alias
         self._known: Mapping[type[Model], frozenset[str]] = {}
         self.tables: frozenset[str] = frozenset()
-        self._policies = table_of("auth_rls.Policy")
+        #: The table of stored policies, as the log has it.
+        self.policies = table_of("auth_rls.Policy")
         self._naming = {table_of("auth.Permission"), table_of("contenttypes.ContentType")}
         self._binding = user_keys()
 
@@ -95,7 +96,7 @@ class AccessWatch:
     def binds(self, event: DatabaseEvent) -> bool:
         """Whether this change may alter the plan of a subject, and not only a set."""
         table = event.relation.table
-        return table == self._policies or table in self._binding
+        return table == self.policies or table in self._binding
 
     def scope(self, events: Iterable[DatabaseEvent]) -> RebindScope:
         """The channels that these changes may concern; all where that cannot be known."""
@@ -104,7 +105,7 @@ class AccessWatch:
         users: set[str] = set()
         for event in events:
             table = event.relation.table
-            if table == self._policies:
+            if table == self.policies:
                 policies = True
                 if event.old is not None:
                     edits.append((event.old, event.new))

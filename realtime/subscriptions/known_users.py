@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.db import DataError
 
@@ -101,8 +102,8 @@ class KnownUsers:
         self._followed = False
         self._tables: tuple[str, ...] = ()
         # The triggers there were at the last look, and whether they captured all of these tables.
-        self._marks: frozenset[object] | None = None
-        self._captured = False
+        # One value, because several threads look.
+        self._capture: tuple[frozenset[object] | None, bool] = None, False
         # The permissions that policies depend on, as of the last planner.
         self._permissions: tuple[str, ...] = ()
         # When the log was asked last and had no change of users that has not come here.
@@ -177,15 +178,27 @@ class KnownUsers:
         self._permissions = tuple(permissions)
 
     def captured(self) -> bool:
-        """Whether changes of users are captured: a table may be a view, or its triggers may be
-        missing or switched off, as on SQLite while migrations run. In a database thread; raises
-        what the database raises."""
+        """Whether changes of users and policies are captured: a table may be a view, or its
+        triggers may be missing or switched off, as on SQLite while migrations run. In a database
+        thread; raises what the database raises."""
         marks = triggers.marks(self._alias)
-        if marks != self._marks:
-            self._captured = triggers.captures_all(identity_models(), self._alias)
+        before, captured = self._capture
+        if marks != before:
+            captured = triggers.captures_all(
+                (apps.get_model("auth_rls.Policy"), *identity_models()), self._alias
+            )
             # Kept only now: a look that failed half-way is to be made again as a whole.
-            self._marks = marks
-        return self._captured
+            self._capture = marks, captured
+        return captured
+
+    def unchanged_since(self, at: Position, *tables: str) -> bool:
+        """Whether it is certain that no change of users, nor of these captured tables, stands
+        behind this position. In a database thread; raises what the database raises."""
+        return (
+            self._followed
+            and self.captured()
+            and nothing_later(self._alias, (*self._tables, *tables), at)
+        )
 
     # --- following ------------------------------------------------------------------------------
 
@@ -255,7 +268,7 @@ class KnownUsers:
             still_true, found = await in_database_thread(asked)
         finally:
             self._readings.remove(reading)
-        if not self._captured:
+        if not self._capture[1]:
             # Changes go by unseen.
             self.forget(None)
             reading.everybody = True

@@ -76,7 +76,7 @@ class SubscriptionManager:
                 log=log,
                 reader=reader,
                 start=ReplayStart(log, reader, self._planners, bounds, counters),
-                snapshots=SnapshotReader(reader.alias, watch),
+                snapshots=SnapshotReader(reader.alias, watch, self.users, self._asked),
                 sets=self.sets,
                 changes=SharedChanges(counters),
                 bounds=bounds,

@@ -3,9 +3,10 @@
 One database snapshot shows the tables, the head, and every captured change that is in the tables,
 numbered or not. Changes after the position are undone by the images in the log, so that the rows
 and the stream from the position on fit together, without any record of the rows that were read.
-Policies are read in the same database snapshot: rows are never newer than the permissions they are
-shown under. The caller passes the sets that it keeps for the position; only other sets are read
-here.
+Policies and users count as they are in the same database snapshot: rows are never newer than the
+permissions they are shown under. They are read there, or known from before where the log shows in
+the same snapshot that they have not changed since the position. The caller passes the sets that it
+keeps for the position; only other sets are read here.
 
 Everything here except `SnapshotReader` runs in a database thread. Row images are made by the
 expression that the capture triggers use, so a row looks the same in a snapshot and in the stream.
@@ -14,7 +15,7 @@ expression that the capture triggers use, so a row looks the same in a snapshot 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -37,6 +38,7 @@ from realtime.subscriptions.access_watch import AccessWatch
 from realtime.subscriptions.dependencies import differing
 from realtime.subscriptions.index import Subscription
 from realtime.subscriptions.judgement import STEPS_PER_EVENT, FilterTooCostly, Judgement
+from realtime.subscriptions.known_users import KnownUsers
 from realtime.subscriptions.planner import Plan, Planner
 from realtime.subscriptions.replay.unsent import UnsentRows
 from realtime.subscriptions.request import Request, Revoked
@@ -107,9 +109,19 @@ class SnapshotReader:
     """Reads snapshots for the event loop. `at` is a position that this process has reached. Methods
     raise SnapshotUnavailable, Revoked, and what the database raises."""
 
-    def __init__(self, alias: str, watch: AccessWatch) -> None:
+    def __init__(
+        self,
+        alias: str,
+        watch: AccessWatch,
+        users: KnownUsers,
+        plan: Callable[[Request], Awaitable[tuple[Request, Plan]]],
+    ) -> None:
+        """`plan` returns a request with its user, and its plan, both as of the call or later, as
+        a join gets them. It raises Revoked, and what the database raises."""
         self._alias = alias
         self._watch = watch
+        self._users = users
+        self._plan = plan
         # Charged in seconds of reading. One address leaves a slot to the others.
         self._reads = FairShare(_READING_AT_ONCE)
         #: Rows that were read here and are still to be sent.
@@ -142,7 +154,7 @@ class SnapshotReader:
                 snapshot.request, snapshot.plan, snapshot.commit_us(at.seq), sets, complete
             )
 
-        return await self._look(request, at, values, take)
+        return await self._look(request, at, values, take, unchanged=True)
 
     async def moves(
         self,
@@ -167,12 +179,20 @@ class SnapshotReader:
                     moves.append((subscription, *snapshot.moved(subscription, before, most)))
             return RowMoves(snapshot.request, snapshot.plan, snapshot.commit_us(at.seq + 1), moves)
 
-        return await self._look(request, at, values, take)
+        return await self._look(request, at, values, take, unchanged=False)
 
     async def _look(
-        self, request: Request, at: Position, values: Values, take: Callable[[_Snapshot], Any]
+        self,
+        request: Request,
+        at: Position,
+        values: Values,
+        take: Callable[[_Snapshot], Any],
+        *,
+        unchanged: bool,
     ) -> Any:
+        """`unchanged`: whether permissions are likely to be those at the position still."""
         seconds = 0.0
+        known: tuple[Request, Plan] | None = None
 
         def look() -> Any:
             nonlocal seconds
@@ -184,14 +204,19 @@ class SnapshotReader:
 
         def read() -> Any:
             for _ in range(_LOOKS):
+                with one_snapshot(self._alias):
+                    row_images.prepare(connections[self._alias])
+                    snapshot = _Snapshot(self._alias, at, values)
+                    if known is not None and self._unchanged(at):
+                        snapshot.request, snapshot.plan = known
+                        return take(snapshot)
+                    planner = Planner()
+                    if self._watch.covers(planner):
+                        snapshot.bind(request, planner)
+                        return take(snapshot)
                 # The tables that decide access must be captured before rows are read, or a later
                 # change of them would not be in the log.
                 self._watch.look()
-                with one_snapshot(self._alias):
-                    row_images.prepare(connections[self._alias])
-                    snapshot = _Snapshot(self._alias, request, at, values)
-                    if self._watch.covers(snapshot.planner):
-                        return take(snapshot)
             raise SnapshotUnavailable("policies change too fast")
 
         while True:
@@ -199,19 +224,24 @@ class SnapshotReader:
             async with self._reads.slot(request.payer) as slot:
                 # Other rows may have been read while this waited for its slot.
                 if self.unsent.has_room(request.payer):
+                    if unchanged and self._users.plain:
+                        known = await self._plan(request)
                     try:
                         return await in_database_thread(look)
                     finally:
                         slot.charge(seconds)
 
+    def _unchanged(self, at: Position) -> bool:
+        """Whether permissions are now what they were at the position."""
+        return self._users.unchanged_since(at, self._watch.policies)
+
 
 @dataclass(slots=True)
 class _Snapshot:
     alias: str
-    request: Request
     at: Position
     values: Values
-    planner: Planner = field(init=False)
+    request: Request = field(init=False)
     plan: Plan = field(init=False)
     _head: Head | None = field(init=False)
     _undone: dict[str, dict[bytes, RowAt | None]] = field(init=False, default_factory=dict)
@@ -220,12 +250,15 @@ class _Snapshot:
         self._head = find_head(connections[self.alias])
         if self._head is None or self._head.epoch != self.at.epoch or self._head.seq < self.at.seq:
             raise SnapshotUnavailable("the log is another one")
-        self.planner = Planner()
-        subject = self.planner.renew([self.request.subject])[self.request.subject]
+
+    def bind(self, request: Request, planner: Planner) -> None:
+        """Show the rows of this request by the policies and users of this database snapshot. Raises
+        Revoked."""
+        subject = planner.renew([request.subject])[request.subject]
         if subject is None:
             raise Revoked
-        self.request = replace(self.request, subject=subject)
-        self.plan = self.request.plan(self.planner)
+        self.request = replace(request, subject=subject)
+        self.plan = self.request.plan(planner)
 
     def resolved(self, subscription: Subscription) -> Subscription:
         """The subscription with the values of its sets in key of their selects."""

@@ -21,11 +21,14 @@ from auth_rls.predicates.evaluate import matcher
 from auth_rls.predicates.predicate import All, Any_, Const, Not, Predicate, Test
 from realtime.event_log import sequencer
 from realtime.event_log.position import Position
+from realtime.event_log.ring import EventLog
 from realtime.models import WalEntry
 from realtime.process.hub import hub
 from realtime.protocol.join import parse_join
 from realtime.subscriptions import dependencies
 from realtime.subscriptions.access_watch import AccessWatch
+from realtime.subscriptions.known_users import KnownUsers
+from realtime.subscriptions.planner import Plan
 from realtime.subscriptions.replay.snapshot import SnapshotReader, SnapshotUnavailable
 from realtime.subscriptions.request import Request
 from realtime.wal import published, row_images, triggers
@@ -295,9 +298,14 @@ def service(*bindings: dict[str, Any]) -> Request:
     return Request(Subject.service(), parse_join(payload).bindings)
 
 
+async def unknown(request: Request) -> tuple[Request, Plan]:
+    raise AssertionError("a process that does not follow the log knows no plan")
+
+
 async def picture(at: Position, request: Request) -> list[str]:
     """The titles of the notes as they stood at this place."""
-    reader = SnapshotReader("default", AccessWatch("default"))
+    users = KnownUsers("default", EventLog(10))
+    reader = SnapshotReader("default", AccessWatch("default"), users, unknown)
     wanted = {binding.id: None for binding in request.bindings}
     found = await reader.snapshot(request, at, wanted)
     return sorted(json.loads(row.raw)["title"] for _, rows in found.sets for _, row in rows)
