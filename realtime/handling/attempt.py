@@ -7,6 +7,7 @@ its thread is refused, so that nothing of the attempt is committed.
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ MOST_ERROR = 4_000
 
 # For a statement to end after it was cancelled.
 _CANCEL_SECONDS = 5.0
+_LOOK_SECONDS = 0.05
 
 
 class GivenUp(Exception):
@@ -39,6 +41,38 @@ def text_of(error: BaseException) -> str:
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
+def run_aside(
+    alias: str, seconds: float, work: Callable[[], object], mark: Callable[[], object]
+) -> None:
+    """An attempt in a thread of its own, for which this one waits. Raises what `work` and `mark`
+    raise, and TimeoutError after so many seconds; nothing is committed then. What is left for
+    `on_commit` is not waited for any longer than that."""
+    begun: queue.SimpleQueue[Attempt] = queue.SimpleQueue()
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            attempt = Attempt(alias, seconds)
+            begun.put(attempt)
+            attempt.run(work, mark, in_transaction=True)
+        except BaseException as error:
+            raised.append(error)
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=run, name="rowcast-attempt", daemon=True)
+    thread.start()
+    attempt = begun.get()
+    thread.join(seconds)
+    while thread.is_alive() and not attempt.lingers:
+        if attempt.give_up():
+            raise TimeoutError(f"no end within {seconds:g} seconds")
+        # It is being committed, which the database ends.
+        thread.join(_LOOK_SECONDS)
+    if raised and not attempt.committed:
+        raise raised[0]
+
+
 class Attempt:
     """Made and run in one thread, given up from another. `seconds` is its time limit."""
 
@@ -52,11 +86,23 @@ class Attempt:
         self._state = threading.Lock()
         self._given_up = False
         self._sealed = False
+        self._committed = False
+        self._ended = False
 
     @property
     def overdue(self) -> bool:
         """Whether its time is over."""
         return time.monotonic() > self._deadline
+
+    @property
+    def committed(self) -> bool:
+        """Whether it is done, but for what it left for `on_commit`."""
+        return self._committed
+
+    @property
+    def lingers(self) -> bool:
+        """Whether it is committed, and what it left for `on_commit` has not ended."""
+        return self._committed and not self._ended
 
     def run(
         self, work: Callable[[], object], mark: Callable[[], object], *, in_transaction: bool
@@ -70,6 +116,8 @@ class Attempt:
                 if not in_transaction:
                     work()
                 with transaction.atomic(using=self._alias, durable=True):
+                    # Before anything that the work leaves.
+                    transaction.on_commit(self._note_commit, using=self._alias)
                     if in_transaction:
                         work()
                     mark()
@@ -82,6 +130,7 @@ class Attempt:
             with self._state:
                 # The thread uses its connection for other things now.
                 self._sealed = True
+            self._ended = True
             self._connection.dec_thread_sharing()
 
     def _seal(self) -> None:
@@ -90,6 +139,9 @@ class Attempt:
             if self._given_up:
                 raise GivenUp
             self._sealed = True
+
+    def _note_commit(self) -> None:
+        self._committed = True
 
     def _guarded(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
         with self._statement:

@@ -32,6 +32,8 @@ MOST_CONCURRENCY = 64
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 300.0
 _JITTER = 0.5
+# Code that ends by itself is given up if it does not.
+_GRACE_SECONDS = 5.0
 
 Call = Callable[[Sequence[HandledChange]], None]
 """Code that gets some changes, in order, in a thread with a transaction on the log's database. What
@@ -131,6 +133,11 @@ class HandlerDefinition:
                 f"on_change: {argument} of the handler {self.name!r} must be {what}, "
                 f"not {getattr(self, given)!r}."
             )
+
+    @property
+    def most_seconds(self) -> float:
+        """After so long an attempt is given up from outside."""
+        return self.timeout + (_GRACE_SECONDS if self.time_limit_inside else 0.0)
 
     def pause(self, attempts: int) -> float:
         """Seconds to wait after so many failed attempts, with some jitter."""

@@ -11,10 +11,10 @@ from decimal import Decimal
 from typing import Any
 
 from django.apps import apps
-from django.db import models, router, transaction
+from django.db import models, router
 
 from realtime.handling import chain, registry
-from realtime.handling.attempt import text_of
+from realtime.handling.attempt import run_aside, text_of
 from realtime.handling.definition import HandlerDefinition
 from realtime.handling.handled_change import HandledChange
 from realtime.handling.operations import CannotDo, unknown
@@ -24,20 +24,25 @@ from realtime.wal import actor
 
 
 def send_again(letter: DeadLetter) -> None:
-    """Run the letter's handler on its change, with the same delivery id, and delete the letter.
-    Raises CannotDo, with the letter kept, when the handler fails or is not to be found."""
+    """Run the letter's handler on its change, with the same delivery id, and delete the letter. In
+    a thread of its own, so that a handler that hangs is given up as in a runner.
+
+    Raises CannotDo, with the letter kept, when the handler fails, takes longer than an attempt may,
+    or is not to be found."""
     alias = letter._state.db or router.db_for_write(DeadLetter)
     definition = _definition(letter.handler, alias)
     change = change_of(letter)
     name = chain.actor_of(letter.handler, 1)
+    kept = DeadLetter.objects.using(alias).filter(pk=letter.pk)
+
+    def work() -> None:
+        if not kept.select_for_update():
+            raise CannotDo("It was sent again or deleted meanwhile.")
+        with actor.acting(lambda: name):
+            definition.call([change])
+
     try:
-        with transaction.atomic(using=alias):
-            kept = DeadLetter.objects.using(alias).select_for_update().filter(pk=letter.pk)
-            if not kept:
-                raise CannotDo("It was sent again or deleted meanwhile.")
-            with actor.acting(lambda: name):
-                definition.call([change])
-            DeadLetter.objects.using(alias).filter(pk=letter.pk).delete()
+        run_aside(alias, definition.most_seconds, work, kept.delete)
     except CannotDo:
         raise
     except KeyboardInterrupt:

@@ -32,8 +32,6 @@ logger = logging.getLogger("realtime.handlers")
 MOST_BYTES = 8 * 1024 * 1024
 """Of the images of changes that are handled together: of large ones there are fewer."""
 
-# A function that ends by itself is given up if it does not.
-_GRACE_SECONDS = 5.0
 _RETRY_FIRST = 0.05
 _RETRY_MOST = 5.0
 
@@ -107,7 +105,7 @@ class UnitHandler:
         running = self._attempt
         if running is None or self._overdue is not None or not running[0].overdue:
             return
-        if running[0].give_up():
+        if running[0].give_up() or running[0].lingers:
             self._overdue = running
             self._stopping.set()
             self._turn.give_back(self)
@@ -118,9 +116,20 @@ class UnitHandler:
         return self._overdue is not None
 
     def count_overdue(self) -> None:
-        """Count that attempt as failed. Raises Fenced, and what the database raises."""
+        """Count that attempt as failed, if it is not committed. Raises Fenced, and what the
+        database raises."""
         assert self._overdue is not None
-        _, unit, attempts = self._overdue
+        attempt, unit, attempts = self._overdue
+        if attempt.committed:
+            logger.error(
+                "handler %s: what change %s left for on_commit has not ended within %g seconds, and"
+                " is left to itself",
+                self._definition.name,
+                unit.first,
+                self._definition.timeout,
+                extra={"action": "handler_after_commit"},
+            )
+            return
         error = f"no end within {self._definition.timeout:g} seconds"
         cursors.failed(self._claim, unit.first, attempts + 1, error)
         log_failure(self._definition.name, unit.first, attempts + 1, error)
@@ -228,8 +237,7 @@ class UnitHandler:
         try:
             if unit.suspect:
                 cursors.try_alone(self._claim, unit.first)
-            more = _GRACE_SECONDS if definition.time_limit_inside else 0.0
-            attempt = Attempt(self._claim.alias, definition.timeout + more)
+            attempt = Attempt(self._claim.alias, definition.most_seconds)
             self._attempt = attempt, unit, attempts
             attempt.run(work, mark, in_transaction=definition.in_transaction)
         except (Fenced, GivenUp):

@@ -10,6 +10,7 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
@@ -190,7 +191,11 @@ def test_dead_letters_do_not_show_what_is_not_published_any_more(
     assert "INSERT 7100" not in client.get(LETTERS).content.decode()
 
 
-def test_dead_letters_are_sent_again_or_dropped(staff: Callable[..., Client]) -> None:
+@pytest.mark.parametrize("atomic", [False, True])
+def test_dead_letters_are_sent_again_or_dropped(
+    staff: Callable[..., Client], monkeypatch: pytest.MonkeyPatch, atomic: bool
+) -> None:
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", atomic)
     got: list[int] = []
 
     @on_change(Note, name="invoices")

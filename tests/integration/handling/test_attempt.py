@@ -13,6 +13,7 @@ from realtime import on_change
 from realtime.models import Handler
 from tests.support.handlers import begun, copied, copy, handled, row, running, until, write
 from tests.support.vendors import on_postgresql
+from tests.support.waiting import PATIENCE_SECONDS
 from tests.zoo.models import Note, Team
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
@@ -83,6 +84,24 @@ def test_an_error_after_the_commit_is_no_failure() -> None:
         begun("commits")
         write("a", "b")
         handled("commits", 2)
+    assert copied() == ["a", "b"]
+    assert row("commits").failures == 0
+
+
+def test_what_hangs_after_the_commit_keeps_its_handler_from_no_other_change() -> None:
+    let_go = threading.Event()
+
+    @on_change(Note, name="commits", timeout=0.3)
+    def later(change: Any) -> None:
+        copy(change)
+        if change.new["title"] == "a":
+            transaction.on_commit(lambda: let_go.wait(PATIENCE_SECONDS) and None)
+
+    with running():
+        begun("commits")
+        write("a", "b")
+        handled("commits", 2)
+        let_go.set()
     assert copied() == ["a", "b"]
     assert row("commits").failures == 0
 

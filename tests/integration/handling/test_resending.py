@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.db import transaction
 
 from realtime import on_change
 from realtime.handling.operations import CannotDo
 from realtime.handling.resending import send_again
 from realtime.models import DeadLetter, WalEntry
 from tests.support.handlers import begun, running, until
+from tests.support.waiting import PATIENCE_SECONDS
 from tests.zoo.models import Note, Team
 
 
@@ -119,3 +122,48 @@ def test_a_letter_of_a_handler_or_model_that_is_gone_says_so() -> None:
     letter.change["model"] = "zoo.Gone"
     with pytest.raises(CannotDo, match=r"no model zoo\.Gone"):
         send_again(letter)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_handler_that_hangs_is_given_up_and_the_letter_stays() -> None:
+    hangs, let_go = threading.Event(), threading.Event()
+
+    @on_change(Note, name="hangs", on_failure="dead_letter", attempts=1, timeout=0.5)
+    def hang(change: Any) -> None:
+        if not hangs.is_set():
+            raise Broken
+        Team.objects.create(name="never")
+        let_go.wait(PATIENCE_SECONDS)
+
+    with running():
+        begun("hangs")
+        Note.objects.create(title="a")
+        letter = until(DeadLetter.objects.first)
+    hangs.set()
+    with pytest.raises(CannotDo, match=r"no end within 0\.5 seconds"):
+        send_again(letter)
+    assert not Team.objects.exists()
+    let_go.set()
+    assert DeadLetter.objects.get() == letter
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_left_for_the_commit_may_fail_and_the_letter_goes() -> None:
+    ready = threading.Event()
+
+    def fail() -> None:
+        raise Broken
+
+    @on_change(Note, name="commits", on_failure="dead_letter", attempts=1)
+    def handle(change: Any) -> None:
+        if not ready.is_set():
+            raise Broken
+        transaction.on_commit(fail)
+
+    with running():
+        begun("commits")
+        Note.objects.create(title="a")
+        letter = until(DeadLetter.objects.first)
+    ready.set()
+    send_again(letter)
+    assert not DeadLetter.objects.exists()
