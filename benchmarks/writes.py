@@ -259,8 +259,9 @@ def main() -> None:
         return
     results: dict[str, Found] = {}
     comparisons: list[Comparison] = []
-    servers = list(arguments.vendors)
-    if DURABLE in arguments.only and "postgresql" in arguments.vendors:
+    parts = set(arguments.only)
+    servers = list(arguments.vendors) if parts - {DURABLE} else []
+    if DURABLE in parts and "postgresql" in arguments.vendors:
         servers.append(DURABLE)
     for server in servers:
         results[server] = in_a_process(server, arguments)
