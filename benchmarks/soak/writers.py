@@ -15,9 +15,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from benchmarks.soak.ledger import Change
+from tests.support.endless_writers import run_until_input_ends
 
 SCORES = 10
 # Rows of a bulk write.
@@ -191,21 +193,13 @@ def main(arguments: list[str]) -> None:
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
 
-    stop = threading.Event()
-    threads = [
-        threading.Thread(
-            target=work, args=(Writer(f"w{number}", rows, owners, report), rate / connections, stop)
-        )
+    each = rate / connections
+    writers = [
+        partial(work, Writer(f"w{number}", rows, owners, report), each)
         for number in range(connections)
     ]
     patient = Writer("long", rows, owners, report)
-    threads.append(threading.Thread(target=hold_open, args=(patient, stop)))
-    for thread in threads:
-        thread.start()
-    sys.stdin.buffer.read()
-    stop.set()
-    for thread in threads:
-        thread.join()
+    run_until_input_ends([*writers, partial(hold_open, patient)])
 
 
 if __name__ == "__main__":

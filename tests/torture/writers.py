@@ -10,24 +10,21 @@ time of its writing.
 
 from __future__ import annotations
 
-import contextlib
 import random
 import sys
 import threading
 import time
+from functools import partial
+
+from tests.support.endless_writers import run_until_input_ends, write_transactions
 
 _GROUPS = 20
 _LEAST_ROWS = 5
 
 
-class _Regret(Exception):
-    """This transaction is not to be."""
-
-
 def work(name: str, pause: float, stop: threading.Event) -> None:
-    from django.db import connection, transaction
+    from django.db import connection
     from django.db.models import F
-    from django.db.utils import DatabaseError, InterfaceError
 
     from tests.torture.models import Item
     from tests.torture.names import POISON
@@ -61,22 +58,7 @@ def work(name: str, pause: float, stop: threading.Event) -> None:
         else:
             Item.objects.filter(pk=mine.pop(chance.randrange(len(mine)))).delete()
 
-    while not stop.wait(pause * (0.5 + chance.random())):
-        before = list(mine)
-        try:
-            with transaction.atomic():
-                for _ in range(chance.choice((1, 1, 2, 4))):
-                    change()
-                if chance.random() < 0.1:
-                    raise _Regret
-        except _Regret:
-            mine[:] = before
-        except (DatabaseError, InterfaceError):
-            # Whether it was committed is not known; no later change relies on it.
-            mine.clear()
-            with contextlib.suppress(DatabaseError, InterfaceError):
-                connection.close()
-    connection.close()
+    write_transactions(chance, mine, change, stop, lambda: pause * (0.5 + chance.random()))
 
 
 def steadily(rate: float, seconds: float) -> None:
@@ -96,17 +78,7 @@ def main(arguments: list[str]) -> None:
         steadily(float(arguments[0]), float(arguments[1]))
         return
     pause, writers = float(arguments[0]), int(arguments[1])
-    stop = threading.Event()
-    threads = [
-        threading.Thread(target=work, args=(f"writer-{number}", pause, stop))
-        for number in range(writers)
-    ]
-    for thread in threads:
-        thread.start()
-    sys.stdin.buffer.read()
-    stop.set()
-    for thread in threads:
-        thread.join()
+    run_until_input_ends(partial(work, f"writer-{number}", pause) for number in range(writers))
 
 
 if __name__ == "__main__":

@@ -8,21 +8,15 @@ database that goes away is waited for. What was committed, the log has to say.
 
 from __future__ import annotations
 
-import contextlib
 import random
 import sys
 import threading
-from typing import Any
+from functools import partial
 
-
-class _Regret(Exception):
-    """This transaction is not to be."""
+from tests.support.endless_writers import run_until_input_ends, write_transactions
 
 
 def work(name: str, pause: float, owners: list[int], stop: threading.Event) -> None:
-    from django.db import connection, transaction
-    from django.db.utils import DatabaseError, InterfaceError
-
     from tests.zoo.models import Note
 
     chance = random.Random(name)
@@ -46,40 +40,19 @@ def work(name: str, pause: float, owners: list[int], stop: threading.Event) -> N
         else:
             Note.objects.filter(pk=mine.pop(chance.randrange(len(mine)))).delete()
 
-    while not stop.wait(pause):
-        before = list(mine)
-        try:
-            with transaction.atomic():
-                for _ in range(chance.choice((1, 1, 2, 4))):
-                    change()
-                if chance.random() < 0.1:
-                    raise _Regret
-        except _Regret:
-            mine[:] = before
-        except (DatabaseError, InterfaceError):
-            # Whether it was committed is not known; no later change relies on it.
-            mine.clear()
-            with contextlib.suppress(DatabaseError, InterfaceError):
-                connection.close()
+    write_transactions(chance, mine, change, stop, lambda: pause)
 
 
-def main(arguments: list[str]) -> Any:
+def main(arguments: list[str]) -> None:
     import django
 
     django.setup()
     name, pause, connections, *owners = arguments
-    stop = threading.Event()
     owner_ids = [int(owner) for owner in owners]
-    threads = [
-        threading.Thread(target=work, args=(f"{name}.{number}", float(pause), owner_ids, stop))
+    run_until_input_ends(
+        partial(work, f"{name}.{number}", float(pause), owner_ids)
         for number in range(int(connections))
-    ]
-    for thread in threads:
-        thread.start()
-    sys.stdin.buffer.read()
-    stop.set()
-    for thread in threads:
-        thread.join()
+    )
 
 
 if __name__ == "__main__":
