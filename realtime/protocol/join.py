@@ -60,7 +60,7 @@ _SHARED_BINDINGS = 4
 _SHARED_COLUMNS = 16
 _SHARED_CHARACTERS = 400
 # Texts of joins that are read once for all who send the same, and the longest of them, in bytes.
-_TEXTS = 256
+_TEXTS = 64
 _TEXT_BYTES = 1_024
 _EVENTS = frozenset({"INSERT", "UPDATE", "DELETE"})
 _parts = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
