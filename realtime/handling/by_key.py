@@ -17,12 +17,12 @@ from django.db import connections
 
 from realtime.event_log.event import DatabaseEvent
 from realtime.handling import cursors
+from realtime.handling.cancellable_lock import CancellableLock
 from realtime.handling.cursors import Lease
 from realtime.handling.handler_thread import IDLE_SECONDS, HandlerThread
 from realtime.handling.log_feed import LogFeed
 from realtime.handling.low_water import LowWater
 from realtime.handling.matching import Matcher
-from realtime.handling.turn import Turn
 from realtime.handling.unit_handler import MOST_BYTES, Unit, UnitHandler
 from realtime.models import Handler
 
@@ -34,7 +34,7 @@ class ByKey(HandlerThread):
     """Owns which changes were handed out and which are done."""
 
     def __init__(
-        self, lease: Lease, matcher: Matcher, feed: LogFeed, epoch: str, turn: Turn
+        self, lease: Lease, matcher: Matcher, feed: LogFeed, epoch: str, lock: CancellableLock
     ) -> None:
         definition = matcher.definition
         self._most_open = _AHEAD * definition.concurrency * definition.batch
@@ -47,7 +47,7 @@ class ByKey(HandlerThread):
         self._bytes = 0
         self._failure: BaseException | None = None
         self._lanes = [
-            _Lane(self, UnitHandler(lease, matcher, epoch, self, turn, self._stopping), number)
+            _Lane(self, UnitHandler(lease, matcher, epoch, self, lock, self._stopping), number)
             for number in range(definition.concurrency)
         ]
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from realtime.event_log.event import DatabaseEvent
 from realtime.handling import cursors
+from realtime.handling.cancellable_lock import CancellableLock
 from realtime.handling.cursors import Lease
 from realtime.handling.handler_thread import HandlerThread
 from realtime.handling.log_feed import ChangesLost, LogFeed
 from realtime.handling.matching import Matcher
-from realtime.handling.turn import Turn
 from realtime.handling.unit_handler import MOST_BYTES, Unit, UnitHandler
 
 
@@ -20,11 +20,11 @@ class InOrder(HandlerThread):
     """Owns its position: everything up to it is done, or does not concern the handler."""
 
     def __init__(
-        self, lease: Lease, matcher: Matcher, feed: LogFeed, epoch: str, turn: Turn
+        self, lease: Lease, matcher: Matcher, feed: LogFeed, epoch: str, lock: CancellableLock
     ) -> None:
         super().__init__(lease, matcher, feed, epoch, matcher.definition.batch)
         self._saved = -1
-        self._units = UnitHandler(lease, matcher, epoch, self, turn, self._stopping)
+        self._units = UnitHandler(lease, matcher, epoch, self, lock, self._stopping)
 
     def save(self) -> None:
         with self._news:

@@ -23,13 +23,13 @@ from realtime.event_log.table import oldest_seq
 from realtime.handling import cursors, registry
 from realtime.handling.attempt import GivenUp
 from realtime.handling.by_key import ByKey
+from realtime.handling.cancellable_lock import CancellableLock
 from realtime.handling.cursors import Fenced, Lease
 from realtime.handling.definition import HandlerDefinition
 from realtime.handling.handler_thread import HandlerThread
 from realtime.handling.in_order import InOrder
 from realtime.handling.log_feed import ChangesLost, LogFeed
 from realtime.handling.matching import Matcher, UnfitHandler
-from realtime.handling.turn import Turn
 from realtime.models import Handler
 from realtime.util.backoff import Backoff
 from realtime.util.database_threads import passes, unpooled
@@ -96,7 +96,7 @@ class Runner:
         self._timing = timing
         self.id = new_id()
         self._feed = LogFeed(alias)
-        self._turn = Turn()
+        self._suspects_lock = CancellableLock()
         self._running: dict[str, _Running] = {}
         self._matchers: dict[str, tuple[HandlerDefinition, Matcher | None]] = {}
         # When a handler whose thread failed may run again.
@@ -330,7 +330,7 @@ class Runner:
         head = self._feed.head
         assert head is not None  # a look came first
         kind = InOrder if matcher.definition.concurrency == 1 else ByKey
-        worker: HandlerThread = kind(lease, matcher, self._feed, head.epoch, self._turn)
+        worker: HandlerThread = kind(lease, matcher, self._feed, head.epoch, self._suspects_lock)
         thread = threading.Thread(
             target=self._work, args=(worker,), name=f"rowcast-{lease.name}", daemon=True
         )

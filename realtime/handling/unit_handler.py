@@ -16,11 +16,11 @@ from django.db.utils import InterfaceError, OperationalError
 from realtime.event_log.event import DatabaseEvent
 from realtime.handling import chain, cursors
 from realtime.handling.attempt import Attempt, GivenUp, text_of
+from realtime.handling.cancellable_lock import CancellableLock
 from realtime.handling.cursors import Fenced, Lease
 from realtime.handling.definition import DEAD_LETTER
 from realtime.handling.hand_over import message
 from realtime.handling.matching import Matcher
-from realtime.handling.turn import Turn
 from realtime.models import DeadLetter, Handler
 from realtime.util.backoff import Backoff
 from realtime.util.database_threads import passes
@@ -75,7 +75,7 @@ class UnitHandler:
         matcher: Matcher,
         epoch: str,
         progress: Progress,
-        turn: Turn,
+        lock: CancellableLock,
         stopping: threading.Event,
     ) -> None:
         self._claim = lease
@@ -83,7 +83,7 @@ class UnitHandler:
         self._definition = matcher.definition
         self._epoch = epoch
         self._progress = progress
-        self._turn = turn
+        self._lock = lock
         self._stopping = stopping
         # Of the change that failed last, as the row has it.
         self._attempts = 0
@@ -108,7 +108,7 @@ class UnitHandler:
         if running[0].give_up() or running[0].lingers:
             self._overdue = running
             self._stopping.set()
-            self._turn.give_back(self)
+            self._lock.release(self)
 
     @property
     def overdue(self) -> bool:
@@ -232,7 +232,7 @@ class UnitHandler:
         def mark() -> None:
             self._progress.record(unit, len(changes))
 
-        if unit.suspect and not self._turn.take(self, self._stopping):
+        if unit.suspect and not self._lock.acquire(self, self._stopping):
             raise GivenUp
         try:
             if unit.suspect:
@@ -246,7 +246,7 @@ class UnitHandler:
             return error
         finally:
             self._attempt = None
-            self._turn.give_back(self)
+            self._lock.release(self)
         return None
 
     # --- failures ---------------------------------------------------------------------------------

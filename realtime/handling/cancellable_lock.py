@@ -1,4 +1,4 @@
-"""A turn among the handlers of a process, for attempts that may end it.
+"""A lock that the handlers of a process share, for attempts that may end it.
 
 A process that dies tells nobody which change ended it. So changes under suspicion are tried one at
 a time: what was being tried when the process died is then what ended it.
@@ -12,15 +12,15 @@ import threading
 _LOOK_SECONDS = 0.1
 
 
-class Turn:
-    """At most one holder at a time. Any thread may give it back for the holder."""
+class CancellableLock:
+    """At most one holder at a time. Any thread may release it for the holder."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._holder: object | None = None
 
-    def take(self, holder: object, stopping: threading.Event) -> bool:
-        """Wait for the turn. False, without it, if `stopping` was set meanwhile."""
+    def acquire(self, holder: object, stopping: threading.Event) -> bool:
+        """Wait for the lock. False, without it, if `stopping` was set meanwhile."""
         with self._changed:
             while self._holder is not None and not stopping.is_set():
                 self._changed.wait(_LOOK_SECONDS)
@@ -29,7 +29,7 @@ class Turn:
             self._holder = holder
             return True
 
-    def give_back(self, holder: object) -> None:
+    def release(self, holder: object) -> None:
         """Let others have it, if `holder` has it."""
         with self._changed:
             if self._holder is holder:
