@@ -17,28 +17,12 @@ _ASIDE = "fixture:"
 
 
 def connect(sender: Any) -> None:
-    """Ignore rows of these models in fixtures."""
-    from realtime import models as own
+    """Ignore rows of the tables of this app in fixtures. `sender` is its configuration."""
+    from realtime.models.own_table import OwnTable
 
-    for model in (
-        own.HistoryEntry,
-        own.HistoryTable,
-        own.DeadLetter,
-        own.Handler,
-        own.HandlerDone,
-        own.LogHead,
-        own.Message,
-        own.PassingBroadcast,
-        own.PresenceMember,
-        own.PresenceNumber,
-        own.Process,
-        own.Receipt,
-        own.WalEntry,
-        own.WalNumber,
-        own.WalRelation,
-        own.Webhook,
-        own.WebhookDelivery,
-    ):
+    for model in sender.get_models():
+        if not issubclass(model, OwnTable):
+            continue
         for signal, receiver in ((pre_save, _put_aside), (post_save, _remove)):
             signal.connect(receiver, sender=model, dispatch_uid="realtime.wal.fixtures")
 

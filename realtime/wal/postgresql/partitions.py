@@ -151,9 +151,8 @@ def last_id(cursor: Any) -> int:
 
 
 class PostgresqlPartitions:
-    """See `realtime.wal.partitions.Partitions`."""
-
-    """A default partition of up to `small_bytes` is read while it is locked."""
+    """See `realtime.wal.partitions.Partitions`. A default partition of up to `small_bytes` is read
+    while it is locked."""
 
     def __init__(
         self,
