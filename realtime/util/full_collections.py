@@ -32,15 +32,18 @@ class CollectionBounds:
 
     `long` is how many seconds a full collection takes that is too long. Garbage stays at most
     `seconds`; `looking` is how many seconds of looking at new objects are never too many: as
-    many as 20,000 sockets bring, so that those of a herd are not followed by a look at everything
-    while they come. A look at everything that frees more than `garbage` objects came too late: the
-    next one comes in half the time. `least` is the smallest part of the usual time; where that is
-    too late, too, this process makes cycles that live long.
+    many as 20,000 sockets bring. While a herd of sockets comes, looks at new objects follow each
+    other within `quiet` seconds; the look at everything then waits for its end, or until looking
+    took `herd` times as long. A look at everything that frees more than `garbage` objects came too
+    late: the next one comes in half the time. `least` is the smallest part of the usual time; where
+    that is too late, too, this process makes cycles that live long.
     """
 
     long: float = 0.05
     seconds: float = 600.0
     looking: float = 1.0
+    quiet: float = 2.0
+    herd: float = 4.0
     garbage: int = 20_000
     least: float = 1 / 8
 
@@ -81,6 +84,8 @@ class FullCollections:
         self._part = 1.0
         # Seconds of the last look at everything, and of looks at new objects since.
         self._whole = self._looked = 0.0
+        # When the last full collection ended.
+        self._ended = clock()
         # When everything is looked at again, and until when nothing is limited.
         self._due = self._unlimited_until = clock()
         self._began = 0.0
@@ -102,19 +107,22 @@ class FullCollections:
             return
         now = self._clock()
         if phase == "start":
-            if self.limiting and (now >= self._due or self._looked >= self._enough):
+            if self.limiting and (now >= self._due or self._looked >= self._enough(now)):
                 self.limiting = False
                 gc.unfreeze()
             self._began = now
-        elif self.limiting:
+            return
+        self._ended = now
+        if self.limiting:
             self._looked += now - self._began
             gc.freeze()
         else:
             self._after_everything(now, info["collected"])
 
-    @property
-    def _enough(self) -> float:
-        return max(self._bounds.looking, self._whole) * self._part
+    def _enough(self, now: float) -> float:
+        enough = max(self._bounds.looking, self._whole) * self._part
+        in_herd = now - self._ended < self._bounds.quiet
+        return enough * self._bounds.herd if in_herd else enough
 
     def _after_everything(self, now: float, garbage: int) -> None:
         was_limited, self._whole = self._whole > 0.0, now - self._began

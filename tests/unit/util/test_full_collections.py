@@ -87,7 +87,7 @@ def test_after_its_time_everything_is_looked_at(frozen: Frozen) -> None:
 
 
 def test_many_new_objects_are_followed_by_a_look_at_everything(frozen: Frozen) -> None:
-    limited = frozen.limited(seconds=1e9, looking=0.3)
+    limited = frozen.limited(seconds=1e9, looking=0.3, quiet=0.0)
     assert [frozen.collect(limited, took=0.25) for _ in range(2)] == ["new", "new"]
     assert frozen.collect(limited, took=1.0) == "everything"
     # The more there is to look at, the more may come before that is done again.
@@ -103,6 +103,23 @@ def test_ten_thousand_sockets_that_come_at_once_bring_no_look_at_everything(
     assert [frozen.collect(limited, took=0.04) for _ in range(18)] == ["new"] * 18
 
 
+def test_the_look_at_everything_waits_for_the_end_of_a_herd(frozen: Frozen) -> None:
+    limited = frozen.limited(seconds=1e9, looking=0.3, quiet=2.0)
+    for _ in range(4):
+        frozen.now += 1.9
+        assert frozen.collect(limited, took=0.1) == "new"
+    frozen.now += 2.0
+    assert frozen.collect(limited) == "everything"
+
+
+def test_a_herd_without_end_is_followed_by_a_look_at_everything_all_the_same(
+    frozen: Frozen,
+) -> None:
+    limited = frozen.limited(seconds=1e9, looking=0.3, quiet=2.0, herd=3.0)
+    assert [frozen.collect(limited, took=0.3) for _ in range(3)] == ["new"] * 3
+    assert frozen.collect(limited) == "everything"
+
+
 def test_where_everything_takes_no_long_time_any_more_nothing_is_limited(frozen: Frozen) -> None:
     limited = frozen.limited(seconds=10)
     frozen.now = 20.0
@@ -112,7 +129,7 @@ def test_where_everything_takes_no_long_time_any_more_nothing_is_limited(frozen:
 
 
 def test_the_more_garbage_everything_had_the_sooner_it_is_looked_at_again(frozen: Frozen) -> None:
-    limited = frozen.limited(seconds=80, looking=0.3, garbage=100)
+    limited = frozen.limited(seconds=80, looking=0.3, garbage=100, quiet=0.0)
     frozen.now += 80.0
     assert frozen.collect(limited, took=LONG, collected=101) == "everything"
     frozen.now += 40.0
