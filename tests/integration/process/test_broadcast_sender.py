@@ -31,6 +31,7 @@ print(Note.objects.count())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", _GREEN)
 def test_in_green_threads_a_broadcast_goes_through_the_table_and_the_orm_works_on(
     kind: str, wal: Any

@@ -14,7 +14,7 @@ from tests.support.socket_client import application, db
 from tests.support.waiting import auntil
 from tests.zoo.models import Note
 
-pytestmark = pytest.mark.usefixtures("wal", "closing_hub")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("wal", "closing_hub")]
 
 MANY = 300
 BINDING = {"event": "*", "schema": "public", "table": "zoo_note"}

@@ -16,7 +16,7 @@ from realtime.wal.head import read_head
 from realtime.wal.vendor import vendor_of
 from tests.zoo.models import Note
 
-pytestmark = pytest.mark.usefixtures("wal")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("wal")]
 
 POSTGRESQL = connection.vendor == "postgresql"
 OLD = "0009_names_in_the_admin"
