@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -10,9 +10,19 @@ from channels.layers import get_channel_layer
 from django.test import override_settings
 
 from realtime.bus.layers import let_go
+from realtime.wal import published
 from tests.support.layers import layers
 from tests.support.socket_client import Client
 from tests.support.topics import TOPIC
+
+
+@pytest.fixture
+def declarations() -> Iterator[None]:
+    """What the test declares is forgotten."""
+    kept = dict(published.declarations)
+    yield
+    published.declarations.clear()
+    published.declarations.update(kept)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -303,14 +302,6 @@ def test_a_public_topic_has_no_cross(client: Client) -> None:
 )
 def test_names_of_many_read_well(client: Client, model: str, count: str) -> None:
     assert count in page(client, reverse(f"admin:realtime_{model}_changelist"))
-
-
-@pytest.fixture
-def declarations() -> Iterator[None]:
-    kept = dict(published.declarations)
-    yield
-    published.declarations.clear()
-    published.declarations.update(kept)
 
 
 @pytest.mark.usefixtures("declarations")

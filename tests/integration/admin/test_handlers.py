@@ -166,15 +166,6 @@ def test_dead_letters_show_the_change_and_the_error_escaped(staff: Callable[...,
     assert DeadLetter.objects.exists()
 
 
-@pytest.fixture
-def declarations() -> Iterator[None]:
-    """What the test declares is forgotten."""
-    kept = dict(published.declarations)
-    yield
-    published.declarations.clear()
-    published.declarations.update(kept)
-
-
 @pytest.mark.usefixtures("declarations")
 def test_dead_letters_do_not_show_what_is_not_published_any_more(
     staff: Callable[..., Client],
